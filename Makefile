@@ -1,0 +1,43 @@
+# Every target makes .venv when it is missing; nothing outside this folder is changed but pip's cache
+# and the victims' cache (see `fedzo list attack`, scenario.cache_dir).
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_OUT := runs/demo
+
+.PHONY: demo test test-slow check wheel-test bench format clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,dev]'
+	touch $@
+
+demo: .venv/.installed  ## attack MNIST digits through ten clients that can only be queried
+	rm -rf $(DEMO_OUT)
+	$(BIN)/fedzo run attack --strategy fedzo --set scenario.radius=0.3 --out $(DEMO_OUT)
+
+test: .venv/.installed  ## the default tests, under five minutes
+	$(BIN)/pytest -n 2
+
+test-slow: .venv/.installed  ## the tests that take longer
+	$(BIN)/pytest -m slow
+
+check: .venv/.installed  ## what CI checks before it tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
+wheel-test: .venv/.installed  ## run the tests against an installed wheel, away from the sources
+	$(BIN)/python -m build --wheel --outdir build/wheel . >/dev/null
+	sh .ci/wheel-test $(BIN)
+
+bench: .venv/.installed  ## speed against the limits of docs/results/engine.md
+	$(BIN)/python benchmarks/engine.py
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build dist runs *.egg-info

@@ -1,0 +1,130 @@
+"""Local steps along exact gradients (the client of FedAvg).
+
+    x_0 = x;   x_{t+1} = P(optimizer(x_t, grad f_i(x_t; B_t)))
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
+2017, algorithm 1 (ClientUpdate). Shapes: x [d], update [n, d]. Cost: one gradient a step and
+client. Sent: d floats up, d down.
+
+Differs from the paper: the number of steps is given, not the number of epochs, and any optimizer of
+fedzo.optimizers may be used. `compile=True` compiles the whole local loop with torch.compile (10-30
+s once, then several times faster on small models); its results agree to rounding, not bit for bit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clients.local import LocalTraining, minibatches, start_points
+from fedzo.cohort import CohortObjective, cohort_gradient
+from fedzo.config import require, take_config
+from fedzo.errors import ConfigError
+from fedzo.exchange import ClientState, Exchange
+from fedzo.objective import Bound
+from fedzo.optimizers import Optimizer, OptimizerName, make_optimizer
+from fedzo.oracle import BoundsPolicy, Oracle, project
+
+Batches = Int[Tensor, "n t b"] | None
+Gradient = Callable[[Float[Tensor, "n d"], Int[Tensor, "n b"] | None], Float[Tensor, "n d"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstOrderConfig:
+    """Settings of the rule `first_order`.
+
+    optimizer, momentum: the local optimizer. batch_size: examples a step, for objectives that have
+    examples; 0 takes all. project: whether iterates are projected onto the box. compile: whether
+    the local loop is compiled; only for scenarios with stacked objectives.
+    """
+
+    optimizer: OptimizerName = "sgd"
+    momentum: float = 0.0
+    batch_size: int = 0
+    out_of_bounds: BoundsPolicy = "clip"
+    project: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 0, "batch_size", self.batch_size, "0 (all examples) or more")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+
+
+class FirstOrder:
+    """The local rule `first_order`; holds nothing but the compiled form of its loop."""
+
+    def __init__(self) -> None:
+        self._compiled: Callable[..., Float[Tensor, "n d"]] | None = None
+
+    def __call__(
+        self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
+    ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+        config = take_config(FirstOrderConfig, exchange.config)
+        training = take_config(LocalTraining, exchange.config)
+        cohort = oracle.cohort
+        batches = minibatches(cohort, config.batch_size, training, exchange.client_ids)
+        optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
+        start = start_points(exchange)
+        steps, lr = training.local_steps, training.local_lr
+        if config.compile:
+            loop = self._compiled_loop(cohort)
+            oracle.count_gradients(steps)
+            end = loop(cohort, start.contiguous(), batches, optimizer, steps, lr)
+            return {"update": end - start}, states
+        box = (cohort.lower, cohort.upper) if config.project else None
+
+        def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
+            return oracle.gradient(x, of=_part(cohort, batch))
+
+        return {
+            "update": descend(gradient, start, batches, optimizer, steps, lr, box) - start
+        }, states
+
+    def _compiled_loop(self, cohort: CohortObjective) -> Callable[..., Float[Tensor, "n d"]]:
+        if hasattr(cohort, "objectives"):
+            raise ConfigError(
+                "client.compile=true needs stacked objectives; this scenario asks one by one"
+            )
+        if self._compiled is None:
+            self._compiled = torch.compile(_descend_freely, fullgraph=True)
+        return self._compiled
+
+
+def descend(
+    gradient: Gradient,
+    start: Float[Tensor, "n d"],
+    batches: Batches,
+    optimizer: Optimizer,
+    steps: int,
+    lr: float,
+    box: tuple[Bound, Bound] | None,
+) -> Float[Tensor, "n d"]:
+    """Take the local steps of a cohort and return where each client ends."""
+    x, moments = start, optimizer.init(start)
+    for step in range(steps):
+        batch = None if batches is None else batches[:, step]
+        moments, x = optimizer.step(moments, x, gradient(x, batch), lr)
+        x = project(x, *box) if box else x
+    return x
+
+
+def _descend_freely(
+    cohort: CohortObjective,
+    start: Float[Tensor, "n d"],
+    batches: Batches,
+    optimizer: Optimizer,
+    steps: int,
+    lr: float,
+) -> Float[Tensor, "n d"]:
+    """Take the local steps without an oracle between: what is compiled."""
+
+    def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
+        return cohort_gradient(_part(cohort, batch), x)
+
+    return descend(gradient, start, batches, optimizer, steps, lr, (cohort.lower, cohort.upper))
+
+
+def _part(cohort: CohortObjective, batch: Int[Tensor, "n b"] | None) -> CohortObjective:
+    return cohort if batch is None else cohort.minibatch(batch)  # type: ignore[attr-defined]

@@ -1,0 +1,22 @@
+"""Answer plain questions: the objective's value at given points.
+
+    query.value, evaluate:   x [q, d]  ->  values [n, q]
+
+Cost: q queries a client. Sent: q d floats down, q up.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedzo.exchange import ClientState, Exchange
+from fedzo.oracle import Oracle
+
+
+def answer_values(
+    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
+) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+    """Ask every client's objective at the same points."""
+    x = exchange.shared["x"]
+    points = x.expand(len(exchange.client_ids), *x.shape)
+    return {"values": oracle.value(points)}, states

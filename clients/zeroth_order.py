@@ -1,0 +1,150 @@
+"""Local steps along gradients that are estimated from values (the client of FedZO).
+
+    x_0 = x;   x_{t+1} = P(optimizer(x_t, g_t)),   g_t = estimate from the oracle at x_t
+
+Fang, Yu, Jiang, Shi, Jones & Zhou, "Communication-Efficient Stochastic Zeroth-Order Optimization
+for Federated Learning", IEEE TSP 2022, algorithm 1. Shapes: x [d], update [n, d]. Cost a step and
+client: see fedzo.estimators (forward: num_directions + 1 queries). Sent: d floats up, d down.
+
+Differs from the paper: any estimator, direction law and local optimizer (Adam, re-initialized every
+round, by default; the paper takes plain steps along Gaussian or sphere directions), and iterates
+are projected onto the box.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clients.local import LocalTraining, minibatches, start_points
+from fedzo.config import require, take_config
+from fedzo.directions import DirectionKind, sample_cohort_directions
+from fedzo.estimators import (
+    EstimatorName,
+    combine,
+    estimator_scale,
+    gradient_coefficients,
+    make_scheme,
+)
+from fedzo.exchange import ClientState, Exchange
+from fedzo.optimizers import OptimizerName, make_optimizer
+from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
+from fedzo.randomness import streams
+
+MEMORY = "residual_values"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZerothOrderConfig:
+    """Settings of the rule `zeroth_order`.
+
+    estimator: forward, central, residual (one query a direction) or coordinate (all axes).
+    directions: their law, see fedzo.directions; num_directions: a step and client.
+    mu: smoothing radius, in units of x. optimizer, momentum: the local optimizer.
+    batch_size: examples a step, for objectives that have examples; 0 takes all.
+    non_finite: "fail" or "skip" values that are NaN or inf. out_of_bounds: "clip" or "allow"
+    queries outside the box. project: whether iterates are projected onto the box.
+    """
+
+    estimator: EstimatorName = "forward"
+    directions: DirectionKind = "orthogonal"
+    num_directions: int = 20
+    mu: float = 0.01
+    optimizer: OptimizerName = "adam"
+    momentum: float = 0.0
+    batch_size: int = 0
+    non_finite: NonFinitePolicy = "fail"
+    out_of_bounds: BoundsPolicy = "clip"
+    project: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
+        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
+        require(self.batch_size >= 0, "batch_size", self.batch_size, "0 (all examples) or more")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+
+
+class ZerothOrder:
+    """The local rule `zeroth_order`."""
+
+    def __call__(
+        self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
+    ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+        config = take_config(ZerothOrderConfig, exchange.config)
+        training = take_config(LocalTraining, exchange.config)
+        batches = minibatches(oracle.cohort, config.batch_size, training, exchange.client_ids)
+        where = ("directions", training.problem, training.round_index)
+        estimate = _Estimate(
+            config, oracle, streams(training.seed, *where, clients=exchange.client_ids)
+        )
+        start = start_points(exchange)
+        memory = _load_memory(states, config) if estimate.scheme.remembers else None
+        optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
+        x, moments = start, optimizer.init(start)
+        for step in range(training.local_steps):
+            if oracle.remaining < estimate.num_queries:
+                break
+            batch = None if batches is None else batches[:, step]
+            gradient, memory = estimate.gradient(x, batch, memory)
+            moments, x = optimizer.step(moments, x, gradient, training.local_lr)
+            x = oracle.project(x) if config.project else x
+        return {"update": x - start}, _save_memory(states, memory)
+
+
+class _Estimate:
+    """A cohort's gradient estimates with their source of directions."""
+
+    def __init__(self, config: ZerothOrderConfig, oracle: Oracle, generators: Sequence) -> None:  # type: ignore[type-arg]
+        self.scheme = make_scheme(config.estimator)
+        self._axes = config.estimator == "coordinate"
+        self._count = oracle.cohort.dim if self._axes else config.num_directions
+        self.num_queries = self.scheme.num_queries(self._count)
+        self._scale = estimator_scale(config.estimator, config.directions, oracle.cohort.dim)
+        self._config = config
+        self._oracle = oracle
+        self._generators = generators
+
+    def gradient(
+        self,
+        x: Float[Tensor, "n d"],
+        batch: Int[Tensor, "n b"] | None,
+        memory: Float[Tensor, "n m"] | None,
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n m"] | None]:
+        """Return the estimate at x, and the values that the next one may need."""
+        directions = self._directions(x)
+        mu = self._config.mu
+        points = self.scheme.points(x, directions, mu)
+        of = None if batch is None else self._oracle.cohort.minibatch(batch)  # type: ignore[attr-defined]
+        values = self._oracle.value(points, of=of)
+        slopes = self.scheme.slopes(values, mu, memory)
+        gradient = combine(gradient_coefficients(slopes, self._scale), directions)
+        return gradient, values if self.scheme.remembers else None
+
+    def _directions(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m d"]:
+        n, d = x.shape
+        if self._axes:
+            return torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d)
+        return sample_cohort_directions(
+            self._config.directions, self._count, d, generators=self._generators, dtype=x.dtype
+        ).to(x.device)
+
+
+def _load_memory(
+    states: Sequence[ClientState], config: ZerothOrderConfig
+) -> Float[Tensor, "n m"] | None:
+    """Return what clients remember; a client without memory compares with itself: slope 0."""
+    if not any(MEMORY in state for state in states):
+        return None
+    blank = torch.full((config.num_directions,), torch.nan, dtype=torch.float64)
+    known = [state.get(MEMORY, blank) for state in states]
+    return torch.stack([k if len(k) == config.num_directions else blank for k in known])
+
+
+def _save_memory(
+    states: Sequence[ClientState], memory: Float[Tensor, "n m"] | None
+) -> Sequence[ClientState]:
+    if memory is None:
+        return states
+    return [{**state, MEMORY: row} for state, row in zip(states, memory, strict=True)]

@@ -1,0 +1,160 @@
+"""The objectives of a cohort as one: points [n, q, d] to values [n, q].
+
+A scenario whose clients share a formula evaluates all of them in one tensor program; for any other
+collection `LoopedCohort` asks one client after the other, and keeps the failure of one client from
+touching the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.errors import ObjectiveError
+from fedzo.objective import Bound, FiniteSum, Objective
+
+
+class CohortObjective(Protocol):
+    """Objectives of n clients on the same box; row i of x is asked of client i.
+
+    `failures` maps the position of a client that raised to the reason; its values are NaN.
+    """
+
+    @property
+    def num_clients(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def lower(self) -> Bound: ...
+
+    @property
+    def upper(self) -> Bound: ...
+
+    @property
+    def failures(self) -> dict[int, str]: ...
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]: ...
+
+
+@runtime_checkable
+class FiniteSumCohort(CohortObjective, Protocol):
+    """A cohort in which every objective is a mean over examples; `sizes` counts them."""
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    def minibatch(self, indices: Int[Tensor, "n b"]) -> CohortObjective:
+        """Return the means over the examples with these indices, counted from 0 in each client."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedCohort:
+    """Any objectives, asked one client after the other."""
+
+    objectives: Sequence[Objective]
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dims = {objective.dim for objective in self.objectives}
+        if len(dims) != 1:
+            raise ObjectiveError(f"all clients need objectives of one dim, got {sorted(dims)}")
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.objectives)
+
+    @property
+    def dim(self) -> int:
+        return self.objectives[0].dim
+
+    @property
+    def lower(self) -> Bound:
+        return self.objectives[0].lower
+
+    @property
+    def upper(self) -> Bound:
+        return self.objectives[0].upper
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
+        return torch.stack([self._row(i, row) for i, row in enumerate(x)])
+
+    def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+        if position not in self.failures:
+            try:
+                return self.objectives[position].value(points).reshape(len(points))
+            except Exception as error:  # a client's code may raise anything; it fails alone
+                self.failures[position] = f"{type(error).__name__}: {error}"
+        return points.new_full((len(points),), torch.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedFiniteSums:
+    """A `LoopedCohort` whose objectives can be asked on minibatches."""
+
+    objectives: Sequence[FiniteSum]
+    looped: LoopedCohort
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.objectives)
+
+    @property
+    def dim(self) -> int:
+        return self.looped.dim
+
+    @property
+    def lower(self) -> Bound:
+        return self.looped.lower
+
+    @property
+    def upper(self) -> Bound:
+        return self.looped.upper
+
+    @property
+    def failures(self) -> dict[int, str]:
+        return self.looped.failures
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return [objective.num_examples for objective in self.objectives]
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
+        return self.looped.value(x)
+
+    def minibatch(self, indices: Int[Tensor, "n b"]) -> LoopedCohort:
+        parts = [o.minibatch(row) for o, row in zip(self.objectives, indices, strict=True)]
+        return LoopedCohort(parts, self.failures)
+
+
+def cohort_of(objectives: Sequence[Objective]) -> CohortObjective:
+    """Make one cohort of separate objectives, with minibatches if all of them have examples."""
+    looped = LoopedCohort(objectives)
+    sums = [o for o in objectives if hasattr(o, "minibatch") and hasattr(o, "num_examples")]
+    return LoopedFiniteSums(sums, looped) if len(sums) == len(objectives) else looped  # type: ignore[arg-type]
+
+
+def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Differentiate each client's objective at its own point by autograd.
+
+    Raises ObjectiveError when the value does not depend on x by torch operations.
+    """
+    if torch.compiler.is_compiling():
+        traced: Tensor = torch.func.grad(lambda z: cohort.value(z.unsqueeze(1)).sum())(x)
+        return traced
+    x = x.detach().requires_grad_(True)
+    total = cohort.value(x.unsqueeze(1)).sum()
+    if not total.requires_grad and len(cohort.failures) < cohort.num_clients:
+        raise ObjectiveError(
+            "the objective is a black box: it has no gradient for a first-order client;"
+            " use a zeroth-order strategy such as fedzo"
+        )
+    if not total.requires_grad:
+        return torch.full_like(x, torch.nan)
+    (gradient,) = torch.autograd.grad(total, x)
+    return gradient

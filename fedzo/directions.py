@@ -1,0 +1,115 @@
+"""Keyed samplers of search directions.
+
+| kind        | law of a direction u                          | scale |
+|-------------|-----------------------------------------------|-------|
+| gaussian    | N(0, I_d)                                     | 1     |
+| rademacher  | uniform on {-1, 1}^d                          | 1     |
+| sphere      | uniform on the unit sphere                    | d     |
+| orthogonal  | blocks of at most d orthonormal vectors, Haar | d     |
+| coordinate  | distinct random unit vectors e_j              | d     |
+
+`scale` makes the estimate unbiased: E[scale * <a, u> u] = a, so a gradient is
+(scale / m) sum_i c_i u_i with directional slopes c_i. For linear objectives the second moment
+relative to |a|^2 is (d+m+1)/m (gaussian), (d+m-1)/m (sphere, rademacher) and d/m (orthogonal,
+coordinate, m <= d): orthogonal is never worse.
+
+The bits depend on the generator, the kind and the shape alone: a direction made by a client is made
+again, bit for bit, by a server that holds the key. Shapes: directions [m, d] or [n, m, d].
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.errors import ConfigError
+
+DirectionKind = Literal["gaussian", "sphere", "rademacher", "orthogonal", "coordinate"]
+DIRECTION_KINDS: tuple[DirectionKind, ...] = get_args(DirectionKind)
+
+
+def direction_scale(kind: DirectionKind, dim: int) -> float:
+    """Return the factor that makes the gradient estimate unbiased for this kind."""
+    return 1.0 if kind in ("gaussian", "rademacher") else float(dim)
+
+
+def sample_directions(
+    kind: DirectionKind,
+    num_directions: int,
+    dim: int,
+    *,
+    generator: np.random.Generator,
+    dtype: torch.dtype = torch.float64,
+) -> Float[Tensor, "m d"]:
+    """Draw `num_directions` directions of one kind."""
+    return sample_cohort_directions(kind, num_directions, dim, generators=[generator], dtype=dtype)[
+        0
+    ]
+
+
+def sample_cohort_directions(
+    kind: DirectionKind,
+    num_directions: int,
+    dim: int,
+    *,
+    generators: Sequence[np.random.Generator],
+    dtype: torch.dtype = torch.float64,
+) -> Float[Tensor, "n m d"]:
+    """Draw directions for a cohort, row i from generators[i].
+
+    Raises ConfigError for an unknown kind and for more coordinate directions than dimensions.
+    """
+    if kind not in DIRECTION_KINDS:
+        raise ConfigError(f"directions={kind!r} is unknown; allowed: {', '.join(DIRECTION_KINDS)}")
+    if kind == "coordinate":
+        return _coordinates(num_directions, dim, generators, dtype)
+    if kind == "rademacher":
+        return _signs(num_directions, dim, generators, dtype)
+    normals = _normals(num_directions, dim, generators, dtype)
+    if kind == "sphere":
+        return torch.nn.functional.normalize(normals, dim=-1)
+    return _orthonormal_blocks(normals) if kind == "orthogonal" else normals
+
+
+def _normals(
+    m: int, d: int, generators: Sequence[np.random.Generator], dtype: torch.dtype
+) -> Float[Tensor, "n m d"]:
+    single = dtype != torch.float64
+    block = np.empty((len(generators), m, d), dtype=np.float32 if single else np.float64)
+    for row, generator in zip(block, generators, strict=True):
+        generator.standard_normal(dtype="f4" if single else "f8", out=row)
+    return torch.from_numpy(block).to(dtype)
+
+
+def _signs(
+    m: int, d: int, generators: Sequence[np.random.Generator], dtype: torch.dtype
+) -> Float[Tensor, "n m d"]:
+    size = (m * d + 7) // 8
+    packed = np.stack([np.frombuffer(g.bytes(size), dtype=np.uint8) for g in generators])
+    bits = np.unpackbits(packed, axis=-1, count=m * d)
+    return torch.from_numpy(bits).reshape(len(generators), m, d).to(dtype).mul_(2).sub_(1)
+
+
+def _coordinates(
+    m: int, d: int, generators: Sequence[np.random.Generator], dtype: torch.dtype
+) -> Float[Tensor, "n m d"]:
+    if m > d:
+        raise ConfigError(
+            f"num_directions={m} coordinate directions need num_directions <= dim, which is {d}"
+        )
+    rows = np.stack([g.choice(d, m, replace=False) for g in generators])
+    result = torch.zeros(len(generators), m, d, dtype=dtype)
+    return result.scatter_(-1, torch.from_numpy(rows).unsqueeze(-1), 1.0)
+
+
+def _orthonormal_blocks(normals: Float[Tensor, "n m d"]) -> Float[Tensor, "n m d"]:
+    """Orthonormalize rows in blocks of at most d; the signs make the blocks Haar distributed."""
+    blocks = []
+    for block in normals.split(normals.shape[-1], dim=-2):
+        q, r = torch.linalg.qr(block.mT)
+        signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
+        blocks.append((q * signs.unsqueeze(-2)).mT)
+    return torch.cat(blocks, dim=-2).contiguous()

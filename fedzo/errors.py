@@ -1,0 +1,29 @@
+"""What can go wrong, in five kinds.
+
+`ConfigError` is the user's to mend before anything has run (exit status 2 on the command line);
+the others end a run that had started (exit status 1).
+"""
+
+
+class FedzoError(Exception):
+    """Base of every error that fedzo raises on purpose."""
+
+
+class ConfigError(FedzoError, ValueError):
+    """A setting or an input is wrong; the text names the value, what is allowed, the remedy."""
+
+
+class ObjectiveError(FedzoError):
+    """An objective cannot do what was asked of it, or returned what cannot be used."""
+
+
+class MessageError(FedzoError):
+    """A message does not decode to an exchange or a reply."""
+
+
+class CheckpointError(FedzoError):
+    """A checkpoint is missing, damaged or belongs to another run."""
+
+
+class RunError(FedzoError):
+    """A run cannot go on, for example because too few clients answered."""

@@ -1,0 +1,95 @@
+"""What a strategy asks of clients, and what comes back.
+
+An exchange is one question to some clients; its replies are stacked and sorted by client. Messages
+are the wire form of the two (fedzo.messages) and exist only where there is a wire.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fedzo.config import Scalar
+
+ClientState = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One question: a kind, the clients, what all of them get and what each gets.
+
+    kind: "train.<rule>", "query.<what>" or "evaluate"; client_ids: ascending; shared: name ->
+    tensor for everyone; per_client: name -> tensor [n, ...], row i for client_ids[i]; config:
+    scalars.
+    """
+
+    kind: str
+    client_ids: Sequence[int]
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
+    per_client: Mapping[str, Tensor] = field(default_factory=dict)
+    config: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def select(self, positions: Sequence[int]) -> "Exchange":
+        """Return the part of the exchange that concerns the clients at these positions."""
+        rows = torch.as_tensor(positions)
+        return replace(
+            self,
+            client_ids=[self.client_ids[p] for p in positions],
+            per_client={name: tensor[rows] for name, tensor in self.per_client.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replies:
+    """The answers to one exchange.
+
+    client_ids: those who answered, ascending; tensors: name -> [n, ...]; failures: client ->
+    reason, for those who did not; counts: name -> client -> number, such as queries, also of those
+    who failed.
+    """
+
+    client_ids: Sequence[int]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+    def total(self, name: str) -> int:
+        """Return the sum of a count over all clients."""
+        return sum(self.counts.get(name, {}).values())
+
+    def without(self, failures: Mapping[int, str]) -> "Replies":
+        """Return the replies with some clients moved to the failures; counts are kept."""
+        if not failures:
+            return self
+        keep = [i for i, client in enumerate(self.client_ids) if client not in failures]
+        return replace(
+            self,
+            client_ids=[self.client_ids[i] for i in keep],
+            tensors={name: tensor[keep] for name, tensor in self.tensors.items()},
+            failures={**self.failures, **failures},
+        )
+
+
+def join_replies(parts: Sequence[Replies]) -> Replies:
+    """Join the replies of disjoint groups of clients into one, sorted by client."""
+    if len(parts) == 1:
+        return parts[0]
+    answered = [part for part in parts if len(part.client_ids)]
+    ids = [client for part in answered for client in part.client_ids]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    names = answered[0].tensors if answered else {}
+    return Replies(
+        client_ids=[ids[i] for i in order],
+        tensors={n: torch.cat([part.tensors[n] for part in answered])[order] for n in names},
+        counts=_join_counts([part.counts for part in parts]),
+        failures={client: reason for part in parts for client, reason in part.failures.items()},
+    )
+
+
+def _join_counts(parts: Sequence[Mapping[str, Mapping[int, int]]]) -> dict[str, dict[int, int]]:
+    joined: dict[str, dict[int, int]] = {}
+    for part in parts:
+        for name, numbers in part.items():
+            joined.setdefault(name, {}).update(numbers)
+    return joined

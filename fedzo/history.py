@@ -1,0 +1,110 @@
+"""The record of a run: one frozen line a round, as JSON Lines on disk.
+
+Counts are cumulative within one problem (an attack on several images has one problem an image).
+Floats are the elements of tensors sent; bytes add the sizes of their types and 8 for each scalar of
+configuration or count, without the envelope of a transport.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fedzo.errors import CheckpointError
+
+AXES = ("queries", "rounds", "bytes", "seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """What is known after a round; round_index 0 is the state before the first.
+
+    value: the global objective F, None where it was not evaluated. metrics: the scenario's.
+    clients: those asked this round; client_queries: queries each of them answered, this round.
+    failures: client -> reason. epsilon: privacy spent, None when not private. wall_s: seconds.
+    """
+
+    problem: int = 0
+    round_index: int
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    queries: int = 0
+    gradients: int = 0
+    floats_up: int = 0
+    floats_down: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    wall_s: float = 0.0
+    epsilon: float | None = None
+    clients: Sequence[int] = ()
+    client_queries: Sequence[int] = ()
+    failures: dict[int, str] = field(default_factory=dict)
+    non_finite: int = 0
+
+    @property
+    def clients_asked(self) -> int:
+        return len(self.clients)
+
+    @property
+    def clients_answered(self) -> int:
+        return len(self.clients) - len(self.failures)
+
+    def axis(self, name: str) -> float:
+        """Return the position of this record on a plot axis, one of AXES."""
+        return {
+            "queries": float(self.queries),
+            "rounds": float(self.round_index),
+            "bytes": float(self.bytes_up + self.bytes_down),
+            "seconds": self.wall_s,
+        }[name]
+
+    def to_json(self) -> str:
+        """Return one line of JSON; floats round-trip exactly, non-finite ones become strings."""
+        return json.dumps(_plain(asdict(self)), allow_nan=False)
+
+    @staticmethod
+    def from_json(line: str) -> "RoundRecord":
+        raw = json.loads(line)
+        raw["failures"] = {int(client): reason for client, reason in raw["failures"].items()}
+        raw["value"] = None if raw["value"] is None else float(raw["value"])
+        raw["metrics"] = {name: float(value) for name, value in raw["metrics"].items()}
+        return RoundRecord(**raw)
+
+
+def write_history(path: Path, records: Iterable[RoundRecord]) -> None:
+    """Replace the history at `path` by these records."""
+    path.write_text("".join(record.to_json() + "\n" for record in records))
+
+
+def append_history(path: Path, records: Iterable[RoundRecord]) -> None:
+    """Add records at the end of the history at `path`."""
+    with path.open("a") as file:
+        file.writelines(record.to_json() + "\n" for record in records)
+
+
+def read_history(path: Path) -> list[RoundRecord]:
+    """Read a history; an unfinished last line, left by a killed run, is dropped.
+
+    Raises CheckpointError for any other damaged line.
+    """
+    records = []
+    lines = path.read_text().split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(RoundRecord.from_json(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} line {number} is not a round record: {line[:60]!r}; delete the file's"
+                " lines from there on, or the run, and start again"
+            ) from error
+    return records
+
+
+def _plain(value: object) -> object:
+    """Replace non-finite floats by their names, everywhere in a JSON value."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,179 @@
+"""The codec between exchanges and Flower messages: lossless, without pickle.
+
+An exchange becomes one content a client:
+
+    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord }
+
+and an answer one content back, with `failure` only where the client failed:
+
+    RecordDict { "tensors": ArrayRecord, "counts": MetricRecord, "failure": ConfigRecord }
+
+Sizes: floats are the elements of tensors; bytes are their sizes in memory plus 8 for each number of
+configuration or count and the length of each string. The envelope (names, protobuf, array headers)
+belongs to the transport and is not counted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedzo.config import Scalar
+from fedzo.errors import MessageError
+from fedzo.exchange import Exchange, Replies, join_replies
+from fedzo.runtime._compat import records_round_trip
+
+RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What travels: tensor elements, and bytes of payload."""
+
+    floats: int
+    bytes: int
+
+
+def encode_exchange(exchange: Exchange) -> list[RecordDict]:
+    """Return one content for each client, in the order of client_ids."""
+    shared = encode_tensors(exchange.shared)
+    return [
+        RecordDict(
+            {
+                "shared": shared,
+                "own": encode_tensors({name: t[i] for name, t in exchange.per_client.items()}),
+                "config": ConfigRecord(dict(exchange.config)),
+            }
+        )
+        for i in range(len(exchange.client_ids))
+    ]
+
+
+def decode_exchange(content: RecordDict, *, kind: str, client_id: int) -> Exchange:
+    """Return the exchange of one client; raises MessageError for anything malformed."""
+    own = decode_tensors(_record(content, "own", ArrayRecord))
+    return Exchange(
+        kind=kind,
+        client_ids=[client_id],
+        shared=decode_tensors(_record(content, "shared", ArrayRecord)),
+        per_client={name: tensor.unsqueeze(0) for name, tensor in own.items()},
+        config=_config(content),
+    )
+
+
+def encode_replies(replies: Replies) -> dict[int, RecordDict]:
+    """Return the content of each client's answer."""
+    contents = {}
+    for i, client in enumerate(replies.client_ids):
+        tensors = {name: tensor[i] for name, tensor in replies.tensors.items()}
+        contents[client] = _answer(replies, client, tensors)
+    for client, reason in replies.failures.items():
+        contents[client] = _answer(replies, client, {})
+        contents[client]["failure"] = ConfigRecord({"reason": reason})
+    return contents
+
+
+def decode_reply(content: RecordDict, *, client_id: int) -> Replies:
+    """Return the answer of one client; raises MessageError for anything malformed."""
+    counts = {
+        name: {client_id: _whole_number(name, value)}
+        for name, value in _record(content, "counts", MetricRecord).items()
+    }
+    if "failure" in content:
+        reason = _record(content, "failure", ConfigRecord).get("reason", "no reason given")
+        return Replies(client_ids=[], counts=counts, failures={client_id: str(reason)})
+    tensors = decode_tensors(_record(content, "tensors", ArrayRecord))
+    stacked = {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
+    return Replies(client_ids=[client_id], tensors=stacked, counts=counts)
+
+
+def exchange_through_wire(exchange: Exchange) -> Exchange:
+    """Encode, serialize, parse and decode an exchange for all its clients."""
+    contents = records_round_trip(encode_exchange(exchange))
+    parts = [
+        decode_exchange(content, kind=exchange.kind, client_id=client)
+        for client, content in zip(exchange.client_ids, contents, strict=True)
+    ]
+    own = {name: torch.cat([p.per_client[name] for p in parts]) for name in exchange.per_client}
+    return replace(parts[0], client_ids=exchange.client_ids, per_client=own)
+
+
+def replies_through_wire(replies: Replies) -> Replies:
+    """Encode, serialize, parse and decode the answers of all clients."""
+    contents = encode_replies(replies)
+    received = records_round_trip(list(contents.values()))
+    pairs = zip(contents, received, strict=True)
+    return join_replies([decode_reply(content, client_id=client) for client, content in pairs])
+
+
+def exchange_size(exchange: Exchange) -> Size:
+    """Return what goes down, to all clients of the exchange together."""
+    n = len(exchange.client_ids)
+    shared = _tensor_size(exchange.shared.values())
+    own = _tensor_size(exchange.per_client.values())
+    scalars = sum(len(v) if isinstance(v, str) else 8 for v in exchange.config.values())
+    return Size(n * shared.floats + own.floats, n * (shared.bytes + scalars) + own.bytes)
+
+
+def replies_size(replies: Replies) -> Size:
+    """Return what came up, from all clients together."""
+    tensors = _tensor_size(replies.tensors.values())
+    counts = sum(len(numbers) for numbers in replies.counts.values())
+    reasons = sum(len(reason) for reason in replies.failures.values())
+    return Size(tensors.floats, tensors.bytes + 8 * counts + reasons)
+
+
+def encode_tensors(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return named tensors as a record."""
+    arrays = {name: Array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}
+    return ArrayRecord(arrays)
+
+
+def decode_tensors(record: ArrayRecord) -> dict[str, Tensor]:
+    """Return the tensors of a record; raises MessageError for bytes that are none."""
+    try:
+        return {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
+    except Exception as error:  # foreign bytes: numpy and torch raise many kinds
+        raise MessageError(f"a tensor does not decode: {error}") from error
+
+
+def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> RecordDict:
+    numbers: dict[str, int | float | list[int] | list[float]] = {
+        name: of[client] for name, of in replies.counts.items() if client in of
+    }
+    return RecordDict({"tensors": encode_tensors(tensors), "counts": MetricRecord(numbers)})
+
+
+def _tensor_size(tensors: Iterable[Tensor]) -> Size:
+    floats, size = 0, 0
+    for tensor in tensors:
+        floats += tensor.numel()
+        size += tensor.numel() * tensor.element_size()
+    return Size(floats, size)
+
+
+def _config(content: RecordDict) -> dict[str, Scalar]:
+    config: dict[str, Scalar] = {}
+    for name, value in _record(content, "config", ConfigRecord).items():
+        if not isinstance(value, bool | int | float | str):
+            raise MessageError(f"config {name!r} is a {type(value).__name__}, not a scalar")
+        config[name] = value
+    return config
+
+
+def _record(content: RecordDict, name: str, kind: type[RecordT]) -> RecordT:
+    record = content.get(name)
+    if not isinstance(record, kind):
+        raise MessageError(
+            f"the content has no {kind.__name__} {name!r}; it has {sorted(map(str, content))}"
+        )
+    return record
+
+
+def _whole_number(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise MessageError(f"count {name!r} is {value!r}, not a whole number of at least 0")
+    return value

@@ -1,0 +1,173 @@
+"""What a client can ask: the objective, and adapters that make one.
+
+An objective maps points x [..., d] to values [...]; fedzo minimizes. It may be a black box. If its
+value is differentiable by torch, first-order clients can use it too; nothing else marks the two.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedzo.errors import ObjectiveError
+
+Bound = float | Tensor
+
+
+class Objective(Protocol):
+    """A function of `dim` variables inside the box [lower, upper] (numbers, or tensors [d])."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def lower(self) -> Bound: ...
+
+    @property
+    def upper(self) -> Bound: ...
+
+    def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """Return the objective at each point."""
+        ...
+
+
+class FiniteSum(Objective, Protocol):
+    """An objective that is the mean over `num_examples` examples."""
+
+    @property
+    def num_examples(self) -> int: ...
+
+    def minibatch(self, indices: Tensor) -> Objective:
+        """Return the mean over the examples with these indices [b]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallableObjective:
+    """A Python function as an objective.
+
+    `function` gets one point as a float64 array [d] and returns a number; with `batched=True` it
+    gets all points [q, d] and returns their values [q]. It never sees fedzo's own memory.
+    """
+
+    function: Callable[[NDArray[np.float64]], object]
+    dim: int
+    lower: Bound = -math.inf
+    upper: Bound = math.inf
+    batched: bool = False
+
+    def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """Call the function; raises ObjectiveError unless it returns one number a point."""
+        points = x.detach().cpu().double().reshape(-1, self.dim).numpy().copy()
+        answers = self.function(points) if self.batched else [self.function(p) for p in points]
+        try:
+            values = np.asarray(answers, dtype=np.float64).reshape(len(points))
+        except (TypeError, ValueError) as error:
+            raise ObjectiveError(
+                f"the function returned {answers!r:.80} for {len(points)} points of dim {self.dim};"
+                " return one real number a point"
+            ) from error
+        return torch.from_numpy(values).to(x).reshape(x.shape[:-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchObjective:
+    """A torch function of points [..., d] with values [...]; differentiable if the function is."""
+
+    function: Callable[[Tensor], Tensor]
+    dim: int
+    lower: Bound = -math.inf
+    upper: Bound = math.inf
+
+    def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        return self.function(x)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleObjective:
+    """The loss of a torch module on given data, as a function of its flat parameter vector.
+
+    x is the concatenation of `module.named_parameters()`, each flattened. The module runs in
+    evaluation mode with frozen buffers, so asking changes nothing. `loss(outputs, targets)` returns
+    a scalar.
+    """
+
+    module: torch.nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    inputs: Tensor
+    targets: Tensor
+    lower: Bound = -math.inf
+    upper: Bound = math.inf
+
+    @property
+    def dim(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.inputs)
+
+    def minibatch(self, indices: Tensor) -> "ModuleObjective":
+        return ModuleObjective(
+            self.module,
+            self.loss,
+            self.inputs[indices],
+            self.targets[indices],
+            self.lower,
+            self.upper,
+        )
+
+    def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        rows = [self._loss(row) for row in x.reshape(-1, x.shape[-1])]
+        return torch.stack(rows).reshape(x.shape[:-1])
+
+    def _loss(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
+        state = unflatten_parameters(self.module, x)
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            outputs = torch.func.functional_call(self.module, state, (self.inputs,))
+        finally:
+            self.module.train(was_training)
+        return self.loss(outputs, self.targets)
+
+
+def flatten_parameters(module: torch.nn.Module) -> Float[Tensor, " d"]:
+    """Return a copy of the parameters as one vector."""
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+def unflatten_parameters(module: torch.nn.Module, x: Float[Tensor, " d"]) -> dict[str, Tensor]:
+    """Cut a vector into named parameters of the module's shapes; gradients flow through."""
+    named = dict(module.named_parameters())
+    parts = x.split([p.numel() for p in named.values()])
+    pairs = zip(named.items(), parts, strict=True)
+    return {name: part.reshape(p.shape) for (name, p), part in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class Maximize:
+    """The negative of an objective that someone wants to maximize."""
+
+    objective: Objective
+
+    @property
+    def dim(self) -> int:
+        return self.objective.dim
+
+    @property
+    def lower(self) -> Bound:
+        return self.objective.lower
+
+    @property
+    def upper(self) -> Bound:
+        return self.objective.upper
+
+    def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        return -self.objective.value(x)

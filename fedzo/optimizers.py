@@ -1,0 +1,119 @@
+"""SGD and Adam on plain tensors with explicit state.
+
+    sgd:   v <- momentum v + g;                    x <- x - lr v
+    adam:  m <- b1 m + (1-b1) g, s <- b2 s + (1-b2) g^2;
+           x <- x - lr (m / (1-b1^t)) / (sqrt(s / (1-b2^t)) + eps)
+
+Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; SGD with momentum
+as in torch.optim.SGD (dampening 0). Elementwise, so x may be [d] (a server) or [n, d] (a cohort).
+State is replaced, never changed in place: `state, x = optimizer.step(state, x, gradient, lr)`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.errors import ConfigError
+
+OptimizerName = Literal["sgd", "adam"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """Steps taken and the moments; an unused moment has no elements."""
+
+    count: int
+    first: Tensor
+    second: Tensor
+
+
+class Optimizer(Protocol):
+    """A first-order rule with explicit state."""
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        """Return the state before the first step."""
+        ...
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        """Return the next state and the next x."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent with heavy-ball momentum."""
+
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_fraction("momentum", self.momentum)
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        velocity = torch.zeros_like(x) if self.momentum else x.new_empty(0)
+        return OptimizerState(0, velocity, x.new_empty(0))
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        if not self.momentum:
+            return OptimizerState(state.count + 1, state.first, state.second), x - lr * gradient
+        velocity = self.momentum * state.first + gradient
+        return OptimizerState(state.count + 1, velocity, state.second), x - lr * velocity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adam:
+    """Adam with bias correction."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _require_fraction("beta1", self.beta1)
+        _require_fraction("beta2", self.beta2)
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        return OptimizerState(0, torch.zeros_like(x), torch.zeros_like(x))
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        count = state.count + 1
+        first = state.first.lerp(gradient, 1 - self.beta1)
+        second = (self.beta2 * state.second).addcmul(gradient, gradient, value=1 - self.beta2)
+        scale = (second / (1 - self.beta2**count)).sqrt_().add_(self.eps)
+        moved = torch.addcdiv(x, first, scale, value=-lr / (1 - self.beta1**count))
+        return OptimizerState(count, first, second), moved
+
+
+def make_optimizer(name: OptimizerName, *, momentum: float = 0.0) -> Optimizer:
+    """Return the optimizer of that name; `momentum` is the heavy-ball factor, or beta1 of Adam.
+
+    Adam with momentum 0 keeps its usual beta1 of 0.9.
+    """
+    if name == "sgd":
+        return SGD(momentum=momentum)
+    return Adam(beta1=momentum or 0.9)
+
+
+def _require_fraction(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
+        raise ConfigError(f"{name}={value} must be at least 0 and below 1")

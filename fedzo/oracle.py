@@ -1,0 +1,155 @@
+"""The oracle: the only way from a client rule to its objectives.
+
+It counts every query of every client, stops exactly at a budget, keeps queries inside the box, adds
+observation noise, and lets no non-finite value through unnoticed.
+
+A *query* is one objective value at one point asked of one client, whatever data are behind it. A
+*gradient* is one autograd evaluation at one point of one client. Nothing else is counted, and
+nothing that is asked of an objective by a rule bypasses the count.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.cohort import CohortObjective, cohort_gradient
+from fedzo.errors import RunError
+from fedzo.objective import Bound
+
+NonFinitePolicy = Literal["fail", "skip"]
+BoundsPolicy = Literal["clip", "allow"]
+
+
+class Oracle:
+    """Answers a rule's questions about the objectives of n clients.
+
+    query_budget: most queries a client may be asked; None is no limit.
+    noise: standard deviation of Gaussian observation noise, drawn from `noise_generators` [n].
+    non_finite: "fail" makes a client that answers NaN or inf a failed client; "skip" hands NaN on
+    to
+        the estimator, which leaves that direction out. Both count them in `non_finite_values`.
+    out_of_bounds: "clip" projects each queried point onto the box; "allow" asks it as it is.
+    """
+
+    def __init__(
+        self,
+        cohort: CohortObjective,
+        *,
+        query_budget: int | None = None,
+        noise_std: float = 0.0,
+        noise_generators: Sequence[np.random.Generator] = (),
+        non_finite: NonFinitePolicy = "fail",
+        out_of_bounds: BoundsPolicy = "clip",
+    ) -> None:
+        self.cohort = cohort
+        self.failures = cohort.failures
+        self._budget = query_budget
+        self._noise_std = noise_std
+        self._noise_generators = noise_generators
+        self._non_finite = non_finite
+        self._clip = out_of_bounds == "clip" and _is_bounded(cohort.lower, cohort.upper)
+        self._asked = 0
+        self._differentiated = 0
+        self._stopped_at: dict[int, tuple[int, int]] = {}
+        self._non_finite_counts: dict[int, int] = {}
+
+    @property
+    def remaining(self) -> float:
+        """Queries that each client may still be asked; infinite without a budget."""
+        return float("inf") if self._budget is None else self._budget - self._asked
+
+    def value(
+        self, x: Float[Tensor, "n q d"], *, of: CohortObjective | None = None
+    ) -> Float[Tensor, "n q"]:
+        """Return values, NaN for failed clients; `of` is a minibatch of the cohort.
+
+        Raises RunError when the budget does not cover the q points; then nothing is asked.
+        """
+        if x.shape[1] > self.remaining:
+            raise RunError(
+                f"{x.shape[1]} queries asked with {self.remaining} of {self._budget} left a client;"
+                " raise query_budget or ask fewer directions"
+            )
+        self._asked += x.shape[1]
+        with torch.no_grad():
+            values = (of or self.cohort).value(self.project(x) if self._clip else x)
+        if self._noise_std > 0:
+            values = values + self._noise_std * self._noise(values)
+        self._inspect(values, "value")
+        return values
+
+    def gradient(
+        self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
+    ) -> Float[Tensor, "n d"]:
+        """Return exact gradients by autograd; raises ObjectiveError for a black box."""
+        self._differentiated += 1
+        gradient = cohort_gradient(of or self.cohort, self.project(x) if self._clip else x)
+        self._inspect(gradient, "gradient")
+        return gradient
+
+    def count_gradients(self, number: int) -> None:
+        """Count gradients that a compiled loop has taken of the cohort by itself."""
+        self._differentiated += number
+
+    def project(self, x: Float[Tensor, "n *q d"]) -> Float[Tensor, "n *q d"]:
+        """Project points onto the box."""
+        return project(x, self.cohort.lower, self.cohort.upper)
+
+    def counts(self) -> dict[str, list[int]]:
+        """Return queries, gradients and non-finite values by position in the cohort."""
+        positions = range(self.cohort.num_clients)
+        spent = [self._stopped_at.get(p, (self._asked, self._differentiated)) for p in positions]
+        return {
+            "queries": [queries for queries, _ in spent],
+            "gradients": [gradients for _, gradients in spent],
+            "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
+        }
+
+    def _noise(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
+        rows = [g.standard_normal(values.shape[1]) for g in self._noise_generators]
+        return torch.from_numpy(np.stack(rows)).to(values)
+
+    def _inspect(self, answers: Float[Tensor, "n k"], what: str) -> None:
+        """Note clients that raised or answered something non-finite."""
+        if bool(torch.isfinite(answers).all()):
+            return
+        bad = ~torch.isfinite(answers)
+        for position in bad.any(dim=1).nonzero().flatten().tolist():
+            if position in self._stopped_at:
+                continue
+            if position not in self.failures and not self._report(position, answers, bad, what):
+                continue
+            self._stopped_at[position] = (self._asked, self._differentiated)
+
+    def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:
+        """Count a client's non-finite answers; return whether they make it a failed client."""
+        found = int(bad[position].sum())
+        counts = self._non_finite_counts
+        counts[position] = counts.get(position, 0) + found
+        if self._non_finite == "skip" and what == "value":
+            return False
+        first = answers[position][bad[position]][0].item()
+        self.failures[position] = (
+            f"the objective returned a non-finite {what} ({first}), {found} of {bad.shape[1]};"
+            " set client.non_finite=skip to leave such queries out"
+        )
+        return True
+
+
+def project(x: Float[Tensor, "*n d"], lower: Bound, upper: Bound) -> Float[Tensor, "*n d"]:
+    """Project points onto the box; returns x itself when there is no bound."""
+    if not _is_bounded(lower, upper):
+        return x
+    low = lower.to(x) if isinstance(lower, Tensor) else torch.as_tensor(lower).to(x)
+    high = upper.to(x) if isinstance(upper, Tensor) else torch.as_tensor(upper).to(x)
+    return x.clamp(low, high)
+
+
+def _is_bounded(lower: Bound, upper: Bound) -> bool:
+    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
+        return True
+    return lower > -float("inf") or upper < float("inf")

@@ -1,0 +1,1 @@
+"""Engines: what performs the exchanges of a strategy."""

@@ -1,0 +1,57 @@
+"""The only file that touches flwr's private names (flwr 1.38 to 1.4x)."""
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from flwr.app import Message, RecordDict
+from flwr.common.serde import (
+    message_from_proto,
+    message_to_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.supercore.run import Run as Run
+from flwr.supercore.task_identity import TaskIdentity
+
+SUPERLINK_NODE_ID = 1
+
+
+def ensure_task_identity() -> None:
+    """Let `Message()` be made outside a Flower run; an identity set by Flower is left alone."""
+    if TaskIdentity._run_id is None:
+        TaskIdentity.run_id = 1
+    if TaskIdentity._node_id is None:
+        TaskIdentity.node_id = SUPERLINK_NODE_ID
+    if TaskIdentity._task_id is None:
+        TaskIdentity.task_id = 1
+
+
+def empty_run() -> Run:
+    """Return a run without particulars."""
+    return Run.create_empty(run_id=TaskIdentity.run_id)
+
+
+def assign_message_id(message: Message) -> str:
+    """Give a message the identity that a SuperLink would give it."""
+    identity = uuid4().hex
+    message.metadata.__dict__["_message_id"] = identity
+    return identity
+
+
+def message_round_trip(message: Message) -> Message:
+    """Send a message through protobuf bytes and back."""
+    data = message_to_proto(message).SerializeToString()
+    return message_from_proto(ProtoMessage.FromString(data))
+
+
+def records_round_trip(records: Sequence[RecordDict]) -> list[RecordDict]:
+    """Send contents through protobuf bytes and back."""
+    encoded = [recorddict_to_proto(record).SerializeToString() for record in records]
+    return [recorddict_from_proto(ProtoRecordDict.FromString(data)) for data in encoded]
+
+
+def wire_size(record: RecordDict) -> int:
+    """Return the bytes that a content takes in protobuf."""
+    return len(recorddict_to_proto(record).SerializeToString())

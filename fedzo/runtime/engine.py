@@ -1,0 +1,26 @@
+"""The face of every engine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from fedzo.exchange import ClientState, Exchange, Replies
+
+
+class Engine(Protocol):
+    """Performs exchanges: who runs the clients, and where, is its business."""
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        """Send every exchange, wait up to `timeout_s`, and return the replies in the same order.
+
+        The exchanges of one call must concern different clients. Clients that did not answer in
+        time are failures. Raises RunError when the engine itself cannot work.
+        """
+        ...
+
+    def client_states(self) -> Mapping[int, ClientState]:
+        """Return the clients' states as far as the engine holds them, for a checkpoint."""
+        ...
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        """Put back what a checkpoint holds."""
+        ...

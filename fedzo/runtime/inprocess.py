@@ -1,0 +1,86 @@
+"""The default engine: all clients in this process, as cohorts of stacked tensors.
+
+No message object is made. With `strict=True` every exchange and every reply is encoded, sent
+through protobuf and decoded again, so that what passes here passes on the wire, at the same bits.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from fedzo.errors import RunError
+from fedzo.exchange import ClientState, Exchange, Replies, join_replies
+from fedzo.messages import exchange_through_wire, replies_through_wire
+from fedzo.runtime.local import Environment, Rule, serve
+
+_CHUNK_NUMBERS = 1 << 25
+"""Numbers that the queried points of one chunk may hold: 256 MB in float64."""
+
+
+class InProcessEngine:
+    """Runs local rules on stacked tensors.
+
+    chunk_size: clients a rule sees at once; 0 chooses it from the size of the points. States exist
+    only for clients that have one, so a million registered clients cost nothing. A local
+    computation is not interrupted: `timeout_s` has no effect here.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        rules: Mapping[str, Rule],
+        *,
+        strict: bool = False,
+        chunk_size: int = 0,
+    ) -> None:
+        self._environment = environment
+        self._rules = rules
+        self._strict = strict
+        self._chunk_size = chunk_size
+        self._states: dict[int, ClientState] = {}
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        check_disjoint(exchanges)
+        return [self._perform(exchange) for exchange in exchanges]
+
+    def client_states(self) -> Mapping[int, ClientState]:
+        return self._states
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        self._states = dict(states)
+
+    def _perform(self, exchange: Exchange) -> Replies:
+        if self._strict:
+            exchange = exchange_through_wire(exchange)
+        size = self._chunk_size or chunk_size_for(exchange)
+        count = len(exchange.client_ids)
+        if count <= size:
+            return self._serve(exchange)
+        chunks = torch.arange(count).split(size)
+        return join_replies([self._serve(exchange.select(chunk.tolist())) for chunk in chunks])
+
+    def _serve(self, exchange: Exchange) -> Replies:
+        before = [self._states.get(client, {}) for client in exchange.client_ids]
+        replies, after = serve(exchange, self._environment, self._rules, before)
+        for client, state in zip(exchange.client_ids, after, strict=True):
+            if state:
+                self._states[client] = state
+        return replies_through_wire(replies) if self._strict else replies
+
+
+def chunk_size_for(exchange: Exchange) -> int:
+    """Return how many clients fit in a chunk; a function of the exchange alone, so runs repeat."""
+    tensors = [*exchange.shared.values(), *(t[:1] for t in exchange.per_client.values())]
+    dim = max([tensor.numel() for tensor in tensors], default=1)
+    points = 2 * int(exchange.config.get("num_directions", 1)) + 1
+    return max(1, _CHUNK_NUMBERS // max(1, dim * points))
+
+
+def check_disjoint(exchanges: Sequence[Exchange]) -> None:
+    """Raise RunError when a client is asked twice at once: a real engine would lose its state."""
+    if len(exchanges) < 2:
+        return
+    ids = [client for exchange in exchanges for client in exchange.client_ids]
+    twice = sorted({client for client in ids if ids.count(client) > 1}) if ids else []
+    if len(set(ids)) < len(ids):
+        raise RunError(f"clients {twice} are asked twice in one call; yield the exchanges in turn")

@@ -1,0 +1,170 @@
+"""First-order federated learning on class-skewed shards: the counterpart of the black boxes.
+
+    f_i(x) = mean over client i's examples of cross-entropy(network(x), label);   F = (1/N) sum_i
+    f_i
+
+McMahan et al., AISTATS 2017. x is the flat parameter vector of an MLP (one hidden layer) or of a
+strided CNN. F and the test accuracy are computed by the simulation itself and cost no query.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedzo.cohort import CohortObjective, cohort_of
+from fedzo.config import require
+from fedzo.history import RoundRecord
+from fedzo.objective import ModuleObjective
+from fedzo.problem import Problem, Report
+from fedzo.randomness import stream
+from scenarios.data import DatasetName, Images, load_images
+from scenarios.mlp_cohort import MLPShards
+from scenarios.networks import (
+    ModelName,
+    load_parameters,
+    make_cnn,
+    mlp_forward,
+    random_mlp,
+    random_module,
+)
+from scenarios.partition import Partition, PartitionKind, split
+from scenarios.scenario import Suggestions, mean_metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassificationConfig:
+    """Settings: the data (see scenarios.data), the model, and how examples are split over clients.
+
+    hidden: units of the MLP. partition, classes_per_client, alpha, min_size: see
+    scenarios.partition.
+    """
+
+    dataset: DatasetName = "mnist5k"
+    data_dir: str = ""
+    model: ModelName = "mlp"
+    hidden: int = 64
+    partition: PartitionKind = "by_label"
+    classes_per_client: int = 2
+    alpha: float = 0.5
+    min_size: int = 10
+    noise_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
+        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        self.split()
+
+    def split(self) -> Partition:
+        """Return the partition that the settings name."""
+        return Partition(
+            kind=self.partition,
+            classes_per_client=self.classes_per_client,
+            alpha=self.alpha,
+            min_size=self.min_size,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkProblem:
+    """Training a network from its initialization, judged on all data and on test images."""
+
+    initial_x: Float[Tensor, " d"]
+    judge: Callable[[Float[Tensor, " d"]], Report]
+    lower: float = -float("inf")
+    upper: float = float("inf")
+    index: int = 0
+    asks_clients: bool = False
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        return self.judge(x)
+
+
+class ClassificationScenario:
+    """The scenario `classification`."""
+
+    num_problems = 1
+    black_box = False
+    default_clients: ClassVar[int] = 20
+    default_rounds: ClassVar[int] = 100
+    suggested: ClassVar[Suggestions] = {
+        "first_order": {"strategy.local_lr": 0.1, "client.batch_size": 32},
+        "zeroth_order": {"strategy.local_lr": 0.003, "client.mu": 0.001, "client.batch_size": 32},
+    }
+
+    def __init__(self, config: ClassificationConfig, *, num_clients: int, seed: int) -> None:
+        self.num_clients = num_clients
+        self.noise_std = config.noise_std
+        train, self._test = load_images(config.dataset, config.data_dir, seed=seed)
+        generator = stream(seed, "classification", "partition")
+        shards = split(train.labels.numpy(), num_clients, config.split(), generator=generator)
+        self._train = train.take(np.concatenate(shards))
+        self._sizes = [len(shard) for shard in shards]
+        self._offsets = torch.as_tensor([0, *np.cumsum(self._sizes)[:-1]])
+        side, classes = train.pixels.shape[-1], train.num_classes
+        self._layers = (side * side, config.hidden, classes)
+        self._cnn = make_cnn(side, classes) if config.model == "cnn" else None
+        start = stream(seed, "classification", "start")
+        self._initial_x = (
+            random_mlp(self._layers, generator=start)
+            if self._cnn is None
+            else random_module(self._cnn, generator=start)
+        )
+        if self._cnn is not None:
+            load_parameters(self._cnn, self._initial_x)
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        if self._cnn is not None:
+            return cohort_of([self._cnn_objective(self._cnn, client) for client in client_ids])
+        ids = list(client_ids)
+        return MLPShards(
+            inputs=self._train.pixels.flatten(1),
+            labels=self._train.labels,
+            offsets=self._offsets[ids],
+            sizes=[self._sizes[client] for client in ids],
+            layers=self._layers,
+        )
+
+    def problem(self, index: int) -> Problem:
+        return NetworkProblem(self._initial_x, self._judge)
+
+    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
+        return mean_metrics(last)
+
+    def draw(
+        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
+    ) -> bool:
+        return False
+
+    def _cnn_objective(self, module: nn.Module, client: int) -> ModuleObjective:
+        first = int(self._offsets[client])
+        rows = slice(first, first + self._sizes[client])
+        pixels, labels = self._train.pixels[rows].unsqueeze(1), self._train.labels[rows]
+        return ModuleObjective(module, torch.nn.functional.cross_entropy, pixels, labels)
+
+    def _judge(self, x: Float[Tensor, " d"]) -> Report:
+        """Return F, the mean of the clients' mean losses, and what the test images say."""
+        with torch.no_grad():
+            losses = _losses(self._logits(x, self._train), self._train.labels)
+            scores = self._logits(x, self._test)
+        value = torch.stack([part.mean() for part in losses.split(self._sizes)]).mean()
+        accuracy = (scores.argmax(-1) == self._test.labels).double().mean()
+        test_loss = _losses(scores, self._test.labels).mean()
+        return Report(
+            float(value), {"test_accuracy": float(accuracy), "test_loss": float(test_loss)}
+        )
+
+    def _logits(self, x: Float[Tensor, " d"], images: Images) -> Float[Tensor, "n c"]:
+        if self._cnn is None:
+            return mlp_forward(x, images.pixels.flatten(1), self._layers)
+        torch.nn.utils.vector_to_parameters(x, self._cnn.parameters())
+        return self._cnn(images.pixels.unsqueeze(1))  # type: ignore[no-any-return]
+
+
+def _losses(logits: Float[Tensor, "n c"], labels: Tensor) -> Float[Tensor, " n"]:
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")

@@ -1,0 +1,263 @@
+"""The command line: `fedzo list | run | compare | plot`."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from fedzo.config import Scalar, parse_setting
+from fedzo.errors import ConfigError, FedzoError
+from fedzo.history import AXES, read_history
+from fedzo.plots import plot_runs
+from scenarios.compare import compare
+from scenarios.display import Progress, print_comparison, print_result
+from scenarios.experiment import make_experiment, read_experiment
+from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.settings_help import print_settings
+from scenarios.simulate import simulate
+
+app = typer.Typer(
+    name="fedzo",
+    help="Optimize together without seeing gradients: simulate federations of clients that can only"
+    " be queried (or differentiated), and count every query, float and byte.",
+    epilog="Begin with: fedzo run attack --strategy fedzo --out runs/first",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+stderr = Console(stderr=True)
+ResultT = TypeVar("ResultT")
+
+ScenarioArgument = Annotated[
+    str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
+]
+RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
+ClientsOption = Annotated[int | None, typer.Option(help="clients (default: the scenario's)")]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option(help="most queries of all clients together, for each problem; never exceeded"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="one setting by dotted name, such as scenario.dim=30;"
+        " `fedzo list SCENARIO --strategy S` shows all of them with their defaults",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="directory for history, checkpoints and figure")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+ThreadsOption = Annotated[int, typer.Option(help="torch threads; more than one is often slower")]
+
+
+@app.command("list")
+def list_names(
+    scenario: ScenarioArgument = None,
+    strategy: Annotated[str, typer.Option(help="whose settings to show with SCENARIO")] = "fedzo",
+) -> None:
+    """Show scenarios, strategies and engines; with SCENARIO, every setting and its default."""
+    if scenario is not None:
+        print_settings(Console(), _guard(lambda: make_experiment(scenario, strategy)))
+        return
+    rows = {
+        "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
+        "strategies": [(name, entry.line) for name, entry in STRATEGIES.items()],
+        "engines": [(name, line) for name, (_, line) in ENGINES.items()],
+    }
+    for title, lines in rows.items():
+        table = Table("name", "what it is", title=title, title_justify="left")
+        for line in lines:
+            table.add_row(*line)
+        Console().print(table)
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument = None,
+    strategy: Annotated[str | None, typer.Option(help="how: fedavg, fedzo")] = None,
+    rounds: RoundsOption = None,
+    clients: ClientsOption = None,
+    seed: Annotated[int | None, typer.Option(help="determines everything random")] = None,
+    engine: Annotated[str | None, typer.Option(help="who runs the clients")] = None,
+    query_budget: BudgetOption = None,
+    settings: SetOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML experiment; options override it")
+    ] = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    json_output: JsonOption = False,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Run one federation.
+
+    Example: fedzo run quadratic --strategy fedzo --rounds 50 --set scenario.heterogeneity=0.5
+    """
+    _prepare(threads)
+
+    def work() -> dict[str, Any]:
+        given = {
+            "scenario": scenario,
+            "strategy": strategy,
+            "num_rounds": rounds,
+            "num_clients": clients,
+            "seed": seed,
+            "engine": engine,
+            "query_budget": query_budget,
+        }
+        experiment = make_experiment(**_merged(config, given, settings))
+        with Progress(stderr, experiment) as progress:
+            result = simulate(experiment, out=out, resume=resume, callbacks=[progress.update])
+        if not json_output:
+            print_result(Console(), result)
+        return result.summary()
+
+    _finish(_guard(work), json_output)
+
+
+@app.command("compare")
+def compare_command(
+    scenario: ScenarioArgument = None,
+    strategies: Annotated[str, typer.Option(help="names, separated by commas")] = "fedzo",
+    seeds: Annotated[str, typer.Option(help="numbers, separated by commas")] = "0,1,2",
+    rounds: RoundsOption = None,
+    clients: ClientsOption = None,
+    engine: Annotated[str | None, typer.Option(help="who runs the clients")] = None,
+    query_budget: BudgetOption = None,
+    settings: SetOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML experiment; options override it")
+    ] = None,
+    x: Annotated[str, typer.Option(help=f"axis of the figure: {', '.join(AXES)}")] = "queries",
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    json_output: JsonOption = False,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Run several strategies on the same problems and seeds.
+
+    A setting is given to every strategy that has it; `--set fedzo:client.mu=0.1` is for fedzo
+    alone.
+    """
+    _prepare(threads)
+
+    def work() -> dict[str, Any]:
+        given = {
+            "scenario": scenario,
+            "num_rounds": rounds,
+            "num_clients": clients,
+            "engine": engine,
+            "query_budget": query_budget,
+        }
+        base = _merged(config, given, settings)
+        base.pop("strategy", None)
+        base.pop("seed", None)
+        names = [name.strip() for name in strategies.split(",") if name.strip()]
+        comparison = compare(
+            base, names, _numbers(seeds), axis=x, out=out, resume=resume, console=stderr
+        )
+        if not json_output:
+            print_comparison(Console(), comparison)
+        return comparison.to_json()
+
+    _finish(_guard(work), json_output)
+
+
+@app.command()
+def plot(
+    directories: Annotated[list[Path], typer.Argument(help="directories of runs, or above them")],
+    x: Annotated[str, typer.Option(help=f"one of {', '.join(AXES)}")] = "queries",
+    y: Annotated[
+        str | None, typer.Option(help="`value` or a metric (default: gap or value)")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file (default: plot-X.png beside the first)")
+    ] = None,
+) -> None:
+    """Draw the histories of runs; runs whose directories differ in seed-N alone become one line."""
+
+    def work() -> Path:
+        runs = _find_runs(directories)
+        path = out or directories[0] / f"plot-{x}.png"
+        plot_runs(path, runs, axis=x, quantity=y)
+        return path
+
+    typer.echo(f"figure: {_guard(work)}")
+
+
+def _find_runs(directories: list[Path]) -> dict[str, list[Any]]:
+    """Return histories by label: the directory of the run, or the one above seed-N."""
+    runs: dict[str, list[Any]] = {}
+    for directory in directories:
+        histories = sorted(directory.rglob("history.jsonl"))
+        if not histories:
+            raise ConfigError(
+                f"{directory} holds no history.jsonl; name a directory written by --out"
+            )
+        for path in histories:
+            home = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
+            runs.setdefault(home.name or str(home), []).append(read_history(path))
+    return runs
+
+
+def _merged(
+    config: Path | None, given: dict[str, Any], settings: list[str] | None
+) -> dict[str, Any]:
+    """Put options over a config file, and settings over the file's."""
+    base = read_experiment(config) if config else {"settings": {}}
+    base.update({name: value for name, value in given.items() if value is not None})
+    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
+    base["settings"] = {**base["settings"], **parsed}
+    for name, remedy in (("scenario", "name one"), ("strategy", "give --strategy")):
+        if name not in base and name in given:
+            raise ConfigError(f"no {name} is given; {remedy}, or a --config that does")
+    return base
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r} must be whole numbers separated by commas") from error
+
+
+def _prepare(threads: int) -> None:
+    torch.set_num_threads(max(1, threads))
+    handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
+    logging.getLogger("scenarios").addHandler(handler)
+    logging.getLogger("scenarios").setLevel(logging.INFO)
+
+
+def _guard(work: Callable[[], ResultT]) -> ResultT:
+    """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
+    try:
+        return work()
+    except FedzoError as error:
+        stderr.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except KeyboardInterrupt:
+        stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def _finish(summary: dict[str, Any], json_output: bool) -> None:
+    if json_output:
+        sys.stdout.write(json.dumps(summary) + "\n")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,135 @@
+"""Your own objectives: a function client id -> objective, from Python or from a file.
+
+F is the mean of the clients' values; it is known only by asking them, one query each, counted. The
+start is the middle of the box, or 0 where the box is unbounded.
+"""
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.cohort import CohortObjective, cohort_of
+from fedzo.config import require
+from fedzo.errors import ConfigError
+from fedzo.history import RoundRecord
+from fedzo.objective import Bound, Objective
+from fedzo.problem import OpenProblem, Problem
+from scenarios.scenario import Suggestions, mean_metrics
+
+MakeObjective = Callable[[int], Objective]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomConfig:
+    """Settings: objective is "path/to/file.py:function" or "package.module:function"."""
+
+    objective: str = ""
+    noise_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+
+
+class CustomScenario:
+    """The scenario `custom`: objectives are made once for each client, when it is first asked."""
+
+    num_problems = 1
+    black_box = False
+    default_clients: ClassVar[int] = 5
+    default_rounds: ClassVar[int] = 50
+    suggested: ClassVar[Suggestions] = {}
+
+    def __init__(
+        self,
+        config: CustomConfig,
+        *,
+        num_clients: int,
+        seed: int,
+        make_objective: MakeObjective | None = None,
+        initial_x: Float[Tensor, " d"] | None = None,
+    ) -> None:
+        self.num_clients = num_clients
+        self.noise_std = config.noise_std
+        self._make = make_objective or load_function(config.objective)
+        self._objectives: dict[int, Objective] = {}
+        self._initial_x = initial_x
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        return cohort_of([self._objective(client) for client in client_ids])
+
+    def problem(self, index: int) -> Problem:
+        first = self._objective(0)
+        start = self._initial_x
+        if start is None:
+            start = _middle(first.dim, first.lower, first.upper)
+        if start.shape != (first.dim,):
+            raise ConfigError(
+                f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
+            )
+        return OpenProblem(initial_x=start, lower=first.lower, upper=first.upper)
+
+    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
+        return mean_metrics(last)
+
+    def draw(
+        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
+    ) -> bool:
+        return False
+
+    def _objective(self, client: int) -> Objective:
+        if client not in self._objectives:
+            self._objectives[client] = self._make(client)
+        return self._objectives[client]
+
+
+def load_function(reference: str) -> MakeObjective:
+    """Load "file.py:function" or "module:function"; raises ConfigError when there is none."""
+    where, colon, name = reference.rpartition(":")
+    if not colon or not where or not name:
+        raise ConfigError(
+            f"scenario.objective={reference!r} must be file.py:function or module:function, where"
+            " function(client_id) returns an objective"
+        )
+    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
+    function = getattr(module, name, None)
+    if not callable(function):
+        names = [n for n, f in inspect.getmembers(module, inspect.isfunction)]
+        raise ConfigError(f"{where} has no function {name!r}; it has {', '.join(names) or 'none'}")
+    return function  # type: ignore[no-any-return]
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError(f"scenario.objective names {str(path)!r}, which is not a file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{str(path)!r} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"scenario.objective: module {name!r} cannot be imported: {error}"
+        ) from error
+
+
+def _middle(dim: int, lower: Bound, upper: Bound) -> Float[Tensor, " d"]:
+    low = torch.as_tensor(lower, dtype=torch.float64).expand(dim)
+    high = torch.as_tensor(upper, dtype=torch.float64).expand(dim)
+    middle = (low + high) / 2
+    nearest = torch.where(torch.isfinite(low), low, torch.where(torch.isfinite(high), high, 0.0))
+    return torch.where(torch.isfinite(middle), middle, nearest)

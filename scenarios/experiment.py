@@ -1,0 +1,146 @@
+"""An experiment: everything that determines a run, as one frozen value and as a TOML file."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from fedzo.config import Scalar, build_config, config_values, field_names, require, unknown_key
+from fedzo.errors import ConfigError
+from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES
+
+SECTIONS = ("scenario", "strategy", "client", "engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A resolved experiment; `settings` holds every field of every config by dotted name."""
+
+    scenario: str
+    strategy: str
+    engine: str = "inprocess"
+    num_rounds: int
+    num_clients: int
+    seed: int = 0
+    query_budget: int | None = None
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def section(self, name: str) -> dict[str, Scalar]:
+        """Return the settings of one section without their prefix."""
+        prefix = f"{name}."
+        return {k.removeprefix(prefix): v for k, v in self.settings.items() if k.startswith(prefix)}
+
+    def config(self, name: str) -> Any:
+        """Build the config dataclass of a section."""
+        cls = config_classes(self.scenario, self.strategy, self.engine)[name]
+        return build_config(cls, self.section(name), section=name)
+
+    def to_toml(self) -> str:
+        """Return the experiment as TOML that `fedzo run --config` accepts."""
+        head = {k: v for k, v in asdict(self).items() if k != "settings" and v is not None}
+        sections = {name: self.section(name) for name in SECTIONS if self.section(name)}
+        return tomli_w.dumps({**head, "set": sections})
+
+
+def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]:
+    """Return the config class of each section; raises ConfigError for unknown names."""
+    for kind, name, table in (
+        ("scenario", scenario, SCENARIOS),
+        ("strategy", strategy, STRATEGIES),
+        ("engine", engine, ENGINES),
+    ):
+        if name not in table:
+            raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
+    return {
+        "scenario": SCENARIOS[scenario].config,
+        "strategy": STRATEGIES[strategy].config,
+        "client": RULE_CONFIGS[STRATEGIES[strategy].rule],
+        "engine": ENGINES[engine][0],
+    }
+
+
+def make_experiment(
+    scenario: str,
+    strategy: str,
+    *,
+    engine: str = "inprocess",
+    num_rounds: int | None = None,
+    num_clients: int | None = None,
+    seed: int = 0,
+    query_budget: int | None = None,
+    settings: Mapping[str, Scalar] | None = None,
+) -> Experiment:
+    """Resolve an experiment: given settings over what suits the scenario over general defaults.
+
+    Raises ConfigError for unknown names or keys, wrong types and values out of range.
+    """
+    classes = config_classes(scenario, strategy, engine)
+    build = SCENARIOS[scenario].build
+    rounds = build.default_rounds if num_rounds is None else num_rounds
+    clients = build.default_clients if num_clients is None else num_clients
+    require(rounds >= 0, "rounds", rounds, "0 or more")
+    require(clients >= 1, "clients", clients, "at least 1")
+    require(seed >= 0, "seed", seed, "0 or more")
+    if query_budget is not None:
+        require(
+            query_budget >= clients,
+            "query_budget",
+            query_budget,
+            f"at least {clients}, one query a client",
+        )
+    wanted = {**build.suggested.get(STRATEGIES[strategy].rule, {}), **(settings or {})}
+    _check_keys(wanted, classes)
+    resolved: dict[str, Scalar] = {}
+    for section, cls in classes.items():
+        prefix = f"{section}."
+        own = {k.removeprefix(prefix): v for k, v in wanted.items() if k.startswith(prefix)}
+        values = config_values(build_config(cls, own, section=section))
+        resolved.update({prefix + name: value for name, value in values.items()})
+    if build.black_box and STRATEGIES[strategy].rule == "first_order":
+        raise ConfigError(
+            f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; use fedzo"
+        )
+    return Experiment(
+        scenario=scenario,
+        strategy=strategy,
+        engine=engine,
+        num_rounds=rounds,
+        num_clients=clients,
+        seed=seed,
+        query_budget=query_budget,
+        settings=resolved,
+    )
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """Read a TOML file into arguments of make_experiment; every key is optional.
+
+    Raises ConfigError for a file that is missing, no TOML, or has unknown keys.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is no TOML: {error}") from error
+    names = [name for name in field_names(Experiment) if name != "settings"]
+    for key in raw:
+        if key not in [*names, "set"]:
+            raise unknown_key(key, [*names, "set"])
+    sections = raw.pop("set", {})
+    raw["settings"] = {
+        f"{section}.{name}": value
+        for section, values in sections.items()
+        for name, value in values.items()
+    }
+    return raw
+
+
+def _check_keys(wanted: Mapping[str, Scalar], classes: Mapping[str, type]) -> None:
+    valid = [f"{section}.{name}" for section, cls in classes.items() for name in field_names(cls)]
+    for key in wanted:
+        if key not in valid:
+            raise unknown_key(key, valid)

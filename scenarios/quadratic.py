@@ -1,0 +1,126 @@
+"""Federated quadratics with a dial for heterogeneity.
+
+    f_i(x) = [ sum_j (1 + C (a_ij - 1/N)) z_j^2 + (1 + C (b_ij - 1/N)) z_j  + 1 ] / (10 d),
+    z = 20 x - 10,  x in [0, 1]^d,  (a_1j..a_Nj), (b_1j..b_Nj) ~ Dirichlet(1/N, ..., 1/N)
+
+    F(x) = (1/N) sum_i f_i(x) = [ sum_j z_j^2 + z_j + 1 ] / (10 d)   for every C;   F* = -1/40 +
+    1/(10 d)
+
+Shu, Lin, Dai & Low, "Federated Zeroth-Order Optimization using Trajectory-Informed Surrogate
+Gradients", arXiv 2308.04077, section 6.1 and appendix. F and F* are known in closed form, so
+reporting costs no query. At C = 50 most f_i are non-convex. x_0 is uniform in the box.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.cohort import CohortObjective
+from fedzo.config import require
+from fedzo.history import RoundRecord
+from fedzo.problem import Problem, Report
+from fedzo.randomness import stream
+from scenarios.scenario import Suggestions, mean_metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuadraticConfig:
+    """Settings: dim is d, heterogeneity is C, noise_std the observation noise of every query."""
+
+    dim: int = 300
+    heterogeneity: float = 5.0
+    noise_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.dim >= 1, "dim", self.dim, "at least 1")
+        require(self.heterogeneity >= 0, "heterogeneity", self.heterogeneity, "0 or more")
+        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class QuadraticCohort:
+    """The objectives of n clients: coefficients of z^2 and z, each [n, d]."""
+
+    square: Float[Tensor, "n d"]
+    linear: Float[Tensor, "n d"]
+    failures: dict[int, str] = field(default_factory=dict)
+    lower: float = 0.0
+    upper: float = 1.0
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.square)
+
+    @property
+    def dim(self) -> int:
+        return self.square.shape[1]
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
+        z = 20 * x - 10
+        total = ((self.square.unsqueeze(1) * z + self.linear.unsqueeze(1)) * z).sum(-1)
+        return (total + 1) / (10 * self.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class QuadraticProblem:
+    """The one problem: F in closed form."""
+
+    initial_x: Float[Tensor, " d"]
+    lower: float = 0.0
+    upper: float = 1.0
+    index: int = 0
+    asks_clients: bool = False
+
+    @property
+    def optimum(self) -> float:
+        return -1 / 40 + 1 / (10 * len(self.initial_x))
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        z = 20 * x - 10
+        value = float(((z * z + z).sum() + 1) / (10 * len(x)))
+        return Report(value, {"gap": value - self.optimum})
+
+
+class QuadraticScenario:
+    """The scenario `quadratic`."""
+
+    num_problems = 1
+    black_box = False
+    default_clients: ClassVar[int] = 5
+    default_rounds: ClassVar[int] = 50
+    suggested: ClassVar[Suggestions] = {"first_order": {"strategy.local_lr": 0.1}}
+
+    def __init__(self, config: QuadraticConfig, *, num_clients: int, seed: int) -> None:
+        self.num_clients = num_clients
+        self.noise_std = config.noise_std
+        self._initial_x = torch.from_numpy(stream(seed, "quadratic", "x0").random(config.dim))
+        self._square, self._linear = (
+            1 + config.heterogeneity * (self._shares(name, config.dim, seed) - 1 / num_clients)
+            for name in ("square", "linear")
+        )
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        rows = slice(None) if len(client_ids) == self.num_clients else list(client_ids)
+        return QuadraticCohort(self._square[rows], self._linear[rows])
+
+    def problem(self, index: int) -> Problem:
+        return QuadraticProblem(self._initial_x)
+
+    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
+        return mean_metrics(last)
+
+    def draw(
+        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
+    ) -> bool:
+        return False
+
+    def _shares(self, name: str, dim: int, seed: int) -> Float[Tensor, "n d"]:
+        """Return Dirichlet shares that sum to 1 over clients in every coordinate."""
+        alpha = [1 / self.num_clients] * self.num_clients
+        shares = stream(seed, "quadratic", name).dirichlet(alpha, size=dim)
+        return torch.from_numpy(shares).T.contiguous()

@@ -1,0 +1,137 @@
+"""A run's directory: experiment.toml, history.jsonl, checkpoint/, figure.png.
+
+The history is written before the checkpoint that covers it, and cut back to the checkpoint on
+resume: a run that is killed anywhere goes on from a consistent state.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.checkpoint import (
+    Checkpoint,
+    flatten_state,
+    has_checkpoint,
+    load_checkpoint,
+    pack_client_states,
+    restore_state,
+    save_checkpoint,
+    unpack_client_states,
+)
+from fedzo.errors import ConfigError
+from fedzo.exchange import ClientState
+from fedzo.history import RoundRecord, append_history, read_history, write_history
+from scenarios.experiment import Experiment
+from strategies.driver import Snapshot
+
+CHECKPOINT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: its records, the solved problems, the snapshot inside the current."""
+
+    records: Sequence[RoundRecord] = ()
+    solutions: Sequence[Float[Tensor, " d"]] = ()
+    snapshot: Snapshot | None = None
+    client_states: Mapping[int, ClientState] = field(default_factory=dict)
+
+
+class RunDirectory:
+    """Writes what a run leaves behind, and reads it again."""
+
+    def __init__(self, path: Path, experiment: Experiment) -> None:
+        self.path = path
+        self._experiment = experiment
+        self._pending: list[RoundRecord] = []
+        self._count = 0
+        self._saved_at = 0.0
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
+
+    def open(self, *, resume: bool) -> None:
+        """Make the directory ready; raises ConfigError rather than overwrite or mix runs."""
+        toml = self.path / "experiment.toml"
+        if self.path.is_file():
+            raise ConfigError(f"--out {self.path} is a file; name a directory")
+        if toml.exists() and not resume:
+            raise ConfigError(
+                f"--out {self.path} already holds a run; add --resume to go on, or name another"
+            )
+        wanted = self._experiment.to_toml()
+        if toml.exists() and (found := toml.read_text()) != wanted:
+            raise ConfigError(
+                f"--out {self.path} holds another experiment ({_difference(found, wanted)}); resume"
+                " with the same settings, or name another directory"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        fresh = toml.with_suffix(".new")
+        fresh.write_text(wanted)
+        fresh.replace(toml)
+
+    def load(self, empty_state: Any) -> Position:
+        """Return where the run stands; `empty_state` is any state of its strategy."""
+        if not has_checkpoint(self.path / "checkpoint"):
+            write_history(self.history, [])
+            return Position()
+        checkpoint = load_checkpoint(self.path / "checkpoint")
+        facts = checkpoint.facts
+        self._count = int(facts["num_records"])
+        records = read_history(self.history)[: self._count]
+        write_history(self.history, records)
+        solutions = [checkpoint.tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
+        if not facts["within"]:
+            return Position(records, solutions)
+        state = restore_state(empty_state, checkpoint)
+        states = unpack_client_states(checkpoint.tensors)
+        return Position(records, solutions, Snapshot(records[-1], state, facts["stop"]), states)
+
+    def add(
+        self,
+        snapshot: Snapshot,
+        solutions: Sequence[Float[Tensor, " d"]],
+        states: Mapping[int, ClientState],
+    ) -> None:
+        """Take in a round; write a checkpoint if the last one is old."""
+        self._pending.append(snapshot.record)
+        if time.monotonic() - self._saved_at < CHECKPOINT_EVERY_S:
+            return
+        part = flatten_state(snapshot.state)
+        facts = {**part.facts, "within": True, "stop": snapshot.stop}
+        self._save({**part.tensors, **pack_client_states(states)}, facts, solutions)
+
+    def close_problem(self, solutions: Sequence[Float[Tensor, " d"]]) -> None:
+        """Write a checkpoint at the end of a problem."""
+        self._save({}, {"within": False}, solutions)
+
+    def _save(
+        self,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        solutions: Sequence[Float[Tensor, " d"]],
+    ) -> None:
+        append_history(self.history, self._pending)
+        self._count += len(self._pending)
+        self._pending.clear()
+        named = {f"solution.{k}": x for k, x in enumerate(solutions)}
+        counts = {"num_records": self._count, "num_solutions": len(solutions)}
+        save_checkpoint(
+            self.path / "checkpoint", Checkpoint({**tensors, **named}, {**facts, **counts})
+        )
+        self._saved_at = time.monotonic()
+
+
+def _difference(old: str, new: str) -> str:
+    """Return the first line that differs."""
+    pairs = zip(old.splitlines(), new.splitlines(), strict=False)
+    for before, now in pairs:
+        if before != now:
+            return f"there {before}, now {now}"
+    return "its settings differ"

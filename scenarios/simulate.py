@@ -1,0 +1,241 @@
+"""Run an experiment in this process, from its first problem to its figure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clients.rules import make_rules
+from fedzo.config import Scalar, config_values
+from fedzo.errors import ConfigError
+from fedzo.history import RoundRecord
+from fedzo.objective import Objective
+from fedzo.plots import plot_runs
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.inprocess import InProcessEngine
+from scenarios.custom import CustomConfig, CustomScenario
+from scenarios.experiment import Experiment, make_experiment
+from scenarios.names import SCENARIOS, STRATEGIES
+from scenarios.rundir import Position, RunDirectory
+from scenarios.scenario import Scenario
+from strategies.base import RoundStrategy
+from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run gave: all records, the last x of every problem, and where it was written."""
+
+    experiment: Experiment
+    records: Sequence[RoundRecord]
+    solutions: Sequence[Float[Tensor, " d"]]
+    metrics: Mapping[str, float]
+    stops: Sequence[StopReason]
+    out: Path | None
+
+    @property
+    def x(self) -> Float[Tensor, " d"]:
+        """The last x of the first problem."""
+        return self.solutions[0]
+
+    @property
+    def last_records(self) -> list[RoundRecord]:
+        """The last record of every problem."""
+        return list({record.problem: record for record in self.records}.values())
+
+    @property
+    def initial_value(self) -> float | None:
+        """F at the start, averaged over problems."""
+        return self._mean(lambda values: values[0])
+
+    @property
+    def final_value(self) -> float | None:
+        """F at the end, averaged over problems."""
+        return self._mean(lambda values: values[-1])
+
+    @property
+    def best_value(self) -> float | None:
+        """The lowest F, averaged over problems."""
+        return self._mean(min)
+
+    @property
+    def queries(self) -> int:
+        """All queries of all clients for all problems."""
+        return self._sum("queries")
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        experiment = self.experiment
+        return {
+            "scenario": experiment.scenario,
+            "strategy": experiment.strategy,
+            "engine": experiment.engine,
+            "seed": experiment.seed,
+            "rounds": self._sum("round_index"),
+            "initial_value": self.initial_value,
+            "final_value": self.final_value,
+            "best_value": self.best_value,
+            "metrics": dict(self.metrics),
+            "queries": self.queries,
+            "gradients": self._sum("gradients"),
+            "floats_up": self._sum("floats_up"),
+            "floats_down": self._sum("floats_down"),
+            "bytes_up": self._sum("bytes_up"),
+            "bytes_down": self._sum("bytes_down"),
+            "wall_s": sum(record.wall_s for record in self.last_records),
+            "epsilon": None,
+            "clients_failed": sum(len(record.failures) for record in self.records),
+            "out": None if self.out is None else str(self.out),
+        }
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(record, name) for record in self.last_records)
+
+    def _mean(self, pick: Callable[[list[float]], float]) -> float | None:
+        by_problem: dict[int, list[float]] = {}
+        for record in self.records:
+            if record.value is not None:
+                by_problem.setdefault(record.problem, []).append(record.value)
+        picked = [pick(values) for values in by_problem.values()]
+        return sum(picked) / len(picked) if picked else None
+
+
+def simulate(
+    experiment: Experiment,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    scenario: Scenario | None = None,
+) -> RunResult:
+    """Run an experiment.
+
+    out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
+    a ready one instead of the one that the experiment names. Raises ConfigError for bad settings
+    and RunError when the run cannot go on.
+    """
+    if resume and out is None:
+        raise ConfigError("resume needs the directory of the run: give --out")
+    directory = None if out is None else RunDirectory(out, experiment)
+    if directory:
+        directory.open(resume=resume)
+    scenario = scenario or _build_scenario(experiment)
+    strategy = build_strategy(experiment)
+    position = Position()
+    if directory:
+        start = scenario.problem(0).initial_x
+        position = directory.load(strategy.init(start, experiment.num_clients))
+    records, solutions = list(position.records), list(position.solutions)
+    stops: list[StopReason] = []
+    for index in range(len(solutions), scenario.num_problems):
+        engine = build_engine(experiment, scenario)
+        engine.restore_client_states(position.client_states)
+        keep = _keeper(directory, solutions, engine)
+        outcome = run_rounds(
+            strategy,
+            engine,
+            scenario.problem(index),
+            RunSettings(
+                num_clients=experiment.num_clients,
+                num_rounds=experiment.num_rounds,
+                seed=experiment.seed,
+                query_budget=experiment.query_budget,
+            ),
+            callbacks=[*keep, *callbacks],
+            resume=position.snapshot,
+        )
+        records += outcome.records
+        solutions.append(outcome.state.x)
+        stops.append(outcome.stop)
+        position = Position()
+        if directory:
+            directory.close_problem(solutions)
+    metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
+    result = RunResult(experiment, records, solutions, metrics, stops, out)
+    if out:
+        _draw(out / "figure.png", scenario, result)
+    return result
+
+
+def federate(
+    make_objective: Callable[[int], Objective],
+    *,
+    num_clients: int,
+    strategy: str = "fedzo",
+    num_rounds: int = 50,
+    initial_x: Float[Tensor, " d"] | None = None,
+    seed: int = 0,
+    query_budget: int | None = None,
+    settings: Mapping[str, Scalar] | None = None,
+    out: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> RunResult:
+    """Minimize the mean of your own clients' objectives.
+
+    make_objective(client_id) is called once a client, 0 to num_clients - 1. The start is
+    `initial_x`, or the middle of the box. `settings` are dotted names as of `--set`.
+    """
+    experiment = make_experiment(
+        "custom",
+        strategy,
+        num_rounds=num_rounds,
+        num_clients=num_clients,
+        seed=seed,
+        query_budget=query_budget,
+        settings=settings,
+    )
+    config: CustomConfig = experiment.config("scenario")
+    scenario = CustomScenario(
+        config,
+        num_clients=num_clients,
+        seed=seed,
+        make_objective=make_objective,
+        initial_x=initial_x,
+    )
+    return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario)
+
+
+def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
+    """Build the experiment's strategy with the settings of its clients."""
+    entry = STRATEGIES[experiment.strategy]
+    client_config = config_values(experiment.config("client"))
+    return entry.build(experiment.config("strategy"), rule=entry.rule, client_config=client_config)
+
+
+def build_engine(experiment: Experiment, scenario: Scenario) -> Engine:
+    """Build the experiment's engine around the scenario's clients."""
+    config = experiment.config("engine")
+    return InProcessEngine(
+        scenario, make_rules(), strict=config.strict, chunk_size=config.chunk_size
+    )
+
+
+def _build_scenario(experiment: Experiment) -> Scenario:
+    build = SCENARIOS[experiment.scenario].build
+    config = experiment.config("scenario")
+    scenario: Scenario = build(config, num_clients=experiment.num_clients, seed=experiment.seed)
+    return scenario
+
+
+def _keeper(
+    directory: RunDirectory | None, solutions: Sequence[Float[Tensor, " d"]], engine: Engine
+) -> list[Callback]:
+    if directory is None:
+        return []
+
+    def keep(snapshot: Snapshot) -> None:
+        directory.add(snapshot, solutions, engine.client_states())
+
+    return [keep]
+
+
+def _draw(path: Path, scenario: Scenario, result: RunResult) -> None:
+    if scenario.draw(path, result.solutions, result.records):
+        return
+    experiment = result.experiment
+    title = f"{experiment.scenario}, {experiment.num_clients} clients, seed {experiment.seed}"
+    if result.final_value is not None:
+        plot_runs(path, {experiment.strategy: [result.records]}, title=title)

@@ -1,0 +1,113 @@
+"""The models under attack: one small CNN a client, each trained on its own class-skewed shard.
+
+With P = k/C of the classes on every client, examples of a class are divided evenly among its
+clients. Label smoothing keeps the logits of classes that a client has never seen within reach: with
+plain cross-entropy almost no image has a positive margin averaged over clients. Training is done
+once for given settings and kept in the user's cache directory.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedzo.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from fedzo.errors import CheckpointError
+from fedzo.objective import flatten_parameters
+from fedzo.randomness import stream
+from scenarios.data import Images
+from scenarios.networks import load_parameters, make_cnn, random_module
+from scenarios.partition import Partition, split
+
+_RECIPE = 1
+"""Raise when the training below changes: old cached victims are then not taken."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VictimSettings:
+    """Everything that the trained parameters depend on, besides the images."""
+
+    num_victims: int
+    classes_per_client: int
+    seed: int
+    epochs: int = 25
+    batch_size: int = 32
+    lr: float = 2e-3
+    label_smoothing: float = 0.1
+    recipe: int = _RECIPE
+
+
+def get_victims(images: Images, settings: VictimSettings, cache_dir: str) -> list[nn.Module]:
+    """Return trained victims, from the cache if they are there; "" is the user's cache."""
+    folder = Path(cache_dir or platformdirs.user_cache_dir("fedzo")) / "victims"
+    folder = folder / _fingerprint(images, settings)
+    parameters = _cached(folder)
+    if parameters is None:
+        logger.info("training %d victims; they are kept in %s", settings.num_victims, folder)
+        parameters = _train_all(images, settings)
+        save_checkpoint(folder, Checkpoint({"parameters": parameters}, asdict(settings)))
+    side, classes = images.pixels.shape[-1], images.num_classes
+    return [load_parameters(make_cnn(side, classes), row) for row in parameters]
+
+
+def _fingerprint(images: Images, settings: VictimSettings) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(json.dumps(asdict(settings), sort_keys=True).encode())
+    digest.update(images.pixels.numpy().tobytes())
+    digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _cached(folder: Path) -> Float[Tensor, "n d"] | None:
+    if not has_checkpoint(folder):
+        return None
+    try:
+        return load_checkpoint(folder).tensors["parameters"]
+    except CheckpointError as error:
+        logger.warning("the cached victims are damaged and are trained again: %s", error)
+        return None
+
+
+def _train_all(images: Images, settings: VictimSettings) -> Float[Tensor, "n d"]:
+    partition = Partition(kind="by_label", classes_per_client=settings.classes_per_client)
+    generator = stream(settings.seed, "victims", "partition")
+    shards = split(images.labels.numpy(), settings.num_victims, partition, generator=generator)
+    return torch.stack(
+        [
+            _train(images.take(shard), images.num_classes, i, settings)
+            for i, shard in enumerate(shards)
+        ]
+    )
+
+
+def _train(
+    images: Images, num_classes: int, victim: int, settings: VictimSettings
+) -> Float[Tensor, " d"]:
+    """Train one victim by Adam on its shard."""
+    generator = stream(settings.seed, "victims", "training", victim)
+    model = make_cnn(images.pixels.shape[-1], num_classes)
+    model = load_parameters(model, random_module(model, generator=generator))
+    model.train().requires_grad_(True)
+    loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
+    for _ in range(settings.epochs):
+        for batch in _batches(len(images), settings.batch_size, generator):
+            optimizer.zero_grad()
+            part = images.take(batch)
+            loss(model(part.pixels.unsqueeze(1)), part.labels).backward()
+            optimizer.step()
+    return flatten_parameters(model)
+
+
+def _batches(count: int, size: int, generator: np.random.Generator) -> Sequence[np.ndarray]:
+    return np.array_split(generator.permutation(count), max(1, round(count / size)))

@@ -1,0 +1,164 @@
+"""A strategy that runs on fedzo's engines and, being a flwr Strategy, in any ServerApp."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.errors import RunError
+from fedzo.exchange import ClientState, Exchange, Replies
+from fedzo.history import RoundRecord
+from fedzo.problem import OpenProblem
+from fedzo.runtime.flower import FlowerEngine
+from strategies.driver import Callback, RunSettings, Snapshot, run_rounds
+from strategies.rounds import Round, RoundConfig, RoundPlan, StateT
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class RoundStrategy(Strategy, Generic[StateT]):
+    """A strategy whose round may have any number of exchanges, of any kinds.
+
+    It runs on fedzo's engines through `run_rounds`, and, being a flwr Strategy, in any ServerApp
+    through `start(grid, ...)`. The clients must run `clients.build_client_app`.
+    """
+
+    @property
+    @abstractmethod
+    def rounds(self) -> RoundConfig:
+        """The settings of the rounds."""
+
+    @abstractmethod
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> StateT:
+        """Return the state before the first round."""
+
+    @abstractmethod
+    def round(self, state: StateT, plan: RoundPlan) -> Round[StateT]:
+        """Yield lists of exchanges, receive lists of replies, return the next state."""
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run on a flwr grid, as flwr's own strategies do.
+
+        x is the concatenation of `initial_arrays`; `train_config` may hold the `seed`. F is the
+        mean of the clients' values, asked as often as `evaluate_every` says. `timeout` is what flwr
+        passes; the wait for an exchange is `timeout_s` of the strategy's own settings, if shorter.
+        """
+        seed = int(train_config["seed"]) if train_config and "seed" in train_config else 0  # type: ignore[arg-type]
+        engine = _Capped(FlowerEngine(grid), timeout)
+        num_clients = engine.inner.num_clients(timeout)
+        if num_clients < 1:
+            raise RunError("no client is connected to the grid; start SuperNodes first")
+        result = Result()
+        run_rounds(
+            self,
+            engine,
+            OpenProblem(initial_x=_vector(initial_arrays)),
+            RunSettings(num_clients=num_clients, num_rounds=num_rounds, seed=seed),
+            callbacks=[_keep_in(result, initial_arrays, evaluate_fn)],
+        )
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Refuse: one list of messages cannot express a round of several exchanges."""
+        raise self._wrapped()
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Refuse, as configure_train does."""
+        raise self._wrapped()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Refuse, as configure_train does."""
+        raise self._wrapped()
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Refuse, as configure_train does."""
+        raise self._wrapped()
+
+    def _wrapped(self) -> RunError:
+        return RunError(
+            f"{type(self).__name__} runs whole rounds: call start(grid, ...) on it; it cannot be"
+            " wrapped by strategies that call configure_train and aggregate_train"
+        )
+
+
+def _keep_in(result: Result, like: ArrayRecord, evaluate_fn: EvaluateFn | None) -> Callback:
+    """Return the callback that fills flwr's Result round by round."""
+
+    def keep(snapshot: Snapshot) -> None:
+        record = snapshot.record
+        arrays = _arrays_like(like, snapshot.state.x)
+        result.arrays = arrays
+        result.train_metrics_clientapp[record.round_index] = _metrics(record)
+        if record.value is not None:
+            value = MetricRecord({"value": record.value, **record.metrics})
+            result.evaluate_metrics_clientapp[record.round_index] = value
+        central = evaluate_fn(record.round_index, arrays) if evaluate_fn else None
+        if central is not None:
+            result.evaluate_metrics_serverapp[record.round_index] = central
+
+    return keep
+
+
+@dataclass(frozen=True, slots=True)
+class _Capped:
+    """An engine that never waits longer than the caller of `start` allows."""
+
+    inner: FlowerEngine
+    timeout: float
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        return self.inner.perform(exchanges, timeout_s=min(timeout_s, self.timeout))
+
+    def client_states(self) -> Mapping[int, ClientState]:
+        return {}
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        self.inner.restore_client_states(states)
+
+
+def _vector(arrays: ArrayRecord) -> Float[Tensor, " d"]:
+    return torch.cat([torch.from_numpy(array.numpy()).reshape(-1) for array in arrays.values()])
+
+
+def _arrays_like(arrays: ArrayRecord, x: Float[Tensor, " d"]) -> ArrayRecord:
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    parts = x.split([torch.Size(shape).numel() for shape in shapes.values()])
+    pairs = zip(shapes.items(), parts, strict=True)
+    return ArrayRecord({name: Array(part.reshape(shape).numpy()) for (name, shape), part in pairs})
+
+
+def _metrics(record: RoundRecord) -> MetricRecord:
+    return MetricRecord(
+        {
+            "queries": record.queries,
+            "gradients": record.gradients,
+            "floats-up": record.floats_up,
+            "floats-down": record.floats_down,
+            "clients-asked": record.clients_asked,
+            "clients-answered": record.clients_answered,
+        }
+    )

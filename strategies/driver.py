@@ -1,0 +1,277 @@
+"""The driver: runs the rounds of any strategy on any engine.
+
+It owns what all strategies share: cohort sampling by derived streams, the query budget, failed and
+non-finite answers, evaluation, counting, the history and the snapshots for checkpoints.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.errors import RunError
+from fedzo.exchange import Exchange, Replies
+from fedzo.history import RoundRecord
+from fedzo.messages import exchange_size, replies_size
+from fedzo.problem import Problem, Report
+from fedzo.randomness import stream
+from fedzo.runtime.engine import Engine
+from strategies.rounds import RoundMethod, RoundPlan
+
+StopReason = Literal["rounds", "budget", "solved", "callback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a run after a round; enough, with the clients' states, to go on from there."""
+
+    record: RoundRecord
+    state: Any
+    stop: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: the last state, all records (of this call), and why it stopped."""
+
+    state: Any
+    records: Sequence[RoundRecord]
+    stop: StopReason
+
+
+Callback = Callable[[Snapshot], bool | None]
+"""Called after every round, and once before the first; returning True ends the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The outer limits of a run; query_budget counts all clients together, None is no limit."""
+
+    num_clients: int
+    num_rounds: int
+    seed: int = 0
+    query_budget: int | None = None
+
+
+def run_rounds(
+    strategy: RoundMethod[Any],
+    engine: Engine,
+    problem: Problem,
+    settings: RunSettings,
+    *,
+    callbacks: Sequence[Callback] = (),
+    resume: Snapshot | None = None,
+) -> Outcome:
+    """Run a strategy on one problem; with `resume`, go on after the round of that snapshot.
+
+    Raises RunError when too few clients answer.
+    """
+    run = _Run(strategy, engine, problem, settings, callbacks, resume)
+    run.go()
+    assert run.stop is not None
+    return Outcome(run.state, run.records, run.stop)
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(
+        self,
+        strategy: RoundMethod[Any],
+        engine: Engine,
+        problem: Problem,
+        settings: RunSettings,
+        callbacks: Sequence[Callback],
+        resume: Snapshot | None,
+    ) -> None:
+        self._strategy, self._engine, self._problem = strategy, engine, problem
+        self._settings, self._callbacks = settings, callbacks
+        self.records: list[RoundRecord] = []
+        self.stop: StopReason | None = resume.stop if resume else None
+        self._clock = time.perf_counter()
+        if resume:
+            self.state, self._total = resume.state, resume.record
+            return
+        self.state = strategy.init(problem.initial_x, settings.num_clients)
+        self._total = RoundRecord(problem=problem.index, round_index=0)
+        self._evaluate_and_record()
+
+    def go(self) -> None:
+        """Run rounds until something says stop."""
+        while self.stop is None:
+            if self._total.round_index >= self._settings.num_rounds:
+                self.stop = "rounds"
+            elif not self._run_round():
+                self.stop = "budget"
+        if self._total.value is None and self.stop in ("rounds", "budget"):
+            self._evaluate_and_record(closing=True)
+
+    def _run_round(self) -> bool:
+        """Run one round; return False, and change nothing, when the budget does not allow any."""
+        before, plan = self._total, self._plan()
+        self._total = replace(
+            before,
+            round_index=plan.round_index,
+            value=None,
+            metrics={},
+            clients=(),
+            client_queries=(),
+            failures={},
+            non_finite=0,
+        )
+        state = self._exchange_all(plan)
+        if self._settings.query_budget is not None and self._idle(before):
+            self._total = before
+            return False
+        self.state = state
+        self._evaluate_and_record()
+        return True
+
+    def _plan(self) -> RoundPlan:
+        round_index = self._total.round_index + 1
+        clients = self._settings.num_clients
+        return RoundPlan(
+            round_index=round_index,
+            num_clients=clients,
+            cohort=self._sample(round_index, clients),
+            seed=self._settings.seed,
+            problem=self._problem.index,
+            lower=self._problem.lower,
+            upper=self._problem.upper,
+        )
+
+    def _sample(self, round_index: int, num_clients: int) -> Sequence[int]:
+        share = self._strategy.rounds.participation
+        if share >= 1:
+            return range(num_clients)
+        size = max(1, round(share * num_clients))
+        generator = stream(self._settings.seed, "cohort", self._problem.index, round_index)
+        return sorted(generator.choice(num_clients, size, replace=False).tolist())
+
+    def _exchange_all(self, plan: RoundPlan) -> Any:
+        """Drive the strategy's generator through its exchanges and return the next state."""
+        steps = self._strategy.round(self.state, plan)
+        try:
+            wanted = next(steps)
+            while True:
+                wanted = steps.send(self._perform(wanted, self._reserve()))
+        except StopIteration as end:
+            return end.value
+
+    def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
+        exchanges = [self._addressed(exchange, wanted, reserve) for exchange in wanted]
+        timeout_s = self._strategy.rounds.timeout_s
+        answers = [
+            replies.without(_non_finite(replies))
+            for replies in self._engine.perform(exchanges, timeout_s=timeout_s)
+        ]
+        for exchange, replies in zip(exchanges, answers, strict=True):
+            self._count(exchange, replies)
+            self._require_answers(exchange, replies)
+        return answers
+
+    def _addressed(
+        self, exchange: Exchange, together: Sequence[Exchange], reserve: int
+    ) -> Exchange:
+        """Add what every client must know: the seed, the round, the problem, and its budget."""
+        facts = {
+            "seed": self._settings.seed,
+            "round_index": self._total.round_index,
+            "problem": self._problem.index,
+        }
+        if self._settings.query_budget is not None:
+            left = self._settings.query_budget - self._total.queries - reserve
+            asked = sum(len(other.client_ids) for other in together)
+            facts["query_budget"] = max(0, left // asked)
+        return replace(exchange, config={**exchange.config, **facts})
+
+    def _count(self, exchange: Exchange, replies: Replies) -> None:
+        down, up, total = exchange_size(exchange), replies_size(replies), self._total
+        queries = dict(zip(total.clients, total.client_queries, strict=True))
+        asked = replies.counts.get("queries", {})
+        for client in exchange.client_ids:
+            queries[client] = queries.get(client, 0) + asked.get(client, 0)
+        self._total = replace(
+            total,
+            queries=total.queries + replies.total("queries"),
+            gradients=total.gradients + replies.total("gradients"),
+            floats_up=total.floats_up + up.floats,
+            floats_down=total.floats_down + down.floats,
+            bytes_up=total.bytes_up + up.bytes,
+            bytes_down=total.bytes_down + down.bytes,
+            clients=sorted(queries),
+            client_queries=[queries[client] for client in sorted(queries)],
+            failures={**total.failures, **replies.failures},
+            non_finite=total.non_finite + replies.total("non_finite"),
+        )
+
+    def _require_answers(self, exchange: Exchange, replies: Replies) -> None:
+        need = min(self._strategy.rounds.min_answers, len(exchange.client_ids))
+        if len(replies.client_ids) >= need:
+            return
+        client, reason = next(iter(replies.failures.items()))
+        raise RunError(
+            f"round {self._total.round_index}: {len(replies.client_ids)} of"
+            f" {len(exchange.client_ids)} clients answered {exchange.kind}, strategy.min_answers="
+            f"{self._strategy.rounds.min_answers}; client {client}: {reason}"
+        )
+
+    def _idle(self, before: RoundRecord) -> bool:
+        """Return whether a round asked nothing: the budget is too small for one more step."""
+        now = self._total
+        return now.queries == before.queries and now.gradients == before.gradients
+
+    def _evaluate_and_record(self, *, closing: bool = False) -> None:
+        """Close a round; `closing` judges the last x of a run that ended between evaluations."""
+        due = closing or self._evaluation_due(self._total.round_index)
+        report = self._evaluate() if due else None
+        now = time.perf_counter()
+        self._total = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
+        self._clock = now
+        if report is not None:
+            metrics = {name: float(number) for name, number in report.metrics.items()}
+            self._total = replace(self._total, value=report.value, metrics=metrics)
+            if report.solved:
+                self.stop = "solved"
+        self.records.append(self._total)
+        snapshot = Snapshot(self._total, self.state, self.stop)
+        if any([callback(snapshot) for callback in self._callbacks]) and self.stop is None:
+            self.stop = "callback"
+
+    def _evaluation_due(self, round_index: int) -> bool:
+        every = self._strategy.rounds.evaluate_every
+        if round_index in (0, self._settings.num_rounds):
+            return True
+        return every > 0 and round_index % every == 0
+
+    def _reserve(self) -> int:
+        """Return the queries kept back so that the last x can be judged."""
+        return self._settings.num_clients if self._problem.asks_clients else 0
+
+    def _evaluate(self) -> Report:
+        x: Float[Tensor, " d"] = self.state.x
+        if not self._problem.asks_clients:
+            return self._problem.report(x, None)
+        question = Exchange(
+            kind="evaluate",
+            client_ids=range(self._settings.num_clients),
+            shared={"x": x.unsqueeze(0)},
+        )
+        [replies] = self._perform([question], 0)
+        return self._problem.report(x, replies.tensors["values"][:, 0])
+
+
+def _non_finite(replies: Replies) -> dict[int, str]:
+    """Return the clients whose answer holds NaN or inf, with the reason for rejecting it."""
+    rejected: dict[int, str] = {}
+    for name, tensor in replies.tensors.items():
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+            continue
+        rows = torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
+        bad = [c for c, whole in zip(replies.client_ids, rows, strict=True) if not whole]
+        rejected.update(dict.fromkeys(bad, f"rejected: {name} is not finite"))
+    return rejected

@@ -1,0 +1,107 @@
+"""Federated averaging with a server optimizer; with zeroth-order clients it is FedZO.
+
+    d_i = x_i,K - x;   Delta = sum_i w_i d_i / sum_i w_i;   x <- P(server_step(x, -Delta))
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
+2017, algorithm 1; server optimizers: Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
+algorithm 2; FedZO: Fang et al., IEEE TSP 2022, algorithm 1. Shapes: x [d], updates [n, d]. Sent: d
+floats down and d up for each client and round; queries: the client rule's.
+
+Differs from the papers: clients weigh the same unless `weighting="examples"`, because F is the
+plain mean of the clients' objectives; server Adam corrects its bias; x is projected onto the box.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.aggregation import mean
+from fedzo.config import Scalar, require
+from fedzo.exchange import Exchange, Replies
+from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
+from fedzo.oracle import project
+from strategies.base import RoundStrategy
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedAvgConfig(RoundConfig):
+    """Settings of FedAvg and FedZO.
+
+    local_steps, local_lr: what each client does in a round. server_lr, server_optimizer,
+    server_momentum: what the server does with the mean update; sgd with 1 and 0 is plain averaging.
+    weighting: "uniform", or "examples" for clients that count them.
+    """
+
+    local_steps: int = 10
+    local_lr: float = 0.01
+    server_lr: float = 1.0
+    server_optimizer: OptimizerName = "sgd"
+    server_momentum: float = 0.0
+    weighting: Literal["uniform", "examples"] = "uniform"
+
+    def __post_init__(self) -> None:
+        RoundConfig.__post_init__(self)
+        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
+        require(self.local_lr > 0, "local_lr", self.local_lr, "positive")
+        require(self.server_lr > 0, "server_lr", self.server_lr, "positive")
+        make_optimizer(self.server_optimizer, momentum=self.server_momentum)
+
+
+@dataclass(frozen=True, slots=True)
+class FedAvgState:
+    """The global x and the server optimizer's moments."""
+
+    x: Float[Tensor, " d"]
+    moments: OptimizerState
+
+
+class FedAvg(RoundStrategy[FedAvgState]):
+    """Averages the updates of clients that run `rule` with `client_config`."""
+
+    def __init__(
+        self,
+        config: FedAvgConfig,
+        *,
+        rule: str = "zeroth_order",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._rule = rule
+        self._client_config = dict(client_config or {})
+        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
+        return FedAvgState(x, self._optimizer.init(x))
+
+    def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
+        config = self._config
+        local = {"local_steps": config.local_steps, "local_lr": config.local_lr}
+        [replies] = yield [
+            Exchange(
+                kind=f"train.{self._rule}",
+                client_ids=plan.cohort,
+                shared={"x": state.x},
+                config={**self._client_config, **local},
+            )
+        ]
+        update = mean(replies.tensors["update"], weights=self._weights(replies))
+        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
+        return FedAvgState(project(x, plan.lower, plan.upper), moments)
+
+    def summary(self) -> None:
+        """Log nothing: the run's own settings are in its history and experiment file."""
+
+    def _weights(self, replies: Replies) -> Float[Tensor, " n"] | None:
+        if self._config.weighting == "uniform":
+            return None
+        examples = replies.counts.get("num_examples", {})
+        return torch.tensor([float(examples.get(client, 1)) for client in replies.client_ids])

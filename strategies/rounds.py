@@ -1,0 +1,82 @@
+"""What a round is: its settings, what the driver has decided for it, and its generator.
+
+    def round(self, state, plan):
+        [replies] = yield [Exchange(...)]        # ask; several exchanges at once, to disjoint
+        clients return next_state
+
+The driver (strategies.driver) does everything else: it samples cohorts, adds seed, round and budget
+to each exchange, drops failed and non-finite answers, counts, evaluates, records and checkpoints.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import require
+from fedzo.exchange import Exchange, Replies
+from fedzo.objective import Bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundConfig:
+    """What every strategy can be told about its rounds.
+
+    participation: share of the clients asked in a round, sampled anew each time, at least one.
+    min_answers: fewer answers to an exchange end the run. timeout_s: longest wait for an exchange.
+    evaluate_every: rounds between evaluations of F; 0 evaluates only the first and the last x.
+    """
+
+    participation: float = 1.0
+    min_answers: int = 1
+    timeout_s: float = 3600.0
+    evaluate_every: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.participation <= 1, "participation", self.participation, "in (0, 1]")
+        require(self.min_answers >= 1, "min_answers", self.min_answers, "at least 1")
+        require(self.timeout_s > 0, "timeout_s", self.timeout_s, "positive")
+        require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPlan:
+    """What the driver has decided for a round: its number (from 1), the cohort, the box of x."""
+
+    round_index: int
+    num_clients: int
+    cohort: Sequence[int]
+    seed: int = 0
+    problem: int = 0
+    lower: Bound = -float("inf")
+    upper: Bound = float("inf")
+
+
+class HasX(Protocol):
+    """A strategy's state is a frozen dataclass that holds at least the current x."""
+
+    @property
+    def x(self) -> Float[Tensor, " d"]: ...
+
+
+StateT = TypeVar("StateT", bound=HasX)
+Round = Generator[list[Exchange], list[Replies], StateT]
+
+
+class RoundMethod(Protocol[StateT]):
+    """What the driver needs of a strategy."""
+
+    @property
+    def rounds(self) -> RoundConfig:
+        """The settings of the rounds."""
+        ...
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> StateT:
+        """Return the state before the first round."""
+        ...
+
+    def round(self, state: StateT, plan: RoundPlan) -> Round[StateT]:
+        """Yield lists of exchanges, receive lists of replies, return the next state."""
+        ...
