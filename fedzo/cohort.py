@@ -16,7 +16,13 @@ from torch import Tensor
 from fedzo.errors import ObjectiveError
 from fedzo.objective import Bound, FiniteSum, Objective
 
+BLACK_BOX = (
+    "the objective is a black box: it has no gradient for a first-order client; use a zeroth-order"
+    " strategy such as fedzo"
+)
 
+
+@runtime_checkable
 class CohortObjective(Protocol):
     """Objectives of n clients on the same box; row i of x is asked of client i.
 
@@ -87,7 +93,10 @@ class LoopedCohort:
     def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
         if position not in self.failures:
             try:
-                return self.objectives[position].value(points).reshape(len(points))
+                values = self.objectives[position].value(points).reshape(len(points))
+                if points.requires_grad and not values.requires_grad:
+                    raise ObjectiveError(BLACK_BOX)
+                return values
             except Exception as error:  # a client's code may raise anything; it fails alone
                 self.failures[position] = f"{type(error).__name__}: {error}"
         return points.new_full((len(points),), torch.nan)
@@ -142,19 +151,17 @@ def cohort_of(objectives: Sequence[Objective]) -> CohortObjective:
 def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Differentiate each client's objective at its own point by autograd.
 
-    Raises ObjectiveError when the value does not depend on x by torch operations.
+    Raises ObjectiveError when the values do not depend on x by torch operations; in a looped
+    cohort the clients of which that is true fail alone.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = torch.func.grad(lambda z: cohort.value(z.unsqueeze(1)).sum())(x)
         return traced
     x = x.detach().requires_grad_(True)
     total = cohort.value(x.unsqueeze(1)).sum()
-    if not total.requires_grad and len(cohort.failures) < cohort.num_clients:
-        raise ObjectiveError(
-            "the objective is a black box: it has no gradient for a first-order client;"
-            " use a zeroth-order strategy such as fedzo"
-        )
     if not total.requires_grad:
+        if len(cohort.failures) < cohort.num_clients:
+            raise ObjectiveError(BLACK_BOX)
         return torch.full_like(x, torch.nan)
     (gradient,) = torch.autograd.grad(total, x)
     return gradient

@@ -23,19 +23,18 @@ and its first step, which has nothing to compare with, returns zero slopes. The 
 spans rounds: it then includes the move of the server, which adds variance but no bias.
 """
 
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.directions import DirectionKind, direction_scale
-from fedzo.errors import ConfigError
 
 EstimatorName = Literal["forward", "central", "residual", "coordinate"]
-ESTIMATOR_NAMES: tuple[EstimatorName, ...] = get_args(EstimatorName)
 
 
+@runtime_checkable
 class Scheme(Protocol):
     """How values at queried points become slopes along directions."""
 
@@ -122,29 +121,27 @@ class Residual:
 
 
 def make_scheme(name: EstimatorName) -> Scheme:
-    """Return the difference scheme of an estimator; raises ConfigError for an unknown name."""
-    schemes: dict[str, type[Scheme]] = {
-        "forward": Forward,
-        "central": Central,
-        "residual": Residual,
-        "coordinate": Central,
+    """Return the difference scheme of an estimator."""
+    schemes: dict[EstimatorName, Scheme] = {
+        "forward": Forward(),
+        "central": Central(),
+        "residual": Residual(),
+        "coordinate": Central(),
     }
-    if name not in schemes:
-        raise ConfigError(f"estimator={name!r} is unknown; allowed: {', '.join(ESTIMATOR_NAMES)}")
-    return schemes[name]()
+    return schemes[name]
 
 
 def gradient_coefficients(slopes: Float[Tensor, "n m"], scale: float) -> Float[Tensor, "n m"]:
     """Return what each direction is multiplied with: scale c_i / m.
 
-    A slope that is not finite leaves its direction out of both the sum and m; a client without any
-    finite slope gets zeros.
+    A slope that is NaN, for want of a value, leaves its direction out of both the sum and m; a
+    client without any slope gets zeros. A slope that has overflowed stays infinite.
     """
-    finite = torch.isfinite(slopes)
-    if bool(finite.all()):
+    missing = slopes.isnan()
+    if not bool(missing.any()):
         return slopes * (scale / slopes.shape[1])
-    used = finite.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.where(finite, slopes, 0.0) * scale / used
+    used = (~missing).sum(dim=1, keepdim=True).clamp(min=1)
+    return slopes.masked_fill(missing, 0.0) * scale / used
 
 
 def combine(

@@ -7,7 +7,7 @@ configuration or count, without the envelope of a transport.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class RoundRecord:
     bytes_down: int = 0
     wall_s: float = 0.0
     epsilon: float | None = None
-    clients: Sequence[int] = ()
-    client_queries: Sequence[int] = ()
+    clients: tuple[int, ...] = ()
+    client_queries: tuple[int, ...] = ()
     failures: dict[int, str] = field(default_factory=dict)
     non_finite: int = 0
 
@@ -68,6 +68,8 @@ class RoundRecord:
         raw = json.loads(line)
         raw["failures"] = {int(client): reason for client, reason in raw["failures"].items()}
         raw["value"] = None if raw["value"] is None else float(raw["value"])
+        for name in ("clients", "client_queries"):
+            raw[name] = tuple(raw[name])
         raw["metrics"] = {name: float(value) for name, value in raw["metrics"].items()}
         return RoundRecord(**raw)
 

@@ -7,7 +7,7 @@ value is differentiable by torch, first-order clients can use it too; nothing el
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fedzo.errors import ObjectiveError
 Bound = float | Tensor
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A function of `dim` variables inside the box [lower, upper] (numbers, or tensors [d])."""
 
@@ -37,6 +38,7 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
 class FiniteSum(Objective, Protocol):
     """An objective that is the mean over `num_examples` examples."""
 
@@ -56,7 +58,7 @@ class CallableObjective:
     gets all points [q, d] and returns their values [q]. It never sees fedzo's own memory.
     """
 
-    function: Callable[[NDArray[np.float64]], object]
+    function: Callable[[NDArray[np.float64]], Any]
     dim: int
     lower: Bound = -math.inf
     upper: Bound = math.inf
@@ -67,7 +69,7 @@ class CallableObjective:
         points = x.detach().cpu().double().reshape(-1, self.dim).numpy().copy()
         answers = self.function(points) if self.batched else [self.function(p) for p in points]
         try:
-            values = np.asarray(answers, dtype=np.float64).reshape(len(points))
+            values = np.array([float(answer) for answer in answers]).reshape(len(points))
         except (TypeError, ValueError) as error:
             raise ObjectiveError(
                 f"the function returned {answers!r:.80} for {len(points)} points of dim {self.dim};"

@@ -10,7 +10,7 @@ State is replaced, never changed in place: `state, x = optimizer.step(state, x, 
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class OptimizerState:
     second: Tensor
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """A first-order rule with explicit state."""
 

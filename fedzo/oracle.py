@@ -51,6 +51,7 @@ class Oracle:
         self._noise_std = noise_std
         self._noise_generators = noise_generators
         self._non_finite = non_finite
+        self._holes = False
         self._clip = out_of_bounds == "clip" and _is_bounded(cohort.lower, cohort.upper)
         self._asked = 0
         self._differentiated = 0
@@ -58,7 +59,7 @@ class Oracle:
         self._non_finite_counts: dict[int, int] = {}
 
     @property
-    def remaining(self) -> float:
+    def remaining(self) -> int | float:
         """Queries that each client may still be asked; infinite without a budget."""
         return float("inf") if self._budget is None else self._budget - self._asked
 
@@ -80,7 +81,7 @@ class Oracle:
         if self._noise_std > 0:
             values = values + self._noise_std * self._noise(values)
         self._inspect(values, "value")
-        return values
+        return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self._holes else values
 
     def gradient(
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
@@ -117,6 +118,7 @@ class Oracle:
         """Note clients that raised or answered something non-finite."""
         if bool(torch.isfinite(answers).all()):
             return
+        self._holes = True
         bad = ~torch.isfinite(answers)
         for position in bad.any(dim=1).nonzero().flatten().tolist():
             if position in self._stopped_at:

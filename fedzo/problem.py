@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +19,7 @@ class Report:
     solved: bool = False
 
 
+@runtime_checkable
 class Problem(Protocol):
     """One problem of a scenario."""
 

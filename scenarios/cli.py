@@ -261,3 +261,7 @@ def _finish(summary: dict[str, Any], json_output: bool) -> None:
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

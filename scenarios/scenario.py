@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,7 @@ from fedzo.history import RoundRecord
 from fedzo.problem import Problem
 
 
+@runtime_checkable
 class Scenario(Protocol):
     """An environment with problems: what engine and driver need, and what is reported."""
 

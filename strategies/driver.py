@@ -108,21 +108,13 @@ class _Run:
             elif not self._run_round():
                 self.stop = "budget"
         if self._total.value is None and self.stop in ("rounds", "budget"):
+            self._total = _opened(self._total, self._total.round_index)
             self._evaluate_and_record(closing=True)
 
     def _run_round(self) -> bool:
         """Run one round; return False, and change nothing, when the budget does not allow any."""
         before, plan = self._total, self._plan()
-        self._total = replace(
-            before,
-            round_index=plan.round_index,
-            value=None,
-            metrics={},
-            clients=(),
-            client_queries=(),
-            failures={},
-            non_finite=0,
-        )
+        self._total = _opened(before, plan.round_index)
         state = self._exchange_all(plan)
         if self._settings.query_budget is not None and self._idle(before):
             self._total = before
@@ -203,8 +195,8 @@ class _Run:
             floats_down=total.floats_down + down.floats,
             bytes_up=total.bytes_up + up.bytes,
             bytes_down=total.bytes_down + down.bytes,
-            clients=sorted(queries),
-            client_queries=[queries[client] for client in sorted(queries)],
+            clients=tuple(sorted(queries)),
+            client_queries=tuple(queries[client] for client in sorted(queries)),
             failures={**total.failures, **replies.failures},
             non_finite=total.non_finite + replies.total("non_finite"),
         )
@@ -263,6 +255,20 @@ class _Run:
         )
         [replies] = self._perform([question], 0)
         return self._problem.report(x, replies.tensors["values"][:, 0])
+
+
+def _opened(total: RoundRecord, round_index: int) -> RoundRecord:
+    """Return a record that continues the totals and has nothing yet of its own."""
+    return replace(
+        total,
+        round_index=round_index,
+        value=None,
+        metrics={},
+        clients=(),
+        client_queries=(),
+        failures={},
+        non_finite=0,
+    )
 
 
 def _non_finite(replies: Replies) -> dict[int, str]:

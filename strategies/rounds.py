@@ -10,7 +10,7 @@ to each exchange, drops failed and non-finite answers, counts, evaluates, record
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -54,6 +54,7 @@ class RoundPlan:
     upper: Bound = float("inf")
 
 
+@runtime_checkable
 class HasX(Protocol):
     """A strategy's state is a frozen dataclass that holds at least the current x."""
 
@@ -65,6 +66,7 @@ StateT = TypeVar("StateT", bound=HasX)
 Round = Generator[list[Exchange], list[Replies], StateT]
 
 
+@runtime_checkable
 class RoundMethod(Protocol[StateT]):
     """What the driver needs of a strategy."""
 

@@ -1,11 +1,12 @@
 """The face of every engine."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedzo.exchange import ClientState, Exchange, Replies
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Performs exchanges: who runs the clients, and where, is its business."""
 

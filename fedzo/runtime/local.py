@@ -6,7 +6,7 @@ second code path.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ Rule = Callable[
 """A local rule: (exchange, oracle, states) -> (reply tensors [n, ...], next states)."""
 
 
+@runtime_checkable
 class Environment(Protocol):
     """The clients' world: who has which objective."""
 

@@ -1,0 +1,181 @@
+"""The rule of FedAvg: torch's own SGD is the reference, also for minibatches and compiled."""
+
+import pytest
+import torch
+
+from clients import make_rules
+from clients.first_order import FirstOrderConfig
+from clients.local import LocalTraining, minibatches
+from fedzo.cohort import cohort_of
+from fedzo.config import config_values
+from fedzo.exchange import Exchange, Replies
+from fedzo.objective import CallableObjective, ModuleObjective, TorchObjective
+from fedzo.randomness import permutations
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.local import Environment, FunctionEnvironment
+from scenarios.mlp_cohort import MLPShards, mlp_dim
+
+LAYERS = (3, 4, 2)
+SIZES = (6, 9, 4)
+
+
+class Shards:
+    """Three clients with 6, 9 and 4 examples, as a stacked cohort."""
+
+    noise_std = 0.0
+
+    def __init__(self) -> None:
+        total = sum(SIZES)
+        self.inputs = torch.linspace(-1, 1, total * 3, dtype=torch.float64).reshape(total, 3).sin()
+        self.labels = torch.arange(total) % 2
+        self.offsets = torch.tensor([0, 6, 15])
+
+    def cohort(self, client_ids, problem: int) -> MLPShards:  # type: ignore[no-untyped-def]
+        ids = list(client_ids)
+        return MLPShards(
+            inputs=self.inputs,
+            labels=self.labels,
+            offsets=self.offsets[ids],
+            sizes=[SIZES[i] for i in ids],
+            layers=LAYERS,
+        )
+
+
+X = torch.linspace(-1, 1, mlp_dim(LAYERS), dtype=torch.float64)
+
+
+def ask(environment: Environment, ids=(0, 1, 2), steps: int = 5, **client: object) -> Replies:  # type: ignore[no-untyped-def]
+    config = config_values(FirstOrderConfig(**client))  # type: ignore[arg-type]
+    facts = {"local_steps": steps, "local_lr": 0.3, "seed": 2, "round_index": 3, "problem": 0}
+    exchange = Exchange(
+        kind="train.first_order", client_ids=ids, shared={"x": X}, config={**config, **facts}
+    )
+    return InProcessEngine(environment, make_rules()).perform([exchange], timeout_s=1)[0]
+
+
+def module() -> torch.nn.Module:
+    with torch.device("meta"):
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    net = net.to_empty(device="cpu").double()
+    w1, b1, w2, b2 = X.split([12, 4, 8, 2])
+    for parameter, value in zip(
+        net.parameters(), (w1.reshape(3, 4).T, b1, w2.reshape(4, 2).T, b2), strict=True
+    ):
+        parameter.data.copy_(value)
+    return net
+
+
+def torchs_own(client: int, batch_size: int, steps: int, momentum: float) -> torch.Tensor:
+    """Plain torch on the documented batches: epoch after epoch through keyed permutations."""
+    net, shards = module(), Shards()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=momentum)
+    size, first = SIZES[client], int(shards.offsets[client])
+    orders = permutations(2, "minibatches", 0, 3, clients=[client], sizes=[size], count=20)[0]
+    queue = torch.from_numpy(orders).flatten()
+    for step in range(steps):
+        rows = queue[step * batch_size : (step + 1) * batch_size] if batch_size else slice(0, size)
+        optimizer.zero_grad()
+        inputs, labels = shards.inputs[first : first + size], shards.labels[first : first + size]
+        torch.nn.functional.cross_entropy(net(inputs[rows]), labels[rows]).backward()
+        optimizer.step()
+    parts = [p.detach().T.reshape(-1) if p.dim() > 1 else p.detach() for p in net.parameters()]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("batch_size", [0, 3, 4])
+def test_it_is_torchs_sgd(batch_size: int, momentum: float) -> None:
+    replies = ask(Shards(), batch_size=batch_size, momentum=momentum)
+    for row in range(3):
+        expected = torchs_own(row, batch_size, 5, momentum) - X
+        torch.testing.assert_close(replies.tensors["update"][row], expected, rtol=1e-9, atol=1e-12)
+    assert replies.counts["gradients"] == {0: 5, 1: 5, 2: 5}
+    assert replies.counts["queries"] == {0: 0, 1: 0, 2: 0}
+    assert replies.counts["num_examples"] == {0: 6, 1: 9, 2: 4}
+
+
+def test_a_looped_module_gives_the_same() -> None:
+    shards = Shards()
+
+    def make(client: int) -> ModuleObjective:
+        rows = slice(int(shards.offsets[client]), int(shards.offsets[client]) + SIZES[client])
+        return ModuleObjective(
+            module(), torch.nn.functional.cross_entropy, shards.inputs[rows], shards.labels[rows]
+        )
+
+    def flat(update: torch.Tensor) -> torch.Tensor:
+        w1, b1, w2, b2 = update.split([12, 4, 8, 2])
+        return torch.cat([w1.reshape(4, 3).T.reshape(-1), b1, w2.reshape(2, 4).T.reshape(-1), b2])
+
+    stacked = ask(shards, batch_size=2).tensors["update"]
+    start = torch.cat([p.detach().reshape(-1) for p in module().parameters()])
+    config = config_values(FirstOrderConfig(batch_size=2))
+    facts = {"local_steps": 5, "local_lr": 0.3, "seed": 2, "round_index": 3, "problem": 0}
+    exchange = Exchange(
+        kind="train.first_order", client_ids=[0, 1, 2], shared={"x": start},
+        config={**config, **facts},
+    )  # fmt: skip
+    engine = InProcessEngine(FunctionEnvironment(make), make_rules())
+    [looped] = engine.perform([exchange], timeout_s=1)
+    for row in range(3):
+        torch.testing.assert_close(flat(looped.tensors["update"][row]), stacked[row])
+
+
+def test_batches_do_not_depend_on_company() -> None:
+    training = LocalTraining(local_steps=4, local_lr=0.1, seed=1, round_index=2)
+    shards = Shards()
+    together = minibatches(shards.cohort([0, 1, 2], 0), 3, training, [0, 1, 2])
+    assert together is not None
+    for client in range(3):
+        alone = minibatches(shards.cohort([client], 0), 3, training, [client])
+        assert alone is not None
+        assert torch.equal(together[client], alone[0])
+        assert int(together[client].max()) < SIZES[client]
+
+
+def test_an_epoch_uses_every_example_once() -> None:
+    training = LocalTraining(local_steps=2, local_lr=0.1)
+    rows = minibatches(Shards().cohort([0], 0), 3, training, [0])
+    assert rows is not None
+    assert sorted(rows.flatten().tolist()) == list(range(6))
+
+
+def test_black_boxes_are_refused_with_a_remedy() -> None:
+    def make(client: int) -> CallableObjective:
+        return CallableObjective(function=lambda x: 1.0, dim=len(X))
+
+    replies = ask(FunctionEnvironment(make), ids=[0])
+    assert "use a zeroth-order strategy such as fedzo" in replies.failures[0]
+
+
+def test_a_black_box_among_others_fails_alone() -> None:
+    def make(client: int):  # type: ignore[no-untyped-def]
+        if client == 1:
+            return CallableObjective(function=lambda x: 1.0, dim=len(X))
+        return TorchObjective(function=lambda x: x.square().sum(-1), dim=len(X))
+
+    replies = ask(FunctionEnvironment(make))
+    assert list(replies.client_ids) == [0, 2]
+    assert list(replies.failures) == [1]
+
+
+def test_looped_objectives_cannot_be_compiled() -> None:
+    def make(client: int) -> TorchObjective:
+        return TorchObjective(function=lambda x: x.square().sum(-1), dim=len(X))
+
+    replies = ask(FunctionEnvironment(make), ids=[0], compile=True)
+    assert "needs stacked objectives" in replies.failures[0]
+
+
+@pytest.mark.slow
+def test_the_compiled_loop_agrees_with_the_eager_one() -> None:
+    eager = ask(Shards(), batch_size=3)
+    compiled = ask(Shards(), batch_size=3, compile=True)
+    torch.testing.assert_close(
+        compiled.tensors["update"], eager.tensors["update"], rtol=1e-9, atol=1e-12
+    )
+    assert compiled.counts == eager.counts
+
+
+def test_cohorts_of_examples_are_recognized() -> None:
+    assert not hasattr(cohort_of([TorchObjective(function=lambda x: x.sum(-1), dim=2)]), "sizes")

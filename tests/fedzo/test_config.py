@@ -1,0 +1,70 @@
+"""Settings are typed, ranged, and proposed when mistyped."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from fedzo.config import build_config, parse_setting, require, take_config, unknown_key
+from fedzo.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    count: int = 3
+    rate: float = 0.5
+    kind: Literal["a", "b"] = "a"
+    on: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.count >= 1, "count", self.count, "at least 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=3", ("a.b", 3)),
+        ("a=0.1", ("a", 0.1)),
+        ("a=1e-3", ("a", 1e-3)),
+        ("a=true", ("a", True)),
+        ("a=word", ("a", "word")),
+        ("a=/tmp/x=y.py:f", ("a", "/tmp/x=y.py:f")),
+        ("a=[1, 2]", ("a", "[1, 2]")),
+        ("a=", ("a", "")),
+    ],
+)
+def test_parsing(text: str, expected: tuple[str, object]) -> None:
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize("text", ["mu", "=3", " = 3"])
+def test_no_key_or_no_value(text: str) -> None:
+    with pytest.raises(ConfigError, match="not key=value"):
+        parse_setting(text)
+
+
+def test_types_are_converted_where_nothing_is_lost() -> None:
+    assert build_config(Settings, {"rate": 1, "count": 4}, section="s") == Settings(count=4, rate=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 2.5}, r"s\.count=2\.5 is not allowed"),
+        ({"count": "many"}, r"s\.count='many' is not allowed"),
+        ({"kind": "c"}, r"s\.kind='c' is not allowed: Input should be 'a' or 'b'"),
+        ({"count": 0}, r"s\.count=0 must be at least 1"),
+        ({"cuont": 1}, r"unknown setting s\.cuont; did you mean s\.count\?"),
+    ],
+)
+def test_bad_values_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(Settings, values, section="s")  # type: ignore[arg-type]
+
+
+def test_far_keys_get_the_list() -> None:
+    assert "allowed: s.count" in str(unknown_key("zzzzzz", ["s.count"]))
+
+
+def test_take_ignores_what_is_not_its_own() -> None:
+    assert take_config(Settings, {"count": 7, "other": 1}) == Settings(count=7)

@@ -1,0 +1,153 @@
+"""The codec is lossless on what a rule may send, and refuses everything else in a sentence."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedzo.errors import MessageError
+from fedzo.exchange import Exchange, Replies
+from fedzo.messages import (
+    decode_exchange,
+    decode_reply,
+    encode_exchange,
+    encode_replies,
+    exchange_size,
+    exchange_through_wire,
+    replies_size,
+    replies_through_wire,
+)
+from fedzo.runtime._compat import wire_size
+
+DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_])
+names = st.text("abcdefg_.", min_size=1, max_size=6)
+
+
+def tensors(shape=None):  # type: ignore[no-untyped-def]
+    shapes = hnp.array_shapes(min_dims=0, max_dims=3, max_side=4) if shape is None else shape
+    return DTYPES.flatmap(lambda t: hnp.arrays(t, shapes)).map(torch.from_numpy)
+
+
+scalars = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.text(max_size=10),
+)
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+@given(
+    st.dictionaries(names, tensors(), max_size=2),
+    st.dictionaries(names, tensors((3, 2)), max_size=2),
+    st.dictionaries(names, scalars, max_size=3),
+)
+def test_an_exchange_survives_the_wire(shared, own, config) -> None:  # type: ignore[no-untyped-def]
+    exchange = Exchange(
+        kind="train.x", client_ids=[2, 5, 9], shared=shared, per_client=own, config=config
+    )
+    back = exchange_through_wire(exchange)
+    assert back.kind == exchange.kind
+    assert list(back.client_ids) == [2, 5, 9]
+    assert back.config == config
+    assert {k: type(v) for k, v in back.config.items()} == {k: type(v) for k, v in config.items()}
+    for sent, got in ((shared, back.shared), (own, back.per_client)):
+        assert sent.keys() == got.keys()
+        assert all(same(sent[name], got[name]) for name in sent)
+
+
+@given(st.dictionaries(names, tensors((2, 3)), min_size=1, max_size=2), st.integers(0, 2**62))
+def test_replies_survive_the_wire(values, queries) -> None:  # type: ignore[no-untyped-def]
+    replies = Replies(
+        client_ids=[1, 4],
+        tensors=values,
+        counts={"queries": {1: queries, 4: 0, 7: 3}},
+        failures={7: "too late"},
+    )
+    back = replies_through_wire(replies)
+    assert list(back.client_ids) == [1, 4]
+    assert back.counts == replies.counts
+    assert back.failures == replies.failures
+    assert all(same(values[name], back.tensors[name]) for name in values)
+
+
+def test_sizes_count_elements_and_payload() -> None:
+    exchange = Exchange(
+        kind="train.x",
+        client_ids=[0, 1],
+        shared={"x": torch.zeros(5, dtype=torch.float64)},
+        per_client={"g": torch.zeros(2, 3)},
+        config={"mu": 0.1, "name": "four"},
+    )
+    size = exchange_size(exchange)
+    assert size.floats == 2 * 5 + 2 * 3
+    assert size.bytes == 2 * 5 * 8 + 2 * 3 * 4 + 2 * (8 + 4)
+    replies = Replies(
+        client_ids=[0, 1], tensors={"u": torch.zeros(2, 5)}, counts={"queries": {0: 1, 1: 1}}
+    )
+    assert replies_size(replies).floats == 10
+    assert replies_size(replies).bytes == 10 * 4 + 2 * 8
+
+
+def test_the_envelope_is_all_that_the_byte_count_leaves_out() -> None:
+    exchange = Exchange(kind="t", client_ids=[0], shared={"x": torch.zeros(10_000)})
+    on_the_wire = wire_size(encode_exchange(exchange)[0])
+    assert 0 < on_the_wire - exchange_size(exchange).bytes < 400
+
+
+def content(**records: object) -> RecordDict:
+    whole = {"shared": ArrayRecord(), "own": ArrayRecord(), "config": ConfigRecord()}
+    return RecordDict({**whole, **records})  # type: ignore[dict-item]
+
+
+PICKLED = Array(
+    dtype="object",
+    shape=(1,),
+    stype="numpy.ndarray",
+    data=np.lib.format.MAGIC_PREFIX + b"\x01\x00garbage",
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (RecordDict(), "no ArrayRecord 'own'"),
+        (content(shared=ConfigRecord()), "no ArrayRecord 'shared'"),
+        (content(config=ConfigRecord({"a": [1, 2]})), "not a scalar"),
+        (content(shared=ArrayRecord({"x": PICKLED})), "does not decode"),
+    ],
+)
+def test_malformed_exchanges_are_refused(record: RecordDict, message: str) -> None:
+    with pytest.raises(MessageError, match=message):
+        decode_exchange(record, kind="train.x", client_id=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"), [({"queries": -1}, "whole number"), ({"queries": 1.5}, "whole number")]
+)
+def test_malformed_counts_are_refused(counts: dict[str, float], message: str) -> None:
+    record = RecordDict({"tensors": ArrayRecord(), "counts": MetricRecord(counts)})  # type: ignore[arg-type]
+    with pytest.raises(MessageError, match=message):
+        decode_reply(record, client_id=0)
+
+
+def test_objects_are_never_unpickled() -> None:
+    array = np.array([{"a": 1}], dtype=object)
+    record = RecordDict(
+        {"tensors": ArrayRecord({"x": PICKLED}), "counts": MetricRecord(), "z": ArrayRecord()}
+    )
+    assert array.dtype == object
+    with pytest.raises(MessageError):
+        decode_reply(record, client_id=0)
+
+
+def test_a_failure_is_an_answer() -> None:
+    sent = encode_replies(Replies(client_ids=[], failures={3: "no ink"}, counts={"q": {3: 2}}))
+    back = decode_reply(sent[3], client_id=3)
+    assert (back.failures, back.counts) == ({3: "no ink"}, {"q": {3: 2}})

@@ -1,0 +1,75 @@
+"""SGD and Adam against torch.optim."""
+
+import pytest
+import torch
+
+from fedzo.errors import ConfigError
+from fedzo.optimizers import SGD, Adam, make_optimizer
+
+GRADIENTS = torch.linspace(-2, 3, 60, dtype=torch.float64).reshape(6, 2, 5).sin()
+
+
+def ours(optimizer, lr: float) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    x = torch.ones(2, 5, dtype=torch.float64)
+    state = optimizer.init(x)
+    for gradient in GRADIENTS:
+        state, x = optimizer.step(state, x, gradient, lr)
+    assert state.count == len(GRADIENTS)
+    return x
+
+
+def theirs(make, **options: object) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    x = torch.ones(2, 5, dtype=torch.float64, requires_grad=True)
+    optimizer = make([x], **options)
+    for gradient in GRADIENTS:
+        x.grad = gradient.clone()
+        optimizer.step()
+    return x.detach()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_torchs(momentum: float) -> None:
+    reference = theirs(torch.optim.SGD, lr=0.1, momentum=momentum)
+    assert torch.allclose(ours(SGD(momentum=momentum), 0.1), reference, atol=1e-14)
+
+
+def test_adam_is_torchs() -> None:
+    reference = theirs(torch.optim.Adam, lr=0.1)
+    assert torch.allclose(ours(Adam(), 0.1), reference, atol=1e-12)
+
+
+def test_first_adam_step_is_the_sign() -> None:
+    """By hand: m/(1-b1) / sqrt(v/(1-b2)) = g / |g|."""
+    x = torch.zeros(3, dtype=torch.float64)
+    g = torch.tensor([2.0, -0.5, 1e-3], dtype=torch.float64)
+    _, moved = Adam().step(Adam().init(x), x, g, 0.01)
+    assert torch.allclose(moved, -0.01 * g.sign(), atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.5), Adam()])
+def test_a_cohort_is_its_clients(optimizer) -> None:  # type: ignore[no-untyped-def]
+    rows = torch.stack([GRADIENTS[0, 0], GRADIENTS[1, 0]])
+    x = torch.zeros_like(rows)
+    _, together = optimizer.step(optimizer.init(x), x, rows, 0.1)
+    for i in range(2):
+        _, alone = optimizer.step(optimizer.init(x[i]), x[i], rows[i], 0.1)
+        assert torch.equal(together[i], alone)
+
+
+def test_state_is_replaced_not_changed() -> None:
+    x = torch.zeros(2)
+    state = Adam().init(x)
+    Adam().step(state, x, torch.ones(2), 0.1)
+    assert torch.equal(state.first, torch.zeros(2))
+    assert torch.equal(x, torch.zeros(2))
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 2.0])
+def test_momentum_out_of_range_is_refused(momentum: float) -> None:
+    with pytest.raises(ConfigError, match="at least 0 and below 1"):
+        make_optimizer("sgd", momentum=momentum)
+
+
+def test_momentum_is_adams_beta1() -> None:
+    assert make_optimizer("adam", momentum=0.5) == Adam(beta1=0.5)
+    assert make_optimizer("adam") == Adam(beta1=0.9)
