@@ -152,7 +152,7 @@ def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[T
     """Differentiate each client's objective at its own point by autograd.
 
     Raises ObjectiveError when the values do not depend on x by torch operations; in a looped
-    cohort the clients of which that is true fail alone.
+    cohort the clients of which that is true fail alone. Rows of failed clients are NaN.
     """
     if torch.compiler.is_compiling():
         traced: Tensor = torch.func.grad(lambda z: cohort.value(z.unsqueeze(1)).sum())(x)
@@ -164,4 +164,6 @@ def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[T
             raise ObjectiveError(BLACK_BOX)
         return torch.full_like(x, torch.nan)
     (gradient,) = torch.autograd.grad(total, x)
+    if cohort.failures:
+        gradient[list(cohort.failures)] = torch.nan
     return gradient

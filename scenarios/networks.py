@@ -36,7 +36,7 @@ def mlp_shapes(sizes: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def mlp_forward(
-    x: Float[Tensor, "*n d"], inputs: Float[Tensor, "*n b i"], sizes: Sequence[int]
+    x: Float[Tensor, "*n d"], inputs: Float[Tensor, "*#n b i"], sizes: Sequence[int]
 ) -> Float[Tensor, "*n b c"]:
     """Apply ReLU MLPs given as flat vectors, one for each leading index of x, to their inputs."""
     hidden, position = inputs, 0

@@ -157,14 +157,20 @@ class _Run:
     def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
         exchanges = [self._addressed(exchange, wanted, reserve) for exchange in wanted]
         timeout_s = self._strategy.rounds.timeout_s
-        answers = [
-            replies.without(_non_finite(replies))
-            for replies in self._engine.perform(exchanges, timeout_s=timeout_s)
+        received = self._engine.perform(exchanges, timeout_s=timeout_s)
+        return [
+            self._accept(exchange, replies)
+            for exchange, replies in zip(exchanges, received, strict=True)
         ]
-        for exchange, replies in zip(exchanges, answers, strict=True):
-            self._count(exchange, replies)
-            self._require_answers(exchange, replies)
-        return answers
+
+    def _accept(self, exchange: Exchange, received: Replies) -> Replies:
+        """Count what came, rejected or not, and return what can be used."""
+        replies = received.without(_non_finite(received))
+        self._count(exchange, received)
+        failures = {**self._total.failures, **replies.failures}
+        self._total = replace(self._total, failures=failures)
+        self._require_answers(exchange, replies)
+        return replies
 
     def _addressed(
         self, exchange: Exchange, together: Sequence[Exchange], reserve: int
@@ -197,7 +203,6 @@ class _Run:
             bytes_down=total.bytes_down + down.bytes,
             clients=tuple(sorted(queries)),
             client_queries=tuple(queries[client] for client in sorted(queries)),
-            failures={**total.failures, **replies.failures},
             non_finite=total.non_finite + replies.total("non_finite"),
         )
 

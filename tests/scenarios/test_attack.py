@@ -1,0 +1,137 @@
+"""The attack: its objective by hand, its victims as prescribed, and an attack that succeeds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedzo.errors import ConfigError
+from scenarios import make_experiment, simulate
+from scenarios.attack import AttackConfig, AttackScenario, MarginObjective, margins, perturb
+from scenarios.data import load_images
+from scenarios.victims import VictimSettings, get_victims
+
+
+class Linear(nn.Module):
+    """Scores 0, the first pixel and the second pixel."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)
+        return torch.stack([torch.full((len(flat),), 0.2), flat[:, 0], flat[:, 1]], dim=1)
+
+
+IMAGE = torch.tensor([[0.5, 0.1], [0.0, 1.0]])
+
+
+def test_the_margin_by_hand() -> None:
+    logits = torch.tensor([[1.0, 4.0, 2.0], [5.0, 0.0, 5.5]])
+    assert margins(logits, torch.tensor([1, 0])).tolist() == [2.0, -0.5]
+
+
+@pytest.mark.parametrize(("clamp", "corner"), [(True, 0.0), (False, -0.1)])
+def test_the_box_maps_to_the_ball(clamp: bool, corner: float) -> None:
+    points = torch.tensor([[0.5] * 4, [0.0] * 4, [1.0, 0.0, 0.5, 0.75]])
+    still, low, mixed = perturb(IMAGE, points, 0.2, clamp=clamp)
+    assert torch.equal(still, IMAGE)
+    torch.testing.assert_close(low[0], torch.tensor([0.3, corner]))
+    torch.testing.assert_close(mixed[0, 0], torch.tensor(0.7))
+    assert (mixed - IMAGE).abs().max() <= 0.2 + 1e-6
+
+
+def test_the_objective_is_the_margin_of_the_perturbed_image() -> None:
+    objective = MarginObjective(Linear(), IMAGE, torch.tensor(1), 0.2, clamp=True)
+    x = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.0, 1.0, 0.5, 0.5]])
+    torch.testing.assert_close(objective.value(x), torch.tensor([0.3, 0.0]))
+
+
+def test_the_objective_is_a_black_box() -> None:
+    objective = MarginObjective(Linear(), IMAGE, torch.tensor(1), 0.2, clamp=True)
+    assert not objective.value(torch.full((1, 4), 0.5, requires_grad=True)).requires_grad
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> AttackScenario:
+    config = AttackConfig(cache_dir=str(tmp_path_factory.mktemp("cache")), num_images=6)
+    return AttackScenario(config, num_clients=10, seed=0)
+
+
+def test_victims_are_as_prescribed(scenario: AttackScenario) -> None:
+    """specs: clients near 0.65 of at most 0.7, the ensemble above 0.9, 84% positive margins."""
+    _, test = load_images("mnist5k", "", seed=0)
+    with torch.no_grad():
+        scores = torch.stack([v(test.pixels.unsqueeze(1)) for v in scenario.victims])
+    own = (scores.argmax(-1) == test.labels).float().mean(1)
+    assert float(own.min()) > 0.55
+    assert float(own.max()) <= 0.72
+    ensemble = (scores.mean(0).argmax(-1) == test.labels).float().mean()
+    assert float(ensemble) > 0.9
+    averaged = torch.stack([margins(s, test.labels) for s in scores]).mean(0)
+    assert 0.7 < float((averaged > 0).float().mean()) < 0.95
+
+
+def test_images_start_with_a_positive_averaged_margin(scenario: AttackScenario) -> None:
+    for index in range(scenario.num_problems):
+        problem = scenario.problem(index)
+        x = problem.initial_x.expand(10, 1, 784)
+        values = scenario.cohort(range(10), index).value(x)[:, 0]
+        report = problem.report(problem.initial_x, values)
+        assert report.value is not None
+        assert report.value > 0
+        assert not report.solved
+
+
+def test_trained_victims_are_found_again_and_damage_is_survived(tmp_path: Path) -> None:
+    train, _ = load_images("digits", "", seed=0)
+    settings = VictimSettings(num_victims=2, classes_per_client=5, seed=0, epochs=1)
+
+    def parameters() -> torch.Tensor:
+        victims = get_victims(train, settings, str(tmp_path))
+        return torch.stack([nn.utils.parameters_to_vector(v.parameters()) for v in victims])
+
+    first = parameters()
+    [stored] = tmp_path.rglob("current.safetensors")
+    changed = stored.stat().st_mtime_ns
+    assert torch.equal(first, parameters())
+    assert stored.stat().st_mtime_ns == changed
+    stored.write_bytes(b"damage")
+    assert torch.equal(first, parameters())
+    assert not torch.equal(first[0], first[1])
+
+
+def test_fedzo_fools_digits_and_says_what_it_cost(tmp_path: Path) -> None:
+    experiment = make_experiment(
+        "attack",
+        "fedzo",
+        num_clients=4,
+        num_rounds=60,
+        settings={
+            "scenario.dataset": "digits",
+            "scenario.num_images": 3,
+            "scenario.radius": 0.4,
+            "scenario.epochs": 10,
+            "scenario.cache_dir": str(tmp_path / "cache"),
+        },
+    )
+    result = simulate(experiment, out=tmp_path / "out")
+    assert result.metrics["success_rate"] > 0
+    assert set(result.metrics) == {"success_rate", "mean_queries", "mean_rounds"}
+    assert (tmp_path / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")
+    for last, stop in zip(result.last_records, result.stops, strict=True):
+        assert (last.value is not None and last.value < 0) == (stop == "solved")
+        per_round = 4 * (1 * 21 + 1)
+        assert last.queries == 4 + last.round_index * per_round
+
+
+def test_too_many_images_are_refused(scenario: AttackScenario, tmp_path: Path) -> None:
+    config = AttackConfig(dataset="digits", num_images=5000, epochs=1, cache_dir=str(tmp_path))
+    with pytest.raises(ConfigError, match="num_images=5000 exceeds"):
+        AttackScenario(config, num_clients=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"radius": 0.0}, {"radius": 1.1}, {"num_images": 0}, {"classes_per_client": 0}]
+)
+def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        AttackConfig(**bad)  # type: ignore[arg-type]
