@@ -71,8 +71,7 @@ class FirstOrder:
         if config.compile:
             loop = self._compiled_loop(cohort)
             oracle.count_gradients(steps)
-            end = loop(cohort, start.contiguous(), batches, optimizer, steps, lr)
-            return {"update": end - start}, states
+            return {"update": loop(cohort, start, batches, optimizer, steps, lr)}, states
         box = (cohort.lower, cohort.upper) if config.project else None
 
         def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
@@ -118,12 +117,13 @@ def _descend_freely(
     steps: int,
     lr: float,
 ) -> Float[Tensor, "n d"]:
-    """Take the local steps without an oracle between: what is compiled."""
+    """Return the updates of local steps without an oracle between: what is compiled."""
 
     def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
         return cohort_gradient(_part(cohort, batch), x)
 
-    return descend(gradient, start, batches, optimizer, steps, lr, (cohort.lower, cohort.upper))
+    box = (cohort.lower, cohort.upper)
+    return descend(gradient, start, batches, optimizer, steps, lr, box) - start
 
 
 def _part(cohort: CohortObjective, batch: Int[Tensor, "n b"] | None) -> CohortObjective:

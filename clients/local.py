@@ -51,7 +51,7 @@ def minibatches(
         raise ConfigError(
             f"batch_size={batch_size} needs an objective over examples; set client.batch_size=0"
         )
-    sizes = torch.as_tensor(cohort.sizes)
+    sizes = cohort.sizes
     steps, smallest = training.local_steps, int(sizes.min())
     epochs = -(-steps * batch_size // smallest)
     where = (training.seed, "minibatches", training.problem, training.round_index)

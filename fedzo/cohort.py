@@ -52,7 +52,7 @@ class FiniteSumCohort(CohortObjective, Protocol):
     """A cohort in which every objective is a mean over examples; `sizes` counts them."""
 
     @property
-    def sizes(self) -> Sequence[int]: ...
+    def sizes(self) -> Int[Tensor, " n"]: ...
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> CohortObjective:
         """Return the means over the examples with these indices, counted from 0 in each client."""
@@ -130,8 +130,8 @@ class LoopedFiniteSums:
         return self.looped.failures
 
     @property
-    def sizes(self) -> Sequence[int]:
-        return [objective.num_examples for objective in self.objectives]
+    def sizes(self) -> Int[Tensor, " n"]:
+        return torch.tensor([objective.num_examples for objective in self.objectives])
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         return self.looped.value(x)

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.directions import DirectionKind, direction_scale
+from fedzo.finite import all_finite
 
 EstimatorName = Literal["forward", "central", "residual", "coordinate"]
 
@@ -72,7 +73,7 @@ class Forward:
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
     ) -> Float[Tensor, "n q d"]:
         base = x.unsqueeze(1)
-        return torch.cat([base, base + mu * directions], dim=1)
+        return torch.cat([base, torch.add(base, directions, alpha=mu)], dim=1)
 
     def slopes(
         self, values: Float[Tensor, "n q"], mu: float, memory: Float[Tensor, "n m"] | None
@@ -137,9 +138,9 @@ def gradient_coefficients(slopes: Float[Tensor, "n m"], scale: float) -> Float[T
     A slope that is NaN, for want of a value, leaves its direction out of both the sum and m; a
     client without any slope gets zeros. A slope that has overflowed stays infinite.
     """
-    missing = slopes.isnan()
-    if not bool(missing.any()):
+    if all_finite(slopes):
         return slopes * (scale / slopes.shape[1])
+    missing = slopes.isnan()
     used = (~missing).sum(dim=1, keepdim=True).clamp(min=1)
     return slopes.masked_fill(missing, 0.0) * scale / used
 

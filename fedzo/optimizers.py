@@ -70,9 +70,13 @@ class SGD:
         lr: float,
     ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
         if not self.momentum:
-            return OptimizerState(state.count + 1, state.first, state.second), x - lr * gradient
+            return OptimizerState(state.count + 1, state.first, state.second), torch.sub(
+                x, gradient, alpha=lr
+            )
         velocity = self.momentum * state.first + gradient
-        return OptimizerState(state.count + 1, velocity, state.second), x - lr * velocity
+        return OptimizerState(state.count + 1, velocity, state.second), torch.sub(
+            x, velocity, alpha=lr
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.errors import RunError
+from fedzo.finite import all_finite
 from fedzo.objective import Bound
 
 NonFinitePolicy = Literal["fail", "skip"]
@@ -116,7 +117,7 @@ class Oracle:
 
     def _inspect(self, answers: Float[Tensor, "n k"], what: str) -> None:
         """Note clients that raised or answered something non-finite."""
-        if bool(torch.isfinite(answers).all()):
+        if all_finite(answers):
             return
         self._holes = True
         bad = ~torch.isfinite(answers)

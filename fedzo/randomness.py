@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Part = int | str
 
 _WEYL = np.uint64(0x9E3779B97F4A7C15)
+_EPOCH = np.uint64(0xD1342543DE82EF95)
 
 
 def _digest(parts: tuple[Part, ...], size: int) -> int:
@@ -45,14 +46,14 @@ def permutations(
     object a client would cost five times as much.
     """
     base = np.uint64(_digest((int(seed), *parts), 8))
-    keys = _mix(base ^ _mix(np.asarray(clients, dtype=np.uint64) * _WEYL))
-    epochs = _mix(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _WEYL)
+    keys = _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
+    epochs = np.arange(count, dtype=np.uint64) * _EPOCH
     slots = np.arange(max(sizes), dtype=np.uint64)
-    draws = _mix(epochs[:, :, None] + (slots + np.uint64(1)) * _WEYL)
+    draws = _mix(keys[:, None, None] + (epochs[:, None] + slots * _WEYL))
     if min(sizes) < max(sizes):
         beyond = slots[None, :] >= np.asarray(sizes, dtype=np.uint64)[:, None]
         draws = np.where(beyond[:, None, :], np.uint64(2**64 - 1), draws)
-    return draws.argsort(axis=-1, kind="stable")
+    return draws.argsort(axis=-1)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -104,8 +104,8 @@ class ClassificationScenario:
         generator = stream(seed, "classification", "partition")
         shards = split(train.labels.numpy(), num_clients, config.split(), generator=generator)
         self._train = train.take(np.concatenate(shards))
-        self._sizes = [len(shard) for shard in shards]
-        self._offsets = torch.as_tensor([0, *np.cumsum(self._sizes)[:-1]])
+        self._sizes = torch.tensor([len(shard) for shard in shards])
+        self._offsets = self._sizes.cumsum(0) - self._sizes
         side, classes = train.pixels.shape[-1], train.num_classes
         self._layers = (side * side, config.hidden, classes)
         self._cnn = make_cnn(side, classes) if config.model == "cnn" else None
@@ -126,7 +126,7 @@ class ClassificationScenario:
             inputs=self._train.pixels.flatten(1),
             labels=self._train.labels,
             offsets=self._offsets[ids],
-            sizes=[self._sizes[client] for client in ids],
+            sizes=self._sizes[ids],
             layers=self._layers,
         )
 
@@ -143,7 +143,7 @@ class ClassificationScenario:
 
     def _cnn_objective(self, module: nn.Module, client: int) -> ModuleObjective:
         first = int(self._offsets[client])
-        rows = slice(first, first + self._sizes[client])
+        rows = slice(first, first + int(self._sizes[client]))
         pixels, labels = self._train.pixels[rows].unsqueeze(1), self._train.labels[rows]
         return ModuleObjective(module, torch.nn.functional.cross_entropy, pixels, labels)
 
@@ -152,7 +152,7 @@ class ClassificationScenario:
         with torch.no_grad():
             losses = _losses(self._logits(x, self._train), self._train.labels)
             scores = self._logits(x, self._test)
-        value = torch.stack([part.mean() for part in losses.split(self._sizes)]).mean()
+        value = torch.stack([part.mean() for part in losses.split(self._sizes.tolist())]).mean()
         accuracy = (scores.argmax(-1) == self._test.labels).double().mean()
         test_loss = _losses(scores, self._test.labels).mean()
         return Report(

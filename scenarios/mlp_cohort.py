@@ -50,7 +50,7 @@ class MLPShards:
     inputs: Float[Tensor, "t i"]
     labels: Int[Tensor, " t"]
     offsets: Int[Tensor, " n"]
-    sizes: Sequence[int]
+    sizes: Int[Tensor, " n"]
     layers: tuple[int, ...]
     failures: dict[int, str] = field(default_factory=dict)
     lower: float = -_FREE
@@ -78,7 +78,7 @@ class MLPShards:
 
     def _own(self, position: int) -> MLPBatches:
         first = int(self.offsets[position])
-        rows = slice(first, first + self.sizes[position])
+        rows = slice(first, first + int(self.sizes[position]))
         return MLPBatches(
             inputs=self.inputs[rows].unsqueeze(0),
             labels=self.labels[rows].unsqueeze(0),

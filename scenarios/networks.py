@@ -1,5 +1,6 @@
 """Small networks for the scenarios, initialized from a generator instead of the global state."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -39,12 +40,12 @@ def mlp_forward(
     x: Float[Tensor, "*n d"], inputs: Float[Tensor, "*#n b i"], sizes: Sequence[int]
 ) -> Float[Tensor, "*n b c"]:
     """Apply ReLU MLPs given as flat vectors, one for each leading index of x, to their inputs."""
-    hidden, position = inputs, 0
-    for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        weight = x.narrow(-1, position, fan_in * fan_out).unflatten(-1, (fan_in, fan_out))
-        bias = x.narrow(-1, position + fan_in * fan_out, fan_out)
-        position += (fan_in + 1) * fan_out
-        hidden = (hidden.relu() if layer else hidden) @ weight + bias.unsqueeze(-2)
+    shapes = mlp_shapes(sizes)
+    parts = x.split([math.prod(shape) for shape in shapes], dim=-1)
+    hidden = inputs
+    for layer, (weight, bias) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+        matrix = weight.unflatten(-1, shapes[2 * layer])
+        hidden = (hidden.relu() if layer else hidden) @ matrix + bias.unsqueeze(-2)
     return hidden
 
 
@@ -53,7 +54,7 @@ def random_parameters(
 ) -> Float[Tensor, " d"]:
     """Draw each tensor uniform in +-1/sqrt(fan_in), torch's own default, as one float32 vector."""
     parts = [
-        generator.uniform(-(fan**-0.5), fan**-0.5, size=int(np.prod(shape)))
+        generator.uniform(-(fan**-0.5), fan**-0.5, size=math.prod(shape))
         for shape, fan in zip(shapes, fans, strict=True)
     ]
     return torch.from_numpy(np.concatenate(parts).astype(np.float32))
@@ -69,7 +70,7 @@ def random_module(module: nn.Module, *, generator: np.random.Generator) -> Float
     """Draw parameters for a module whose layers are convolutions and linear maps with biases."""
     shapes = [tuple(p.shape) for p in module.parameters()]
     weights = [shape for shape in shapes if len(shape) > 1]
-    fans = [int(np.prod(shape[1:])) for shape in weights for _ in range(2)]
+    fans = [math.prod(shape[1:]) for shape in weights for _ in range(2)]
     return random_parameters(shapes, fans, generator=generator)
 
 

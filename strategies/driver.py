@@ -5,7 +5,7 @@ non-finite answers, evaluation, counting, the history and the snapshots for chec
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedzo.errors import RunError
 from fedzo.exchange import Exchange, Replies
+from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.messages import exchange_size, replies_size
 from fedzo.problem import Problem, Report
@@ -166,9 +167,7 @@ class _Run:
     def _accept(self, exchange: Exchange, received: Replies) -> Replies:
         """Count what came, rejected or not, and return what can be used."""
         replies = received.without(_non_finite(received))
-        self._count(exchange, received)
-        failures = {**self._total.failures, **replies.failures}
-        self._total = replace(self._total, failures=failures)
+        self._count(exchange, received, replies.failures)
         self._require_answers(exchange, replies)
         return replies
 
@@ -187,7 +186,7 @@ class _Run:
             facts["query_budget"] = max(0, left // asked)
         return replace(exchange, config={**exchange.config, **facts})
 
-    def _count(self, exchange: Exchange, replies: Replies) -> None:
+    def _count(self, exchange: Exchange, replies: Replies, failures: Mapping[int, str]) -> None:
         down, up, total = exchange_size(exchange), replies_size(replies), self._total
         queries = dict(zip(total.clients, total.client_queries, strict=True))
         asked = replies.counts.get("queries", {})
@@ -203,6 +202,7 @@ class _Run:
             bytes_down=total.bytes_down + down.bytes,
             clients=tuple(sorted(queries)),
             client_queries=tuple(queries[client] for client in sorted(queries)),
+            failures={**total.failures, **failures},
             non_finite=total.non_finite + replies.total("non_finite"),
         )
 
@@ -280,7 +280,7 @@ def _non_finite(replies: Replies) -> dict[int, str]:
     """Return the clients whose answer holds NaN or inf, with the reason for rejecting it."""
     rejected: dict[int, str] = {}
     for name, tensor in replies.tensors.items():
-        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point() or all_finite(tensor):
             continue
         rows = torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
         bad = [c for c, whole in zip(replies.client_ids, rows, strict=True) if not whole]

@@ -108,7 +108,7 @@ def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) 
 def _counts(oracle: Oracle, ids: Sequence[int]) -> dict[str, dict[int, int]]:
     counts = oracle.counts()
     if hasattr(oracle.cohort, "sizes"):
-        counts["num_examples"] = list(oracle.cohort.sizes)
+        counts["num_examples"] = oracle.cohort.sizes.tolist()
     return {name: dict(zip(ids, numbers, strict=True)) for name, numbers in counts.items()}
 
 

@@ -36,7 +36,7 @@ class Shards:
             inputs=self.inputs,
             labels=self.labels,
             offsets=self.offsets[ids],
-            sizes=[SIZES[i] for i in ids],
+            sizes=torch.tensor([SIZES[i] for i in ids]),
             layers=LAYERS,
         )
 

@@ -1,0 +1,284 @@
+"""Speed of engine and strategy, end to end, against loops that this file contains.
+
+Every number is a ratio of medians of five interleaved runs in one process, one torch thread. Run
+with `make bench`; `--quick` leaves out compilation.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clients import RULE_CONFIGS, make_rules
+from fedzo.cohort import CohortObjective, cohort_of
+from fedzo.config import config_values
+from fedzo.objective import TorchObjective
+from fedzo.problem import OpenProblem
+from fedzo.randomness import stream, streams
+from fedzo.runtime.inprocess import InProcessEngine
+from scenarios.mlp_cohort import MLPShards, mlp_dim
+from strategies import FedAvg, FedAvgConfig, run_rounds
+from strategies.driver import RunSettings
+
+LAYERS, CLIENTS, EXAMPLES, STEPS, BATCH = (32, 64, 10), 100, 64, 4, 16
+REPEATS = 5
+LIMITS = {
+    "eager, cohort 10": 2.2,
+    "eager, cohort 100": 8.0,
+    "compiled, cohort 10": 10.0,
+    "compiled, cohort 100": 16.0,
+}
+
+
+class Shards:
+    """100 clients with 64 random examples each."""
+
+    noise_std = 0.0
+
+    def __init__(self) -> None:
+        generator = stream(0, "benchmark")
+        total = CLIENTS * EXAMPLES
+        self.inputs = torch.from_numpy(generator.standard_normal((total, LAYERS[0]))).float()
+        self.labels = torch.from_numpy(generator.integers(0, LAYERS[-1], total))
+        self.start = torch.from_numpy(generator.standard_normal(mlp_dim(LAYERS))).float() * 0.1
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        ids = torch.as_tensor(client_ids)
+        return MLPShards(
+            inputs=self.inputs,
+            labels=self.labels,
+            offsets=ids * EXAMPLES,
+            sizes=torch.full((len(client_ids),), EXAMPLES),
+            layers=LAYERS,
+        )
+
+
+def plain_loop(shards: Shards, cohort: int) -> Callable[[int], None]:
+    """FedAvg as everybody writes it: one model, one optimizer, client after client."""
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+    loss = nn.CrossEntropyLoss()
+
+    def rounds(count: int) -> None:
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        for index in range(count):
+            generator = stream(0, "plain", index)
+            total = {name: torch.zeros_like(value) for name, value in state.items()}
+            for client in generator.choice(CLIENTS, cohort, replace=False).tolist():
+                model.load_state_dict(state)
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                order = torch.from_numpy(generator.permutation(EXAMPLES)) + client * EXAMPLES
+                for rows in order.split(BATCH)[:STEPS]:
+                    optimizer.zero_grad()
+                    loss(model(shards.inputs[rows]), shards.labels[rows]).backward()
+                    optimizer.step()
+                for name, value in model.state_dict().items():
+                    total[name] += value
+            state = {name: value / cohort for name, value in total.items()}
+
+    return rounds
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A problem whose F nobody asks for."""
+
+    initial_x: Tensor
+    lower: float = -float("inf")
+    upper: float = float("inf")
+    index: int = 0
+    asks_clients: bool = False
+
+    def report(self, x: Tensor, values: Tensor | None):  # type: ignore[no-untyped-def]
+        raise AssertionError("evaluate_every=0 and no last evaluation")
+
+
+def ours(shards: Shards, cohort: int, *, compile: bool) -> Callable[[int], None]:
+    """The same through strategy, driver and engine, with history and everything counted."""
+    client = RULE_CONFIGS["first_order"](batch_size=BATCH, compile=compile)
+    config = FedAvgConfig(
+        participation=cohort / CLIENTS, local_steps=STEPS, local_lr=0.1, evaluate_every=0
+    )
+    strategy = FedAvg(config, rule="first_order", client_config=config_values(client))
+    rules = make_rules()
+    problem = OpenProblem(initial_x=shards.start, asks_clients=False)
+
+    def rounds(count: int) -> None:
+        engine = InProcessEngine(shards, rules)
+        settings = RunSettings(num_clients=CLIENTS, num_rounds=count)
+        run_rounds(strategy, engine, problem, settings)
+
+    return rounds
+
+
+class Bowls:
+    """Ten dense quadratics, stacked."""
+
+    noise_std = 0.0
+
+    def __init__(self, dim: int) -> None:
+        generator = stream(1, "bowls", dim)
+        root = torch.from_numpy(generator.standard_normal((10, dim, dim))) / dim**0.5
+        self.matrices = root @ root.mT
+        self.dim = dim
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        return StackedBowls(self.matrices[list(client_ids)])
+
+
+class StackedBowls:
+    """f_i(x) = x^T A_i x, one batched product for all."""
+
+    lower, upper = -float("inf"), float("inf")
+
+    def __init__(self, matrices: Tensor) -> None:
+        self.matrices, self.failures = matrices, {}
+        self.num_clients, self.dim = matrices.shape[0], matrices.shape[-1]
+
+    def value(self, x: Tensor) -> Tensor:
+        return ((x @ self.matrices) * x).sum(-1)
+
+
+ZO_STEPS, DIRECTIONS, MU, LR = 10, 20, 1e-3, 1e-3
+
+
+def zo_by_hand(bowls: Bowls) -> Callable[[int], None]:
+    """The best batched form that we know: keyed directions, one bmm for all clients, plain SGD."""
+    import numpy as np
+
+    d = bowls.dim
+
+    def rounds(count: int) -> None:
+        x0 = torch.ones(d, dtype=torch.float64)
+        for index in range(count):
+            generators = streams(0, "directions", 0, index + 1, clients=range(10))
+            x = x0.expand(10, d)
+            block = np.empty((10, DIRECTIONS, d))
+            for _ in range(ZO_STEPS):
+                for row, generator in zip(block, generators, strict=True):
+                    generator.standard_normal(out=row)
+                u = torch.from_numpy(block)
+                base = x.unsqueeze(1)
+                points = torch.cat([base, torch.add(base, u, alpha=MU)], dim=1)
+                values = ((points @ bowls.matrices) * points).sum(-1)
+                c = (values[:, 1:] - values[:, :1]) * (1 / (MU * DIRECTIONS))
+                x = torch.sub(x, torch.bmm(c.unsqueeze(1), u).squeeze(1), alpha=LR)
+            x0 = x.mean(0)
+
+    return rounds
+
+
+def zo_ours(bowls: Bowls) -> Callable[[int], None]:
+    """The rule zeroth_order through strategy, driver and engine."""
+    client = RULE_CONFIGS["zeroth_order"](
+        directions="gaussian", num_directions=DIRECTIONS, mu=MU, optimizer="sgd"
+    )
+    config = FedAvgConfig(local_steps=ZO_STEPS, local_lr=LR, evaluate_every=0)
+    strategy = FedAvg(config, rule="zeroth_order", client_config=config_values(client))
+    start = torch.ones(bowls.dim, dtype=torch.float64)
+
+    def rounds(count: int) -> None:
+        engine = InProcessEngine(bowls, make_rules())
+        problem = OpenProblem(initial_x=start, asks_clients=False)
+        run_rounds(strategy, engine, problem, RunSettings(num_clients=10, num_rounds=count))
+
+    return rounds
+
+
+def median_seconds(work: dict[str, Callable[[int], None]], rounds: int) -> dict[str, float]:
+    """Return the median time of a round of each, over interleaved repeats."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for run in work.values():
+        run(10)
+    for _ in range(REPEATS):
+        for name, run in work.items():
+            begin = time.perf_counter()
+            run(rounds)
+            times[name].append((time.perf_counter() - begin) / rounds)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def first_order(quick: bool) -> dict[str, float]:
+    """Return client updates a second of the plain loop, and our ratios to it."""
+    shards, result = Shards(), {}
+    for cohort in (10, 100):
+        work = {"plain": plain_loop(shards, cohort), "eager": ours(shards, cohort, compile=False)}
+        if not quick:
+            work["compiled"] = ours(shards, cohort, compile=True)
+        seconds = median_seconds(work, 50 if cohort == 10 else 20)
+        result[f"plain loop, cohort {cohort}, updates/s"] = cohort / seconds["plain"]
+        for name in list(work)[1:]:
+            result[f"{name}, cohort {cohort}"] = seconds["plain"] / seconds[name]
+    return result
+
+
+def zeroth_order() -> dict[str, float]:
+    """Return our time over that of the hand-written form, by dimension."""
+    result = {}
+    for dim in (30, 100, 300):
+        bowls = Bowls(dim)
+        seconds = median_seconds({"hand": zo_by_hand(bowls), "ours": zo_ours(bowls)}, 30)
+        result[f"zeroth order, dim {dim}, time over hand-written"] = (
+            seconds["ours"] / seconds["hand"]
+        )
+    return result
+
+
+def million() -> dict[str, float]:
+    """Ten rounds of a cohort of 100 out of a million registered clients: seconds and memory."""
+
+    class World:
+        noise_std = 0.0
+
+        def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+            def make(client: int) -> TorchObjective:
+                return TorchObjective(function=lambda x: (x - client % 7).square().sum(-1), dim=10)
+
+            return cohort_of([make(client) for client in client_ids])
+
+    client = config_values(RULE_CONFIGS["zeroth_order"](estimator="residual"))
+    strategy = FedAvg(FedAvgConfig(participation=1e-4, evaluate_every=0), client_config=client)
+    start = torch.zeros(10, dtype=torch.float64)
+    problem = OpenProblem(initial_x=start, asks_clients=False)
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def run(clients: int, share: float) -> None:
+        chosen = FedAvg(FedAvgConfig(participation=share, evaluate_every=0), client_config=client)
+        engine = InProcessEngine(World(), make_rules())
+        run_rounds(chosen, engine, problem, RunSettings(num_clients=clients, num_rounds=10))
+
+    assert strategy.rounds.participation * 10**6 == 100
+    run(100, 1.0)
+    before, begin = peak(), time.perf_counter()
+    run(10**6, 1e-4)
+    return {
+        "a million clients, seconds for 10 rounds": time.perf_counter() - begin,
+        "a million clients, MiB above a hundred": peak() - before,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="leave out compilation")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {**first_order(options.quick), **zeroth_order(), **million()}
+    if options.json:
+        print(json.dumps(results))
+        return
+    for name, value in results.items():
+        limit = LIMITS.get(name, 1.3 if name.startswith("zeroth") else None)
+        kept = "" if limit is None else f"   limit {limit}"
+        print(f"{name:52s} {value:10.2f}{kept}")
+
+
+if __name__ == "__main__":
+    main()
