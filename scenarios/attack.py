@@ -130,7 +130,7 @@ class AttackScenario:
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
-        "zeroth_order": {"strategy.local_steps": 1, "strategy.local_lr": 0.1}
+        "zeroth_order": {"strategy.local_steps": 1, "strategy.local_lr": 0.2}
     }
 
     def __init__(self, config: AttackConfig, *, num_clients: int, seed: int) -> None:

@@ -237,8 +237,9 @@ def _numbers(text: str) -> list[int]:
 def _prepare(threads: int) -> None:
     torch.set_num_threads(max(1, threads))
     handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
-    logging.getLogger("scenarios").addHandler(handler)
-    logging.getLogger("scenarios").setLevel(logging.INFO)
+    logger = logging.getLogger("scenarios")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def _guard(work: Callable[[], ResultT]) -> ResultT:

@@ -1,0 +1,106 @@
+"""Own objectives: from Python and from a file, counted to the last query."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedzo.errors import ConfigError
+from fedzo.objective import CallableObjective
+from scenarios import federate, make_experiment, simulate
+from scenarios.custom import load_function
+
+FILE = """
+from fedzo.objective import CallableObjective
+
+
+def bowl(client):
+    def value(x):
+        return float(((x - 0.2) ** 2).sum())
+
+    return CallableObjective(function=value, dim=4, lower=0.0, upper=1.0)
+
+
+number = 3
+"""
+
+
+@pytest.mark.parametrize("budget", [None, 123])
+def test_the_count_is_what_the_objectives_saw(budget: int | None) -> None:
+    asked: Counter[int] = Counter()
+
+    def make(client: int) -> CallableObjective:
+        def value(x: np.ndarray) -> float:
+            asked[client] += 1
+            return float(((x - 0.1 * client) ** 2).sum())
+
+        return CallableObjective(function=value, dim=6, lower=-1.0, upper=1.0)
+
+    result = federate(make, num_clients=3, num_rounds=4, query_budget=budget)
+    assert result.queries == sum(asked.values())
+    if budget is None:
+        assert result.queries == 3 * (1 + 4 * (10 * 21 + 1))
+    else:
+        assert result.queries <= budget
+        assert result.stops == ["budget"]
+    assert result.final_value is not None
+
+
+def test_it_finds_the_mean_of_the_targets() -> None:
+    def make(client: int) -> CallableObjective:
+        return CallableObjective(
+            function=lambda x: float(((x - client) ** 2).sum()), dim=5, lower=-5.0, upper=5.0
+        )
+
+    result = federate(
+        make,
+        num_clients=4,
+        num_rounds=60,
+        settings={"client.optimizer": "sgd", "client.num_directions": 5, "strategy.local_steps": 1,
+                  "strategy.local_lr": 0.2, "client.estimator": "central"},
+    )  # fmt: skip
+    torch.testing.assert_close(result.x, torch.full((5,), 1.5).double(), rtol=0, atol=1e-6)
+
+
+def test_the_start_is_the_middle_or_the_given() -> None:
+    def make(client: int) -> CallableObjective:
+        box = {"lower": torch.tensor([0.0, -2.0]), "upper": torch.tensor([4.0, np.inf])}
+        return CallableObjective(function=lambda x: 0.0, dim=2, **box)
+
+    middle = federate(make, num_clients=1, num_rounds=0)
+    assert middle.x.tolist() == [2.0, -2.0]
+    given = federate(make, num_clients=1, num_rounds=0, initial_x=torch.ones(2).double())
+    assert given.x.tolist() == [1.0, 1.0]
+    with pytest.raises(ConfigError, match="the objectives have dim 2"):
+        federate(make, num_clients=1, num_rounds=0, initial_x=torch.ones(3).double())
+
+
+def test_a_file_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(FILE)
+    experiment = make_experiment(
+        "custom", "fedzo", num_rounds=20, settings={"scenario.objective": f"{path}:bowl"}
+    )
+    result = simulate(experiment)
+    assert result.final_value is not None
+    assert result.final_value < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("", "must be file.py:function"),
+        ("bowl", "must be file.py:function"),
+        ("missing.py:bowl", "which is not a file"),
+        ("no.such.module:bowl", "cannot be imported"),
+        ("{file}:bowls", "has no function 'bowls'; it has bowl"),
+        ("{file}:number", "has no function 'number'"),
+    ],
+)
+def test_bad_references_are_named(tmp_path: Path, reference: str, message: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(FILE)
+    with pytest.raises(ConfigError, match=message):
+        load_function(reference.format(file=path))

@@ -1,0 +1,87 @@
+"""The rules of the house: layers, sizes, and no global randomness, pickle or private names."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("fedzo", "strategies", "clients", "scenarios")
+SOURCES = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
+source_tree = pytest.mark.source_tree
+
+
+@source_tree
+def test_layers_are_kept() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+@source_tree
+def test_there_are_sources() -> None:
+    assert len(SOURCES) > 40
+
+
+@source_tree
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_documented_and_free_of_pickle(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    for banned in ("pickle", "torch.load(", "manual_seed", "np.random.seed", "except: pass"):
+        assert banned not in text.replace("no pickle", "").replace("without pickle", "")
+
+
+@source_tree
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_private_names_of_flwr_stay_in_one_file(path: Path) -> None:
+    public = ("flwr.app", "flwr.clientapp", "flwr.serverapp")
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            if name.startswith("flwr") and path.name != "_compat.py":
+                assert name.startswith(public), name
+
+
+GOLDEN = """
+import random, sys, tempfile
+import numpy as np, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from scenarios import make_experiment, simulate  # some of its libraries use `random` on import
+torch.manual_seed(1); np.random.seed(2); random.seed(3)
+def states():
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+before = states()
+folder = Path(tempfile.mkdtemp())
+small = {"scenario.dataset": "digits"}
+attack = {**small, "scenario.epochs": 10, "scenario.num_images": 1,
+          "scenario.cache_dir": str(folder / "cache")}
+for number, (scenario, strategy, settings) in enumerate([
+    ("quadratic", "fedzo", {"scenario.noise_std": 0.1, "client.directions": "rademacher"}),
+    ("quadratic", "fedavg", {}),
+    ("classification", "fedavg", {**small, "strategy.participation": 0.5}),
+    ("classification", "fedavg", {**small, "scenario.model": "cnn"}),
+    ("attack", "fedzo", attack),
+]):
+    experiment = make_experiment(
+        scenario, strategy, num_rounds=2, num_clients=4, settings=settings
+    )
+    simulate(experiment, out=folder / str(number))
+    assert states() == before, (scenario, strategy)
+print("golden")
+"""
+
+
+def test_global_random_states_are_bit_identical_after_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GOLDEN], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "golden", done.stderr
