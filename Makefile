@@ -14,7 +14,7 @@ DEMO_OUT := runs/demo
 
 demo: .venv/.installed  ## attack MNIST digits through ten clients that can only be queried
 	rm -rf $(DEMO_OUT)
-	$(BIN)/fedzo run attack --strategy fedzo --set scenario.radius=0.3 --out $(DEMO_OUT)
+	$(BIN)/fedzo run attack --strategy fedzo --out $(DEMO_OUT)
 
 test: .venv/.installed  ## the default tests, under five minutes
 	$(BIN)/pytest -n 2

@@ -8,6 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import pydantic
@@ -35,8 +36,7 @@ def build_config(cls: type[ConfigT], values: Mapping[str, Scalar], *, section: s
 
 def take_config(cls: type[ConfigT], values: Mapping[str, Scalar]) -> ConfigT:
     """Make a `cls` from those of the values that it has fields for, without checking types."""
-    names = field_names(cls)
-    return cls(**{name: value for name, value in values.items() if name in names})
+    return cls(**{name: values[name] for name in field_names(cls) if name in values})
 
 
 def config_values(config: object) -> dict[str, Scalar]:
@@ -45,9 +45,10 @@ def config_values(config: object) -> dict[str, Scalar]:
     return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
-def field_names(cls: type) -> list[str]:
+@cache
+def field_names(cls: type) -> tuple[str, ...]:
     """Return the names of a config's fields."""
-    return [f.name for f in fields(cls)]
+    return tuple(f.name for f in fields(cls))
 
 
 def parse_setting(text: str) -> tuple[str, Scalar]:

@@ -76,10 +76,12 @@ def sample_cohort_directions(
 def _normals(
     m: int, d: int, generators: Sequence[np.random.Generator], dtype: torch.dtype
 ) -> Float[Tensor, "n m d"]:
-    single = dtype != torch.float64
-    block = np.empty((len(generators), m, d), dtype=np.float32 if single else np.float64)
+    block = np.empty((len(generators), m, d), np.float64 if dtype == torch.float64 else np.float32)
     for row, generator in zip(block, generators, strict=True):
-        generator.standard_normal(dtype="f4" if single else "f8", out=row)
+        if dtype == torch.float64:
+            generator.standard_normal(out=row)
+        else:
+            generator.standard_normal(dtype=np.float32, out=row)
     return torch.from_numpy(block).to(dtype)
 
 
