@@ -44,7 +44,7 @@ class FirstOrderConfig:
     momentum: float = 0.0
     batch_size: int = 0
     out_of_bounds: BoundsPolicy = "clip"
-    project: bool = True
+    project: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -7,8 +7,9 @@ for Federated Learning", IEEE TSP 2022, algorithm 1. Shapes: x [d], update [n, d
 client: see fedzo.estimators (forward: num_directions + 1 queries). Sent: d floats up, d down.
 
 Differs from the paper: any estimator, direction law and local optimizer (Adam, re-initialized every
-round, by default; the paper takes plain steps along Gaussian or sphere directions), and iterates
-are projected onto the box.
+round, by default; the paper takes plain steps along Gaussian or sphere directions). Queries are kept
+in the box, local iterates are not unless `project`: projecting each client's noisy steps pulls their
+mean inwards, which stalled attacks near the corners of the box (docs/results/projection.md).
 """
 
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class ZerothOrderConfig:
     batch_size: int = 0
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
-    project: bool = True
+    project: bool = False
 
     def __post_init__(self) -> None:
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")

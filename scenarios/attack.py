@@ -130,7 +130,14 @@ class AttackScenario:
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
-        "zeroth_order": {"strategy.local_steps": 1, "strategy.local_lr": 0.2}
+        "zeroth_order": {
+            "strategy.local_steps": 1,
+            "strategy.local_lr": 1.0,
+            "strategy.server_optimizer": "adam",
+            "strategy.server_lr": 0.1,
+            "client.optimizer": "sgd",
+            "client.num_directions": 10,
+        }
     }
 
     def __init__(self, config: AttackConfig, *, num_clients: int, seed: int) -> None:

@@ -79,9 +79,11 @@ def test_iterates_stay_in_the_box() -> None:
     def boxed(client: int) -> Objective:
         return TorchObjective(function=lambda x: -x.sum(-1), dim=D, lower=-1.0, upper=1.0)
 
-    update = run(make=boxed, steps=20, lr=1.0).tensors["update"]
+    update = run(make=boxed, steps=20, lr=1.0, project=True).tensors["update"]
     assert ((X + update) <= 1.0).all()
     assert ((X + update) == 1.0).any()
+    free = run(make=boxed, steps=20, lr=1.0).tensors["update"]
+    assert ((X + free) > 1.0).any()
 
 
 def test_steps_end_where_the_budget_does() -> None:

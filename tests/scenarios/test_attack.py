@@ -119,7 +119,7 @@ def test_fedzo_fools_digits_and_says_what_it_cost(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")
     for last, stop in zip(result.last_records, result.stops, strict=True):
         assert (last.value is not None and last.value < 0) == (stop == "solved")
-        per_round = 4 * (1 * 21 + 1)
+        per_round = 4 * (11 + 1)
         assert last.queries == 4 + last.round_index * per_round
 
 
