@@ -7,9 +7,9 @@ for Federated Learning", IEEE TSP 2022, algorithm 1. Shapes: x [d], update [n, d
 client: see fedzo.estimators (forward: num_directions + 1 queries). Sent: d floats up, d down.
 
 Differs from the paper: any estimator, direction law and local optimizer (Adam, re-initialized every
-round, by default; the paper takes plain steps along Gaussian or sphere directions). Queries are kept
-in the box, local iterates are not unless `project`: projecting each client's noisy steps pulls their
-mean inwards, which stalled attacks near the corners of the box (docs/results/projection.md).
+round, by default; the paper takes plain steps along Gaussian or sphere directions). Queries are
+kept in the box, local iterates are not unless `project`: projecting each client's noisy steps pulls
+their mean inwards, which stalled attacks near corners of the box (docs/results/projection.md).
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,6 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 import pydantic
@@ -45,7 +44,6 @@ def config_values(config: object) -> dict[str, Scalar]:
     return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
-@cache
 def field_names(cls: type) -> tuple[str, ...]:
     """Return the names of a config's fields."""
     return tuple(f.name for f in fields(cls))
