@@ -103,38 +103,14 @@ class LoopedCohort:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopedFiniteSums:
-    """A `LoopedCohort` whose objectives can be asked on minibatches."""
+class LoopedFiniteSums(LoopedCohort):
+    """A looped cohort whose objectives can be asked on minibatches."""
 
     objectives: Sequence[FiniteSum]
-    looped: LoopedCohort
-
-    @property
-    def num_clients(self) -> int:
-        return len(self.objectives)
-
-    @property
-    def dim(self) -> int:
-        return self.looped.dim
-
-    @property
-    def lower(self) -> Bound:
-        return self.looped.lower
-
-    @property
-    def upper(self) -> Bound:
-        return self.looped.upper
-
-    @property
-    def failures(self) -> dict[int, str]:
-        return self.looped.failures
 
     @property
     def sizes(self) -> Int[Tensor, " n"]:
         return torch.tensor([objective.num_examples for objective in self.objectives])
-
-    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
-        return self.looped.value(x)
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> LoopedCohort:
         parts = [o.minibatch(row) for o, row in zip(self.objectives, indices, strict=True)]
@@ -143,9 +119,10 @@ class LoopedFiniteSums:
 
 def cohort_of(objectives: Sequence[Objective]) -> CohortObjective:
     """Make one cohort of separate objectives, with minibatches if all of them have examples."""
-    looped = LoopedCohort(objectives)
     sums = [o for o in objectives if hasattr(o, "minibatch") and hasattr(o, "num_examples")]
-    return LoopedFiniteSums(sums, looped) if len(sums) == len(objectives) else looped  # type: ignore[arg-type]
+    if len(sums) == len(objectives):
+        return LoopedFiniteSums(sums)  # type: ignore[arg-type]
+    return LoopedCohort(objectives)
 
 
 def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

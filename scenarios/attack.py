@@ -183,7 +183,8 @@ class AttackScenario:
 
     def draw(
         self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
-    ) -> bool:
+    ) -> None:
+        """Draw images, perturbations and margins."""
         config = self._config
         perturbed = [
             perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp)[0]
@@ -194,7 +195,6 @@ class AttackScenario:
             for image, label in zip(perturbed, self.images.labels, strict=False)
         ]
         draw_attack(path, self.images, perturbed, after, history)
-        return True
 
     def _averaged_margins(
         self, pixels: Float[Tensor, "q s s"], labels: Int[Tensor, " q"]

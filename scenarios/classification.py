@@ -9,7 +9,6 @@ strided CNN. F and the test accuracy are computed by the simulation itself and c
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import require
-from fedzo.history import RoundRecord
 from fedzo.objective import ModuleObjective
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -89,6 +87,8 @@ class ClassificationScenario:
     """The scenario `classification`."""
 
     num_problems = 1
+    summarize = staticmethod(mean_metrics)
+    draw = None
     black_box = False
     default_clients: ClassVar[int] = 20
     default_rounds: ClassVar[int] = 100
@@ -132,14 +132,6 @@ class ClassificationScenario:
 
     def problem(self, index: int) -> Problem:
         return NetworkProblem(self._initial_x, self._judge)
-
-    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
-        return mean_metrics(last)
-
-    def draw(
-        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
-    ) -> bool:
-        return False
 
     def _cnn_objective(self, module: nn.Module, client: int) -> ModuleObjective:
         first = int(self._offsets[client])

@@ -20,7 +20,6 @@ from torch import Tensor
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.history import RoundRecord
 from fedzo.objective import Bound, Objective
 from fedzo.problem import OpenProblem, Problem
 from scenarios.scenario import Suggestions, mean_metrics
@@ -43,6 +42,8 @@ class CustomScenario:
     """The scenario `custom`: objectives are made once for each client, when it is first asked."""
 
     num_problems = 1
+    summarize = staticmethod(mean_metrics)
+    draw = None
     black_box = False
     default_clients: ClassVar[int] = 5
     default_rounds: ClassVar[int] = 50
@@ -76,14 +77,6 @@ class CustomScenario:
                 f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
             )
         return OpenProblem(initial_x=start, lower=first.lower, upper=first.upper)
-
-    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
-        return mean_metrics(last)
-
-    def draw(
-        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
-    ) -> bool:
-        return False
 
     def _objective(self, client: int) -> Objective:
         if client not in self._objectives:

@@ -13,7 +13,6 @@ reporting costs no query. At C = 50 most f_i are non-convex. x_0 is uniform in t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -22,7 +21,6 @@ from torch import Tensor
 
 from fedzo.cohort import CohortObjective
 from fedzo.config import require
-from fedzo.history import RoundRecord
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from scenarios.scenario import Suggestions, mean_metrics
@@ -90,6 +88,8 @@ class QuadraticScenario:
     """The scenario `quadratic`."""
 
     num_problems = 1
+    summarize = staticmethod(mean_metrics)
+    draw = None
     black_box = False
     default_clients: ClassVar[int] = 5
     default_rounds: ClassVar[int] = 50
@@ -110,14 +110,6 @@ class QuadraticScenario:
 
     def problem(self, index: int) -> Problem:
         return QuadraticProblem(self._initial_x)
-
-    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
-        return mean_metrics(last)
-
-    def draw(
-        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
-    ) -> bool:
-        return False
 
     def _shares(self, name: str, dim: int, seed: int) -> Float[Tensor, "n d"]:
         """Return Dirichlet shares that sum to 1 over clients in every coordinate."""

@@ -1,6 +1,6 @@
 """What a scenario is: the clients' world, the problems posed in it, and settings that suit it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,9 @@ from fedzo.cohort import CohortObjective
 from fedzo.config import Scalar
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem
+
+Draw = Callable[[Path, Sequence[Float[Tensor, " d"]], Sequence[RoundRecord]], None]
+"""Writes a figure to a path, from the solution of every problem and the history."""
 
 
 @runtime_checkable
@@ -39,14 +42,14 @@ class Scenario(Protocol):
         """Return a problem; they are solved one after the other."""
         ...
 
-    def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
-        """Return the metrics of a whole run from the last record of every problem."""
+    @property
+    def summarize(self) -> Callable[[Sequence[RoundRecord]], dict[str, float]]:
+        """Metrics of a whole run from the last record of every problem."""
         ...
 
-    def draw(
-        self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
-    ) -> bool:
-        """Draw a picture of the solutions, if the scenario has one of its own; return whether."""
+    @property
+    def draw(self) -> Draw | None:
+        """A picture of the solutions, if the scenario has one of its own."""
         ...
 
 

@@ -233,7 +233,8 @@ def _keeper(
 
 
 def _draw(path: Path, scenario: Scenario, result: RunResult) -> None:
-    if scenario.draw(path, result.solutions, result.records):
+    if scenario.draw is not None:
+        scenario.draw(path, result.solutions, result.records)
         return
     experiment = result.experiment
     title = f"{experiment.scenario}, {experiment.num_clients} clients, seed {experiment.seed}"
