@@ -29,6 +29,7 @@ check: .venv/.installed  ## what CI checks before it tests
 	$(BIN)/mypy
 
 wheel-test: .venv/.installed  ## run the tests against an installed wheel, away from the sources
+	rm -rf build
 	$(BIN)/python -m build --wheel --outdir build/wheel . >/dev/null
 	sh .ci/wheel-test $(BIN)
 
