@@ -48,7 +48,8 @@ def build_client_app(
 
     @app.query("whoami")
     def whoami(message: Message, context: Context) -> Message:
-        record = ConfigRecord({"partition-id": _client_id(context)})
+        total = int(context.node_config.get("num-partitions", 0))
+        record = ConfigRecord({"partition-id": _client_id(context), "num-partitions": total})
         return Message(RecordDict({"whoami": record}), reply_to=message)
 
     return app

@@ -1,6 +1,6 @@
 """Local steps along exact gradients (the client of FedAvg).
 
-    x_0 = x;   x_{t+1} = P(optimizer(x_t, grad f_i(x_t; B_t)))
+    x_0 = x;   x_{t+1} = optimizer(x_t, grad f_i(x_t; B_t))
 
 McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
 2017, algorithm 1 (ClientUpdate). Shapes: x [d], update [n, d]. Cost: one gradient a step and
@@ -71,7 +71,7 @@ class FirstOrder:
         if config.compile:
             loop = self._compiled_loop(cohort)
             oracle.count_gradients(steps)
-            return {"update": loop(cohort, start, batches, optimizer, steps, lr)}, states
+            return {"update": loop(cohort, start, batches, optimizer, steps, lr, config)}, states
         box = (cohort.lower, cohort.upper) if config.project else None
 
         def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
@@ -116,13 +116,16 @@ def _descend_freely(
     optimizer: Optimizer,
     steps: int,
     lr: float,
+    config: FirstOrderConfig,
 ) -> Float[Tensor, "n d"]:
     """Return the updates of local steps without an oracle between: what is compiled."""
+    bounds = (cohort.lower, cohort.upper)
+    clip = config.out_of_bounds == "clip"
 
     def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-        return cohort_gradient(_part(cohort, batch), x)
+        return cohort_gradient(_part(cohort, batch), project(x, *bounds) if clip else x)
 
-    box = (cohort.lower, cohort.upper)
+    box = bounds if config.project else None
     return descend(gradient, start, batches, optimizer, steps, lr, box) - start
 
 

@@ -19,13 +19,18 @@ from fedzo.randomness import permutations
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalTraining:
-    """What the server says about a round; `seed`, `problem`, `round_index` name the streams."""
+    """What the server says about a round and, of its exchanges, this one."""
 
     local_steps: int
     local_lr: float
     seed: int = 0
     round_index: int = 0
+    exchange_index: int = 0
     problem: int = 0
+
+    def key(self, purpose: str) -> tuple[int, str, int, int, int]:
+        """Return the seed and the parts of the streams for a purpose in this exchange."""
+        return (self.seed, purpose, self.problem, self.round_index, self.exchange_index)
 
 
 def start_points(exchange: Exchange) -> Float[Tensor, "n d"]:
@@ -51,15 +56,27 @@ def minibatches(
         raise ConfigError(
             f"batch_size={batch_size} needs an objective over examples; set client.batch_size=0"
         )
-    sizes = cohort.sizes
-    steps, smallest = training.local_steps, int(sizes.min())
-    epochs = -(-steps * batch_size // smallest)
-    where = (training.seed, "minibatches", training.problem, training.round_index)
-    orders = torch.from_numpy(
-        permutations(*where, clients=client_ids, sizes=sizes.tolist(), count=epochs)
-    )
-    if epochs == 1 and smallest == int(sizes.max()):
-        return orders[:, 0, : steps * batch_size].reshape(-1, steps, batch_size)
-    places = torch.arange(steps * batch_size).expand(len(client_ids), -1)
-    flat = places // sizes[:, None] * orders.shape[-1] + places % sizes[:, None]
-    return orders.flatten(1).gather(1, flat).reshape(-1, steps, batch_size)
+    sizes = cohort.sizes.tolist()
+    for position, size in enumerate(sizes):
+        if size == 0:
+            cohort.failures.setdefault(position, "the client has no examples")
+    shape = (training.local_steps, batch_size)
+    if len(set(sizes)) == 1:
+        return _epochs(training, client_ids, max(1, sizes[0]), shape)
+    rows = [
+        _epochs(training, [client], max(1, size), shape)
+        for client, size in zip(client_ids, sizes, strict=True)
+    ]
+    return torch.cat(rows)
+
+
+def _epochs(
+    training: LocalTraining, clients: Sequence[int], size: int, shape: tuple[int, int]
+) -> Int[Tensor, "n t b"]:
+    """Return the minibatches of clients that have `size` examples each."""
+    steps, batch_size = shape
+    count = -(-steps * batch_size // size)
+    where = training.key("minibatches")
+    orders = permutations(*where, clients=clients, size=size, count=count)
+    flat = torch.from_numpy(orders).flatten(1)
+    return flat[:, : steps * batch_size].reshape(-1, steps, batch_size)

@@ -1,6 +1,6 @@
 """Local steps along gradients that are estimated from values (the client of FedZO).
 
-    x_0 = x;   x_{t+1} = P(optimizer(x_t, g_t)),   g_t = estimate from the oracle at x_t
+    x_0 = x;   x_{t+1} = optimizer(x_t, g_t),   g_t = estimate from the oracle at x_t
 
 Fang, Yu, Jiang, Shi, Jones & Zhou, "Communication-Efficient Stochastic Zeroth-Order Optimization
 for Federated Learning", IEEE TSP 2022, algorithm 1. Shapes: x [d], update [n, d]. Cost a step and
@@ -76,12 +76,10 @@ class ZerothOrder:
         config = take_config(ZerothOrderConfig, exchange.config)
         training = take_config(LocalTraining, exchange.config)
         batches = minibatches(oracle.cohort, config.batch_size, training, exchange.client_ids)
-        where = ("directions", training.problem, training.round_index)
-        estimate = _Estimate(
-            config, oracle, streams(training.seed, *where, clients=exchange.client_ids)
-        )
+        where = training.key("directions")
+        estimate = _Estimate(config, oracle, streams(*where, clients=exchange.client_ids))
         start = start_points(exchange)
-        memory = _load_memory(states, config) if estimate.scheme.remembers else None
+        memory = _load_memory(states, config, start) if estimate.scheme.remembers else None
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
         x, moments = start, optimizer.init(start)
         for step in range(training.local_steps):
@@ -133,13 +131,13 @@ class _Estimate:
 
 
 def _load_memory(
-    states: Sequence[ClientState], config: ZerothOrderConfig
+    states: Sequence[ClientState], config: ZerothOrderConfig, x: Float[Tensor, "n d"]
 ) -> Float[Tensor, "n m"] | None:
-    """Return what clients remember; a client without memory compares with itself: slope 0."""
+    """Return what clients remember; one without such a memory gets NaN: slopes to skip."""
     if not any(MEMORY in state for state in states):
         return None
-    blank = torch.full((config.num_directions,), torch.nan, dtype=torch.float64)
-    known = [state.get(MEMORY, blank) for state in states]
+    blank = x.new_full((config.num_directions,), torch.nan)
+    known = [state.get(MEMORY, blank).to(x) for state in states]
     return torch.stack([k if len(k) == config.num_directions else blank for k in known])
 
 

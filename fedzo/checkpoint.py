@@ -7,6 +7,7 @@ replaced in one step; `previous.safetensors` is what it was before.
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ class Checkpoint:
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; at every moment a complete one exists."""
     directory.mkdir(parents=True, exist_ok=True)
-    fresh = directory / "fresh.safetensors"
+    own = f"{os.getpid()}-{threading.get_ident()}"
+    fresh = directory / f"fresh-{own}.safetensors"
     tensors = {
         name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.tensors.items()
     }
@@ -42,7 +44,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         os.fsync(file.fileno())
     current = directory / CURRENT
     if current.exists():
-        linked = directory / "linked.safetensors"
+        linked = directory / f"linked-{own}.safetensors"
         linked.unlink(missing_ok=True)
         os.link(current, linked)
         linked.replace(directory / PREVIOUS)

@@ -61,15 +61,26 @@ class FiniteSumCohort(CohortObjective, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoopedCohort:
-    """Any objectives, asked one client after the other."""
+    """Any objectives, asked one client after the other.
+
+    `unasked` counts, for a client that raised, the points of that request which it was not asked.
+    """
 
     objectives: Sequence[Objective]
     failures: dict[int, str] = field(default_factory=dict)
+    unasked: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         dims = {objective.dim for objective in self.objectives}
         if len(dims) != 1:
             raise ObjectiveError(f"all clients need objectives of one dim, got {sorted(dims)}")
+        first = self.objectives[0]
+        for objective in self.objectives[1:]:
+            if not _same_box(first, objective):
+                raise ObjectiveError(
+                    f"all clients need the same box, got [{first.lower}, {first.upper}] and"
+                    f" [{objective.lower}, {objective.upper}]"
+                )
 
     @property
     def num_clients(self) -> int:
@@ -93,12 +104,14 @@ class LoopedCohort:
     def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
         if position not in self.failures:
             try:
-                values = self.objectives[position].value(points).reshape(len(points))
+                values = self.objectives[position].value(points).to(points).reshape(len(points))
                 if points.requires_grad and not values.requires_grad:
                     raise ObjectiveError(BLACK_BOX)
                 return values
             except Exception as error:  # a client's code may raise anything; it fails alone
                 self.failures[position] = f"{type(error).__name__}: {error}"
+                asked = getattr(error, "points_asked", len(points))
+                self.unasked[position] = len(points) - asked
         return points.new_full((len(points),), torch.nan)
 
 
@@ -113,8 +126,25 @@ class LoopedFiniteSums(LoopedCohort):
         return torch.tensor([objective.num_examples for objective in self.objectives])
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> LoopedCohort:
-        parts = [o.minibatch(row) for o, row in zip(self.objectives, indices, strict=True)]
-        return LoopedCohort(parts, self.failures)
+        parts = [self._part(i, row) for i, row in enumerate(indices)]
+        return LoopedCohort(parts, self.failures, self.unasked)
+
+    def _part(self, position: int, indices: Int[Tensor, " b"]) -> Objective:
+        """Return a minibatch; where the client cannot make one, the whole, which is not asked."""
+        objective = self.objectives[position]
+        if position not in self.failures:
+            try:
+                return objective.minibatch(indices)
+            except Exception as error:  # a client's code may raise anything; it fails alone
+                self.failures[position] = f"{type(error).__name__}: {error}"
+        return objective
+
+
+def _same_box(one: Objective, other: Objective) -> bool:
+    pairs = ((one.lower, other.lower), (one.upper, other.upper))
+    return all(
+        a is b or bool(torch.equal(torch.as_tensor(a), torch.as_tensor(b))) for a, b in pairs
+    )
 
 
 def cohort_of(objectives: Sequence[Objective]) -> CohortObjective:

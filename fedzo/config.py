@@ -67,7 +67,8 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
 def unknown_key(key: str, valid: Iterable[str]) -> ConfigError:
     """Return the error that names the nearest valid keys."""
     options = sorted(valid)
-    near = difflib.get_close_matches(key, options, n=1, cutoff=0.5)
+    same_ending = [option for option in options if option.rpartition(".")[2] == key]
+    near = same_ending or difflib.get_close_matches(key, options, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(options) or 'none'}"
     return ConfigError(f"unknown setting {key}; {hint}")
 

@@ -6,7 +6,7 @@
 | rademacher  | uniform on {-1, 1}^d                          | 1     |
 | sphere      | uniform on the unit sphere                    | d     |
 | orthogonal  | blocks of at most d orthonormal vectors, Haar | d     |
-| coordinate  | distinct random unit vectors e_j              | d     |
+| coordinate  | +-e_j, distinct random axes, random signs     | d     |
 
 `scale` makes the estimate unbiased: E[scale * <a, u> u] = a, so a gradient is
 (scale / m) sum_i c_i u_i with directional slopes c_i. For linear objectives the second moment
@@ -101,9 +101,10 @@ def _coordinates(
         raise ConfigError(
             f"num_directions={m} coordinate directions need num_directions <= dim, which is {d}"
         )
-    rows = np.stack([g.choice(d, m, replace=False) for g in generators])
+    rows = torch.from_numpy(np.stack([g.choice(d, m, replace=False) for g in generators]))
+    signs = _signs(m, 1, generators, dtype)
     result = torch.zeros(len(generators), m, d, dtype=dtype)
-    return result.scatter_(-1, torch.from_numpy(rows).unsqueeze(-1), 1.0)
+    return result.scatter_(-1, rows.unsqueeze(-1), signs)
 
 
 def _orthonormal_blocks(normals: Float[Tensor, "n m d"]) -> Float[Tensor, "n m d"]:

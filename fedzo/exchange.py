@@ -4,6 +4,7 @@ An exchange is one question to some clients; its replies are stacked and sorted 
 are the wire form of the two (fedzo.messages) and exist only where there is a wire.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -69,6 +70,33 @@ class Replies:
             tensors={name: tensor[keep] for name, tensor in self.tensors.items()},
             failures={**self.failures, **failures},
         )
+
+
+def reject_misfits(parts: Sequence[Replies]) -> list[Replies]:
+    """Turn answers whose tensors differ in name, shape or type from the majority's into failures.
+
+    Each part is the answer of one client.
+    """
+    shapes = [_shape(part) for part in parts if len(part.client_ids)]
+    if len(set(shapes)) <= 1:
+        return list(parts)
+    usual = Counter(shapes).most_common(1)[0][0]
+    return [
+        part.without(
+            {
+                client: f"malformed reply: tensors {_shape(part)}, most clients sent {usual}"
+                for client in part.client_ids
+                if _shape(part) != usual
+            }
+        )
+        for part in parts
+    ]
+
+
+def _shape(part: Replies) -> str:
+    """Describe the tensors of a reply."""
+    described = [f"{n}: {list(t.shape[1:])} {t.dtype}" for n, t in sorted(part.tensors.items())]
+    return ", ".join(described) or "none"
 
 
 def join_replies(parts: Sequence[Replies]) -> Replies:

@@ -7,9 +7,11 @@ configuration or count, without the envelope of a transport.
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from fedzo.errors import CheckpointError
 
@@ -20,7 +22,8 @@ AXES = ("queries", "rounds", "bytes", "seconds")
 class RoundRecord:
     """What is known after a round; round_index 0 is the state before the first.
 
-    value: the global objective F, None where it was not evaluated. metrics: the scenario's.
+    value: the global objective F, None where it was not evaluated; judges: clients whose values
+    it is the mean of, 0 where F is known without asking. metrics: the scenario's.
     clients: those asked this round; client_queries: queries each of them answered, this round.
     failures: client -> reason. epsilon: privacy spent, None when not private. wall_s: seconds.
     """
@@ -29,6 +32,7 @@ class RoundRecord:
     round_index: int
     value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    judges: int = 0
     queries: int = 0
     gradients: int = 0
     floats_up: int = 0
@@ -76,13 +80,23 @@ class RoundRecord:
 
 def write_history(path: Path, records: Iterable[RoundRecord]) -> None:
     """Replace the history at `path` by these records."""
-    path.write_text("".join(record.to_json() + "\n" for record in records))
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        _write(file, records)
+    fresh.replace(path)
 
 
 def append_history(path: Path, records: Iterable[RoundRecord]) -> None:
     """Add records at the end of the history at `path`."""
     with path.open("a") as file:
-        file.writelines(record.to_json() + "\n" for record in records)
+        _write(file, records)
+
+
+def _write(file: TextIO, records: Iterable[RoundRecord]) -> None:
+    """Write records so that they are on the disk before a checkpoint speaks of them."""
+    file.writelines(record.to_json() + "\n" for record in records)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_history(path: Path) -> list[RoundRecord]:

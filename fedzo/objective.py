@@ -5,7 +5,7 @@ value is differentiable by torch, first-order clients can use it too; nothing el
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,14 +15,36 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedzo.errors import ObjectiveError
+from fedzo.config import require
+from fedzo.errors import ConfigError, ObjectiveError
 
-Bound = float | Tensor
+Bound = float | Tensor | NDArray[np.float64]
+
+
+def check_box(dim: int, lower: object, upper: object) -> tuple[Bound, Bound]:
+    """Return bounds as numbers or tensors [d]; arrays are welcome.
+
+    Raises ConfigError for dim below 1 and for a box that is empty or of another size.
+    """
+    require(dim >= 1, "dim", dim, "at least 1")
+    low, high = _bound("lower", lower, dim), _bound("upper", upper, dim)
+    if bool((torch.as_tensor(low) > torch.as_tensor(high)).any()):
+        raise ConfigError(f"lower={low} exceeds upper={high}: the box is empty; swap them")
+    return low, high
+
+
+def _bound(name: str, value: object, dim: int) -> Bound:
+    if isinstance(value, int | float):
+        return float(value)
+    bound = torch.as_tensor(np.asarray(value, dtype=np.float64))
+    if bound.shape not in ((), (dim,)):
+        raise ConfigError(f"{name} has shape {tuple(bound.shape)}; give one number or {dim}")
+    return float(bound) if bound.dim() == 0 else bound
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A function of `dim` variables inside the box [lower, upper] (numbers, or tensors [d])."""
+    """A function of `dim` variables inside the box [lower, upper] (numbers, or [d])."""
 
     @property
     def dim(self) -> int: ...
@@ -64,10 +86,15 @@ class CallableObjective:
     upper: Bound = math.inf
     batched: bool = False
 
+    def __post_init__(self) -> None:
+        low, high = check_box(self.dim, self.lower, self.upper)
+        object.__setattr__(self, "lower", low)
+        object.__setattr__(self, "upper", high)
+
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """Call the function; raises ObjectiveError unless it returns one number a point."""
         points = x.detach().cpu().double().reshape(-1, self.dim).numpy().copy()
-        answers = self.function(points) if self.batched else [self.function(p) for p in points]
+        answers = self.function(points) if self.batched else list(self._answers(points))
         try:
             values = np.array([float(answer) for answer in answers]).reshape(len(points))
         except (TypeError, ValueError) as error:
@@ -76,6 +103,15 @@ class CallableObjective:
                 " return one real number a point"
             ) from error
         return torch.from_numpy(values).to(x).reshape(x.shape[:-1])
+
+    def _answers(self, points: NDArray[np.float64]) -> Iterator[Any]:
+        """Ask point after point; an exception says how many were asked."""
+        for number, point in enumerate(points, start=1):
+            try:
+                yield self.function(point)
+            except Exception as error:
+                error.points_asked = number  # type: ignore[attr-defined]
+                raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +122,11 @@ class TorchObjective:
     dim: int
     lower: Bound = -math.inf
     upper: Bound = math.inf
+
+    def __post_init__(self) -> None:
+        low, high = check_box(self.dim, self.lower, self.upper)
+        object.__setattr__(self, "lower", low)
+        object.__setattr__(self, "upper", high)
 
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         return self.function(x)
@@ -131,12 +172,13 @@ class ModuleObjective:
 
     def _loss(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         state = unflatten_parameters(self.module, x)
-        was_training = self.module.training
+        modes = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
             outputs = torch.func.functional_call(self.module, state, (self.inputs,))
         finally:
-            self.module.train(was_training)
+            for part, mode in modes.items():
+                part.training = mode
         return self.loss(outputs, self.targets)
 
 

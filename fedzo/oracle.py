@@ -8,6 +8,7 @@ A *query* is one objective value at one point asked of one client, whatever data
 nothing that is asked of an objective by a rule bypasses the count.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -126,7 +127,8 @@ class Oracle:
                 continue
             if position not in self.failures and not self._report(position, answers, bad, what):
                 continue
-            self._stopped_at[position] = (self._asked, self._differentiated)
+            unasked = getattr(self.cohort, "unasked", {}).get(position, 0)
+            self._stopped_at[position] = (self._asked - unasked, self._differentiated)
 
     def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:
         """Count a client's non-finite answers; return whether they make it a failed client."""
@@ -136,9 +138,10 @@ class Oracle:
         if self._non_finite == "skip" and what == "value":
             return False
         first = answers[position][bad[position]][0].item()
+        remedy = "; client.non_finite=skip leaves such queries out" if what == "value" else ""
         self.failures[position] = (
-            f"the objective returned a non-finite {what} ({first}), {found} of {bad.shape[1]};"
-            " set client.non_finite=skip to leave such queries out"
+            f"the objective returned a non-finite {what} ({first}),"
+            f" {found} of {bad.shape[1]}{remedy}"
         )
         return True
 
@@ -147,12 +150,10 @@ def project(x: Float[Tensor, "*n d"], lower: Bound, upper: Bound) -> Float[Tenso
     """Project points onto the box; returns x itself when there is no bound."""
     if not _is_bounded(lower, upper):
         return x
-    low = lower.to(x) if isinstance(lower, Tensor) else torch.as_tensor(lower).to(x)
-    high = upper.to(x) if isinstance(upper, Tensor) else torch.as_tensor(upper).to(x)
-    return x.clamp(low, high)
+    return x.clamp(torch.as_tensor(lower).to(x), torch.as_tensor(upper).to(x))
 
 
 def _is_bounded(lower: Bound, upper: Bound) -> bool:
-    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
+    if not isinstance(lower, int | float) or not isinstance(upper, int | float):
         return True
-    return lower > -float("inf") or upper < float("inf")
+    return lower > -math.inf or upper < math.inf

@@ -36,24 +36,19 @@ def streams(seed: int, *parts: Part, clients: Sequence[int]) -> list[np.random.G
 
 
 def permutations(
-    seed: int, *parts: Part, clients: Sequence[int], sizes: Sequence[int], count: int = 1
+    seed: int, *parts: Part, clients: Sequence[int], size: int, count: int = 1
 ) -> NDArray[np.int64]:
-    """Return permutations of `range(sizes[i])`, `count` for each client: [n, count, max(sizes)].
+    """Return `count` random permutations of `range(size)` for each client, [n, count, size].
 
-    Row i depends on (seed, parts, clients[i], sizes[i]) alone; entries from sizes[i] on are no part
-    of the permutation. The sort keys are SplitMix64 outputs (Steele, Lea & Flood, "Fast splittable
-    pseudorandom number generators", OOPSLA 2014), made for the whole cohort at once: a generator
-    object a client would cost five times as much.
+    Row i depends on (seed, parts, clients[i], size) alone. The sort keys are SplitMix64 outputs
+    (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), made for
+    the whole cohort at once: a generator object a client would cost five times as much.
     """
     base = np.uint64(_digest((int(seed), *parts), 8))
     keys = _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
     epochs = np.arange(count, dtype=np.uint64) * _EPOCH
-    slots = np.arange(max(sizes), dtype=np.uint64)
-    draws = _mix(keys[:, None, None] + (epochs[:, None] + slots * _WEYL))
-    if min(sizes) < max(sizes):
-        beyond = slots[None, :] >= np.asarray(sizes, dtype=np.uint64)[:, None]
-        draws = np.where(beyond[:, None, :], np.uint64(2**64 - 1), draws)
-    return draws.argsort(axis=-1)
+    slots = np.arange(size, dtype=np.uint64) * _WEYL
+    return _mix(keys[:, None, None] + (epochs[:, None] + slots)).argsort(axis=-1)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -39,7 +39,7 @@ from scenarios.scenario import Suggestions, mean_metrics
 class ClassificationConfig:
     """Settings: the data (see scenarios.data), the model, and how examples are split over clients.
 
-    hidden: units of the MLP. partition, classes_per_client, alpha, min_size: see
+    hidden: units of the MLP. partition, classes_per_client, alpha, min_size, shuffled: see
     scenarios.partition.
     """
 
@@ -51,6 +51,7 @@ class ClassificationConfig:
     classes_per_client: int = 2
     alpha: float = 0.5
     min_size: int = 10
+    shuffled: bool = True
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class ClassificationConfig:
             classes_per_client=self.classes_per_client,
             alpha=self.alpha,
             min_size=self.min_size,
+            shuffled=self.shuffled,
         )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from fedzo import __version__
 from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, FedzoError
 from fedzo.history import AXES, read_history
@@ -51,7 +52,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="one setting by dotted name, such as scenario.dim=30;"
+        help="one setting by dotted name, such as scenario.dim=30; may be repeated;"
         " `fedzo list SCENARIO --strategy S` shows all of them with their defaults",
     ),
 ]
@@ -60,7 +61,25 @@ OutOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-ThreadsOption = Annotated[int, typer.Option(help="torch threads; more than one is often slower")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="torch threads; more than one is often slower")
+]
+
+
+def _print_version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"fedzo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="show it"),
+    ] = None,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command("list")
@@ -165,6 +184,8 @@ def compare_command(
         base = _merged(config, given, settings)
         base.pop("strategy", None)
         base.pop("seed", None)
+        if x not in AXES:
+            raise ConfigError(f"--x {x!r} is unknown; allowed: {', '.join(AXES)}")
         names = [name.strip() for name in strategies.split(",") if name.strip()]
         comparison = compare(
             base, names, _numbers(seeds), axis=x, out=out, resume=resume, console=stderr
@@ -192,7 +213,10 @@ def plot(
     def work() -> Path:
         runs = _find_runs(directories)
         path = out or directories[0] / f"plot-{x}.png"
-        plot_runs(path, runs, axis=x, quantity=y)
+        try:
+            plot_runs(path, runs, axis=x, quantity=y)
+        except OSError as error:
+            raise ConfigError(f"--out {path} cannot be written: {error.strerror}") from error
         return path
 
     typer.echo(f"figure: {_guard(work)}")
@@ -200,7 +224,7 @@ def plot(
 
 def _find_runs(directories: list[Path]) -> dict[str, list[Any]]:
     """Return histories by label: the directory of the run, or the one above seed-N."""
-    runs: dict[str, list[Any]] = {}
+    runs: dict[Path, list[Any]] = {}
     for directory in directories:
         histories = sorted(directory.rglob("history.jsonl"))
         if not histories:
@@ -209,8 +233,12 @@ def _find_runs(directories: list[Path]) -> dict[str, list[Any]]:
             )
         for path in histories:
             home = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
-            runs.setdefault(home.name or str(home), []).append(read_history(path))
-    return runs
+            runs.setdefault(home, []).append(read_history(path))
+    names = [home.name for home in runs]
+    return {
+        home.name if home.name and names.count(home.name) == 1 else str(home): histories
+        for home, histories in runs.items()
+    }
 
 
 def _merged(
@@ -221,9 +249,10 @@ def _merged(
     base.update({name: value for name, value in given.items() if value is not None})
     parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
     base["settings"] = {**base["settings"], **parsed}
-    for name, remedy in (("scenario", "name one"), ("strategy", "give --strategy")):
+    for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
         if name not in base and name in given:
-            raise ConfigError(f"no {name} is given; {remedy}, or a --config that does")
+            remedy = "name one of" if name == "scenario" else "add --strategy with one of"
+            raise ConfigError(f"no {name} is given; {remedy} {', '.join(table)}")
     return base
 
 

@@ -79,7 +79,9 @@ def compare(
     comparison = Comparison(title, rows, summaries, figure)
     if figure is not None and out is not None:
         histories = {name: [run.records for run in runs] for name, runs in results.items()}
-        plot_runs(figure, histories, axis=axis, title=title)
+        asks = all(summary["queries"] for summary in summaries)
+        chosen = "rounds" if axis == "queries" and not asks else axis
+        plot_runs(figure, histories, axis=chosen, title=title)
         (out / "compare.json").write_text(json.dumps(comparison.to_json(), indent=1))
     return comparison
 

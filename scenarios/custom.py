@@ -65,6 +65,7 @@ class CustomScenario:
         self._initial_x = initial_x
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        self._objective(0)
         return cohort_of([self._objective(client) for client in client_ids])
 
     def problem(self, index: int) -> Problem:
@@ -80,8 +81,31 @@ class CustomScenario:
 
     def _objective(self, client: int) -> Objective:
         if client not in self._objectives:
-            self._objectives[client] = self._make(client)
+            self._objectives[client] = self._checked(client)
         return self._objectives[client]
+
+    def _checked(self, client: int) -> Objective:
+        """Make a client's objective; raises ConfigError when it cannot take part."""
+        try:
+            objective = self._make(client)
+        except Exception as error:  # the user's code may raise anything
+            raise ConfigError(
+                f"the function raised {type(error).__name__}: {error}, for client {client}; it must"
+                " take a client id and return an objective"
+            ) from error
+        if not isinstance(objective, Objective):
+            raise ConfigError(
+                f"the function returned {objective!r:.60} for client {client}, which has no dim,"
+                " lower, upper and value; return for example fedzo.objective.CallableObjective("
+                "function=..., dim=...)"
+            )
+        first = self._objectives.get(0, objective)
+        if objective.dim != first.dim:
+            raise ConfigError(
+                f"client {client} has an objective of dim {objective.dim}, client 0 of {first.dim};"
+                " all clients must share one dim"
+            )
+        return objective
 
 
 def load_function(reference: str) -> MakeObjective:
@@ -107,7 +131,12 @@ def _load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{str(path)!r} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may raise anything
+        raise ConfigError(
+            f"{str(path)!r} does not load: {type(error).__name__}: {error}"
+        ) from error
     return module
 
 

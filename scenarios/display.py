@@ -1,5 +1,6 @@
 """What people see in a terminal: progress while it runs, a summary when it is done."""
 
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -82,25 +83,45 @@ def print_result(console: Console, result: RunResult) -> None:
     table.add_row("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}")
     table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
     table.add_row("seconds", f"{summary['wall_s']:.2f}")
-    if summary["clients_failed"]:
-        table.add_row("failed answers", f"{summary['clients_failed']:,}; see history.jsonl")
+    ends = Counter(result.stops)
+    table.add_row("ended by", ", ".join(f"{why} ({n})" for why, n in ends.items()) or "-")
     console.print(table)
+    if summary["clients_failed"]:
+        _print_failures(console, result)
     if result.out:
         console.print(f"figure: {result.out / 'figure.png'}", highlight=False, soft_wrap=True)
         console.print(f"history: {result.out / 'history.jsonl'}", highlight=False, soft_wrap=True)
 
 
+def _print_failures(console: Console, result: RunResult) -> None:
+    """Say what failed first, and whether F is still the mean of all clients."""
+    failed = [record for record in result.records if record.failures]
+    client, reason = next(iter(failed[0].failures.items()))
+    total = sum(len(record.failures) for record in failed)
+    console.print(
+        f"{total:,} answers failed; the first: client {client}, round {failed[0].round_index}:"
+        f" {reason}",
+        highlight=False,
+        markup=False,
+    )
+    clients = result.experiment.num_clients
+    if any(0 < record.judges < clients for record in result.records):
+        console.print(
+            "the objective was then the mean of those who answered, so values before and after"
+            " do not compare (history.jsonl: judges)",
+            highlight=False,
+        )
+
+
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a row for each strategy: mean and standard error over seeds."""
-    names = [name for name in comparison.rows[0].means if name != "wall_s"]
     table = Table(title=comparison.title, title_justify="left")
-    table.add_column("strategy")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("")
     for row in comparison.rows:
-        table.add_row(
-            row.strategy, *[f"{_number(row.means[n])} ± {row.errors[n]:.2g}" for n in names]
-        )
+        table.add_column(row.strategy, justify="right")
+    for name in comparison.rows[0].means:
+        cells = [f"{_number(r.means[name])} ± {r.errors[name]:.2g}" for r in comparison.rows]
+        table.add_row(name.replace("_", " "), *cells)
     console.print(table)
     console.print("mean ± one standard error over seeds", highlight=False)
     if comparison.figure:

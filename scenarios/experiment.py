@@ -83,7 +83,7 @@ def make_experiment(
     clients = build.default_clients if num_clients is None else num_clients
     require(rounds >= 0, "rounds", rounds, "0 or more")
     require(clients >= 1, "clients", clients, "at least 1")
-    require(seed >= 0, "seed", seed, "0 or more")
+    require(0 <= seed < 2**63, "seed", seed, "0 or more, and below 2^63")
     if query_budget is not None:
         require(
             query_budget >= clients,
@@ -131,6 +131,13 @@ def read_experiment(path: Path) -> dict[str, Any]:
         if key not in [*names, "set"]:
             raise unknown_key(key, [*names, "set"])
     sections = raw.pop("set", {})
+    if not isinstance(sections, dict) or not all(isinstance(v, dict) for v in sections.values()):
+        raise ConfigError(f"--config {path}: `set` must hold tables such as [set.client]")
+    for key, value in raw.items():
+        wanted = int if key in ("num_rounds", "num_clients", "seed", "query_budget") else str
+        if type(value) is not wanted:
+            kind = "a whole number" if wanted is int else "a text"
+            raise ConfigError(f"--config {path}: {key}={value!r} must be {kind}")
     raw["settings"] = {
         f"{section}.{name}": value
         for section, values in sections.items()

@@ -23,7 +23,7 @@ from fedzo.checkpoint import (
     save_checkpoint,
     unpack_client_states,
 )
-from fedzo.errors import ConfigError
+from fedzo.errors import CheckpointError, ConfigError
 from fedzo.exchange import ClientState
 from fedzo.history import RoundRecord, append_history, read_history, write_history
 from scenarios.experiment import Experiment
@@ -59,11 +59,14 @@ class RunDirectory:
     def open(self, *, resume: bool) -> None:
         """Make the directory ready; raises ConfigError rather than overwrite or mix runs."""
         toml = self.path / "experiment.toml"
-        if self.path.is_file():
-            raise ConfigError(f"--out {self.path} is a file; name a directory")
         if toml.exists() and not resume:
             raise ConfigError(
-                f"--out {self.path} already holds a run; add --resume to go on, or name another"
+                f"--out {self.path} already holds a run; add --resume to go on, delete it, or name"
+                " another"
+            )
+        if not toml.exists() and self.path.is_dir() and any(self.path.iterdir()):
+            raise ConfigError(
+                f"--out {self.path} is not empty and holds no run; name a new directory"
             )
         wanted = self._experiment.to_toml()
         if toml.exists() and (found := toml.read_text()) != wanted:
@@ -71,10 +74,15 @@ class RunDirectory:
                 f"--out {self.path} holds another experiment ({_difference(found, wanted)}); resume"
                 " with the same settings, or name another directory"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        fresh = toml.with_suffix(".new")
-        fresh.write_text(wanted)
-        fresh.replace(toml)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            fresh = toml.with_suffix(".new")
+            fresh.write_text(wanted)
+            fresh.replace(toml)
+        except OSError as error:
+            raise ConfigError(
+                f"--out {self.path} cannot be written: {error.strerror}; name another directory"
+            ) from error
 
     def load(self, empty_state: Any) -> Position:
         """Return where the run stands; `empty_state` is any state of its strategy."""
@@ -84,7 +92,12 @@ class RunDirectory:
         checkpoint = load_checkpoint(self.path / "checkpoint")
         facts = checkpoint.facts
         self._count = int(facts["num_records"])
-        records = read_history(self.history)[: self._count]
+        records = read_history(self.history)[: self._count] if self.history.exists() else []
+        if len(records) < self._count:
+            raise CheckpointError(
+                f"{self.history} holds {len(records)} records and the checkpoint speaks of"
+                f" {self._count}; restore the file, or start again in an empty directory"
+            )
         write_history(self.history, records)
         solutions = [checkpoint.tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
         if not facts["within"]:

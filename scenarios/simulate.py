@@ -27,7 +27,10 @@ from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_r
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run gave: all records, the last x of every problem, and where it was written."""
+    """What a run gave: all records, the last x of every problem, and where it was written.
+
+    `stops` says why each problem ended, of those that this call has run.
+    """
 
     experiment: Experiment
     records: Sequence[RoundRecord]
@@ -87,6 +90,7 @@ class RunResult:
             "bytes_down": self._sum("bytes_down"),
             "wall_s": sum(record.wall_s for record in self.last_records),
             "epsilon": None,
+            "stops": list(self.stops),
             "clients_failed": sum(len(record.failures) for record in self.records),
             "out": None if self.out is None else str(self.out),
         }
@@ -119,10 +123,11 @@ def simulate(
     """
     if resume and out is None:
         raise ConfigError("resume needs the directory of the run: give --out")
+    scenario = scenario or _build_scenario(experiment)
+    scenario.problem(0)
     directory = None if out is None else RunDirectory(out, experiment)
     if directory:
         directory.open(resume=resume)
-    scenario = scenario or _build_scenario(experiment)
     strategy = build_strategy(experiment)
     position = Position()
     if directory:
@@ -153,6 +158,8 @@ def simulate(
         position = Position()
         if directory:
             directory.close_problem(solutions)
+        if outcome.stop == "callback":
+            break
     metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
     result = RunResult(experiment, records, solutions, metrics, stops, out)
     if out:

@@ -1,9 +1,10 @@
 """A strategy that runs on fedzo's engines and, being a flwr Strategy, in any ServerApp."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -12,7 +13,8 @@ from flwr.serverapp.strategy import Result, Strategy
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.errors import RunError
+from fedzo.config import build_config
+from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import ClientState, Exchange, Replies
 from fedzo.history import RoundRecord
 from fedzo.problem import OpenProblem
@@ -55,21 +57,30 @@ class RoundStrategy(Strategy, Generic[StateT]):
     ) -> Result:
         """Run on a flwr grid, as flwr's own strategies do.
 
-        x is the concatenation of `initial_arrays`; `train_config` may hold the `seed`. F is the
-        mean of the clients' values, asked as often as `evaluate_every` says. `timeout` is what flwr
-        passes; the wait for an exchange is `timeout_s` of the strategy's own settings, if shorter.
+        x is the concatenation of `initial_arrays`. `train_config` may hold `seed`, `query_budget`
+        (all clients together) and the box `lower`, `upper` that the server projects x onto. F is
+        the mean of the clients' values, asked as often as `evaluate_every` says. The wait for
+        clients and for an exchange is `timeout`, or `timeout_s` of the strategy's own settings
+        where that is shorter. Raises ConfigError for any other configuration, RunError when fewer
+        than `min_answers` clients connect.
         """
-        seed = int(train_config["seed"]) if train_config and "seed" in train_config else 0  # type: ignore[arg-type]
+        settings = _start_settings(train_config, evaluate_config)
         engine = _Capped(FlowerEngine(grid), timeout)
-        num_clients = engine.inner.num_clients(timeout)
-        if num_clients < 1:
-            raise RunError("no client is connected to the grid; start SuperNodes first")
+        wait_s = min(timeout, self.rounds.timeout_s)
+        num_clients = engine.inner.wait_for_clients(self.rounds.min_answers, wait_s)
         result = Result()
         run_rounds(
             self,
             engine,
-            OpenProblem(initial_x=_vector(initial_arrays)),
-            RunSettings(num_clients=num_clients, num_rounds=num_rounds, seed=seed),
+            OpenProblem(
+                initial_x=_vector(initial_arrays), lower=settings.lower, upper=settings.upper
+            ),
+            RunSettings(
+                num_clients=num_clients,
+                num_rounds=num_rounds,
+                seed=settings.seed,
+                query_budget=None if settings.query_budget < 0 else settings.query_budget,
+            ),
             callbacks=[_keep_in(result, initial_arrays, evaluate_fn)],
         )
         return result
@@ -103,6 +114,28 @@ class RoundStrategy(Strategy, Generic[StateT]):
             f"{type(self).__name__} runs whole rounds: call start(grid, ...) on it; it cannot be"
             " wrapped by strategies that call configure_train and aggregate_train"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartSettings:
+    """What `start` accepts in `train_config`; query_budget < 0 is no limit."""
+
+    seed: int = 0
+    query_budget: int = -1
+    lower: float = -math.inf
+    upper: float = math.inf
+
+
+def _start_settings(
+    train_config: ConfigRecord | None, evaluate_config: ConfigRecord | None
+) -> StartSettings:
+    if evaluate_config:
+        raise ConfigError(
+            f"evaluate_config={dict(evaluate_config)} has no effect here; leave it out and set"
+            " evaluate_every in the strategy's own config"
+        )
+    given: dict[str, Any] = dict(train_config or {})
+    return build_config(StartSettings, given, section="train_config")
 
 
 def _keep_in(result: Result, like: ArrayRecord, evaluate_fn: EvaluateFn | None) -> Callback:

@@ -92,6 +92,7 @@ class _Run:
         self._strategy, self._engine, self._problem = strategy, engine, problem
         self._settings, self._callbacks = settings, callbacks
         self.records: list[RoundRecord] = []
+        self._exchange_index = 0
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
         if resume:
@@ -99,30 +100,33 @@ class _Run:
             return
         self.state = strategy.init(problem.initial_x, settings.num_clients)
         self._total = RoundRecord(problem=problem.index, round_index=0)
-        self._evaluate_and_record()
+        self._close_round(judge=True)
 
     def go(self) -> None:
-        """Run rounds until something says stop."""
+        """Run rounds until something says stop; judge the last x if nobody has."""
         while self.stop is None:
             if self._total.round_index >= self._settings.num_rounds:
                 self.stop = "rounds"
-            elif not self._run_round():
-                self.stop = "budget"
-        if self._total.value is None and self.stop in ("rounds", "budget"):
+            else:
+                self._run_round()
+        if self.records and self._total.value is None:
             self._total = _opened(self._total, self._total.round_index)
-            self._evaluate_and_record(closing=True)
+            self._close_round(judge=True)
 
-    def _run_round(self) -> bool:
-        """Run one round; return False, and change nothing, when the budget does not allow any."""
+    def _run_round(self) -> None:
+        """Run one round, or end the run when the budget does not allow a single step."""
         before, plan = self._total, self._plan()
         self._total = _opened(before, plan.round_index)
+        self._exchange_index = 0
         state = self._exchange_all(plan)
-        if self._settings.query_budget is not None and self._idle(before):
-            self._total = before
-            return False
-        self.state = state
-        self._evaluate_and_record()
-        return True
+        if self._settings.query_budget is None or not self._idle(before):
+            self.state = state
+            self._close_round(judge=self._evaluation_due(plan.round_index))
+            return
+        self.stop = "budget"
+        kept = {"value": before.value, "metrics": before.metrics, "judges": before.judges}
+        self._total = replace(self._total, round_index=before.round_index, **kept)  # type: ignore[arg-type]
+        self._close_round(judge=before.value is None)
 
     def _plan(self) -> RoundPlan:
         round_index = self._total.round_index + 1
@@ -158,6 +162,7 @@ class _Run:
     def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
         exchanges = [self._addressed(exchange, wanted, reserve) for exchange in wanted]
         timeout_s = self._strategy.rounds.timeout_s
+        self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
         return [
             self._accept(exchange, replies)
@@ -178,12 +183,13 @@ class _Run:
         facts = {
             "seed": self._settings.seed,
             "round_index": self._total.round_index,
+            "exchange_index": self._exchange_index,
             "problem": self._problem.index,
         }
         if self._settings.query_budget is not None:
             left = self._settings.query_budget - self._total.queries - reserve
             asked = sum(len(other.client_ids) for other in together)
-            facts["query_budget"] = max(0, left // asked)
+            facts["query_budget"] = max(0, left // max(1, asked))
         return replace(exchange, config={**exchange.config, **facts})
 
     def _count(self, exchange: Exchange, replies: Replies, failures: Mapping[int, str]) -> None:
@@ -222,18 +228,16 @@ class _Run:
         now = self._total
         return now.queries == before.queries and now.gradients == before.gradients
 
-    def _evaluate_and_record(self, *, closing: bool = False) -> None:
-        """Close a round; `closing` judges the last x of a run that ended between evaluations."""
-        due = closing or self._evaluation_due(self._total.round_index)
-        report = self._evaluate() if due else None
+    def _close_round(self, *, judge: bool) -> None:
+        """Judge x if that is due, write the record, and call back."""
+        if judge:
+            report = self._evaluate()
+            metrics = {name: float(number) for name, number in report.metrics.items()}
+            self._total = replace(self._total, value=report.value, metrics=metrics)
+            self.stop = "solved" if report.solved else self.stop
         now = time.perf_counter()
         self._total = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
         self._clock = now
-        if report is not None:
-            metrics = {name: float(number) for name, number in report.metrics.items()}
-            self._total = replace(self._total, value=report.value, metrics=metrics)
-            if report.solved:
-                self.stop = "solved"
         self.records.append(self._total)
         snapshot = Snapshot(self._total, self.state, self.stop)
         if any([callback(snapshot) for callback in self._callbacks]) and self.stop is None:
@@ -258,7 +262,9 @@ class _Run:
             client_ids=range(self._settings.num_clients),
             shared={"x": x.unsqueeze(0)},
         )
+        self._exchange_index = -1  # a key of its own, the same after a resume
         [replies] = self._perform([question], 0)
+        self._total = replace(self._total, judges=len(replies.client_ids))
         return self._problem.report(x, replies.tensors["values"][:, 0])
 
 
@@ -269,6 +275,7 @@ def _opened(total: RoundRecord, round_index: int) -> RoundRecord:
         round_index=round_index,
         value=None,
         metrics={},
+        judges=0,
         clients=(),
         client_queries=(),
         failures={},

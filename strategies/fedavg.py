@@ -11,6 +11,7 @@ Differs from the papers: clients weigh the same unless `weighting="examples"`, b
 plain mean of the clients' objectives; server Adam corrects its bias; x is projected onto the box.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from fedzo.aggregation import mean
 from fedzo.config import Scalar, require
+from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
@@ -47,9 +49,10 @@ class FedAvgConfig(RoundConfig):
     def __post_init__(self) -> None:
         RoundConfig.__post_init__(self)
         require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        require(self.local_lr > 0, "local_lr", self.local_lr, "positive")
-        require(self.server_lr > 0, "server_lr", self.server_lr, "positive")
-        make_optimizer(self.server_optimizer, momentum=self.server_momentum)
+        require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
+        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
+        momentum = self.server_momentum
+        require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +107,8 @@ class FedAvg(RoundStrategy[FedAvgState]):
         if self._config.weighting == "uniform":
             return None
         examples = replies.counts.get("num_examples", {})
-        return torch.tensor([float(examples.get(client, 1)) for client in replies.client_ids])
+        if any(client not in examples for client in replies.client_ids):
+            raise ConfigError(
+                "strategy.weighting=examples needs clients that count examples; set it to uniform"
+            )
+        return torch.tensor([float(examples[client]) for client in replies.client_ids])

@@ -3,7 +3,8 @@
     mean(v) = sum_i w_i v_i / sum_i w_i
 
 McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS
-2017, algorithm 1 (w_i = number of examples). Shapes: vectors [n, d], weights [n], result [d].
+2017, algorithm 1 (w_i = number of examples). Shapes: vectors [n, d], weights [n], result [d]. Cost:
+n d additions, no floats of its own.
 """
 
 from jaxtyping import Float

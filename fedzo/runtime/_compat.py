@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from flwr.app import Message, RecordDict
+from flwr.app.message.message import make_message
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import (
     message_from_proto,
     message_to_proto,
@@ -16,6 +18,7 @@ from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
 SUPERLINK_NODE_ID = 1
+CLIENT_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 def ensure_task_identity() -> None:
@@ -38,6 +41,11 @@ def assign_message_id(message: Message) -> str:
     identity = uuid4().hex
     message.metadata.__dict__["_message_id"] = identity
     return identity
+
+
+def message_with(message: Message, content: RecordDict) -> Message:
+    """Return another message with the same metadata."""
+    return make_message(metadata=message.metadata, content=content)
 
 
 def message_round_trip(message: Message) -> Message:

@@ -4,6 +4,7 @@ No message object is made. With `strict=True` every exchange and every reply is 
 through protobuf and decoded again, so that what passes here passes on the wire, at the same bits.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -72,7 +73,8 @@ def chunk_size_for(exchange: Exchange) -> int:
     """Return how many clients fit in a chunk; a function of the exchange alone, so runs repeat."""
     tensors = [*exchange.shared.values(), *(t[:1] for t in exchange.per_client.values())]
     dim = max([tensor.numel() for tensor in tensors], default=1)
-    points = 2 * int(exchange.config.get("num_directions", 1)) + 1
+    axes = exchange.config.get("estimator") == "coordinate"
+    points = 2 * (dim if axes else int(exchange.config.get("num_directions", 1))) + 1
     return max(1, _CHUNK_NUMBERS // max(1, dim * points))
 
 
@@ -80,7 +82,7 @@ def check_disjoint(exchanges: Sequence[Exchange]) -> None:
     """Raise RunError when a client is asked twice at once: a real engine would lose its state."""
     if len(exchanges) < 2:
         return
-    ids = [client for exchange in exchanges for client in exchange.client_ids]
-    twice = sorted({client for client in ids if ids.count(client) > 1}) if ids else []
-    if len(set(ids)) < len(ids):
+    times = Counter(client for exchange in exchanges for client in exchange.client_ids)
+    twice = sorted(client for client, count in times.items() if count > 1)
+    if twice:
         raise RunError(f"clients {twice} are asked twice in one call; yield the exchanges in turn")

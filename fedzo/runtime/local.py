@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import take_config
+from fedzo.errors import ConfigError
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.objective import Objective
 from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
@@ -54,6 +55,7 @@ class OracleSettings:
 
     seed: int = 0
     round_index: int = 0
+    exchange_index: int = 0
     problem: int = 0
     query_budget: int = -1
     non_finite: NonFinitePolicy = "fail"
@@ -74,6 +76,8 @@ def serve(
     problem = exchange.config.get("problem", 0)
     try:
         cohort = environment.cohort(ids, int(problem))
+    except ConfigError:  # the experiment is wrong, not the client
+        raise
     except Exception as error:  # a client's set-up may raise anything; nothing was asked yet
         if len(ids) > 1:
             return _serve_one_by_one(exchange, environment, rules, states)
@@ -81,6 +85,8 @@ def serve(
     oracle = _make_oracle(cohort, exchange, environment.noise_std)
     try:
         tensors, after = rules[exchange.kind](exchange, oracle, states)
+    except ConfigError:
+        raise
     except Exception as error:  # the rule or a stacked objective failed for all of them
         failed = _all_failed(ids, f"{type(error).__name__}: {error}")
         return Replies(client_ids=[], failures=failed.failures, counts=_counts(oracle, ids)), states
@@ -93,7 +99,7 @@ def serve(
 
 def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) -> Oracle:
     settings = take_config(OracleSettings, exchange.config)
-    where = ("noise", exchange.kind, settings.problem, settings.round_index)
+    where = ("noise", settings.problem, settings.round_index, settings.exchange_index)
     noise = streams(settings.seed, *where, clients=exchange.client_ids) if noise_std > 0 else ()
     return Oracle(
         cohort,

@@ -1,5 +1,7 @@
 """The rule of FedAvg: torch's own SGD is the reference, also for minibatches and compiled."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,12 +10,14 @@ from clients.first_order import FirstOrderConfig
 from clients.local import LocalTraining, minibatches
 from fedzo.cohort import cohort_of
 from fedzo.config import config_values
+from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
 from fedzo.objective import CallableObjective, ModuleObjective, TorchObjective
 from fedzo.randomness import permutations
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Environment, FunctionEnvironment
 from scenarios.mlp_cohort import MLPShards, mlp_dim
+from scenarios.quadratic import QuadraticConfig, QuadraticScenario
 
 LAYERS = (3, 4, 2)
 SIZES = (6, 9, 4)
@@ -70,7 +74,7 @@ def torchs_own(client: int, batch_size: int, steps: int, momentum: float) -> tor
     net, shards = module(), Shards()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=momentum)
     size, first = SIZES[client], int(shards.offsets[client])
-    orders = permutations(2, "minibatches", 0, 3, clients=[client], sizes=[size], count=20)[0]
+    orders = permutations(2, "minibatches", 0, 3, 0, clients=[client], size=size, count=20)[0]
     queue = torch.from_numpy(orders).flatten()
     for step in range(steps):
         rows = queue[step * batch_size : (step + 1) * batch_size] if batch_size else slice(0, size)
@@ -163,8 +167,8 @@ def test_looped_objectives_cannot_be_compiled() -> None:
     def make(client: int) -> TorchObjective:
         return TorchObjective(function=lambda x: x.square().sum(-1), dim=len(X))
 
-    replies = ask(FunctionEnvironment(make), ids=[0], compile=True)
-    assert "needs stacked objectives" in replies.failures[0]
+    with pytest.raises(ConfigError, match="needs stacked objectives"):
+        ask(FunctionEnvironment(make), ids=[0], compile=True)
 
 
 @pytest.mark.slow
@@ -175,6 +179,28 @@ def test_the_compiled_loop_agrees_with_the_eager_one() -> None:
         compiled.tensors["update"], eager.tensors["update"], rtol=1e-9, atol=1e-12
     )
     assert compiled.counts == eager.counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("project", [False, True])
+def test_the_compiled_loop_agrees_on_a_bounded_objective(project: bool) -> None:
+    config = QuadraticConfig(dim=len(X), heterogeneity=50.0)
+    world = QuadraticScenario(config, num_clients=3, seed=0)
+    eager = ask(world, steps=10, project=project)
+    compiled = ask(world, steps=10, project=project, compile=True)
+    torch.testing.assert_close(
+        compiled.tensors["update"], eager.tensors["update"], rtol=1e-9, atol=1e-12
+    )
+
+
+def test_a_client_without_examples_fails_alone() -> None:
+    class WithEmpty(Shards):
+        def cohort(self, client_ids, problem: int) -> MLPShards:  # type: ignore[no-untyped-def]
+            return replace(super().cohort(client_ids, problem), sizes=torch.tensor([6, 0, 4]))
+
+    replies = ask(WithEmpty(), batch_size=2)
+    assert list(replies.client_ids) == [0, 2]
+    assert replies.failures == {1: "the client has no examples"}
 
 
 def test_cohorts_of_examples_are_recognized() -> None:

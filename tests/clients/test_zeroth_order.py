@@ -38,7 +38,7 @@ def run(
 def test_one_step_by_hand() -> None:
     """g = (d/m) sum_i [f(x + mu u_i) - f(x)] / mu u_i from the documented key, x - lr g."""
     replies = run(num_directions=3, mu=0.1, optimizer="sgd", ids=[1])
-    key = stream(0, "directions", 0, 1, 1)
+    key = stream(0, "directions", 0, 1, 0, 1)
     u = sample_directions("orthogonal", 3, D, generator=key)
     f = bowl(1).value
     g = sum((f(X + 0.1 * v) - f(X)) / 0.1 * v for v in u) * direction_scale("orthogonal", D) / 3
@@ -119,8 +119,8 @@ def test_skipped_values_do_not_reach_the_update() -> None:
 
 
 def test_batches_need_examples() -> None:
-    replies = run(batch_size=4)
-    assert "set client.batch_size=0" in replies.failures[0]
+    with pytest.raises(ConfigError, match=r"set client\.batch_size=0"):
+        run(batch_size=4)
 
 
 @pytest.mark.parametrize(

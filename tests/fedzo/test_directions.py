@@ -56,7 +56,8 @@ def test_orthogonal_blocks_are_orthonormal_also_beyond_the_dimension() -> None:
 
 def test_coordinates_are_distinct_axes() -> None:
     u = sample_directions("coordinate", 5, 5, generator=stream(0, "u"))
-    assert torch.equal(u.sum(dim=0), torch.ones(5, dtype=u.dtype))
+    assert torch.equal(u.abs().sum(dim=0), torch.ones(5, dtype=u.dtype))
+    assert set(u.unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
 def test_more_coordinates_than_dimensions_are_refused() -> None:

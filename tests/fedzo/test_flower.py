@@ -1,5 +1,6 @@
 """Flower in this process: its own strategies on our grid, our strategy on any grid, same bits."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -172,13 +173,14 @@ def test_our_strategy_gives_the_same_bits_on_a_flower_grid(strict: bool, estimat
     """Messages, protobuf, ClientApp and Context state against stacked tensors in one process."""
     engine = InProcessEngine(FunctionEnvironment(make), make_rules(), chunk_size=1)
     settings = RunSettings(num_clients=6, num_rounds=6, seed=3)
-    ours = run_rounds(strategy(estimator), engine, OpenProblem(initial_x=X0), settings)
+    problem = OpenProblem(initial_x=X0, lower=-1.0, upper=1.0)
+    ours = run_rounds(strategy(estimator), engine, problem, settings)
     grid = InProcessGrid(build_client_app(make), num_clients=6, strict=strict)
     theirs = strategy(estimator).start(
         grid,
         ArrayRecord({"x": Array(X0.numpy())}),
         num_rounds=6,
-        train_config=ConfigRecord({"seed": 3}),
+        train_config=ConfigRecord({"seed": 3, "lower": -1.0, "upper": 1.0}),
     )
     assert np.array_equal(theirs.arrays["x"].numpy(), ours.state.x.numpy())
     assert not np.array_equal(X0.numpy(), ours.state.x.numpy())
@@ -208,8 +210,8 @@ def test_starting_on_an_empty_grid_is_an_error() -> None:
             return []
 
     grid = Empty(build_client_app(make), num_clients=1)
-    with pytest.raises(RunError, match="no client is connected"):
-        strategy("forward").start(grid, ArrayRecord([X0.numpy()]))
+    with pytest.raises(RunError, match=r"0 clients are connected to the grid after 0\.1 s"):
+        strategy("forward").start(grid, ArrayRecord([X0.numpy()]), timeout=0.1)
 
 
 def test_wrapping_our_strategy_is_refused_in_a_sentence() -> None:
@@ -255,3 +257,80 @@ def test_a_node_without_partition_id_says_what_to_do() -> None:
     grid._contexts[1000].node_config.clear()
     [reply] = grid.send_and_receive([Message(RecordDict(), 1000, "query.whoami")])
     assert "--node-config" in str(reply.error.reason)
+
+
+def test_late_nodes_are_waited_for() -> None:
+    class Late(InProcessGrid):
+        calls = 0
+
+        def get_node_ids(self) -> list[int]:
+            self.calls += 1
+            return list(super().get_node_ids())[: max(0, self.calls - 2)]
+
+    grid = Late(build_client_app(make), num_clients=3)
+    result = strategy("forward").start(grid, ArrayRecord([X0.numpy()]), num_rounds=1, timeout=5)
+    assert result.train_metrics_clientapp[1]["clients-answered"] == 3
+
+
+def test_the_box_is_given_by_the_configuration() -> None:
+    grid = InProcessGrid(build_client_app(make), num_clients=2)
+    config = ConfigRecord({"lower": -0.5, "upper": 0.5, "query_budget": 40})
+    result = strategy("forward").start(
+        grid, ArrayRecord([X0.numpy()]), num_rounds=9, train_config=config
+    )
+    [x] = result.arrays.to_numpy_ndarrays()
+    assert float(np.abs(x).max()) <= 0.5
+    assert max(int(m["queries"]) for m in result.train_metrics_clientapp.values()) <= 40  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"train_config\.sed; did you mean train_config\.seed"):
+        strategy("forward").start(
+            grid, ArrayRecord([X0.numpy()]), train_config=ConfigRecord({"sed": 1})
+        )
+
+
+def test_replies_that_do_not_fit_are_rejected_with_the_reason() -> None:
+    class Crooked(InProcessGrid):
+        """Client 1 answers in another shape."""
+
+        def pull_messages(self, message_ids):  # type: ignore[no-untyped-def]
+            for message in super().pull_messages(message_ids):
+                if message.metadata.src_node_id == 1001 and "tensors" in message.content:
+                    message.content["tensors"] = ArrayRecord({"values": Array(np.zeros(7))})
+                yield message
+
+    engine = FlowerEngine(Crooked(build_client_app(make), num_clients=4), poll_s=0.001)
+    ask = Exchange(kind="query.value", client_ids=range(4), shared={"x": X0.unsqueeze(0)})
+    [replies] = engine.perform([ask], timeout_s=5)
+    assert list(replies.client_ids) == [0, 2, 3]
+    assert replies.failures[1].startswith("malformed reply: tensors values: [7]")
+
+
+def test_a_client_app_that_returns_nothing_or_fails_changes_no_state() -> None:
+    app = ClientApp()
+
+    @app.query("nothing")
+    def nothing(message: Message, context: Context) -> Message:
+        context.state["seen"] = ConfigRecord({"a": 1})
+        return None  # type: ignore[return-value]
+
+    grid = InProcessGrid(app, num_clients=1)
+    [reply] = grid.send_and_receive([Message(RecordDict(), 1000, "query.nothing")])
+    assert "not a Message" in str(reply.error.reason)
+    assert reply.error.code == 2
+    assert "seen" not in grid._contexts[1000].state
+
+
+def test_every_message_is_delivered_and_late_answers_are_dropped() -> None:
+    app = ClientApp()
+    delivered: list[int] = []
+
+    @app.query("slow")
+    def slow(message: Message, context: Context) -> Message:
+        delivered.append(int(context.node_config["partition-id"]))
+        time.sleep(0.05)
+        return Message(RecordDict(), reply_to=message)
+
+    grid = InProcessGrid(app, num_clients=3)
+    asked = [Message(RecordDict(), node, "query.slow") for node in grid.get_node_ids()]
+    replies = list(grid.send_and_receive(asked, timeout=0.07))
+    assert delivered == [0, 1, 2]
+    assert len(replies) == 1

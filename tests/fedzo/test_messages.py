@@ -1,5 +1,10 @@
 """The codec is lossless on what a rule may send, and refuses everything else in a sentence."""
 
+import io
+import os
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from clients.zeroth_order import ZerothOrderConfig
+from fedzo.config import config_values
 from fedzo.errors import MessageError
 from fedzo.exchange import Exchange, Replies
 from fedzo.messages import (
@@ -96,9 +103,10 @@ def test_sizes_count_elements_and_payload() -> None:
 
 
 def test_the_envelope_is_all_that_the_byte_count_leaves_out() -> None:
-    exchange = Exchange(kind="t", client_ids=[0], shared={"x": torch.zeros(10_000)})
+    config = {**config_values(ZerothOrderConfig()), "seed": 1, "round_index": 2, "local_lr": 0.1}
+    exchange = Exchange(kind="t", client_ids=[0], shared={"x": torch.zeros(10_000)}, config=config)
     on_the_wire = wire_size(encode_exchange(exchange)[0])
-    assert 0 < on_the_wire - exchange_size(exchange).bytes < 400
+    assert 0 < on_the_wire - exchange_size(exchange).bytes < 700
 
 
 def content(**records: object) -> RecordDict:
@@ -106,12 +114,23 @@ def content(**records: object) -> RecordDict:
     return RecordDict({**whole, **records})  # type: ignore[dict-item]
 
 
-PICKLED = Array(
-    dtype="object",
-    shape=(1,),
-    stype="numpy.ndarray",
-    data=np.lib.format.MAGIC_PREFIX + b"\x01\x00garbage",
-)
+SPRUNG = Path(tempfile.mkdtemp()) / "sprung"
+
+
+class Trap:
+    """Unpickling it makes the folder SPRUNG."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(SPRUNG),))
+
+
+def pickled() -> Array:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Trap()], dtype=object), allow_pickle=True)
+    return Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=buffer.getvalue())
+
+
+PICKLED = pickled()
 
 
 @pytest.mark.parametrize(
@@ -138,13 +157,13 @@ def test_malformed_counts_are_refused(counts: dict[str, float], message: str) ->
 
 
 def test_objects_are_never_unpickled() -> None:
-    array = np.array([{"a": 1}], dtype=object)
-    record = RecordDict(
-        {"tensors": ArrayRecord({"x": PICKLED}), "counts": MetricRecord(), "z": ArrayRecord()}
-    )
-    assert array.dtype == object
-    with pytest.raises(MessageError):
+    record = RecordDict({"tensors": ArrayRecord({"x": PICKLED}), "counts": MetricRecord()})
+    with pytest.raises(MessageError, match="does not decode"):
         decode_reply(record, client_id=0)
+    assert not SPRUNG.exists()
+    np.load(io.BytesIO(PICKLED.data), allow_pickle=True)
+    assert SPRUNG.exists(), "the trap works where pickle is allowed"
+    SPRUNG.rmdir()
 
 
 def test_a_failure_is_an_answer() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from scenarios.cli import app
+from scenarios.cli import _find_runs, app
 
 QUADRATIC = ["run", "quadratic", "--strategy", "fedzo", "--rounds", "6", "--set", "scenario.dim=20"]
 
@@ -169,32 +169,67 @@ def own(client):
 """
 
 
-@pytest.mark.parametrize(("estimator", "moment"), [("forward", 0.7), ("residual", 1.3)])
-def test_killed_anywhere_and_resumed_it_ends_at_the_same_bits(
-    tmp_path: Path, estimator: str, moment: float
+@pytest.mark.parametrize(("estimator", "lines"), [("forward", 3), ("residual", 9)])
+def test_killed_in_mid_run_and_resumed_it_ends_at_the_same_bits(
+    tmp_path: Path, estimator: str, lines: int
 ) -> None:
     (tmp_path / "own.py").write_text(SLOW_OBJECTIVE)
     arguments = [
-        "run", "custom", "--strategy", "fedzo", "--rounds", "40", "--clients", "3",
+        "run", "custom", "--strategy", "fedzo", "--rounds", "60", "--clients", "3",
         "--set", f"scenario.objective={tmp_path / 'own.py'}:own",
-        "--set", "client.num_directions=3", "--set", "strategy.participation=0.7",
+        "--set", "client.num_directions=6", "--set", "strategy.participation=0.7",
         "--set", f"client.estimator={estimator}", "--set", "strategy.server_optimizer=adam",
         "--set", "strategy.server_lr=0.05",
     ]  # fmt: skip
     whole = run_json(*arguments)
     out = tmp_path / "run"
+    history = out / "history.jsonl"
     command = [sys.executable, "-m", "scenarios.cli", *arguments, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
-        while not (out / "experiment.toml").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(moment)
+        while time.monotonic() < deadline:
+            if history.exists() and len(history.read_text().splitlines()) >= lines:
+                break
+            time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert lines <= len(history.read_text().splitlines()) < 61, "it was killed in mid-run"
     resumed = run_json(*arguments, "--out", str(out), "--resume")
     for name in ("final_value", "best_value", "queries", "floats_up", "rounds"):
         assert resumed[name] == whole[name], name
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    assert [record["round_index"] for record in history] == list(range(41))
+    records = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [record["round_index"] for record in records] == list(range(61))
+
+
+def test_a_failed_set_up_leaves_nothing_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bad = ["run", "classification", "--strategy", "fedavg", "--set", "scenario.dataset=idx"]
+    done = fedzo(*bad, "--set", f"scenario.data_dir={tmp_path}", "--out", str(out))
+    assert done.returncode == 2
+    assert not out.exists()
+    (tmp_path / "notes.txt").write_text("mine")
+    done = fedzo(*QUADRATIC, "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr
+    done = fedzo(*QUADRATIC, "--out", str(tmp_path / "notes.txt" / "sub"))
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+
+
+def test_a_history_shorter_than_its_checkpoint_is_reported(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_json(*QUADRATIC, "--out", str(out))
+    lines = (out / "history.jsonl").read_text().splitlines(keepends=True)
+    (out / "history.jsonl").write_text("".join(lines[:2]))
+    done = fedzo(*QUADRATIC, "--out", str(out), "--resume")
+    assert done.returncode == 1
+    assert "holds 2 records and the checkpoint speaks of 7" in done.stderr
+
+
+def test_same_names_in_different_places_stay_two_lines(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        run_json(*QUADRATIC, "--out", str(tmp_path / place / "fedzo"))
+    assert len(_find_runs([tmp_path])) == 2
 
 
 def test_a_torn_checkpoint_is_reported(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
-from fedzo.objective import CallableObjective
+from fedzo.objective import CallableObjective, TorchObjective
 from scenarios import federate, make_experiment, simulate
 from scenarios.custom import load_function
 
 FILE = """
-from fedzo.objective import CallableObjective
+from fedzo.objective import CallableObjective, TorchObjective
 
 
 def bowl(client):
@@ -104,3 +104,79 @@ def test_bad_references_are_named(tmp_path: Path, reference: str, message: str) 
     path.write_text(FILE)
     with pytest.raises(ConfigError, match=message):
         load_function(reference.format(file=path))
+
+
+@pytest.mark.parametrize("estimator", ["forward", "residual"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_dtype_with_partial_participation(dtype: torch.dtype, estimator: str) -> None:
+    weights = torch.ones(4, dtype=torch.float32)
+
+    def make(client: int) -> TorchObjective:
+        return TorchObjective(function=lambda x: (x.float() * weights).square().sum(-1), dim=4)
+
+    result = federate(
+        make,
+        num_clients=4,
+        num_rounds=6,
+        initial_x=torch.ones(4, dtype=dtype),
+        settings={"client.estimator": estimator, "strategy.participation": 0.5},
+    )
+    assert result.x.dtype == dtype
+    assert sum(len(record.failures) for record in result.records) == 0
+
+
+def test_bounds_may_be_arrays_and_must_make_a_box() -> None:
+    box = {"lower": np.zeros(3), "upper": np.array([1.0, 2.0, 3.0])}
+    made = CallableObjective(function=lambda x: 0.0, dim=3, **box)  # type: ignore[arg-type]
+    result = federate(lambda client: made, num_clients=2, num_rounds=1)
+    assert torch.equal(torch.as_tensor(made.upper), torch.tensor([1.0, 2.0, 3.0]).double())
+    assert result.records[0].value == 0.0
+    for bad, message in (
+        ({"lower": 2.0, "upper": 1.0}, "the box is empty"),
+        ({"lower": np.zeros(2)}, r"shape \(2,\); give one number or 3"),
+        ({"dim": 0}, "dim=0 must be at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CallableObjective(**{"function": lambda x: 0.0, "dim": 3, **bad})  # type: ignore[arg-type]
+
+
+def test_what_cannot_take_part_is_refused() -> None:
+    def grows(client: int) -> CallableObjective:
+        return CallableObjective(function=lambda x: 0.0, dim=3 + client)
+
+    def raises(client: int) -> CallableObjective:
+        raise KeyError("no such client")
+
+    for make, message in (
+        (grows, "client 1 has an objective of dim 4, client 0 of 3"),
+        (lambda client: lambda x: 0.0, "which has no dim"),
+        (raises, "the function raised KeyError"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            federate(make, num_clients=3, num_rounds=1)  # type: ignore[arg-type]
+
+
+def test_a_client_that_breaks_is_counted_exactly_and_named_as_missing_from_f() -> None:
+    asked: Counter[int] = Counter()
+
+    def make(client: int) -> CallableObjective:
+        def value(x: np.ndarray) -> float:
+            asked[client] += 1
+            if client == 1 and asked[client] > 50:
+                raise OSError("offline")
+            return float((x**2).sum())
+
+        return CallableObjective(function=value, dim=5)
+
+    result = federate(make, num_clients=3, num_rounds=3, settings={"strategy.local_steps": 2})
+    assert result.queries == sum(asked.values())
+    assert [record.judges for record in result.records] == [3, 3, 2, 2]
+
+
+def test_a_callback_ends_the_whole_run() -> None:
+    def make(client: int) -> CallableObjective:
+        return CallableObjective(function=lambda x: float((x**2).sum()), dim=2)
+
+    result = federate(make, num_clients=2, num_rounds=9, callbacks=[lambda s: True])
+    assert result.stops == ["callback"]
+    assert len(result.records) == 1

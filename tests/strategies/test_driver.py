@@ -79,6 +79,14 @@ def test_every_query_is_counted_and_the_budget_is_never_exceeded(
     assert by_client == world.asked
 
 
+def test_what_was_sent_for_a_step_too_many_is_counted() -> None:
+    """5 queries a client: one step of 2 x M = 4, then nothing; the last exchange was sent."""
+    outcome = go(World(), {"evaluate_every": 0}, query_budget=N + 4 * N + N, num_rounds=9)
+    assert outcome.stop == "budget"
+    sent = outcome.records[-1].floats_down
+    assert sent == (2 + 2) * N * D, "two evaluations, one round of steps, one in vain"
+
+
 def test_without_a_budget_all_rounds_are_run() -> None:
     outcome = go(World(), {})
     assert outcome.stop == "rounds"
