@@ -118,16 +118,19 @@ class _Estimate:
         of = None if batch is None else self._oracle.cohort.minibatch(batch)  # type: ignore[attr-defined]
         values = self._oracle.value(points, of=of)
         slopes = self.scheme.slopes(values, mu, memory)
-        gradient = combine(gradient_coefficients(slopes, self._scale), directions)
+        complete = memory is None and not self._oracle.saw_non_finite
+        coefficients = gradient_coefficients(slopes, self._scale, complete=complete)
+        gradient = combine(coefficients, directions)
         return gradient, values if self.scheme.remembers else None
 
     def _directions(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m d"]:
         n, d = x.shape
         if self._axes:
             return torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d)
-        return sample_cohort_directions(
+        directions = sample_cohort_directions(
             self._config.directions, self._count, d, generators=self._generators, dtype=x.dtype
-        ).to(x.device)
+        )
+        return directions if x.device.type == "cpu" else directions.to(x.device)
 
 
 def _load_memory(

@@ -44,9 +44,9 @@ def config_values(config: object) -> dict[str, Scalar]:
     return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
-def field_names(cls: type) -> tuple[str, ...]:
+def field_names(cls: type) -> list[str]:
     """Return the names of a config's fields."""
-    return tuple(f.name for f in fields(cls))
+    return list(vars(cls)["__dataclass_fields__"])
 
 
 def parse_setting(text: str) -> tuple[str, Scalar]:

@@ -82,7 +82,8 @@ def _normals(
             generator.standard_normal(out=row)
         else:
             generator.standard_normal(dtype=np.float32, out=row)
-    return torch.from_numpy(block).to(dtype)
+    drawn = torch.from_numpy(block)
+    return drawn if drawn.dtype == dtype else drawn.to(dtype)
 
 
 def _signs(

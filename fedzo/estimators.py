@@ -132,13 +132,16 @@ def make_scheme(name: EstimatorName) -> Scheme:
     return schemes[name]
 
 
-def gradient_coefficients(slopes: Float[Tensor, "n m"], scale: float) -> Float[Tensor, "n m"]:
+def gradient_coefficients(
+    slopes: Float[Tensor, "n m"], scale: float, *, complete: bool = False
+) -> Float[Tensor, "n m"]:
     """Return what each direction is multiplied with: scale c_i / m.
 
     A slope that is NaN, for want of a value, leaves its direction out of both the sum and m; a
-    client without any slope gets zeros. A slope that has overflowed stays infinite.
+    client without any slope gets zeros. A slope that has overflowed stays infinite. `complete`
+    says that no slope is missing, which saves looking.
     """
-    if all_finite(slopes):
+    if complete or all_finite(slopes):
         return slopes * (scale / slopes.shape[1])
     missing = slopes.isnan()
     used = (~missing).sum(dim=1, keepdim=True).clamp(min=1)

@@ -53,7 +53,7 @@ class Oracle:
         self._noise_std = noise_std
         self._noise_generators = noise_generators
         self._non_finite = non_finite
-        self._holes = False
+        self.saw_non_finite = False
         self._clip = out_of_bounds == "clip" and _is_bounded(cohort.lower, cohort.upper)
         self._asked = 0
         self._differentiated = 0
@@ -83,7 +83,7 @@ class Oracle:
         if self._noise_std > 0:
             values = values + self._noise_std * self._noise(values)
         self._inspect(values, "value")
-        return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self._holes else values
+        return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
 
     def gradient(
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
@@ -120,7 +120,7 @@ class Oracle:
         """Note clients that raised or answered something non-finite."""
         if all_finite(answers):
             return
-        self._holes = True
+        self.saw_non_finite = True
         bad = ~torch.isfinite(answers)
         for position in bad.any(dim=1).nonzero().flatten().tolist():
             if position in self._stopped_at:
