@@ -15,6 +15,7 @@ their mean inwards, which stalled attacks near corners of the box (docs/results/
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -35,6 +36,8 @@ from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
 from fedzo.randomness import streams
 
 MEMORY = "residual_values"
+_DRAWN_AHEAD = 1 << 18
+"""Numbers of directions that may be drawn ahead for a cohort: 2 MB in float64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +79,8 @@ class ZerothOrder:
         config = take_config(ZerothOrderConfig, exchange.config)
         training = take_config(LocalTraining, exchange.config)
         batches = minibatches(oracle.cohort, config.batch_size, training, exchange.client_ids)
-        where = training.key("directions")
-        estimate = _Estimate(config, oracle, streams(*where, clients=exchange.client_ids))
+        sources = streams(*training.key("directions"), clients=exchange.client_ids)
+        estimate = _Estimate(config, oracle, sources, training.local_steps)
         start = start_points(exchange)
         memory = _load_memory(states, config, start) if estimate.scheme.remembers else None
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
@@ -95,7 +98,13 @@ class ZerothOrder:
 class _Estimate:
     """A cohort's gradient estimates with their source of directions."""
 
-    def __init__(self, config: ZerothOrderConfig, oracle: Oracle, generators: Sequence) -> None:  # type: ignore[type-arg]
+    def __init__(
+        self,
+        config: ZerothOrderConfig,
+        oracle: Oracle,
+        generators: Sequence[np.random.Generator],
+        steps: int,
+    ) -> None:
         self.scheme = make_scheme(config.estimator)
         self._axes = config.estimator == "coordinate"
         self._count = oracle.cohort.dim if self._axes else config.num_directions
@@ -104,6 +113,8 @@ class _Estimate:
         self._config = config
         self._oracle = oracle
         self._generators = generators
+        self._steps = steps
+        self._ahead: list[Float[Tensor, "n m d"]] = []
 
     def gradient(
         self,
@@ -127,10 +138,23 @@ class _Estimate:
         n, d = x.shape
         if self._axes:
             return torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d)
-        directions = sample_cohort_directions(
-            self._config.directions, self._count, d, generators=self._generators, dtype=x.dtype
-        )
+        if not self._ahead:
+            self._ahead = self._draw(n, d, x.dtype)
+        directions = self._ahead.pop(0)
         return directions if x.device.type == "cpu" else directions.to(x.device)
+
+    def _draw(self, n: int, d: int, dtype: torch.dtype) -> list[Float[Tensor, "n m d"]]:
+        """Draw one step's directions or, where rows are drawn one by one, those of several steps.
+
+        Gaussian rows come out of a generator the same bits however many are asked at once.
+        """
+        kind, count, steps = self._config.directions, self._count, 1
+        if kind in ("gaussian", "sphere"):
+            steps = min(self._steps, max(1, _DRAWN_AHEAD // (n * count * d)))
+        drawn = sample_cohort_directions(
+            kind, steps * count, d, generators=self._generators, dtype=dtype
+        )
+        return list(drawn.split(count, dim=1))
 
 
 def _load_memory(

@@ -6,7 +6,7 @@ import torch
 from clients import make_rules
 from clients.zeroth_order import ZerothOrderConfig
 from fedzo.config import config_values
-from fedzo.directions import direction_scale, sample_directions
+from fedzo.directions import DIRECTION_KINDS, direction_scale, sample_directions
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
 from fedzo.objective import Objective, TorchObjective
@@ -43,6 +43,17 @@ def test_one_step_by_hand() -> None:
     f = bowl(1).value
     g = sum((f(X + 0.1 * v) - f(X)) / 0.1 * v for v in u) * direction_scale("orthogonal", D) / 3
     torch.testing.assert_close(replies.tensors["update"][0], -0.1 * g, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", DIRECTION_KINDS)
+def test_several_steps_by_hand_use_the_key_step_after_step(kind: str) -> None:
+    update = run(num_directions=3, mu=0.1, optimizer="sgd", ids=[1], steps=4, directions=kind)
+    key, f, x = stream(0, "directions", 0, 1, 0, 1), bowl(1).value, X
+    for _ in range(4):
+        u = sample_directions(kind, 3, D, generator=key)
+        slopes = (f(x + 0.1 * u) - f(x)) / 0.1
+        x = x - 0.1 * direction_scale(kind, D) / 3 * slopes @ u
+    torch.testing.assert_close(update.tensors["update"][0], x - X, rtol=1e-10, atol=1e-11)
 
 
 def test_a_full_central_basis_is_gradient_descent() -> None:
