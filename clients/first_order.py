@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.local import LocalTraining, minibatches, start_points
+from clients.local import LocalTraining, minibatches, part_of, start_points
 from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.config import require, take_config
 from fedzo.errors import ConfigError
@@ -75,7 +75,7 @@ class FirstOrder:
         box = (cohort.lower, cohort.upper) if config.project else None
 
         def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-            return oracle.gradient(x, of=_part(cohort, batch))
+            return oracle.gradient(x, of=part_of(cohort, batch))
 
         return {
             "update": descend(gradient, start, batches, optimizer, steps, lr, box) - start
@@ -123,11 +123,7 @@ def _descend_freely(
     clip = config.out_of_bounds == "clip"
 
     def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-        return cohort_gradient(_part(cohort, batch), project(x, *bounds) if clip else x)
+        return cohort_gradient(part_of(cohort, batch), project(x, *bounds) if clip else x)
 
     box = bounds if config.project else None
     return descend(gradient, start, batches, optimizer, steps, lr, box) - start
-
-
-def _part(cohort: CohortObjective, batch: Int[Tensor, "n b"] | None) -> CohortObjective:
-    return cohort if batch is None else cohort.minibatch(batch)  # type: ignore[attr-defined]

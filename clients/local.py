@@ -70,6 +70,11 @@ def minibatches(
     return torch.cat(rows)
 
 
+def part_of(cohort: CohortObjective, batch: Int[Tensor, "n b"] | None) -> CohortObjective:
+    """Return the cohort on one minibatch a client, or the whole where there is none."""
+    return cohort if batch is None else cohort.minibatch(batch)  # type: ignore[attr-defined]
+
+
 def _epochs(
     training: LocalTraining, clients: Sequence[int], size: int, shape: tuple[int, int]
 ) -> Int[Tensor, "n t b"]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.local import LocalTraining, minibatches, start_points
+from clients.local import LocalTraining, minibatches, part_of, start_points
 from fedzo.config import require, take_config
 from fedzo.directions import DirectionKind, sample_cohort_directions
 from fedzo.estimators import (
@@ -126,8 +126,7 @@ class _Estimate:
         directions = self._directions(x)
         mu = self._config.mu
         points = self.scheme.points(x, directions, mu)
-        of = None if batch is None else self._oracle.cohort.minibatch(batch)  # type: ignore[attr-defined]
-        values = self._oracle.value(points, of=of)
+        values = self._oracle.value(points, of=part_of(self._oracle.cohort, batch))
         slopes = self.scheme.slopes(values, mu, memory)
         complete = memory is None and not self._oracle.saw_non_finite
         coefficients = gradient_coefficients(slopes, self._scale, complete=complete)
