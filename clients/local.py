@@ -35,8 +35,7 @@ class LocalTraining:
 
 def start_points(exchange: Exchange) -> Float[Tensor, "n d"]:
     """Return the shared x once for every client."""
-    x = exchange.shared["x"]
-    return x.expand(len(exchange.client_ids), -1)
+    return exchange.shared["x"].expand(len(exchange.client_ids), -1)
 
 
 def minibatches(

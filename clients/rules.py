@@ -1,13 +1,19 @@
 """Every question a client can answer, by message kind, and the settings of the training rules."""
 
 from clients.first_order import FirstOrder, FirstOrderConfig
+from clients.local_slopes import LocalSlopes, answer_slope_gradient
+from clients.probes import ProbesConfig, answer_probes
+from clients.surrogate import Surrogate, answer_weights
+from clients.surrogate_config import SurrogateConfig
 from clients.values import answer_values
-from clients.zeroth_order import ZerothOrder, ZerothOrderConfig
+from clients.zeroth_order import ZerothOrder, ZerothOrderConfig, answer_gradient
 from fedzo.runtime.local import Rule
 
 RULE_CONFIGS: dict[str, type] = {
     "zeroth_order": ZerothOrderConfig,
     "first_order": FirstOrderConfig,
+    "probes": ProbesConfig,
+    "surrogate": SurrogateConfig,
 }
 
 
@@ -17,5 +23,11 @@ def make_rules() -> dict[str, Rule]:
         "train.zeroth_order": ZerothOrder(),
         "train.first_order": FirstOrder(),
         "query.value": answer_values,
+        "query.probes": answer_probes,
+        "query.gradient": answer_gradient,
+        "train.surrogate": Surrogate(),
+        "query.weights": answer_weights,
+        "train.slopes": LocalSlopes(),
+        "query.slope_gradient": answer_slope_gradient,
         "evaluate": answer_values,
     }

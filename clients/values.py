@@ -16,7 +16,9 @@ from fedzo.oracle import Oracle
 def answer_values(
     exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
 ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
-    """Ask every client's objective at the same points."""
+    """Ask every client's objective at the same points; [n, 0] when the budget is too small."""
     x = exchange.shared["x"]
+    if oracle.remaining < len(x):
+        return {"values": x.new_empty(len(exchange.client_ids), 0)}, states
     points = x.expand(len(exchange.client_ids), *x.shape)
     return {"values": oracle.value(points)}, states

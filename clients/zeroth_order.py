@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clients.correction import Correction, keep_control
 from clients.local import LocalTraining, minibatches, part_of, start_points
 from fedzo.config import require, take_config
 from fedzo.directions import DirectionKind, sample_cohort_directions
@@ -85,14 +86,35 @@ class ZerothOrder:
         memory = _load_memory(states, config, start) if estimate.scheme.remembers else None
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
         x, moments = start, optimizer.init(start)
+        correct = Correction(exchange, states, start)
         for step in range(training.local_steps):
             if oracle.remaining < estimate.num_queries:
                 break
             batch = None if batches is None else batches[:, step]
             gradient, memory = estimate.gradient(x, batch, memory)
+            gradient = correct(gradient, x)
             moments, x = optimizer.step(moments, x, gradient, training.local_lr)
             x = oracle.project(x) if config.project else x
-        return {"update": x - start}, _save_memory(states, memory)
+        extra, states = correct.finish()
+        return {"update": x - start, **extra}, _save_memory(states, memory)
+
+
+def answer_gradient(
+    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
+) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+    """Estimate every client's gradient at x once; it becomes the client's control variate.
+
+    Answers a gradient of zero where the budget is too small.
+    """
+    config = take_config(ZerothOrderConfig, exchange.config)
+    training = take_config(LocalTraining, exchange.config)
+    sources = streams(*training.key("directions"), clients=exchange.client_ids)
+    estimate = _Estimate(config, oracle, sources, 1)
+    x = start_points(exchange)
+    if oracle.remaining < estimate.num_queries:
+        return {"gradient": torch.zeros_like(x)}, states
+    gradient, _ = estimate.gradient(x, None, None)
+    return {"gradient": gradient}, keep_control(states, gradient)
 
 
 class _Estimate:

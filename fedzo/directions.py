@@ -18,15 +18,19 @@ client is made again, bit for bit, by a server that holds the key (orthogonal: o
 processor, because the factorization is LAPACK's). Shapes: directions [m, d] or [n, m, d].
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedzo.errors import ConfigError
+from fedzo.randomness import stream
 
 DirectionKind = Literal["gaussian", "sphere", "rademacher", "orthogonal", "coordinate"]
 DIRECTION_KINDS: tuple[DirectionKind, ...] = get_args(DirectionKind)
@@ -118,3 +122,37 @@ def _orthonormal_blocks(normals: Float[Tensor, "n m d"]) -> Float[Tensor, "n m d
             q, r = torch.linalg.qr(block.T.clone())
             block.copy_((q * torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)).T)
     return normals
+
+
+def basis_blocks(
+    first: Int[Tensor, " n"], count: int, dim: int, *, seed: int, problem: int = 0
+) -> Float[Tensor, "n m d"]:
+    """Return blocks of `count` rows of an endless sequence of random orthonormal bases.
+
+    Block i starts at row first[i]; row r is row r mod d of basis r // d. A basis is the type II
+    discrete cosine transform with its rows in random order and the signs of its columns random:
+    E[u u^T] = I / d, every d rows are orthonormal, and a row costs d numbers, where a Haar basis
+    costs d^2 memory and d^3 time. The signs make the rows as rough as noise.
+    """
+    unique, places = first.unique(return_inverse=True)
+    blocks = [
+        np.stack([_basis_row(seed, problem, start + k, dim) for k in range(count)])
+        for start in unique.tolist()
+    ]
+    return torch.from_numpy(np.stack(blocks))[places]
+
+
+def _basis_row(seed: int, problem: int, row: int, dim: int) -> NDArray[np.float64]:
+    signs, order = _basis(seed, problem, row // dim, dim)
+    frequency = int(order[row % dim])
+    wave = np.cos(np.pi * frequency / dim * (np.arange(dim) + 0.5))
+    row_of_basis: NDArray[np.float64] = signs * wave * math.sqrt((2 if frequency else 1) / dim)
+    return row_of_basis
+
+
+@functools.lru_cache(maxsize=16)
+def _basis(
+    seed: int, problem: int, index: int, dim: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    generator = stream(seed, "basis", problem, index)
+    return generator.choice(np.array([-1.0, 1.0]), dim), generator.permutation(dim)

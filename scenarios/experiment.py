@@ -10,7 +10,7 @@ import tomli_w
 
 from fedzo.config import Scalar, build_config, config_values, field_names, require, unknown_key
 from fedzo.errors import ConfigError
-from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES
+from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
 
 SECTIONS = ("scenario", "strategy", "client", "engine")
 
@@ -91,7 +91,8 @@ def make_experiment(
             query_budget,
             f"at least {clients}, one query a client",
         )
-    wanted = {**build.suggested.get(STRATEGIES[strategy].rule, {}), **(settings or {})}
+    entry = STRATEGIES[strategy]
+    wanted = {**build.suggested.get(entry.rule, {}), **entry.preset, **(settings or {})}
     _check_keys(wanted, classes)
     resolved: dict[str, Scalar] = {}
     for section, cls in classes.items():
@@ -99,6 +100,8 @@ def make_experiment(
         own = {k.removeprefix(prefix): v for k, v in wanted.items() if k.startswith(prefix)}
         values = config_values(build_config(cls, own, section=section))
         resolved.update({prefix + name: value for name, value in values.items()})
+    if _ignores_client(entry, wanted, resolved):
+        resolved = {k: value for k, value in resolved.items() if not k.startswith("client.")}
     if build.black_box and STRATEGIES[strategy].rule == "first_order":
         raise ConfigError(
             f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; use fedzo"
@@ -113,6 +116,25 @@ def make_experiment(
         query_budget=query_budget,
         settings=resolved,
     )
+
+
+def _ignores_client(
+    entry: StrategyEntry, wanted: Mapping[str, Scalar], resolved: Mapping[str, Scalar]
+) -> bool:
+    """Return whether the chosen variant of a strategy has no use for client settings.
+
+    Raises ConfigError when one was given all the same.
+    """
+    variant = resolved.get("strategy.variant")
+    if not entry.client_variants or variant in entry.client_variants:
+        return False
+    given = sorted(key for key in wanted if key.startswith("client."))
+    if given:
+        raise ConfigError(
+            f"{given[0]} has no effect with strategy.variant={variant}; leave it out, or set the"
+            f" variant to {' or '.join(entry.client_variants)}"
+        )
+    return True
 
 
 def read_experiment(path: Path) -> dict[str, Any]:

@@ -1,18 +1,32 @@
 """Every name that a user can type, and what it stands for: the one literal table."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from clients.rules import RULE_CONFIGS
-from fedzo.config import require
+from fedzo.config import Scalar, require
 from scenarios.attack import AttackConfig, AttackScenario
 from scenarios.classification import ClassificationConfig, ClassificationScenario
 from scenarios.custom import CustomConfig, CustomScenario
+from scenarios.multimodal import MultimodalConfig, MultimodalScenario
 from scenarios.quadratic import QuadraticConfig, QuadraticScenario
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvg, FedAvgConfig
+from strategies.fedprox import FedProx, FedProxConfig
+from strategies.fedzen import FedZeN, FedZeNConfig
+from strategies.fzoos import FZooS
+from strategies.fzoos_config import FZooSConfig
+from strategies.relizo import ReLIZO, ReLIZOConfig
+from strategies.scaffold import Scaffold1, Scaffold2
+from strategies.seedzo import SeedZO, SeedZOConfig
 
-AnyScenario = QuadraticScenario | AttackScenario | ClassificationScenario | CustomScenario
+AnyScenario = (
+    QuadraticScenario
+    | MultimodalScenario
+    | AttackScenario
+    | ClassificationScenario
+    | CustomScenario
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +40,18 @@ class ScenarioEntry:
 
 @dataclass(frozen=True, slots=True)
 class StrategyEntry:
-    """A strategy's settings, its class, the client rule it asks for, and one line about it."""
+    """A strategy's settings, its class, the client rule it asks for, and one line about it.
+
+    preset: dotted settings that make the class this method. client_variants: values of
+    strategy.variant that the client settings are for; empty: they always are.
+    """
 
     config: type
     build: Callable[..., RoundStrategy]  # type: ignore[type-arg]
     rule: str
     line: str
+    preset: Mapping[str, Scalar] = field(default_factory=dict)
+    client_variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +73,9 @@ SCENARIOS: dict[str, ScenarioEntry] = {
     "quadratic": ScenarioEntry(
         QuadraticConfig, QuadraticScenario, "heterogeneous quadratics with a known optimum"
     ),
+    "multimodal": ScenarioEntry(
+        MultimodalConfig, MultimodalScenario, "Ackley and Levy functions, shifted for each client"
+    ),
     "attack": ScenarioEntry(
         AttackConfig, AttackScenario, "one perturbation against black-box image classifiers"
     ),
@@ -72,6 +95,50 @@ STRATEGIES: dict[str, StrategyEntry] = {
     ),
     "fedzo": StrategyEntry(
         FedAvgConfig, FedAvg, "zeroth_order", "mean of clients' zeroth-order steps (Fang 2022)"
+    ),
+    "fedzo_adam": StrategyEntry(
+        FedAvgConfig,
+        FedAvg,
+        "zeroth_order",
+        "FedZO with one local step and Adam at the server",
+        {
+            "strategy.local_steps": 1,
+            "strategy.local_lr": 1.0,
+            "strategy.server_optimizer": "adam",
+            "strategy.server_lr": 0.03,
+            "client.optimizer": "sgd",
+        },
+    ),
+    "seedzo": StrategyEntry(
+        SeedZOConfig, SeedZO, "probes", "shared directions, scalars up, Adam at the server"
+    ),
+    "fedprox": StrategyEntry(
+        FedProxConfig, FedProx, "zeroth_order", "FedZO with a proximal term (Li 2020)"
+    ),
+    "scaffold1": StrategyEntry(
+        FedAvgConfig,
+        Scaffold1,
+        "zeroth_order",
+        "control variates estimated at the server's x (Karimireddy 2020, I)",
+    ),
+    "scaffold2": StrategyEntry(
+        FedAvgConfig,
+        Scaffold2,
+        "zeroth_order",
+        "control variates from the last local steps (Karimireddy 2020, II)",
+    ),
+    "fzoos": StrategyEntry(
+        FZooSConfig,
+        FZooS,
+        "surrogate",
+        "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
+        client_variants=("paper", "official"),
+    ),
+    "fedzen": StrategyEntry(
+        FedZeNConfig, FedZeN, "probes", "Newton steps, Hessian learned on shared directions"
+    ),
+    "relizo": StrategyEntry(
+        ReLIZOConfig, ReLIZO, "probes", "least-norm interpolation of recent shared slopes"
     ),
 }
 

@@ -28,6 +28,7 @@ from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.safeguard import better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,8 @@ class FedAvgConfig(RoundConfig):
 
     local_steps, local_lr: what each client does in a round. server_lr, server_optimizer,
     server_momentum: what the server does with the mean update; sgd with 1 and 0 is plain averaging.
-    weighting: "uniform", or "examples" for clients that count them.
+    weighting: "uniform", or "examples" for clients that count them. safeguard: whether the cohort
+    is asked for its values at the old and the new x, and the old one is kept unless F has fallen.
     """
 
     local_steps: int = 10
@@ -45,6 +47,7 @@ class FedAvgConfig(RoundConfig):
     server_optimizer: OptimizerName = "sgd"
     server_momentum: float = 0.0
     weighting: Literal["uniform", "examples"] = "uniform"
+    safeguard: bool = False
 
     def __post_init__(self) -> None:
         RoundConfig.__post_init__(self)
@@ -98,7 +101,10 @@ class FedAvg(RoundStrategy[FedAvgState]):
         ]
         update = mean(replies.tensors["update"], weights=self._weights(replies))
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
-        return FedAvgState(project(x, plan.lower, plan.upper), moments)
+        x = project(x, plan.lower, plan.upper)
+        if config.safeguard:
+            x = yield from better(state.x, x, plan)
+        return FedAvgState(x, moments)
 
     def summary(self) -> None:
         """Log nothing: the run's own settings are in its history and experiment file."""

@@ -1,0 +1,80 @@
+"""What FedProx and SCAFFOLD add to a client's gradient.
+
+    g <- g + weight (x - x_start) + c - c_i
+
+    weight:   Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2
+    c_i, c:   Karimireddy et al., "SCAFFOLD", ICML 2020, algorithm 1: a client's control variate,
+              which it keeps, and their mean over clients, which the server sends
+
+Shapes: x, x_start, g, c_i [n, d], c [d]. Cost: no query; what is sent: see strategies.scaffold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import take_config
+from fedzo.exchange import ClientState, Exchange
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionSettings:
+    """What a strategy says: the weight of FedProx, and whether clients renew their c_i.
+
+    renew_control: after the local steps, c_i becomes the mean of the uncorrected gradients, and
+    its change is sent (SCAFFOLD type II).
+    """
+
+    proximal_weight: float = 0.0
+    renew_control: bool = False
+
+
+class Correction:
+    """The correction of a cohort's gradients during one exchange."""
+
+    def __init__(
+        self, exchange: Exchange, states: Sequence[ClientState], start: Float[Tensor, "n d"]
+    ) -> None:
+        self._settings = take_config(CorrectionSettings, exchange.config)
+        self._states = states
+        self._start = start
+        controlled = CONTROL in exchange.shared
+        self._own = _controls(states, start) if controlled else torch.zeros_like(start[:1])
+        self._shift = exchange.shared[CONTROL] - self._own if controlled else None
+        self._total = torch.zeros_like(start) if self._settings.renew_control else None
+        self._steps = 0
+
+    def __call__(
+        self, gradient: Float[Tensor, "n d"], x: Float[Tensor, "n d"]
+    ) -> Float[Tensor, "n d"]:
+        """Return the gradient that the client steps along."""
+        if self._total is not None:
+            self._total = self._total + gradient
+            self._steps += 1
+        if self._settings.proximal_weight:
+            gradient = gradient + self._settings.proximal_weight * (x - self._start)
+        return gradient if self._shift is None else gradient + self._shift
+
+    def finish(self) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+        """Return what is sent beside the update, and the clients' next states."""
+        if self._total is None:
+            return {}, self._states
+        control = self._total / max(1, self._steps) if self._steps else self._own
+        return {"control_change": control - self._own}, keep_control(self._states, control)
+
+
+def keep_control(
+    states: Sequence[ClientState], control: Float[Tensor, "n d"]
+) -> Sequence[ClientState]:
+    """Return the states with each client's control variate in it."""
+    return [{**state, CONTROL: row} for state, row in zip(states, control, strict=True)]
+
+
+def _controls(states: Sequence[ClientState], like: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    zero = torch.zeros_like(like[0])
+    return torch.stack([state.get(CONTROL, zero).to(like) for state in states])

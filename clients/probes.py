@@ -1,0 +1,66 @@
+"""Answer values around a point, along directions that everybody can make from a seed.
+
+    query.probes:  x [d], first row r_i of each client  ->  values [n, q] at the points of a scheme
+    directions:    rows r_i .. r_i + m - 1 of an endless sequence of random orthonormal bases
+
+Clients with the same first row ask at the same points, so the heterogeneity of their objectives
+cancels in the mean of their answers; clients with rows of their own explore n times as many
+directions. Server and clients make the directions from (seed, row): only x and one number go down
+and q numbers up. fedzo's form of the shared seeds of Maritan, Dey & Schenato, "FedZeN", arXiv
+2309.17174, and of FedKSeed. Cost: q queries (forward: m + 1, or m without the base; central: 2m).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from clients.local import start_points
+from fedzo.config import require, take_config
+from fedzo.directions import basis_blocks
+from fedzo.estimators import make_scheme
+from fedzo.exchange import ClientState, Exchange
+from fedzo.oracle import Oracle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbesConfig:
+    """Settings of probes: the difference scheme, its directions and radius, in units of x."""
+
+    estimator: Literal["forward", "central"] = "forward"
+    num_directions: int = 20
+    mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
+        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes(ProbesConfig):
+    """What the server says beside: whether to ask at x too, and the key of the directions."""
+
+    base: bool = True
+    seed: int = 0
+    problem: int = 0
+
+
+def answer_probes(
+    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
+) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+    """Ask every client around x along its rows; answers nothing when the budget is too small."""
+    probes = take_config(Probes, exchange.config)
+    x = start_points(exchange)
+    first = exchange.per_client["first_row"]
+    directions = basis_blocks(
+        first, probes.num_directions, oracle.cohort.dim, seed=probes.seed, problem=probes.problem
+    ).to(x)
+    points = make_scheme(probes.estimator).points(x, directions, probes.mu)
+    forward = probes.estimator == "forward"
+    if probes.base != forward:
+        points = points[:, 1:] if forward else torch.cat([x.unsqueeze(1), points], dim=1)
+    if oracle.remaining < points.shape[1]:
+        return {"values": x.new_empty(len(x), 0)}, states
+    return {"values": oracle.value(points)}, states

@@ -1,0 +1,100 @@
+"""The queries that clients have made: what surrogates are fitted on, in bounded memory.
+
+A trajectory holds the newest `capacity` points of each client with their values, padded to a common
+length. A point that is asked again replaces its old value instead of making a second, linearly
+dependent row. Shapes: points [n, p, d], values [n, p], count [n]. Cost of a nearest selection: n p
+d.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fedzo.exchange import ClientState
+from fedzo.surrogates.gp import Observations
+
+_FINGERPRINT = 4
+"""Coordinates that are compared before whole points are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """Points and values of n clients; client i's are the first count[i] rows, oldest first."""
+
+    points: Float[Tensor, "n p d"]
+    values: Float[Tensor, "n p"]
+    count: Int[Tensor, " n"]
+    capacity: int
+
+    @property
+    def known(self) -> Bool[Tensor, "n p"]:
+        """Which rows hold a query."""
+        return torch.arange(self.points.shape[1]) < self.count.unsqueeze(1)
+
+    def add(self, points: Float[Tensor, "n q d"], values: Float[Tensor, "n q"]) -> "Trajectory":
+        """Return the trajectory with q more queries a client; the oldest give way."""
+        rows = [self._client(i, points[i].double(), values[i].double()) for i in range(len(points))]
+        return _padded([r[0] for r in rows], [r[1] for r in rows], self.capacity)
+
+    def nearest(self, x: Float[Tensor, "n d"], max_points: int) -> Observations:
+        """Return the max_points queries of each client that are nearest to its x."""
+        far = (self.points - x.unsqueeze(1)).square().sum(-1).masked_fill(~self.known, torch.inf)
+        size = min(max_points, self.points.shape[1])
+        chosen = far.topk(size, dim=1, largest=False).indices
+        wide = chosen.unsqueeze(-1).expand(-1, -1, self.points.shape[-1])
+        return Observations(
+            points=self.points.gather(1, wide),
+            values=self.values.gather(1, chosen),
+            known=self.known.gather(1, chosen),
+        )
+
+    def save(self, states: Sequence[ClientState]) -> list[dict[str, Tensor]]:
+        """Return the clients' states with their part of the trajectory in them."""
+        sizes = self.count.tolist()
+        return [
+            {**state, "points": self.points[i, :size], "values": self.values[i, :size]}
+            for i, (state, size) in enumerate(zip(states, sizes, strict=True))
+        ]
+
+    def _client(
+        self, i: int, points: Float[Tensor, "q d"], values: Float[Tensor, " q"]
+    ) -> tuple[Float[Tensor, "p d"], Float[Tensor, " p"]]:
+        size = int(self.count[i])
+        old, old_values = self.points[i, :size], self.values[i, :size]
+        kept = ~_repeated(old, points)
+        if not kept.all():
+            old, old_values = old[kept], old_values[kept]
+        all_points, all_values = torch.cat([old, points]), torch.cat([old_values, values])
+        return all_points[-self.capacity :], all_values[-self.capacity :]
+
+
+def load_trajectory(states: Sequence[ClientState], dim: int, capacity: int) -> Trajectory:
+    """Return what clients have kept; a new client has nothing."""
+    none = torch.empty(0, dim, dtype=torch.float64)
+    points = [state.get("points", none) for state in states]
+    values = [state.get("values", none[:, 0]) for state in states]
+    return _padded(points, values, capacity)
+
+
+def _repeated(old: Float[Tensor, "p d"], new: Float[Tensor, "q d"]) -> Bool[Tensor, " p"]:
+    """Return which old points are exactly among the new ones."""
+    probe = slice(None, _FINGERPRINT)
+    alike = (old[:, None, probe] == new[None, :, probe]).all(-1)
+    repeated = torch.zeros(len(old), dtype=torch.bool)
+    for i, j in alike.nonzero().tolist():
+        repeated[i] |= torch.equal(old[i], new[j])
+    return repeated
+
+
+def _padded(
+    points: Sequence[Float[Tensor, "_ d"]], values: Sequence[Float[Tensor, " _"]], capacity: int
+) -> Trajectory:
+    return Trajectory(
+        points=torch.nn.utils.rnn.pad_sequence(list(points), batch_first=True),
+        values=torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True),
+        count=torch.tensor([len(row) for row in values]),
+        capacity=capacity,
+    )

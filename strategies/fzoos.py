@@ -1,0 +1,64 @@
+"""FZooS: federated zeroth-order optimization with trajectory-informed surrogate gradients.
+
+Shu, Lin, Dai & Low, arXiv 2308.04077. Four variants, one strategy:
+
+| variant   | the surrogate is of             | moves a round              | floats up a client  |
+|-----------|---------------------------------|----------------------------|---------------------|
+| improved  | all clients' slopes, at server  | virtual steps, line search | m + 5               |
+| on_client | each client's slopes, kept there | Adam steps, corrected      | 2 d + 3             |
+| paper     | each client's values            | Adam steps, corrected      | d + M               |
+| official  | the same, as the published code | the same, with a safeguard | d + M + 2           |
+
+docs/fzoos.md explains the variants, docs/results/fzoos.md measures them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar
+from strategies.base import RoundStrategy
+from strategies.fzoos_config import FZooSConfig
+from strategies.fzoos_improved import SlopeSearch
+from strategies.fzoos_on_client import OnClientFZooS
+from strategies.fzoos_paper import PublishedFZooS
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+class FZooS(RoundStrategy[Any]):
+    """FZooS in one of its variants.
+
+    client_config: settings of the rule `surrogate`, for the variants paper and official alone.
+    Raises ConfigError where they are given to another variant.
+    """
+
+    def __init__(
+        self,
+        config: FZooSConfig,
+        *,
+        rule: str = "surrogate",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._method: SlopeSearch | OnClientFZooS | PublishedFZooS
+        if config.variant == "improved":
+            self._method = SlopeSearch(config)
+        elif config.variant == "on_client":
+            self._method = OnClientFZooS(config)
+        else:
+            self._method = PublishedFZooS(config, client_config or {})
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> Any:
+        return self._method.init(x, num_clients)
+
+    def round(self, state: Any, plan: RoundPlan) -> Round[Any]:
+        return self._method.round(state, plan)
+
+    def summary(self) -> None:
+        """Log nothing: the run's own settings are in its history and experiment file."""

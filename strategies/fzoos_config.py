@@ -1,0 +1,72 @@
+"""Settings of FZooS in all its variants."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from fedzo.config import require
+from fedzo.surrogates.kernels import KernelName
+from strategies.rounds import RoundConfig
+
+Variant = Literal["improved", "on_client", "paper", "official"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FZooSConfig(RoundConfig):
+    """Settings of FZooS.
+
+    variant: "improved" (strategies.fzoos_improved); "on_client", the same without values leaving
+    the clients (strategies.fzoos_on_client); "paper" or "official" (strategies.fzoos_paper).
+
+    improved, on_client: num_directions a client and round. probe_radius: root mean square offset of
+    a coordinate, in units of x, as are initial_step and max_step: how far a virtual step moves a
+    coordinate. step_rule: "normalized" steps along the gradient, "sign" along its signs. kernel,
+    max_rows: of the surrogate. curvature: whether it may have an isotropic quadratic trend.
+    improved: design: whether clients probe the same directions or their own, "auto" decides every
+    round, with shared ones at least every shared_every rounds; private_gain: by what factor private
+    directions must explain more.
+    on_client, paper, official: local_steps and local_lr (Adam) of each client.
+    paper, official: one_exchange: send weights with the update, no queries around the server's x.
+    """
+
+    variant: Variant = "improved"
+    num_directions: int = 50
+    probe_radius: float = 0.02
+    initial_step: float = 0.03
+    max_step: float = 0.1
+    step_rule: Literal["normalized", "sign"] = "normalized"
+    kernel: KernelName = "matern52"
+    max_rows: int = 400
+    curvature: bool = True
+    design: Literal["auto", "shared", "private"] = "auto"
+    shared_every: int = 8
+    private_gain: float = 2.0
+    local_steps: int = 10
+    local_lr: float = 0.01
+    one_exchange: bool = False
+
+    def __post_init__(self) -> None:
+        RoundConfig.__post_init__(self)
+        for name in ("num_directions", "max_rows", "shared_every", "local_steps"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("probe_radius", "initial_step", "max_step", "local_lr", "private_gain"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "positive and finite")
+        step = self.initial_step
+        require(step <= self.max_step, "initial_step", step, f"at most max_step={self.max_step}")
+
+    def probe_length(self, dim: int) -> float:
+        """Return the length of a probe's offset."""
+        return self.probe_radius * math.sqrt(dim)
+
+    def unit(self, dim: int) -> float:
+        """Return the length of the first virtual step: the scale that all lengthscales start at."""
+        return self.initial_step * math.sqrt(dim)
+
+    def first_lengthscale(self, dim: int) -> float:
+        """Return the lengthscale before anything is known."""
+        return 16 * self.unit(dim)
+
+    def bounded_lengthscale(self, lengthscale: float, dim: int) -> float:
+        """Return the nearest lengthscale that a fit may choose."""
+        return min(max(lengthscale, self.unit(dim) / 8), 256 * self.unit(dim))

@@ -1,0 +1,275 @@
+"""FZooS with shared probes, a slope surrogate and a shared line search (fedzo's variant).
+
+    1. slopes along m directions around x_r, asked of the cohort        (fedzo.surrogates.slopes)
+    2. T virtual steps on the common surrogate of F                     (fedzo.surrogates.descent)
+    3. values at some of those points, asked of the cohort; x_{r+1} is the one of lowest expected F
+       given all rows, these values among them, or x_r
+
+Grown from Shu et al., arXiv 2308.04077, algorithm 1. Differs: the gradient correction is exact,
+gamma = 1, because all clients share the surrogate of F: no drift, no random features, no local step
+that a client takes alone. Rows are slopes; clients are co-kriged. The directions of a round are the
+same for all clients (shared) or each client's own (private), whichever would leave less doubt of
+grad F for the same queries. The line search compares expected values, not observed ones, so noise
+and the sampling of clients do not fool it. Why each part is there: docs/fzoos.md.
+
+Queries a client and round: m + 4, and 1 where x_r was not asked of this cohort before. Floats up as
+many as queries; down d + 1 and 4 d. Server: a few r^3 / 3 + r^2 d for r = max_rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.directions import basis_blocks
+from fedzo.exchange import Exchange, Replies
+from fedzo.oracle import project
+from fedzo.surrogates.descent import virtual_steps
+from fedzo.surrogates.heterogeneity import heterogeneity
+from fedzo.surrogates.slope_posterior import condition, explained_variance, fit
+from fedzo.surrogates.slopes import (
+    JITTER,
+    SlopePrior,
+    SlopeRows,
+    join_rows,
+    no_rows,
+    rows_between,
+)
+from strategies.fzoos_config import FZooSConfig
+from strategies.rounds import Round, RoundPlan
+
+LINE_SEARCH = (1, 3, 6, 10)
+"""Virtual steps after which the cohort is asked."""
+
+ENOUGH_DIRECTIONS = 8
+"""Shared directions from which one round's moments tell the heterogeneity; else it is fitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """What clients answered at the current x, and the number of that point."""
+
+    clients: Int[Tensor, " k"]
+    values: Float[Tensor, " k"]
+    point: int
+
+    def of(self, clients: Int[Tensor, " k"]) -> "Anchor":
+        """Return the part of those clients."""
+        kept = torch.isin(self.clients, clients)
+        return replace(self, clients=self.clients[kept], values=self.values[kept])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlopeState:
+    """The iterate, the surrogate's rows and prior, and the step that the line search trusts."""
+
+    x: Float[Tensor, " d"]
+    rows: SlopeRows
+    prior: SlopePrior
+    anchor: Anchor
+    step: float
+    next_row: int = 0
+    next_point: int = 1
+    shared_rounds: int = 0
+
+
+class SlopeSearch:
+    """The rounds of `variant = "improved"`."""
+
+    def __init__(self, config: FZooSConfig) -> None:
+        self._config = config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> SlopeState:
+        config = self._config
+        prior = SlopePrior(kernel=config.kernel, lengthscale=config.first_lengthscale(len(x)))
+        nobody = torch.empty(0, dtype=torch.int64)
+        anchor = Anchor(clients=nobody, values=nobody.double(), point=0)
+        rows = no_rows(x.double())
+        return SlopeState(x=x, rows=rows, prior=prior, anchor=anchor, step=config.initial_step)
+
+    def round(self, state: SlopeState, plan: RoundPlan) -> Round[SlopeState]:
+        first = self._first_rows(state, plan)
+        probes = self._probes(state, plan, first)
+        [replies] = yield [probes]
+        if replies.tensors["values"].shape[1] == 0:
+            return state
+        state = self._learn(state, plan, first, probes, replies)
+        path = virtual_steps(
+            condition(state.prior, state.rows, state.x.double(), plan.num_clients),
+            state.x.double(),
+            state.step,
+            rule=self._config.step_rule,
+            stops=LINE_SEARCH,
+            lower=plan.lower,
+            upper=plan.upper,
+        ).to(state.x)
+        asked = {"x": path}
+        [answers] = yield [
+            Exchange(kind="query.value", client_ids=replies.client_ids, shared=asked)
+        ]
+        if answers.tensors["values"].shape[1] == 0:
+            return state
+        return self._search(state, plan, path, answers)
+
+    def _first_rows(self, state: SlopeState, plan: RoundPlan) -> Int[Tensor, " b"]:
+        """Return the first basis row of each block of directions: one block, or one a client."""
+        blocks = 1 if self._shares(state, plan) else len(plan.cohort)
+        return state.next_row + self._count(state) * torch.arange(blocks)
+
+    def _shares(self, state: SlopeState, plan: RoundPlan) -> bool:
+        """Return whether all clients probe the same directions this round.
+
+        A private slope tells 1 / (1 + rho) of what a shared one tells, and there are as many more
+        of them as clients, so from some rho on they need not be looked at.
+        """
+        config, clients = self._config, len(plan.cohort)
+        if config.design != "auto" or clients == 1:
+            return config.design != "private"
+        if plan.round_index % config.shared_every == 1:
+            return True
+        if clients <= config.private_gain * (1 + state.prior.rho):
+            return True
+        shared, private = (self._told(state, plan, blocks) for blocks in (1, clients))
+        return config.private_gain * shared >= private
+
+    def _told(self, state: SlopeState, plan: RoundPlan, blocks: int) -> float:
+        """Return what would be explained of grad F(x) after a round of so many blocks."""
+        m = self._count(state)
+        first = state.next_row + m * torch.arange(blocks)
+        unseen = torch.zeros(len(plan.cohort), m, dtype=torch.float64)
+        fresh = self._rows(state, plan, first, unseen, torch.as_tensor(plan.cohort))
+        rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
+        return explained_variance(state.prior, rows, state.x.double(), plan.num_clients)
+
+    def _count(self, state: SlopeState) -> int:
+        return min(self._config.num_directions, len(state.x))
+
+    def _probes(self, state: SlopeState, plan: RoundPlan, first: Int[Tensor, " b"]) -> Exchange:
+        known = torch.equal(state.anchor.clients, torch.as_tensor(plan.cohort))
+        return Exchange(
+            kind="query.probes",
+            client_ids=plan.cohort,
+            shared={"x": state.x},
+            per_client={"first_row": first.expand(len(plan.cohort)).clone()},
+            config={
+                "num_directions": self._count(state),
+                "mu": self._config.probe_length(len(state.x)),
+                "base": not known,
+            },
+        )
+
+    def _learn(
+        self,
+        state: SlopeState,
+        plan: RoundPlan,
+        first: Int[Tensor, " b"],
+        probes: Exchange,
+        replies: Replies,
+    ) -> SlopeState:
+        """Turn the answers into rows, and refit the prior where that is due."""
+        values = replies.tensors["values"].double()
+        clients = torch.as_tensor(replies.client_ids)
+        anchor = state.anchor.of(clients)
+        if probes.config["base"]:
+            anchor = Anchor(clients=clients, values=values[:, 0], point=state.next_point)
+            values = values[:, 1:]
+        used = len(first) * self._count(state)
+        if len(first) > 1:
+            first = first[torch.isin(torch.as_tensor(plan.cohort), clients)]
+        state = replace(state, anchor=anchor, next_point=state.next_point + 1)
+        changes = values - anchor.values.unsqueeze(1)
+        fresh = self._rows(state, plan, first, changes, clients)
+        rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
+        shared = len(first) == 1 and len(clients) > 1
+        prior = state.prior
+        if shared and changes.shape[1] >= ENOUGH_DIRECTIONS:
+            prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
+        if plan.round_index <= 4 or plan.round_index % 4 == 0:
+            grids = self._grids(prior, len(state.x))
+            prior = fit(prior, rows, state.x.double(), plan.num_clients, grids)
+        return replace(
+            state,
+            rows=rows,
+            prior=prior,
+            next_row=state.next_row + used,
+            next_point=state.next_point + used,
+            shared_rounds=state.shared_rounds + shared,
+        )
+
+    def _rows(
+        self,
+        state: SlopeState,
+        plan: RoundPlan,
+        first: Int[Tensor, " b"],
+        changes: Float[Tensor, "n m"],
+        clients: Int[Tensor, " n"],
+    ) -> SlopeRows:
+        """Return the rows of value changes along the blocks that start at the basis rows `first`.
+
+        One block belongs to all clients together, several to one client each.
+        """
+        m, x = changes.shape[1], state.x.double()
+        u = basis_blocks(first, m, len(x), seed=plan.seed, problem=plan.problem).flatten(0, 1)
+        ends = project(x + self._config.probe_length(len(x)) * u, plan.lower, plan.upper)
+        together = len(first) == 1
+        numbers = torch.arange(len(ends))
+        return rows_between(
+            x.expand_as(ends),
+            ends,
+            changes.mean(dim=0) if together else changes.flatten(),
+            owners=clients.expand(m, -1) if together else clients.repeat_interleave(m).unsqueeze(1),
+            start=torch.full_like(numbers, state.anchor.point),
+            end=state.next_point + numbers,
+        )
+
+    def _grids(self, prior: SlopePrior, dim: int) -> list[tuple[str, Sequence[float]]]:
+        """Return the values that a fit tries: around the current ones, and zero."""
+        config, unit = self._config, self._config.unit(dim)
+        lengths = {
+            config.bounded_lengthscale(prior.lengthscale * 2.0**k, dim) for k in range(-3, 4)
+        }
+        grids: list[tuple[str, Sequence[float]]] = [("lengthscale", sorted(lengths))]
+        if config.curvature:
+            around = [max(prior.curvature, 1 / unit) * 4.0**k for k in range(-2, 3)]
+            grids.append(("curvature", [0.0, *(c for c in around if c * unit <= 64)]))
+        if config.num_directions < ENOUGH_DIRECTIONS:
+            grids.append(("rho", [1 / 3, 1.0, 3.0, 10.0, 30.0]))
+        grids.append(("noise", [0.0, *(unit**2 * 10.0**k for k in range(-7, 1))]))
+        return grids
+
+    def _search(
+        self, state: SlopeState, plan: RoundPlan, path: Float[Tensor, "s d"], answers: Replies
+    ) -> SlopeState:
+        """Add the values along the path to the rows, and move to the lowest expected one."""
+        clients = torch.as_tensor(answers.client_ids)
+        values = answers.tensors["values"].double()
+        base = state.anchor.of(clients)
+        points = torch.cat([state.x.unsqueeze(0), path]).double()
+        changes = torch.cat([base.values.unsqueeze(1), values], dim=1).diff(dim=1).mean(dim=0)
+        numbers = torch.tensor([base.point, *range(state.next_point, state.next_point + len(path))])
+        fresh = rows_between(
+            points[:-1],
+            points[1:],
+            changes,
+            owners=clients.expand(len(path), -1),
+            start=numbers[:-1],
+            end=numbers[1:],
+        )
+        rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
+        posterior = condition(state.prior, rows, points[0], plan.num_clients)
+        expected = posterior.change(points[:-1], points[1:]).cumsum(dim=0)
+        best = int(expected.argmin())
+        state = replace(state, rows=rows, next_point=state.next_point + len(path))
+        if float(expected[best]) >= -JITTER * float(changes.abs().max()):
+            return replace(state, step=state.step / 4)
+        anchor = Anchor(clients=clients, values=values[:, best], point=int(numbers[best + 1]))
+        step = self._next_step(state.step, best, len(path))
+        return replace(state, x=path[best], anchor=anchor, step=step)
+
+    def _next_step(self, step: float, best: int, count: int) -> float:
+        """Return a longer step where the last point was best, a shorter one where the first was."""
+        if best == count - 1:
+            return min(self._config.max_step, 1.5 * step)
+        return step / 2 if best == 0 else step

@@ -1,0 +1,77 @@
+"""FZooS whose slopes stay on the clients: gradients of their surrogates travel instead.
+
+    1. x                      ->  g_i(x), evidence_i;   l <- the lengthscale of highest sum
+    2. g = mean_i g_i(x)      ->  update_i;             x <- P(x + mean_i update_i)
+
+The client is clients.local_slopes; compare strategies.fzoos_improved, which is better where values
+may be sent: it has a line search. fedzo's own variant of Shu et al., arXiv 2308.04077, algorithm 1.
+Floats a client and round: 2 d + 3 up, 2 d + 1 down. Queries: m + 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.aggregation import mean
+from fedzo.exchange import Exchange
+from fedzo.oracle import project
+from strategies.fzoos_config import FZooSConfig
+from strategies.rounds import Round, RoundPlan
+
+
+@dataclass(frozen=True, slots=True)
+class OnClientState:
+    """The global x, the lengthscale of all surrogates, and the next row of the bases."""
+
+    x: Float[Tensor, " d"]
+    lengthscale: float
+    next_row: int = 0
+
+
+class OnClientFZooS:
+    """The rounds of `variant = "on_client"`."""
+
+    def __init__(self, config: FZooSConfig) -> None:
+        self._config = config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> OnClientState:
+        return OnClientState(x, self._config.first_lengthscale(len(x)))
+
+    def round(self, state: OnClientState, plan: RoundPlan) -> Round[OnClientState]:
+        config, dim = self._config, len(state.x)
+        m = min(config.num_directions, dim)
+        task = {
+            "kernel": config.kernel,
+            "lengthscale": state.lengthscale,
+            "max_rows": config.max_rows,
+            "num_directions": m,
+            "mu": config.probe_length(dim),
+        }
+        [replies] = yield [
+            Exchange(
+                kind="query.slope_gradient",
+                client_ids=plan.cohort,
+                shared={"x": state.x},
+                per_client={"first_row": torch.full((len(plan.cohort),), state.next_row)},
+                config=task,
+            )
+        ]
+        gradient = mean(replies.tensors["gradient"])
+        best = int(replies.tensors["evidence"].sum(dim=0).argmax())
+        [answers] = yield [
+            Exchange(
+                kind="train.slopes",
+                client_ids=replies.client_ids,
+                shared={"gradient": gradient},
+                config={
+                    **task,
+                    "local_steps": config.local_steps,
+                    "local_lr": config.local_lr,
+                },
+            )
+        ]
+        x = project(state.x + mean(answers.tensors["update"]), plan.lower, plan.upper)
+        lengthscale = config.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
+        return OnClientState(x.to(state.x), lengthscale, state.next_row + m)

@@ -1,0 +1,116 @@
+"""SCAFFOLD with finite differences: control variates against the clients' drift.
+
+    client: g <- g_i(x_i) + c - c_i;   server: x <- x + mean_i update_i
+
+    type I:   c_i = an estimate of grad f_i at the server's x, asked before the local steps
+    type II:  c_i = the mean of the last uncorrected local gradients of client i;
+              c <- c + (1 / N) sum over the cohort of the change of c_i
+
+Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020,
+algorithm 1, options I and II; with finite differences in Shu et al., arXiv 2308.04077, appendix.
+Floats a client and round: type I 3d down (x twice, c), 2d up, in two exchanges; type II 2d down,
+2d up. Queries: the client rule's, and for type I one more estimate, counted.
+
+Differs from the papers: type I takes c over the round's cohort; option II of the first paper
+derives c_i from the update, type II here from the gradients, as the second paper does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.aggregation import mean
+from fedzo.config import Scalar
+from fedzo.exchange import Exchange
+from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.oracle import project
+from strategies.base import RoundStrategy
+from strategies.fedavg import FedAvgConfig
+from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.safeguard import better
+
+
+@dataclass(frozen=True, slots=True)
+class ScaffoldState:
+    """The global x, the server optimizer's moments, and the mean control variate c."""
+
+    x: Float[Tensor, " d"]
+    moments: OptimizerState
+    control: Float[Tensor, " d"]
+
+
+class _Scaffold(RoundStrategy[ScaffoldState]):
+    """What both types share: the local steps and the server's step."""
+
+    def __init__(
+        self,
+        config: FedAvgConfig,
+        *,
+        rule: str = "zeroth_order",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._rule = rule
+        self._client_config = dict(client_config or {})
+        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> ScaffoldState:
+        return ScaffoldState(x, self._optimizer.init(x), torch.zeros_like(x))
+
+    def summary(self) -> None:
+        """Log nothing, as FedAvg."""
+
+    def _training(
+        self, state: ScaffoldState, plan: RoundPlan, config: Mapping[str, Scalar]
+    ) -> Exchange:
+        local = {"local_steps": self._config.local_steps, "local_lr": self._config.local_lr}
+        return Exchange(
+            kind=f"train.{self._rule}",
+            client_ids=plan.cohort,
+            shared={"x": state.x, "control": state.control},
+            config={**self._client_config, **local, **config},
+        )
+
+    def _step(
+        self, state: ScaffoldState, updates: Float[Tensor, "n d"], plan: RoundPlan
+    ) -> Round[ScaffoldState]:
+        config = self._config
+        moments, x = self._optimizer.step(state.moments, state.x, -mean(updates), config.server_lr)
+        x = project(x, plan.lower, plan.upper)
+        if config.safeguard:
+            x = yield from better(state.x, x, plan)
+        return ScaffoldState(x, moments, state.control)
+
+
+class Scaffold1(_Scaffold):
+    """SCAFFOLD type I: control variates are estimated at the server's x."""
+
+    def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
+        [anchors] = yield [
+            Exchange(
+                kind="query.gradient",
+                client_ids=plan.cohort,
+                shared={"x": state.x},
+                config={**self._client_config, "local_steps": 1, "local_lr": 1.0},
+            )
+        ]
+        state = ScaffoldState(state.x, state.moments, mean(anchors.tensors["gradient"]))
+        [replies] = yield [self._training(state, plan, {})]
+        return (yield from self._step(state, replies.tensors["update"], plan))
+
+
+class Scaffold2(_Scaffold):
+    """SCAFFOLD type II: control variates are the mean local gradients of the last round."""
+
+    def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
+        [replies] = yield [self._training(state, plan, {"renew_control": True})]
+        change = replies.tensors["control_change"].sum(dim=0) / plan.num_clients
+        state = ScaffoldState(state.x, state.moments, state.control + change)
+        return (yield from self._step(state, replies.tensors["update"], plan))

@@ -1,0 +1,108 @@
+"""Seed-ZO: finite differences along directions that all clients share, and an optimizer here.
+
+    s_k = mean_i [f_i(x + mu u_k) - f_i(x)] / mu;   g = (d / m) sum_k s_k u_k;   x <- P(Adam(x, g))
+
+The simplest of the methods that send numbers instead of vectors: Fang et al., "BAFFLE", ECCV 2024;
+Qin et al., "FedKSeed", ICML 2024; Li et al., "DeComFL", ICLR 2025. Because every client moves along
+the same u_k, the heterogeneity of their objectives cancels exactly in s_k. Shapes: x [d], slopes
+[n, m]. Floats a client and round: d + 1 down, m + 1 up (forward). Queries: m + 1, or 2m (central).
+
+Differs from the papers: one step a round, directions are rows of random orthonormal bases, Adam's
+moments stay on the server, and x is sent where those papers send numbers to replay.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar, require
+from fedzo.directions import basis_blocks
+from fedzo.estimators import make_scheme
+from fedzo.exchange import Exchange
+from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
+from fedzo.oracle import project
+from strategies.base import RoundStrategy
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedZOConfig(RoundConfig):
+    """Settings of Seed-ZO: what the server does with the mean gradient estimate."""
+
+    server_lr: float = 0.03
+    server_optimizer: OptimizerName = "adam"
+    server_momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        RoundConfig.__post_init__(self)
+        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
+        momentum = self.server_momentum
+        require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SeedZOState:
+    """The global x, the optimizer's moments, and the next row of the sequence of bases."""
+
+    x: Float[Tensor, " d"]
+    moments: OptimizerState
+    next_row: int = 0
+
+
+class SeedZO(RoundStrategy[SeedZOState]):
+    """Shared finite differences with a server optimizer."""
+
+    def __init__(
+        self,
+        config: SeedZOConfig,
+        *,
+        rule: str = "probes",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._client_config = {
+            "estimator": "forward",
+            "num_directions": 20,
+            "mu": 0.01,
+            **(client_config or {}),
+        }
+        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> SeedZOState:
+        return SeedZOState(x, self._optimizer.init(x))
+
+    def round(self, state: SeedZOState, plan: RoundPlan) -> Round[SeedZOState]:
+        client = self._client_config
+        scheme = make_scheme(client["estimator"])  # type: ignore[arg-type]
+        first = torch.full((len(plan.cohort),), state.next_row)
+        [replies] = yield [
+            Exchange(
+                kind="query.probes",
+                client_ids=plan.cohort,
+                shared={"x": state.x},
+                per_client={"first_row": first},
+                config={**client, "base": client["estimator"] == "forward"},
+            )
+        ]
+        values = replies.tensors["values"]
+        if values.shape[1] == 0:
+            return state
+        m, d = int(client["num_directions"]), len(state.x)
+        [u] = basis_blocks(first[:1], m, d, seed=plan.seed, problem=plan.problem).to(values)
+        slopes = scheme.slopes(values, float(client["mu"]), None).mean(dim=0)
+        gradient = (d / m) * slopes @ u
+        moments, x = self._optimizer.step(
+            state.moments, state.x, gradient.to(state.x), self._config.server_lr
+        )
+        return SeedZOState(project(x, plan.lower, plan.upper), moments, state.next_row + m)
+
+    def summary(self) -> None:
+        """Log nothing, as FedAvg."""
