@@ -16,12 +16,21 @@ from rich.table import Table
 from fedzo import __version__
 from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, FedzoError
-from fedzo.history import AXES, read_history
+from fedzo.history import AXES
 from fedzo.plots import plot_runs
 from scenarios.compare import compare
+from scenarios.config_file import (
+    ComparisonPlan,
+    parse_numbers,
+    parse_positions,
+    parse_words,
+    read_comparison,
+    read_experiment,
+)
 from scenarios.display import Progress, print_comparison, print_result
-from scenarios.experiment import make_experiment, read_experiment
+from scenarios.experiment import make_experiment
 from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.rundir import find_runs
 from scenarios.settings_help import print_settings
 from scenarios.simulate import simulate
 
@@ -137,7 +146,8 @@ def run(
             "engine": engine,
             "query_budget": query_budget,
         }
-        experiment = make_experiment(**_merged(config, given, settings))
+        base = read_experiment(config) if config else {"settings": {}}
+        experiment = make_experiment(**_merged(base, given, settings))
         with Progress(stderr, experiment) as progress:
             result = simulate(experiment, out=out, resume=resume, callbacks=[progress.update])
         if not json_output:
@@ -150,8 +160,12 @@ def run(
 @app.command("compare")
 def compare_command(
     scenario: ScenarioArgument = None,
-    strategies: Annotated[str, typer.Option(help="names, separated by commas")] = "fedzo",
-    seeds: Annotated[str, typer.Option(help="numbers, separated by commas")] = "0,1,2",
+    strategies: Annotated[
+        str | None, typer.Option(help="names, separated by commas (default: fedzo)")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="numbers, separated by commas (default: 0,1,2)")
+    ] = None,
     rounds: RoundsOption = None,
     clients: ClientsOption = None,
     engine: Annotated[str | None, typer.Option(help="who runs the clients")] = None,
@@ -161,6 +175,10 @@ def compare_command(
         Path | None, typer.Option(help="TOML experiment; options override it")
     ] = None,
     x: Annotated[str, typer.Option(help=f"axis of the figure: {', '.join(AXES)}")] = "queries",
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="AXIS=N,N,...: report the lowest F up to there (queries=5000,10000)"),
+    ] = None,
     out: OutOption = None,
     resume: ResumeOption = False,
     json_output: JsonOption = False,
@@ -169,7 +187,10 @@ def compare_command(
     """Run several strategies on the same problems and seeds.
 
     A setting is given to every strategy that has it; `--set fedzo:client.mu=0.1` is for fedzo
-    alone.
+    alone. LABEL=NAME among the strategies runs one of them under a label with its own settings:
+    --strategies fzoos,paper=fzoos --set paper:strategy.variant=paper
+
+    A --config file may hold strategies, seeds and a table [at] too.
     """
     _prepare(threads)
 
@@ -181,14 +202,18 @@ def compare_command(
             "engine": engine,
             "query_budget": query_budget,
         }
-        base = _merged(config, given, settings)
-        base.pop("strategy", None)
-        base.pop("seed", None)
-        if x not in AXES:
-            raise ConfigError(f"--x {x!r} is unknown; allowed: {', '.join(AXES)}")
-        names = [name.strip() for name in strategies.split(",") if name.strip()]
+        plan = read_comparison(config) if config else ComparisonPlan()
+        base = _merged(plan.experiment, given, settings)
+        chosen = parse_words(strategies) if strategies else plan.strategies
         comparison = compare(
-            base, names, _numbers(seeds), axis=x, out=out, resume=resume, console=stderr
+            base,
+            chosen or ["fedzo"],
+            parse_numbers(seeds) if seeds else plan.seeds or [0, 1, 2],
+            axis=x,
+            at={**plan.at, **dict(parse_positions(text) for text in at or [])},
+            out=out,
+            resume=resume,
+            console=stderr,
         )
         if not json_output:
             print_comparison(Console(), comparison)
@@ -211,7 +236,7 @@ def plot(
     """Draw the histories of runs; runs whose directories differ in seed-N alone become one line."""
 
     def work() -> Path:
-        runs = _find_runs(directories)
+        runs = find_runs(directories)
         path = out or directories[0] / f"plot-{x}.png"
         try:
             plot_runs(path, runs, axis=x, quantity=y)
@@ -222,30 +247,11 @@ def plot(
     typer.echo(f"figure: {_guard(work)}")
 
 
-def _find_runs(directories: list[Path]) -> dict[str, list[Any]]:
-    """Return histories by label: the directory of the run, or the one above seed-N."""
-    runs: dict[Path, list[Any]] = {}
-    for directory in directories:
-        histories = sorted(directory.rglob("history.jsonl"))
-        if not histories:
-            raise ConfigError(
-                f"{directory} holds no history.jsonl; name a directory written by --out"
-            )
-        for path in histories:
-            home = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
-            runs.setdefault(home, []).append(read_history(path))
-    names = [home.name for home in runs]
-    return {
-        home.name if home.name and names.count(home.name) == 1 else str(home): histories
-        for home, histories in runs.items()
-    }
-
-
 def _merged(
-    config: Path | None, given: dict[str, Any], settings: list[str] | None
+    file: dict[str, Any], given: dict[str, Any], settings: list[str] | None
 ) -> dict[str, Any]:
     """Put options over a config file, and settings over the file's."""
-    base = read_experiment(config) if config else {"settings": {}}
+    base = dict(file)
     base.update({name: value for name, value in given.items() if value is not None})
     parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
     base["settings"] = {**base["settings"], **parsed}
@@ -254,13 +260,6 @@ def _merged(
             remedy = "name one of" if name == "scenario" else "add --strategy with one of"
             raise ConfigError(f"no {name} is given; {remedy} {', '.join(table)}")
     return base
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text!r} must be whole numbers separated by commas") from error
 
 
 def _prepare(threads: int) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fedzo.config import Scalar, field_names, unknown_key
 from fedzo.errors import ConfigError
+from fedzo.history import AXES
 from fedzo.plots import plot_runs
 from scenarios.experiment import Experiment, config_classes, make_experiment
 from scenarios.names import STRATEGIES
@@ -29,6 +30,24 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Milestone:
+    """The lowest F of each run of each strategy up to a position on an axis, starts included."""
+
+    axis: str
+    limit: float
+    values: Mapping[str, Sequence[float]]
+
+    def to_json(self) -> dict[str, Any]:
+        medians = {name: float(np.median(found)) for name, found in self.values.items()}
+        return {
+            "axis": self.axis,
+            "limit": self.limit,
+            "median": medians,
+            "values": {name: list(found) for name, found in self.values.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """All runs of a comparison and their summary."""
 
@@ -36,6 +55,7 @@ class Comparison:
     rows: Sequence[Row]
     runs: Sequence[Mapping[str, Any]]
     figure: Path | None
+    milestones: Sequence[Milestone] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -44,7 +64,13 @@ class Comparison:
             for row in self.rows
         }
         figure = None if self.figure is None else str(self.figure)
-        return {"title": self.title, "strategies": strategies, "runs": self.runs, "figure": figure}
+        return {
+            "title": self.title,
+            "strategies": strategies,
+            "milestones": [milestone.to_json() for milestone in self.milestones],
+            "runs": self.runs,
+            "figure": figure,
+        }
 
 
 def compare(
@@ -53,30 +79,37 @@ def compare(
     seeds: Sequence[int],
     *,
     axis: str = "queries",
+    at: Mapping[str, Sequence[float]] | None = None,
     out: Path | None = None,
     resume: bool = False,
     console: Console | None = None,
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
-    Runs lie in out/STRATEGY/seed-N. Raises ConfigError before anything runs.
+    A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
+    positions at which the lowest F so far is wanted. Runs lie in out/LABEL/seed-N. Raises
+    ConfigError before anything runs.
     """
-    experiments = _experiments(base, strategies, seeds)
-    results: dict[str, list[RunResult]] = {name: [] for name in strategies}
-    for number, experiment in enumerate(experiments, start=1):
-        name, seed = experiment.strategy, experiment.seed
+    experiments = _experiments(base, _labelled(strategies), seeds)
+    _check_axes(axis, at or {})
+    results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
+    for number, (name, experiment) in enumerate(experiments, start=1):
+        seed = experiment.seed
         if console and console.is_terminal:
             console.print(
                 f"run {number} of {len(experiments)}: {name}, seed {seed}", highlight=False
             )
         place = None if out is None else out / name / f"seed-{seed}"
         results[name].append(simulate(experiment, out=place, resume=resume))
-    first = experiments[0]
+    first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
     rows = [_row(name, runs) for name, runs in results.items()]
     summaries = [run.summary() for runs in results.values() for run in runs]
     figure = None if out is None else out / "compare.png"
-    comparison = Comparison(title, rows, summaries, figure)
+    milestones = [
+        _milestone(name, limit, results) for name, limits in (at or {}).items() for limit in limits
+    ]
+    comparison = Comparison(title, rows, summaries, figure, milestones)
     if figure is not None and out is not None:
         histories = {name: [run.records for run in runs] for name, runs in results.items()}
         asks = all(summary["queries"] for summary in summaries)
@@ -86,34 +119,57 @@ def compare(
     return comparison
 
 
+def _labelled(strategies: Sequence[str]) -> dict[str, str]:
+    """Return label -> strategy; raises ConfigError for repeated labels and unknown strategies."""
+    labels: dict[str, str] = {}
+    for text in strategies:
+        label, equals, name = text.partition("=")
+        name = name if equals else label
+        if name not in STRATEGIES:
+            raise ConfigError(f"unknown strategy {name!r}; allowed: {', '.join(STRATEGIES)}")
+        if label in labels:
+            raise ConfigError(
+                f"strategies {list(strategies)} must not repeat; LABEL=NAME runs one of them twice"
+            )
+        if not label or "/" in label or ":" in label:
+            raise ConfigError(f"label {label!r} of strategy {name!r} must be a plain word")
+        labels[label] = name
+    return labels
+
+
+def _check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
+    for name in (axis, *at):
+        if name not in AXES:
+            raise ConfigError(f"axis {name!r} is unknown; allowed: {', '.join(AXES)}")
+
+
 def _experiments(
-    base: Mapping[str, Any], strategies: Sequence[str], seeds: Sequence[int]
-) -> list[Experiment]:
-    if not strategies or not seeds:
+    base: Mapping[str, Any], labels: Mapping[str, str], seeds: Sequence[int]
+) -> list[tuple[str, Experiment]]:
+    if not labels or not seeds:
         raise ConfigError("a comparison needs at least one strategy and one seed")
-    if len(set(strategies)) < len(strategies) or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"strategies {list(strategies)} and seeds {list(seeds)} must not repeat")
-    settings = _settings_by_strategy(base, strategies)
-    return [
-        make_experiment(**{**base, "strategy": name, "seed": seed, "settings": settings[name]})
-        for name in strategies
-        for seed in seeds
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds {list(seeds)} must not repeat")
+    settings = _settings_by_label(base, labels)
+    runs = [(label, name, seed) for label, name in labels.items() for seed in seeds]
+    own = [
+        {"strategy": name, "seed": seed, "settings": settings[label]} for label, name, seed in runs
     ]
+    made = [make_experiment(**{**base, **given}) for given in own]
+    return [(label, experiment) for (label, *_), experiment in zip(runs, made, strict=True)]
 
 
-def _settings_by_strategy(
-    base: Mapping[str, Any], strategies: Sequence[str]
+def _settings_by_label(
+    base: Mapping[str, Any], labels: Mapping[str, str]
 ) -> dict[str, dict[str, Scalar]]:
-    """Give each setting to the strategies that have it, `name:key` to that strategy alone.
+    """Give each setting to the strategies that have it, `label:key` to that one alone.
 
     Raises ConfigError for a key that no strategy of the comparison has.
     """
-    for name in strategies:
-        if name not in STRATEGIES:
-            raise ConfigError(f"unknown strategy {name!r}; allowed: {', '.join(STRATEGIES)}")
+    strategies = list(labels)
     classes = {
-        name: config_classes(base["scenario"], name, base.get("engine", "inprocess"))
-        for name in strategies
+        label: config_classes(base["scenario"], name, base.get("engine", "inprocess"))
+        for label, name in labels.items()
     }
     valid = {
         name: {f"{section}.{f}" for section, cls in own.items() for f in field_names(cls)}
@@ -144,3 +200,18 @@ def _row(name: str, runs: Sequence[RunResult]) -> Row:
         m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()
     }
     return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)
+
+
+def _milestone(axis: str, limit: float, results: Mapping[str, Sequence[RunResult]]) -> Milestone:
+    values = {name: [_lowest(run, axis, limit) for run in runs] for name, runs in results.items()}
+    return Milestone(axis, limit, values)
+
+
+def _lowest(run: RunResult, axis: str, limit: float) -> float:
+    """Return the lowest F within the limit, averaged over problems."""
+    by_problem: dict[int, float] = {}
+    for record in run.records:
+        if record.value is not None and record.axis(axis) <= limit:
+            lowest = by_problem.get(record.problem, record.value)
+            by_problem[record.problem] = min(lowest, record.value)
+    return sum(by_problem.values()) / len(by_problem)

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from scenarios.compare import Comparison
+from scenarios.compare import Comparison, Row
 from scenarios.experiment import Experiment
 from scenarios.simulate import RunResult
 from strategies.driver import Snapshot
@@ -114,18 +114,45 @@ def _print_failures(console: Console, result: RunResult) -> None:
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print a row for each strategy: mean and standard error over seeds."""
-    table = Table(title=comparison.title, title_justify="left")
-    table.add_column("")
+    """Print a row for each strategy: mean and, where it is not zero, standard error over seeds."""
+    table = Table(title=comparison.title, title_justify="left", padding=(0, 0, 0, 1))
+    table.add_column("strategy")
+    names = [name for name in comparison.rows[0].means if name != "best_value"]
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
     for row in comparison.rows:
-        table.add_column(row.strategy, justify="right")
-    for name in comparison.rows[0].means:
-        cells = [f"{_number(r.means[name])} ± {r.errors[name]:.2g}" for r in comparison.rows]
-        table.add_row(name.replace("_", " "), *cells)
+        table.add_row(row.strategy, *(_cell(name, row) for name in names))
     console.print(table)
     console.print("mean ± one standard error over seeds", highlight=False)
+    if comparison.milestones:
+        _print_milestones(console, comparison)
     if comparison.figure:
         console.print(f"figure: {comparison.figure}", highlight=False, soft_wrap=True)
+
+
+def _print_milestones(console: Console, comparison: Comparison) -> None:
+    """Print the lowest F up to each position; the best of a column is bold."""
+    table = Table(title="lowest F so far, median over seeds", title_justify="left")
+    table.add_column("strategy")
+    medians = [milestone.to_json()["median"] for milestone in comparison.milestones]
+    for milestone in comparison.milestones:
+        table.add_column(f"{milestone.limit:,g}\n{milestone.axis}", justify="right")
+    for row in comparison.rows:
+        values = [found[row.strategy] for found in medians]
+        best = [value == min(found.values()) for value, found in zip(values, medians, strict=True)]
+        cells = [
+            f"[bold]{_number(value)}[/bold]" if first else _number(value)
+            for value, first in zip(values, best, strict=True)
+        ]
+        table.add_row(row.strategy, *cells)
+    console.print(table)
+
+
+def _cell(name: str, row: Row) -> str:
+    mean, error = row.means[name], row.errors[name]
+    if name in ("rounds", "queries", "floats_up", "floats_down"):
+        return f"{mean:,.0f}"
+    return f"{mean:.3g} ± {error:.1g}" if error and name != "wall_s" else f"{mean:.3g}"
 
 
 def _number(value: float | None) -> str:

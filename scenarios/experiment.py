@@ -1,14 +1,19 @@
 """An experiment: everything that determines a run, as one frozen value and as a TOML file."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from fedzo.config import Scalar, build_config, config_values, field_names, require, unknown_key
+from fedzo.config import (
+    Scalar,
+    build_config,
+    config_values,
+    field_names,
+    require,
+    unknown_key,
+)
 from fedzo.errors import ConfigError
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
 
@@ -135,37 +140,6 @@ def _ignores_client(
             f" variant to {' or '.join(entry.client_variants)}"
         )
     return True
-
-
-def read_experiment(path: Path) -> dict[str, Any]:
-    """Read a TOML file into arguments of make_experiment; every key is optional.
-
-    Raises ConfigError for a file that is missing, no TOML, or has unknown keys.
-    """
-    try:
-        raw = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is no TOML: {error}") from error
-    names = [name for name in field_names(Experiment) if name != "settings"]
-    for key in raw:
-        if key not in [*names, "set"]:
-            raise unknown_key(key, [*names, "set"])
-    sections = raw.pop("set", {})
-    if not isinstance(sections, dict) or not all(isinstance(v, dict) for v in sections.values()):
-        raise ConfigError(f"--config {path}: `set` must hold tables such as [set.client]")
-    for key, value in raw.items():
-        wanted = int if key in ("num_rounds", "num_clients", "seed", "query_budget") else str
-        if type(value) is not wanted:
-            kind = "a whole number" if wanted is int else "a text"
-            raise ConfigError(f"--config {path}: {key}={value!r} must be {kind}")
-    raw["settings"] = {
-        f"{section}.{name}": value
-        for section, values in sections.items()
-        for name, value in values.items()
-    }
-    return raw
 
 
 def _check_keys(wanted: Mapping[str, Scalar], classes: Mapping[str, type]) -> None:

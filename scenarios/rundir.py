@@ -148,3 +148,22 @@ def _difference(old: str, new: str) -> str:
         if before != now:
             return f"there {before}, now {now}"
     return "its settings differ"
+
+
+def find_runs(directories: list[Path]) -> dict[str, list[Any]]:
+    """Return histories by label: the directory of the run, or the one above seed-N."""
+    runs: dict[Path, list[Any]] = {}
+    for directory in directories:
+        histories = sorted(directory.rglob("history.jsonl"))
+        if not histories:
+            raise ConfigError(
+                f"{directory} holds no history.jsonl; name a directory written by --out"
+            )
+        for path in histories:
+            home = path.parent.parent if path.parent.name.startswith("seed-") else path.parent
+            runs.setdefault(home, []).append(read_history(path))
+    names = [home.name for home in runs]
+    return {
+        home.name if home.name and names.count(home.name) == 1 else str(home): histories
+        for home, histories in runs.items()
+    }

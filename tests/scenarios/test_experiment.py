@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedzo.errors import ConfigError
-from scenarios.experiment import make_experiment, read_experiment
+from scenarios.config_file import read_experiment
+from scenarios.experiment import make_experiment
 from scenarios.names import SCENARIOS, STRATEGIES
 
 PAIRS = [
