@@ -137,7 +137,15 @@ class AttackScenario:
             "strategy.server_lr": 0.1,
             "client.optimizer": "sgd",
             "client.num_directions": 10,
-        }
+        },
+        "probes": {"strategy.server_lr": 0.1, "client.num_directions": 10},
+        "surrogate": {
+            "strategy.num_directions": 5,
+            "strategy.probe_radius": 0.036,
+            "strategy.initial_step": 0.3,
+            "strategy.max_step": 0.5,
+            "strategy.step_rule": "sign",
+        },
     }
 
     def __init__(self, config: AttackConfig, *, num_clients: int, seed: int) -> None:

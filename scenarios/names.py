@@ -8,6 +8,7 @@ from fedzo.config import Scalar, require
 from scenarios.attack import AttackConfig, AttackScenario
 from scenarios.classification import ClassificationConfig, ClassificationScenario
 from scenarios.custom import CustomConfig, CustomScenario
+from scenarios.metric import MetricConfig, MetricScenario
 from scenarios.multimodal import MultimodalConfig, MultimodalScenario
 from scenarios.quadratic import QuadraticConfig, QuadraticScenario
 from strategies.base import RoundStrategy
@@ -24,6 +25,7 @@ AnyScenario = (
     QuadraticScenario
     | MultimodalScenario
     | AttackScenario
+    | MetricScenario
     | ClassificationScenario
     | CustomScenario
 )
@@ -78,6 +80,9 @@ SCENARIOS: dict[str, ScenarioEntry] = {
     ),
     "attack": ScenarioEntry(
         AttackConfig, AttackScenario, "one perturbation against black-box image classifiers"
+    ),
+    "metric": ScenarioEntry(
+        MetricConfig, MetricScenario, "a classifier's macro-F1 and the like, which have no gradient"
     ),
     "classification": ScenarioEntry(
         ClassificationConfig, ClassificationScenario, "a small network on class-skewed shards"

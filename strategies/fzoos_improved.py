@@ -72,7 +72,6 @@ class SlopeState:
     step: float
     next_row: int = 0
     next_point: int = 1
-    shared_rounds: int = 0
 
 
 class SlopeSearch:
@@ -182,9 +181,8 @@ class SlopeSearch:
         changes = values - anchor.values.unsqueeze(1)
         fresh = self._rows(state, plan, first, changes, clients)
         rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
-        shared = len(first) == 1 and len(clients) > 1
         prior = state.prior
-        if shared and changes.shape[1] >= ENOUGH_DIRECTIONS:
+        if len(first) == 1 < len(clients) and changes.shape[1] >= ENOUGH_DIRECTIONS:
             prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
             grids = self._grids(prior, len(state.x))
@@ -195,7 +193,6 @@ class SlopeSearch:
             prior=prior,
             next_row=state.next_row + used,
             next_point=state.next_point + used,
-            shared_rounds=state.shared_rounds + shared,
         )
 
     def _rows(

@@ -1,7 +1,6 @@
 """The derived Gaussian process against autograd and finite differences of its own posterior."""
 
 import math
-import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -175,9 +174,13 @@ def test_a_fit_finds_the_lengthscale_of_the_data(kernel: KernelName, start: floa
         assert after > before
 
 
-def test_a_fit_touches_no_global_random_state() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    fit_lengthscale("matern52", LENGTHS, observations(m=30), NOISE, steps=3)
+@pytest.mark.parametrize("m", [30, 801])
+def test_a_fit_touches_no_global_random_state(m: int) -> None:
+    """801 points are more than gpytorch factorizes unless it is told to.
+
+    Python's own state is left to test_house: the checker of types draws from it here.
+    """
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    fit_lengthscale("matern52", LENGTHS, observations(m=m), NOISE, steps=1)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
-    assert before[2] == random.getstate()
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
