@@ -5,7 +5,7 @@ from clients.local_slopes import LocalSlopes, answer_slope_gradient
 from clients.probes import ProbesConfig, answer_probes
 from clients.surrogate import Surrogate, answer_weights
 from clients.surrogate_config import SurrogateConfig
-from clients.values import answer_values
+from clients.values import ValuesConfig, answer_values
 from clients.zeroth_order import ZerothOrder, ZerothOrderConfig, answer_gradient
 from fedzo.runtime.local import Rule
 
@@ -14,6 +14,7 @@ RULE_CONFIGS: dict[str, type] = {
     "first_order": FirstOrderConfig,
     "probes": ProbesConfig,
     "surrogate": SurrogateConfig,
+    "values": ValuesConfig,
 }
 
 

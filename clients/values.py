@@ -6,11 +6,17 @@ Cost: q queries a client. Sent: q d floats down, q up.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from fedzo.exchange import ClientState, Exchange
 from fedzo.oracle import Oracle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesConfig:
+    """Settings of strategies whose clients only answer values: there are none."""
 
 
 def answer_values(

@@ -1,6 +1,7 @@
 """A federated black-box attack: clients that can only query find one perturbation together.
 
-    delta = radius (2 x - 1),  x in [0, 1]^d;   image' = clamp(image + delta, 0, 1)
+    delta = radius clamp(B (2 x - 1), -1, 1),  x in [0, 1]^d;   image' = clamp(image + delta, 0, 1)
+    B = I (d = pixels), or side times the lowest k x k cosine waves of the image plane (d = k^2)
     f_i(x) = logit_i,true(image') - max_{c != true} logit_i,c(image')          (margin of client i)
     F(x) = (1/N) sum_i f_i(x);   success: F(x) < 0
 
@@ -13,6 +14,7 @@ Differs from the paper: the start (the paper takes the lower corner of the box),
 setting, and the images are those with a positive averaged margin, chosen by seed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +42,9 @@ class AttackConfig:
 
     dataset, data_dir: see scenarios.data. radius: of the Linf box, in pixel units of [0, 1].
     num_images: attacked one after the other. classes_per_client: the victims' heterogeneity.
-    clamp: whether a perturbed image is clamped to [0, 1]. victim_seed: of the victims' training,
-    apart from the run's seed so that all seeds attack the same victims. cache_dir: where trained
-    victims are kept, "" for the user's cache.
+    clamp: whether a perturbed image is clamped to [0, 1]. waves: k, 0 for all pixels. victim_seed:
+    of the victims' training, apart from the run's seed so that all seeds attack the same victims.
+    cache_dir: where trained victims are kept, "" for the user's cache.
     """
 
     dataset: DatasetName = "mnist5k"
@@ -51,6 +53,7 @@ class AttackConfig:
     num_images: int = 5
     classes_per_client: int = 7
     clamp: bool = True
+    waves: int = 0
     epochs: int = 25
     victim_seed: int = 0
     noise_std: float = 0.0
@@ -58,6 +61,7 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.radius <= 1, "radius", self.radius, "in (0, 1]")
+        require(self.waves >= 0, "waves", self.waves, "0 (all pixels) or more")
         require(self.num_images >= 1, "num_images", self.num_images, "at least 1")
         require(
             self.classes_per_client >= 1,
@@ -78,26 +82,47 @@ class MarginObjective:
     label: Int[Tensor, ""]
     radius: float
     clamp: bool
+    basis: Float[Tensor, "d p"] | None = None
     lower: float = 0.0
     upper: float = 1.0
 
     @property
     def dim(self) -> int:
-        return self.image.numel()
+        return self.image.numel() if self.basis is None else len(self.basis)
 
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         with torch.no_grad():
-            pixels = perturb(self.image, x.reshape(-1, self.dim), self.radius, clamp=self.clamp)
+            flat = x.reshape(-1, self.dim)
+            pixels = perturb(self.image, flat, self.radius, clamp=self.clamp, basis=self.basis)
             logits = self.victim(pixels.unsqueeze(1))
             return margins(logits, self.label.expand(len(logits))).reshape(x.shape[:-1])
 
 
 def perturb(
-    image: Float[Tensor, "s s"], x: Float[Tensor, "q d"], radius: float, *, clamp: bool
+    image: Float[Tensor, "s s"],
+    x: Float[Tensor, "q d"],
+    radius: float,
+    *,
+    clamp: bool,
+    basis: Float[Tensor, "d p"] | None = None,
 ) -> Float[Tensor, "q s s"]:
     """Return the image under each perturbation."""
-    pixels = image + radius * (2 * x - 1).reshape(-1, *image.shape)
+    unit = 2 * x - 1
+    if basis is not None:
+        unit = (unit @ basis).clamp(-1, 1)
+    pixels = image + radius * unit.reshape(-1, *image.shape)
     return pixels.clamp(0, 1) if clamp else pixels
+
+
+def cosine_waves(side: int, count: int) -> Float[Tensor, "d p"]:
+    """Return the count^2 lowest two-dimensional cosine waves, flat, of norm `side`.
+
+    The constant wave is 1 in every pixel, so one coefficient can fill the box.
+    """
+    place = (torch.arange(side) + 0.5) * (math.pi / side)
+    waves = torch.cos(torch.arange(count).unsqueeze(1) * place) * math.sqrt(2)
+    waves[0] = 1.0
+    return torch.einsum("as,bt->abst", waves, waves).reshape(count * count, side * side)
 
 
 def margins(logits: Float[Tensor, "q c"], labels: Int[Tensor, " q"]) -> Float[Tensor, " q"]:
@@ -145,6 +170,7 @@ class AttackScenario:
             "strategy.initial_step": 0.3,
             "strategy.max_step": 0.5,
             "strategy.step_rule": "sign",
+            "strategy.line_search": "3,10",
         },
     }
 
@@ -161,6 +187,9 @@ class AttackScenario:
         )
         self.victims = get_victims(train, settings, config.cache_dir)
         self.images = self._choose(test, seed)
+        side = self.images.pixels.shape[-1]
+        require(config.waves <= side, "waves", config.waves, f"at most {side}, the image's side")
+        self._basis = cosine_waves(side, config.waves) if config.waves else None
 
     @property
     def num_problems(self) -> int:
@@ -171,13 +200,15 @@ class AttackScenario:
         image, label = self.images.pixels[problem], self.images.labels[problem]
         return cohort_of(
             [
-                MarginObjective(self.victims[client], image, label, config.radius, config.clamp)
+                MarginObjective(
+                    self.victims[client], image, label, config.radius, config.clamp, self._basis
+                )
                 for client in client_ids
             ]
         )
 
     def problem(self, index: int) -> Problem:
-        dim = self.images.pixels[index].numel()
+        dim = self.images.pixels[index].numel() if self._basis is None else len(self._basis)
         return ImageProblem(index, torch.full((dim,), 0.5))
 
     def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
@@ -195,7 +226,7 @@ class AttackScenario:
         """Draw images, perturbations and margins."""
         config = self._config
         perturbed = [
-            perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp)[0]
+            perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp, basis=self._basis)[0]
             for image, x in zip(self.images.pixels, solutions, strict=False)
         ]
         after = [

@@ -20,6 +20,7 @@ from strategies.fzoos_config import FZooSConfig
 from strategies.relizo import ReLIZO, ReLIZOConfig
 from strategies.scaffold import Scaffold1, Scaffold2
 from strategies.seedzo import SeedZO, SeedZOConfig
+from strategies.square import Square, SquareConfig
 
 AnyScenario = (
     QuadraticScenario
@@ -138,6 +139,9 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "surrogate",
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
         client_variants=("paper", "official"),
+    ),
+    "square": StrategyEntry(
+        SquareConfig, Square, "values", "random search by squares of an image (Andriushchenko 2020)"
     ),
     "fedzen": StrategyEntry(
         FedZeNConfig, FedZeN, "probes", "Newton steps, Hessian learned on shared directions"

@@ -21,7 +21,7 @@ from fedzo.messages import exchange_size, replies_size
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
-from strategies.rounds import RoundMethod, RoundPlan
+from strategies.rounds import KnowsAnswers, RoundMethod, RoundPlan
 
 StopReason = Literal["rounds", "budget", "solved", "callback"]
 
@@ -257,6 +257,10 @@ class _Run:
         x: Float[Tensor, " d"] = self.state.x
         if not self._problem.asks_clients:
             return self._problem.report(x, None)
+        known = self.state.answers if isinstance(self.state, KnowsAnswers) else {}
+        if len(known) == self._settings.num_clients:
+            self._total = replace(self._total, judges=len(known))
+            return self._problem.report(x, torch.tensor([known[c] for c in sorted(known)]))
         question = Exchange(
             kind="evaluate",
             client_ids=range(self._settings.num_clients),

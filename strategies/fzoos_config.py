@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from fedzo.config import require
@@ -20,7 +21,8 @@ class FZooSConfig(RoundConfig):
 
     improved, on_client: num_directions a client and round. probe_radius: root mean square offset of
     a coordinate, in units of x, as are initial_step and max_step: how far a virtual step moves a
-    coordinate. step_rule: "normalized" steps along the gradient, "sign" along its signs. kernel,
+    coordinate. step_rule: "normalized" steps along the gradient, "sign" along its signs.
+    line_search: virtual steps after which clients are asked. kernel,
     max_rows: of the surrogate. curvature: whether it may have an isotropic quadratic trend.
     improved: design: whether clients probe the same directions or their own, "auto" decides every
     round, with shared ones at least every shared_every rounds; private_gain: by what factor private
@@ -35,6 +37,7 @@ class FZooSConfig(RoundConfig):
     initial_step: float = 0.03
     max_step: float = 0.1
     step_rule: Literal["normalized", "sign"] = "normalized"
+    line_search: str = "1,3,6,10"
     kernel: KernelName = "matern52"
     max_rows: int = 400
     curvature: bool = True
@@ -52,8 +55,19 @@ class FZooSConfig(RoundConfig):
         for name in ("probe_radius", "initial_step", "max_step", "local_lr", "private_gain"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
+        self.stops()
         step = self.initial_step
         require(step <= self.max_step, "initial_step", step, f"at most max_step={self.max_step}")
+
+    def stops(self) -> tuple[int, ...]:
+        """Return the stops of the line search; raises ConfigError unless they ascend from 1."""
+        try:
+            stops = tuple(int(part) for part in self.line_search.split(","))
+        except ValueError:
+            stops = (0,)
+        ascending = stops[0] >= 1 and all(a < b for a, b in pairwise(stops))
+        require(ascending, "line_search", self.line_search, "ascending numbers such as 1,3,6,10")
+        return stops
 
     def probe_length(self, dim: int) -> float:
         """Return the length of a probe's offset."""

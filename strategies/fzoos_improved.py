@@ -12,11 +12,12 @@ same for all clients (shared) or each client's own (private), whichever would le
 grad F for the same queries. The line search compares expected values, not observed ones, so noise
 and the sampling of clients do not fool it. Why each part is there: docs/fzoos.md.
 
-Queries a client and round: m + 4, and 1 where x_r was not asked of this cohort before. Floats up as
-many as queries; down d + 1 and 4 d. Server: a few r^3 / 3 + r^2 d for r = max_rows.
+Queries a client and round: m + the stops of the line search (4), and 1 where x_r was not asked of
+this cohort before. Floats up as many as queries; down d + 1 and d a stop. Server: a few r^3 / 3 +
+r^2 d for r = max_rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,20 +29,18 @@ from fedzo.exchange import Exchange, Replies
 from fedzo.oracle import project
 from fedzo.surrogates.descent import virtual_steps
 from fedzo.surrogates.heterogeneity import heterogeneity
-from fedzo.surrogates.slope_posterior import condition, explained_variance, fit
+from fedzo.surrogates.slope_posterior import SlopePosterior, condition, explained_variance, fit
 from fedzo.surrogates.slopes import (
     JITTER,
     SlopePrior,
     SlopeRows,
+    geometry,
     join_rows,
     no_rows,
     rows_between,
 )
 from strategies.fzoos_config import FZooSConfig
 from strategies.rounds import Round, RoundPlan
-
-LINE_SEARCH = (1, 3, 6, 10)
-"""Virtual steps after which the cohort is asked."""
 
 ENOUGH_DIRECTIONS = 8
 """Shared directions from which one round's moments tell the heterogeneity; else it is fitted."""
@@ -73,6 +72,12 @@ class SlopeState:
     next_row: int = 0
     next_point: int = 1
 
+    @property
+    def answers(self) -> Mapping[int, float]:
+        """What clients have answered at x."""
+        pairs = zip(self.anchor.clients.tolist(), self.anchor.values.tolist(), strict=True)
+        return dict(pairs)
+
 
 class SlopeSearch:
     """The rounds of `variant = "improved"`."""
@@ -94,13 +99,13 @@ class SlopeSearch:
         [replies] = yield [probes]
         if replies.tensors["values"].shape[1] == 0:
             return state
-        state = self._learn(state, plan, first, probes, replies)
+        state, posterior = self._learn(state, plan, first, probes, replies)
         path = virtual_steps(
-            condition(state.prior, state.rows, state.x.double(), plan.num_clients),
+            posterior,
             state.x.double(),
             state.step,
             rule=self._config.step_rule,
-            stops=LINE_SEARCH,
+            stops=self._config.stops(),
             lower=plan.lower,
             upper=plan.upper,
         ).to(state.x)
@@ -166,8 +171,8 @@ class SlopeSearch:
         first: Int[Tensor, " b"],
         probes: Exchange,
         replies: Replies,
-    ) -> SlopeState:
-        """Turn the answers into rows, and refit the prior where that is due."""
+    ) -> tuple[SlopeState, SlopePosterior]:
+        """Turn the answers into rows, refit the prior where that is due, and condition it."""
         values = replies.tensors["values"].double()
         clients = torch.as_tensor(replies.client_ids)
         anchor = state.anchor.of(clients)
@@ -184,16 +189,19 @@ class SlopeSearch:
         prior = state.prior
         if len(first) == 1 < len(clients) and changes.shape[1] >= ENOUGH_DIRECTIONS:
             prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
+        x, total = state.x.double(), plan.num_clients
+        shape = geometry(rows, rows, x)
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
-            grids = self._grids(prior, len(state.x))
-            prior = fit(prior, rows, state.x.double(), plan.num_clients, grids)
-        return replace(
+            prior = fit(prior, rows, shape, total, self._grids(prior, len(x)))
+        posterior = condition(prior, rows, x, total, shape=shape)
+        state = replace(
             state,
             rows=rows,
             prior=prior,
             next_row=state.next_row + used,
             next_point=state.next_point + used,
         )
+        return state, posterior
 
     def _rows(
         self,

@@ -8,7 +8,7 @@ The driver (strategies.driver) does everything else: it samples cohorts, adds se
 to each exchange, drops failed and non-finite answers, counts, evaluates, records and checkpoints.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -60,6 +60,16 @@ class HasX(Protocol):
 
     @property
     def x(self) -> Float[Tensor, " d"]: ...
+
+
+@runtime_checkable
+class KnowsAnswers(Protocol):
+    """A state that may hold what clients have answered at its x: judging then asks nobody again."""
+
+    @property
+    def answers(self) -> Mapping[int, float]:
+        """Client -> value at x, of those who were asked there."""
+        ...
 
 
 StateT = TypeVar("StateT", bound=HasX)

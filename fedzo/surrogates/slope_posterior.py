@@ -63,21 +63,28 @@ def explained_variance(
 
 
 def condition(
-    prior: SlopePrior, rows: SlopeRows, center: Float[Tensor, " d"], num_clients: int
+    prior: SlopePrior,
+    rows: SlopeRows,
+    center: Float[Tensor, " d"],
+    num_clients: int,
+    *,
+    shape: Geometry | None = None,
 ) -> SlopePosterior:
-    """Return the surrogate conditioned on the rows."""
-    return _condition(prior, rows, geometry(rows, rows, center), center, num_clients)
+    """Return the surrogate conditioned on the rows; `shape` is their geometry, if it is at hand."""
+    shape = shape or geometry(rows, rows, center)
+    factor = _factorize(shape.covariance(prior, num_clients))
+    weights = torch.cholesky_solve(rows.slope.unsqueeze(1), factor).squeeze(1)
+    return SlopePosterior(prior, rows, center, num_clients, factor, weights)
 
 
 def fit(
     prior: SlopePrior,
     rows: SlopeRows,
-    center: Float[Tensor, " d"],
+    shape: Geometry,
     num_clients: int,
     grids: Sequence[tuple[str, Sequence[float]]],
 ) -> SlopePrior:
     """Return the prior with each named hyper-parameter at the best value of its grid."""
-    shape = geometry(rows, rows, center)
     best, height = prior, log_evidence(prior, rows, shape, num_clients)
     for name, grid in grids:
         for value in grid:
@@ -98,18 +105,6 @@ def log_evidence(prior: SlopePrior, rows: SlopeRows, shape: Geometry, num_client
     if amplitude <= 0:
         return -math.inf
     return -0.5 * len(rows) * math.log(amplitude) - float(factor.diagonal().log().sum())
-
-
-def _condition(
-    prior: SlopePrior,
-    rows: SlopeRows,
-    shape: Geometry,
-    center: Float[Tensor, " d"],
-    num_clients: int,
-) -> SlopePosterior:
-    factor = _factorize(shape.covariance(prior, num_clients))
-    weights = torch.cholesky_solve(rows.slope.unsqueeze(1), factor).squeeze(1)
-    return SlopePosterior(prior, rows, center, num_clients, factor, weights)
 
 
 def _factorize(covariance: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:

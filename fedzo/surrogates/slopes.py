@@ -167,7 +167,7 @@ def geometry(a: SlopeRows, b: SlopeRows, center: Float[Tensor, " d"]) -> Geometr
     along_a = (a.direction * from_center_a).sum(1)
     along_b = (b.direction * from_center_b).sum(1)
     left = along_a.unsqueeze(1) - a.direction @ from_center_b.T
-    right = from_center_a @ b.direction.T - along_b
+    right = -left.T if a is b else from_center_a @ b.direction.T - along_b
     overlap = _overlap(a.owners, b.owners).to(a.slope)
     shared = (
         _equal(a.start, b.start)
