@@ -150,7 +150,8 @@ def project(x: Float[Tensor, "*n d"], lower: Bound, upper: Bound) -> Float[Tenso
     """Project points onto the box; returns x itself when there is no bound."""
     if not _is_bounded(lower, upper):
         return x
-    return x.clamp(torch.as_tensor(lower).to(x), torch.as_tensor(upper).to(x))
+    low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (lower, upper))
+    return x.clamp(low, high)
 
 
 def _is_bounded(lower: Bound, upper: Bound) -> bool:

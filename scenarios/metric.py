@@ -161,7 +161,7 @@ class MetricScenario:
     suggested: ClassVar[Suggestions] = {
         "zeroth_order": {"client.mu": 1.0},
         "probes": {"client.mu": 1.0},
-        "surrogate": {"strategy.probe_radius": 0.05},
+        "surrogate": {"strategy.probe_radius": 0.1, "strategy.num_directions": 10},
     }
 
     def __init__(self, config: MetricConfig, *, num_clients: int, seed: int) -> None:

@@ -123,7 +123,7 @@ def fit_lengthscale(
     """Return the lengthscales, and nothing else, of the highest marginal likelihood seen.
 
     Adam on gpytorch's batch of exact Gaussian processes, one a client, with zero mean and a fitted
-    outputscale, which cancels in grad mu; noise_variance is relative to it.
+    outputscale, which cancels in grad mu. noise_variance is that of the values.
     """
     noise = torch.full_like(data.values, _PADDING_NOISE).masked_fill(data.known, noise_variance)
     values = data.values * data.known
@@ -138,7 +138,8 @@ def fit_lengthscale(
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        evidence = objective(model(data.points), values)
+        with gpytorch.settings.fast_computations(False, False, False):  # those draw random numbers
+            evidence = objective(model(data.points), values)
         found = model.kernel.base_kernel.lengthscale.detach().reshape(-1)
         higher = evidence.detach() > height
         best = torch.where(higher, found, best)

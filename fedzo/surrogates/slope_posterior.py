@@ -84,7 +84,7 @@ def fit(
     num_clients: int,
     grids: Sequence[tuple[str, Sequence[float]]],
 ) -> SlopePrior:
-    """Return the prior with each named hyper-parameter at the best value of its grid."""
+    """Return the prior with each hyper-parameter at the best of its grid and its own value."""
     best, height = prior, log_evidence(prior, rows, shape, num_clients)
     for name, grid in grids:
         for value in grid:
@@ -113,9 +113,10 @@ def _factorize(covariance: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
 
 
 def _with_jitter(covariance: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
-    """Add the jitter, more of it where a trend makes rows vary more than the prior."""
-    size = covariance.diagonal().mean().clamp_min(1.0)
-    return covariance + JITTER * size.sqrt() * torch.eye(len(covariance), dtype=torch.float64)
+    """Add the jitter, less than in proportion where a trend inflates the diagonal."""
+    size = covariance.diagonal().mean()
+    scale = torch.minimum(size, size.sqrt())
+    return covariance + JITTER * scale * torch.eye(len(covariance), dtype=torch.float64)
 
 
 def _gradient_covariance(

@@ -33,7 +33,7 @@ from torch import Tensor
 from fedzo.surrogates.kernels import KernelName, radial, squared_distances
 
 JITTER = 1e-6
-"""Added to the diagonal, in units of the slopes' prior variance."""
+"""Added to the diagonal, in units of its mean, and of the root of that where it exceeds 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,8 +198,8 @@ def _overlap(a: Int[Tensor, "r o"], b: Int[Tensor, "q p"]) -> Float[Tensor, "r q
 def _weights(owners: Int[Tensor, "r o"], highest: int) -> sparse.csr_array:
     """Return each row's weights over clients 0 to highest."""
     rows, places = (owners >= 0).nonzero(as_tuple=True)
-    share = 1.0 / (owners >= 0).sum(1).clamp(min=1)
-    entries = (share[rows].double().numpy(), (rows.numpy(), owners[rows, places].numpy()))
+    share = 1.0 / (owners >= 0).sum(1).clamp(min=1).double()
+    entries = (share[rows].numpy(), (rows.numpy(), owners[rows, places].numpy()))
     return sparse.csr_array(  # type: ignore[no-untyped-call]
         entries, shape=(len(owners), highest + 1), dtype=np.float64
     )

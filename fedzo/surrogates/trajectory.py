@@ -63,11 +63,11 @@ class Trajectory:
         self, i: int, points: Float[Tensor, "q d"], values: Float[Tensor, " q"]
     ) -> tuple[Float[Tensor, "p d"], Float[Tensor, " p"]]:
         size = int(self.count[i])
-        old, old_values = self.points[i, :size], self.values[i, :size]
-        kept = ~_repeated(old, points)
+        all_points = torch.cat([self.points[i, :size], points])
+        all_values = torch.cat([self.values[i, :size], values])
+        kept = ~_repeated(all_points, size)
         if not kept.all():
-            old, old_values = old[kept], old_values[kept]
-        all_points, all_values = torch.cat([old, points]), torch.cat([old_values, values])
+            all_points, all_values = all_points[kept], all_values[kept]
         return all_points[-self.capacity :], all_values[-self.capacity :]
 
 
@@ -79,13 +79,13 @@ def load_trajectory(states: Sequence[ClientState], dim: int, capacity: int) -> T
     return _padded(points, values, capacity)
 
 
-def _repeated(old: Float[Tensor, "p d"], new: Float[Tensor, "q d"]) -> Bool[Tensor, " p"]:
-    """Return which old points are exactly among the new ones."""
+def _repeated(points: Float[Tensor, "p d"], old: int) -> Bool[Tensor, " p"]:
+    """Return which points come again exactly later on, among those after the first `old` ones."""
     probe = slice(None, _FINGERPRINT)
-    alike = (old[:, None, probe] == new[None, :, probe]).all(-1)
-    repeated = torch.zeros(len(old), dtype=torch.bool)
+    alike = (points[:, None, probe] == points[None, old:, probe]).all(-1)
+    repeated = torch.zeros(len(points), dtype=torch.bool)
     for i, j in alike.nonzero().tolist():
-        repeated[i] |= torch.equal(old[i], new[j])
+        repeated[i] |= i < old + j and torch.equal(points[i], points[old + j])
     return repeated
 
 

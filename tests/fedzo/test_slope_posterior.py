@@ -191,7 +191,7 @@ def test_a_fit_never_lowers_the_evidence(prior: SlopePrior, seed: int) -> None:
     shape = geometry(rows, rows, CENTER)
     lengths, others = [0.3, 0.7, 3.0, 9.0], [0.0, 0.01, 1.0]
     grids = [("lengthscale", lengths), ("rho", others), ("noise", others)]
-    found, best = fit(prior, rows, CENTER, N, grids), prior
+    found, best = fit(prior, rows, shape, N, grids), prior
     assert log_evidence(found, rows, shape, N) >= log_evidence(prior, rows, shape, N)
     for name, grid in grids:
         trials = [best, *(replace(best, **{name: value}) for value in grid)]

@@ -1,0 +1,191 @@
+"""Measure FZooS against its rivals: every method at its defaults and after equal tuning.
+
+    python benchmarks/fzoos/measure.py quadratic-5 noise ...      (all configurations without names)
+
+A configuration is a file for `fedzo compare` in this directory. Tuning: nine settings a method, on
+seeds 100 and 101, which the results do not use; the setting with the lowest median F at the last
+number of queries (for an attack, the fewest mean queries) is kept. Writes tables as Markdown and
+figures by queries, rounds and bytes to docs/results/fzoos/.
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scenarios.compare import Comparison, compare
+from scenarios.config_file import ComparisonPlan, read_comparison
+
+HERE = Path(__file__).parent
+OUT = HERE.parents[1] / "docs" / "results" / "fzoos"
+TUNING_SEEDS = [100, 101]
+LOCAL = {"strategy.local_lr": (0.003, 0.01, 0.03), "client.num_directions": (5, 20, 50)}
+SERVER = {"strategy.server_lr": (0.01, 0.03, 0.1), "client.num_directions": (5, 20, 50)}
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "fedzo": LOCAL,
+    "fedprox": LOCAL,
+    "scaffold1": LOCAL,
+    "scaffold2": LOCAL,
+    "fedzo_adam": SERVER,
+    "seedzo": SERVER,
+    "relizo": SERVER,
+    "fedzen": {"client.mu": (0.01, 0.1, 1.0), "client.num_directions": (5, 20, 50)},
+    "fzoos": {"strategy.initial_step": (0.01, 0.03, 0.1), "strategy.num_directions": (20, 50, 100)},
+    "square": {"strategy.area": (0.05, 0.1, 0.2), "strategy.horizon": (300, 1000, 10000)},
+}
+MU = {"client.mu": (0.1, 0.5, 2.0)}
+PROBES = {"strategy.probe_radius": (0.02, 0.05, 0.1)}
+"""What is tuned instead of the number of directions where values are noisy or piecewise flat."""
+ATTACK_LOCAL = {"strategy.local_lr": (0.01, 0.03, 0.1), "strategy.local_steps": (1, 3, 5)}
+ATTACK_SERVER = {"strategy.server_lr": (0.03, 0.1, 0.3), "client.num_directions": (2, 5, 10)}
+
+
+def grid(method: str, plan: ComparisonPlan) -> dict[str, tuple[float, ...]]:
+    """Return the two settings that are tuned, three values each."""
+    scenario, settings = plan.experiment["scenario"], plan.experiment["settings"]
+    if scenario == "attack" and method in ("fedzo", "scaffold2"):
+        return ATTACK_LOCAL
+    if scenario == "attack" and method in ("fedzo_adam", "seedzo"):
+        return ATTACK_SERVER
+    if scenario == "attack" and method == "fzoos":
+        return {"strategy.initial_step": (0.1, 0.3, 0.5), "strategy.num_directions": (2, 5, 10)}
+    first, *_ = GRIDS[method].items()
+    if scenario == "metric" or settings.get("scenario.noise_std"):
+        rough = PROBES if method == "fzoos" else MU
+        rate = ("strategy.server_lr", (0.3, 0.6, 1.0)) if method == "fedzen" else first
+        return {**rough, rate[0]: rate[1]}
+    return GRIDS[method]
+
+
+def trials(method: str, plan: ComparisonPlan) -> Iterator[dict[str, float]]:
+    """Yield the nine settings of a method."""
+    axes = grid(method, plan)
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def height(result: Comparison, method: str) -> float:
+    """Return what tuning minimizes."""
+    if result.milestones:
+        last = [m for m in result.milestones if m.axis == "queries"][-1]
+        return float(np.median(last.values[method]))
+    return result.rows[0].means["mean_queries"]
+
+
+def tuned(plan: ComparisonPlan, method: str) -> dict[str, float]:
+    """Return the best of the nine settings on the tuning seeds."""
+    experiment = plan.experiment
+    attack = experiment["scenario"] == "attack"
+    cheap = {"scenario.num_images": 5} if attack else {}
+    seeds = TUNING_SEEDS[:1] if attack else TUNING_SEEDS
+    found = []
+    for trial in trials(method, plan):
+        own = {f"{method}:{name}": value for name, value in trial.items()}
+        base = {**experiment, "settings": {**_of(experiment, method), **cheap, **own}}
+        base["query_budget"] = 6000 if attack else experiment["query_budget"]
+        found.append((height(compare(base, [method], seeds, at=plan.at), method), trial))
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _of(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return the settings of a configuration that concern a method."""
+    return {
+        name: value
+        for name, value in experiment["settings"].items()
+        if ":" not in name or name.startswith(f"{method}:")
+    }
+
+
+def measure(name: str) -> None:
+    """Run one configuration and write its tables and figures."""
+    plan = read_comparison(HERE / f"{name}.toml")
+    begin = time.perf_counter()
+    chosen = {method: tuned(plan, method) for method in plan.strategies}
+    own = {f"{m}:{k}": value for m, trial in chosen.items() for k, value in trial.items()}
+    parts = [f"# {name}", "", *_comments(name), ""]
+    for title, extra in (("library defaults", {}), ("tuned equally", own)):
+        settings = {**plan.experiment["settings"], **extra}
+        base = {**plan.experiment, "settings": settings}
+        out = Path("runs") / "fzoos" / name / title.split()[0]
+        result = compare(base, plan.strategies, plan.seeds, at=plan.at, out=out)
+        parts += [f"## {title}", "", *table(result), ""]
+        if extra:
+            parts += ["Settings: " + _sentence(chosen), ""]
+        _figures(result, out, f"{name}-{title.split()[0]}")
+    minutes = (time.perf_counter() - begin) / 60
+    seeds = ", ".join(map(str, plan.seeds))
+    parts.append(f"Seeds {seeds}; tuning on seeds 100 (and 101), nine settings a method.")
+    parts.append(f"Took {minutes:.0f} minutes with one thread.")
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{name}.md").write_text("\n".join(parts) + "\n")
+
+
+def table(result: Comparison) -> list[str]:
+    """Return Markdown: medians at the milestones, or an attack's queries and success."""
+    if not result.milestones:
+        head = ["method", "mean queries", "success rate", "mean rounds", "floats up"]
+        rows = [
+            [
+                row.strategy,
+                f"{row.means['mean_queries']:.0f} ± {row.errors['mean_queries']:.0f}",
+                f"{row.means['success_rate']:.3f}",
+                f"{row.means['mean_rounds']:.0f}",
+                f"{row.means['floats_up']:,.0f}",
+            ]
+            for row in result.rows
+        ]
+        return _markdown(head, rows)
+    head = ["method", *(f"{m.limit:,g} {m.axis}" for m in result.milestones), "floats up", "s"]
+    rows = []
+    for row in result.rows:
+        cells = []
+        for milestone in result.milestones:
+            values = np.asarray(milestone.values[row.strategy])
+            error = values.std(ddof=1) / len(values) ** 0.5
+            cells.append(f"{np.median(values):.5f} ({values.mean():.4f} ± {error:.1g})")
+        up, seconds = row.means["floats_up"], row.means["wall_s"]
+        rows.append([row.strategy, *cells, f"{up:,.0f}", f"{seconds:.1f}"])
+    return _markdown(head, rows)
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _comments(name: str) -> list[str]:
+    text = (HERE / f"{name}.toml").read_text().splitlines()
+    return [line.removeprefix("# ") for line in text if line.startswith("#")]
+
+
+def _sentence(chosen: Mapping[str, Mapping[str, float]]) -> str:
+    each = (
+        f"{method} " + ", ".join(f"{key.split('.')[1]} {value:g}" for key, value in trial.items())
+        for method, trial in chosen.items()
+    )
+    return "; ".join(each) + "."
+
+
+def _figures(result: Comparison, runs: Path, stem: str) -> None:
+    from fedzo.history import read_history
+    from fedzo.plots import plot_runs
+
+    histories = {
+        row.strategy: [read_history(p) for p in sorted((runs / row.strategy).rglob("*.jsonl"))]
+        for row in result.rows
+    }
+    for axis in ("queries", "rounds", "bytes"):
+        plot_runs(OUT / f"{stem}-{axis}.png", histories, axis=axis, title=f"{stem}, by {axis}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for config in sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.toml")):
+        measure(config)
+        print(json.dumps({"done": config}), flush=True)
