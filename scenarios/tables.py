@@ -6,6 +6,7 @@ gzipped, with or without a header. covertype: scikit-learn's copy of Covertype i
 
 import csv
 import gzip
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,7 +44,7 @@ def load_table(name: TableName, path: str) -> Table:
         raise ConfigError(f"data {name} needs scikit-learn; pip install 'fedzo[data]'") from error
     if name == "digits":
         raw = load_digits()
-        return _table(raw.data, raw.target.astype(str))
+        return _table(raw.data, [str(label) for label in raw.target])
     try:
         raw = fetch_covtype(data_home=path or None, download_if_missing=False)
     except OSError as error:
@@ -52,7 +53,7 @@ def load_table(name: TableName, path: str) -> Table:
             " sklearn.datasets.fetch_covtype() once on a machine with a network, or set"
             " scenario.path to a data home that has it"
         ) from error
-    return _table(raw.data, raw.target.astype(str))
+    return _table(raw.data, [str(label) for label in raw.target])
 
 
 def _missing(sentence: str) -> Table:
@@ -79,7 +80,7 @@ def _csv(path: Path) -> Table:
         raise ConfigError(
             f"scenario.path={str(path)!r}: {error}; all columns but the last must be numbers"
         ) from error
-    return _table(features, np.array([row[-1] for row in rows]))
+    return _table(features, [row[-1] for row in rows])
 
 
 def _is_number(cell: str) -> bool:
@@ -90,8 +91,8 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _table(features: NDArray[np.float64], classes: NDArray[np.str_]) -> Table:
-    names, labels = np.unique(classes, return_inverse=True)
+def _table(features: NDArray[np.float64], classes: Sequence[str]) -> Table:
+    names, labels = np.unique(np.asarray(classes), return_inverse=True)
     if len(names) < 2:
         raise ConfigError(f"the table has {len(names)} class; a classifier needs at least two")
     return Table(features.astype(np.float64), labels.astype(np.int64), tuple(names.tolist()))

@@ -71,6 +71,9 @@ for number, (scenario, strategy, settings) in enumerate([
     ("classification", "fedavg", {**small, "strategy.participation": 0.5}),
     ("classification", "fedavg", {**small, "scenario.model": "cnn"}),
     ("attack", "fedzo", attack),
+    ("quadratic", "fzoos", {}),
+    ("quadratic", "fzoos", {"strategy.variant": "official", "client.num_features": 20}),
+    ("metric", "fzoos", {"scenario.max_iterations": 20}),
 ]):
     experiment = make_experiment(
         scenario, strategy, num_rounds=2, num_clients=4, settings=settings

@@ -8,7 +8,14 @@ from torch import nn
 
 from fedzo.errors import ConfigError
 from scenarios import make_experiment, simulate
-from scenarios.attack import AttackConfig, AttackScenario, MarginObjective, margins, perturb
+from scenarios.attack import (
+    AttackConfig,
+    AttackScenario,
+    MarginObjective,
+    cosine_waves,
+    margins,
+    perturb,
+)
 from scenarios.data import load_images
 from scenarios.victims import VictimSettings, get_victims
 
@@ -43,6 +50,20 @@ def test_the_objective_is_the_margin_of_the_perturbed_image() -> None:
     objective = MarginObjective(Linear(), IMAGE, torch.tensor(1), 0.2, clamp=True)
     x = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.0, 1.0, 0.5, 0.5]])
     torch.testing.assert_close(objective.value(x), torch.tensor([0.3, 0.0]))
+
+
+def test_cosine_waves_are_orthogonal_and_the_first_fills_the_box() -> None:
+    waves = cosine_waves(8, 3).double()
+    torch.testing.assert_close(waves @ waves.T, 64 * torch.eye(9).double(), rtol=0, atol=1e-5)
+    image = torch.full((8, 8), 0.5)
+    x = torch.full((1, 9), 0.5)
+    x[0, 0] = 1.0
+    pixels = perturb(image, x, 0.2, clamp=True, basis=cosine_waves(8, 3))
+    torch.testing.assert_close(pixels, torch.full((1, 8, 8), 0.7))
+    wild = perturb(
+        image, torch.linspace(0, 1, 45).reshape(5, 9), 0.2, clamp=True, basis=cosine_waves(8, 3)
+    )
+    assert (wild - image).abs().max() <= 0.2 + 1e-6
 
 
 def test_the_objective_is_a_black_box() -> None:

@@ -72,3 +72,18 @@ def test_the_seed_determines_the_world() -> None:
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         QuadraticConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_the_condition_spreads_curvatures_and_keeps_the_optimum() -> None:
+    config = QuadraticConfig(dim=400, heterogeneity=5.0, condition=100.0)
+    world = QuadraticScenario(config, num_clients=3, seed=2)
+    problem = world.problem(0)
+    ratio = float(problem.curvature.max() / problem.curvature.min())  # type: ignore[attr-defined]
+    assert 80 < ratio <= 100
+    best = torch.full((400,), (10 - 0.5) / 20, dtype=torch.float64)
+    assert problem.report(best, None).value == pytest.approx(-1 / 40 + 1 / 4000)
+    x = torch.linspace(0, 1, 400, dtype=torch.float64)
+    values = world.cohort(range(3), 0).value(x.expand(3, 1, 400))
+    assert float(values.mean()) == pytest.approx(problem.report(x, None).value)
+    with pytest.raises(ConfigError, match=r"condition=0\.5 must be at least 1"):
+        QuadraticConfig(condition=0.5)

@@ -1,0 +1,114 @@
+"""FZooS as published: its protocol, its correction and its settings."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from scenarios.experiment import make_experiment
+from scenarios.simulate import RunResult, simulate
+
+D, N, M, T = 12, 4, 30, 3
+
+
+def run(rounds: int = 3, clients: int = N, **settings: object) -> RunResult:
+    given = {
+        "scenario.dim": D,
+        "strategy.variant": "paper",
+        "strategy.local_steps": T,
+        "client.num_features": M,
+        "client.anchor_queries": 7,
+        **{name.replace("__", "."): value for name, value in settings.items()},
+    }
+    experiment = make_experiment(
+        "quadratic",
+        "fzoos",
+        num_rounds=rounds,
+        num_clients=clients,
+        settings=given,  # type: ignore[arg-type]
+    )
+    return simulate(experiment)
+
+
+def test_the_two_exchanges_send_d_and_m_each_way() -> None:
+    first, second = run(rounds=2).records[1:]
+    assert first.floats_up == N * (D + M)
+    assert second.floats_up - first.floats_up == N * (D + M)
+    assert first.floats_down == N * (D + D)  # x twice, because nobody has it; no weights yet
+    assert second.floats_down - first.floats_down == N * (D + M)
+
+
+def test_queries_are_as_documented() -> None:
+    first, second = run(rounds=2).records[1:]
+    each = T + (T - 1) * 5 + 1 + 7
+    assert first.queries == N * (each + 10)
+    assert second.queries - first.queries == N * each
+
+
+def test_one_exchange_sends_the_same_without_queries_at_x() -> None:
+    first, second = run(rounds=2, strategy__one_exchange=True).records[1:]
+    assert second.queries - first.queries == N * (T + (T - 1) * 5)
+    assert second.floats_up - first.floats_up == N * (D + M)
+    assert second.floats_down - first.floats_down == N * (D + M)
+
+
+def test_gamma_zero_is_the_uncorrected_method() -> None:
+    """Without a correction the transferable surrogate changes nothing, whatever its size."""
+    zero = {"client__gamma": "constant", "client__gamma_value": 0.0}
+    few, many = (run(**zero, client__num_features=m).x for m in (5, 40))
+    assert torch.equal(few, many)
+    assert not torch.equal(few, run(client__gamma="constant", client__gamma_value=1.0).x)
+
+
+def test_a_client_alone_has_nothing_to_correct() -> None:
+    alone = [run(clients=1, client__gamma="constant", client__gamma_value=g).x for g in (0.0, 1.0)]
+    torch.testing.assert_close(alone[0], alone[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", ["inverse", "theory", "data"])
+def test_every_schedule_corrects_and_descends(gamma: str) -> None:
+    result = run(rounds=6, client__gamma=gamma, strategy__local_steps=6)
+    assert result.final_value < 0.8 * result.initial_value  # type: ignore[operator]
+    none = run(rounds=6, client__gamma="constant", client__gamma_value=0.0, strategy__local_steps=6)
+    assert not torch.equal(result.x, none.x)
+
+
+@pytest.mark.parametrize("kernel", ["squared_exponential", "matern52", "rational_quadratic"])
+def test_every_kernel_descends_with_a_fitted_lengthscale(kernel: str) -> None:
+    result = run(rounds=5, client__kernel=kernel)
+    assert result.final_value < 0.9 * result.initial_value  # type: ignore[operator]
+
+
+def test_the_official_safeguard_never_lets_f_rise_and_is_counted() -> None:
+    records = run(rounds=6, strategy__variant="official", scenario__heterogeneity=50.0).records
+    values = [record.value for record in records]
+    assert all(b <= a for a, b in pairwise(values))  # type: ignore[operator]
+    each = T + (T - 1) * 5 + 2 + 1 + 7
+    assert records[2].queries - records[1].queries == N * each
+
+
+def test_clients_that_come_and_go_are_sent_x() -> None:
+    records = run(rounds=4, clients=8, strategy__participation=0.5).records
+    assert records[-1].value < records[0].value  # type: ignore[operator]
+    assert all(not record.failures for record in records)
+
+
+@pytest.mark.parametrize("budget", [4, 40, 66, 150, 333])
+def test_a_budget_is_never_exceeded(budget: int) -> None:
+    settings = {
+        "scenario.dim": D,
+        "strategy.variant": "paper",
+        "strategy.local_steps": T,
+        "client.num_features": M,
+    }
+    experiment = make_experiment(
+        "quadratic",
+        "fzoos",
+        num_rounds=50,
+        num_clients=N,
+        query_budget=budget,
+        settings=settings,  # type: ignore[arg-type]
+    )
+    result = simulate(experiment)
+    assert result.queries <= budget
+    assert result.stops == ["budget"]
