@@ -2,7 +2,7 @@
 
     python benchmarks/fzoos/measure.py quadratic-5 noise ...      (all configurations without names)
 
-A configuration is a file for `fedzo compare` in this directory. Tuning: nine settings a method, on
+A configuration is a file for `fedzo compare` in this directory; an ablation is not tuned. Tuning: nine settings a method, on
 seeds 100 and 101, which the results do not use; the setting with the lowest median F at the last
 number of queries (for an attack, the fewest mean queries) is kept. Writes tables as Markdown and
 figures by queries, rounds and bytes to docs/results/fzoos/.
@@ -106,10 +106,12 @@ def measure(name: str) -> None:
     """Run one configuration and write its tables and figures."""
     plan = read_comparison(HERE / f"{name}.toml")
     begin = time.perf_counter()
-    chosen = {method: tuned(plan, method) for method in plan.strategies}
+    ablation = name.startswith("ablation")
+    chosen = {} if ablation else {method: tuned(plan, method) for method in plan.strategies}
     own = {f"{m}:{k}": value for m, trial in chosen.items() for k, value in trial.items()}
     parts = [f"# {name}", "", *_comments(name), ""]
-    for title, extra in (("library defaults", {}), ("tuned equally", own)):
+    runs: list[tuple[str, dict[str, float]]] = [("library defaults", {})]
+    for title, extra in runs if ablation else [*runs, ("tuned equally", own)]:
         settings = {**plan.experiment["settings"], **extra}
         base = {**plan.experiment, "settings": settings}
         out = Path("runs") / "fzoos" / name / title.split()[0]
@@ -120,7 +122,8 @@ def measure(name: str) -> None:
         _figures(result, out, f"{name}-{title.split()[0]}")
     minutes = (time.perf_counter() - begin) / 60
     seeds = ", ".join(map(str, plan.seeds))
-    parts.append(f"Seeds {seeds}; tuning on seeds 100 (and 101), nine settings a method.")
+    tuning = "" if ablation else "; tuning on seeds 100 (and 101), nine settings a method"
+    parts.append(f"Seeds {seeds}{tuning}.")
     parts.append(f"Took {minutes:.0f} minutes with one thread.")
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{name}.md").write_text("\n".join(parts) + "\n")
