@@ -2,10 +2,10 @@
 
     python benchmarks/fzoos/measure.py quadratic-5 noise ...      (all configurations without names)
 
-A configuration is a file for `fedzo compare` in this directory; an ablation is not tuned. Tuning: nine settings a method, on
-seeds 100 and 101, which the results do not use; the setting with the lowest median F at the last
-number of queries (for an attack, the fewest mean queries) is kept. Writes tables as Markdown and
-figures by queries, rounds and bytes to docs/results/fzoos/.
+A configuration is a file for `fedzo compare` in this directory; an ablation is not tuned. Tuning:
+nine settings a method, on seeds 100 and 101, which the results do not use; the setting with the
+lowest median F at the last number of queries (for an attack, the fewest mean queries) is kept.
+Writes tables as Markdown and figures by queries, rounds and bytes to docs/results/fzoos/.
 """
 
 import itertools
