@@ -42,6 +42,8 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 MU = {"client.mu": (0.1, 0.5, 2.0)}
 PROBES = {"strategy.probe_radius": (0.02, 0.05, 0.1)}
 """What is tuned instead of the number of directions where values are noisy or piecewise flat."""
+SLOW = ("fzoos", "fedzen", "relizo")
+"""Tuned with at most 10,000 queries, because a run of theirs takes the server seconds."""
 ATTACK_LOCAL = {"strategy.local_lr": (0.01, 0.03, 0.1), "strategy.local_steps": (1, 3, 5)}
 ATTACK_SERVER = {"strategy.server_lr": (0.03, 0.1, 0.3), "client.num_directions": (2, 5, 10)}
 
@@ -53,8 +55,8 @@ def grid(method: str, plan: ComparisonPlan) -> dict[str, tuple[float, ...]]:
         return ATTACK_LOCAL
     if scenario == "attack" and method in ("fedzo_adam", "seedzo"):
         return ATTACK_SERVER
-    if scenario == "attack" and method == "fzoos":
-        return {"strategy.initial_step": (0.1, 0.3, 0.5), "strategy.num_directions": (2, 5, 10)}
+    if settings.get("scenario.condition", 1.0) > 1 and method == "fzoos":
+        return {"strategy.num_directions": (10, 20, 50), "strategy.max_rows": (200, 400, 800)}
     first, *_ = GRIDS[method].items()
     if scenario == "metric" or settings.get("scenario.noise_std"):
         rough = PROBES if method == "fzoos" else MU
@@ -88,9 +90,18 @@ def tuned(plan: ComparisonPlan, method: str) -> dict[str, float]:
     for trial in trials(method, plan):
         own = {f"{method}:{name}": value for name, value in trial.items()}
         base = {**experiment, "settings": {**_of(experiment, method), **cheap, **own}}
-        base["query_budget"] = 6000 if attack else experiment["query_budget"]
+        if attack:
+            base["query_budget"] = 6000
+        elif method in SLOW:
+            base["query_budget"] = min(10000, experiment["query_budget"])
         found.append((height(compare(base, [method], seeds, at=plan.at), method), trial))
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def _tunable(plan: ComparisonPlan) -> list[str]:
+    """Return the methods to tune: in an attack all but FZooS, which keeps its defaults."""
+    attack = plan.experiment["scenario"] == "attack"
+    return [method for method in plan.strategies if not (attack and method == "fzoos")]
 
 
 def _of(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -107,15 +118,22 @@ def measure(name: str) -> None:
     plan = read_comparison(HERE / f"{name}.toml")
     begin = time.perf_counter()
     ablation = name.startswith("ablation")
-    chosen = {} if ablation else {method: tuned(plan, method) for method in plan.strategies}
+    wanted = [] if ablation else _tunable(plan)
+    chosen = {method: tuned(plan, method) for method in wanted}
     own = {f"{m}:{k}": value for m, trial in chosen.items() for k, value in trial.items()}
     parts = [f"# {name}", "", *_comments(name), ""]
     runs: list[tuple[str, dict[str, float]]] = [("library defaults", {})]
     for title, extra in runs if ablation else [*runs, ("tuned equally", own)]:
+        methods = wanted if extra else plan.strategies
         settings = {**plan.experiment["settings"], **extra}
         base = {**plan.experiment, "settings": settings}
         out = Path("runs") / "fzoos" / name / title.split()[0]
-        result = compare(base, plan.strategies, plan.seeds, at=plan.at, out=out)
+        base["settings"] = {
+            key: value
+            for key, value in base["settings"].items()
+            if ":" not in key or key.split(":")[0] in [m.split("=")[0] for m in methods]
+        }
+        result = compare(base, methods, plan.seeds, at=plan.at, out=out, resume=True)
         parts += [f"## {title}", "", *table(result), ""]
         if extra:
             parts += ["Settings: " + _sentence(chosen), ""]
