@@ -54,7 +54,14 @@ def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
 
 @pytest.mark.source_tree
 def test_its_links_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/results/engine.md"):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/design.md",
+        "docs/fzoos.md",
+        "docs/results/engine.md",
+        "docs/results/fzoos.md",
+    ):
         text = (ROOT / page).read_text()
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
             if "://" not in target:

@@ -45,13 +45,11 @@ class RandomFeatures:
         return -self._amplitude() * (weights * waves) @ self.frequencies
 
     def weights(self, data: Observations, noise_variance: float) -> Float[Tensor, "n f"]:
-        """Return each client's w; noise_variance may be 0 as long as no point appears twice."""
+        """Return each client's w; a noise_variance of 0 interpolates, to 1e-10 of the prior."""
         rows = []
         for points, values, known in zip(data.points, data.values, data.known, strict=True):
             phi = self.features(points[known])
-            kernel = phi @ phi.T
-            kernel.diagonal().add_(noise_variance)
-            rows.append(torch.linalg.lstsq(kernel, values[known].unsqueeze(1)).solution[:, 0] @ phi)
+            rows.append(_solve(phi @ phi.T, values[known], noise_variance) @ phi)
         return torch.stack(rows)
 
     def _amplitude(self) -> float:
@@ -65,3 +63,20 @@ def make_features(num_features: int, dim: int, lengthscale: float, seed: int) ->
     frequencies = generator.standard_normal((num_features, dim)) / lengthscale
     phases = generator.uniform(0, 2 * np.pi, num_features)
     return RandomFeatures(torch.from_numpy(frequencies), torch.from_numpy(phases))
+
+
+def _solve(
+    kernel: Float[Tensor, "m m"], values: Float[Tensor, " m"], noise_variance: float
+) -> Float[Tensor, " m"]:
+    """Return (K + s^2 I)^-1 y, with as much jitter as a factorization needs.
+
+    Not torch.linalg.lstsq: its rounding depends on where a matrix lies in memory.
+    """
+    jitter = max(noise_variance, 1e-10)
+    eye = torch.eye(len(kernel), dtype=kernel.dtype)
+    factor, info = torch.linalg.cholesky_ex(kernel + jitter * eye)
+    while info:
+        jitter *= 10
+        factor, info = torch.linalg.cholesky_ex(kernel + jitter * eye)
+    result: Tensor = torch.cholesky_solve(values.unsqueeze(1), factor).squeeze(1)
+    return result

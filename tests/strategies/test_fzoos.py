@@ -159,6 +159,16 @@ def test_judging_asks_nobody_again() -> None:
     assert outcome.records[-1].value == pytest.approx(float(x.square().sum()))
 
 
+def test_identical_clients_have_nothing_to_correct() -> None:
+    """Five copies of one client walk as that client alone."""
+    same = {"strategy.variant": "on_client", "scenario.dim": 20, "scenario.heterogeneity": 0.0}
+    alone, five = (
+        simulate(make_experiment("quadratic", "fzoos", num_rounds=6, num_clients=n, settings=same))
+        for n in (1, 5)
+    )
+    torch.testing.assert_close(alone.x, five.x, rtol=0, atol=1e-9)
+
+
 def test_on_client_sends_gradients_not_values() -> None:
     records = run(rounds=2, strategy__variant="on_client", strategy__num_directions=7).records
     assert records[2].queries == 2 * N * 8

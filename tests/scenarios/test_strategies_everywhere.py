@@ -1,0 +1,66 @@
+"""Laws of every strategy in the table: the wire changes no bit, and runs resume exactly."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from scenarios.experiment import Experiment, make_experiment
+from scenarios.names import STRATEGIES
+from scenarios.simulate import simulate
+
+VARIANTS = ["improved", "on_client", "paper", "official"]
+CASES = [(name, {}) for name in STRATEGIES if name not in ("fzoos", "square")] + [
+    ("fzoos", {"strategy.variant": variant}) for variant in VARIANTS
+]
+IDS = [name if not more else more["strategy.variant"] for name, more in CASES]
+
+
+def experiment(name: str, more: dict[str, str], **other: object) -> Experiment:
+    published = more.get("strategy.variant") in ("paper", "official")
+    small = {"client.num_features": 20, "strategy.local_steps": 2} if published else {}
+    settings = {"scenario.dim": 12, "strategy.participation": 0.7, **more, **small, **other}
+    return make_experiment("quadratic", name, num_rounds=4, settings=settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
+def test_the_wire_changes_no_bit(name: str, more: dict[str, str]) -> None:
+    plain = simulate(experiment(name, more))
+    strict = simulate(experiment(name, more, **{"engine.strict": True}))
+    assert torch.equal(plain.x, strict.x)
+    assert plain.queries == strict.queries
+
+
+@pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
+def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
+    name: str, more: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scenarios.rundir.CHECKPOINT_EVERY_S", 0.0)
+    whole = simulate(experiment(name, more))
+
+    def die(snapshot: object) -> None:
+        if snapshot.record.round_index == 2:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(experiment(name, more), out=tmp_path, callbacks=[die])
+    resumed = simulate(experiment(name, more), out=tmp_path, resume=True)
+    assert resumed.records[-1].round_index == 4
+    assert torch.equal(resumed.x, whole.x)
+    assert resumed.queries == whole.queries
+
+
+@pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
+@pytest.mark.parametrize("clients", [1, 2])
+def test_one_client_and_one_dimension_are_enough(
+    name: str, more: dict[str, str], clients: int
+) -> None:
+    small = {"client.num_features": 20} if more.get("strategy.variant") in VARIANTS[2:] else {}
+    made = make_experiment(
+        "quadratic",
+        name,
+        num_rounds=3,
+        num_clients=clients,
+        settings={"scenario.dim": 1, **more, **small},  # type: ignore[arg-type]
+    )
+    assert simulate(made).final_value is not None
