@@ -77,7 +77,7 @@ def answer_weights(
         cohort.ask(x.unsqueeze(1))
     config = cohort.config
     cohort.explore(x, config.anchor_queries, config.anchor_candidates, radius)
-    cohort.remember(x=x)
+    cohort.remember(x=x.to(cohort.dtype))
     return {"weights": cohort.weights(x)}, cohort.states()
 
 
@@ -91,21 +91,25 @@ class _Cohort:
         self._exchange, self._oracle, self._states = exchange, oracle, list(states)
         self._dim = oracle.cohort.dim
         self._sources = streams(*self._training.key("active"), clients=exchange.client_ids)
+        sent_before = "x" not in exchange.shared
         self._trajectory = load_trajectory(states, self._dim, self.config.capacity)
         self._extra: dict[str, Tensor] = {}
-        self.dtype = exchange.shared["x"].dtype if "x" in exchange.shared else torch.float64
+        self._kept = torch.stack([state["x"] for state in states]) if sent_before else None
+        self.dtype = (exchange.shared["x"] if self._kept is None else self._kept).dtype
 
     def start(self) -> Float[Tensor, "n d"]:
         """Return the server's x, as sent now or kept from the last exchange."""
-        if "x" in self._exchange.shared:
+        if self._kept is None:
             return self._exchange.shared["x"].double().expand(len(self._states), -1)
-        return torch.stack([state["x"] for state in self._states])
+        return self._kept.double()
 
     def walk(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Take the local steps."""
         config, steps = self.config, self._training.local_steps
-        if not self._trajectory.points.shape[1]:
+        if self.task.begin:
             self._ask_randomly(x, config.initial_queries)
+        if not self._trajectory.points.shape[1]:
+            return x
         optimizer = make_optimizer("adam")
         moments = optimizer.init(x)
         lengthscale = self._lengthscale(x)
@@ -126,7 +130,7 @@ class _Cohort:
     def ask(self, points: Float[Tensor, "n q d"]) -> None:
         """Query points and keep them where they were asked: inside the box."""
         inside = self._oracle.project(points)
-        values = self._oracle.value(inside.to(self.dtype))
+        values = self._oracle.value(inside.to(self.dtype)).nan_to_num(0.0)  # of failed clients
         self._trajectory = self._trajectory.add(inside, values)
 
     def explore(
@@ -138,7 +142,7 @@ class _Cohort:
     ) -> None:
         """Query the most uncertain of random candidates around x, as far as the budget goes."""
         queries = int(min(queries, self._oracle.remaining))
-        if queries == 0:
+        if queries == 0 or not self._trajectory.points.shape[1]:
             return
         count = queries if self.task.variant == "official" else candidates
         points = x.unsqueeze(1) + radius.reshape(-1, 1, 1) * self._uniform(count)
@@ -150,6 +154,8 @@ class _Cohort:
 
     def weights(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """Return and keep each client's random-feature weights."""
+        if not self._trajectory.points.shape[1]:
+            return torch.zeros(len(x), self.config.num_features, dtype=torch.float64)
         data, scale = _scaled(self._trajectory.nearest(x, self.config.feature_points))
         noise = 0.0 if self.task.variant == "official" else self.config.noise_variance
         weights = self._features().weights(data, noise) * scale
@@ -248,7 +254,7 @@ class _Cohort:
         if config.gamma == "data":
             return size / (size + error.square().sum(1, keepdim=True)).clamp_min(1e-300)
         doubt = posterior.uncertainty(x.unsqueeze(1)) * scale**2
-        features = len(self._states) / config.num_features * scale**2
+        features = self.task.num_clients / config.num_features * scale**2
         return size / (size + 2 * doubt + 2 * features).clamp_min(1e-300)
 
 

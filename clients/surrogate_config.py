@@ -56,7 +56,12 @@ class SurrogateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurrogateTask:
-    """What the strategy says: the variant, and whether weights are sent with the update."""
+    """What the strategy says: the variant, and whether weights are sent with the update.
+
+    begin: whether these clients are asked for the first time; num_clients: of the federation.
+    """
 
     variant: Literal["paper", "official"] = "paper"
     merged: bool = False
+    begin: bool = False
+    num_clients: int = 1

@@ -5,6 +5,7 @@ ranges by the dataclass itself in `__post_init__`.
 """
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -77,6 +78,11 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Raise ConfigError unless the condition on a setting holds."""
     if not condition:
         raise ConfigError(f"{name}={value} must be {allowed}")
+
+
+def require_nonnegative(name: str, value: float) -> None:
+    """Raise ConfigError unless a setting is finite and not below zero."""
+    require(0 <= value < math.inf, name, value, "0 or more, and finite")
 
 
 def _first_problem(error: pydantic.ValidationError, section: str) -> str:

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem, Report
@@ -70,7 +70,7 @@ class AttackConfig:
             "at least 1",
         )
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        require_nonnegative("noise_std", self.noise_std)
 
 
 @dataclass(frozen=True, slots=True)

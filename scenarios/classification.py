@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.objective import ModuleObjective
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -56,7 +56,7 @@ class ClassificationConfig:
 
     def __post_init__(self) -> None:
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        require_nonnegative("noise_std", self.noise_std)
         self.split()
 
     def split(self) -> Partition:

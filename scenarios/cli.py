@@ -210,7 +210,7 @@ def compare_command(
             chosen or ["fedzo"],
             parse_numbers(seeds) if seeds else plan.seeds or [0, 1, 2],
             axis=x,
-            at={**plan.at, **dict(parse_positions(text) for text in at or [])},
+            at={**plan.at, **parse_positions(at or [])},
             out=out,
             resume=resume,
             console=stderr,

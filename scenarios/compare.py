@@ -1,6 +1,8 @@
 """Several strategies on the same problems and seeds: tables with standard errors, one figure."""
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +40,9 @@ class Milestone:
     values: Mapping[str, Sequence[float]]
 
     def to_json(self) -> dict[str, Any]:
-        medians = {name: float(np.median(found)) for name, found in self.values.items()}
-        return {
-            "axis": self.axis,
-            "limit": self.limit,
-            "median": medians,
-            "values": {name: list(found) for name, found in self.values.items()},
-        }
+        known = {name: [_known(v) for v in found] for name, found in self.values.items()}
+        medians = {name: _known(float(np.median(found))) for name, found in self.values.items()}
+        return {"axis": self.axis, "limit": self.limit, "median": medians, "values": known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +129,11 @@ def _labelled(strategies: Sequence[str]) -> dict[str, str]:
             raise ConfigError(
                 f"strategies {list(strategies)} must not repeat; LABEL=NAME runs one of them twice"
             )
-        if not label or "/" in label or ":" in label:
-            raise ConfigError(f"label {label!r} of strategy {name!r} must be a plain word")
+        if not re.fullmatch(r"\w[\w.+-]*", label):
+            raise ConfigError(
+                f"label {label!r} of strategy {name!r} must be letters, digits and any of _ . + -,"
+                " beginning with one of the former"
+            )
         labels[label] = name
     return labels
 
@@ -141,6 +142,8 @@ def _check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
     for name in (axis, *at):
         if name not in AXES:
             raise ConfigError(f"axis {name!r} is unknown; allowed: {', '.join(AXES)}")
+        if min(at.get(name, [0])) < 0:
+            raise ConfigError(f"positions {list(at[name])} on axis {name!r} must be 0 or more")
 
 
 def _experiments(
@@ -202,16 +205,21 @@ def _row(name: str, runs: Sequence[RunResult]) -> Row:
     return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _milestone(axis: str, limit: float, results: Mapping[str, Sequence[RunResult]]) -> Milestone:
     values = {name: [_lowest(run, axis, limit) for run in runs] for name, runs in results.items()}
     return Milestone(axis, limit, values)
 
 
 def _lowest(run: RunResult, axis: str, limit: float) -> float:
-    """Return the lowest F within the limit, averaged over problems."""
+    """Return the lowest F within the limit, averaged over problems; NaN where none was known."""
     by_problem: dict[int, float] = {}
     for record in run.records:
         if record.value is not None and record.axis(axis) <= limit:
             lowest = by_problem.get(record.problem, record.value)
             by_problem[record.problem] = min(lowest, record.value)
-    return sum(by_problem.values()) / len(by_problem)
+    problems = len(run.last_records)
+    return sum(by_problem.values()) / problems if len(by_problem) == problems else math.nan

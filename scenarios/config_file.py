@@ -46,18 +46,21 @@ def read_comparison(path: Path) -> ComparisonPlan:
     return ComparisonPlan(_experiment(raw, path), strategies, seeds, at)
 
 
-def parse_positions(text: str) -> tuple[str, list[float]]:
-    """Split AXIS=N,N,...; raises ConfigError for anything else."""
-    axis, equals, numbers = text.partition("=")
-    try:
-        found = [float(number) for number in numbers.split(",") if number.strip()]
-    except ValueError:
-        found = []
-    if not equals or not found:
-        raise ConfigError(
-            f"--at {text!r} is not AXIS=N,N,...; write for example queries=5000,10000"
-        )
-    return axis.strip(), found
+def parse_positions(texts: Sequence[str]) -> dict[str, list[float]]:
+    """Split AXIS=N,N,... each; raises ConfigError for anything else."""
+    positions: dict[str, list[float]] = {}
+    for text in texts:
+        axis, equals, numbers = text.partition("=")
+        try:
+            found = [float(number) for number in numbers.split(",") if number.strip()]
+        except ValueError:
+            found = []
+        if not equals or not found:
+            raise ConfigError(
+                f"--at {text!r} is not AXIS=N,N,...; write for example queries=5000,10000"
+            )
+        positions.setdefault(axis.strip(), []).extend(found)
+    return positions
 
 
 def parse_words(text: str) -> list[str]:

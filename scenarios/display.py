@@ -139,7 +139,8 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
         table.add_column(f"{milestone.limit:,g}\n{milestone.axis}", justify="right")
     for row in comparison.rows:
         values = [found[row.strategy] for found in medians]
-        best = [value == min(found.values()) for value, found in zip(values, medians, strict=True)]
+        lowest = [min((v for v in found.values() if v is not None), default=0) for found in medians]
+        best = [value == low for value, low in zip(values, lowest, strict=True)]
         cells = [
             f"[bold]{_number(value)}[/bold]" if first else _number(value)
             for value, first in zip(values, best, strict=True)

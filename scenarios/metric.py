@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -61,7 +61,9 @@ class MetricConfig:
         require(self.radius > 0, "radius", self.radius, "positive")
         require(self.max_rows >= 0, "max_rows", self.max_rows, "0 (all) or more")
         require(self.max_iterations >= 1, "max_iterations", self.max_iterations, "at least 1")
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        require_nonnegative("noise_std", self.noise_std)
+        seed = self.training_seed
+        require(0 <= seed < 2**32, "training_seed", seed, "0 or more, and below 2^32")
         classes = self.classes_per_client
         require(classes >= 1, "classes_per_client", classes, "at least 1")
         self.layers()

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from scenarios.quadratic import dirichlet_shares
@@ -43,8 +43,13 @@ class MultimodalConfig:
 
     def __post_init__(self) -> None:
         require(self.dim >= 2, "dim", self.dim, "at least 2")
-        require(self.heterogeneity >= 0, "heterogeneity", self.heterogeneity, "0 or more")
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        require(
+            0 <= self.heterogeneity < math.inf,
+            "heterogeneity",
+            self.heterogeneity,
+            "0 or more, and finite",
+        )
+        require_nonnegative("noise_std", self.noise_std)
 
 
 def ackley(z: Float[Tensor, "*q d"]) -> Float[Tensor, "*q"]:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from scenarios.scenario import Suggestions, mean_metrics
@@ -42,10 +42,15 @@ class QuadraticConfig:
 
     def __post_init__(self) -> None:
         require(self.dim >= 1, "dim", self.dim, "at least 1")
-        require(self.heterogeneity >= 0, "heterogeneity", self.heterogeneity, "0 or more")
+        require(
+            0 <= self.heterogeneity < math.inf,
+            "heterogeneity",
+            self.heterogeneity,
+            "0 or more, and finite",
+        )
         condition = self.condition
         require(1 <= condition < math.inf, "condition", condition, "at least 1 and finite")
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        require_nonnegative("noise_std", self.noise_std)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ gzipped, with or without a header. covertype: scikit-learn's copy of Covertype i
 
 import csv
 import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def _csv(path: Path) -> Table:
     try:
         stored = path.read_bytes()
         text = (gzip.decompress(stored) if path.suffix == ".gz" else stored).decode()
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise ConfigError(f"scenario.path={str(path)!r} cannot be read: {error}") from error
     rows = [row for row in csv.reader(text.splitlines()) if row]
     if rows and not _is_number(rows[0][0]):
@@ -80,6 +81,10 @@ def _csv(path: Path) -> Table:
         raise ConfigError(
             f"scenario.path={str(path)!r}: {error}; all columns but the last must be numbers"
         ) from error
+    if not np.isfinite(features).all():
+        raise ConfigError(
+            f"scenario.path={str(path)!r} holds numbers that are not finite; remove their lines"
+        )
     return _table(features, [row[-1] for row in rows])
 
 

@@ -45,6 +45,9 @@ class RoundStrategy(Strategy, Generic[StateT]):
     def round(self, state: StateT, plan: RoundPlan) -> Round[StateT]:
         """Yield lists of exchanges, receive lists of replies, return the next state."""
 
+    def summary(self) -> None:
+        """Log nothing: a run's settings are in its history and experiment file."""
+
     def start(
         self,
         grid: Grid,

@@ -260,7 +260,7 @@ class _Run:
         known = self.state.answers if isinstance(self.state, KnowsAnswers) else {}
         if len(known) == self._settings.num_clients:
             self._total = replace(self._total, judges=len(known))
-            return self._problem.report(x, torch.tensor([known[c] for c in sorted(known)]))
+            return self._problem.report(x, torch.tensor(list(known.values()), dtype=torch.float64))
         question = Exchange(
             kind="evaluate",
             client_ids=range(self._settings.num_clients),

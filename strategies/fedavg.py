@@ -106,9 +106,6 @@ class FedAvg(RoundStrategy[FedAvgState]):
             x = yield from better(state.x, x, plan)
         return FedAvgState(x, moments)
 
-    def summary(self) -> None:
-        """Log nothing: the run's own settings are in its history and experiment file."""
-
     def _weights(self, replies: Replies) -> Float[Tensor, " n"] | None:
         if self._config.weighting == "uniform":
             return None

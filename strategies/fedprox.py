@@ -54,6 +54,3 @@ class FedProx(RoundStrategy[FedAvgState]):
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         return self._inner.round(state, plan)
-
-    def summary(self) -> None:
-        """Log nothing, as FedAvg."""

@@ -23,12 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require
-from fedzo.directions import basis_blocks
-from fedzo.exchange import Exchange
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.safeguard import better
+from strategies.shared_probes import DEFAULTS, probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ class FedZeN(RoundStrategy[FedZeNState]):
         client_config: Mapping[str, Scalar] | None = None,
     ) -> None:
         self._config = config
-        self._probes = {"num_directions": 20, "mu": 0.01, **(client_config or {})}
+        self._probes = {**DEFAULTS, **(client_config or {}), "estimator": "central"}
 
     @property
     def rounds(self) -> RoundConfig:
@@ -73,34 +72,21 @@ class FedZeN(RoundStrategy[FedZeNState]):
         return FedZeNState(x, torch.empty(0, 0, dtype=torch.float64))
 
     def round(self, state: FedZeNState, plan: RoundPlan) -> Round[FedZeNState]:
-        m, mu = int(self._probes["num_directions"]), float(self._probes["mu"])
+        mu = float(self._probes["mu"])
         reach = mu * math.sqrt(2 / len(state.x))
         center = project(state.x, plan.lower + reach, plan.upper - reach)
-        first = torch.full((len(plan.cohort),), state.next_row)
-        [replies] = yield [
-            Exchange(
-                kind="query.probes",
-                client_ids=plan.cohort,
-                shared={"x": center},
-                per_client={"first_row": first},
-                config={**self._probes, "estimator": "central", "base": True},
-            )
-        ]
-        values = replies.tensors["values"].double()
-        if values.shape[1] == 0:
+        probed = yield from probe(center, plan, state.next_row, self._probes, base=True)
+        if probed is None:
             return state
-        [u] = basis_blocks(first[:1], m, len(state.x), seed=plan.seed, problem=plan.problem)
-        base, plus, minus = values.mean(dim=0).split([1, m, m])
+        u, m = probed.directions, len(probed.directions)
+        base, plus, minus = probed.values.mean(dim=0).split([1, m, m])
         hessian = learn_hessian(state.hessian, u, (plus - 2 * base + minus) / mu**2)
         gradient = ((plus - minus) / (2 * mu)) @ u
         step = self._config.server_lr * newton_step(hessian, gradient)
         x = project(center - step.to(state.x), plan.lower, plan.upper)
         if self._config.safeguard:
             x = yield from better(state.x, x, plan)
-        return FedZeNState(x, hessian, state.next_row + m)
-
-    def summary(self) -> None:
-        """Log nothing, as FedAvg."""
+        return FedZeNState(x, hessian, probed.next_row)
 
 
 def learn_hessian(

@@ -59,6 +59,3 @@ class FZooS(RoundStrategy[Any]):
 
     def round(self, state: Any, plan: RoundPlan) -> Round[Any]:
         return self._method.round(state, plan)
-
-    def summary(self) -> None:
-        """Log nothing: the run's own settings are in its history and experiment file."""

@@ -19,14 +19,15 @@ class FZooSConfig(RoundConfig):
     variant: "improved" (strategies.fzoos_improved); "on_client", the same without values leaving
     the clients (strategies.fzoos_on_client); "paper" or "official" (strategies.fzoos_paper).
 
-    improved, on_client: num_directions a client and round. probe_radius: root mean square offset of
-    a coordinate, in units of x, as are initial_step and max_step: how far a virtual step moves a
-    coordinate. step_rule: "normalized" steps along the gradient, "sign" along its signs.
-    line_search: virtual steps after which clients are asked. kernel,
-    max_rows: of the surrogate. curvature: whether it may have an isotropic quadratic trend.
-    improved: design: whether clients probe the same directions or their own, "auto" decides every
-    round, with shared ones at least every shared_every rounds; private_gain: by what factor private
-    directions must explain more.
+    improved, on_client: num_directions a client and round; probe_radius: root mean square offset of
+    a coordinate, in units of x; kernel and max_rows of the surrogate; initial_step times sqrt(dim)
+    is the unit of its lengthscales.
+    improved: initial_step, max_step, min_step: how far a virtual step moves a coordinate, in units
+    of x (min_step 0: a millionth of initial_step). step_rule: "normalized" steps along the
+    gradient, "sign" along its signs. line_search: virtual steps after which clients are asked.
+    curvature: whether the surrogate may have an isotropic quadratic trend. design: whether clients
+    probe the same directions or their own; "auto" decides every round, with shared ones at least
+    every shared_every rounds; private_gain: by what factor private directions must explain more.
     on_client, paper, official: local_steps and local_lr (Adam) of each client.
     paper, official: one_exchange: send weights with the update, no queries around the server's x.
     """
@@ -36,6 +37,7 @@ class FZooSConfig(RoundConfig):
     probe_radius: float = 0.02
     initial_step: float = 0.03
     max_step: float = 0.1
+    min_step: float = 0.0
     step_rule: Literal["normalized", "sign"] = "normalized"
     line_search: str = "1,3,6,10"
     kernel: KernelName = "matern52"
@@ -57,6 +59,8 @@ class FZooSConfig(RoundConfig):
             require(0 < value < math.inf, name, value, "positive and finite")
         self.stops()
         step = self.initial_step
+        low = self.min_step
+        require(0 <= low <= step, "min_step", low, f"at least 0, at most initial_step={step}")
         require(step <= self.max_step, "initial_step", step, f"at most max_step={self.max_step}")
 
     def stops(self) -> tuple[int, ...]:
@@ -68,6 +72,10 @@ class FZooSConfig(RoundConfig):
         ascending = stops[0] >= 1 and all(a < b for a, b in pairwise(stops))
         require(ascending, "line_search", self.line_search, "ascending numbers such as 1,3,6,10")
         return stops
+
+    def least_step(self) -> float:
+        """Return the step below which the line search does not go."""
+        return self.min_step or 1e-6 * self.initial_step
 
     def probe_length(self, dim: int) -> float:
         """Return the length of a probe's offset."""

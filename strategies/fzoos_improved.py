@@ -43,7 +43,8 @@ from strategies.fzoos_config import FZooSConfig
 from strategies.rounds import Round, RoundPlan
 
 ENOUGH_DIRECTIONS = 8
-"""Shared directions from which one round's moments tell the heterogeneity; else it is fitted."""
+"""Shared directions from which one round's moments tell rho; where no round had so many, rho is
+fitted by the evidence of rows of different owners."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class SlopeState:
     prior: SlopePrior
     anchor: Anchor
     step: float
+    rho_measured: bool = False
     next_row: int = 0
     next_point: int = 1
 
@@ -126,12 +128,15 @@ class SlopeSearch:
         """Return whether all clients probe the same directions this round.
 
         A private slope tells 1 / (1 + rho) of what a shared one tells, and there are as many more
-        of them as clients, so from some rho on they need not be looked at.
+        of them as clients, so from some rho on they need not be looked at, nor where a single round
+        of them would not fit into memory.
         """
         config, clients = self._config, len(plan.cohort)
         if config.design != "auto" or clients == 1:
             return config.design != "private"
-        if plan.round_index % config.shared_every == 1:
+        if (plan.round_index - 1) % config.shared_every == 0:
+            return True
+        if clients * self._count(state) > config.max_rows:
             return True
         if clients <= config.private_gain * (1 + state.prior.rho):
             return True
@@ -187,17 +192,21 @@ class SlopeSearch:
         fresh = self._rows(state, plan, first, changes, clients)
         rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
         prior = state.prior
+        measured = state.rho_measured
         if len(first) == 1 < len(clients) and changes.shape[1] >= ENOUGH_DIRECTIONS:
             prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
+            measured = True
         x, total = state.x.double(), plan.num_clients
         shape = geometry(rows, rows, x)
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
-            prior = fit(prior, rows, shape, total, self._grids(prior, len(x)))
+            grids = self._grids(prior, len(x), fit_rho=not measured and total > 1)
+            prior = fit(prior, rows, shape, total, grids)
         posterior = condition(prior, rows, x, total, shape=shape)
         state = replace(
             state,
             rows=rows,
             prior=prior,
+            rho_measured=measured,
             next_row=state.next_row + used,
             next_point=state.next_point + used,
         )
@@ -229,7 +238,9 @@ class SlopeSearch:
             end=state.next_point + numbers,
         )
 
-    def _grids(self, prior: SlopePrior, dim: int) -> list[tuple[str, Sequence[float]]]:
+    def _grids(
+        self, prior: SlopePrior, dim: int, *, fit_rho: bool
+    ) -> list[tuple[str, Sequence[float]]]:
         """Return the values that a fit tries: around the current ones, and zero."""
         config, unit = self._config, self._config.unit(dim)
         lengths = {
@@ -239,7 +250,7 @@ class SlopeSearch:
         if config.curvature:
             around = [max(prior.curvature, 1 / unit) * 4.0**k for k in range(-2, 3)]
             grids.append(("curvature", [0.0, *(c for c in around if c * unit <= 64)]))
-        if config.num_directions < ENOUGH_DIRECTIONS:
+        if fit_rho:
             grids.append(("rho", [1 / 3, 1.0, 3.0, 10.0, 30.0]))
         grids.append(("noise", [0.0, *(unit**2 * 10.0**k for k in range(-7, 1))]))
         return grids
@@ -268,7 +279,7 @@ class SlopeSearch:
         best = int(expected.argmin())
         state = replace(state, rows=rows, next_point=state.next_point + len(path))
         if float(expected[best]) >= -JITTER * float(changes.abs().max()):
-            return replace(state, step=state.step / 4)
+            return replace(state, step=max(self._config.least_step(), state.step / 4))
         anchor = Anchor(clients=clients, values=values[:, best], point=int(numbers[best + 1]))
         step = self._next_step(state.step, best, len(path))
         return replace(state, x=path[best], anchor=anchor, step=step)
@@ -277,4 +288,4 @@ class SlopeSearch:
         """Return a longer step where the last point was best, a shorter one where the first was."""
         if best == count - 1:
             return min(self._config.max_step, 1.5 * step)
-        return step / 2 if best == 0 else step
+        return max(self._config.least_step(), step / 2) if best == 0 else step

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedzo.aggregation import mean
 from fedzo.config import Scalar
-from fedzo.exchange import Exchange
+from fedzo.exchange import Exchange, join_replies
 from fedzo.oracle import project
 from strategies.fzoos_config import FZooSConfig
 from strategies.rounds import Round, RoundPlan
@@ -31,11 +31,15 @@ from strategies.safeguard import better
 
 @dataclass(frozen=True, slots=True)
 class PublishedState:
-    """The global x and weights, empty before the first round, and who has been sent this x."""
+    """The global x and weights, empty before the first round, and what clients have.
+
+    informed: who has been sent this x; begun: who has made the initial queries.
+    """
 
     x: Float[Tensor, " d"]
     weights: Float[Tensor, " f"]
     informed: Int[Tensor, " k"]
+    begun: Int[Tensor, " b"]
 
 
 class PublishedFZooS:
@@ -52,27 +56,49 @@ class PublishedFZooS:
         }
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PublishedState:
-        empty = torch.empty(0, dtype=torch.int64)
-        return PublishedState(x, torch.empty(0, dtype=torch.float64), empty)
+        nobody = torch.empty(0, dtype=torch.int64)
+        return PublishedState(x, torch.empty(0, dtype=torch.float64), nobody, nobody)
 
     def round(self, state: PublishedState, plan: RoundPlan) -> Round[PublishedState]:
-        cohort = torch.as_tensor(plan.cohort)
-        shared = {} if torch.equal(state.informed, cohort) else {"x": state.x}
-        if state.weights.numel():
-            shared["weights"] = state.weights
-        [replies] = yield [self._exchange("train.surrogate", plan, shared)]
+        replies = join_replies((yield self._training(state, plan)))
+        clients = torch.as_tensor(replies.client_ids)
+        begun = torch.cat([state.begun, clients]).unique()
         x = project(state.x + mean(replies.tensors["update"]), plan.lower, plan.upper)
         x = x.to(state.x)
         if self._config.variant == "official":
             x = yield from better(state.x, x, plan)
-        nobody = torch.empty(0, dtype=torch.int64)
         if self._config.one_exchange:
-            return PublishedState(x, mean(replies.tensors["weights"]), nobody)
-        [replies] = yield [self._exchange("query.weights", plan, {"x": x})]
-        informed = torch.as_tensor(replies.client_ids)
-        return PublishedState(x, mean(replies.tensors["weights"]), informed)
+            return PublishedState(x, mean(replies.tensors["weights"]), clients[:0], begun)
+        config = {**self._client_config, "num_clients": plan.num_clients}
+        [answers] = yield [
+            Exchange(
+                kind="query.weights",
+                client_ids=replies.client_ids,
+                shared={"x": x},
+                config=config,
+            )
+        ]
+        informed = torch.as_tensor(answers.client_ids)
+        return PublishedState(x, mean(answers.tensors["weights"]), informed, begun)
 
-    def _exchange(self, kind: str, plan: RoundPlan, shared: Mapping[str, Tensor]) -> Exchange:
-        return Exchange(
-            kind=kind, client_ids=plan.cohort, shared=shared, config=self._client_config
-        )
+    def _training(self, state: PublishedState, plan: RoundPlan) -> list[Exchange]:
+        """Return one exchange for clients that have begun and one for those that have not."""
+        begun, cohort = set(state.begun.tolist()), list(plan.cohort)
+        shared = {} if state.informed.tolist() == cohort else {"x": state.x}
+        if state.weights.numel():
+            shared["weights"] = state.weights
+        groups = {
+            True: [client for client in cohort if client not in begun],
+            False: [client for client in cohort if client in begun],
+        }
+        config = {**self._client_config, "num_clients": plan.num_clients}
+        return [
+            Exchange(
+                kind="train.surrogate",
+                client_ids=clients,
+                shared=shared,
+                config={**config, "begin": begin},
+            )
+            for begin, clients in groups.items()
+            if clients
+        ]

@@ -21,14 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require
-from fedzo.directions import basis_blocks
-from fedzo.exchange import Exchange
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
 from fedzo.surrogates.slope_posterior import condition
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.shared_probes import DEFAULTS, probe
 
 _LINEAR = SlopePrior(kernel="squared_exponential", lengthscale=1e9)
 
@@ -69,7 +68,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         client_config: Mapping[str, Scalar] | None = None,
     ) -> None:
         self._config = config
-        self._probes = {"num_directions": 20, "mu": 0.01, **(client_config or {})}
+        self._probes = {**DEFAULTS, **(client_config or {}), "estimator": "forward"}
         self._optimizer = make_optimizer("adam")
 
     @property
@@ -80,26 +79,15 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         return ReLIZOState(x, self._optimizer.init(x), no_rows(x.double()))
 
     def round(self, state: ReLIZOState, plan: RoundPlan) -> Round[ReLIZOState]:
-        first = torch.full((len(plan.cohort),), state.next_row)
-        [replies] = yield [
-            Exchange(
-                kind="query.probes",
-                client_ids=plan.cohort,
-                shared={"x": state.x},
-                per_client={"first_row": first},
-                config={**self._probes, "estimator": "forward", "base": True},
-            )
-        ]
-        values = replies.tensors["values"].double()
-        if values.shape[1] == 0:
+        probed = yield from probe(state.x, plan, state.next_row, self._probes, base=True)
+        if probed is None:
             return state
-        m, mu = int(self._probes["num_directions"]), float(self._probes["mu"])
-        [u] = basis_blocks(first[:1], m, len(state.x), seed=plan.seed, problem=plan.problem)
+        values, u, m = probed.values, probed.directions, len(probed.directions)
         x = state.x.double()
         numbers = torch.zeros(m, dtype=torch.int64)
         fresh = rows_between(
             x.expand(m, -1),
-            project(x + mu * u, plan.lower, plan.upper),
+            project(x + float(self._probes["mu"]) * u, plan.lower, plan.upper),
             (values[:, 1:] - values[:, :1]).mean(dim=0),
             owners=numbers.unsqueeze(1),
             start=numbers,
@@ -111,10 +99,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
             state.moments, state.x, gradient.to(state.x), self._config.server_lr
         )
         moved = project(moved, plan.lower, plan.upper)
-        return ReLIZOState(moved, moments, rows, state.next_row + m)
-
-    def summary(self) -> None:
-        """Log nothing, as FedAvg."""
+        return ReLIZOState(moved, moments, rows, probed.next_row)
 
     def _near(self, rows: SlopeRows, x: Float[Tensor, " d"], new: int) -> SlopeRows:
         close = (rows.midpoint - x).norm(dim=1) <= self._config.reuse_radius

@@ -15,7 +15,7 @@ Differs from the papers: type I takes c over the round's cohort; option II of th
 derives c_i from the update, type II here from the gradients, as the second paper does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fedzo.aggregation import mean
 from fedzo.config import Scalar
+from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
@@ -52,6 +53,11 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         rule: str = "zeroth_order",
         client_config: Mapping[str, Scalar] | None = None,
     ) -> None:
+        if config.weighting != "uniform":
+            raise ConfigError(
+                f"strategy.weighting={config.weighting} has no meaning for SCAFFOLD, whose control"
+                " variates are plain means; set it to uniform"
+            )
         self._config = config
         self._rule = rule
         self._client_config = dict(client_config or {})
@@ -64,16 +70,13 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ScaffoldState:
         return ScaffoldState(x, self._optimizer.init(x), torch.zeros_like(x))
 
-    def summary(self) -> None:
-        """Log nothing, as FedAvg."""
-
     def _training(
-        self, state: ScaffoldState, plan: RoundPlan, config: Mapping[str, Scalar]
+        self, state: ScaffoldState, clients: Sequence[int], config: Mapping[str, Scalar]
     ) -> Exchange:
         local = {"local_steps": self._config.local_steps, "local_lr": self._config.local_lr}
         return Exchange(
             kind=f"train.{self._rule}",
-            client_ids=plan.cohort,
+            client_ids=clients,
             shared={"x": state.x, "control": state.control},
             config={**self._client_config, **local, **config},
         )
@@ -102,7 +105,7 @@ class Scaffold1(_Scaffold):
             )
         ]
         state = ScaffoldState(state.x, state.moments, mean(anchors.tensors["gradient"]))
-        [replies] = yield [self._training(state, plan, {})]
+        [replies] = yield [self._training(state, anchors.client_ids, {})]
         return (yield from self._step(state, replies.tensors["update"], plan))
 
 
@@ -110,7 +113,7 @@ class Scaffold2(_Scaffold):
     """SCAFFOLD type II: control variates are the mean local gradients of the last round."""
 
     def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
-        [replies] = yield [self._training(state, plan, {"renew_control": True})]
+        [replies] = yield [self._training(state, plan.cohort, {"renew_control": True})]
         change = replies.tensors["control_change"].sum(dim=0) / plan.num_clients
         state = ScaffoldState(state.x, state.moments, state.control + change)
         return (yield from self._step(state, replies.tensors["update"], plan))

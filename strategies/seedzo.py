@@ -15,18 +15,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require
-from fedzo.directions import basis_blocks
 from fedzo.estimators import make_scheme
-from fedzo.exchange import Exchange
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.shared_probes import DEFAULTS, probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +62,7 @@ class SeedZO(RoundStrategy[SeedZOState]):
         client_config: Mapping[str, Scalar] | None = None,
     ) -> None:
         self._config = config
-        self._client_config = {
-            "estimator": "forward",
-            "num_directions": 20,
-            "mu": 0.01,
-            **(client_config or {}),
-        }
+        self._client_config = {**DEFAULTS, **(client_config or {})}
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
     @property
@@ -81,28 +74,14 @@ class SeedZO(RoundStrategy[SeedZOState]):
 
     def round(self, state: SeedZOState, plan: RoundPlan) -> Round[SeedZOState]:
         client = self._client_config
-        scheme = make_scheme(client["estimator"])  # type: ignore[arg-type]
-        first = torch.full((len(plan.cohort),), state.next_row)
-        [replies] = yield [
-            Exchange(
-                kind="query.probes",
-                client_ids=plan.cohort,
-                shared={"x": state.x},
-                per_client={"first_row": first},
-                config={**client, "base": client["estimator"] == "forward"},
-            )
-        ]
-        values = replies.tensors["values"]
-        if values.shape[1] == 0:
+        forward = client["estimator"] == "forward"
+        probed = yield from probe(state.x, plan, state.next_row, client, base=forward)
+        if probed is None:
             return state
-        m, d = int(client["num_directions"]), len(state.x)
-        [u] = basis_blocks(first[:1], m, d, seed=plan.seed, problem=plan.problem).to(values)
-        slopes = scheme.slopes(values, float(client["mu"]), None).mean(dim=0)
-        gradient = (d / m) * slopes @ u
+        scheme = make_scheme(client["estimator"])  # type: ignore[arg-type]
+        slopes = scheme.slopes(probed.values, float(client["mu"]), None).mean(dim=0)
+        gradient = (len(state.x) / len(slopes)) * slopes @ probed.directions
         moments, x = self._optimizer.step(
             state.moments, state.x, gradient.to(state.x), self._config.server_lr
         )
-        return SeedZOState(project(x, plan.lower, plan.upper), moments, state.next_row + m)
-
-    def summary(self) -> None:
-        """Log nothing, as FedAvg."""
+        return SeedZOState(project(x, plan.lower, plan.upper), moments, probed.next_row)

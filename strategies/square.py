@@ -101,9 +101,6 @@ class Square(RoundStrategy[SquareState]):
             return SquareState(proposal, clients, values[:, -1])
         return SquareState(state.x, clients, old)
 
-    def summary(self) -> None:
-        """Log nothing, as FedAvg."""
-
     def _propose(self, state: SquareState, plan: RoundPlan) -> Float[Tensor, " d"]:
         """Return the stripes of the first round, or x with one square changed."""
         x = state.x.clone()

@@ -35,7 +35,8 @@ def test_milestones_hold_the_lowest_f_so_far() -> None:
     ("names", "message"),
     [
         (["fedzo", "fedzo"], r"LABEL=NAME runs one of them twice"),
-        (["a/b=fedzo"], r"label 'a/b' of strategy 'fedzo' must be a plain word"),
+        (["a/b=fedzo"], r"label 'a/b' of strategy 'fedzo' must be letters"),
+        (["..=fedzo"], r"label '\.\.' of strategy"),
         (["x=nobody"], r"unknown strategy 'nobody'"),
         ([], r"at least one strategy"),
     ],
@@ -48,6 +49,13 @@ def test_bad_labels_are_refused(names: list[str], message: str) -> None:
 def test_a_wrong_axis_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"axis 'days' is unknown; allowed: queries, rounds"):
         compare(BASE, ["fedzo"], [0], at={"days": [1]})
+
+
+def test_a_position_before_the_first_record_is_unknown() -> None:
+    result = compare({**BASE, "scenario": "quadratic"}, ["fedzo"], [0], at={"seconds": [0.0]})
+    assert result.to_json()["milestones"][0]["median"] == {"fedzo": None}
+    with pytest.raises(ConfigError, match=r"must be 0 or more"):
+        compare(BASE, ["fedzo"], [0], at={"queries": [-1]})
 
 
 def test_a_file_holds_a_comparison(tmp_path: Path) -> None:
@@ -81,10 +89,11 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_positions() -> None:
-    assert parse_positions("queries=5000,1e4") == ("queries", [5000.0, 10000.0])
+    texts = ["queries=5000,1e4", "rounds=3", "queries=7"]
+    assert parse_positions(texts) == {"queries": [5000.0, 10000.0, 7.0], "rounds": [3.0]}
     for text in ("queries", "queries=", "queries=x"):
         with pytest.raises(ConfigError, match=r"is not AXIS=N,N"):
-            parse_positions(text)
+            parse_positions([text])
 
 
 @pytest.mark.source_tree

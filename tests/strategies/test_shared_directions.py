@@ -50,6 +50,14 @@ def test_seedzo_descends_with_central_differences_too() -> None:
     assert result.final_value < 0.1 * result.initial_value  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("dim", [7, 30])
+def test_fedzen_wants_orthonormal_blocks_in_any_dimension(dim: int) -> None:
+    """20 directions asked for: all 7 there are, or blocks that never straddle two bases of 30."""
+    settings = {"scenario.dim": dim, "client.num_directions": 20}
+    result = simulate(make_experiment("quadratic", "fedzen", num_rounds=40, settings=settings))
+    assert result.metrics["gap"] < 1e-6
+
+
 def test_fedzen_ends_an_isotropic_quadratic_after_all_directions() -> None:
     """20 of 40 directions a round, each an exact line minimum: done in two rounds."""
     records = run("fedzen", rounds=3).records
