@@ -166,10 +166,10 @@ class AttackScenario:
         "probes": {"strategy.server_lr": 0.1, "client.num_directions": 10},
         "surrogate": {
             "strategy.num_directions": 5,
-            "strategy.probe_radius": 0.036,
+            "strategy.probe_radius": 0.1,
             "strategy.initial_step": 0.3,
             "strategy.max_step": 0.5,
-            "strategy.step_rule": "sign",
+            "strategy.min_step": 0.03,
             "strategy.line_search": "3,10",
         },
     }
