@@ -34,6 +34,7 @@ class Oracle:
     non_finite: "fail" makes a client that answers NaN or inf a failed client; "skip" hands NaN on
     to
         the estimator, which leaves that direction out. Both count them in `non_finite_values`.
+    may_skip: whether the rule has the setting non_finite, so that the remedy may name it.
     out_of_bounds: "clip" projects each queried point onto the box; "allow" asks it as it is.
     """
 
@@ -46,6 +47,7 @@ class Oracle:
         noise_generators: Sequence[np.random.Generator] = (),
         non_finite: NonFinitePolicy = "fail",
         out_of_bounds: BoundsPolicy = "clip",
+        may_skip: bool = True,
     ) -> None:
         self.cohort = cohort
         self.failures = cohort.failures
@@ -53,6 +55,7 @@ class Oracle:
         self._noise_std = noise_std
         self._noise_generators = noise_generators
         self._non_finite = non_finite
+        self._may_skip = may_skip
         self.saw_non_finite = False
         self._clip = out_of_bounds == "clip" and _is_bounded(cohort.lower, cohort.upper)
         self._asked = 0
@@ -138,7 +141,8 @@ class Oracle:
         if self._non_finite == "skip" and what == "value":
             return False
         first = answers[position][bad[position]][0].item()
-        remedy = "; client.non_finite=skip leaves such queries out" if what == "value" else ""
+        hint = what == "value" and self._may_skip
+        remedy = "; client.non_finite=skip leaves such queries out" if hint else ""
         self.failures[position] = (
             f"the objective returned a non-finite {what} ({first}),"
             f" {found} of {bad.shape[1]}{remedy}"

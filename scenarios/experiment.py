@@ -105,8 +105,7 @@ def make_experiment(
         own = {k.removeprefix(prefix): v for k, v in wanted.items() if k.startswith(prefix)}
         values = config_values(build_config(cls, own, section=section))
         resolved.update({prefix + name: value for name, value in values.items()})
-    if _ignores_client(entry, wanted, resolved):
-        resolved = {k: value for k, value in resolved.items() if not k.startswith("client.")}
+    resolved = _without_unused(entry, settings or {}, resolved)
     if build.black_box and STRATEGIES[strategy].rule == "first_order":
         raise ConfigError(
             f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; use fedzo"
@@ -123,23 +122,26 @@ def make_experiment(
     )
 
 
-def _ignores_client(
-    entry: StrategyEntry, wanted: Mapping[str, Scalar], resolved: Mapping[str, Scalar]
-) -> bool:
-    """Return whether the chosen variant of a strategy has no use for client settings.
+def _without_unused(
+    entry: StrategyEntry, given: Mapping[str, Scalar], resolved: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    """Leave out the settings that the chosen variant of a strategy does not use.
 
-    Raises ConfigError when one was given all the same.
+    Raises ConfigError when one of them was given.
     """
     variant = resolved.get("strategy.variant")
-    if not entry.client_variants or variant in entry.client_variants:
-        return False
-    given = sorted(key for key in wanted if key.startswith("client."))
-    if given:
-        raise ConfigError(
-            f"{given[0]} has no effect with strategy.variant={variant}; leave it out, or set the"
-            f" variant to {' or '.join(entry.client_variants)}"
-        )
-    return True
+    used: dict[str, Scalar] = {}
+    for key, value in resolved.items():
+        section, _, name = key.partition(".")
+        variants = entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
+        if variants is None or variant in variants:
+            used[key] = value
+        elif key in given:
+            raise ConfigError(
+                f"{key} has no effect with strategy.variant={variant}; leave it out, or set the"
+                f" variant to {' or '.join(variants)}"
+            )
+    return used
 
 
 def _check_keys(wanted: Mapping[str, Scalar], classes: Mapping[str, type]) -> None:

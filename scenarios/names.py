@@ -16,7 +16,7 @@ from strategies.fedavg import FedAvg, FedAvgConfig
 from strategies.fedprox import FedProx, FedProxConfig
 from strategies.fedzen import FedZeN, FedZeNConfig
 from strategies.fzoos import FZooS
-from strategies.fzoos_config import FZooSConfig
+from strategies.fzoos_config import USED_BY, FZooSConfig
 from strategies.relizo import ReLIZO, ReLIZOConfig
 from strategies.scaffold import Scaffold1, Scaffold2
 from strategies.seedzo import SeedZO, SeedZOConfig
@@ -45,8 +45,8 @@ class ScenarioEntry:
 class StrategyEntry:
     """A strategy's settings, its class, the client rule it asks for, and one line about it.
 
-    preset: dotted settings that make the class this method. client_variants: values of
-    strategy.variant that the client settings are for; empty: they always are.
+    preset: dotted settings that make the class this method. used_by: setting ->
+    values of strategy.variant that use it, "client" for all client settings; others always count.
     """
 
     config: type
@@ -54,7 +54,7 @@ class StrategyEntry:
     rule: str
     line: str
     preset: Mapping[str, Scalar] = field(default_factory=dict)
-    client_variants: tuple[str, ...] = ()
+    used_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         FZooS,
         "surrogate",
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
-        client_variants=("paper", "official"),
+        used_by=USED_BY,
     ),
     "square": StrategyEntry(
         SquareConfig, Square, "values", "random search by squares of an image (Andriushchenko 2020)"

@@ -164,16 +164,15 @@ class _Run:
         timeout_s = self._strategy.rounds.timeout_s
         self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
-        return [
-            self._accept(exchange, replies)
-            for exchange, replies in zip(exchanges, received, strict=True)
-        ]
+        pairs = zip(exchanges, received, strict=True)
+        accepted = [self._accept(exchange, replies) for exchange, replies in pairs]
+        self._require_answers(exchanges, accepted)
+        return accepted
 
     def _accept(self, exchange: Exchange, received: Replies) -> Replies:
         """Count what came, rejected or not, and return what can be used."""
         replies = received.without(_non_finite(received))
         self._count(exchange, received, replies.failures)
-        self._require_answers(exchange, replies)
         return replies
 
     def _addressed(
@@ -212,15 +211,16 @@ class _Run:
             non_finite=total.non_finite + replies.total("non_finite"),
         )
 
-    def _require_answers(self, exchange: Exchange, replies: Replies) -> None:
-        need = min(self._strategy.rounds.min_answers, len(exchange.client_ids))
-        if len(replies.client_ids) >= need:
+    def _require_answers(self, exchanges: Sequence[Exchange], parts: Sequence[Replies]) -> None:
+        asked = sum(len(exchange.client_ids) for exchange in exchanges)
+        answered = sum(len(replies.client_ids) for replies in parts)
+        if answered >= min(self._strategy.rounds.min_answers, asked):
             return
-        client, reason = next(iter(replies.failures.items()))
+        failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
         raise RunError(
-            f"round {self._total.round_index}: {len(replies.client_ids)} of"
-            f" {len(exchange.client_ids)} clients answered {exchange.kind}, strategy.min_answers="
-            f"{self._strategy.rounds.min_answers}; client {client}: {reason}"
+            f"round {self._total.round_index}: {answered} of {asked} clients answered"
+            f" {exchanges[0].kind}, strategy.min_answers="
+            f"{self._strategy.rounds.min_answers}; client {failed[0][0]}: {failed[0][1]}"
         )
 
     def _idle(self, before: RoundRecord) -> bool:

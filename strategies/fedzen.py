@@ -92,7 +92,7 @@ class FedZeN(RoundStrategy[FedZeNState]):
 def learn_hessian(
     hessian: Float[Tensor, "h h"], u: Float[Tensor, "m d"], curvatures: Float[Tensor, " m"]
 ) -> Float[Tensor, "d d"]:
-    """Return the estimate corrected along orthonormal directions; the first one is isotropic."""
+    """Return the estimate corrected along orthonormal directions, from isotropic at first."""
     if not hessian.numel():
         hessian = curvatures.mean() * torch.eye(u.shape[1], dtype=u.dtype)
     surprise = curvatures - ((u @ hessian) * u).sum(dim=1)

@@ -30,8 +30,7 @@ from strategies.rounds import Round, RoundConfig, RoundPlan
 class FZooS(RoundStrategy[Any]):
     """FZooS in one of its variants.
 
-    client_config: settings of the rule `surrogate`, for the variants paper and official alone.
-    Raises ConfigError where they are given to another variant.
+    client_config: settings of the rule `surrogate`; the variants paper and official alone use them.
     """
 
     def __init__(

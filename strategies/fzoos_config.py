@@ -1,6 +1,7 @@
 """Settings of FZooS in all its variants."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -10,6 +11,21 @@ from fedzo.surrogates.kernels import KernelName
 from strategies.rounds import RoundConfig
 
 Variant = Literal["improved", "on_client", "paper", "official"]
+
+_SLOPES: tuple[Variant, ...] = ("improved", "on_client")
+_LOCAL: tuple[Variant, ...] = ("on_client", "paper", "official")
+_IMPROVED: tuple[Variant, ...] = ("improved",)
+USED_BY: Mapping[str, tuple[Variant, ...]] = {
+    **dict.fromkeys(
+        ("num_directions", "probe_radius", "initial_step", "kernel", "max_rows"), _SLOPES
+    ),
+    **dict.fromkeys(("max_step", "min_step", "step_rule", "line_search"), _IMPROVED),
+    **dict.fromkeys(("curvature", "design", "shared_every", "private_gain"), _IMPROVED),
+    **dict.fromkeys(("local_steps", "local_lr"), _LOCAL),
+    "one_exchange": ("paper", "official"),
+    "client": ("paper", "official"),
+}
+"""Setting -> variants that use it; "client" stands for all settings of the rule `surrogate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

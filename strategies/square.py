@@ -105,6 +105,11 @@ class Square(RoundStrategy[SquareState]):
         """Return the stripes of the first round, or x with one square changed."""
         x = state.x.clone()
         side = math.isqrt(len(x))
+        if not all(torch.as_tensor(bound).isfinite().all() for bound in (plan.lower, plan.upper)):
+            raise ConfigError(
+                f"strategy square needs a bounded box, got [{plan.lower}, {plan.upper}]; give the"
+                " objectives finite bounds or use another strategy"
+            )
         lower = torch.as_tensor(plan.lower).to(x).expand_as(x).reshape(side, side)
         upper = torch.as_tensor(plan.upper).to(x).expand_as(x).reshape(side, side)
         generator = stream(plan.seed, "square", plan.problem, plan.round_index)

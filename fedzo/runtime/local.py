@@ -108,6 +108,7 @@ def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) 
         noise_generators=noise,
         non_finite=settings.non_finite,
         out_of_bounds=settings.out_of_bounds,
+        may_skip="non_finite" in exchange.config,
     )
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.randomness import stream
+from fedzo.surrogates.factorization import factorize
 from fedzo.surrogates.gp import Observations
 
 
@@ -45,11 +46,15 @@ class RandomFeatures:
         return -self._amplitude() * (weights * waves) @ self.frequencies
 
     def weights(self, data: Observations, noise_variance: float) -> Float[Tensor, "n f"]:
-        """Return each client's w; a noise_variance of 0 interpolates, to 1e-10 of the prior."""
+        """Return each client's w; a noise_variance of 0 interpolates, to 1e-10 of the prior.
+
+        Not by torch.linalg.lstsq, whose rounding depends on where a matrix lies in memory.
+        """
         rows = []
         for points, values, known in zip(data.points, data.values, data.known, strict=True):
             phi = self.features(points[known])
-            rows.append(_solve(phi @ phi.T, values[known], noise_variance) @ phi)
+            factor = factorize(phi @ phi.T, max(noise_variance, 1e-10))
+            rows.append(torch.cholesky_solve(values[known].unsqueeze(1), factor)[:, 0] @ phi)
         return torch.stack(rows)
 
     def _amplitude(self) -> float:
@@ -63,20 +68,3 @@ def make_features(num_features: int, dim: int, lengthscale: float, seed: int) ->
     frequencies = generator.standard_normal((num_features, dim)) / lengthscale
     phases = generator.uniform(0, 2 * np.pi, num_features)
     return RandomFeatures(torch.from_numpy(frequencies), torch.from_numpy(phases))
-
-
-def _solve(
-    kernel: Float[Tensor, "m m"], values: Float[Tensor, " m"], noise_variance: float
-) -> Float[Tensor, " m"]:
-    """Return (K + s^2 I)^-1 y, with as much jitter as a factorization needs.
-
-    Not torch.linalg.lstsq: its rounding depends on where a matrix lies in memory.
-    """
-    jitter = max(noise_variance, 1e-10)
-    eye = torch.eye(len(kernel), dtype=kernel.dtype)
-    factor, info = torch.linalg.cholesky_ex(kernel + jitter * eye)
-    while info:
-        jitter *= 10
-        factor, info = torch.linalg.cholesky_ex(kernel + jitter * eye)
-    result: Tensor = torch.cholesky_solve(values.unsqueeze(1), factor).squeeze(1)
-    return result

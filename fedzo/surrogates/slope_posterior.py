@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.surrogates.factorization import factorize
 from fedzo.surrogates.kernels import radial, squared_distances
 from fedzo.surrogates.slopes import JITTER, Geometry, SlopePrior, SlopeRows, geometry
 
@@ -97,7 +98,9 @@ def fit(
 
 def log_evidence(prior: SlopePrior, rows: SlopeRows, shape: Geometry, num_clients: int) -> float:
     """Return the log marginal likelihood of the slopes up to a constant."""
-    factor, info = torch.linalg.cholesky_ex(_with_jitter(shape.covariance(prior, num_clients)))
+    covariance = shape.covariance(prior, num_clients)
+    covariance.diagonal().add_(_jitter(covariance))
+    factor, info = torch.linalg.cholesky_ex(covariance)
     if info:
         return -math.inf
     whitened = torch.linalg.solve_triangular(factor, rows.slope.unsqueeze(1), upper=False)
@@ -108,15 +111,13 @@ def log_evidence(prior: SlopePrior, rows: SlopeRows, shape: Geometry, num_client
 
 
 def _factorize(covariance: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
-    factor: Tensor = torch.linalg.cholesky(_with_jitter(covariance))
-    return factor
+    return factorize(covariance, _jitter(covariance))
 
 
-def _with_jitter(covariance: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:
-    """Add the jitter, less than in proportion where a trend inflates the diagonal."""
+def _jitter(covariance: Float[Tensor, "r r"]) -> float:
+    """Return the jitter, less than in proportion where a trend inflates the diagonal."""
     size = covariance.diagonal().mean()
-    scale = torch.minimum(size, size.sqrt())
-    return covariance + JITTER * scale * torch.eye(len(covariance), dtype=torch.float64)
+    return float(JITTER * torch.minimum(size, size.sqrt()))
 
 
 def _gradient_covariance(

@@ -113,6 +113,30 @@ def test_a_sample_of_the_clients_is_enough() -> None:
     assert result.final_value < 0.02 * result.initial_value  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("clients", "settings"),
+    [
+        (20, {"scenario.dim": 5, "strategy.participation": 0.3}),
+        (5, {"scenario.dim": 20, "strategy.design": "private"}),
+        (10, {"scenario.dim": 20, "strategy.participation": 0.1, "scenario.heterogeneity": 5.0}),
+    ],
+)
+def test_heterogeneity_is_fitted_where_it_cannot_be_measured(
+    clients: int, settings: dict[str, object]
+) -> None:
+    """Few dimensions, private directions only, or one client a round: rows of different owners."""
+    given = {"scenario.heterogeneity": 50.0, **settings}
+    experiment = make_experiment(
+        "quadratic",
+        "fzoos",
+        num_rounds=60,
+        num_clients=clients,
+        settings=given,  # type: ignore[arg-type]
+    )
+    result = simulate(experiment)
+    assert result.best_value < 0.05 * result.initial_value  # type: ignore[operator]
+
+
 def test_clients_that_fail_are_done_without() -> None:
     def make(client: int) -> CallableObjective:
         calls = {"n": 0}
@@ -188,5 +212,7 @@ def test_on_client_beats_fedzo_on_equal_queries() -> None:
 def test_settings_of_other_variants_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"client\.gamma has no effect with strategy\.variant="):
         make_experiment("quadratic", "fzoos", settings={"client.gamma": "constant"})
+    with pytest.raises(ConfigError, match=r"strategy\.local_lr has no effect with strategy\.varia"):
+        make_experiment("quadratic", "fzoos", settings={"strategy.local_lr": 0.1})
     with pytest.raises(ConfigError, match=r"line_search=3,1 must be ascending"):
         make_experiment("quadratic", "fzoos", settings={"strategy.line_search": "3,1"})

@@ -5,8 +5,18 @@ from itertools import pairwise
 import pytest
 import torch
 
+from clients import make_rules
+from clients.surrogate_config import SurrogateConfig
+from fedzo.config import config_values
+from fedzo.objective import TorchObjective
+from fedzo.problem import OpenProblem
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.local import FunctionEnvironment
 from scenarios.experiment import make_experiment
 from scenarios.simulate import RunResult, simulate
+from strategies.driver import RunSettings, run_rounds
+from strategies.fzoos import FZooS
+from strategies.fzoos_config import FZooSConfig
 
 D, N, M, T = 12, 4, 30, 3
 
@@ -91,6 +101,58 @@ def test_clients_that_come_and_go_are_sent_x() -> None:
     records = run(rounds=4, clients=8, strategy__participation=0.5).records
     assert records[-1].value < records[0].value  # type: ignore[operator]
     assert all(not record.failures for record in records)
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_client_that_fails_fails_alone(variant: str, dtype: torch.dtype) -> None:
+    """Client 1 answers NaN from its 15th point on; float32 points stay float32 where x is kept."""
+    asked = dict.fromkeys(range(3), 0)
+
+    def make(client: int) -> TorchObjective:
+        def value(x: torch.Tensor) -> torch.Tensor:
+            assert x.dtype == dtype
+            asked[client] += len(x)
+            spoiled = client == 1 and asked[1] > 15
+            return (x - 0.3).square().sum(-1) * (torch.nan if spoiled else 1.0)
+
+        return TorchObjective(function=value, dim=6)
+
+    config = FZooSConfig(variant=variant, local_steps=T)  # type: ignore[arg-type]
+    client = {**config_values(SurrogateConfig(num_features=M, anchor_queries=3))}
+    outcome = run_rounds(
+        FZooS(config, client_config=client),
+        InProcessEngine(FunctionEnvironment(make), make_rules()),
+        OpenProblem(initial_x=torch.ones(6, dtype=dtype)),
+        RunSettings(num_clients=3, num_rounds=4),
+    )
+    assert outcome.records[-1].round_index == 4
+    assert set(outcome.records[-1].failures) == {1}
+
+
+def test_the_cut_of_the_cohort_changes_nothing() -> None:
+    settings = {"strategy__participation": 0.6, "client__gamma": "theory"}
+    whole, cut = (run(rounds=4, clients=5, engine__chunk_size=size, **settings) for size in (0, 1))
+    assert whole.queries == cut.queries
+    torch.testing.assert_close(whole.x, cut.x, rtol=0, atol=1e-8)
+
+
+def test_a_budget_may_end_before_a_newcomer_has_asked_anything() -> None:
+    settings = {
+        "scenario.dim": 10,
+        "strategy.variant": "paper",
+        "strategy.participation": 0.1,
+        "client.num_features": M,
+    }
+    experiment = make_experiment(
+        "quadratic",
+        "fzoos",
+        num_rounds=60,
+        num_clients=10,
+        query_budget=200,
+        settings=settings,  # type: ignore[arg-type]
+    )
+    assert simulate(experiment).stops == ["budget"]
 
 
 @pytest.mark.parametrize("budget", [4, 40, 66, 150, 333])

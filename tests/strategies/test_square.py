@@ -57,6 +57,15 @@ def test_a_change_is_one_square() -> None:
         assert max(height, width) <= math.ceil(math.sqrt(0.1) * SIDE)
 
 
+def test_an_unbounded_box_is_refused() -> None:
+    engine = InProcessEngine(FunctionEnvironment(make), make_rules())
+    problem = OpenProblem(initial_x=torch.zeros(D).double())
+    with pytest.raises(ConfigError, match=r"needs a bounded box, got \[-inf, inf\]"):
+        run_rounds(
+            Square(SquareConfig()), engine, problem, RunSettings(num_clients=3, num_rounds=1)
+        )
+
+
 def test_a_vector_that_is_no_image_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"dim=10 must be a square number"):
         Square(SquareConfig()).init(torch.zeros(10), 3)
