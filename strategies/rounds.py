@@ -26,7 +26,8 @@ class RoundConfig:
 
     participation: share of the clients asked in a round, sampled anew each time, at least one.
     min_answers: fewer answers to the exchanges made at once end the run. timeout_s: longest wait
-    for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the first and the last x.
+    for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the first and
+    the last x.
     """
 
     participation: float = 1.0
