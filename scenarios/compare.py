@@ -15,7 +15,12 @@ from fedzo.config import Scalar, field_names, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
-from scenarios.experiment import Experiment, config_classes, make_experiment
+from scenarios.experiment import (
+    Experiment,
+    config_classes,
+    make_experiment,
+    variants_using,
+)
 from scenarios.names import STRATEGIES
 from scenarios.simulate import RunResult, simulate
 
@@ -165,10 +170,11 @@ def _experiments(
 def _settings_by_label(
     base: Mapping[str, Any], labels: Mapping[str, str]
 ) -> dict[str, dict[str, Scalar]]:
-    """Give each setting to the strategies that have it, `label:key` to that one alone.
+    """Give each setting to the strategies that have and use it, `label:key` to that one alone.
 
     Raises ConfigError for a key that no strategy of the comparison has.
     """
+    given = base.get("settings", {})
     strategies = list(labels)
     classes = {
         label: config_classes(base["scenario"], name, base.get("engine", "inprocess"))
@@ -179,9 +185,11 @@ def _settings_by_label(
         for name, own in classes.items()
     }
     chosen: dict[str, dict[str, Scalar]] = {name: {} for name in strategies}
-    for key, value in base.get("settings", {}).items():
+    for key, value in given.items():
         only, colon, rest = key.rpartition(":")
-        targets = [only] if colon else [name for name in strategies if rest in valid[name]]
+        having = [name for name in strategies if rest in valid[name]]
+        using = [n for n in having if _uses(labels[n], rest, _variant(n, classes[n], given))]
+        targets = [only] if colon else using or having
         if colon and only not in chosen:
             raise unknown_key(only, strategies)
         if not targets:
@@ -189,6 +197,18 @@ def _settings_by_label(
         for name in targets:
             chosen[name][rest] = value
     return chosen
+
+
+def _variant(label: str, classes: Mapping[str, type], given: Mapping[str, Scalar]) -> Scalar | None:
+    """Return the variant that a label runs, None for strategies without variants."""
+    default = getattr(classes["strategy"](), "variant", None)
+    name = "strategy.variant"
+    return given.get(f"{label}:{name}", given.get(name, default))
+
+
+def _uses(strategy: str, key: str, variant: Scalar | None) -> bool:
+    variants = variants_using(STRATEGIES[strategy], key)
+    return variants is None or variant in variants
 
 
 def _row(name: str, runs: Sequence[RunResult]) -> Row:

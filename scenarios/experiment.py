@@ -132,8 +132,7 @@ def _without_unused(
     variant = resolved.get("strategy.variant")
     used: dict[str, Scalar] = {}
     for key, value in resolved.items():
-        section, _, name = key.partition(".")
-        variants = entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
+        variants = variants_using(entry, key)
         if variants is None or variant in variants:
             used[key] = value
         elif key in given:
@@ -142,6 +141,12 @@ def _without_unused(
                 f" variant to {' or '.join(variants)}"
             )
     return used
+
+
+def variants_using(entry: StrategyEntry, key: str) -> tuple[str, ...] | None:
+    """Return the variants of a strategy that use a dotted setting; None where all do."""
+    section, _, name = key.partition(".")
+    return entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
 
 
 def _check_keys(wanted: Mapping[str, Scalar], classes: Mapping[str, type]) -> None:

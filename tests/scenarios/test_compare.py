@@ -19,6 +19,20 @@ def test_one_strategy_under_two_labels() -> None:
     assert fast.means["final_value"] < slow.means["final_value"]
 
 
+def test_a_setting_goes_to_those_who_use_it() -> None:
+    """local_lr is for fedzo and the paper's FZooS, not for the improved one, which has no use."""
+    settings = {
+        "scenario.dim": 6,
+        "strategy.local_lr": 0.02,
+        "paper:strategy.variant": "paper",
+        "paper:client.num_features": 10,
+    }
+    result = compare({**BASE, "settings": settings}, ["fedzo", "fzoos", "paper=fzoos"], [0])
+    assert len(result.rows) == 3
+    with pytest.raises(ConfigError, match=r"strategy\.local_lr has no effect"):
+        compare({**BASE, "settings": {"strategy.local_lr": 0.02}}, ["fzoos"], [0])
+
+
 def test_milestones_hold_the_lowest_f_so_far() -> None:
     at = {"rounds": [0, 2, 4], "queries": [10**9]}
     result = compare(BASE, ["fedzo"], [0, 1, 2], at=at)
