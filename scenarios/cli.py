@@ -204,11 +204,12 @@ def compare_command(
         }
         plan = read_comparison(config) if config else ComparisonPlan()
         base = _merged(plan.experiment, given, settings)
-        chosen = parse_words(strategies) if strategies else plan.strategies
+        chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
+        drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         comparison = compare(
             base,
-            chosen or ["fedzo"],
-            parse_numbers(seeds) if seeds else plan.seeds or [0, 1, 2],
+            chosen,
+            drawn,
             axis=x,
             at={**plan.at, **parse_positions(at or [])},
             out=out,
