@@ -27,6 +27,9 @@ LABELS = {
     "value": "objective F(x)",
 }
 
+GAP_FLOOR = 1e-9
+"""Smaller gaps to the optimum are drawn here: on a logarithmic axis zero has no place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -74,6 +77,7 @@ def draw_runs(
 ) -> None:
     """Draw one line a label; several runs under one label are seeds of one method."""
     lowest = np.inf
+    floor = GAP_FLOOR if quantity == "gap" else -np.inf
     for label, histories in runs.items():
         curve, error = mean_curve([run_curve(h, quantity, axis) for h in histories])
         name = (
@@ -81,12 +85,13 @@ def draw_runs(
             if len(histories) > 1
             else label
         )
-        (line,) = axes.plot(curve.positions, curve.values, drawstyle="steps-post", label=name)
-        low, high = curve.values - error, curve.values + error
+        values = np.maximum(curve.values, floor)
+        (line,) = axes.plot(curve.positions, values, drawstyle="steps-post", label=name)
+        low, high = np.maximum(values - error, floor), values + error
         axes.fill_between(
             curve.positions, low, high, step="post", alpha=0.2, color=line.get_color(), lw=0
         )
-        lowest = min(lowest, float(curve.values.min()))
+        lowest = min(lowest, float(values.min()))
     if lowest > 0:
         axes.set_yscale("log")
     axes.set_xlabel(LABELS.get(axis, axis))
