@@ -13,6 +13,7 @@ Differs from the paper: any table may be used; its code loses a class to an off-
 not. As in scikit-learn, the average is over the classes that occur among labels or predictions.
 """
 
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,6 +204,7 @@ def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> 
     )
 
 
+@functools.lru_cache(maxsize=1)
 def _train(config: MetricConfig) -> _Model:
     """Train the MLP on one half of the table with scikit-learn's L-BFGS, as the paper does."""
     table = load_table(config.data, config.path)
