@@ -164,7 +164,14 @@ class MetricScenario:
     suggested: ClassVar[Suggestions] = {
         "zeroth_order": {"client.mu": 1.0},
         "probes": {"client.mu": 1.0},
-        "surrogate": {"strategy.probe_radius": 0.1, "strategy.num_directions": 10},
+        "surrogate": {
+            "strategy.probe_radius": 0.1,
+            "strategy.num_directions": 5,
+            "strategy.design": "private",
+            "strategy.initial_step": 0.1,
+            "strategy.min_step": 0.03,
+            "strategy.max_step": 0.3,
+        },
     }
 
     def __init__(self, config: MetricConfig, *, num_clients: int, seed: int) -> None:
