@@ -218,6 +218,7 @@ def _train(config: MetricConfig) -> _Model:
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ConfigError(
             "scenario metric needs scikit-learn; pip install 'fedzo[data]'"
@@ -233,8 +234,9 @@ def _train(config: MetricConfig) -> _Model:
         max_iter=config.max_iterations,
         random_state=config.training_seed,
     )
-    with warnings.catch_warnings():  # the paper stops after 300 iterations, converged or not
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    limits = threadpool_limits(1)  # type: ignore[no-untyped-call]
+    with limits, warnings.catch_warnings():  # more threads would round, and so train, differently
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the paper stops at 300 iterations
         classifier.fit(features[train], table.labels[train])
     missing = set(range(len(table.names))) - set(classifier.classes_.tolist())
     if missing or len(table.names) < 3:
