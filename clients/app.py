@@ -2,31 +2,32 @@
 
 It answers `train.<rule>` for every rule, `query.value`, `evaluate` and `query.whoami`. A message is
 decoded to an exchange of one client, the same local rule runs that serves whole cohorts in
-simulation, and the answer is encoded. What a rule remembers lives in the Context's state.
+simulation, and the answer is encoded. What a rule remembers stays on the client (clients.states).
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.rules import make_rules
+from clients.states import load_states, moment_of, save_states, state_file
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState
-from fedzo.messages import decode_exchange, decode_tensors, encode_replies, encode_tensors
+from fedzo.messages import decode_exchange, encode_replies, exchange_token
 from fedzo.objective import Objective
 from fedzo.runtime.local import Environment, FunctionEnvironment, serve
 
-STATE = "fedzo"
-
 
 def build_client_app(
-    make_objective: Callable[[int], Objective] | Environment,
+    make_objective: Callable[[int], Objective] | Environment, *, state_dir: Path | None = None
 ) -> ClientApp:
     """Build the app of a client.
 
     `make_objective(client_id)` returns the objective of this client, whose number is the node's
     `partition-id`; an Environment serves where there is more than one problem or observation noise.
+    What rules remember is also written to `state_dir`, or to the node's `state-dir` if it has one:
+    then it survives the node.
     """
     environment = (
         FunctionEnvironment(make_objective) if callable(make_objective) else make_objective
@@ -38,9 +39,16 @@ def build_client_app(
         kind = message.metadata.message_type
         client = _client_id(context)
         exchange = decode_exchange(message.content, kind=kind, client_id=client)
-        replies, (after,) = serve(exchange, environment, rules, [_load_state(context)])
-        _save_state(context, after)
-        return Message(encode_replies(replies)[client], reply_to=message)
+        run = _run_name(message)
+        directory = context.node_config.get("state-dir") or state_dir
+        file = state_file(str(directory), run, client) if directory else None
+        states, now = load_states(context.state, run, file), moment_of(exchange.config)
+        before = states.before(now)
+        replies, (after,) = serve(exchange, environment, rules, [before])
+        if after is not before:
+            save_states(context.state, states.after(now, after), file)
+        answers = encode_replies(replies, token=exchange_token(exchange))
+        return Message(answers[client], reply_to=message)
 
     for kind in rules:
         category, _, action = kind.partition(".")
@@ -63,11 +71,6 @@ def _client_id(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _load_state(context: Context) -> ClientState:
-    record = context.state.get(STATE)
-    return decode_tensors(record) if isinstance(record, ArrayRecord) else {}
-
-
-def _save_state(context: Context, state: ClientState) -> None:
-    if state:
-        context.state[STATE] = encode_tensors(state)
+def _run_name(message: Message) -> str:
+    record = message.content.get("run")
+    return str(record.get("name", "")) if isinstance(record, ConfigRecord) else ""

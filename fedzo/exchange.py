@@ -47,13 +47,16 @@ class Replies:
 
     client_ids: those who answered, ascending; tensors: name -> [n, ...]; failures: client ->
     reason, for those who did not; counts: name -> client -> number, such as queries, also of those
-    who failed.
+    who failed. late: answers to earlier exchanges that came instead; duplicates: further copies of
+    an answer; both are counted and thrown away.
     """
 
     client_ids: Sequence[int]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)
+    late: int = 0
+    duplicates: int = 0
 
     def total(self, name: str) -> int:
         """Return the sum of a count over all clients."""
@@ -112,6 +115,8 @@ def join_replies(parts: Sequence[Replies]) -> Replies:
         tensors={n: torch.cat([part.tensors[n] for part in answered])[order] for n in names},
         counts=_join_counts([part.counts for part in parts]),
         failures={client: reason for part in parts for client, reason in part.failures.items()},
+        late=sum(part.late for part in parts),
+        duplicates=sum(part.duplicates for part in parts),
     )
 
 

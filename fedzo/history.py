@@ -25,7 +25,9 @@ class RoundRecord:
     value: the global objective F, None where it was not evaluated; judges: clients whose values
     it is the mean of, 0 where F is known without asking. metrics: the scenario's.
     clients: those asked this round; client_queries: queries each of them answered, this round.
-    failures: client -> reason. epsilon: privacy spent, None when not private. wall_s: seconds.
+    failures: client -> reason. late, duplicates: answers of this round that came after their
+    exchange, or again; neither was used. epsilon: privacy spent, None when not private. wall_s:
+    seconds.
     """
 
     problem: int = 0
@@ -45,6 +47,8 @@ class RoundRecord:
     client_queries: tuple[int, ...] = ()
     failures: dict[int, str] = field(default_factory=dict)
     non_finite: int = 0
+    late: int = 0
+    duplicates: int = 0
 
     @property
     def clients_asked(self) -> int:

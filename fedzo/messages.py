@@ -2,17 +2,21 @@
 
 An exchange becomes one content a client:
 
-    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord }
+    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord, "seal" }
 
 and an answer one content back, with `failure` only where the client failed:
 
-    RecordDict { "tensors": ArrayRecord, "counts": MetricRecord, "failure": ConfigRecord }
+    RecordDict { "tensors": ArrayRecord, "counts": MetricRecord, "failure": ConfigRecord, "seal" }
+
+The seal holds a CRC-32 of everything else, and, in an answer, the exchange that it answers: what
+was damaged on the way, or belongs to an earlier exchange, is recognized and never used.
 
 Sizes: floats are the elements of tensors; bytes are their sizes in memory plus 8 for each number of
-configuration or count and the length of each string. The envelope (names, protobuf, array headers)
-belongs to the transport and is not counted.
+configuration or count and the length of each string. The envelope (names, protobuf, array headers,
+the seal) belongs to the transport and is not counted.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -39,21 +43,21 @@ class Size:
 
 def encode_exchange(exchange: Exchange) -> list[RecordDict]:
     """Return one content for each client, in the order of client_ids."""
-    shared = encode_tensors(exchange.shared)
-    return [
-        RecordDict(
-            {
-                "shared": shared,
-                "own": encode_tensors({name: t[i] for name, t in exchange.per_client.items()}),
-                "config": ConfigRecord(dict(exchange.config)),
-            }
-        )
-        for i in range(len(exchange.client_ids))
-    ]
+    shared, config = encode_tensors(exchange.shared), ConfigRecord(dict(exchange.config))
+    checked = _checksum(config, _checksum(shared))
+    contents = []
+    for i in range(len(exchange.client_ids)):
+        own = encode_tensors({name: t[i] for name, t in exchange.per_client.items()})
+        seal = ConfigRecord({"crc32": _checksum(own, checked)})
+        content = RecordDict({"shared": shared, "own": own})
+        content["config"], content["seal"] = config, seal
+        contents.append(content)
+    return contents
 
 
 def decode_exchange(content: RecordDict, *, kind: str, client_id: int) -> Exchange:
     """Return the exchange of one client; raises MessageError for anything malformed."""
+    _check_seal(content, ("shared", "config", "own"))
     own = decode_tensors(_record(content, "own", ArrayRecord))
     return Exchange(
         kind=kind,
@@ -64,8 +68,14 @@ def decode_exchange(content: RecordDict, *, kind: str, client_id: int) -> Exchan
     )
 
 
-def encode_replies(replies: Replies) -> dict[int, RecordDict]:
-    """Return the content of each client's answer."""
+def exchange_token(exchange: Exchange) -> str:
+    """Return the name of an exchange within its run: problem.round.exchange."""
+    facts = ("problem", "round_index", "exchange_index")
+    return ".".join(str(exchange.config.get(name, 0)) for name in facts)
+
+
+def encode_replies(replies: Replies, *, token: str = "") -> dict[int, RecordDict]:
+    """Return the content of each client's answer to the exchange of this token."""
     contents = {}
     for i, client in enumerate(replies.client_ids):
         tensors = {name: tensor[i] for name, tensor in replies.tensors.items()}
@@ -73,11 +83,33 @@ def encode_replies(replies: Replies) -> dict[int, RecordDict]:
     for client, reason in replies.failures.items():
         contents[client] = _answer(replies, client, {})
         contents[client]["failure"] = ConfigRecord({"reason": reason})
+    for content in contents.values():
+        seal_answer(content, token)
     return contents
 
 
-def decode_reply(content: RecordDict, *, client_id: int) -> Replies:
+def seal_answer(content: RecordDict, token: str) -> None:
+    """Say which exchange an answer belongs to, and add the checksum over it."""
+    checked = zlib.crc32(token.encode())
+    for name in _sealed_parts(content):
+        checked = _checksum(content[name], checked)
+    content["seal"] = ConfigRecord({"crc32": checked, "answers": token})
+
+
+def answered_token(content: RecordDict) -> str:
+    """Return the exchange that an answer belongs to; raises MessageError without a whole seal."""
+    token = _record(content, "seal", ConfigRecord).get("answers")
+    if not isinstance(token, str):
+        raise MessageError(f"the seal names no exchange but {token!r:.60}")
+    _check_seal(content, _sealed_parts(content), zlib.crc32(token.encode()))
+    return token
+
+
+def decode_reply(content: RecordDict, *, client_id: int, token: str = "") -> Replies:
     """Return the answer of one client; raises MessageError for anything malformed."""
+    answered = answered_token(content)
+    if answered != token:
+        raise MessageError(f"it answers exchange {answered!r:.60}, not {token!r}")
     counts = {
         name: {client_id: _whole_number(name, value)}
         for name, value in _record(content, "counts", MetricRecord).items()
@@ -138,6 +170,30 @@ def decode_tensors(record: ArrayRecord) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
     except Exception as error:  # foreign bytes: numpy and torch raise many kinds
         raise MessageError(f"a tensor does not decode: {error}") from error
+
+
+def _sealed_parts(content: RecordDict) -> list[str]:
+    return sorted(name for name in map(str, content) if name != "seal")
+
+
+def _check_seal(content: RecordDict, parts: Iterable[str], start: int = 0) -> None:
+    found = _record(content, "seal", ConfigRecord).get("crc32")
+    for name in parts:
+        start = _checksum(content.get(name), start)
+    if found != start:
+        raise MessageError(f"damaged on the way: checksum {start}, sent {found!r:.60}")
+
+
+def _checksum(record: object, start: int = 0) -> int:
+    """Return the CRC-32 of a record's names, types and values, going on from `start`."""
+    if isinstance(record, ArrayRecord):
+        for name, array in sorted(record.items()):
+            head = f"{name} {array.dtype} {list(array.shape)} {array.stype}"
+            start = zlib.crc32(array.data, zlib.crc32(head.encode(), start))
+        return start
+    if isinstance(record, ConfigRecord | MetricRecord):
+        return zlib.crc32(repr(sorted(record.items())).encode(), start)
+    return zlib.crc32(repr(type(record)).encode(), start)
 
 
 def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> RecordDict:

@@ -175,6 +175,9 @@ class _Capped:
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
         self.inner.restore_client_states(states)
 
+    def close(self) -> None:
+        self.inner.close()
+
 
 def _vector(arrays: ArrayRecord) -> Float[Tensor, " d"]:
     return torch.cat([torch.from_numpy(array.numpy()).reshape(-1) for array in arrays.values()])

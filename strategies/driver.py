@@ -5,7 +5,7 @@ non-finite answers, evaluation, counting, the history and the snapshots for chec
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,10 +17,10 @@ from fedzo.errors import RunError
 from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
-from fedzo.messages import exchange_size, replies_size
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
+from strategies.accounting import counted, non_finite, opened
 from strategies.rounds import KnowsAnswers, RoundMethod, RoundPlan
 
 StopReason = Literal["rounds", "budget", "solved", "callback"]
@@ -77,6 +77,10 @@ def run_rounds(
     return Outcome(run.state, run.records, run.stop)
 
 
+class TooFewAnswers(RunError):
+    """Fewer clients answered an exchange than the strategy needs."""
+
+
 class _Run:
     """The moving parts of one run."""
 
@@ -93,6 +97,7 @@ class _Run:
         self._settings, self._callbacks = settings, callbacks
         self.records: list[RoundRecord] = []
         self._exchange_index = 0
+        self._failed_rounds = 0
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
         if resume:
@@ -110,15 +115,15 @@ class _Run:
             else:
                 self._run_round()
         if self.records and self._total.value is None:
-            self._total = _opened(self._total, self._total.round_index)
+            self._total = opened(self._total, self._total.round_index)
             self._close_round(judge=True)
 
     def _run_round(self) -> None:
         """Run one round, or end the run when the budget does not allow a single step."""
         before, plan = self._total, self._plan()
-        self._total = _opened(before, plan.round_index)
+        self._total = opened(before, plan.round_index)
         self._exchange_index = 0
-        state = self._exchange_all(plan)
+        state = self._tried(plan)
         if self._settings.query_budget is None or not self._idle(before):
             self.state = state
             self._close_round(judge=self._evaluation_due(plan.round_index))
@@ -149,6 +154,23 @@ class _Run:
         generator = stream(self._settings.seed, "cohort", self._problem.index, round_index)
         return sorted(generator.choice(num_clients, size, replace=False).tolist())
 
+    def _tried(self, plan: RoundPlan) -> Any:
+        """Return the state after the round, or the old one if too few answered and that may be."""
+        try:
+            state = self._exchange_all(plan)
+        except TooFewAnswers:
+            self._failed_rounds += 1
+            if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
+                raise
+            return self.state
+        self._failed_rounds = 0
+        if not all_finite(state.x):
+            raise RunError(
+                f"round {plan.round_index} ended in an x that is not finite; lower the step size,"
+                " or set strategy.non_finite=reject"
+            )
+        return state
+
     def _exchange_all(self, plan: RoundPlan) -> Any:
         """Drive the strategy's generator through its exchanges and return the next state."""
         steps = self._strategy.round(self.state, plan)
@@ -171,8 +193,9 @@ class _Run:
 
     def _accept(self, exchange: Exchange, received: Replies) -> Replies:
         """Count what came, rejected or not, and return what can be used."""
-        replies = received.without(_non_finite(received))
-        self._count(exchange, received, replies.failures)
+        rejected = {} if self._strategy.rounds.non_finite == "pass" else non_finite(received)
+        replies = received.without(rejected)
+        self._total = counted(self._total, exchange, received, replies.failures)
         return replies
 
     def _addressed(
@@ -191,33 +214,13 @@ class _Run:
             facts["query_budget"] = max(0, left // max(1, asked))
         return replace(exchange, config={**exchange.config, **facts})
 
-    def _count(self, exchange: Exchange, replies: Replies, failures: Mapping[int, str]) -> None:
-        down, up, total = exchange_size(exchange), replies_size(replies), self._total
-        queries = dict(zip(total.clients, total.client_queries, strict=True))
-        asked = replies.counts.get("queries", {})
-        for client in exchange.client_ids:
-            queries[client] = queries.get(client, 0) + asked.get(client, 0)
-        self._total = replace(
-            total,
-            queries=total.queries + replies.total("queries"),
-            gradients=total.gradients + replies.total("gradients"),
-            floats_up=total.floats_up + up.floats,
-            floats_down=total.floats_down + down.floats,
-            bytes_up=total.bytes_up + up.bytes,
-            bytes_down=total.bytes_down + down.bytes,
-            clients=tuple(sorted(queries)),
-            client_queries=tuple(queries[client] for client in sorted(queries)),
-            failures={**total.failures, **failures},
-            non_finite=total.non_finite + replies.total("non_finite"),
-        )
-
     def _require_answers(self, exchanges: Sequence[Exchange], parts: Sequence[Replies]) -> None:
         asked = sum(len(exchange.client_ids) for exchange in exchanges)
         answered = sum(len(replies.client_ids) for replies in parts)
         if answered >= min(self._strategy.rounds.min_answers, asked):
             return
         failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
-        raise RunError(
+        raise TooFewAnswers(
             f"round {self._total.round_index}: {answered} of {asked} clients answered"
             f" {exchanges[0].kind}, strategy.min_answers="
             f"{self._strategy.rounds.min_answers}; client {failed[0][0]}: {failed[0][1]}"
@@ -270,30 +273,3 @@ class _Run:
         [replies] = self._perform([question], 0)
         self._total = replace(self._total, judges=len(replies.client_ids))
         return self._problem.report(x, replies.tensors["values"][:, 0])
-
-
-def _opened(total: RoundRecord, round_index: int) -> RoundRecord:
-    """Return a record that continues the totals and has nothing yet of its own."""
-    return replace(
-        total,
-        round_index=round_index,
-        value=None,
-        metrics={},
-        judges=0,
-        clients=(),
-        client_queries=(),
-        failures={},
-        non_finite=0,
-    )
-
-
-def _non_finite(replies: Replies) -> dict[int, str]:
-    """Return the clients whose answer holds NaN or inf, with the reason for rejecting it."""
-    rejected: dict[int, str] = {}
-    for name, tensor in replies.tensors.items():
-        if not tensor.is_floating_point() or all_finite(tensor):
-            continue
-        rows = torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
-        bad = [c for c, whole in zip(replies.client_ids, rows, strict=True) if not whole]
-        rejected.update(dict.fromkeys(bad, f"rejected: {name} is not finite"))
-    return rejected

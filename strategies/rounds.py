@@ -10,12 +10,12 @@ to each exchange, drops failed and non-finite answers, counts, evaluates, record
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.exchange import Exchange, Replies
 from fedzo.objective import Bound
 
@@ -25,19 +25,24 @@ class RoundConfig:
     """What every strategy can be told about its rounds.
 
     participation: share of the clients asked in a round, sampled anew each time, at least one.
-    min_answers: fewer answers to the exchanges made at once end the run. timeout_s: longest wait
-    for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the first and
-    the last x.
+    min_answers: fewer answers to the exchanges made at once spoil the round. max_failed_rounds:
+    rounds in a row that may be spoilt, and leave x as it was, before the run ends. non_finite:
+    whether answers with NaN or inf are rejected, or passed on to a robust rule. timeout_s: longest
+    wait for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the
+    first and the last x.
     """
 
     participation: float = 1.0
     min_answers: int = 1
+    max_failed_rounds: int = 0
+    non_finite: Literal["reject", "pass"] = "reject"
     timeout_s: float = 3600.0
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
         require(0 < self.participation <= 1, "participation", self.participation, "in (0, 1]")
         require(self.min_answers >= 1, "min_answers", self.min_answers, "at least 1")
+        require_nonnegative("max_failed_rounds", self.max_failed_rounds)
         require(self.timeout_s > 0, "timeout_s", self.timeout_s, "positive")
         require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "0 or more")
 

@@ -23,5 +23,9 @@ class Engine(Protocol):
         ...
 
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        """Put back what a checkpoint holds."""
+        """Put back what a checkpoint holds; without states, every client starts afresh."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds: actors, threads, files."""
         ...

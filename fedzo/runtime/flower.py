@@ -1,126 +1,22 @@
-"""Flower as a wire: an engine over any flwr Grid, and a Grid that runs apps in this process.
+"""An engine over any flwr Grid: Flower's simulation, a SuperLink, or `InProcessGrid`."""
 
-`FlowerEngine(grid)` performs exchanges over whatever stands behind the grid. `InProcessGrid(app,
-num_clients=6)` runs any unmodified ClientApp under any unmodified Flower strategy, without Ray,
-processes or polling.
-"""
-
-import copy
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedzo.errors import ConfigError, MessageError, RunError
-from fedzo.exchange import ClientState, Exchange, Replies, join_replies, reject_misfits
-from fedzo.messages import decode_reply, encode_exchange
+from fedzo.errors import RunError
+from fedzo.exchange import ClientState, Exchange, Replies
+from fedzo.messages import encode_exchange
 from fedzo.runtime import _compat
-from fedzo.runtime._compat import Run
+from fedzo.runtime.answers import Arrival, collect
 from fedzo.runtime.inprocess import check_disjoint
 
-_NODE_OFFSET = 1_000
-
-
-class InProcessGrid(Grid):
-    """A flwr Grid whose nodes are called directly, one after the other, in this process.
-
-    Node `1000 + i` has partition-id i and a Context of its own that lives as long as the grid. A
-    client that raises answers with an Error, as on a SuperLink. Contents are handed over by copy of
-    their records; with `strict=True` every message goes through protobuf bytes.
-    """
-
-    def __init__(self, client_app: ClientApp, *, num_clients: int, strict: bool = False) -> None:
-        if num_clients < 1:
-            raise ConfigError(f"num_clients={num_clients} must be at least 1")
-        _compat.ensure_task_identity()
-        self._app = client_app
-        self._strict = strict
-        self._run = _compat.empty_run()
-        self._answers: dict[str, Message] = {}
-        self._contexts = {
-            _NODE_OFFSET + i: Context(
-                run_id=self._run.run_id,
-                node_id=_NODE_OFFSET + i,
-                node_config={"partition-id": i, "num-partitions": num_clients},
-                state=RecordDict(),
-                run_config={},
-            )
-            for i in range(num_clients)
-        }
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message (Flower deprecates this in favor of Message itself)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self._contexts)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run each message at once; one for an unknown node gets the empty identity, unanswered."""
-        return [self._deliver(message) for message in messages]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._answers.pop(i) for i in message_ids if i in self._answers]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Run all messages; answers that came after the timeout are dropped, as on a SuperLink."""
-        end = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        for message in messages:
-            answers = self.pull_messages([self._deliver(message)])
-            if end is None or time.monotonic() <= end:
-                replies += answers
-        return replies
-
-    def _deliver(self, message: Message) -> str:
-        node = message.metadata.dst_node_id
-        if node not in self._contexts:
-            return ""
-        identity = _compat.assign_message_id(message)
-        reply = self._call(self._received(message), node)
-        _compat.assign_message_id(reply)
-        self._answers[identity] = self._received(reply)
-        return identity
-
-    def _call(self, message: Message, node: int) -> Message:
-        """Call the app; the node keeps what the app did to its Context only if it answered."""
-        context = copy.copy(self._contexts[node])
-        context.state = _copy_records(context.state)
-        try:
-            reply = self._app(message=message, context=context)
-            if not isinstance(reply, Message):
-                raise TypeError(f"the ClientApp returned {reply!r:.60}, not a Message")
-        except Exception as error:  # what a client raises is its answer, as in Flower
-            reason = f"{type(error).__name__}: {error}"
-            return Message(Error(code=_compat.CLIENT_RAISED, reason=reason), reply_to=message)
-        self._contexts[node] = context
-        return reply
-
-    def _received(self, message: Message) -> Message:
-        """Return the message as received: edits do not reach what the sender holds."""
-        if self._strict:
-            return _compat.message_round_trip(message)
-        if not message.has_content():
-            return message
-        return _compat.message_with(message, _copy_records(message.content))
+NO_NODE = "no node has this partition-id"
+NOT_TAKEN = "the SuperLink did not take the message, such as for its size"
+OVERDUE_KEPT = 10_000
+"""Unanswered messages whose answers are still looked for, so that late ones can be counted."""
 
 
 class FlowerEngine:
@@ -128,30 +24,36 @@ class FlowerEngine:
 
     Clients are known by their `partition-id`, asked once a node; replies are sorted by it. The grid
     is polled every `poll_s` seconds. A node that has not said who it is within `whoami_s` is asked
-    again only when a client is missing. Client states live in the nodes' Contexts, so checkpoints
-    hold none of them.
+    again only when a client is missing; one that comes back under another node number takes its
+    place again. Client states stay on the clients, who keep those of earlier rounds under
+    `run_name` (clients.states): a resumed run of the same name goes on from them.
     """
 
-    def __init__(self, grid: Grid, *, poll_s: float = 0.05, whoami_s: float = 30.0) -> None:
+    def __init__(
+        self, grid: Grid, *, poll_s: float = 0.05, whoami_s: float = 30.0, run_name: str = ""
+    ) -> None:
         _compat.ensure_task_identity()
         self._grid = grid
         self._poll_s = poll_s
         self._whoami_s = whoami_s
+        self._run_name = run_name
         self._nodes: dict[int, int] = {}
         self._silent: set[int] = set()
+        self._overdue: dict[str, int] = {}
         self._partitions = 0
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         check_disjoint(exchanges)
         end = time.monotonic() + timeout_s
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
-        self._find_nodes(end, again=not wanted <= self._nodes.keys())
-        addressed = [self._messages(exchange) for exchange in exchanges]
-        answers = self._send([m for messages in addressed for m in messages.values()], end)
-        return [
-            join_replies(reject_misfits([_answer(messages, answers, c) for c in e.client_ids]))
-            for e, messages in zip(exchanges, addressed, strict=True)
+        self._find_nodes(end, wanted)
+        messages = [message for exchange in exchanges for message in self._messages(exchange)]
+        arrivals = self._send(messages, end)
+        parts = [
+            [*self._of(exchange, arrivals, first=i == 0), *self._absent(exchange)]
+            for i, exchange in enumerate(exchanges)
         ]
+        return [collect(e, part) for e, part in zip(exchanges, parts, strict=True)]
 
     def wait_for_clients(self, at_least: int, timeout_s: float) -> int:
         """Wait until some clients are connected; return how many there are to be.
@@ -161,7 +63,7 @@ class FlowerEngine:
         """
         end = time.monotonic() + timeout_s
         while len(self._nodes) < max(at_least, self._partitions):
-            self._find_nodes(end, again=True)
+            self._find_nodes(end, set(range(max(at_least, self._partitions))))
             if time.monotonic() > end:
                 break
             time.sleep(self._poll_s)
@@ -178,73 +80,90 @@ class FlowerEngine:
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
         if states:
             raise RunError(
-                "this checkpoint holds client states, which a Flower engine cannot restore"
+                "this checkpoint holds client states, which a Flower engine cannot restore; resume"
+                " with the engine that wrote it"
             )
 
-    def _messages(self, exchange: Exchange) -> dict[int, Message]:
+    def close(self) -> None:
+        """Do nothing: the grid belongs to whoever made it."""
+
+    def _of(self, exchange: Exchange, arrivals: Sequence[Arrival], *, first: bool) -> list[Arrival]:
+        """Return what arrived from the clients of an exchange; strays go with the first."""
+        ids = set(exchange.client_ids)
+        return [a for a in arrivals if a.client_id in ids or (first and a.client_id < 0)]
+
+    def _absent(self, exchange: Exchange) -> list[Arrival]:
+        return [Arrival(c, error=NO_NODE) for c in exchange.client_ids if c not in self._nodes]
+
+    def _messages(self, exchange: Exchange) -> list[tuple[int, Message]]:
         contents = zip(exchange.client_ids, encode_exchange(exchange), strict=True)
         group = str(exchange.config.get("round_index", 0))
-        return {
-            client: Message(content, self._nodes[client], exchange.kind, group_id=group)
-            for client, content in contents
-            if client in self._nodes
-        }
+        messages = []
+        for client, content in contents:
+            if client in self._nodes:
+                content["run"] = ConfigRecord({"name": self._run_name})
+                node = self._nodes[client]
+                messages.append((client, Message(content, node, exchange.kind, group_id=group)))
+        return messages
 
-    def _find_nodes(self, end: float, *, again: bool) -> None:
-        """Ask new nodes, and silent ones `again`, for their partition-id."""
+    def _find_nodes(self, end: float, wanted: set[int]) -> None:
+        """Ask new nodes for their partition-id, and silent ones too if a client is missing."""
+        present = set(self._grid.get_node_ids())
+        self._nodes = {client: node for client, node in self._nodes.items() if node in present}
+        again = not wanted <= self._nodes.keys()
         known = set(self._nodes.values()) | (set() if again else self._silent)
-        fresh = [node for node in self._grid.get_node_ids() if node not in known]
-        asked = [Message(RecordDict(), node, "query.whoami", group_id="whoami") for node in fresh]
+        fresh = sorted(present - known)
+        asked = [
+            (-1 - i, Message(RecordDict(), node, "query.whoami", group_id="whoami"))
+            for i, node in enumerate(fresh)
+        ]
         answers = self._send(asked, min(end, time.monotonic() + self._whoami_s))
-        self._silent = (self._silent | set(fresh)) - answers.keys()
-        for node, reply in answers.items():
-            who = reply.content.get("whoami") if reply.has_content() else None
-            if isinstance(who, ConfigRecord) and isinstance(who.get("partition-id"), int):
-                self._nodes[int(who["partition-id"])] = node  # type: ignore[arg-type]
-                self._partitions = max(self._partitions, int(who.get("num-partitions", 0)))  # type: ignore[arg-type]
+        said = {fresh[-1 - a.client_id]: a.content for a in answers if a.content is not None}
+        self._silent = (self._silent | set(fresh)) & present
+        for node, content in said.items():
+            who = content.get("whoami")
+            number = who.get("partition-id") if isinstance(who, ConfigRecord) else None
+            if isinstance(who, ConfigRecord) and isinstance(number, int):
+                self._nodes[number] = node
+                self._silent.discard(node)
+                self._partitions = max(self._partitions, _whole(who.get("num-partitions")))
 
-    def _send(self, messages: list[Message], end: float) -> dict[int, Message]:
-        """Push, poll until all have answered or time is up, and return replies by node."""
-        open_ids = {identity for identity in self._grid.push_messages(messages) if identity}
-        replies: dict[int, Message] = {}
-        while open_ids:
-            for reply in self._grid.pull_messages(open_ids):
-                replies[reply.metadata.src_node_id] = reply
-                open_ids.discard(reply.metadata.reply_to_message_id)
-            if not open_ids or time.monotonic() > end:
+    def _send(self, messages: Sequence[tuple[int, Message]], end: float) -> list[Arrival]:
+        """Push, poll until all have answered or time is up, and return what came, by client.
+
+        Answers to messages of earlier calls come as of the client that sent them, or as of client
+        -1 when it is not asked now.
+        """
+        if not messages:
+            return []
+        pushed = self._grid.push_messages([message for _, message in messages])
+        taken = {identity for identity in pushed if identity}
+        sent = {message.metadata.message_id: client for client, message in messages}
+        arrivals = [Arrival(c, error=NOT_TAKEN) for i, c in sent.items() if i not in taken]
+        waiting = {identity: client for identity, client in sent.items() if identity in taken}
+        now = set(sent.values())
+        while waiting:
+            for reply in self._grid.pull_messages({*waiting, *self._overdue}):
+                identity = reply.metadata.reply_to_message_id
+                if identity in waiting:
+                    arrivals.append(_arrival(reply, waiting.pop(identity)))
+                elif identity in self._overdue:
+                    client = self._overdue.pop(identity)
+                    arrivals.append(_arrival(reply, client if client in now else -1))
+            if not waiting or time.monotonic() > end:
                 break
             time.sleep(self._poll_s)
-        return replies
+        self._overdue.update({identity: c for identity, c in waiting.items() if c >= 0})
+        while len(self._overdue) > OVERDUE_KEPT:
+            self._overdue.pop(next(iter(self._overdue)))
+        return arrivals
 
 
-def _answer(
-    messages: Mapping[int, Message], answers: Mapping[int, Message], client: int
-) -> Replies:
-    """Return what one client answered, or why it did not."""
-    if client not in messages:
-        return _missing(client, "no node has this partition-id")
-    reply = answers.get(messages[client].metadata.dst_node_id)
-    if reply is None:
-        return _missing(client, "no answer in time")
+def _arrival(reply: Message, client: int) -> Arrival:
     if reply.has_error():
-        return _missing(client, reply.error.reason or f"error code {reply.error.code}")
-    try:
-        return decode_reply(reply.content, client_id=client)
-    except MessageError as error:
-        return _missing(client, f"malformed reply: {error}")
+        return Arrival(client, error=reply.error.reason or f"error code {reply.error.code}")
+    return Arrival(client, content=reply.content)
 
 
-def _missing(client: int, reason: str) -> Replies:
-    return Replies(client_ids=[], failures={client: reason})
-
-
-def _copy_records(content: RecordDict) -> RecordDict:
-    """Copy records and the lists in them; arrays are immutable and stay shared."""
-    copied = RecordDict()
-    for name, record in content.items():
-        fresh = record.copy()
-        for key, value in fresh.items():
-            if isinstance(value, list):
-                fresh[key] = list(value)  # type: ignore[assignment]
-        copied[name] = fresh
-    return copied
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -50,6 +50,9 @@ class InProcessEngine:
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
         self._states = dict(states)
 
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""
+
     def _perform(self, exchange: Exchange) -> Replies:
         if self._strict:
             exchange = exchange_through_wire(exchange)

@@ -30,10 +30,12 @@ from clients.zeroth_order import ZerothOrderConfig
 from fedzo.config import config_values
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange
+from fedzo.messages import seal_answer
 from fedzo.objective import CallableObjective, TorchObjective
 from fedzo.problem import OpenProblem
-from fedzo.runtime.flower import FlowerEngine, InProcessGrid
+from fedzo.runtime.flower import FlowerEngine
 from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.inprocess_grid import InProcessGrid
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg as OurFedAvg
 from strategies import FedAvgConfig, run_rounds
@@ -295,6 +297,7 @@ def test_replies_that_do_not_fit_are_rejected_with_the_reason() -> None:
             for message in super().pull_messages(message_ids):
                 if message.metadata.src_node_id == 1001 and "tensors" in message.content:
                     message.content["tensors"] = ArrayRecord({"values": Array(np.zeros(7))})
+                    seal_answer(message.content, "0.0.0")
                 yield message
 
     engine = FlowerEngine(Crooked(build_client_app(make), num_clients=4), poll_s=0.001)

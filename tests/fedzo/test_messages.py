@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from clients.zeroth_order import ZerothOrderConfig
+from fedzo import messages
 from fedzo.config import config_values
 from fedzo.errors import MessageError
 from fedzo.exchange import Exchange, Replies
@@ -26,6 +27,7 @@ from fedzo.messages import (
     exchange_through_wire,
     replies_size,
     replies_through_wire,
+    seal_answer,
 )
 from fedzo.runtime._compat import wire_size
 
@@ -114,6 +116,20 @@ def content(**records: object) -> RecordDict:
     return RecordDict({**whole, **records})  # type: ignore[dict-item]
 
 
+def sealed(record: RecordDict) -> RecordDict:
+    """Seal what a faulty or malicious sender made, so that its content is looked at."""
+    checksum = 0
+    for name in ("shared", "config", "own"):
+        checksum = messages._checksum(record.get(name), checksum)
+    record["seal"] = ConfigRecord({"crc32": checksum})
+    return record
+
+
+def sealed_answer(record: RecordDict) -> RecordDict:
+    seal_answer(record, "")
+    return record
+
+
 SPRUNG = Path(tempfile.mkdtemp()) / "sprung"
 
 
@@ -144,7 +160,7 @@ PICKLED = pickled()
 )
 def test_malformed_exchanges_are_refused(record: RecordDict, message: str) -> None:
     with pytest.raises(MessageError, match=message):
-        decode_exchange(record, kind="train.x", client_id=0)
+        decode_exchange(sealed(record), kind="train.x", client_id=0)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +169,13 @@ def test_malformed_exchanges_are_refused(record: RecordDict, message: str) -> No
 def test_malformed_counts_are_refused(counts: dict[str, float], message: str) -> None:
     record = RecordDict({"tensors": ArrayRecord(), "counts": MetricRecord(counts)})  # type: ignore[arg-type]
     with pytest.raises(MessageError, match=message):
-        decode_reply(record, client_id=0)
+        decode_reply(sealed_answer(record), client_id=0)
 
 
 def test_objects_are_never_unpickled() -> None:
     record = RecordDict({"tensors": ArrayRecord({"x": PICKLED}), "counts": MetricRecord()})
     with pytest.raises(MessageError, match="does not decode"):
-        decode_reply(record, client_id=0)
+        decode_reply(sealed_answer(record), client_id=0)
     assert not SPRUNG.exists()
     np.load(io.BytesIO(PICKLED.data), allow_pickle=True)
     assert SPRUNG.exists(), "the trap works where pickle is allowed"

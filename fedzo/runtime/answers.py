@@ -1,0 +1,79 @@
+"""From what arrives to what can be used: each client's answer once, whole, and of this exchange.
+
+Whatever the transport loses, repeats, delays, reorders or damages, a strategy sees either a
+client's answer or the reason why there is none.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from flwr.app import RecordDict
+
+from fedzo.errors import MessageError
+from fedzo.exchange import Exchange, Replies, join_replies, reject_misfits
+from fedzo.messages import answered_token, decode_reply, exchange_token
+
+NO_ANSWER = "no answer in time"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message that came back: a content, or the error that the transport reports instead."""
+
+    client_id: int
+    content: RecordDict | None = None
+    error: str = ""
+
+
+def collect(exchange: Exchange, arrivals: Iterable[Arrival]) -> Replies:
+    """Return the replies to an exchange among everything that arrived.
+
+    An answer to another exchange is late; a copy of an answer is a duplicate, unless what came
+    before it was damaged. Clients without a usable answer are failures. Tensors that differ from
+    the majority's in name, shape or type are rejected.
+    """
+    token = exchange_token(exchange)
+    found: dict[int, Replies] = {}
+    late = duplicates = 0
+    for arrival in arrivals:
+        client = arrival.client_id
+        if _is_late(arrival, token):
+            late += 1
+            continue
+        decoded = _decoded(arrival, token)
+        if client in found:
+            duplicates += 1
+            if found[client].client_ids or not decoded.client_ids:
+                continue
+        found[client] = decoded
+    parts = [found.get(client, missing(client, NO_ANSWER)) for client in exchange.client_ids]
+    return replace(join_misfits_apart(parts), late=late, duplicates=duplicates)
+
+
+def join_misfits_apart(parts: Sequence[Replies]) -> Replies:
+    """Join the answers of single clients, those that do not fit among the failures."""
+    return join_replies(reject_misfits(parts))
+
+
+def missing(client: int, reason: str) -> Replies:
+    """Return the replies of a client that has none."""
+    return Replies(client_ids=[], failures={client: reason})
+
+
+def _is_late(arrival: Arrival, token: str) -> bool:
+    """Return whether this is a whole answer to another exchange."""
+    if arrival.content is None:
+        return False
+    try:
+        return answered_token(arrival.content) != token
+    except MessageError:
+        return False
+
+
+def _decoded(arrival: Arrival, token: str) -> Replies:
+    if arrival.content is None:
+        return missing(arrival.client_id, arrival.error)
+    try:
+        return decode_reply(arrival.content, client_id=arrival.client_id, token=token)
+    except MessageError as error:
+        return missing(arrival.client_id, f"malformed reply: {error}")

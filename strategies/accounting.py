@@ -1,0 +1,66 @@
+"""What the driver writes down: counts of an exchange, a fresh record, answers to reject."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from fedzo.exchange import Exchange, Replies
+from fedzo.finite import all_finite
+from fedzo.history import RoundRecord
+from fedzo.messages import exchange_size, replies_size
+
+
+def counted(
+    total: RoundRecord, exchange: Exchange, replies: Replies, failures: Mapping[int, str]
+) -> RoundRecord:
+    """Add an exchange and everything that came back, rejected or not, to a record."""
+    down, up = exchange_size(exchange), replies_size(replies)
+    queries = dict(zip(total.clients, total.client_queries, strict=True))
+    asked = replies.counts.get("queries", {})
+    for client in exchange.client_ids:
+        queries[client] = queries.get(client, 0) + asked.get(client, 0)
+    return replace(
+        total,
+        queries=total.queries + replies.total("queries"),
+        gradients=total.gradients + replies.total("gradients"),
+        floats_up=total.floats_up + up.floats,
+        floats_down=total.floats_down + down.floats,
+        bytes_up=total.bytes_up + up.bytes,
+        bytes_down=total.bytes_down + down.bytes,
+        clients=tuple(sorted(queries)),
+        client_queries=tuple(queries[client] for client in sorted(queries)),
+        failures={**total.failures, **failures},
+        non_finite=total.non_finite + replies.total("non_finite"),
+        late=total.late + replies.late,
+        duplicates=total.duplicates + replies.duplicates,
+    )
+
+
+def opened(total: RoundRecord, round_index: int) -> RoundRecord:
+    """Return a record that continues the totals and has nothing yet of its own."""
+    return replace(
+        total,
+        round_index=round_index,
+        value=None,
+        metrics={},
+        judges=0,
+        clients=(),
+        client_queries=(),
+        failures={},
+        non_finite=0,
+        late=0,
+        duplicates=0,
+    )
+
+
+def non_finite(replies: Replies) -> dict[int, str]:
+    """Return the clients whose answer holds NaN or inf, with the reason for rejecting it."""
+    rejected: dict[int, str] = {}
+    for name, tensor in replies.tensors.items():
+        if not tensor.is_floating_point() or all_finite(tensor):
+            continue
+        rows = torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
+        bad = [c for c, whole in zip(replies.client_ids, rows, strict=True) if not whole]
+        rejected.update(dict.fromkeys(bad, f"rejected: {name} is not finite"))
+    return rejected
