@@ -22,7 +22,8 @@ class Exchange:
 
     kind: "train.<rule>", "query.<what>" or "evaluate"; client_ids: ascending; shared: name ->
     tensor for everyone; per_client: name -> tensor [n, ...], row i for client_ids[i]; config:
-    scalars.
+    scalars. expects: name -> shapes that this tensor of a client's answer may have; it is not sent,
+    and answers from a wire that differ are rejected.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Exchange:
     shared: Mapping[str, Tensor] = field(default_factory=dict)
     per_client: Mapping[str, Tensor] = field(default_factory=dict)
     config: Mapping[str, Scalar] = field(default_factory=dict)
+    expects: Mapping[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
 
     def select(self, positions: Sequence[int]) -> "Exchange":
         """Return the part of the exchange that concerns the clients at these positions."""
@@ -61,6 +63,16 @@ class Replies:
     def total(self, name: str) -> int:
         """Return the sum of a count over all clients."""
         return sum(self.counts.get(name, {}).values())
+
+    def only(self, client: int) -> "Replies":
+        """Return what concerns one client."""
+        rows = [i for i, other in enumerate(self.client_ids) if other == client]
+        return Replies(
+            client_ids=[self.client_ids[i] for i in rows],
+            tensors={name: tensor[rows] for name, tensor in self.tensors.items()},
+            counts={n: {client: of[client]} for n, of in self.counts.items() if client in of},
+            failures={c: reason for c, reason in self.failures.items() if c == client},
+        )
 
     def without(self, failures: Mapping[int, str]) -> "Replies":
         """Return the replies with some clients moved to the failures; counts are kept."""
@@ -94,6 +106,18 @@ def reject_misfits(parts: Sequence[Replies]) -> list[Replies]:
         )
         for part in parts
     ]
+
+
+def misfit(part: Replies, exchange: Exchange) -> str:
+    """Say what is wrong with an answer's tensors, by what is expected; empty if nothing."""
+    for name, shapes in exchange.expects.items():
+        tensor = part.tensors.get(name)
+        if tensor is None:
+            return f"there is no tensor {name!r}"
+        if tuple(tensor.shape[1:]) not in shapes or not tensor.is_floating_point():
+            allowed = " or ".join(str(list(shape)) for shape in shapes)
+            return f"{name} has shape {list(tensor.shape[1:])} and {tensor.dtype}, not {allowed}"
+    return ""
 
 
 def _shape(part: Replies) -> str:

@@ -159,8 +159,7 @@ class _Run:
         try:
             state = self._exchange_all(plan)
         except TooFewAnswers:
-            self._failed_rounds += 1
-            if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
+            if self._too_often():
                 raise
             return self.state
         self._failed_rounds = 0
@@ -170,6 +169,11 @@ class _Run:
                 " or set strategy.non_finite=reject"
             )
         return state
+
+    def _too_often(self) -> bool:
+        """Count a round that too few answered; return whether that were too many in a row."""
+        self._failed_rounds += 1
+        return self._failed_rounds > self._strategy.rounds.max_failed_rounds
 
     def _exchange_all(self, plan: RoundPlan) -> Any:
         """Drive the strategy's generator through its exchanges and return the next state."""
@@ -229,15 +233,13 @@ class _Run:
     def _idle(self, before: RoundRecord) -> bool:
         """Return whether a round asked nothing: the budget is too small for one more step."""
         now = self._total
-        return now.queries == before.queries and now.gradients == before.gradients
+        asked = now.queries > before.queries or now.gradients > before.gradients
+        return not asked and not now.failures
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""
         if judge:
-            report = self._evaluate()
-            metrics = {name: float(number) for name, number in report.metrics.items()}
-            self._total = replace(self._total, value=report.value, metrics=metrics)
-            self.stop = "solved" if report.solved else self.stop
+            self._judge()
         now = time.perf_counter()
         self._total = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
         self._clock = now
@@ -245,6 +247,18 @@ class _Run:
         snapshot = Snapshot(self._total, self.state, self.stop)
         if any([callback(snapshot) for callback in self._callbacks]) and self.stop is None:
             self.stop = "callback"
+
+    def _judge(self) -> None:
+        """Write down F; where too few answer, leave it out, except at the start."""
+        try:
+            report = self._evaluate()
+        except TooFewAnswers:
+            if self._total.round_index == 0 or self._too_often():
+                raise
+            return
+        metrics = {name: float(number) for name, number in report.metrics.items()}
+        self._total = replace(self._total, value=report.value, metrics=metrics)
+        self.stop = "solved" if report.solved else self.stop
 
     def _evaluation_due(self, round_index: int) -> bool:
         every = self._strategy.rounds.evaluate_every
@@ -268,6 +282,7 @@ class _Run:
             kind="evaluate",
             client_ids=range(self._settings.num_clients),
             shared={"x": x.unsqueeze(0)},
+            expects={"values": [(1,), (0,)]},
         )
         self._exchange_index = -1  # a key of its own, the same after a resume
         [replies] = self._perform([question], 0)

@@ -97,6 +97,7 @@ class FedAvg(RoundStrategy[FedAvgState]):
                 client_ids=plan.cohort,
                 shared={"x": state.x},
                 config={**self._client_config, **local},
+                expects={"update": [tuple(state.x.shape)]},
             )
         ]
         update = mean(replies.tensors["update"], weights=self._weights(replies))

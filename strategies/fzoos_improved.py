@@ -113,7 +113,12 @@ class SlopeSearch:
         ).to(state.x)
         asked = {"x": path}
         [answers] = yield [
-            Exchange(kind="query.value", client_ids=replies.client_ids, shared=asked)
+            Exchange(
+                kind="query.value",
+                client_ids=replies.client_ids,
+                shared=asked,
+                expects={"values": [(len(path),), (0,)]},
+            )
         ]
         if answers.tensors["values"].shape[1] == 0:
             return state
@@ -167,6 +172,7 @@ class SlopeSearch:
                 "mu": self._config.probe_length(len(state.x)),
                 "base": not known,
             },
+            expects={"values": [(self._count(state) + (not known),), (0,)]},
         )
 
     def _learn(

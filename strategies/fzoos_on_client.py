@@ -56,6 +56,7 @@ class OnClientFZooS:
                 shared={"x": state.x},
                 per_client={"first_row": torch.full((len(plan.cohort),), state.next_row)},
                 config=task,
+                expects={"gradient": [tuple(state.x.shape)], "evidence": [(3,)]},
             )
         ]
         gradient = mean(replies.tensors["gradient"])
@@ -70,6 +71,7 @@ class OnClientFZooS:
                     "local_steps": config.local_steps,
                     "local_lr": config.local_lr,
                 },
+                expects={"update": [tuple(state.x.shape)]},
             )
         ]
         x = project(state.x + mean(answers.tensors["update"]), plan.lower, plan.upper)

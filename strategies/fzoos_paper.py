@@ -98,6 +98,7 @@ class PublishedFZooS:
                 client_ids=clients,
                 shared=shared,
                 config={**config, "begin": begin},
+                expects={"update": [tuple(state.x.shape)]},
             )
             for begin, clients in groups.items()
             if clients

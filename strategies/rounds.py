@@ -34,7 +34,7 @@ class RoundConfig:
 
     participation: float = 1.0
     min_answers: int = 1
-    max_failed_rounds: int = 0
+    max_failed_rounds: int = 3
     non_finite: Literal["reject", "pass"] = "reject"
     timeout_s: float = 3600.0
     evaluate_every: int = 1

@@ -22,7 +22,12 @@ def better(
 ) -> Generator[list[Exchange], list[Replies], Float[Tensor, " d"]]:
     """Ask the cohort and return the better x; the new one when the budget does not allow to ask."""
     [replies] = yield [
-        Exchange(kind="query.value", client_ids=plan.cohort, shared={"x": torch.stack([old, new])})
+        Exchange(
+            kind="query.value",
+            client_ids=plan.cohort,
+            shared={"x": torch.stack([old, new])},
+            expects={"values": [(2,), (0,)]},
+        )
     ]
     values = replies.tensors["values"].mean(dim=0)
     return old if len(values) and values[0] <= values[1] else new

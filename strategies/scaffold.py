@@ -79,6 +79,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
             client_ids=clients,
             shared={"x": state.x, "control": state.control},
             config={**self._client_config, **local, **config},
+            expects={"update": [tuple(state.x.shape)]},
         )
 
     def _step(
@@ -102,6 +103,7 @@ class Scaffold1(_Scaffold):
                 client_ids=plan.cohort,
                 shared={"x": state.x},
                 config={**self._client_config, "local_steps": 1, "local_lr": 1.0},
+                expects={"gradient": [tuple(state.x.shape)]},
             )
         ]
         state = ScaffoldState(state.x, state.moments, mean(anchors.tensors["gradient"]))

@@ -43,6 +43,7 @@ def probe(
     dim = len(x)
     m = min(int(settings["num_directions"]), dim)
     first = next_row if next_row % dim + m <= dim else (next_row // dim + 1) * dim
+    central = settings.get("estimator") == "central"
     [replies] = yield [
         Exchange(
             kind="query.probes",
@@ -50,6 +51,7 @@ def probe(
             shared={"x": x},
             per_client={"first_row": torch.full((len(plan.cohort),), first)},
             config={**settings, "num_directions": m, "base": base},
+            expects={"values": [(m * (1 + central) + base,), (0,)]},
         )
     ]
     values = replies.tensors["values"].double()

@@ -91,7 +91,12 @@ class Square(RoundStrategy[SquareState]):
         first = plan.round_index == 1
         points = [proposal] if known or first else [state.x, proposal]
         [replies] = yield [
-            Exchange(kind="query.value", client_ids=plan.cohort, shared={"x": torch.stack(points)})
+            Exchange(
+                kind="query.value",
+                client_ids=plan.cohort,
+                shared={"x": torch.stack(points)},
+                expects={"values": [(len(points),), (0,)]},
+            )
         ]
         values, clients = replies.tensors["values"], torch.as_tensor(replies.client_ids)
         if values.shape[1] == 0:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import uuid4
 
+import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.app.message.message import make_message
 from flwr.common.constant import ErrorCode
@@ -16,6 +17,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
+from numpy.random import Generator
 
 SUPERLINK_NODE_ID = 1
 CLIENT_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -63,3 +65,14 @@ def records_round_trip(records: Sequence[RecordDict]) -> list[RecordDict]:
 def wire_size(record: RecordDict) -> int:
     """Return the bytes that a content takes in protobuf."""
     return len(recorddict_to_proto(record).SerializeToString())
+
+
+def damaged(record: RecordDict, generator: Generator) -> RecordDict | None:
+    """Flip a few bytes of a content's protobuf; None when it no longer parses."""
+    data = np.frombuffer(recorddict_to_proto(record).SerializeToString(), dtype=np.uint8).copy()
+    places = generator.integers(len(data), size=1 + int(generator.integers(4)))
+    data[places] ^= generator.integers(1, 256, size=len(places)).astype(np.uint8)
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(data.tobytes()))
+    except Exception:  # whatever a parser says of rubbish: there is no message
+        return None

@@ -4,13 +4,13 @@ Whatever the transport loses, repeats, delays, reorders or damages, a strategy s
 client's answer or the reason why there is none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from flwr.app import RecordDict
 
 from fedzo.errors import MessageError
-from fedzo.exchange import Exchange, Replies, join_replies, reject_misfits
+from fedzo.exchange import Exchange, Replies, join_replies, misfit, reject_misfits
 from fedzo.messages import answered_token, decode_reply, exchange_token
 
 NO_ANSWER = "no answer in time"
@@ -29,8 +29,8 @@ def collect(exchange: Exchange, arrivals: Iterable[Arrival]) -> Replies:
     """Return the replies to an exchange among everything that arrived.
 
     An answer to another exchange is late; a copy of an answer is a duplicate, unless what came
-    before it was damaged. Clients without a usable answer are failures. Tensors that differ from
-    the majority's in name, shape or type are rejected.
+    before it was damaged. Clients without a usable answer are failures. Tensors that are not what
+    the exchange expects, or differ from the majority's in name, shape or type, are rejected.
     """
     token = exchange_token(exchange)
     found: dict[int, Replies] = {}
@@ -40,19 +40,14 @@ def collect(exchange: Exchange, arrivals: Iterable[Arrival]) -> Replies:
         if _is_late(arrival, token):
             late += 1
             continue
-        decoded = _decoded(arrival, token)
+        decoded = _decoded(arrival, exchange, token)
         if client in found:
             duplicates += 1
             if found[client].client_ids or not decoded.client_ids:
                 continue
         found[client] = decoded
     parts = [found.get(client, missing(client, NO_ANSWER)) for client in exchange.client_ids]
-    return replace(join_misfits_apart(parts), late=late, duplicates=duplicates)
-
-
-def join_misfits_apart(parts: Sequence[Replies]) -> Replies:
-    """Join the answers of single clients, those that do not fit among the failures."""
-    return join_replies(reject_misfits(parts))
+    return replace(join_replies(reject_misfits(parts)), late=late, duplicates=duplicates)
 
 
 def missing(client: int, reason: str) -> Replies:
@@ -70,10 +65,13 @@ def _is_late(arrival: Arrival, token: str) -> bool:
         return False
 
 
-def _decoded(arrival: Arrival, token: str) -> Replies:
+def _decoded(arrival: Arrival, exchange: Exchange, token: str) -> Replies:
+    client = arrival.client_id
     if arrival.content is None:
-        return missing(arrival.client_id, arrival.error)
+        return missing(client, arrival.error)
     try:
-        return decode_reply(arrival.content, client_id=arrival.client_id, token=token)
+        part = decode_reply(arrival.content, client_id=client, token=token)
     except MessageError as error:
-        return missing(arrival.client_id, f"malformed reply: {error}")
+        return missing(client, f"malformed reply: {error}")
+    wrong = misfit(part, exchange) if part.client_ids else ""
+    return part.without({client: f"malformed reply: {wrong}"} if wrong else {})
