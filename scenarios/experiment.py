@@ -1,5 +1,6 @@
 """An experiment: everything that determines a run, as one frozen value and as a TOML file."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,9 +16,10 @@ from fedzo.config import (
     unknown_key,
 )
 from fedzo.errors import ConfigError
+from fedzo.runtime.faulty import FaultConfig
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
 
-SECTIONS = ("scenario", "strategy", "client", "engine")
+SECTIONS = ("scenario", "strategy", "client", "engine", "faults")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,16 @@ class Experiment:
         sections = {name: self.section(name) for name in SECTIONS if self.section(name)}
         return tomli_w.dumps({**head, "set": sections})
 
+    @staticmethod
+    def from_toml(text: str) -> "Experiment":
+        """Return the experiment that `to_toml` wrote, without checking it again."""
+        raw = tomllib.loads(text)
+        sections = raw.pop("set")
+        settings = {
+            f"{s}.{name}": v for s, values in sections.items() for name, v in values.items()
+        }
+        return Experiment(settings=settings, **raw)
+
 
 def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]:
     """Return the config class of each section; raises ConfigError for unknown names."""
@@ -64,6 +76,7 @@ def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]
         "strategy": STRATEGIES[strategy].config,
         "client": RULE_CONFIGS[STRATEGIES[strategy].rule],
         "engine": ENGINES[engine][0],
+        "faults": FaultConfig,
     }
 
 

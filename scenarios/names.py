@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from clients.rules import RULE_CONFIGS
-from fedzo.config import Scalar, require
+from fedzo.config import Scalar
+from fedzo.runtime.engine_configs import FlowerConfig, InProcessConfig, RayConfig
 from scenarios.attack import AttackConfig, AttackScenario
 from scenarios.classification import ClassificationConfig, ClassificationScenario
 from scenarios.custom import CustomConfig, CustomScenario
@@ -55,21 +56,6 @@ class StrategyEntry:
     line: str
     preset: Mapping[str, Scalar] = field(default_factory=dict)
     used_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InProcessConfig:
-    """Settings of the engine `inprocess`.
-
-    strict: whether every exchange goes through the message codec and protobuf. chunk_size: clients
-    that a rule sees at once, 0 chooses it.
-    """
-
-    strict: bool = False
-    chunk_size: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.chunk_size >= 0, "chunk_size", self.chunk_size, "0 (automatic) or more")
 
 
 SCENARIOS: dict[str, ScenarioEntry] = {
@@ -153,6 +139,8 @@ STRATEGIES: dict[str, StrategyEntry] = {
 
 ENGINES: dict[str, tuple[type, str]] = {
     "inprocess": (InProcessConfig, "all clients in this process, as stacked tensors"),
+    "ray": (RayConfig, "actors with fractions of CPUs and GPUs, on this machine or a cluster"),
+    "flower": (FlowerConfig, "Flower's own simulation: a ClientApp and messages for each client"),
 }
 
 __all__ = ["ENGINES", "RULE_CONFIGS", "SCENARIOS", "STRATEGIES", "InProcessConfig"]

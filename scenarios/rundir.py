@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from jaxtyping import Float
 from torch import Tensor
@@ -40,6 +41,12 @@ class Position:
     solutions: Sequence[Float[Tensor, " d"]] = ()
     snapshot: Snapshot | None = None
     client_states: Mapping[int, ClientState] = field(default_factory=dict)
+    run_name: str = ""
+
+
+def new_run_name() -> str:
+    """Return a name under which clients keep what belongs to a run, unlike any other."""
+    return uuid4().hex
 
 
 class RunDirectory:
@@ -51,6 +58,9 @@ class RunDirectory:
         self._pending: list[RoundRecord] = []
         self._count = 0
         self._saved_at = 0.0
+        self._run_name = new_run_name()
+        # What clients keep themselves they keep for the last round only.
+        self._every_s = 0.0 if experiment.engine == "flower" else CHECKPOINT_EVERY_S
 
     @property
     def history(self) -> Path:
@@ -88,10 +98,11 @@ class RunDirectory:
         """Return where the run stands; `empty_state` is any state of its strategy."""
         if not has_checkpoint(self.path / "checkpoint"):
             write_history(self.history, [])
-            return Position()
+            return Position(run_name=self._run_name)
         checkpoint = load_checkpoint(self.path / "checkpoint")
         facts = checkpoint.facts
         self._count = int(facts["num_records"])
+        self._run_name = facts["run_name"]
         records = read_history(self.history)[: self._count] if self.history.exists() else []
         if len(records) < self._count:
             raise CheckpointError(
@@ -101,10 +112,11 @@ class RunDirectory:
         write_history(self.history, records)
         solutions = [checkpoint.tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
         if not facts["within"]:
-            return Position(records, solutions)
+            return Position(records, solutions, run_name=self._run_name)
         state = restore_state(empty_state, checkpoint)
         states = unpack_client_states(checkpoint.tensors)
-        return Position(records, solutions, Snapshot(records[-1], state, facts["stop"]), states)
+        snapshot = Snapshot(records[-1], state, facts["stop"])
+        return Position(records, solutions, snapshot, states, self._run_name)
 
     def add(
         self,
@@ -114,7 +126,7 @@ class RunDirectory:
     ) -> None:
         """Take in a round; write a checkpoint if the last one is old."""
         self._pending.append(snapshot.record)
-        if time.monotonic() - self._saved_at < CHECKPOINT_EVERY_S:
+        if time.monotonic() - self._saved_at < self._every_s:
             return
         part = flatten_state(snapshot.state)
         facts = {**part.facts, "within": True, "stop": snapshot.stop}
@@ -135,9 +147,8 @@ class RunDirectory:
         self._pending.clear()
         named = {f"solution.{k}": x for k, x in enumerate(solutions)}
         counts = {"num_records": self._count, "num_solutions": len(solutions)}
-        save_checkpoint(
-            self.path / "checkpoint", Checkpoint({**tensors, **named}, {**facts, **counts})
-        )
+        facts = {**facts, **counts, "run_name": self._run_name}
+        save_checkpoint(self.path / "checkpoint", Checkpoint({**tensors, **named}, facts))
         self._saved_at = time.monotonic()
 
 

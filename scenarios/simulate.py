@@ -1,6 +1,7 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,17 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.rules import make_rules
 from fedzo.config import Scalar, config_values
 from fedzo.errors import ConfigError
 from fedzo.history import RoundRecord
 from fedzo.objective import Objective
 from fedzo.plots import plot_runs
 from fedzo.runtime.engine import Engine
-from fedzo.runtime.inprocess import InProcessEngine
 from scenarios.custom import CustomConfig, CustomScenario
+from scenarios.engines import build_scenario, open_engine
 from scenarios.experiment import Experiment, make_experiment
-from scenarios.names import SCENARIOS, STRATEGIES
-from scenarios.rundir import Position, RunDirectory
+from scenarios.names import STRATEGIES
+from scenarios.rundir import Position, RunDirectory, new_run_name
 from scenarios.scenario import Scenario
 from strategies.base import RoundStrategy
 from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
@@ -114,29 +114,52 @@ def simulate(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     scenario: Scenario | None = None,
+    engine: Engine | None = None,
 ) -> RunResult:
     """Run an experiment.
 
     out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
-    a ready one instead of the one that the experiment names. Raises ConfigError for bad settings
-    and RunError when the run cannot go on.
+    a ready one instead of the one that the experiment names. engine: a running one, such as over
+    the grid of a deployment, instead of opening what the experiment names. Raises ConfigError for
+    bad settings and RunError when the run cannot go on.
     """
     if resume and out is None:
         raise ConfigError("resume needs the directory of the run: give --out")
-    scenario = scenario or _build_scenario(experiment)
+    given = scenario is not None
+    scenario = scenario or build_scenario(experiment)
     scenario.problem(0)
     directory = None if out is None else RunDirectory(out, experiment)
     if directory:
         directory.open(resume=resume)
     strategy = build_strategy(experiment)
-    position = Position()
+    position = Position(run_name=new_run_name())
     if directory:
         start = scenario.problem(0).initial_x
         position = directory.load(strategy.init(start, experiment.num_clients))
+    with (
+        nullcontext(engine)
+        if engine
+        else open_engine(experiment, scenario, given=given, out=out, run_name=position.run_name)
+    ) as opened:
+        result = _solve(experiment, scenario, strategy, opened, directory, position, callbacks)
+    if out:
+        _draw(out / "figure.png", scenario, result)
+    return result
+
+
+def _solve(
+    experiment: Experiment,
+    scenario: Scenario,
+    strategy: RoundStrategy[Any],
+    engine: Engine,
+    directory: RunDirectory | None,
+    position: Position,
+    callbacks: Sequence[Callback],
+) -> RunResult:
+    """Solve the problems that are left, one after the other."""
     records, solutions = list(position.records), list(position.solutions)
     stops: list[StopReason] = []
     for index in range(len(solutions), scenario.num_problems):
-        engine = build_engine(experiment, scenario)
         engine.restore_client_states(position.client_states)
         keep = _keeper(directory, solutions, engine)
         outcome = run_rounds(
@@ -161,10 +184,8 @@ def simulate(
         if outcome.stop == "callback":
             break
     metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
-    result = RunResult(experiment, records, solutions, metrics, stops, out)
-    if out:
-        _draw(out / "figure.png", scenario, result)
-    return result
+    out = None if directory is None else directory.path
+    return RunResult(experiment, records, solutions, metrics, stops, out)
 
 
 def federate(
@@ -176,18 +197,21 @@ def federate(
     initial_x: Float[Tensor, " d"] | None = None,
     seed: int = 0,
     query_budget: int | None = None,
+    engine: str = "inprocess",
     settings: Mapping[str, Scalar] | None = None,
     out: Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Minimize the mean of your own clients' objectives.
 
-    make_objective(client_id) is called once a client, 0 to num_clients - 1. The start is
-    `initial_x`, or the middle of the box. `settings` are dotted names as of `--set`.
+    make_objective(client_id) is called once a client, 0 to num_clients - 1; on the engines ray and
+    flower it is copied into their processes. The start is `initial_x`, or the middle of the box.
+    `settings` are dotted names as of `--set`.
     """
     experiment = make_experiment(
         "custom",
         strategy,
+        engine=engine,
         num_rounds=num_rounds,
         num_clients=num_clients,
         seed=seed,
@@ -210,21 +234,6 @@ def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
     entry = STRATEGIES[experiment.strategy]
     client_config = config_values(experiment.config("client"))
     return entry.build(experiment.config("strategy"), rule=entry.rule, client_config=client_config)
-
-
-def build_engine(experiment: Experiment, scenario: Scenario) -> Engine:
-    """Build the experiment's engine around the scenario's clients."""
-    config = experiment.config("engine")
-    return InProcessEngine(
-        scenario, make_rules(), strict=config.strict, chunk_size=config.chunk_size
-    )
-
-
-def _build_scenario(experiment: Experiment) -> Scenario:
-    build = SCENARIOS[experiment.scenario].build
-    config = experiment.config("scenario")
-    scenario: Scenario = build(config, num_clients=experiment.num_clients, seed=experiment.seed)
-    return scenario
 
 
 def _keeper(

@@ -1,11 +1,13 @@
 """The only file that touches flwr's private names (flwr 1.38 to 1.4x)."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.app.message.message import make_message
+from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import (
     message_from_proto,
@@ -15,6 +17,7 @@ from flwr.common.serde import (
 )
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.random import Generator
@@ -76,3 +79,31 @@ def damaged(record: RecordDict, generator: Generator) -> RecordDict | None:
         return recorddict_from_proto(ProtoRecordDict.FromString(data.tobytes()))
     except Exception:  # whatever a parser says of rubbish: there is no message
         return None
+
+
+def run_flower_simulation(
+    server_app: ServerApp,
+    client_app: ClientApp,
+    num_nodes: int,
+    resources: Mapping[str, int | float],
+) -> None:
+    """Run Flower's simulation engine until the ServerApp returns.
+
+    `flwr.simulation.run_simulation` is deprecated in favor of `flwr run`, which cannot be called
+    from Python, and is the only entry for objects.
+    """
+    from flwr.simulation import run_simulation  # imports Ray: a second that only this pays
+
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=num_nodes,
+        backend_config={
+            "client_resources": dict(resources),
+            "init_args": {
+                "include_dashboard": False,
+                "log_to_driver": False,
+                "logging_level": logging.ERROR,
+            },
+        },
+    )

@@ -1,0 +1,143 @@
+"""Where objectives are evaluated: the CPU, or the GPU that this process may use.
+
+Rules compute on the CPU; their points go to the device, and values and gradients come back. So a
+rule need not know of devices, and what is expensive, the objective, runs there.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from fedzo.cohort import CohortObjective, FiniteSumCohort
+from fedzo.errors import ConfigError
+from fedzo.objective import Bound
+from fedzo.runtime.engine_configs import DeviceName
+from fedzo.runtime.local import Environment
+
+
+def on_device(
+    environment: Environment, device: DeviceName, memory_share: float = 0.0
+) -> Environment:
+    """Return the environment with its objectives evaluated on a device.
+
+    auto is cuda where this process has a GPU. memory_share: of the GPU's memory, the most that this
+    process may use; 0 is no limit. Raises ConfigError when there is no GPU.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ConfigError("engine.device=cuda, and this process sees no GPU; set it to auto or cpu")
+    if device == "cpu" or not available:
+        return environment
+    if 0 < memory_share < 1:
+        torch.cuda.set_per_process_memory_fraction(memory_share)
+    return DeviceEnvironment(environment, torch.device("cuda"))
+
+
+class DeviceEnvironment:
+    """An environment whose objectives are moved to a device when they are first asked."""
+
+    def __init__(self, inner: Environment, device: torch.device) -> None:
+        self._inner = inner
+        self._mover = Mover(device)
+
+    @property
+    def noise_std(self) -> float:
+        return self._inner.noise_std
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        cohort = self._mover.move(self._inner.cohort(client_ids, problem))
+        if isinstance(cohort, FiniteSumCohort):
+            return DeviceFiniteSums(cohort, self._mover.device)
+        return DeviceCohort(cohort, self._mover.device)
+
+
+class Mover:
+    """Moves objectives to a device: their tensors and modules, wherever they are in dataclasses.
+
+    A tensor or module that many objectives share is moved once, and the original stays.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._tensors = WeakTensorKeyDictionary()
+        self._modules: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+    def move(self, value: Any) -> Any:
+        """Return the value on the device; what is no tensor, module or container of them, as is."""
+        if isinstance(value, Tensor):
+            if value not in self._tensors:
+                self._tensors[value] = value.to(self.device)
+            return self._tensors[value]
+        if isinstance(value, nn.Module):
+            if value not in self._modules:
+                self._modules[value] = copy.deepcopy(value).to(self.device)
+            return self._modules[value]
+        if isinstance(value, list | tuple):
+            return type(value)(self.move(item) for item in value)
+        if is_dataclass(value) and not isinstance(value, type):
+            kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+            moved = {name: self.move(item) for name, item in kept.items()}
+            same = all(moved[name] is item for name, item in kept.items())
+            return value if same else replace(value, **moved)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCohort:
+    """A cohort on a device: points go there, values come back to where the points are."""
+
+    inner: CohortObjective
+    device: torch.device
+
+    @property
+    def num_clients(self) -> int:
+        return self.inner.num_clients
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim
+
+    @property
+    def lower(self) -> Bound:
+        return _here(self.inner.lower)
+
+    @property
+    def upper(self) -> Bound:
+        return _here(self.inner.upper)
+
+    @property
+    def failures(self) -> dict[int, str]:
+        return self.inner.failures
+
+    @property
+    def unasked(self) -> dict[int, int]:
+        """Points that a client which raised was not asked; see LoopedCohort."""
+        found: dict[int, int] = getattr(self.inner, "unasked", {})
+        return found
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
+        return self.inner.value(x.to(self.device)).to(x.device)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFiniteSums(DeviceCohort):
+    """A cohort of means over examples, on a device."""
+
+    @property
+    def sizes(self) -> Int[Tensor, " n"]:
+        return cast(FiniteSumCohort, self.inner).sizes.cpu()
+
+    def minibatch(self, indices: Int[Tensor, "n b"]) -> DeviceCohort:
+        inner = cast(FiniteSumCohort, self.inner).minibatch(indices.to(self.device))
+        return DeviceCohort(inner, self.device)
+
+
+def _here(bound: Bound) -> Bound:
+    return bound.cpu() if isinstance(bound, Tensor) else bound

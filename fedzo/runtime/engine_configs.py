@@ -1,0 +1,81 @@
+"""Settings of the engines, apart from the engines so that nobody imports Ray to read them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedzo.config import require, require_nonnegative
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InProcessConfig:
+    """Settings of the engine `inprocess`.
+
+    strict: whether every exchange goes through the message codec and protobuf. chunk_size: clients
+    that a rule sees at once, 0 chooses it. device: where objectives are evaluated, auto is cuda
+    where there is a GPU. record: whether to write messages.jsonl, a line a message, into --out.
+    """
+
+    strict: bool = False
+    chunk_size: int = 0
+    device: DeviceName = "cpu"
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.chunk_size >= 0, "chunk_size", self.chunk_size, "0 (automatic) or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayConfig:
+    """Settings of the engine `ray`.
+
+    num_actors: 0 makes as many as the cluster has room for. num_cpus, num_gpus: what an actor
+    reserves; fractions share. device: where objectives are evaluated, auto is cuda where an actor
+    has a GPU. memory_fraction: share of its GPU's memory that an actor may use, 0 is num_gpus.
+    chunk_size: clients in a call, 0 spreads each exchange over the actors. retries: further tries
+    of a chunk whose actor died. address: a running cluster (`auto`, or host:port of `ray start`);
+    empty starts one here, with cluster_cpus and cluster_gpus, 0 and -1 for what is there. record:
+    whether to write messages.jsonl, a line a message, into --out.
+    """
+
+    num_actors: int = 0
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    device: DeviceName = "auto"
+    memory_fraction: float = 0.0
+    chunk_size: int = 0
+    retries: int = 1
+    address: str = ""
+    cluster_cpus: int = 0
+    cluster_gpus: int = -1
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_actors", "num_gpus", "chunk_size", "retries", "cluster_cpus"):
+            require_nonnegative(name, getattr(self, name))
+        require(self.num_cpus > 0, "num_cpus", self.num_cpus, "positive, such as 0.5")
+        require(0 <= self.memory_fraction <= 1, "memory_fraction", self.memory_fraction, "0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowerConfig:
+    """Settings of the engine `flower`, Flower's own simulation on Ray.
+
+    num_cpus, num_gpus: what one of Flower's actors reserves; a fraction of a GPU shares it. device:
+    where objectives are evaluated, auto is cuda where an actor has a GPU. poll_s: seconds between
+    looks for answers. verbose: whether Flower's own log is shown. record: whether to write
+    messages.jsonl, a line a message, into --out.
+    """
+
+    num_cpus: int = 1
+    num_gpus: float = 0.0
+    device: DeviceName = "auto"
+    poll_s: float = 0.01
+    verbose: bool = False
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.num_cpus >= 1, "num_cpus", self.num_cpus, "at least 1")
+        require_nonnegative("num_gpus", self.num_gpus)
+        require(0 < self.poll_s <= 60, "poll_s", self.poll_s, "above 0, at most 60")

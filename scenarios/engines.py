@@ -1,0 +1,128 @@
+"""From an experiment to the engine that runs its clients, opened and closed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+from clients.app import build_client_app
+from clients.rules import make_rules
+from fedzo.cohort import CohortObjective
+from fedzo.errors import ConfigError
+from fedzo.runtime.device import on_device
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.engine_configs import DeviceName
+from fedzo.runtime.faulty import Faulty
+from fedzo.runtime.flower import FlowerEngine
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.local import Environment
+from fedzo.runtime.recording import Recording
+from fedzo.runtime.simulation import START_S, FlowerSimulation
+from scenarios.experiment import Experiment
+from scenarios.names import SCENARIOS
+from scenarios.scenario import Scenario
+
+MESSAGES = "messages.jsonl"
+
+
+@contextmanager
+def open_engine(
+    experiment: Experiment,
+    scenario: Scenario,
+    *,
+    given: bool = False,
+    out: Path | None = None,
+    run_name: str = "",
+) -> Iterator[Engine]:
+    """Open the experiment's engine around the scenario's clients, with its faults and its record.
+
+    given: whether the scenario is the caller's own, so that other processes need a copy of it
+    instead of making theirs. out: where records and, on Flower, clients' states go.
+    """
+    config = experiment.config("engine")
+    if config.record and out is None:
+        raise ConfigError("engine.record=true writes messages.jsonl into a directory: give --out")
+    with ExitStack() as stack:
+        engine = _open_bare(experiment, scenario, given, out, run_name, stack)
+        stack.callback(engine.close)
+        faults = experiment.config("faults")
+        if faults.any:
+            engine = Faulty(engine, faults, seed=experiment.seed)
+        if config.record and out is not None:
+            recording = Recording(engine, out / MESSAGES)
+            stack.callback(recording.close)
+            engine = recording
+        yield engine
+
+
+def _open_bare(
+    experiment: Experiment,
+    scenario: Scenario,
+    given: bool,
+    out: Path | None,
+    run_name: str,
+    stack: ExitStack,
+) -> Engine:
+    config = experiment.config("engine")
+    if experiment.engine == "inprocess":
+        return InProcessEngine(
+            on_device(scenario, config.device),
+            make_rules(),
+            strict=config.strict,
+            chunk_size=config.chunk_size,
+        )
+    elsewhere: Environment = scenario
+    if not given:
+        elsewhere = ExperimentEnvironment(experiment.to_toml())
+    if experiment.engine == "ray":
+        from fedzo.runtime.ray_pool import RayEngine  # Ray takes half a second to import
+
+        return RayEngine(partial(_same, elsewhere), make_rules, config)
+    if isinstance(elsewhere, ExperimentEnvironment):
+        elsewhere = replace(elsewhere, device=config.device)
+    simulation = FlowerSimulation(
+        build_client_app(elsewhere, state_dir=None if out is None else out / "clients"),
+        num_clients=experiment.num_clients,
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        verbose=config.verbose,
+    )
+    engine = FlowerEngine(stack.enter_context(simulation), poll_s=config.poll_s, run_name=run_name)
+    engine.wait_for_clients(experiment.num_clients, START_S)
+    return engine
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentEnvironment:
+    """The clients' world of an experiment, made anew in the process that asks.
+
+    So what travels to another process is a text, whatever the scenario's data are.
+    """
+
+    toml: str
+    device: DeviceName = "cpu"
+
+    @property
+    def noise_std(self) -> float:
+        return _world(self.toml, self.device).noise_std
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        return _world(self.toml, self.device).cohort(client_ids, problem)
+
+
+def build_scenario(experiment: Experiment) -> Scenario:
+    """Build the scenario of an experiment."""
+    build = SCENARIOS[experiment.scenario].build
+    config = experiment.config("scenario")
+    scenario: Scenario = build(config, num_clients=experiment.num_clients, seed=experiment.seed)
+    return scenario
+
+
+@lru_cache(maxsize=1)
+def _world(toml: str, device: DeviceName) -> Environment:
+    return on_device(build_scenario(Experiment.from_toml(toml)), device)
+
+
+def _same(environment: Environment) -> Environment:
+    return environment
