@@ -7,6 +7,7 @@ simulation, and the answer is encoded. What a rule remembers stays on the client
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast, get_args
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -16,6 +17,8 @@ from clients.states import load_states, moment_of, save_states, state_file
 from fedzo.errors import ConfigError
 from fedzo.messages import decode_exchange, encode_replies, exchange_token
 from fedzo.objective import Objective
+from fedzo.runtime.device import on_device
+from fedzo.runtime.engine_configs import DeviceName
 from fedzo.runtime.local import Environment, FunctionEnvironment, serve
 
 
@@ -32,6 +35,16 @@ def build_client_app(
     environment = (
         FunctionEnvironment(make_objective) if callable(make_objective) else make_objective
     )
+    return build_app(lambda _: environment, state_dir=state_dir)
+
+
+def build_app(
+    environment_of: Callable[[Context], Environment], *, state_dir: Path | None = None
+) -> ClientApp:
+    """Build the app of a client whose objectives depend on its node's and the run's config.
+
+    A `device` in the node's config (auto, cpu, cuda) says where objectives are evaluated.
+    """
     rules = make_rules()
     app = ClientApp()
 
@@ -44,6 +57,7 @@ def build_client_app(
         file = state_file(str(directory), run, client) if directory else None
         states, now = load_states(context.state, run, file), moment_of(exchange.config)
         before = states.before(now)
+        environment = on_device(environment_of(context), _device(context))
         replies, (after,) = serve(exchange, environment, rules, [before])
         if after is not before:
             save_states(context.state, states.after(now, after), file)
@@ -61,6 +75,13 @@ def build_client_app(
         return Message(RecordDict({"whoami": record}), reply_to=message)
 
     return app
+
+
+def _device(context: Context) -> DeviceName:
+    name = context.node_config.get("device", "cpu")
+    if name not in get_args(DeviceName):
+        raise ConfigError(f"the node's device={name!r} must be auto, cpu or cuda")
+    return cast(DeviceName, name)
 
 
 def _client_id(context: Context) -> int:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
+from flwr.serverapp import Grid
+
 from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.cohort import CohortObjective
@@ -34,17 +36,22 @@ def open_engine(
     given: bool = False,
     out: Path | None = None,
     run_name: str = "",
+    grid: Grid | None = None,
 ) -> Iterator[Engine]:
     """Open the experiment's engine around the scenario's clients, with its faults and its record.
 
     given: whether the scenario is the caller's own, so that other processes need a copy of it
-    instead of making theirs. out: where records and, on Flower, clients' states go.
+    instead of making theirs. out: where records and, on Flower, clients' states go. run_name: under
+    which clients keep their states. grid: of the deployment, for the engine superlink.
     """
     config = experiment.config("engine")
     if config.record and out is None:
         raise ConfigError("engine.record=true writes messages.jsonl into a directory: give --out")
     with ExitStack() as stack:
-        engine = _open_bare(experiment, scenario, given, out, run_name, stack)
+        if experiment.engine == "superlink":
+            engine = _join_deployment(experiment, run_name, grid)
+        else:
+            engine = _open_bare(experiment, scenario, given, out, run_name, stack)
         stack.callback(engine.close)
         faults = experiment.config("faults")
         if faults.any:
@@ -90,6 +97,18 @@ def _open_bare(
     )
     engine = FlowerEngine(stack.enter_context(simulation), poll_s=config.poll_s, run_name=run_name)
     engine.wait_for_clients(experiment.num_clients, START_S)
+    return engine
+
+
+def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -> Engine:
+    if grid is None:
+        raise ConfigError(
+            "engine superlink runs on the nodes of a deployment: use `flwr run`, or `fedzo deploy`"
+            " for a trial on this machine"
+        )
+    config = experiment.config("engine")
+    engine = FlowerEngine(grid, poll_s=config.poll_s, run_name=run_name)
+    engine.wait_for_clients(experiment.num_clients, config.wait_s)
     return engine
 
 

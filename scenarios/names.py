@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from clients.rules import RULE_CONFIGS
 from fedzo.config import Scalar
-from fedzo.runtime.engine_configs import FlowerConfig, InProcessConfig, RayConfig
+from fedzo.runtime.engine_configs import FlowerConfig, InProcessConfig, RayConfig, SuperLinkConfig
 from scenarios.attack import AttackConfig, AttackScenario
 from scenarios.classification import ClassificationConfig, ClassificationScenario
 from scenarios.custom import CustomConfig, CustomScenario
 from scenarios.metric import MetricConfig, MetricScenario
 from scenarios.multimodal import MultimodalConfig, MultimodalScenario
 from scenarios.quadratic import QuadraticConfig, QuadraticScenario
+from scenarios.remote import RemoteConfig, RemoteScenario
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvg, FedAvgConfig
 from strategies.fedprox import FedProx, FedProxConfig
@@ -30,6 +31,7 @@ AnyScenario = (
     | MetricScenario
     | ClassificationScenario
     | CustomScenario
+    | RemoteScenario
 )
 
 
@@ -78,6 +80,9 @@ SCENARIOS: dict[str, ScenarioEntry] = {
         CustomConfig,
         CustomScenario,
         "your own objectives: --set scenario.objective=file.py:function",
+    ),
+    "remote": ScenarioEntry(
+        RemoteConfig, RemoteScenario, "objectives that only the nodes of a deployment know"
     ),
 }
 
@@ -140,6 +145,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
 ENGINES: dict[str, tuple[type, str]] = {
     "inprocess": (InProcessConfig, "all clients in this process, as stacked tensors"),
     "ray": (RayConfig, "actors with fractions of CPUs and GPUs, on this machine or a cluster"),
+    "superlink": (SuperLinkConfig, "a deployment: inside `flwr run` and `fedzo deploy` only"),
     "flower": (FlowerConfig, "Flower's own simulation: a ClientApp and messages for each client"),
 }
 

@@ -60,7 +60,7 @@ class RunDirectory:
         self._saved_at = 0.0
         self._run_name = new_run_name()
         # What clients keep themselves they keep for the last round only.
-        self._every_s = 0.0 if experiment.engine == "flower" else CHECKPOINT_EVERY_S
+        self._every_s = 0.0 if experiment.engine in ("flower", "superlink") else CHECKPOINT_EVERY_S
 
     @property
     def history(self) -> Path:

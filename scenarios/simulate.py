@@ -1,11 +1,12 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import Grid
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from scenarios.rundir import Position, RunDirectory, new_run_name
 from scenarios.scenario import Scenario
 from strategies.base import RoundStrategy
 from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +117,14 @@ def simulate(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     scenario: Scenario | None = None,
-    engine: Engine | None = None,
+    grid: Grid | None = None,
 ) -> RunResult:
     """Run an experiment.
 
     out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
-    a ready one instead of the one that the experiment names. engine: a running one, such as over
-    the grid of a deployment, instead of opening what the experiment names. Raises ConfigError for
-    bad settings and RunError when the run cannot go on.
+    a ready one instead of the one that the experiment names. grid: of the deployment on whose nodes
+    an experiment with the engine superlink runs. Raises ConfigError for bad settings and RunError
+    when the run cannot go on.
     """
     if resume and out is None:
         raise ConfigError("resume needs the directory of the run: give --out")
@@ -136,14 +139,13 @@ def simulate(
     if directory:
         start = scenario.problem(0).initial_x
         position = directory.load(strategy.init(start, experiment.num_clients))
-    with (
-        nullcontext(engine)
-        if engine
-        else open_engine(experiment, scenario, given=given, out=out, run_name=position.run_name)
-    ) as opened:
-        result = _solve(experiment, scenario, strategy, opened, directory, position, callbacks)
+    with open_engine(
+        experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
+    ) as engine:
+        result = _solve(experiment, scenario, strategy, engine, directory, position, callbacks)
     if out:
         _draw(out / "figure.png", scenario, result)
+        (out / RESULT).write_text(json.dumps(result.summary()) + "\n")
     return result
 
 

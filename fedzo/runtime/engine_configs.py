@@ -79,3 +79,20 @@ class FlowerConfig:
         require(self.num_cpus >= 1, "num_cpus", self.num_cpus, "at least 1")
         require_nonnegative("num_gpus", self.num_gpus)
         require(0 < self.poll_s <= 60, "poll_s", self.poll_s, "above 0, at most 60")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperLinkConfig:
+    """Settings of the engine `superlink`, the nodes of a deployment.
+
+    wait_s: longest wait for the nodes at the start. poll_s: seconds between looks for answers.
+    record: whether to write messages.jsonl, a line a message, into the run's directory.
+    """
+
+    wait_s: float = 300.0
+    poll_s: float = 0.05
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.wait_s > 0, "wait_s", self.wait_s, "positive")
+        require(0 < self.poll_s <= 60, "poll_s", self.poll_s, "above 0, at most 60")

@@ -1,0 +1,73 @@
+"""Objectives that only the clients' nodes know: the scenario of a deployment.
+
+The server knows the number of variables and the box, nothing else; every node names its own
+objective (`objective` in its --node-config, see scenarios.flower_app). F is the mean of the
+clients' values, asked and counted. The start is `start` in every coordinate, or the middle of the
+box.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fedzo.cohort import CohortObjective
+from fedzo.config import require
+from fedzo.errors import ConfigError
+from fedzo.problem import OpenProblem, Problem
+from scenarios.custom import middle
+from scenarios.scenario import Suggestions, mean_metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteConfig:
+    """Settings: dim is the number of variables, [lower, upper] the box of each, start the first x.
+
+    noise_std: noise that the nodes add to every value, for trials.
+    """
+
+    dim: int = 10
+    lower: float = -1.0
+    upper: float = 1.0
+    start: float = math.nan
+    noise_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.dim >= 1, "dim", self.dim, "at least 1")
+        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        if self.lower >= self.upper:
+            raise ConfigError(f"lower={self.lower} must be below upper={self.upper}")
+        inside = math.isnan(self.start) or self.lower <= self.start <= self.upper
+        require(inside, "start", self.start, f"in the box, {self.lower} to {self.upper}")
+
+
+class RemoteScenario:
+    """The scenario `remote`."""
+
+    num_problems = 1
+    summarize = staticmethod(mean_metrics)
+    draw = None
+    black_box = False
+    default_clients: ClassVar[int] = 2
+    default_rounds: ClassVar[int] = 10
+    suggested: ClassVar[Suggestions] = {}
+
+    def __init__(self, config: RemoteConfig, *, num_clients: int, seed: int) -> None:
+        self.num_clients = num_clients
+        self.noise_std = config.noise_std
+        self._config = config
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        raise ConfigError(
+            "scenario remote has its objectives on nodes: start each SuperNode with --node-config"
+            " 'objective=\"file.py:function\" ...', or simulate with scenario custom"
+        )
+
+    def problem(self, index: int) -> Problem:
+        config = self._config
+        start = torch.full((config.dim,), config.start, dtype=torch.float64)
+        if math.isnan(config.start):
+            start = middle(config.dim, config.lower, config.upper)
+        return OpenProblem(initial_x=start, lower=config.lower, upper=config.upper)
