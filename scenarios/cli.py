@@ -1,23 +1,34 @@
-"""The command line: `fedzo list | run | compare | plot`."""
+"""The command line: `fedzo list | run | compare | plot | deploy`."""
 
-import json
-import logging
-import sys
-from collections.abc import Callable
+import shlex
+import tempfile
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from fedzo import __version__
-from fedzo.config import Scalar, parse_setting
-from fedzo.errors import ConfigError, FedzoError
+from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from scenarios.cli_options import (
+    BudgetOption,
+    ClientsOption,
+    JsonOption,
+    OutOption,
+    ResumeOption,
+    RoundsOption,
+    ScenarioArgument,
+    SetOption,
+    ThreadsOption,
+    finish,
+    guard,
+    merged,
+    prepare,
+    stderr,
+)
 from scenarios.compare import compare
 from scenarios.config_file import (
     ComparisonPlan,
@@ -27,7 +38,8 @@ from scenarios.config_file import (
     read_comparison,
     read_experiment,
 )
-from scenarios.display import Progress, print_comparison, print_result
+from scenarios.deploy import Trial, absolute_reference, deploy
+from scenarios.display import Progress, print_comparison, print_deployment, print_result
 from scenarios.experiment import make_experiment
 from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
 from scenarios.rundir import find_runs
@@ -44,35 +56,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-stderr = Console(stderr=True)
-ResultT = TypeVar("ResultT")
-
-ScenarioArgument = Annotated[
-    str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
-]
-RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
-ClientsOption = Annotated[int | None, typer.Option(help="clients (default: the scenario's)")]
-BudgetOption = Annotated[
-    int | None,
-    typer.Option(help="most queries of all clients together, for each problem; never exceeded"),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="one setting by dotted name, such as scenario.dim=30; may be repeated;"
-        " `fedzo list SCENARIO --strategy S` shows all of them with their defaults",
-    ),
-]
-OutOption = Annotated[
-    Path | None, typer.Option(help="directory for history, checkpoints and figure")
-]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-ThreadsOption = Annotated[
-    int, typer.Option(min=1, help="torch threads; more than one is often slower")
-]
 
 
 def _print_version(wanted: bool | None) -> None:
@@ -98,7 +81,7 @@ def list_names(
 ) -> None:
     """Show scenarios, strategies and engines; with SCENARIO, every setting and its default."""
     if scenario is not None:
-        print_settings(Console(), _guard(lambda: make_experiment(scenario, strategy)))
+        print_settings(Console(), guard(lambda: make_experiment(scenario, strategy)))
         return
     rows = {
         "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
@@ -115,7 +98,7 @@ def list_names(
 @app.command()
 def run(
     scenario: ScenarioArgument = None,
-    strategy: Annotated[str | None, typer.Option(help="how: fedavg, fedzo")] = None,
+    strategy: Annotated[str | None, typer.Option(help="how; `fedzo list` names them")] = None,
     rounds: RoundsOption = None,
     clients: ClientsOption = None,
     seed: Annotated[int | None, typer.Option(help="determines everything random")] = None,
@@ -134,7 +117,7 @@ def run(
 
     Example: fedzo run quadratic --strategy fedzo --rounds 50 --set scenario.heterogeneity=0.5
     """
-    _prepare(threads)
+    prepare(threads)
 
     def work() -> dict[str, Any]:
         given = {
@@ -147,14 +130,14 @@ def run(
             "query_budget": query_budget,
         }
         base = read_experiment(config) if config else {"settings": {}}
-        experiment = make_experiment(**_merged(base, given, settings))
+        experiment = make_experiment(**merged(base, given, settings))
         with Progress(stderr, experiment) as progress:
             result = simulate(experiment, out=out, resume=resume, callbacks=[progress.update])
         if not json_output:
             print_result(Console(), result)
         return result.summary()
 
-    _finish(_guard(work), json_output)
+    finish(guard(work), json_output)
 
 
 @app.command("compare")
@@ -192,7 +175,7 @@ def compare_command(
 
     A --config file may hold strategies, seeds and a table [at] too.
     """
-    _prepare(threads)
+    prepare(threads)
 
     def work() -> dict[str, Any]:
         given = {
@@ -203,7 +186,7 @@ def compare_command(
             "query_budget": query_budget,
         }
         plan = read_comparison(config) if config else ComparisonPlan()
-        base = _merged(plan.experiment, given, settings)
+        base = merged(plan.experiment, given, settings)
         chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         comparison = compare(
@@ -220,7 +203,66 @@ def compare_command(
             print_comparison(Console(), comparison)
         return comparison.to_json()
 
-    _finish(_guard(work), json_output)
+    finish(guard(work), json_output)
+
+
+@app.command("deploy")
+def deploy_command(
+    scenario: ScenarioArgument = None,
+    strategy: Annotated[str, typer.Option(help="as of `fedzo run`")] = "fedzo",
+    rounds: RoundsOption = None,
+    nodes: Annotated[int, typer.Option(help="SuperNodes, one a client")] = 2,
+    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    query_budget: BudgetOption = None,
+    settings: SetOption = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="certificates and node keys, made for the trial")
+    ] = False,
+    drill: Annotated[
+        bool,
+        typer.Option(
+            "--drill",
+            help="try an unregistered node (with --tls); kill and restart a node in mid-run",
+        ),
+    ] = False,
+    objective: Annotated[
+        str, typer.Option(help="file.py:function, the nodes' own objective, for scenario remote")
+    ] = "",
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.
+
+    Example: fedzo deploy quadratic --rounds 4 --tls --drill --out runs/trial
+
+    An exchange takes 5 to 8 seconds, because Flower starts a process for every message: ask many
+    queries in each. docs/deployment.md says how to run nodes for good.
+    """
+    prepare(1)
+
+    def work() -> dict[str, Any]:
+        if scenario is None:
+            raise ConfigError(f"no scenario is given; name one of {', '.join(SCENARIOS)}")
+        if nodes < 1:
+            raise ConfigError(f"--nodes {nodes} must be at least 1")
+        config: dict[str, str | int | bool] = {
+            "scenario": scenario,
+            "strategy": strategy,
+            "rounds": rounds or 0,
+            "seed": seed,
+            "query-budget": query_budget or 0,
+            "settings": shlex.join(settings or []),
+        }
+        own = absolute_reference(objective) if objective else ""
+        trial = Trial(run_config=config, nodes=nodes, tls=tls, drill=drill, objective=own)
+        where = out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
+        return deploy(trial, where, console=stderr, resume=resume)
+
+    summary = guard(work)
+    if not json_output:
+        print_deployment(Console(), summary)
+    finish(summary, json_output)
 
 
 @app.command()
@@ -245,47 +287,7 @@ def plot(
             raise ConfigError(f"--out {path} cannot be written: {error.strerror}") from error
         return path
 
-    typer.echo(f"figure: {_guard(work)}")
-
-
-def _merged(
-    file: dict[str, Any], given: dict[str, Any], settings: list[str] | None
-) -> dict[str, Any]:
-    """Put options over a config file, and settings over the file's."""
-    base = dict(file)
-    base.update({name: value for name, value in given.items() if value is not None})
-    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
-    base["settings"] = {**base["settings"], **parsed}
-    for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
-        if name not in base and name in given:
-            remedy = "name one of" if name == "scenario" else "add --strategy with one of"
-            raise ConfigError(f"no {name} is given; {remedy} {', '.join(table)}")
-    return base
-
-
-def _prepare(threads: int) -> None:
-    torch.set_num_threads(max(1, threads))
-    handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
-    logger = logging.getLogger("scenarios")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-
-
-def _guard(work: Callable[[], ResultT]) -> ResultT:
-    """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
-    try:
-        return work()
-    except FedzoError as error:
-        stderr.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
-    except KeyboardInterrupt:
-        stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
-        raise typer.Exit(130) from None
-
-
-def _finish(summary: dict[str, Any], json_output: bool) -> None:
-    if json_output:
-        sys.stdout.write(json.dumps(summary) + "\n")
+    typer.echo(f"figure: {guard(work)}")
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """What people see in a terminal: progress while it runs, a summary when it is done."""
 
+import math
 from collections import Counter
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -91,6 +93,21 @@ def print_result(console: Console, result: RunResult) -> None:
     if result.out:
         console.print(f"figure: {result.out / 'figure.png'}", highlight=False, soft_wrap=True)
         console.print(f"history: {result.out / 'history.jsonl'}", highlight=False, soft_wrap=True)
+
+
+def print_deployment(console: Console, summary: dict[str, Any]) -> None:
+    """Print what a deployed run gave, and what the trial of the network showed."""
+    shown = summary["deployment"]
+    table = Table(title="deployed run", title_justify="left", show_header=False)
+    for name in ("scenario", "strategy", "rounds", "final_value", "queries", "clients_failed"):
+        table.add_row(name.replace("_", " "), str(summary[name]))
+    table.add_row("seconds an exchange (median)", f"{shown['exchange_s'] or math.nan:.1f}")
+    if shown["refused"]:
+        table.add_row("unregistered node", escape(shown["refused"]))
+    if shown["restarted_nodes"]:
+        table.add_row("killed and restarted", f"node of client {shown['restarted_nodes'][0]}")
+    console.print(table)
+    console.print(f"run: {summary['out']}", highlight=False, soft_wrap=True)
 
 
 def _print_failures(console: Console, result: RunResult) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import tomli_w
+
 from fedzo.errors import ConfigError, RunError
 from fedzo.runtime.trial_keys import make_certificates, make_node_key
 
@@ -81,6 +83,22 @@ class LocalDeployment:
         process.wait()
         return process.pid
 
+    def revive(self) -> list[int]:
+        """Start every SuperNode again that has ended by itself, as systemd would; return them.
+
+        After a crash that is needed more than once: a SuperLink refuses the key of a node that it
+        still believes to be alive, for up to a minute.
+        """
+        ended = [
+            node
+            for node in range(self.num_nodes)
+            if (process := self._processes.get(f"node-{node}")) and process.poll() is not None
+        ]
+        for node in ended:
+            _end(self._processes.pop(f"node-{node}"))
+            self.start_node(node)
+        return ended
+
     def try_stranger(self) -> str:
         """Start a SuperNode whose key nobody registered; return what its log says of the refusal.
 
@@ -95,8 +113,9 @@ class LocalDeployment:
         try:
             process.wait(START_S)
         except subprocess.TimeoutExpired:
-            _end(process)
             raise RunError("an unregistered SuperNode was not refused") from None
+        finally:
+            _end(process)
         lines = [line for line in self.log("stranger").splitlines() if REFUSED in line]
         if not lines:
             raise RunError(f"the stranger ended otherwise: {self.log('stranger')[-300:]}")
@@ -104,8 +123,9 @@ class LocalDeployment:
 
     def submit(self, app: Path, run_config: Mapping[str, str | int | float | bool]) -> int:
         """Start a run of the app in this directory; return the run's number."""
-        pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
-        answer = self._flwr("run", str(app), NAME, "--format", "json", "--run-config", pairs)
+        file = self.directory / "run-config.toml"
+        file.write_text(tomli_w.dumps(run_config))
+        answer = self._flwr("run", str(app), NAME, "--format", "json", "--run-config", str(file))
         return int(answer["run-id"])
 
     def status(self, run_id: int) -> str:

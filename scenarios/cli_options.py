@@ -1,0 +1,87 @@
+"""What the commands share: options, and the way from an error to an exit status."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import torch
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fedzo.config import Scalar, parse_setting
+from fedzo.errors import ConfigError, FedzoError
+from scenarios.names import SCENARIOS, STRATEGIES
+
+stderr = Console(stderr=True)
+ResultT = TypeVar("ResultT")
+
+ScenarioArgument = Annotated[
+    str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
+]
+RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
+ClientsOption = Annotated[int | None, typer.Option(help="clients (default: the scenario's)")]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option(help="most queries of all clients together, for each problem; never exceeded"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="one setting by dotted name, such as scenario.dim=30; may be repeated;"
+        " `fedzo list SCENARIO --strategy S` shows all of them with their defaults",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="directory for history, checkpoints and figure")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="torch threads; more than one is often slower")
+]
+
+
+def merged(
+    file: dict[str, Any], given: dict[str, Any], settings: list[str] | None
+) -> dict[str, Any]:
+    """Put options over a config file, and settings over the file's."""
+    base = dict(file)
+    base.update({name: value for name, value in given.items() if value is not None})
+    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
+    base["settings"] = {**base["settings"], **parsed}
+    for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
+        if name not in base and name in given:
+            remedy = "name one of" if name == "scenario" else "add --strategy with one of"
+            raise ConfigError(f"no {name} is given; {remedy} {', '.join(table)}")
+    return base
+
+
+def prepare(threads: int) -> None:
+    torch.set_num_threads(max(1, threads))
+    handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
+    logger = logging.getLogger("scenarios")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+
+
+def guard(work: Callable[[], ResultT]) -> ResultT:
+    """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
+    try:
+        return work()
+    except FedzoError as error:
+        stderr.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except KeyboardInterrupt:
+        stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def finish(summary: dict[str, Any], json_output: bool) -> None:
+    if json_output:
+        sys.stdout.write(json.dumps(summary) + "\n")
