@@ -17,7 +17,7 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 	$(BIN)/fedzo run attack --strategy fedzo --out $(DEMO_OUT)
 
 test: .venv/.installed  ## the default tests, under five minutes
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-slow: .venv/.installed  ## the tests that take longer
 	$(BIN)/pytest -m slow

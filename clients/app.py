@@ -5,7 +5,9 @@ decoded to an exchange of one client, the same local rule runs that serves whole
 simulation, and the answer is encoded. What a rule remembers stays on the client (clients.states).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import cast, get_args
 
@@ -19,7 +21,7 @@ from fedzo.messages import decode_exchange, encode_replies, exchange_token
 from fedzo.objective import Objective
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName
-from fedzo.runtime.local import Environment, FunctionEnvironment, serve
+from fedzo.runtime.local import Environment, FunctionEnvironment, Rule, serve
 
 
 def build_client_app(
@@ -35,7 +37,7 @@ def build_client_app(
     environment = (
         FunctionEnvironment(make_objective) if callable(make_objective) else make_objective
     )
-    return build_app(lambda _: environment, state_dir=state_dir)
+    return build_app(_Always(environment), state_dir=state_dir)
 
 
 def build_app(
@@ -45,36 +47,57 @@ def build_app(
 
     A `device` in the node's config (auto, cpu, cuda) says where objectives are evaluated.
     """
-    rules = make_rules()
-    app = ClientApp()
+    node, app = _Node(environment_of, state_dir), ClientApp()
+    for kind in _rules():
+        category, _, action = kind.partition(".")
+        getattr(app, category)(*([action] if action else []))(node.answer)
+    app.query("whoami")(node.whoami)
+    return app
 
-    def answer(message: Message, context: Context) -> Message:
-        kind = message.metadata.message_type
-        client = _client_id(context)
+
+@dataclass(frozen=True, slots=True)
+class _Always:
+    """The same environment on every node; a class, not a closure, so that Ray can copy it."""
+
+    environment: Environment
+
+    def __call__(self, context: Context) -> Environment:
+        return self.environment
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What a node does with a message."""
+
+    environment_of: Callable[[Context], Environment]
+    state_dir: Path | None
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """Decode an exchange, run the rule on it, remember, and encode the answer."""
+        kind, client = message.metadata.message_type, _client_id(context)
         exchange = decode_exchange(message.content, kind=kind, client_id=client)
         run = _run_name(message)
-        directory = context.node_config.get("state-dir") or state_dir
+        directory = context.node_config.get("state-dir") or self.state_dir
         file = state_file(str(directory), run, client) if directory else None
         states, now = load_states(context.state, run, file), moment_of(exchange.config)
         before = states.before(now)
-        environment = on_device(environment_of(context), _device(context))
-        replies, (after,) = serve(exchange, environment, rules, [before])
+        environment = on_device(self.environment_of(context), _device(context))
+        replies, (after,) = serve(exchange, environment, _rules(), [before])
         if after is not before:
             save_states(context.state, states.after(now, after), file)
         answers = encode_replies(replies, token=exchange_token(exchange))
         return Message(answers[client], reply_to=message)
 
-    for kind in rules:
-        category, _, action = kind.partition(".")
-        getattr(app, category)(*([action] if action else []))(answer)
-
-    @app.query("whoami")
-    def whoami(message: Message, context: Context) -> Message:
+    def whoami(self, message: Message, context: Context) -> Message:
+        """Say which client this is, and of how many."""
         total = int(context.node_config.get("num-partitions", 0))
         record = ConfigRecord({"partition-id": _client_id(context), "num-partitions": total})
         return Message(RecordDict({"whoami": record}), reply_to=message)
 
-    return app
+
+@cache
+def _rules() -> Mapping[str, Rule]:
+    return make_rules()
 
 
 def _device(context: Context) -> DeviceName:

@@ -42,6 +42,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 MU = {"client.mu": (0.1, 0.5, 2.0)}
 PROBES = {"strategy.probe_radius": (0.02, 0.05, 0.1)}
 """What is tuned instead of the number of directions where values are noisy or piecewise flat."""
+PROBES_METRIC = {"strategy.probe_radius": (0.05, 0.1, 0.2)}
 SLOW = ("fzoos", "fedzen", "relizo")
 """Tuned with at most 10,000 queries, because a run of theirs takes the server seconds."""
 ATTACK_LOCAL = {"strategy.local_lr": (0.01, 0.03, 0.1), "strategy.local_steps": (1, 3, 5)}
@@ -55,6 +56,8 @@ def grid(method: str, plan: ComparisonPlan) -> dict[str, tuple[float, ...]]:
         return ATTACK_LOCAL
     if scenario == "attack" and method in ("fedzo_adam", "seedzo"):
         return ATTACK_SERVER
+    if scenario == "metric" and method == "fzoos":
+        return {"strategy.initial_step": (0.03, 0.1, 0.3), **PROBES_METRIC}
     if settings.get("scenario.condition", 1.0) > 1 and method == "fzoos":
         return {"strategy.num_directions": (10, 20, 50), "strategy.max_rows": (200, 400, 800)}
     first, *_ = GRIDS[method].items()

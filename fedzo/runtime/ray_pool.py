@@ -246,6 +246,9 @@ class _Worker:
     def pid(self) -> int:
         return os.getpid()
 
+    def visible_gpus(self) -> str:
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
     def serve(
         self,
         kind: str,

@@ -1,0 +1,160 @@
+"""Laws of what clients remember: the same question finds the same state, and little is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clients.states import States, load_states, moment_of, save_states, state_file
+from fedzo.errors import ConfigError
+
+moments = st.tuples(st.integers(0, 1), st.integers(1, 4), st.integers(1, 3))
+anything = st.lists(moments, max_size=12)
+ascending = st.lists(moments, max_size=12, unique=True).map(sorted)
+
+
+def state(number: float) -> dict[str, torch.Tensor]:
+    """Return a state that can be told from others."""
+    return {"memory": torch.tensor([number, -number]), "a/b.c": torch.tensor(number)}
+
+
+def walked(path: list[tuple[int, int, int]]) -> States:
+    """Return the states after exchanges at these moments, in this order."""
+    states = States("run")
+    for number, now in enumerate(path):
+        states = states.after(now, state(number))
+    return states
+
+
+def same(a: States, b: States) -> bool:
+    return (
+        a.run == b.run
+        and a.tensors().keys() == b.tensors().keys()
+        and all(torch.equal(tensor, b.tensors()[name]) for name, tensor in a.tensors().items())
+    )
+
+
+@given(anything, moments)
+def test_a_question_that_comes_twice_finds_the_same_state(path, now) -> None:  # type: ignore[no-untyped-def]
+    states = walked(path)
+    again = states.after(now, state(100))
+    assert again.before(now) is states.before(now) or again.before(now) == states.before(now) == {}
+    assert same(again.after(now, state(100)), again), "and leaves the same behind"
+
+
+@given(anything, moments, moments)
+def test_the_next_question_finds_what_the_last_one_left(path, now, later) -> None:  # type: ignore[no-untyped-def]
+    after = state(100)
+    found = walked(path).after(now, after).before(later)
+    if later[0] == now[0] and later > now:
+        assert found is after
+    if later[0] != now[0]:
+        assert found == {}, "problems do not know each other"
+
+
+@given(ascending)
+def test_every_exchange_of_the_last_round_can_be_asked_again(path) -> None:  # type: ignore[no-untyped-def]
+    states = walked(path)
+    for number, now in enumerate(path):
+        if path and now[:2] == path[-1][:2]:
+            assert states.before(now) == walked(path[:number]).before(now)
+
+
+@given(anything)
+def test_the_first_exchange_of_a_problem_finds_nothing(path) -> None:  # type: ignore[no-untyped-def]
+    assert walked(path).before((0, 0, 0)) == {}
+
+
+def test_memory_stays_bounded_over_many_rounds() -> None:
+    states = States("run")
+    for round_index in range(1, 300):
+        for exchange in (1, 2, 3):
+            states = states.after((0, round_index, exchange), state(round_index))
+        assert len(states.by_moment) == min(3 * round_index, 3 + 1)
+
+
+@given(anything)
+def test_what_is_kept_is_one_round_and_one_state_before(path) -> None:  # type: ignore[no-untyped-def]
+    kept = walked(path).by_moment
+    rounds = [moment[:2] for moment in kept]
+    if path:
+        assert sum(moment != path[-1][:2] for moment in rounds) <= 1
+        assert len({moment[0] for moment in kept}) == 1
+
+
+@given(anything)
+def test_states_survive_tensors_and_the_context(path) -> None:  # type: ignore[no-untyped-def]
+    states, records = walked(path), RecordDict()
+    assert same(States.of("run", states.tensors()), states)
+    save_states(records, states, None)
+    assert same(load_states(records, "run", None), states)
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_states_survive_the_file(tmp_path: Path, length: int) -> None:
+    states = walked([(0, 2, exchange) for exchange in range(1, length + 1)])
+    file = state_file(tmp_path / "deep" / "down", "run", 3)
+    save_states(RecordDict(), states, file)
+    assert same(load_states(RecordDict(), "run", file), states)
+    assert [path.name for path in file.parent.iterdir()] == ["client-3.safetensors"]
+
+
+def test_the_judging_of_a_round_comes_after_its_exchanges() -> None:
+    def moment(round_index: int, exchange_index: int) -> tuple[int, int, int]:
+        return moment_of({"round_index": round_index, "exchange_index": exchange_index})
+
+    assert moment(3, 1) < moment(3, 9) < moment(3, -1) < moment(4, 1)
+    assert moment_of({}) == (0, 0, 0)
+
+
+def test_another_runs_states_are_not_seen(tmp_path: Path) -> None:
+    states, records = walked([(0, 1, 1)]), RecordDict()
+    save_states(records, states, state_file(tmp_path, "run", 0))
+    assert load_states(records, "other", None) == States("other")
+    assert load_states(records, "other", state_file(tmp_path, "other", 0)) == States("other")
+    assert load_states(RecordDict(), "run", state_file(tmp_path, "run", 1)) == States("run")
+    assert load_states(RecordDict(), "run", None) == States("run")
+
+
+@pytest.mark.parametrize(
+    "run", ["..", "../other", "/etc", "a/b", "a\\b", ".", "a.b", "a\n", "a\0b", "ü", "x" * 65, " "]
+)
+def test_run_names_that_are_paths_are_refused(tmp_path: Path, run: str) -> None:
+    with pytest.raises(ConfigError, match="may hold only letters, digits, - and _"):
+        state_file(tmp_path, run, 0)
+
+
+@given(st.text("abcXYZ019_-", max_size=64))
+def test_a_states_file_lies_in_the_folder_of_its_run(run: str) -> None:
+    file = state_file("/states", run, 12)
+    assert file.parent.parent == Path("/states")
+    assert file.resolve() == file
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"rubbish", b"\xff" * 64])
+def test_a_damaged_file_is_refused_in_a_sentence(tmp_path: Path, rubbish: bytes) -> None:
+    file = tmp_path / "client-0.safetensors"
+    file.write_bytes(rubbish)
+    with pytest.raises(ConfigError, match=r"client-0\.safetensors cannot be read"):
+        load_states(RecordDict(), "run", file)
+
+
+def test_the_context_comes_before_the_file(tmp_path: Path) -> None:
+    file, records = state_file(tmp_path, "run", 0), RecordDict()
+    save_states(RecordDict(), walked([(0, 1, 1)]), file)
+    newer = walked([(0, 1, 1), (0, 2, 1)])
+    save_states(records, newer, None)
+    assert same(load_states(records, "run", file), newer)
+
+
+@pytest.mark.xfail(strict=True, reason="safetensors refuses tensors that share memory")
+def test_a_tensor_that_an_exchange_leaves_as_it_was_is_saved_too(tmp_path: Path) -> None:
+    """A rule returns {**state, new}: what it does not renew is the same tensor as before."""
+    old = state(1)
+    states = States("run").after((0, 1, 1), old).after((0, 1, 2), {**old, "new": torch.ones(1)})
+    file = state_file(tmp_path, "run", 0)
+    save_states(RecordDict(), states, file)
+    assert same(load_states(RecordDict(), "run", file), states)
