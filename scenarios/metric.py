@@ -165,10 +165,10 @@ class MetricScenario:
         "zeroth_order": {"client.mu": 1.0},
         "probes": {"client.mu": 1.0},
         "surrogate": {
-            "strategy.probe_radius": 0.1,
+            "strategy.probe_radius": 0.05,
             "strategy.num_directions": 5,
             "strategy.design": "private",
-            "strategy.initial_step": 0.1,
+            "strategy.initial_step": 0.3,
             "strategy.min_step": 0.03,
             "strategy.max_step": 0.3,
         },

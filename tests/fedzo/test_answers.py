@@ -81,9 +81,12 @@ def test_order_copies_and_late_answers_change_no_bit(
 ) -> None:
     once = arrivals_of(chosen)
     copies = data.draw(st.lists(st.sampled_from(once), max_size=4)) if once else []
-    late = [whole(client, EARLIER) for client in data.draw(st.lists(st.integers(0, 9), max_size=3))]
+    late = [
+        whole(client, EARLIER) for client in data.draw(st.lists(st.integers(0, N - 1), max_size=3))
+    ]
     late += [
-        failing(client, EARLIER) for client in data.draw(st.lists(st.integers(0, 9), max_size=2))
+        failing(client, EARLIER)
+        for client in data.draw(st.lists(st.integers(0, N - 1), max_size=2))
     ]
     mixed = data.draw(st.permutations([*once, *copies, *late]))
     received = collect(NOW, mixed)
