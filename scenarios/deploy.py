@@ -19,7 +19,7 @@ from scenarios.flower_app import ERROR, experiment_of
 from scenarios.simulate import RESULT
 
 RUN, FILES, APP = "run", "deployment", "app"
-LOOK_S, STATUS_S = 0.5, 10.0
+LOOK_S, STATUS_S = 0.5, 20.0
 DRILL_TIMEOUT_S = 30
 
 _PACKAGE = '''"""The Flower app of a trial: fedzo's own, installed on every node."""

@@ -21,7 +21,7 @@ COMMANDS = [
 
 def test_the_readme_has_what_is_tested_here() -> None:
     assert len(SCRIPTS) == 2
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 10
     assert "make demo" in README
     assert "make test" in README
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -39,7 +40,9 @@ class FlowerEngine:
         self._run_name = run_name
         self._nodes: dict[int, int] = {}
         self._silent: set[int] = set()
-        self._overdue: dict[str, int] = {}
+        self._overdue: list[str] = []
+        self._late = 0
+        self._complaints: set[str] = set()
         self._partitions = 0
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
@@ -49,11 +52,9 @@ class FlowerEngine:
         self._find_nodes(end, wanted)
         messages = [message for exchange in exchanges for message in self._messages(exchange)]
         arrivals = self._send(messages, end)
-        parts = [
-            [*self._of(exchange, arrivals, first=i == 0), *self._absent(exchange)]
-            for i, exchange in enumerate(exchanges)
-        ]
-        return [collect(e, part) for e, part in zip(exchanges, parts, strict=True)]
+        replies = [collect(e, [*_arrivals_of(e, arrivals), *self._absent(e)]) for e in exchanges]
+        late, self._late = self._late, 0
+        return [replace(part, late=part.late + late * (i == 0)) for i, part in enumerate(replies)]
 
     def wait_for_clients(self, at_least: int, timeout_s: float) -> int:
         """Wait until some clients are connected; return how many there are to be.
@@ -71,6 +72,7 @@ class FlowerEngine:
             raise RunError(
                 f"{len(self._nodes)} clients are connected to the grid after {timeout_s:g} s,"
                 f" {at_least} are needed; start SuperNodes first"
+                + "".join(f"; one said: {complaint}" for complaint in self._complaints)
             )
         return max(self._partitions, max(self._nodes) + 1)
 
@@ -86,11 +88,6 @@ class FlowerEngine:
 
     def close(self) -> None:
         """Do nothing: the grid belongs to whoever made it."""
-
-    def _of(self, exchange: Exchange, arrivals: Sequence[Arrival], *, first: bool) -> list[Arrival]:
-        """Return what arrived from the clients of an exchange; strays go with the first."""
-        ids = set(exchange.client_ids)
-        return [a for a in arrivals if a.client_id in ids or (first and a.client_id < 0)]
 
     def _absent(self, exchange: Exchange) -> list[Arrival]:
         return [Arrival(c, error=NO_NODE) for c in exchange.client_ids if c not in self._nodes]
@@ -114,11 +111,12 @@ class FlowerEngine:
         known = set(self._nodes.values()) | (set() if again else self._silent)
         fresh = sorted(present - known)
         asked = [
-            (-1 - i, Message(RecordDict(), node, "query.whoami", group_id="whoami"))
+            (i, Message(RecordDict(), node, "query.whoami", group_id="whoami"))
             for i, node in enumerate(fresh)
         ]
         answers = self._send(asked, min(end, time.monotonic() + self._whoami_s))
-        said = {fresh[-1 - a.client_id]: a.content for a in answers if a.content is not None}
+        said = {fresh[a.client_id]: a.content for a in answers if a.content is not None}
+        self._complaints = {a.error for a in answers if a.error}
         self._silent = (self._silent | set(fresh)) & present
         for node, content in said.items():
             who = content.get("whoami")
@@ -131,8 +129,7 @@ class FlowerEngine:
     def _send(self, messages: Sequence[tuple[int, Message]], end: float) -> list[Arrival]:
         """Push, poll until all have answered or time is up, and return what came, by client.
 
-        Answers to messages of earlier calls come as of the client that sent them, or as of client
-        -1 when it is not asked now.
+        Answers to messages of earlier calls are counted as late.
         """
         if not messages:
             return []
@@ -141,22 +138,25 @@ class FlowerEngine:
         sent = {message.metadata.message_id: client for client, message in messages}
         arrivals = [Arrival(c, error=NOT_TAKEN) for i, c in sent.items() if i not in taken]
         waiting = {identity: client for identity, client in sent.items() if identity in taken}
-        now = set(sent.values())
         while waiting:
             for reply in self._grid.pull_messages({*waiting, *self._overdue}):
                 identity = reply.metadata.reply_to_message_id
                 if identity in waiting:
                     arrivals.append(_arrival(reply, waiting.pop(identity)))
                 elif identity in self._overdue:
-                    client = self._overdue.pop(identity)
-                    arrivals.append(_arrival(reply, client if client in now else -1))
+                    self._overdue.remove(identity)
+                    self._late += 1
             if not waiting or time.monotonic() > end:
                 break
             time.sleep(self._poll_s)
-        self._overdue.update({identity: c for identity, c in waiting.items() if c >= 0})
-        while len(self._overdue) > OVERDUE_KEPT:
-            self._overdue.pop(next(iter(self._overdue)))
+        self._overdue = [*self._overdue, *waiting][-OVERDUE_KEPT:]
         return arrivals
+
+
+def _arrivals_of(exchange: Exchange, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Return what came from the clients of an exchange."""
+    ids = set(exchange.client_ids)
+    return [arrival for arrival in arrivals if arrival.client_id in ids]
 
 
 def _arrival(reply: Message, client: int) -> Arrival:

@@ -237,8 +237,8 @@ def finite(result: RunResult) -> bool:
 
 @pytest.mark.parametrize("case", QUICK)
 def test_reordered_and_repeated_answers_change_no_bit(case: str) -> None:
-    calm = simulate(experiment(case, clients=4, rounds=5))
-    stirred = simulate(experiment(case, clients=4, rounds=5, reorder=0.7, duplicate=0.4))
+    calm = simulate(experiment(case, clients=4, rounds=4))
+    stirred = simulate(experiment(case, clients=4, rounds=4, reorder=0.7, duplicate=0.4))
     assert sum(record.duplicates for record in stirred.records) > 0
     assert torch.equal(stirred.x, calm.x)
     assert [r.value for r in stirred.records] == [r.value for r in calm.records]
@@ -264,14 +264,9 @@ def test_federated_training_lives_with_every_fault() -> None:
 
 
 def marked(broken: Mapping[str, str]) -> list[Any]:
-    """Return all cases, those with a known bug marked."""
-    return [
-        pytest.param(
-            case,
-            marks=pytest.mark.xfail(strict=True, reason=broken[case]) if case in broken else (),
-        )
-        for case in CASES
-    ]
+    """Return all quick cases, those with a known bug marked."""
+    marks = {c: pytest.mark.xfail(strict=True, reason=reason) for c, reason in broken.items()}
+    return [pytest.param(c, marks=marks.get(c, ())) for c in CASES if c != "official"]
 
 
 UNEXPECTED = "it yields exchanges without `expects` and uses tensors that are not there"
@@ -279,9 +274,7 @@ EMPTY = "Exchange.select([]) indexes per_client tensors with floats"
 PROBING = dict.fromkeys(["seedzo", "fedzen", "relizo", "improved", "on_client"], EMPTY)
 
 
-@pytest.mark.parametrize(
-    "case", marked(dict.fromkeys(["scaffold2", "paper", "official"], UNEXPECTED))
-)
+@pytest.mark.parametrize("case", marked(dict.fromkeys(["scaffold2", "paper"], UNEXPECTED)))
 def test_a_corrupt_answer_of_one_of_two_clients_ends_no_run(case: str) -> None:
     """Where there is no majority, only what is expected tells the wrong answer."""
     for seed in range(2):
@@ -290,16 +283,16 @@ def test_a_corrupt_answer_of_one_of_two_clients_ends_no_run(case: str) -> None:
         faulty = Faulty(
             InProcessEngine(scenario, make_rules()), FaultConfig(corrupt=0.4), seed=seed
         )
-        limits = RunSettings(num_clients=2, num_rounds=15)
+        limits = RunSettings(num_clients=2, num_rounds=8)
         outcome = run_rounds(build_strategy(made), faulty, scenario.problem(0), limits)
         assert outcome.state.x.isfinite().all()
 
 
 @pytest.mark.parametrize("case", marked(PROBING))
 def test_a_round_in_which_all_crash_is_survived(case: str) -> None:
-    result = simulate(experiment(case, clients=2, crash=0.5))
+    result = simulate(experiment(case, clients=2, rounds=8, crash=0.5))
     assert any(len(record.failures) == 2 for record in result.records)
-    assert finite(result)
+    assert result.x.isfinite().all()
 
 
 class Dropping:
@@ -330,7 +323,7 @@ class Dropping:
         self._inner.close()
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 1000), rate=st.sampled_from([0.1, 0.4, 0.8]))
 def test_corrupt_answers_are_never_averaged(seed: int, rate: float) -> None:
     """Bit for bit as if they had not come."""

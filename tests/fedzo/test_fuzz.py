@@ -284,7 +284,7 @@ def test_rubbish_of_one_client_costs_no_other_its_answer() -> None:
     """Through the collector, together with the answers of honest clients."""
     honest = [Arrival(client, ANSWERS[client]) for client in range(N)]
     seen: Counter[str] = Counter()
-    for number in range(1000):
+    for number in range(500):
         generator = stream(number, "fuzz collect")
         for content in variants(ANSWERS[N], ANSWER_PARTS, sealed_answer, generator):
             replies = collect(EXCHANGE, [Arrival(N, content), *honest])
@@ -293,7 +293,7 @@ def test_rubbish_of_one_client_costs_no_other_its_answer() -> None:
             assert (N in replies.failures) != (N in replies.client_ids)
             assert replies.tensors["update"].shape == (len(replies.client_ids), D)
             seen[replies.failures.get(N, "answered")[:30]] += 1
-    assert seen.total() > 3000
+    assert seen.total() > 1500
     assert len(seen) >= 6, seen
 
 

@@ -1,6 +1,7 @@
 """The driver in bad times: spoilt rounds, missing judges, and answers that are not finite."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from fedzo.config import config_values
 from fedzo.errors import RunError
 from fedzo.exchange import ClientState, Exchange, Replies
 from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem
+from fedzo.problem import OpenProblem, Report
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg, FedAvgConfig, Outcome, Snapshot, run_rounds
@@ -53,10 +54,24 @@ def outage(rounds: Sequence[int], kinds: Sequence[str] = ("train", "evaluate")) 
     return spoil
 
 
+@dataclass(frozen=True)
+class Known:
+    """A problem whose F the scenario knows."""
+
+    initial_x: torch.Tensor = X0
+    lower: float = -float("inf")
+    upper: float = float("inf")
+    index: int = 0
+    asks_clients: bool = False
+
+    def report(self, x: torch.Tensor, values: torch.Tensor | None) -> Report:
+        return Report(float(x.square().sum()))
+
+
 def go(spoil: Spoil, rounds: int = 8, judged: bool = True, **config: Any) -> Outcome:
     client = config_values(ZerothOrderConfig(num_directions=2))
     fedzo = FedAvg(FedAvgConfig(local_steps=2, **config), client_config=client)
-    problem = OpenProblem(initial_x=X0, asks_clients=judged)
+    problem = OpenProblem(initial_x=X0) if judged else Known()
     limits = RunSettings(num_clients=N, num_rounds=rounds)
     return run_rounds(fedzo, Spoiling(spoil), problem, limits)
 
@@ -84,9 +99,8 @@ def test_a_spoilt_round_leaves_x_as_it_was_and_says_why() -> None:
     client = config_values(ZerothOrderConfig(num_directions=2))
     fedzo = FedAvg(FedAvgConfig(local_steps=2), client_config=client)
     limits = RunSettings(num_clients=N, num_rounds=3)
-    problem = OpenProblem(initial_x=X0, asks_clients=False)
     engine = Spoiling(outage([2]))
-    records = run_rounds(fedzo, engine, problem, limits, callbacks=[keep]).records
+    records = run_rounds(fedzo, engine, Known(), limits, callbacks=[keep]).records
     assert torch.equal(kept[2], kept[1])
     assert not torch.equal(kept[3], kept[2])
     assert records[2].failures == dict.fromkeys(range(N), "outage")

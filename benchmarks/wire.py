@@ -1,0 +1,137 @@
+"""Messages a second of RayEngine against Flower's own engine, and the time of a deployed exchange.
+
+A message is a client's echo of d float32 numbers: RayEngine in chunks through actors, Flower's
+engine as its ServerApps use it (send_and_receive, one message a client). Both are started once,
+warmed up by one exchange, and timed over several; the median exchange counts.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from rich.console import Console
+
+from fedzo.exchange import ClientState, Exchange
+from fedzo.objective import TorchObjective
+from fedzo.oracle import Oracle
+from fedzo.runtime.engine_configs import RayConfig
+from fedzo.runtime.local import FunctionEnvironment
+from fedzo.runtime.ray_pool import RayEngine
+from fedzo.runtime.simulation import FlowerSimulation
+from scenarios.deploy import Trial, deploy
+
+CLIENTS, REPEATS = 100, 5
+
+
+def echo(
+    exchange: Exchange, _: Oracle, states: Sequence[ClientState]
+) -> tuple[dict[str, torch.Tensor], Sequence[ClientState]]:
+    """Answer what everybody was sent, one row a client."""
+    x = exchange.shared["x"]
+    return {"x": x.expand(len(exchange.client_ids), -1)}, states
+
+
+def nothing(_: int) -> TorchObjective:
+    return TorchObjective(function=lambda x: x.sum(-1), dim=1)
+
+
+def echo_rules() -> dict[str, Callable[..., object]]:
+    return {"query.echo": echo}
+
+
+def seconds(exchange: Callable[[], int]) -> float:
+    """Return the median time of an exchange; every client must have answered."""
+    times = []
+    for repeat in range(REPEATS + 1):
+        start = time.perf_counter()
+        answered = exchange()
+        assert answered == CLIENTS, f"{answered} of {CLIENTS} clients answered"
+        if repeat:
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def ray_rates(dims: Sequence[int]) -> dict[int, float]:
+    engine = RayEngine(lambda: FunctionEnvironment(nothing), echo_rules, RayConfig())  # type: ignore[arg-type]
+    rates = {}
+    try:
+        for dim in dims:
+            x = torch.ones(dim, dtype=torch.float32)
+
+            def exchange(x: torch.Tensor = x) -> int:
+                ask = Exchange(kind="query.echo", client_ids=range(CLIENTS), shared={"x": x})
+                [replies] = engine.perform([ask], timeout_s=600)
+                assert replies.tensors["x"].shape == (len(replies.client_ids), len(x))
+                return len(replies.client_ids)
+
+            rates[dim] = CLIENTS / seconds(exchange)
+    finally:
+        engine.close()
+        ray.shutdown()
+    return rates
+
+
+def flower_rates(dims: Sequence[int]) -> dict[int, float]:
+    app = ClientApp()
+
+    @app.query("echo")
+    def answer(message: Message, _: Context) -> Message:
+        return Message(message.content, reply_to=message)
+
+    rates = {}
+    with FlowerSimulation(app, num_clients=CLIENTS) as grid:
+        while len(list(grid.get_node_ids())) < CLIENTS:
+            time.sleep(0.1)
+        for dim in dims:
+            record = ArrayRecord({"x": Array(np.ones(dim, dtype=np.float32))})
+
+            def exchange(record: ArrayRecord = record) -> int:
+                content = RecordDict({"x": record})
+                nodes = list(grid.get_node_ids())
+                asked = [Message(content, node, "query.echo") for node in nodes]
+                replies = list(grid.send_and_receive(asked, timeout=600))
+                return sum(r.content["x"]["x"].numpy() is not None for r in replies)
+
+            rates[dim] = CLIENTS / seconds(exchange)
+    return rates
+
+
+def deployed_seconds() -> float:
+    """Return the median time of an exchange with two SuperNodes, over four rounds."""
+    trial = Trial(run_config={"scenario": "quadratic", "rounds": 4, "settings": "scenario.dim=30"})
+    with tempfile.TemporaryDirectory() as place:
+        quiet = Console(file=sys.stderr, quiet=True)
+        result = deploy(trial, Path(place) / "net", console=quiet)
+    return float(result["deployment"]["exchange_s"])
+
+
+def wire() -> dict[str, float]:
+    """Return ratios and rates by name, and the deployed exchange."""
+    dims = (10, 1_000_000)
+    ours, theirs = ray_rates(dims), flower_rates(dims)
+    results = {}
+    for dim in dims:
+        results[f"Ray over Flower's engine, 100 clients, d = {dim:,}"] = ours[dim] / theirs[dim]
+        results[f"  RayEngine, messages a second, d = {dim:,}"] = ours[dim]
+        results[f"  Flower's engine, messages a second, d = {dim:,}"] = theirs[dim]
+    results["deployed exchange with two nodes, seconds"] = deployed_seconds()
+    return results
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    numbers = wire()
+    if "--json" in sys.argv:
+        print(json.dumps(numbers))
+    else:
+        for name, value in numbers.items():
+            print(f"{name:60s} {value:10.2f}")
