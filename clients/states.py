@@ -99,7 +99,7 @@ def save_states(records: RecordDict, states: States, file: Path | None) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(f".{os.getpid()}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh)
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, fresh)
     fresh.replace(file)
 
 
