@@ -76,7 +76,7 @@ class _Node:
         """Decode an exchange, run the rule on it, remember, and encode the answer."""
         kind, client = message.metadata.message_type, _client_id(context)
         exchange = decode_exchange(message.content, kind=kind, client_id=client)
-        run = _run_name(message)
+        run, attempt = _run_of(message)
         directory = context.node_config.get("state-dir") or self.state_dir
         file = state_file(str(directory), run, client) if directory else None
         states, now = load_states(context.state, run, file), moment_of(exchange.config)
@@ -84,7 +84,7 @@ class _Node:
         environment = on_device(self.environment_of(context), _device(context))
         replies, (after,) = serve(exchange, environment, _rules(), [before])
         if after is not before:
-            save_states(context.state, states.after(now, after), file)
+            save_states(context.state, states.after(now, attempt, after), file)
         answers = encode_replies(replies, token=exchange_token(exchange))
         return Message(answers[client], reply_to=message)
 
@@ -115,6 +115,8 @@ def _client_id(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _run_name(message: Message) -> str:
-    record = message.content.get("run")
-    return str(record.get("name", "")) if isinstance(record, ConfigRecord) else ""
+def _run_of(message: Message) -> tuple[str, str]:
+    """Return the name of the run that asks, and of its attempt."""
+    record = message.content["run"]
+    assert isinstance(record, ConfigRecord)
+    return str(record.get("name", "")), str(record.get("attempt", ""))

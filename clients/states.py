@@ -1,27 +1,28 @@
 """What a client remembers: its state after each exchange, in the Context and, if wanted, on disk.
 
 States are kept by the exchange that left them, those of the current round and the newest of the
-rounds before. So a message that comes twice is answered twice the same, and a run that is resumed
-finds the state that belonged to its checkpoint.
+rounds before. So a message that comes twice is answered the same and changes nothing, and a run
+that is resumed finds the state that belonged to its checkpoint, or hears that it is gone.
 """
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedzo.config import Scalar
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import ClientState
 from fedzo.messages import decode_tensors, encode_tensors
 
-STATES, RUN = "fedzo-states", "fedzo-run"
+STATES, FACTS = "fedzo-states", "fedzo-facts"
 _JUDGED = 1 << 30
 """F is judged after all exchanges of a round, under the exchange index -1."""
 
@@ -39,52 +40,86 @@ def moment_of(config: Mapping[str, Scalar]) -> Moment:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """A client's states in one run, by the moment of the exchange that left them."""
+    """A client's states in one run, by the moment of the exchange that left them.
+
+    attempt: of the server's process; a resumed run has another, and may go back in time, while an
+    old message of the same attempt is a repetition. forgotten: the newest moment that is not kept.
+    """
 
     run: str = ""
+    attempt: str = ""
     by_moment: Mapping[Moment, ClientState] = field(default_factory=dict)
+    forgotten: Moment | None = None
 
     def before(self, now: Moment) -> ClientState:
-        """Return the newest state of this problem from before `now`, empty if there is none."""
-        earlier = [moment for moment in self.by_moment if moment < now and moment[0] == now[0]]
-        return self.by_moment[max(earlier)] if earlier else {}
+        """Return the newest state of this problem from before `now`, empty if there is none.
 
-    def after(self, now: Moment, state: ClientState) -> "States":
-        """Return the states with one more; what can no longer be asked for is forgotten."""
-        here = [m for m in self.by_moment if m < now and m[0] == now[0]]
-        old = [m for m in here if m[1] < now[1]]
+        Raises RunError when there was one and it is no longer kept.
+        """
+        earlier = max([moment for moment in self.by_moment if _precedes(moment, now)], default=None)
+        lost = self.forgotten
+        if lost and _precedes(lost, now) and (earlier is None or earlier < lost):
+            raise RunError(
+                f"the client no longer has its memory of round {now[1]}: resume the run from a"
+                " later checkpoint, or start it again"
+            )
+        return {} if earlier is None else self.by_moment[earlier]
+
+    def after(self, now: Moment, attempt: str, state: ClientState) -> "States":
+        """Return the states with one more; what can no longer be asked for is forgotten.
+
+        A repetition of an old message changes nothing.
+        """
+        newest = max(self.by_moment, default=None)
+        if newest and attempt == self.attempt and newest >= now:
+            return self
+        here = [moment for moment in self.by_moment if _precedes(moment, now)]
+        old = [moment for moment in here if moment[1] < now[1]]
         kept = {m: self.by_moment[m] for m in here if m[1] == now[1] or m == max(old)}
-        return States(self.run, {**kept, now: state})
+        gone = [m for m in here if m not in kept] + ([self.forgotten] if self.forgotten else [])
+        lost = max([moment for moment in gone if _precedes(moment, now)], default=None)
+        return States(self.run, attempt, {**kept, now: state}, lost)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors under names that tell the moment."""
         return {
-            "/".join((".".join(map(str, moment)), name)): tensor
+            f"{'.'.join(map(str, moment))}/{name}": tensor
             for moment, state in self.by_moment.items()
             for name, tensor in state.items()
         }
 
+    def facts(self) -> str:
+        """Return all but the tensors, as JSON."""
+        return json.dumps([self.run, self.attempt, list(self.by_moment), self.forgotten])
+
     @staticmethod
-    def of(run: str, tensors: Mapping[str, Tensor]) -> "States":
-        """Return the states whose tensors these are."""
-        found: dict[Moment, dict[str, Tensor]] = {}
+    def of(facts: str, tensors: Mapping[str, Tensor]) -> "States":
+        """Return the states that these facts and tensors describe."""
+        run, attempt, moments, forgotten = json.loads(facts)
+        found: dict[Moment, dict[str, Tensor]] = {_moment(numbers): {} for numbers in moments}
         for key, tensor in tensors.items():
-            moment, _, name = key.partition("/")
-            problem, round_index, exchange = map(int, moment.split("."))
-            found.setdefault((problem, round_index, exchange), {})[name] = tensor
-        return States(run, found)
+            when, _, name = key.partition("/")
+            found[_moment(map(int, when.split(".")))][name] = tensor
+        return States(run, attempt, found, _moment(forgotten) if forgotten else None)
 
 
 def load_states(records: RecordDict, run: str, file: Path | None) -> States:
-    """Return the states of a run from the Context's records, or else from the file."""
-    held, arrays = records.get(RUN), records.get(STATES)
-    if isinstance(held, ConfigRecord) and isinstance(arrays, ArrayRecord) and held["name"] == run:
-        return States.of(run, decode_tensors(arrays))
+    """Return the states of a run from the Context's records, or else from the file.
+
+    Raises ConfigError when the file is damaged.
+    """
+    held, arrays = records.get(FACTS), records.get(STATES)
+    if isinstance(held, ConfigRecord) and isinstance(arrays, ArrayRecord):
+        states = States.of(str(held["facts"]), decode_tensors(arrays))
+        if states.run == run:
+            return states
     if file is None or not file.exists():
         return States(run)
     try:
-        return States.of(run, load_file(file))
-    except (SafetensorError, OSError, ValueError) as error:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return States.of(opened.metadata()["facts"], tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"the client's state {file} cannot be read ({error}); remove it to start afresh"
         ) from error
@@ -92,14 +127,14 @@ def load_states(records: RecordDict, run: str, file: Path | None) -> States:
 
 def save_states(records: RecordDict, states: States, file: Path | None) -> None:
     """Keep the states in the Context's records and, in one step, in the file."""
-    tensors = states.tensors()
-    records[STATES] = encode_tensors(tensors)
-    records[RUN] = ConfigRecord({"name": states.run})
+    tensors, facts = states.tensors(), states.facts()
+    records[STATES], records[FACTS] = encode_tensors(tensors), ConfigRecord({"facts": facts})
     if file is None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(f".{os.getpid()}")
-    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, fresh)
+    own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+    save_file(own, fresh, metadata={"facts": facts})
     fresh.replace(file)
 
 
@@ -111,3 +146,13 @@ def state_file(directory: str | Path, run: str, client_id: int) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", run):
         raise ConfigError(f"the run name {run!r:.80} may hold only letters, digits, - and _")
     return Path(directory) / (run or "run") / f"client-{client_id}.safetensors"
+
+
+def _precedes(one: Moment, other: Moment) -> bool:
+    """Return whether one moment is before another of the same problem."""
+    return one[0] == other[0] and one < other
+
+
+def _moment(numbers: Iterable[int]) -> Moment:
+    problem, round_index, exchange = numbers
+    return problem, round_index, exchange

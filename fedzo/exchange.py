@@ -35,7 +35,7 @@ class Exchange:
 
     def select(self, positions: Sequence[int]) -> "Exchange":
         """Return the part of the exchange that concerns the clients at these positions."""
-        rows = torch.as_tensor(positions)
+        rows = torch.as_tensor(list(positions), dtype=torch.int64)
         return replace(
             self,
             client_ids=[self.client_ids[p] for p in positions],
@@ -92,16 +92,16 @@ def reject_misfits(parts: Sequence[Replies]) -> list[Replies]:
 
     Each part is the answer of one client.
     """
-    shapes = [_shape(part) for part in parts if len(part.client_ids)]
-    if len(set(shapes)) <= 1:
+    forms = [_form(part) for part in parts if len(part.client_ids)]
+    if len(set(forms)) <= 1:
         return list(parts)
-    usual = Counter(shapes).most_common(1)[0][0]
+    usual = Counter(forms).most_common(1)[0][0]
     return [
         part.without(
             {
-                client: f"malformed reply: tensors {_shape(part)}, most clients sent {usual}"
+                client: f"malformed reply: tensors {_shown(form)}, most sent {_shown(usual)}"
                 for client in part.client_ids
-                if _shape(part) != usual
+                if (form := _form(part)) != usual
             }
         )
         for part in parts
@@ -110,6 +110,9 @@ def reject_misfits(parts: Sequence[Replies]) -> list[Replies]:
 
 def misfit(part: Replies, exchange: Exchange) -> str:
     """Say what is wrong with an answer's tensors, by what is expected; empty if nothing."""
+    budget = exchange.config.get("query_budget", -1)
+    if isinstance(budget, int) and 0 <= budget < part.total("queries"):
+        return f"it claims {part.total('queries')} queries, {budget} were allowed"
     for name, shapes in exchange.expects.items():
         tensor = part.tensors.get(name)
         if tensor is None:
@@ -120,10 +123,17 @@ def misfit(part: Replies, exchange: Exchange) -> str:
     return ""
 
 
-def _shape(part: Replies) -> str:
-    """Describe the tensors of a reply."""
-    described = [f"{n}: {list(t.shape[1:])} {t.dtype}" for n, t in sorted(part.tensors.items())]
-    return ", ".join(described) or "none"
+_Form = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+def _form(part: Replies) -> _Form:
+    """Return name, shape and type of every tensor of a reply."""
+    named = sorted(part.tensors.items())
+    return tuple((name, tuple(t.shape[1:]), str(t.dtype)) for name, t in named)
+
+
+def _shown(form: _Form) -> str:
+    return ", ".join(f"{name}: {list(shape)} {kind}" for name, shape, kind in form) or "none"
 
 
 def join_replies(parts: Sequence[Replies]) -> Replies:

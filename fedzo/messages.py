@@ -2,14 +2,15 @@
 
 An exchange becomes one content a client:
 
-    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord, "seal" }
+    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord, "run", "seal" }
 
 and an answer one content back, with `failure` only where the client failed:
 
     RecordDict { "tensors": ArrayRecord, "counts": MetricRecord, "failure": ConfigRecord, "seal" }
 
-The seal holds a CRC-32 of everything else, and, in an answer, the exchange that it answers: what
-was damaged on the way, or belongs to an earlier exchange, is recognized and never used.
+`run` says which run asks, for clients that keep something (clients.states). The seal holds a CRC-32
+of everything else, and, in an answer, the exchange that it answers: what was damaged on the way, or
+belongs to an earlier exchange, is recognized and never used.
 
 Sizes: floats are the elements of tensors; bytes are their sizes in memory plus 8 for each number of
 configuration or count and the length of each string. The envelope (names, protobuf, array headers,
@@ -30,6 +31,10 @@ from fedzo.errors import MessageError
 from fedzo.exchange import Exchange, Replies, join_replies
 from fedzo.runtime._compat import records_round_trip
 
+REASON_KEPT = 500
+"""Characters of a client's reason that are kept."""
+
+_COMMON = ("shared", "config", "run")
 RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord)
 
 
@@ -41,23 +46,28 @@ class Size:
     bytes: int
 
 
-def encode_exchange(exchange: Exchange) -> list[RecordDict]:
+def encode_exchange(
+    exchange: Exchange, run: Mapping[str, Scalar] | None = None
+) -> list[RecordDict]:
     """Return one content for each client, in the order of client_ids."""
     shared, config = encode_tensors(exchange.shared), ConfigRecord(dict(exchange.config))
-    checked = _checksum(config, _checksum(shared))
+    run_record = ConfigRecord(dict(run or {}))
+    checked = 0
+    for name, record in zip(_COMMON, (shared, config, run_record), strict=True):
+        checked = _checksum(name, record, checked)
     contents = []
     for i in range(len(exchange.client_ids)):
         own = encode_tensors({name: t[i] for name, t in exchange.per_client.items()})
-        seal = ConfigRecord({"crc32": _checksum(own, checked)})
+        seal = ConfigRecord({"crc32": _checksum("own", own, checked)})
         content = RecordDict({"shared": shared, "own": own})
-        content["config"], content["seal"] = config, seal
+        content["config"], content["run"], content["seal"] = config, run_record, seal
         contents.append(content)
     return contents
 
 
 def decode_exchange(content: RecordDict, *, kind: str, client_id: int) -> Exchange:
     """Return the exchange of one client; raises MessageError for anything malformed."""
-    _check_seal(content, ("shared", "config", "own"))
+    _check_seal(content, (*_COMMON, "own"))
     own = decode_tensors(_record(content, "own", ArrayRecord))
     return Exchange(
         kind=kind,
@@ -90,9 +100,9 @@ def encode_replies(replies: Replies, *, token: str = "") -> dict[int, RecordDict
 
 def seal_answer(content: RecordDict, token: str) -> None:
     """Say which exchange an answer belongs to, and add the checksum over it."""
-    checked = zlib.crc32(token.encode())
+    checked = zlib.crc32(_bytes(token))
     for name in _sealed_parts(content):
-        checked = _checksum(content[name], checked)
+        checked = _checksum(name, content[name], checked)
     content["seal"] = ConfigRecord({"crc32": checked, "answers": token})
 
 
@@ -101,7 +111,7 @@ def answered_token(content: RecordDict) -> str:
     token = _record(content, "seal", ConfigRecord).get("answers")
     if not isinstance(token, str):
         raise MessageError(f"the seal names no exchange but {token!r:.60}")
-    _check_seal(content, _sealed_parts(content), zlib.crc32(token.encode()))
+    _check_seal(content, _sealed_parts(content), zlib.crc32(_bytes(token)))
     return token
 
 
@@ -116,7 +126,9 @@ def decode_reply(content: RecordDict, *, client_id: int, token: str = "") -> Rep
     }
     if "failure" in content:
         reason = _record(content, "failure", ConfigRecord).get("reason", "no reason given")
-        return Replies(client_ids=[], counts=counts, failures={client_id: str(reason)})
+        return Replies(
+            client_ids=[], counts=counts, failures={client_id: str(reason)[:REASON_KEPT]}
+        )
     tensors = decode_tensors(_record(content, "tensors", ArrayRecord))
     stacked = {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
     return Replies(client_ids=[client_id], tensors=stacked, counts=counts)
@@ -179,21 +191,27 @@ def _sealed_parts(content: RecordDict) -> list[str]:
 def _check_seal(content: RecordDict, parts: Iterable[str], start: int = 0) -> None:
     found = _record(content, "seal", ConfigRecord).get("crc32")
     for name in parts:
-        start = _checksum(content.get(name), start)
+        start = _checksum(name, content.get(name), start)
     if found != start:
         raise MessageError(f"damaged on the way: checksum {start}, sent {found!r:.60}")
 
 
-def _checksum(record: object, start: int = 0) -> int:
-    """Return the CRC-32 of a record's names, types and values, going on from `start`."""
+def _checksum(title: str, record: object, start: int) -> int:
+    """Return the CRC-32 of a record's title, names, types and values, going on from `start`."""
+    start = zlib.crc32(_bytes(title), start)
     if isinstance(record, ArrayRecord):
         for name, array in sorted(record.items()):
             head = f"{name} {array.dtype} {list(array.shape)} {array.stype}"
-            start = zlib.crc32(array.data, zlib.crc32(head.encode(), start))
+            start = zlib.crc32(array.data, zlib.crc32(_bytes(head), start))
         return start
     if isinstance(record, ConfigRecord | MetricRecord):
-        return zlib.crc32(repr(sorted(record.items())).encode(), start)
-    return zlib.crc32(repr(type(record)).encode(), start)
+        return zlib.crc32(_bytes(repr(sorted(record.items()))), start)
+    return zlib.crc32(_bytes(repr(type(record))), start)
+
+
+def _bytes(text: str) -> bytes:
+    """Encode any text, even what no encoding allows and a sender made up."""
+    return text.encode(errors="backslashreplace")
 
 
 def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> RecordDict:

@@ -60,7 +60,7 @@ def non_finite(replies: Replies) -> dict[int, str]:
     for name, tensor in replies.tensors.items():
         if not tensor.is_floating_point() or all_finite(tensor):
             continue
-        rows = torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
+        rows = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1).tolist()
         bad = [c for c, whole in zip(replies.client_ids, rows, strict=True) if not whole]
         rejected.update(dict.fromkeys(bad, f"rejected: {name} is not finite"))
     return rejected

@@ -98,6 +98,7 @@ class _Run:
         self.records: list[RoundRecord] = []
         self._exchange_index = 0
         self._failed_rounds = 0
+        self._judged = -1
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
         if resume:
@@ -114,7 +115,7 @@ class _Run:
                 self.stop = "rounds"
             else:
                 self._run_round()
-        if self.records and self._total.value is None:
+        if self.records and self._total.value is None and self._judged < self._total.round_index:
             self._total = opened(self._total, self._total.round_index)
             self._close_round(judge=True)
 
@@ -159,7 +160,8 @@ class _Run:
         try:
             state = self._exchange_all(plan)
         except TooFewAnswers:
-            if self._too_often():
+            self._failed_rounds += 1
+            if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
                 raise
             return self.state
         self._failed_rounds = 0
@@ -169,11 +171,6 @@ class _Run:
                 " or set strategy.non_finite=reject"
             )
         return state
-
-    def _too_often(self) -> bool:
-        """Count a round that too few answered; return whether that were too many in a row."""
-        self._failed_rounds += 1
-        return self._failed_rounds > self._strategy.rounds.max_failed_rounds
 
     def _exchange_all(self, plan: RoundPlan) -> Any:
         """Drive the strategy's generator through its exchanges and return the next state."""
@@ -250,10 +247,11 @@ class _Run:
 
     def _judge(self) -> None:
         """Write down F; where too few answer, leave it out, except at the start."""
+        self._judged = self._total.round_index
         try:
             report = self._evaluate()
         except TooFewAnswers:
-            if self._total.round_index == 0 or self._too_often():
+            if self._total.round_index == 0:
                 raise
             return
         metrics = {name: float(number) for name, number in report.metrics.items()}
@@ -282,9 +280,12 @@ class _Run:
             kind="evaluate",
             client_ids=range(self._settings.num_clients),
             shared={"x": x.unsqueeze(0)},
-            expects={"values": [(1,), (0,)]},
+            expects={"values": [(1,)]},
         )
         self._exchange_index = -1  # a key of its own, the same after a resume
         [replies] = self._perform([question], 0)
         self._total = replace(self._total, judges=len(replies.client_ids))
-        return self._problem.report(x, replies.tensors["values"][:, 0])
+        values = replies.tensors["values"]
+        if values.shape[1] == 0:
+            raise TooFewAnswers("nobody has answered a value to judge x by")
+        return self._problem.report(x, values[:, 0])

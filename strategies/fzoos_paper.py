@@ -76,10 +76,15 @@ class PublishedFZooS:
                 client_ids=replies.client_ids,
                 shared={"x": x},
                 config=config,
+                expects=self._weights(),
             )
         ]
         informed = torch.as_tensor(answers.client_ids)
         return PublishedState(x, mean(answers.tensors["weights"]), informed, begun)
+
+    def _weights(self) -> dict[str, list[tuple[int, ...]]]:
+        """Return what an answer with weights looks like."""
+        return {"weights": [(int(self._client_config["num_features"]),)]}
 
     def _training(self, state: PublishedState, plan: RoundPlan) -> list[Exchange]:
         """Return one exchange for clients that have begun and one for those that have not."""
@@ -98,7 +103,10 @@ class PublishedFZooS:
                 client_ids=clients,
                 shared=shared,
                 config={**config, "begin": begin},
-                expects={"update": [tuple(state.x.shape)]},
+                expects={
+                    "update": [tuple(state.x.shape)],
+                    **(self._weights() if self._config.one_exchange else {}),
+                },
             )
             for begin, clients in groups.items()
             if clients

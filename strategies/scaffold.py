@@ -74,12 +74,13 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         self, state: ScaffoldState, clients: Sequence[int], config: Mapping[str, Scalar]
     ) -> Exchange:
         local = {"local_steps": self._config.local_steps, "local_lr": self._config.local_lr}
+        named = ("update", "control_change") if config else ("update",)
         return Exchange(
             kind=f"train.{self._rule}",
             client_ids=clients,
             shared={"x": state.x, "control": state.control},
             config={**self._client_config, **local, **config},
-            expects={"update": [tuple(state.x.shape)]},
+            expects={name: [tuple(state.x.shape)] for name in named},
         )
 
     def _step(

@@ -34,18 +34,22 @@ def collect(exchange: Exchange, arrivals: Iterable[Arrival]) -> Replies:
     """
     token = exchange_token(exchange)
     found: dict[int, Replies] = {}
+    damaged: set[int] = set()
     late = duplicates = 0
     for arrival in arrivals:
         client = arrival.client_id
         if _is_late(arrival, token):
             late += 1
             continue
-        decoded = _decoded(arrival, exchange, token)
-        if client in found:
-            duplicates += 1
-            if found[client].client_ids or not decoded.client_ids:
-                continue
-        found[client] = decoded
+        duplicates += client in found
+        if client in found and client not in damaged:
+            continue
+        try:
+            found[client] = _decoded(arrival, exchange, token)
+            damaged.discard(client)
+        except MessageError as error:
+            found.setdefault(client, missing(client, str(error)))
+            damaged.add(client)
     parts = [found.get(client, missing(client, NO_ANSWER)) for client in exchange.client_ids]
     return replace(join_replies(reject_misfits(parts)), late=late, duplicates=duplicates)
 
@@ -66,12 +70,13 @@ def _is_late(arrival: Arrival, token: str) -> bool:
 
 
 def _decoded(arrival: Arrival, exchange: Exchange, token: str) -> Replies:
+    """Return an answer; raises MessageError if it is damaged, or an error of the transport."""
     client = arrival.client_id
     if arrival.content is None:
-        return missing(client, arrival.error)
+        raise MessageError(arrival.error)
     try:
         part = decode_reply(arrival.content, client_id=client, token=token)
     except MessageError as error:
-        return missing(client, f"malformed reply: {error}")
+        raise MessageError(f"malformed reply: {error}") from error
     wrong = misfit(part, exchange) if part.client_ids else ""
     return part.without({client: f"malformed reply: {wrong}"} if wrong else {})

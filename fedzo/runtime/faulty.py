@@ -78,6 +78,7 @@ class Faulty:
         self.injected: Counter[str] = Counter()
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        late, self._under_way = self._under_way, []
         draws = [self._draw(exchange) for exchange in exchanges]
         working = [
             exchange.select([i for i, fate in enumerate(draw.fates) if fate != "crash"])
@@ -86,8 +87,10 @@ class Faulty:
         asked = [exchange for exchange in working if len(exchange.client_ids)]
         answers = iter(self._inner.perform(asked, timeout_s=timeout_s) if asked else [])
         return [
-            self._spoilt(exchange, next(answers) if len(part.client_ids) else NOBODY, draw)
-            for exchange, part, draw in zip(exchanges, working, draws, strict=True)
+            self._spoilt(
+                e, next(answers) if len(part.client_ids) else NOBODY, draw, late * (i == 0)
+            )
+            for i, (e, part, draw) in enumerate(zip(exchanges, working, draws, strict=True))
         ]
 
     def client_states(self) -> Mapping[int, ClientState]:
@@ -108,11 +111,13 @@ class Faulty:
         self.injected.update([*fates, *(["reorder"] if reorder else [])])
         return _Draw(generator, fates, reorder)
 
-    def _spoilt(self, exchange: Exchange, replies: Replies, draw: "_Draw") -> Replies:
-        """Return the replies after everything that was drawn has happened to them."""
+    def _spoilt(
+        self, exchange: Exchange, replies: Replies, draw: "_Draw", late: Sequence[Arrival]
+    ) -> Replies:
+        """Return the replies after everything that was drawn has happened; `late` ones came too."""
         token = exchange_token(exchange)
         contents = encode_replies(replies, token=token)
-        arrivals, self._under_way = self._under_way, []
+        arrivals = list(late)
         for client, fate in zip(exchange.client_ids, draw.fates, strict=True):
             if fate == "crash":
                 arrivals.append(Arrival(client, error=CRASHED))

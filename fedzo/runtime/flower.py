@@ -1,8 +1,10 @@
 """An engine over any flwr Grid: Flower's simulation, a SuperLink, or `InProcessGrid`."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from uuid import uuid4
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -14,6 +16,7 @@ from fedzo.runtime import _compat
 from fedzo.runtime.answers import Arrival, collect
 from fedzo.runtime.inprocess import check_disjoint
 
+NO_NUMBER = "a node without a partition-id of 0 or more"
 NO_NODE = "no node has this partition-id"
 NOT_TAKEN = "the SuperLink did not take the message, such as for its size"
 OVERDUE_KEPT = 10_000
@@ -24,10 +27,11 @@ class FlowerEngine:
     """Performs exchanges over a flwr Grid, one message a client.
 
     Clients are known by their `partition-id`, asked once a node; replies are sorted by it. The grid
-    is polled every `poll_s` seconds. A node that has not said who it is within `whoami_s` is asked
-    again only when a client is missing; one that comes back under another node number takes its
-    place again. Client states stay on the clients, who keep those of earlier rounds under
-    `run_name` (clients.states): a resumed run of the same name goes on from them.
+    is polled every `poll_s` seconds. For a node that has not said who it is an exchange waits at
+    most `whoami_s` after it was first seen; it joins whenever it answers. Of two nodes with one
+    partition-id the one that answered last serves, so a client may come back under another node.
+    Client states stay on the clients, who keep those of earlier rounds under `run_name`
+    (clients.states): a resumed run of the same name goes on from them.
     """
 
     def __init__(
@@ -37,19 +41,20 @@ class FlowerEngine:
         self._grid = grid
         self._poll_s = poll_s
         self._whoami_s = whoami_s
-        self._run_name = run_name
+        self._run = {"name": run_name, "attempt": uuid4().hex}
         self._nodes: dict[int, int] = {}
-        self._silent: set[int] = set()
+        self._greeted: dict[int, float] = {}
+        self._greetings: dict[str, int] = {}
         self._overdue: list[str] = []
         self._late = 0
-        self._complaints: set[str] = set()
         self._partitions = 0
+        self._complaints: dict[int, str] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         check_disjoint(exchanges)
         end = time.monotonic() + timeout_s
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
-        self._find_nodes(end, wanted)
+        self._find_nodes(wanted, end)
         messages = [message for exchange in exchanges for message in self._messages(exchange)]
         arrivals = self._send(messages, end)
         replies = [collect(e, [*_arrivals_of(e, arrivals), *self._absent(e)]) for e in exchanges]
@@ -64,15 +69,16 @@ class FlowerEngine:
         """
         end = time.monotonic() + timeout_s
         while len(self._nodes) < max(at_least, self._partitions):
-            self._find_nodes(end, set(range(max(at_least, self._partitions))))
+            self._find_nodes(set(range(max(at_least, self._partitions))), end)
             if time.monotonic() > end:
                 break
             time.sleep(self._poll_s)
         if len(self._nodes) < at_least:
+            said = sorted(set(self._complaints.values()))
             raise RunError(
                 f"{len(self._nodes)} clients are connected to the grid after {timeout_s:g} s,"
                 f" {at_least} are needed; start SuperNodes first"
-                + "".join(f"; one said: {complaint}" for complaint in self._complaints)
+                + "".join(f"; one said: {complaint}" for complaint in said)
             )
         return max(self._partitions, max(self._nodes) + 1)
 
@@ -93,63 +99,81 @@ class FlowerEngine:
         return [Arrival(c, error=NO_NODE) for c in exchange.client_ids if c not in self._nodes]
 
     def _messages(self, exchange: Exchange) -> list[tuple[int, Message]]:
-        contents = zip(exchange.client_ids, encode_exchange(exchange), strict=True)
+        contents = zip(exchange.client_ids, encode_exchange(exchange, self._run), strict=True)
         group = str(exchange.config.get("round_index", 0))
-        messages = []
-        for client, content in contents:
-            if client in self._nodes:
-                content["run"] = ConfigRecord({"name": self._run_name})
-                node = self._nodes[client]
-                messages.append((client, Message(content, node, exchange.kind, group_id=group)))
-        return messages
+        return [
+            (client, Message(content, self._nodes[client], exchange.kind, group_id=group))
+            for client, content in contents
+            if client in self._nodes
+        ]
 
-    def _find_nodes(self, end: float, wanted: set[int]) -> None:
-        """Ask new nodes for their partition-id, and silent ones too if a client is missing."""
+    def _find_nodes(self, wanted: set[int], end: float) -> None:
+        """Greet new nodes, and wait a while for those greeted lately if a client is missing."""
         present = set(self._grid.get_node_ids())
         self._nodes = {client: node for client, node in self._nodes.items() if node in present}
-        again = not wanted <= self._nodes.keys()
-        known = set(self._nodes.values()) | (set() if again else self._silent)
-        fresh = sorted(present - known)
-        asked = [
-            (i, Message(RecordDict(), node, "query.whoami", group_id="whoami"))
-            for i, node in enumerate(fresh)
-        ]
-        answers = self._send(asked, min(end, time.monotonic() + self._whoami_s))
-        said = {fresh[a.client_id]: a.content for a in answers if a.content is not None}
-        self._complaints = {a.error for a in answers if a.error}
-        self._silent = (self._silent | set(fresh)) & present
-        for node, content in said.items():
-            who = content.get("whoami")
-            number = who.get("partition-id") if isinstance(who, ConfigRecord) else None
-            if isinstance(who, ConfigRecord) and isinstance(number, int):
-                self._nodes[number] = node
-                self._silent.discard(node)
-                self._partitions = max(self._partitions, _whole(who.get("num-partitions")))
+        fresh = sorted(present - self._greeted.keys())
+        self._greeted = {node: at for node, at in self._greeted.items() if node in present}
+        asked = [Message(RecordDict(), node, "query.whoami", group_id="whoami") for node in fresh]
+        taken = set(self._grid.push_messages(asked)) if asked else set()
+        for node, message in zip(fresh, asked, strict=True):
+            if message.metadata.message_id in taken:
+                self._greetings[message.metadata.message_id] = node
+                self._greeted[node] = time.monotonic()
+        while self._greetings and not wanted <= self._nodes.keys():
+            self._pull({})
+            waiting = [self._greeted.get(node, -math.inf) for node in self._greetings.values()]
+            now = time.monotonic()
+            if now > end or max(waiting, default=-math.inf) + self._whoami_s < now:
+                break
+            time.sleep(self._poll_s)
+
+    def _meet(self, node: int, reply: Message) -> None:
+        """Take down which client a node says it is."""
+        who = reply.content.get("whoami") if reply.has_content() else None
+        number = who.get("partition-id") if isinstance(who, ConfigRecord) else None
+        if not isinstance(who, ConfigRecord) or type(number) is not int or number < 0:
+            self._complaints[node] = _reason(reply) if reply.has_error() else NO_NUMBER
+            return
+        self._nodes[number] = node
+        total = who.get("num-partitions")
+        self._partitions = max(self._partitions, total if type(total) is int else 0)
 
     def _send(self, messages: Sequence[tuple[int, Message]], end: float) -> list[Arrival]:
-        """Push, poll until all have answered or time is up, and return what came, by client.
-
-        Answers to messages of earlier calls are counted as late.
-        """
+        """Push, poll until all have answered or time is up, and return what came, by client."""
         if not messages:
             return []
         pushed = self._grid.push_messages([message for _, message in messages])
         taken = {identity for identity in pushed if identity}
-        sent = {message.metadata.message_id: client for client, message in messages}
-        arrivals = [Arrival(c, error=NOT_TAKEN) for i, c in sent.items() if i not in taken]
-        waiting = {identity: client for identity, client in sent.items() if identity in taken}
+        waiting: dict[str, int] = {}
+        arrivals: list[Arrival] = []
+        for client, message in messages:
+            if message.metadata.message_id in taken:
+                waiting[message.metadata.message_id] = client
+            else:
+                arrivals.append(Arrival(client, error=NOT_TAKEN))
         while waiting:
-            for reply in self._grid.pull_messages({*waiting, *self._overdue}):
-                identity = reply.metadata.reply_to_message_id
-                if identity in waiting:
-                    arrivals.append(_arrival(reply, waiting.pop(identity)))
-                elif identity in self._overdue:
-                    self._overdue.remove(identity)
-                    self._late += 1
+            arrivals += self._pull(waiting)
             if not waiting or time.monotonic() > end:
                 break
             time.sleep(self._poll_s)
         self._overdue = [*self._overdue, *waiting][-OVERDUE_KEPT:]
+        return arrivals
+
+    def _pull(self, waiting: dict[str, int]) -> list[Arrival]:
+        """Look once for answers; those that come are taken off `waiting` and returned.
+
+        Greetings are noted, and answers to messages of earlier calls counted as late.
+        """
+        arrivals = []
+        for reply in self._grid.pull_messages({*waiting, *self._greetings, *self._overdue}):
+            identity = reply.metadata.reply_to_message_id
+            if identity in waiting:
+                arrivals.append(_arrival(reply, waiting.pop(identity)))
+            elif identity in self._greetings:
+                self._meet(self._greetings.pop(identity), reply)
+            elif identity in self._overdue:
+                self._overdue.remove(identity)
+                self._late += 1
         return arrivals
 
 
@@ -161,9 +185,9 @@ def _arrivals_of(exchange: Exchange, arrivals: Sequence[Arrival]) -> list[Arriva
 
 def _arrival(reply: Message, client: int) -> Arrival:
     if reply.has_error():
-        return Arrival(client, error=reply.error.reason or f"error code {reply.error.code}")
+        return Arrival(client, error=_reason(reply))
     return Arrival(client, content=reply.content)
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _reason(reply: Message) -> str:
+    return reply.error.reason or f"error code {reply.error.code}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from clients import build_client_app, make_rules
 from clients.states import STATES
@@ -57,8 +57,7 @@ def question(round_index: int, index: int = 1) -> Exchange:
 
 
 def tell(grid: InProcessGrid, exchange: Exchange, run: str = "") -> Message:
-    [content] = encode_exchange(exchange)
-    content["run"] = ConfigRecord({"name": run})
+    [content] = encode_exchange(exchange, {"name": run, "attempt": "x"})
     [reply] = grid.send_and_receive([Message(content, 1000, exchange.kind)])
     return reply
 
@@ -163,7 +162,6 @@ class Twice(InProcessGrid):
         return list(super().push_messages(messages))
 
 
-SHARING = "safetensors refuses tensors that share memory"
 SMALL = {"client.num_features": 6, "strategy.local_steps": 1}
 STATEFUL: list[Any] = [
     pytest.param("fedzo", {"client.estimator": "residual"}, id="fedzo"),
@@ -171,7 +169,7 @@ STATEFUL: list[Any] = [
     pytest.param("fzoos", {"strategy.variant": "on_client"}, id="on_client"),
 ]
 SHARED: list[Any] = [
-    pytest.param(name, more, id=name, marks=pytest.mark.xfail(strict=True, reason=SHARING))
+    pytest.param(name, more, id=name)
     for name, more in (
         ("scaffold1", {"client.estimator": "residual"}),
         ("fzoos", {"strategy.variant": "paper", **SMALL}),
@@ -239,7 +237,6 @@ def test_a_run_resumed_without_its_states_gives_other_bits() -> None:
     assert not torch.equal(resumed.state.x, whole.state.x)
 
 
-@pytest.mark.xfail(strict=True, reason="the run's name is added after the seal is made")
 def test_a_run_name_that_was_damaged_on_the_way_is_refused() -> None:
     """Else the client starts afresh under a name that nobody uses, and answers."""
     grid = InProcessGrid(build_client_app(World().make), num_clients=1)

@@ -152,7 +152,7 @@ def test_misfits_are_those_who_differ_from_the_majority() -> None:
     odd = {"update": UPDATES[2], "note": torch.zeros(1)}
     received = collect(NOW, [*(whole(client) for client in (0, 1, 3)), whole(2, **odd)])
     assert list(received.client_ids) == [0, 1, 3]
-    assert "most clients sent update: [3] torch.float64" in received.failures[2]
+    assert "most sent update: [3] torch.float64" in received.failures[2]
 
 
 def test_strangers_are_ignored() -> None:
@@ -169,7 +169,6 @@ def test_an_answer_without_one_of_its_parts_is_a_failure(part: str) -> None:
     assert collect(NOW, [Arrival(1, content)]).client_ids == []
 
 
-@pytest.mark.xfail(strict=True, reason="a tensor's name can imitate the description of two")
 def test_a_name_that_looks_like_two_tensors_is_a_misfit() -> None:
     one, anything = torch.ones(1), replace(NOW, expects={})
     two = [whole(client, a=one, b=one) for client in (0, 1, 3)]
@@ -177,7 +176,6 @@ def test_a_name_that_looks_like_two_tensors_is_a_misfit() -> None:
     assert list(received.client_ids) == [0, 1, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="the first unusable copy hides a whole failure's counts")
 def test_a_damaged_copy_does_not_hide_a_failure_and_its_counts() -> None:
     pair = [Arrival(1, error="unreadable"), failing(1)]
     for received in (collect(NOW, pair), collect(NOW, pair[::-1])):
@@ -185,7 +183,6 @@ def test_a_damaged_copy_does_not_hide_a_failure_and_its_counts() -> None:
         assert received.failures[1] == "no ink"
 
 
-@pytest.mark.xfail(strict=True, reason="names of records are not under the checksum")
 def test_a_failure_whose_record_is_renamed_on_the_way_is_damaged() -> None:
     content = failing(1).content
     assert content is not None
@@ -194,7 +191,6 @@ def test_a_failure_whose_record_is_renamed_on_the_way_is_damaged() -> None:
     assert received.client_ids == []
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeEncodeError escapes; Flower's JSON lets it pass")
 def test_a_type_that_is_no_text_is_a_failure() -> None:
     array = Array(np.zeros(D))
     array.stype = "\ud800"

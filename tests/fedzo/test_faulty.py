@@ -159,9 +159,6 @@ def test_with_several_exchanges_at_once_each_client_fails_alone() -> None:
         assert sorted([*replies.client_ids, *replies.failures]) == ids
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an answer under way gets lost in the call's second exchange"
-)
 def test_an_answer_delayed_in_a_call_of_two_exchanges_is_late_once() -> None:
     faulty = certain("delay")
     parts = faulty.perform([question(1, [0, 1]), question(1, [2, 3, 4])], timeout_s=1.0)
@@ -263,18 +260,7 @@ def test_federated_training_lives_with_every_fault() -> None:
     assert finite(simulate(made))
 
 
-def marked(broken: Mapping[str, str]) -> list[Any]:
-    """Return all quick cases, those with a known bug marked."""
-    marks = {c: pytest.mark.xfail(strict=True, reason=reason) for c, reason in broken.items()}
-    return [pytest.param(c, marks=marks.get(c, ())) for c in CASES if c != "official"]
-
-
-UNEXPECTED = "it yields exchanges without `expects` and uses tensors that are not there"
-EMPTY = "Exchange.select([]) indexes per_client tensors with floats"
-PROBING = dict.fromkeys(["seedzo", "fedzen", "relizo", "improved", "on_client"], EMPTY)
-
-
-@pytest.mark.parametrize("case", marked(dict.fromkeys(["scaffold2", "paper"], UNEXPECTED)))
+@pytest.mark.parametrize("case", QUICK)
 def test_a_corrupt_answer_of_one_of_two_clients_ends_no_run(case: str) -> None:
     """Where there is no majority, only what is expected tells the wrong answer."""
     for seed in range(2):
@@ -288,7 +274,7 @@ def test_a_corrupt_answer_of_one_of_two_clients_ends_no_run(case: str) -> None:
         assert outcome.state.x.isfinite().all()
 
 
-@pytest.mark.parametrize("case", marked(PROBING))
+@pytest.mark.parametrize("case", QUICK)
 def test_a_round_in_which_all_crash_is_survived(case: str) -> None:
     result = simulate(experiment(case, clients=2, rounds=8, crash=0.7))
     assert any(len(record.failures) == 2 for record in result.records)

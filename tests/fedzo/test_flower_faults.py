@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import pytest
 import torch
 from flwr.app import Error, Message
 
@@ -126,7 +125,6 @@ def test_a_message_that_is_not_taken_says_so_and_is_not_waited_for() -> None:
     assert ask(engine, 2).failures == {}
 
 
-@pytest.mark.xfail(strict=True, reason="refused messages without identity are taken for one")
 def test_every_message_that_is_not_taken_says_so() -> None:
     grid = Unreliable()
     engine = engine_on(grid)

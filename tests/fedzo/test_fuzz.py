@@ -216,8 +216,8 @@ def mutated(whole: RecordDict, generator: Generator) -> RecordDict | None:
 
 def sealed_question(content: RecordDict) -> RecordDict:
     checksum = 0
-    for name in ("shared", "config", "own"):
-        checksum = messages._checksum(content.get(name), checksum)
+    for name in ("shared", "config", "run", "own"):
+        checksum = messages._checksum(name, content.get(name), checksum)
     content.pop("seal", None)
     content["seal"] = ConfigRecord({"crc32": checksum})
     return content

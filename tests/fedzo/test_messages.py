@@ -119,8 +119,8 @@ def content(**records: object) -> RecordDict:
 def sealed(record: RecordDict) -> RecordDict:
     """Seal what a faulty or malicious sender made, so that its content is looked at."""
     checksum = 0
-    for name in ("shared", "config", "own"):
-        checksum = messages._checksum(record.get(name), checksum)
+    for name in ("shared", "config", "run", "own"):
+        checksum = messages._checksum(name, record.get(name), checksum)
     record["seal"] = ConfigRecord({"crc32": checksum})
     return record
 
