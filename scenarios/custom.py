@@ -72,7 +72,7 @@ class CustomScenario:
         first = self._objective(0)
         start = self._initial_x
         if start is None:
-            start = middle(first.dim, first.lower, first.upper)
+            start = _middle(first.dim, first.lower, first.upper)
         if start.shape != (first.dim,):
             raise ConfigError(
                 f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
@@ -149,7 +149,7 @@ def _load_module(name: str) -> ModuleType:
         ) from error
 
 
-def middle(dim: int, lower: Bound, upper: Bound) -> Float[Tensor, " d"]:
+def _middle(dim: int, lower: Bound, upper: Bound) -> Float[Tensor, " d"]:
     """Return the middle of a box; where it is unbounded, the bound there is, or 0."""
     low = torch.as_tensor(lower, dtype=torch.float64).expand(dim)
     high = torch.as_tensor(upper, dtype=torch.float64).expand(dim)

@@ -2,11 +2,9 @@
 
 The server knows the number of variables and the box, nothing else; every node names its own
 objective (`objective` in its --node-config, see scenarios.flower_app). F is the mean of the
-clients' values, asked and counted. The start is `start` in every coordinate, or the middle of the
-box.
+clients' values, asked and counted.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,21 +15,21 @@ from fedzo.cohort import CohortObjective
 from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.problem import OpenProblem, Problem
-from scenarios.custom import middle
 from scenarios.scenario import Suggestions, mean_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteConfig:
-    """Settings: dim is the number of variables, [lower, upper] the box of each, start the first x.
+    """Settings: dim is the number of variables, [lower, upper] the box of each.
 
-    noise_std: noise that the nodes add to every value, for trials.
+    start: where in the box the first x is, 0 at the lower bounds, 1 at the upper. noise_std: noise
+    that the nodes add to every value, for trials.
     """
 
     dim: int = 10
     lower: float = -1.0
     upper: float = 1.0
-    start: float = math.nan
+    start: float = 0.5
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
@@ -39,8 +37,7 @@ class RemoteConfig:
         require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
         if self.lower >= self.upper:
             raise ConfigError(f"lower={self.lower} must be below upper={self.upper}")
-        inside = math.isnan(self.start) or self.lower <= self.start <= self.upper
-        require(inside, "start", self.start, f"in the box, {self.lower} to {self.upper}")
+        require(0 <= self.start <= 1, "start", self.start, "from 0 to 1")
 
 
 class RemoteScenario:
@@ -67,7 +64,6 @@ class RemoteScenario:
 
     def problem(self, index: int) -> Problem:
         config = self._config
-        start = torch.full((config.dim,), config.start, dtype=torch.float64)
-        if math.isnan(config.start):
-            start = middle(config.dim, config.lower, config.upper)
+        x = config.lower + config.start * (config.upper - config.lower)
+        start = torch.full((config.dim,), x, dtype=torch.float64)
         return OpenProblem(initial_x=start, lower=config.lower, upper=config.upper)

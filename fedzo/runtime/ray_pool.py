@@ -13,23 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import ray
 import torch
-from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from torch import Tensor
 
-from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.runtime.answers import NO_ANSWER
-from fedzo.runtime.device import on_device
-from fedzo.runtime.engine_configs import DeviceName, RayConfig
+from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.inprocess import check_disjoint, chunk_size_for
-from fedzo.runtime.local import Environment, Rule, serve
+from fedzo.runtime.local import Environment, Rule
+from fedzo.runtime.ray_worker import Answer, Worker, to_arrays, to_tensors
 
-Arrays = dict[str, NDArray[Any]]
 START_S = 120.0
 """Longest wait for the first actors."""
 
@@ -93,7 +88,7 @@ class RayEngine:
     def _actor(self) -> Any:
         config = self._config
         share = config.memory_fraction or config.num_gpus
-        kind = ray.remote(num_cpus=config.num_cpus, num_gpus=config.num_gpus)(_Worker)
+        kind = ray.remote(num_cpus=config.num_cpus, num_gpus=config.num_gpus)(Worker)
         return kind.remote(*self._make, config.device, share, torch.get_num_threads())
 
     def _await_actors(self) -> None:
@@ -146,7 +141,7 @@ class _Call:
         count, config = len(exchange.client_ids), self._engine._config
         spread = -(-count // self._engine.num_actors)
         size = config.chunk_size or min(spread, chunk_size_for(exchange))
-        shared = ray.put(_arrays(exchange.shared))
+        shared = ray.put(to_arrays(exchange.shared))
         positions = torch.arange(count).split(max(1, size))
         return [
             _Chunk(index, exchange.select(p.tolist()), shared, config.retries + 1)
@@ -156,13 +151,13 @@ class _Call:
 
     def _submit(self, actor: int, chunk: _Chunk) -> None:
         exchange = chunk.exchange
-        states = [_arrays(self._engine._states.get(client, {})) for client in exchange.client_ids]
+        states = [to_arrays(self._engine._states.get(client, {})) for client in exchange.client_ids]
         handle = self._engine._actors[actor]
         reference = handle.serve.remote(
             exchange.kind,
             list(exchange.client_ids),
             chunk.shared,
-            _arrays(exchange.per_client),
+            to_arrays(exchange.per_client),
             dict(exchange.config),
             states,
         )
@@ -173,7 +168,7 @@ class _Call:
         actor, chunk = self._running.pop(reference)
         ids = chunk.exchange.client_ids
         try:
-            answer: _Answer = ray.get(reference)
+            answer: Answer = ray.get(reference)
         except RayTaskError as error:
             if isinstance(error.cause, ConfigError):
                 raise ConfigError(str(error.cause)) from error
@@ -182,10 +177,10 @@ class _Call:
             self._replace(actor)
             self._try_again(chunk, f"its Ray actor died: {_reason(error)}")
         else:
-            replies = replace(answer.replies, tensors=_tensors(answer.tensors))
+            replies = replace(answer.replies, tensors=to_tensors(answer.tensors))
             self._done[chunk.index].append(replies)
             changed = zip(ids, answer.states, strict=True)
-            self._engine._states.update({c: _tensors(s) for c, s in changed if s is not None})
+            self._engine._states.update({c: to_tensors(s) for c, s in changed if s is not None})
         self._idle.append(actor)
 
     def _try_again(self, chunk: _Chunk, reason: str) -> None:
@@ -217,60 +212,6 @@ class _Call:
     def _replace(self, actor: int) -> None:
         ray.kill(self._engine._actors[actor])
         self._engine._actors[actor] = self._engine._actor()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What comes back of a chunk; states are None where nothing changed."""
-
-    replies: Replies
-    tensors: Arrays
-    states: list[Arrays | None]
-
-
-class _Worker:
-    """The actor: objectives and rules, and nothing that must not be lost."""
-
-    def __init__(
-        self,
-        make_environment: Callable[[], Environment],
-        make_rules: Callable[[], Mapping[str, Rule]],
-        device: DeviceName,
-        memory_share: float,
-        threads: int,
-    ) -> None:
-        torch.set_num_threads(threads)
-        self._environment = on_device(make_environment(), device, memory_share)
-        self._rules = make_rules()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def visible_gpus(self) -> str:
-        return os.environ.get("CUDA_VISIBLE_DEVICES", "")
-
-    def serve(
-        self,
-        kind: str,
-        client_ids: list[int],
-        shared: Arrays,
-        per_client: Arrays,
-        config: dict[str, Scalar],
-        states: list[Arrays],
-    ) -> _Answer:
-        exchange = Exchange(
-            kind=kind,
-            client_ids=client_ids,
-            shared=_tensors(shared),
-            per_client=_tensors(per_client),
-            config=config,
-        )
-        before = [_tensors(state) for state in states]
-        replies, after = serve(exchange, self._environment, self._rules, before)
-        changed = [
-            None if new is old else _arrays(new) for old, new in zip(before, after, strict=True)
-        ]
-        return _Answer(replace(replies, tensors={}), _arrays(replies.tensors), changed)
 
 
 def start_ray(config: RayConfig) -> bool:
@@ -320,12 +261,3 @@ def _reason(error: BaseException) -> str:
     """Return the last line that says something, of an error that may quote a whole traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
-    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in tensors.items()}
-
-
-def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Return tensors with memory of their own: Ray's is read-only and shared."""
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}

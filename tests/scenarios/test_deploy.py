@@ -87,7 +87,7 @@ def test_nodes_with_their_own_objective(tmp_path: Path) -> None:
         "    return CallableObjective(function=lambda x: float(((x - 0.1 * client) ** 2).sum()),\n"
         "                             dim=4, lower=-1.0, upper=1.0)\n"
     )
-    arguments = ("--rounds", "2", "--set", "scenario.dim=4", "--set", "scenario.start=0.9")
+    arguments = ("--rounds", "2", "--set", "scenario.dim=4", "--set", "scenario.start=0.95")
     result = run(
         "deploy", "remote", "--objective", f"{box}:make", *arguments, "--out", str(tmp_path / "net")
     )
@@ -145,7 +145,7 @@ def test_remote_objectives_need_nodes(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="objectives on nodes"):
         simulate(make_experiment("remote", "fedzo"))
-    with pytest.raises(ConfigError, match=r"scenario\.start=3\.0 must be in the box"):
+    with pytest.raises(ConfigError, match=r"scenario\.start=3\.0 must be from 0 to 1"):
         simulate(make_experiment("remote", "fedzo", settings={"scenario.start": 3.0}))
 
 

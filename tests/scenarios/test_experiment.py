@@ -45,7 +45,7 @@ def test_given_over_suggested_over_default() -> None:
     [
         ({"scenario": "cubic"}, "unknown scenario 'cubic'; allowed: quadratic"),
         ({"strategy": "fedsgd"}, "unknown strategy 'fedsgd'; allowed: fedavg"),
-        ({"engine": "ray"}, "unknown engine 'ray'; allowed: inprocess"),
+        ({"engine": "rey"}, "unknown engine 'rey'; allowed: inprocess"),
         ({"scenario": "attack", "strategy": "fedavg"}, "black box; use fedzo"),
         ({"num_rounds": -1}, "rounds=-1 must be 0 or more"),
         ({"num_clients": 0}, "clients=0 must be at least 1"),
