@@ -144,9 +144,11 @@ def join_replies(parts: Sequence[Replies]) -> Replies:
     ids = [client for part in answered for client in part.client_ids]
     order = sorted(range(len(ids)), key=ids.__getitem__)
     names = answered[0].tensors if answered else {}
+    joined = {name: torch.cat([part.tensors[name] for part in answered]) for name in names}
+    in_order = order == list(range(len(ids)))
     return Replies(
         client_ids=[ids[i] for i in order],
-        tensors={n: torch.cat([part.tensors[n] for part in answered])[order] for n in names},
+        tensors=joined if in_order else {name: t[order] for name, t in joined.items()},
         counts=_join_counts([part.counts for part in parts]),
         failures={client: reason for part in parts for client, reason in part.failures.items()},
         late=sum(part.late for part in parts),

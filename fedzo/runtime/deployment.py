@@ -26,6 +26,7 @@ from fedzo.runtime.trial_keys import make_certificates, make_node_key
 START_S = 90.0
 STOP_S = 10.0
 NAME = "trial"
+MARK = "FEDZO_TRIAL_PROCESS"
 REFUSED = "Failed to activate SuperNode"
 
 
@@ -78,8 +79,9 @@ class LocalDeployment:
 
     def kill_node(self, node: int) -> int:
         """Kill a SuperNode and what it has started, as a power cut would; return its pid."""
-        process = self._processes.pop(f"node-{node}")
-        _signal(process, signal.SIGKILL)
+        name = f"node-{node}"
+        process = self._processes.pop(name)
+        _signal(process, self._mark(name), signal.SIGKILL)
         process.wait()
         return process.pid
 
@@ -95,7 +97,7 @@ class LocalDeployment:
             if (process := self._processes.get(f"node-{node}")) and process.poll() is not None
         ]
         for node in ended:
-            _end(self._processes.pop(f"node-{node}"))
+            self._end(f"node-{node}")
             self.start_node(node)
         return ended
 
@@ -109,13 +111,12 @@ class LocalDeployment:
         node = self.num_nodes
         make_node_key(self.directory / f"node-{node}")
         self._spawn("stranger", self._node_command(node))
-        process = self._processes.pop("stranger")
         try:
-            process.wait(START_S)
+            self._processes["stranger"].wait(START_S)
         except subprocess.TimeoutExpired:
             raise RunError("an unregistered SuperNode was not refused") from None
         finally:
-            _end(process)
+            self._end("stranger")
         lines = [line for line in self.log("stranger").splitlines() if REFUSED in line]
         if not lines:
             raise RunError(f"the stranger ended otherwise: {self.log('stranger')[-300:]}")
@@ -148,12 +149,8 @@ class LocalDeployment:
 
     def stop(self) -> None:
         """Stop every process that was started here, nodes first."""
-        for name in sorted(self._processes, reverse=True):
-            _end(self._processes[name])
-        nodes = [process for name, process in self._processes.items() if name != "superlink"]
-        for process in [*nodes, *self._processes.values()]:
-            _end(process)
-        self._processes.clear()
+        for name in sorted(self._processes):
+            self._end(name)
 
     def _start_superlink(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -210,9 +207,22 @@ class LocalDeployment:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env={**self._environment(), MARK: self._mark(name)},
                 start_new_session=True,
             )
+
+    def _mark(self, name: str) -> str:
+        """Return what marks a process and its descendants, whoever becomes their parent."""
+        return f"{self.directory}:{name}"
+
+    def _end(self, name: str) -> None:
+        """Ask a process and what it has started to end, and make them."""
+        process = self._processes.pop(name)
+        _signal(process, self._mark(name), signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        _signal(process, self._mark(name), signal.SIGKILL)
+        process.wait()
 
     def _environment(self) -> dict[str, str]:
         own = {
@@ -274,17 +284,20 @@ def _program(name: str) -> str:
     return str(path)
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a process and what it has started; they are a session of their own."""
+def _signal(process: subprocess.Popen[bytes], mark: str, number: signal.Signals) -> None:
+    """Signal a process and everything it has started, in whatever session that is by now."""
+    marked = [pid for pid in _all_pids() if _environment_has(pid, mark)]
+    for pid in {process.pid, *marked}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _all_pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def _environment_has(pid: int, mark: str) -> bool:
     try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    _signal(process, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_S)
-    _signal(process, signal.SIGKILL)
-    process.wait()
+        return f"{MARK}={mark}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
+    except OSError:  # it has ended, or is not ours to look into
+        return False

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -66,8 +67,7 @@ class RayEngine:
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         check_disjoint(exchanges)
         call = _Call(self, exchanges, time.monotonic() + timeout_s)
-        parts = call.run()
-        return [join_replies(part) for part in parts]
+        return [_joined(answers) for answers in call.run()]
 
     def client_states(self) -> Mapping[int, ClientState]:
         return self._states
@@ -120,12 +120,12 @@ class _Call:
     def __init__(self, engine: RayEngine, exchanges: Sequence[Exchange], end: float) -> None:
         self._engine = engine
         self._end = end
-        self._done: list[list[Replies]] = [[] for _ in exchanges]
+        self._done: list[list[Answer]] = [[] for _ in exchanges]
         self._waiting = deque(c for i, e in enumerate(exchanges) for c in self._split(i, e))
         self._running: dict[Any, tuple[int, _Chunk]] = {}
         self._idle = list(range(engine.num_actors))
 
-    def run(self) -> list[list[Replies]]:
+    def run(self) -> list[list[Answer]]:
         while self._waiting or self._running:
             while self._waiting and self._idle:
                 self._submit(self._idle.pop(0), self._waiting.popleft())
@@ -177,8 +177,7 @@ class _Call:
             self._replace(actor)
             self._try_again(chunk, f"its Ray actor died: {_reason(error)}")
         else:
-            replies = replace(answer.replies, tensors=to_tensors(answer.tensors))
-            self._done[chunk.index].append(replies)
+            self._done[chunk.index].append(answer)
             changed = zip(ids, answer.states, strict=True)
             self._engine._states.update({c: to_tensors(s) for c, s in changed if s is not None})
         self._idle.append(actor)
@@ -197,7 +196,8 @@ class _Call:
 
     def _fail(self, chunk: _Chunk, reason: str) -> None:
         failures = dict.fromkeys(chunk.exchange.client_ids, reason)
-        self._done[chunk.index].append(Replies(client_ids=[], failures=failures))
+        failed = Replies(client_ids=[], failures=failures)
+        self._done[chunk.index].append(Answer(failed, {}, []))
 
     def _give_up(self) -> None:
         """Time is up: whoever has not answered is missing, and actors still busy are replaced."""
@@ -212,6 +212,16 @@ class _Call:
     def _replace(self, actor: int) -> None:
         ray.kill(self._engine._actors[actor])
         self._engine._actors[actor] = self._engine._actor()
+
+
+def _joined(answers: Sequence[Answer]) -> Replies:
+    """Join the answers of chunks, which are ranges of clients, with one copy of each number."""
+    replies = join_replies([answer.replies for answer in answers])
+    some = [answer for answer in answers if len(answer.replies.client_ids)]
+    some.sort(key=lambda answer: answer.replies.client_ids[0])
+    names = some[0].tensors if some else {}
+    joined = {name: np.concatenate([answer.tensors[name] for answer in some]) for name in names}
+    return replace(replies, tensors={name: torch.from_numpy(a) for name, a in joined.items()})
 
 
 def start_ray(config: RayConfig) -> bool:
