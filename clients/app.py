@@ -25,29 +25,36 @@ from fedzo.runtime.local import Environment, FunctionEnvironment, Rule, serve
 
 
 def build_client_app(
-    make_objective: Callable[[int], Objective] | Environment, *, state_dir: Path | None = None
+    make_objective: Callable[[int], Objective] | Environment,
+    *,
+    state_dir: Path | None = None,
+    device: DeviceName = "cpu",
 ) -> ClientApp:
     """Build the app of a client.
 
     `make_objective(client_id)` returns the objective of this client, whose number is the node's
     `partition-id`; an Environment serves where there is more than one problem or observation noise.
     What rules remember is also written to `state_dir`, or to the node's `state-dir` if it has one:
-    then it survives the node.
+    then it survives the node. Objectives are evaluated on `device`, or on the device that the
+    node's config names.
     """
     environment = (
         FunctionEnvironment(make_objective) if callable(make_objective) else make_objective
     )
-    return build_app(_Always(environment), state_dir=state_dir)
+    return build_app(_Always(environment), state_dir=state_dir, device=device)
 
 
 def build_app(
-    environment_of: Callable[[Context], Environment], *, state_dir: Path | None = None
+    environment_of: Callable[[Context], Environment],
+    *,
+    state_dir: Path | None = None,
+    device: DeviceName = "cpu",
 ) -> ClientApp:
     """Build the app of a client whose objectives depend on its node's and the run's config.
 
     A `device` in the node's config (auto, cpu, cuda) says where objectives are evaluated.
     """
-    node, app = _Node(environment_of, state_dir), ClientApp()
+    node, app = _Node(environment_of, state_dir, device), ClientApp()
     for kind in _rules():
         category, _, action = kind.partition(".")
         getattr(app, category)(*([action] if action else []))(node.answer)
@@ -71,6 +78,7 @@ class _Node:
 
     environment_of: Callable[[Context], Environment]
     state_dir: Path | None
+    device: DeviceName
 
     def answer(self, message: Message, context: Context) -> Message:
         """Decode an exchange, run the rule on it, remember, and encode the answer."""
@@ -81,7 +89,7 @@ class _Node:
         file = state_file(str(directory), run, client) if directory else None
         states, now = load_states(context.state, run, file), moment_of(exchange.config)
         before = states.before(now)
-        environment = on_device(self.environment_of(context), _device(context))
+        environment = on_device(self.environment_of(context), _device(context, self.device))
         replies, (after,) = serve(exchange, environment, _rules(), [before])
         if after is not before:
             save_states(context.state, states.after(now, attempt, after), file)
@@ -100,8 +108,8 @@ def _rules() -> Mapping[str, Rule]:
     return make_rules()
 
 
-def _device(context: Context) -> DeviceName:
-    name = context.node_config.get("device", "cpu")
+def _device(context: Context, default: DeviceName) -> DeviceName:
+    name = context.node_config.get("device", default)
     if name not in get_args(DeviceName):
         raise ConfigError(f"the node's device={name!r} must be auto, cpu or cuda")
     return cast(DeviceName, name)

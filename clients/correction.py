@@ -27,7 +27,7 @@ class CorrectionSettings:
     """What a strategy says: the weight of FedProx, and whether clients renew their c_i.
 
     renew_control: after the local steps, c_i becomes the mean of the uncorrected gradients, and
-    its change is sent (SCAFFOLD type II).
+    it is sent (SCAFFOLD type II).
     """
 
     proximal_weight: float = 0.0
@@ -65,7 +65,7 @@ class Correction:
         if self._total is None:
             return {}, self._states
         control = self._total / max(1, self._steps) if self._steps else self._own
-        return {"control_change": control - self._own}, keep_control(self._states, control)
+        return {"control": control}, keep_control(self._states, control)
 
 
 def keep_control(

@@ -67,6 +67,13 @@ class RoundRecord:
             "seconds": self.wall_s,
         }[name]
 
+    def line(self) -> str:
+        """Return what a log says of the round, failures and their reasons included."""
+        parts = [f"round {self.round_index}"]
+        parts += [] if self.value is None else [f"F = {self.value:.6g}"]
+        parts += [f"{self.queries} queries", f"{self.wall_s:.1f} s"]
+        return "  ".join([*parts, *(f"client {c}: {why}" for c, why in self.failures.items())])
+
     def to_json(self) -> str:
         """Return one line of JSON; floats round-trip exactly, non-finite ones become strings."""
         return json.dumps(_plain(asdict(self)), allow_nan=False)

@@ -4,14 +4,18 @@ Both get all points of a question at once as JSON, {"points": [[...], ...]}, and
 {"values": [...]}, one number a point. Nothing but the standard library is needed at the other end.
 """
 
+import contextlib
 import json
 import math
+import os
+import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any
 
 import torch
@@ -27,10 +31,10 @@ from fedzo.objective import Bound, check_box
 class _Remote:
     """What both kinds share.
 
-    timeout_s: longest wait for an answer; retries: further tries after an error or a timeout, the
-    first after `pause_s`, each after twice the wait of the one before; batch: most points in one
-    question, 0 is no limit. Tries that fail are not counted as queries: what was computed in vain
-    is unknown.
+    timeout_s: longest wait for an answer, over HTTP for each part of it; retries: further tries
+    after an error or a timeout, the first after `pause_s`, each after twice the wait of the one
+    before; batch: most points in one question, 0 is no limit. Tries that fail are not counted as
+    queries: what was computed in vain is unknown.
     """
 
     dim: int
@@ -62,7 +66,9 @@ class _Remote:
         for tries_left in range(self.retries, -1, -1):
             try:
                 return _values(self._answer(question), len(points))
-            except (OSError, subprocess.SubprocessError, ObjectiveError) as error:
+            except FileNotFoundError as error:
+                raise ObjectiveError(f"{self._name()} does not exist: {error}") from error
+            except (OSError, HTTPException, subprocess.SubprocessError, ObjectiveError) as error:
                 if tries_left == 0:
                     raise ObjectiveError(
                         f"{self._name()} failed {self.retries + 1} times, at last:"
@@ -118,13 +124,20 @@ class CommandObjective(_Remote):
             raise ConfigError(f"command={self.command!r} must be a list: the program, arguments")
 
     def _answer(self, question: bytes) -> bytes:
-        done = subprocess.run(
-            list(self.command), input=question, capture_output=True, timeout=self.timeout_s
-        )
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[-200:]
-            raise ObjectiveError(f"exit status {done.returncode}: {said}")
-        return done.stdout
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            list(self.command), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        ) as process:
+            try:
+                answer, said = process.communicate(question, timeout=self.timeout_s)
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if process.returncode:
+            last = said.decode(errors="replace").strip()[-200:]
+            raise ObjectiveError(f"exit status {process.returncode}: {last}")
+        return answer
 
     def _name(self) -> str:
         return f"the command {self.command[0]}"
@@ -134,6 +147,8 @@ def _values(answer: bytes, count: int) -> list[float]:
     """Return the values in an answer; raises ObjectiveError for anything but one number a point."""
     try:
         raw: Any = json.loads(answer)["values"]
+        if not isinstance(raw, list):
+            raise TypeError
         values = [float(value) for value in raw]
     except (ValueError, TypeError, KeyError) as error:
         shown = answer[:80].decode(errors="replace")

@@ -1,6 +1,7 @@
 """The command line: `fedzo list | run | compare | plot | deploy`."""
 
 import shlex
+import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -240,6 +241,8 @@ def deploy_command(
     queries in each. docs/deployment.md says how to run nodes for good.
     """
     prepare(1)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
     def work() -> dict[str, Any]:
         if scenario is None:
@@ -249,9 +252,9 @@ def deploy_command(
         config: dict[str, str | int | bool] = {
             "scenario": scenario,
             "strategy": strategy,
-            "rounds": rounds or 0,
+            "rounds": -1 if rounds is None else rounds,
             "seed": seed,
-            "query-budget": query_budget or 0,
+            "query-budget": -1 if query_budget is None else query_budget,
             "settings": shlex.join(settings or []),
         }
         own = absolute_reference(objective) if objective else ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -63,6 +63,10 @@ class CustomScenario:
         self._make = make_objective or load_function(config.objective)
         self._objectives: dict[int, Objective] = {}
         self._initial_x = initial_x
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave made objectives behind: another process makes its own."""
+        return {**self.__dict__, "_objectives": {}}
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         self._objective(0)

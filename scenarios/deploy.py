@@ -1,13 +1,15 @@
 """A run on a real SuperLink and SuperNodes of this machine, started and stopped here."""
 
+import contextlib
 import json
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from rich.console import Console
 
 from fedzo.errors import ConfigError, RunError
@@ -15,7 +17,7 @@ from fedzo.history import RoundRecord
 from fedzo.runtime.deployment import LocalDeployment
 from scenarios.custom import load_function
 from scenarios.engines import MESSAGES
-from scenarios.flower_app import ERROR, experiment_of
+from scenarios.flower_app import ERROR, RUN_CONFIG, experiment_of
 from scenarios.simulate import RESULT
 
 RUN, FILES, APP = "run", "deployment", "app"
@@ -29,30 +31,26 @@ from scenarios import flower_app
 client_app = flower_app.client_app
 server_app = flower_app.server_app
 '''
-_PROJECT = """[project]
-name = "fedzo-trial"
-version = "1.0.0"
-description = "A trial deployment of fedzo"
-dependencies = ["fedzo"]
-
-[tool.flwr.app]
-publisher = "fedzo"
-
-[tool.flwr.app.components]
-serverapp = "fedzo_trial:server_app"
-clientapp = "fedzo_trial:client_app"
-
-[tool.flwr.app.config]
-scenario = "quadratic"
-strategy = "fedzo"
-rounds = 0
-clients = 0
-seed = 0
-query-budget = 0
-settings = ""
-out = ""
-resume = false
-"""
+_PROJECT = {
+    "project": {
+        "name": "fedzo-trial",
+        "version": "1.0.0",
+        "description": "A trial deployment of fedzo",
+        "dependencies": ["fedzo"],
+    },
+    "tool": {
+        "flwr": {
+            "app": {
+                "publisher": "fedzo",
+                "components": {
+                    "serverapp": "fedzo_trial:server_app",
+                    "clientapp": "fedzo_trial:client_app",
+                },
+                "config": RUN_CONFIG,
+            }
+        }
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,6 @@ class Trial:
     tls: bool = False
     drill: bool = False
     objective: str = ""
-    node_config: Mapping[str, str] = field(default_factory=dict)
 
 
 def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -> dict[str, Any]:
@@ -81,14 +78,12 @@ def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -
     _check(trial, out, resume)
     app, target = out.absolute() / APP, out.absolute() / RUN
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
-    (app / "pyproject.toml").write_text(_PROJECT)
+    (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
     (app / "fedzo_trial" / "__init__.py").write_text(_PACKAGE)
     (target / ERROR).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
-    config["settings"] = f"engine.record=true {_drilled(trial)}"
-    node_config = {**trial.node_config}
-    if trial.objective:
-        node_config["objective"] = trial.objective
+    config["settings"] = f"{_drilled(trial)} engine.record=true".strip()
+    node_config = {"objective": trial.objective} if trial.objective else {}
     network = LocalDeployment(
         out / FILES, num_nodes=trial.nodes, tls=trial.tls, node_config=node_config
     )
@@ -139,14 +134,14 @@ def _watch(
     network: LocalDeployment, run_id: int, target: Path, console: Console, *, drill: bool
 ) -> list[int]:
     """Tell every round until the run has ended; return the nodes that were killed and restarted."""
-    told, asked_at = 0, time.monotonic()
+    told, asked_at, status = 0, time.monotonic(), ""
     restarted: list[int] = []
     while True:
         time.sleep(LOOK_S)
         network.revive()
         records = _records(target)
         for record in records[told:]:
-            _tell(record, console)
+            console.print(record.line(), highlight=False, markup=False, soft_wrap=True)
         told = len(records)
         if drill and not restarted and records and records[-1].round_index >= 1:
             pid = network.kill_node(0)
@@ -159,7 +154,8 @@ def _watch(
             raise RunError(f"the run failed: {(target / ERROR).read_text().strip()}")
         if time.monotonic() - asked_at > STATUS_S:
             asked_at = time.monotonic()
-            status = network.status(run_id)
+            with contextlib.suppress(RunError):  # asked again later; the run may be well
+                status = network.status(run_id)
             if status.startswith("finished") and not (target / RESULT).exists():
                 log = network.log("superlink")[-1000:]
                 raise RunError(f"the run ended as {status} without a result; its log says: {log}")
@@ -171,13 +167,6 @@ def _records(target: Path) -> list[RoundRecord]:
         return []
     lines = path.read_text().split("\n")[:-1]
     return [RoundRecord.from_json(line) for line in lines]
-
-
-def _tell(record: RoundRecord, console: Console) -> None:
-    value = "" if record.value is None else f"  F = {record.value:.6g}"
-    failed = [f"client {c}: {reason}" for c, reason in record.failures.items()]
-    text = f"round {record.round_index}{value}  {record.queries} queries  {record.wall_s:.1f} s"
-    console.print("  ".join([text, *failed]), highlight=False, markup=False, soft_wrap=True)
 
 
 def _exchange_seconds(path: Path) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine import Engine
-from fedzo.runtime.engine_configs import DeviceName
 from fedzo.runtime.faulty import Faulty
 from fedzo.runtime.flower import FlowerEngine
 from fedzo.runtime.inprocess import InProcessEngine
@@ -85,17 +84,21 @@ def _open_bare(
     if experiment.engine == "ray":
         from fedzo.runtime.ray_pool import RayEngine  # Ray takes half a second to import
 
-        return RayEngine(partial(_same, elsewhere), make_rules, config)
-    if isinstance(elsewhere, ExperimentEnvironment):
-        elsewhere = replace(elsewhere, device=config.device)
+        return RayEngine(partial(_same, elsewhere), make_rules, config, most=experiment.num_clients)
+    states = None if out is None else out / "clients"
     simulation = FlowerSimulation(
-        build_client_app(elsewhere, state_dir=None if out is None else out / "clients"),
+        build_client_app(elsewhere, state_dir=states, device=config.device),
         num_clients=experiment.num_clients,
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
         verbose=config.verbose,
     )
-    engine = FlowerEngine(stack.enter_context(simulation), poll_s=config.poll_s, run_name=run_name)
+    engine = FlowerEngine(
+        stack.enter_context(simulation),
+        poll_s=config.poll_s,
+        run_name=run_name,
+        check=simulation.check,
+    )
     engine.wait_for_clients(experiment.num_clients, START_S)
     return engine
 
@@ -108,7 +111,13 @@ def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -
         )
     config = experiment.config("engine")
     engine = FlowerEngine(grid, poll_s=config.poll_s, run_name=run_name)
-    engine.wait_for_clients(experiment.num_clients, config.wait_s)
+    clients = engine.wait_for_clients(experiment.num_clients, config.wait_s)
+    if clients != experiment.num_clients:
+        raise ConfigError(
+            f"the nodes say that there are {clients} clients, the run has"
+            f" {experiment.num_clients}: set clients={clients} in its config, or num-partitions in"
+            " theirs"
+        )
     return engine
 
 
@@ -120,14 +129,13 @@ class ExperimentEnvironment:
     """
 
     toml: str
-    device: DeviceName = "cpu"
 
     @property
     def noise_std(self) -> float:
-        return _world(self.toml, self.device).noise_std
+        return _world(self.toml).noise_std
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
-        return _world(self.toml, self.device).cohort(client_ids, problem)
+        return _world(self.toml).cohort(client_ids, problem)
 
 
 def build_scenario(experiment: Experiment) -> Scenario:
@@ -139,8 +147,8 @@ def build_scenario(experiment: Experiment) -> Scenario:
 
 
 @lru_cache(maxsize=1)
-def _world(toml: str, device: DeviceName) -> Environment:
-    return on_device(build_scenario(Experiment.from_toml(toml)), device)
+def _world(toml: str) -> Environment:
+    return build_scenario(Experiment.from_toml(toml))
 
 
 def _same(environment: Environment) -> Environment:

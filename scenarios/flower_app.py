@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import build_app
 from fedzo.config import Scalar, parse_setting
-from fedzo.errors import FedzoError, RunError
+from fedzo.errors import ConfigError, RunError
 from fedzo.objective import Objective
 from fedzo.runtime.local import Environment, FunctionEnvironment
 from scenarios.custom import load_function
@@ -30,6 +30,18 @@ from scenarios.simulate import simulate
 from strategies.driver import Snapshot
 
 ENGINE = "superlink"
+RUN_CONFIG: dict[str, str | int | bool] = {
+    "scenario": "quadratic",
+    "strategy": "fedzo",
+    "rounds": -1,
+    "clients": 0,
+    "seed": 0,
+    "query-budget": -1,
+    "settings": "",
+    "out": "",
+    "resume": False,
+}
+"""What a run config may say, and what it says when it does not; -1 is the scenario's default."""
 ERROR = "error.txt"
 
 
@@ -38,18 +50,19 @@ def experiment_of(run_config: Mapping[str, Any], num_clients: int) -> Experiment
 
     Raises ConfigError as make_experiment does, and for settings that are not key=value.
     """
+    said = {**RUN_CONFIG, **run_config}
     settings: dict[str, Scalar] = dict(
-        parse_setting(text) for text in shlex.split(str(run_config.get("settings", "")))
+        parse_setting(text) for text in shlex.split(str(said["settings"]))
     )
-    rounds, budget = int(run_config.get("rounds", 0)), int(run_config.get("query-budget", 0))
+    rounds, budget = int(said["rounds"]), int(said["query-budget"])
     return make_experiment(
-        str(run_config.get("scenario", "quadratic")),
-        str(run_config.get("strategy", "fedzo")),
+        str(said["scenario"]),
+        str(said["strategy"]),
         engine=ENGINE,
-        num_rounds=rounds or None,
+        num_rounds=None if rounds < 0 else rounds,
         num_clients=num_clients,
-        seed=int(run_config.get("seed", 0)),
-        query_budget=budget or None,
+        seed=int(said["seed"]),
+        query_budget=None if budget < 0 else budget,
         settings=settings,
     )
 
@@ -58,7 +71,13 @@ def environment_of(context: Context) -> Environment:
     """Return the objectives of a node: its own, or those of the scenario that the run names."""
     own = context.node_config.get("objective")
     if own:
-        noise_std = experiment_of(context.run_config, 1).settings.get("scenario.noise_std", 0.0)
+        experiment = experiment_of(context.run_config, 1)
+        if experiment.scenario != "remote":
+            raise ConfigError(
+                f"this node has its own objective, {own}, and the run is of scenario"
+                f" {experiment.scenario}; run scenario remote, or start the node without objective"
+            )
+        noise_std = experiment.settings["scenario.noise_std"]
         return FunctionEnvironment(_own_objective(str(own)), float(noise_std))
     clients = int(context.run_config.get("clients", 0))
     clients = clients or int(context.node_config["num-partitions"])
@@ -96,7 +115,7 @@ def main(grid: Grid, context: Context) -> None:
             callbacks=[_tell(experiment)],
             grid=grid,
         )
-    except FedzoError as error:
+    except Exception as error:  # whatever it is, whoever waits for the result wants to know
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             (out / ERROR).write_text(f"{type(error).__name__}: {error}\n")
@@ -127,9 +146,6 @@ def _tell(experiment: Experiment) -> Any:
     def tell(snapshot: Snapshot) -> None:
         record = snapshot.record
         if record.round_index % every == 0 or snapshot.stop:
-            value = "" if record.value is None else f"  F = {record.value:.6g}"
-            failed = f"  {len(record.failures)} failed" if record.failures else ""
-            line = f"round {record.round_index}{value}  {record.queries} queries{failed}"
-            print(line, flush=True)
+            print(record.line(), flush=True)
 
     return tell

@@ -145,7 +145,9 @@ def simulate(
         result = _solve(experiment, scenario, strategy, engine, directory, position, callbacks)
     if out:
         _draw(out / "figure.png", scenario, result)
-        (out / RESULT).write_text(json.dumps(result.summary()) + "\n")
+        fresh = (out / RESULT).with_suffix(".new")
+        fresh.write_text(json.dumps(result.summary()) + "\n")
+        fresh.replace(out / RESULT)
     return result
 
 

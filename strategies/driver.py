@@ -210,9 +210,8 @@ class _Run:
             "problem": self._problem.index,
         }
         if self._settings.query_budget is not None:
-            left = self._settings.query_budget - self._total.queries - reserve
             asked = sum(len(other.client_ids) for other in together)
-            facts["query_budget"] = max(0, left // max(1, asked))
+            facts["query_budget"] = max(0, (self._left() - reserve) // max(1, asked))
         return replace(exchange, config={**exchange.config, **facts})
 
     def _require_answers(self, exchanges: Sequence[Exchange], parts: Sequence[Replies]) -> None:
@@ -227,11 +226,16 @@ class _Run:
             f"{self._strategy.rounds.min_answers}; client {failed[0][0]}: {failed[0][1]}"
         )
 
+    def _left(self) -> int:
+        """Return what is left of the query budget; without one, enough."""
+        budget = self._settings.query_budget
+        return 1 << 62 if budget is None else budget - self._total.queries
+
     def _idle(self, before: RoundRecord) -> bool:
         """Return whether a round asked nothing: the budget is too small for one more step."""
         now = self._total
         asked = now.queries > before.queries or now.gradients > before.gradients
-        return not asked and not now.failures
+        return not asked and (now.clients_answered > 0 or self._left() < 1)
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""

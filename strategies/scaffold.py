@@ -4,7 +4,7 @@
 
     type I:   c_i = an estimate of grad f_i at the server's x, asked before the local steps
     type II:  c_i = the mean of the last uncorrected local gradients of client i;
-              c <- c + (1 / N) sum over the cohort of the change of c_i
+              c = (1 / N) sum of the last c_i that arrived from each client
 
 Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020,
 algorithm 1, options I and II; with finite differences in Shu et al., arXiv 2308.04077, appendix.
@@ -12,14 +12,17 @@ Floats a client and round: type I 3d down (x twice, c), 2d up, in two exchanges;
 2d up. Queries: the client rule's, and for type I one more estimate, counted.
 
 Differs from the papers: type I takes c over the round's cohort; option II of the first paper
-derives c_i from the update, type II here from the gradients, as the second paper does.
+derives c_i from the update, type II here from the gradients, as the second paper does; and clients
+send c_i where the papers send its change, so that an answer that is lost is made good by the next
+(with changes, c and the mean of the c_i part for good: with one answer in ten lost the method
+diverged). The server keeps d numbers for each client that has answered.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.aggregation import mean
@@ -36,11 +39,16 @@ from strategies.safeguard import better
 
 @dataclass(frozen=True, slots=True)
 class ScaffoldState:
-    """The global x, the server optimizer's moments, and the mean control variate c."""
+    """The global x, the server optimizer's moments, and the mean control variate c.
+
+    Type II: the control variates that have arrived, and whose they are.
+    """
 
     x: Float[Tensor, " d"]
     moments: OptimizerState
     control: Float[Tensor, " d"]
+    clients: Int[Tensor, " k"]
+    controls: Float[Tensor, "k d"]
 
 
 class _Scaffold(RoundStrategy[ScaffoldState]):
@@ -68,13 +76,15 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ScaffoldState:
-        return ScaffoldState(x, self._optimizer.init(x), torch.zeros_like(x))
+        nobody = torch.empty(0, dtype=torch.int64)
+        nothing = x.new_empty(0, len(x))
+        return ScaffoldState(x, self._optimizer.init(x), torch.zeros_like(x), nobody, nothing)
 
     def _training(
         self, state: ScaffoldState, clients: Sequence[int], config: Mapping[str, Scalar]
     ) -> Exchange:
         local = {"local_steps": self._config.local_steps, "local_lr": self._config.local_lr}
-        named = ("update", "control_change") if config else ("update",)
+        named = ("update", "control") if config else ("update",)
         return Exchange(
             kind=f"train.{self._rule}",
             client_ids=clients,
@@ -91,7 +101,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:
             x = yield from better(state.x, x, plan)
-        return ScaffoldState(x, moments, state.control)
+        return replace(state, x=x, moments=moments)
 
 
 class Scaffold1(_Scaffold):
@@ -107,7 +117,7 @@ class Scaffold1(_Scaffold):
                 expects={"gradient": [tuple(state.x.shape)]},
             )
         ]
-        state = ScaffoldState(state.x, state.moments, mean(anchors.tensors["gradient"]))
+        state = replace(state, control=mean(anchors.tensors["gradient"]))
         [replies] = yield [self._training(state, anchors.client_ids, {})]
         return (yield from self._step(state, replies.tensors["update"], plan))
 
@@ -117,6 +127,15 @@ class Scaffold2(_Scaffold):
 
     def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
         [replies] = yield [self._training(state, plan.cohort, {"renew_control": True})]
-        change = replies.tensors["control_change"].sum(dim=0) / plan.num_clients
-        state = ScaffoldState(state.x, state.moments, state.control + change)
+        fresh = torch.as_tensor(replies.client_ids)
+        kept = ~torch.isin(state.clients, fresh)
+        clients = torch.cat([state.clients[kept], fresh])
+        controls = torch.cat([state.controls[kept], replies.tensors["control"]])
+        order = clients.argsort()
+        state = replace(
+            state,
+            control=controls[order].sum(dim=0) / plan.num_clients,
+            clients=clients[order],
+            controls=controls[order],
+        )
         return (yield from self._step(state, replies.tensors["update"], plan))

@@ -22,6 +22,8 @@ from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.random import Generator
 
+from fedzo.errors import ConfigError
+
 SUPERLINK_NODE_ID = 1
 CLIENT_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
@@ -79,6 +81,20 @@ def damaged(record: RecordDict, generator: Generator) -> RecordDict | None:
         return recorddict_from_proto(ProtoRecordDict.FromString(data.tobytes()))
     except Exception:  # whatever a parser says of rubbish: there is no message
         return None
+
+
+def check_copyable(client_app: ClientApp) -> None:
+    """Raise ConfigError unless Ray can copy an app to its actors."""
+    from ray import cloudpickle  # imports Ray: only a simulation pays
+
+    try:
+        cloudpickle.dumps(client_app)  # type: ignore[no-untyped-call]
+    except TypeError as error:
+        raise ConfigError(
+            f"the clients' objectives cannot be copied to other processes ({error}); let the"
+            " function that makes an objective also make what cannot be copied, such as locks and"
+            " connections"
+        ) from error
 
 
 def run_flower_simulation(

@@ -132,20 +132,14 @@ class LocalDeployment:
     def status(self, run_id: int) -> str:
         """Return what the SuperLink says of a run, such as "running" or "finished:completed"."""
         answer = self._flwr("list", NAME, "--run-id", str(run_id), "--format", "json")
+        if not answer.get("runs"):
+            raise RunError(f"the SuperLink knows no run {run_id}")
         return str(answer["runs"][0]["status"])
-
-    def end_run(self, run_id: int) -> None:
-        """Ask the SuperLink to stop a run."""
-        self._flwr("stop", str(run_id), NAME, "--format", "json")
 
     def log(self, name: str) -> str:
         """Return the log of "superlink", "node-0", ..."""
         path = self.directory / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
-
-    def pids(self) -> dict[str, int]:
-        """Return the process numbers of everything that runs, by name."""
-        return {name: process.pid for name, process in self._processes.items()}
 
     def stop(self) -> None:
         """Stop every process that was started here, nodes first."""
@@ -251,14 +245,17 @@ class LocalDeployment:
 
     def _flwr(self, *arguments: str) -> dict[str, Any]:
         """Call the flwr command and return the JSON that it prints."""
-        done = subprocess.run(
-            [_program("flwr"), *arguments],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=START_S,
-        )
+        try:
+            done = subprocess.run(
+                [_program("flwr"), *arguments],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=START_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"flwr {arguments[0]} did not answer within {START_S:g} s") from error
         try:
             answer: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
         except ValueError:

@@ -79,8 +79,12 @@ class Mover:
             if value not in self._modules:
                 self._modules[value] = copy.deepcopy(value).to(self.device)
             return self._modules[value]
+        if isinstance(value, dict):
+            return {key: self.move(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(self.move(item) for item in value)
+            moved_items = [self.move(item) for item in value]
+            named = hasattr(value, "_fields")
+            return type(value)(*moved_items) if named else type(value)(moved_items)
         if is_dataclass(value) and not isinstance(value, type):
             kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
             moved = {name: self.move(item) for name, item in kept.items()}

@@ -103,7 +103,9 @@ class Faulty:
         self._inner.close()
 
     def _draw(self, exchange: Exchange) -> "_Draw":
-        generator = stream(self._seed, "faults", exchange_token(exchange), exchange.kind)
+        generator = stream(
+            self._seed, "faults", exchange_token(exchange), exchange.kind, exchange.client_ids[0]
+        )
         limits = np.cumsum([getattr(self._config, fate) for fate in FATES])
         drawn = np.searchsorted(limits, generator.random(len(exchange.client_ids)), side="right")
         fates = [(*FATES, "well")[k] for k in drawn]
@@ -132,7 +134,13 @@ class Faulty:
                 arrivals += [arrival] * (2 if fate == "duplicate" else 1)
         if draw.reorder:
             arrivals = [arrivals[i] for i in draw.generator.permutation(len(arrivals))]
-        return replace(collect(exchange, arrivals), counts=replies.counts)
+        came = collect(exchange, arrivals)
+        return replace(
+            came,
+            counts=replies.counts,
+            late=came.late + replies.late,
+            duplicates=came.duplicates + replies.duplicates,
+        )
 
 
 @dataclass(frozen=True, slots=True)

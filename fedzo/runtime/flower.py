@@ -1,8 +1,9 @@
 """An engine over any flwr Grid: Flower's simulation, a SuperLink, or `InProcessGrid`."""
 
+import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -15,6 +16,8 @@ from fedzo.messages import encode_exchange
 from fedzo.runtime import _compat
 from fedzo.runtime.answers import Arrival, collect
 from fedzo.runtime.inprocess import check_disjoint
+
+logger = logging.getLogger(__name__)
 
 NO_NUMBER = "a node without a partition-id of 0 or more"
 NO_NODE = "no node has this partition-id"
@@ -31,16 +34,24 @@ class FlowerEngine:
     most `whoami_s` after it was first seen; it joins whenever it answers. Of two nodes with one
     partition-id the one that answered last serves, so a client may come back under another node.
     Client states stay on the clients, who keep those of earlier rounds under `run_name`
-    (clients.states): a resumed run of the same name goes on from them.
+    (clients.states): a resumed run of the same name goes on from them. `check` is called at every
+    look and raises when what stands behind the grid has failed.
     """
 
     def __init__(
-        self, grid: Grid, *, poll_s: float = 0.05, whoami_s: float = 30.0, run_name: str = ""
+        self,
+        grid: Grid,
+        *,
+        poll_s: float = 0.05,
+        whoami_s: float = 30.0,
+        run_name: str = "",
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         _compat.ensure_task_identity()
         self._grid = grid
         self._poll_s = poll_s
         self._whoami_s = whoami_s
+        self._check = check
         self._run = {"name": run_name, "attempt": uuid4().hex}
         self._nodes: dict[int, int] = {}
         self._greeted: dict[int, float] = {}
@@ -134,6 +145,10 @@ class FlowerEngine:
         if not isinstance(who, ConfigRecord) or type(number) is not int or number < 0:
             self._complaints[node] = _reason(reply) if reply.has_error() else NO_NUMBER
             return
+        if (before := self._nodes.get(number, node)) != node:
+            logger.warning(
+                "nodes %d and %d both are client %d; asking %d", before, node, number, node
+            )
         self._nodes[number] = node
         total = who.get("num-partitions")
         self._partitions = max(self._partitions, total if type(total) is int else 0)
@@ -164,6 +179,7 @@ class FlowerEngine:
 
         Greetings are noted, and answers to messages of earlier calls counted as late.
         """
+        self._check()
         arrivals = []
         for reply in self._grid.pull_messages({*waiting, *self._greetings, *self._overdue}):
             identity = reply.metadata.reply_to_message_id

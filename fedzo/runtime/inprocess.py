@@ -85,8 +85,6 @@ def check_disjoint(exchanges: Sequence[Exchange]) -> None:
     """Raise RunError when a client is asked twice at once: a real engine would lose its state."""
     if len(exchanges) < 2:
         return
-    if len(exchanges) < 2:
-        return
     times = Counter(client for exchange in exchanges for client in exchange.client_ids)
     twice = sorted(client for client, count in times.items() if count > 1)
     if twice:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of
@@ -87,6 +88,11 @@ def serve(
         tensors, after = rules[exchange.kind](exchange, oracle, states)
     except ConfigError:
         raise
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        if len(ids) > 1:
+            return _serve_one_by_one(exchange, environment, rules, states)
+        return _all_failed(ids, f"out of memory: {error}"), states
     except Exception as error:  # the rule or a stacked objective failed for all of them
         failed = _all_failed(ids, f"{type(error).__name__}: {error}")
         return Replies(client_ids=[], failures=failed.failures, counts=_counts(oracle, ids)), states

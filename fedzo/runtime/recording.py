@@ -28,9 +28,9 @@ class Recording:
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         began = self._now()
         for exchange in exchanges:
-            for position, client in enumerate(exchange.client_ids):
-                size = exchange_size(exchange.select([position]))
-                facts = {"floats": size.floats, "bytes": size.bytes}
+            size = exchange_size(exchange.select([0]))
+            facts = {"floats": size.floats, "bytes": size.bytes}
+            for client in exchange.client_ids:
                 self._write(began, "down", exchange, {"client": client, **facts})
         received = self._inner.perform(exchanges, timeout_s=timeout_s)
         for exchange, replies in zip(exchanges, received, strict=True):

@@ -7,9 +7,11 @@ Flower wants to call a ServerApp; here one runs in a thread, hands out its grid,
 simulation is closed.
 """
 
+import contextlib
 import logging
 import os
 import threading
+import time
 import warnings
 from queue import Empty, Queue
 from types import TracebackType
@@ -19,7 +21,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedzo.errors import ConfigError, RunError
-from fedzo.runtime._compat import run_flower_simulation
+from fedzo.runtime._compat import check_copyable, run_flower_simulation
 
 START_S = 120.0
 
@@ -42,8 +44,13 @@ class FlowerSimulation:
     ) -> None:
         if num_clients < 1:
             raise ConfigError(f"num_clients={num_clients} must be at least 1")
+        if num_cpus > (os.cpu_count() or 1):
+            raise ConfigError(
+                f"engine.num_cpus={num_cpus} exceeds the {os.cpu_count()} CPUs here; lower it"
+            )
+        check_copyable(client_app)
         self._grids: Queue[Grid] = Queue()
-        self._errors: Queue[BaseException] = Queue()
+        self._errors: list[BaseException] = []
         self._finished = threading.Event()
         self._verbose = verbose
         resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
@@ -59,11 +66,13 @@ class FlowerSimulation:
         for each in self._levels:
             each.setLevel(logging.INFO if self._verbose else logging.ERROR)
         self._thread.start()
-        try:
-            return self._grids.get(timeout=START_S)
-        except Empty:
-            self.close()
-            raise RunError(f"Flower's simulation did not start within {START_S:g} s") from None
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            with contextlib.suppress(Empty):
+                return self._grids.get(timeout=0.1)
+            self.check()
+        self.close()
+        raise RunError(f"Flower's simulation did not start within {START_S:g} s")
 
     def __exit__(
         self,
@@ -72,8 +81,14 @@ class FlowerSimulation:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-        if kind is None and not self._errors.empty():
-            raise RunError(f"Flower's simulation failed: {self._errors.get()}")
+        if kind is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise RunError if the simulation has failed."""
+        if self._errors:
+            error = self._errors[0]
+            raise RunError(f"Flower's simulation failed: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """End the simulation and wait for it."""
@@ -97,4 +112,4 @@ class FlowerSimulation:
                 warnings.simplefilter("ignore")
                 run_flower_simulation(server_app, client_app, num_clients, resources)
         except BaseException as error:  # handed to whoever closes the simulation
-            self._errors.put(error)
+            self._errors.append(error)

@@ -27,7 +27,8 @@ from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.flower import FlowerEngine
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
-from fedzo.runtime.ray_pool import RayEngine, start_ray
+from fedzo.runtime.ray_actors import start_ray
+from fedzo.runtime.ray_pool import RayEngine
 from fedzo.runtime.simulation import FlowerSimulation
 from scenarios.engines import ExperimentEnvironment
 from scenarios.experiment import make_experiment
@@ -207,9 +208,9 @@ def test_client_states_of_ray_survive_a_checkpoint_and_another_engine() -> None:
 @pytest.mark.usefixtures("cluster")
 def test_quarters_of_a_gpu_make_four_actors() -> None:
     with on_ray(num_gpus=0.25, num_cpus=0.25) as engine:
-        assert engine.num_actors == 4
-        assert len(set(engine.actor_pids())) == 4
-        seen = ray.get([actor.visible_gpus.remote() for actor in engine._actors])
+        assert len(engine.actors) == 4
+        assert len(set([ray.get(a.pid.remote()) for a in engine.actors._actors])) == 4
+        seen = ray.get([actor.visible_gpus.remote() for actor in engine.actors._actors])
         assert seen == ["0"] * 4
         assert torch.isfinite(run_mixed(engine).state.x).all()
 
@@ -226,11 +227,11 @@ def test_killed_actors_are_replaced_and_nothing_is_lost() -> None:
 
     def kill(snapshot: Any) -> None:
         if snapshot.record.round_index in (2, 5):
-            ray.kill(engine._actors[snapshot.record.round_index % 2])
+            ray.kill(engine.actors._actors[snapshot.record.round_index % 2])
 
     with on_ray(chunk_size=1) as engine:
         found = run_mixed(engine, [kill])
-        assert engine.num_actors == 2
+        assert len(engine.actors) == 2
     assert torch.equal(found.state.x, expected.state.x)
     assert not any(record.failures for record in found.records)
 

@@ -12,7 +12,8 @@ import torch
 from clients import make_rules
 from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.faulty import CRASHED, FaultConfig, Faulty
-from fedzo.runtime.ray_pool import RayEngine, start_ray
+from fedzo.runtime.ray_actors import start_ray
+from fedzo.runtime.ray_pool import RayEngine
 from scenarios.engines import build_scenario
 from scenarios.experiment import make_experiment
 from scenarios.simulate import build_strategy
@@ -43,7 +44,7 @@ def test_a_thousand_rounds_with_faults_and_crashed_actors() -> None:
     def watch(snapshot: Snapshot) -> None:
         index = snapshot.record.round_index
         if index in (300, 600):
-            ray.kill(inner._actors[0])
+            ray.kill(inner.actors._actors[0])
         if index % 100 == 0:
             memory[index] = resident_mib()
 
