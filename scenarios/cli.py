@@ -1,8 +1,5 @@
 """The command line: `fedzo list | run | compare | plot | deploy`."""
 
-import shlex
-import signal
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +11,11 @@ from fedzo import __version__
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from scenarios.cli_deploy import deploy_command
 from scenarios.cli_options import (
     BudgetOption,
     ClientsOption,
+    EngineOption,
     JsonOption,
     OutOption,
     ResumeOption,
@@ -39,8 +38,7 @@ from scenarios.config_file import (
     read_comparison,
     read_experiment,
 )
-from scenarios.deploy import Trial, absolute_reference, deploy
-from scenarios.display import Progress, print_comparison, print_deployment, print_result
+from scenarios.display import Progress, print_comparison, print_result
 from scenarios.experiment import make_experiment
 from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
 from scenarios.rundir import find_runs
@@ -79,10 +77,12 @@ def options(
 def list_names(
     scenario: ScenarioArgument = None,
     strategy: Annotated[str, typer.Option(help="whose settings to show with SCENARIO")] = "fedzo",
+    engine: Annotated[str, typer.Option(help="the same, of an engine")] = "inprocess",
 ) -> None:
     """Show scenarios, strategies and engines; with SCENARIO, every setting and its default."""
     if scenario is not None:
-        print_settings(Console(), guard(lambda: make_experiment(scenario, strategy)))
+        work = guard(lambda: make_experiment(scenario, strategy, engine=engine))
+        print_settings(Console(), work)
         return
     rows = {
         "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
@@ -103,7 +103,7 @@ def run(
     rounds: RoundsOption = None,
     clients: ClientsOption = None,
     seed: Annotated[int | None, typer.Option(help="determines everything random")] = None,
-    engine: Annotated[str | None, typer.Option(help="who runs the clients")] = None,
+    engine: EngineOption = None,
     query_budget: BudgetOption = None,
     settings: SetOption = None,
     config: Annotated[
@@ -152,7 +152,7 @@ def compare_command(
     ] = None,
     rounds: RoundsOption = None,
     clients: ClientsOption = None,
-    engine: Annotated[str | None, typer.Option(help="who runs the clients")] = None,
+    engine: EngineOption = None,
     query_budget: BudgetOption = None,
     settings: SetOption = None,
     config: Annotated[
@@ -207,65 +207,7 @@ def compare_command(
     finish(guard(work), json_output)
 
 
-@app.command("deploy")
-def deploy_command(
-    scenario: ScenarioArgument = None,
-    strategy: Annotated[str, typer.Option(help="as of `fedzo run`")] = "fedzo",
-    rounds: RoundsOption = None,
-    nodes: Annotated[int, typer.Option(help="SuperNodes, one a client")] = 2,
-    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
-    query_budget: BudgetOption = None,
-    settings: SetOption = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="certificates and node keys, made for the trial")
-    ] = False,
-    drill: Annotated[
-        bool,
-        typer.Option(
-            "--drill",
-            help="try an unregistered node (with --tls); kill and restart a node in mid-run",
-        ),
-    ] = False,
-    objective: Annotated[
-        str, typer.Option(help="file.py:function, the nodes' own objective, for scenario remote")
-    ] = "",
-    out: OutOption = None,
-    resume: ResumeOption = False,
-    json_output: JsonOption = False,
-) -> None:
-    """Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.
-
-    Example: fedzo deploy quadratic --rounds 4 --tls --drill --out runs/trial
-
-    An exchange takes 5 to 8 seconds, because Flower starts a process for every message: ask many
-    queries in each. docs/deployment.md says how to run nodes for good.
-    """
-    prepare(1)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-
-    def work() -> dict[str, Any]:
-        if scenario is None:
-            raise ConfigError(f"no scenario is given; name one of {', '.join(SCENARIOS)}")
-        if nodes < 1:
-            raise ConfigError(f"--nodes {nodes} must be at least 1")
-        config: dict[str, str | int | bool] = {
-            "scenario": scenario,
-            "strategy": strategy,
-            "rounds": -1 if rounds is None else rounds,
-            "seed": seed,
-            "query-budget": -1 if query_budget is None else query_budget,
-            "settings": shlex.join(settings or []),
-        }
-        own = absolute_reference(objective) if objective else ""
-        trial = Trial(run_config=config, nodes=nodes, tls=tls, drill=drill, objective=own)
-        where = out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
-        return deploy(trial, where, console=stderr, resume=resume)
-
-    summary = guard(work)
-    if not json_output:
-        print_deployment(Console(), summary)
-    finish(summary, json_output)
+app.command("deploy")(deploy_command)
 
 
 @app.command()

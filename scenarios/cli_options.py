@@ -24,6 +24,10 @@ ScenarioArgument = Annotated[
 ]
 RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
 ClientsOption = Annotated[int | None, typer.Option(help="clients (default: the scenario's)")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(help="who runs the clients: inprocess (default), ray or flower"),
+]
 BudgetOption = Annotated[
     int | None,
     typer.Option(help="most queries of all clients together, for each problem; never exceeded"),

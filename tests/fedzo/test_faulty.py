@@ -309,6 +309,18 @@ class Dropping:
         self._inner.close()
 
 
+@pytest.mark.parametrize("fault", ["drop", "corrupt", "delay"])
+@pytest.mark.parametrize("case", ["scaffold2", "scaffold1", "on_client"])
+def test_an_answer_that_is_lost_is_as_good_as_a_crash(case: str, fault: str) -> None:
+    """What clients remember must not part from what the server knows: SCAFFOLD II once diverged."""
+    lost, calm = (
+        simulate(experiment(case, clients=5, rounds=60, **faults))
+        for faults in ({fault: 0.1}, {"crash": 0.1})
+    )
+    start = calm.records[0].value
+    assert lost.final_value - start < 0.8 * (calm.final_value - start)
+
+
 @settings(max_examples=5)
 @given(seed=st.integers(0, 1000), rate=st.sampled_from([0.1, 0.4, 0.8]))
 def test_corrupt_answers_are_never_averaged(seed: int, rate: float) -> None:

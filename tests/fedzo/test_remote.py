@@ -1,6 +1,7 @@
 """Black boxes behind HTTP and behind a command: all points at once, retries, one sentence."""
 
 import importlib.util
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def test_a_command_that_hangs_is_stopped() -> None:
         ('{"values": [1, 2]}', "3 points were asked and 2 values"),
         ('{"values": [1, 2, "x"]}', "is not"),
         ('{"worth": [1, 2, 3]}', "is not"),
+        ('{"values": "123"}', "is not"),
     ],
 )
 def test_answers_that_are_none_are_refused(answer: str, message: str) -> None:
@@ -124,6 +126,33 @@ def test_nobody_listening_is_told() -> None:
     box = HttpObjective(url="http://127.0.0.1:9/", dim=2, pause_s=0.0, retries=1, timeout_s=1.0)
     with pytest.raises(ObjectiveError, match=r"failed 2 times.*Connection refused"):
         box.value(X)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    """The first connection promises more than it sends."""
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
+    body = b'{"values": [1, 5, 9]}'
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for answer in (cut, whole):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        box = HttpObjective(url=url, dim=2, pause_s=0.0, retries=1, timeout_s=5.0)
+        assert torch.equal(box.value(X), X.sum(-1))
+        thread.join()
+
+
+def test_a_program_that_is_missing_is_not_tried_again() -> None:
+    with pytest.raises(ObjectiveError, match="the command no-such-program does not exist"):
+        CommandObjective(command=["no-such-program"], dim=2, pause_s=60.0).value(X)
 
 
 def test_bad_settings_are_refused() -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Context, RecordDict
 
+from clients import build_client_app
 from fedzo.errors import ConfigError
-from fedzo.runtime.deployment import LocalDeployment
+from fedzo.runtime.deployment import MARK, LocalDeployment
+from fedzo.runtime.inprocess_grid import InProcessGrid
 from scenarios.engines import ExperimentEnvironment
-from scenarios.flower_app import experiment_of
+from scenarios.flower_app import environment_of, experiment_of
 from scenarios.simulate import simulate
 
 CLI = [sys.executable, "-m", "scenarios.cli"]
@@ -60,6 +63,18 @@ def test_the_drill_refuses_a_stranger_and_survives_a_killed_node(tmp_path: Path)
     assert (out / "deployment" / "node-0").stat().st_mode & 0o077 == 0, "keys are private"
 
 
+def left_behind(out: Path) -> list[str]:
+    """Return the commands of processes that a deployment has started."""
+    mark, found = f"{MARK}={out / 'deployment'}:".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
 @pytest.mark.slow
 def test_a_deployed_run_that_is_killed_resumes_to_the_same_result(tmp_path: Path) -> None:
     arguments = ("deploy", "quadratic", "--rounds", "5", "--seed", "2", *SMALL)
@@ -70,8 +85,9 @@ def test_a_deployed_run_that_is_killed_resumes_to_the_same_result(tmp_path: Path
     end = time.monotonic() + 200
     while time.monotonic() < end and not (history.exists() and history.read_text().count("\n") > 2):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
+    assert not left_behind(out), "nothing is left behind"
     assert history.read_text().count("\n") < 6, "it was stopped in mid-run"
     resumed = run(*arguments, "--out", str(out), "--resume")
     names = ("final_value", "queries", "floats_up", "rounds")
@@ -138,6 +154,29 @@ def test_run_config_reaches_every_option() -> None:
     assert environment.cohort([0, 1, 2], 0).dim == 9
     with pytest.raises(ConfigError, match=r"did you mean scenario\.dim"):
         experiment_of({"settings": "scenario.din=9"}, 2)
+
+
+def test_a_node_with_its_own_objective_answers_remote_runs_only(tmp_path: Path) -> None:
+    box = tmp_path / "box.py"
+    box.write_text(
+        "from fedzo.objective import CallableObjective\n"
+        "make = lambda client: CallableObjective(function=lambda x: float(x.sum()), dim=4)\n"
+    )
+    node = {"partition-id": 0, "num-partitions": 2, "objective": f"{box}:make"}
+    context = Context(
+        run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={"scenario": "remote"}
+    )
+    assert environment_of(context).cohort([0], 0).dim == 4
+    context.run_config["scenario"] = "quadratic"
+    with pytest.raises(ConfigError, match="this node has its own objective"):
+        environment_of(context)
+
+
+def test_nodes_and_server_must_agree_on_the_number_of_clients() -> None:
+    experiment = experiment_of({"settings": "scenario.dim=5 engine.wait_s=0.2"}, 2)
+    app = build_client_app(ExperimentEnvironment(experiment.to_toml()))
+    with pytest.raises(ConfigError, match="the nodes say that there are 3 clients, the run has 2"):
+        simulate(experiment, grid=InProcessGrid(app, num_clients=3))
 
 
 def test_remote_objectives_need_nodes(tmp_path: Path) -> None:

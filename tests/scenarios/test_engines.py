@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ray import cloudpickle
 from torch import Tensor
 
 from clients import RULE_CONFIGS, build_client_app, make_rules
+from fedzo.cohort import cohort_of
 from fedzo.config import config_values
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange
@@ -32,7 +34,7 @@ from fedzo.runtime.ray_pool import RayEngine
 from fedzo.runtime.simulation import FlowerSimulation
 from scenarios.engines import ExperimentEnvironment
 from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from scenarios.simulate import federate, simulate
 from strategies.base import RoundStrategy
 from strategies.driver import Outcome, RunSettings, run_rounds
 from strategies.rounds import Round, RoundConfig, RoundPlan
@@ -334,3 +336,121 @@ def test_the_record_needs_a_directory_and_superlink_a_deployment(tmp_path: Path)
     deployed = make_experiment("quadratic", "fedzo", engine="superlink")
     with pytest.raises(ConfigError, match="fedzo deploy"):
         simulate(deployed, out=tmp_path / "run")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_that_takes_long_to_start_is_waited_for() -> None:
+    """A timeout shorter than a start must not kill every replacement as it starts."""
+
+    def slow_world() -> FunctionEnvironment:
+        import time
+
+        time.sleep(2.0)
+        return FunctionEnvironment(hangs_above_zero)
+
+    engine = RayEngine(slow_world, make_rules, RayConfig(num_actors=1))
+    try:
+        [late] = engine.perform([ASK], timeout_s=1.0)
+        assert set(late.failures) == {0, 1, 2, 3}
+        kind = Exchange(kind="query.value", client_ids=range(4), shared={"x": -X0.unsqueeze(0)})
+        for _ in range(8):
+            [replies] = engine.perform([kind], timeout_s=1.0)
+            if len(replies.client_ids) == 4:
+                break
+        assert list(replies.client_ids) == [0, 1, 2, 3]
+    finally:
+        engine.close()
+
+
+def hangs_above_zero(client: int) -> TorchObjective:
+    def value(x: Tensor) -> Tensor:
+        import time
+
+        time.sleep(30 if client == 1 and bool((x > 0).all()) else 0)
+        return x.sum(-1)
+
+    return TorchObjective(function=value, dim=8)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_after_a_timeout_the_slow_client_is_slow_alone() -> None:
+    with on_ray(hangs_above_zero) as engine:
+        [first] = engine.perform([ASK], timeout_s=1.5)
+        assert set(first.failures) == {0, 1}, "its chunk is late with it"
+        engine.perform(
+            [Exchange(kind="query.value", client_ids=[2], shared=ASK.shared)], timeout_s=60
+        )
+        [second] = engine.perform([ASK], timeout_s=3.0)
+        assert set(second.failures) == {1}
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_objectives_that_cannot_be_copied_are_one_sentence(engine: str) -> None:
+    lock = threading.Lock()
+
+    def make(client: int) -> TorchObjective:
+        def value(x: Tensor) -> Tensor:
+            with lock:
+                return x.sum(-1)
+
+        return TorchObjective(function=value, dim=3)
+
+    with pytest.raises(ConfigError, match=r"cannot be copied to other processes"):
+        federate(make, num_clients=2, num_rounds=1, engine=engine)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_objectives_may_make_what_cannot_be_copied() -> None:
+    result = federate(locked, num_clients=2, num_rounds=2, engine="ray")
+    assert torch.equal(result.x, federate(locked, num_clients=2, num_rounds=2).x)
+
+
+def locked(client: int) -> TorchObjective:
+    lock = threading.Lock()
+
+    def value(x: Tensor) -> Tensor:
+        with lock:
+            return (x - client).square().sum(-1)
+
+    return TorchObjective(function=value, dim=3)
+
+
+def test_more_cpus_than_there_are_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"engine.num_cpus=64 exceeds the \d+ CPUs here"):
+        simulate(
+            make_experiment("quadratic", "fedzo", engine="flower", settings={"engine.num_cpus": 64})
+        )
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_address_beside_a_running_ray_is_refused() -> None:
+    with pytest.raises(ConfigError, match="this process already runs on Ray"):
+        start_ray(RayConfig(address="127.0.0.1:1"))
+
+
+def test_running_out_of_memory_together_is_tried_one_by_one() -> None:
+    """What does not fit for the whole cohort may fit for one client."""
+
+    class Hungry(FunctionEnvironment):
+        def cohort(self, client_ids: Any, problem: int) -> Any:
+            inner = cohort_of([objective(client) for client in client_ids])
+            return Greedy(inner) if len(client_ids) > 1 else inner
+
+    engine = InProcessEngine(Hungry(objective), make_rules())
+    [replies] = engine.perform([ASK], timeout_s=1)
+    assert list(replies.client_ids) == [0, 1, 2, 3]
+    assert replies.counts["queries"] == dict.fromkeys(range(4), 1)
+
+
+class Greedy:
+    """A cohort that does not fit into memory."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def value(self, x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
