@@ -142,8 +142,12 @@ class LocalDeployment:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def stop(self) -> None:
-        """Stop every process that was started here, nodes first."""
-        for name in sorted(self._processes):
+        """Stop every process that was started here.
+
+        The SuperLink and its ServerApp go first: a run that saw its nodes vanish would write that
+        down, and be resumed from there.
+        """
+        for name in sorted(self._processes, reverse=True):
             self._end(name)
 
     def _start_superlink(self) -> None:

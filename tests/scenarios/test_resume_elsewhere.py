@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 RUN = [
     *(sys.executable, "-m", "scenarios.cli", "run", "quadratic", "--strategy", "fedzo"),
-    *("--rounds", "40", "--seed", "3", "--json", "--set", "scenario.dim=30"),
+    *("--seed", "3", "--json", "--set", "scenario.dim=30"),
     *("--set", "client.estimator=residual"),
 ]
 
@@ -49,24 +49,25 @@ def kill_in_mid_run(out: Path, *arguments: str) -> int:
 def test_a_killed_run_resumes_to_the_same_bits(
     tmp_path: Path, engine: str, faults: list[str]
 ) -> None:
-    slow = ["--set", "faults.reorder=0.5", *faults]
+    number = {"ray": 600, "flower": 40}[engine]
+    slow = ["--rounds", str(number), "--set", "faults.reorder=0.5", *faults]
     whole = run("--engine", engine, *slow, "--out", str(tmp_path / "whole"))
     rounds = kill_in_mid_run(tmp_path / "cut", "--engine", engine, *slow)
-    assert 4 < rounds < 40
+    assert 4 < rounds < number
     resumed = run("--engine", engine, *slow, "--out", str(tmp_path / "cut"), "--resume")
     assert resumed == whole
 
 
 def test_a_damaged_checkpoint_offers_the_one_before(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run("--engine", "flower", "--out", str(out))
+    few = ["--engine", "flower", "--rounds", "10", "--out", str(out)]
+    run(*few)
     current = out / "checkpoint" / CURRENT
     current.write_bytes(current.read_bytes()[:100])
-    command = [*RUN, "--engine", "flower", "--out", str(out), "--resume"]
+    command = [*RUN, *few, "--resume"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "cannot be read" in done.stderr
     assert PREVIOUS in done.stderr
     (out / "checkpoint" / PREVIOUS).replace(current)
-    again = run("--engine", "flower", "--out", str(out), "--resume")
-    assert again["rounds"] == 40
+    assert run(*few, "--resume")["rounds"] == 10
