@@ -1,9 +1,11 @@
 """One strategy, one client app, unchanged: in this process, on Ray, and on Flower's engine."""
 
+import inspect
 import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import ray
+import tomli_w
 import torch
 from ray import cloudpickle
 from torch import Tensor
@@ -24,6 +27,7 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.runtime.deployment import LocalDeployment
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.flower import FlowerEngine
@@ -94,8 +98,8 @@ class Mixed(RoundStrategy[MixedState]):
         return MixedState(x + updates.tensors["update"].mean(0))
 
 
-def run_mixed(engine: Engine, callbacks: Any = ()) -> Outcome:
-    settings = RunSettings(num_clients=CLIENTS, num_rounds=ROUNDS, seed=5)
+def run_mixed(engine: Engine, callbacks: Any = (), clients: int = CLIENTS) -> Outcome:
+    settings = RunSettings(num_clients=clients, num_rounds=ROUNDS, seed=5)
     problem = OpenProblem(initial_x=X0, lower=-1.0, upper=1.0)
     return run_rounds(Mixed(), engine, problem, settings, callbacks=callbacks)
 
@@ -172,6 +176,74 @@ def test_flowers_engine_gives_the_same_bits() -> None:
         found = run_mixed(engine)
     assert torch.equal(found.state.x, expected.state.x)
     same_history(found, expected)
+
+
+APP = """
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from flwr.serverapp import ServerApp
+from torch import Tensor
+
+from clients import RULE_CONFIGS, build_client_app
+from fedzo.config import config_values
+from fedzo.exchange import Exchange
+from fedzo.objective import TorchObjective
+from fedzo.problem import OpenProblem
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.flower import FlowerEngine
+from strategies.base import RoundStrategy
+from strategies.driver import Outcome, RunSettings, run_rounds
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+CLIENTS, ROUNDS = 2, 10
+X0 = torch.full((8,), 0.7, dtype=torch.float64)
+
+{sources}
+
+client_app = build_client_app(objective)
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid, context):
+    torch.set_num_threads(1)
+    engine = FlowerEngine(grid)
+    engine.wait_for_clients(CLIENTS, 120.0)
+    outcome = run_mixed(engine)
+    records = [json.loads(record.to_json()) for record in outcome.records]
+    out = Path(context.run_config["out"])
+    fresh = out.with_suffix(".new")
+    fresh.write_text(json.dumps([outcome.state.x.tolist(), records]))
+    fresh.replace(out)
+"""
+
+
+@pytest.mark.slow
+def test_a_superlink_with_two_supernodes_gives_the_same_bits(tmp_path: Path) -> None:
+    parts = (objective, MixedState, Mixed, run_mixed)
+    text = APP.replace("{sources}", "\n\n".join(inspect.getsource(part) for part in parts))
+    app, out = tmp_path / "app", tmp_path / "result.json"
+    (app / "mixed_app").mkdir(parents=True)
+    (app / "mixed_app" / "__init__.py").write_text(text)
+    parts_of = {"serverapp": "mixed_app:server_app", "clientapp": "mixed_app:client_app"}
+    flwr = {"app": {"publisher": "t", "components": parts_of, "config": {"out": ""}}}
+    project = {"name": "mixed-app", "version": "1.0.0", "description": "x", "dependencies": []}
+    (app / "pyproject.toml").write_text(tomli_w.dumps({"project": project, "tool": {"flwr": flwr}}))
+    with LocalDeployment(tmp_path / "net", num_nodes=2) as network:
+        run_id = network.submit(app, {"out": str(out)})
+        end = time.monotonic() + 400
+        while not out.exists() and time.monotonic() < end:
+            time.sleep(2.0)
+        assert out.exists(), (network.status(run_id), network.log("superlink")[-2000:])
+    x, records = json.loads(out.read_text())
+    expected = run_mixed(in_process(1), clients=2)
+    assert x == expected.state.x.tolist()
+    for found, wanted in zip(records, expected.records, strict=True):
+        assert {**found, "wall_s": 0} == {**vars_of(wanted), "wall_s": 0}
 
 
 def run_cli(*arguments: str) -> dict[str, Any]:
