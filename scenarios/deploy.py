@@ -80,7 +80,8 @@ def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
     (app / "fedzo_trial" / "__init__.py").write_text(_PACKAGE)
-    (target / ERROR).unlink(missing_ok=True)
+    for name in (ERROR, RESULT):
+        (target / name).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
     config["settings"] = f"{_drilled(trial)} engine.record=true".strip()
     node_config = {"objective": trial.objective} if trial.objective else {}
