@@ -1,5 +1,6 @@
 """The only file that touches flwr's private names (flwr 1.38 to 1.4x)."""
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
@@ -85,16 +86,17 @@ def damaged(record: RecordDict, generator: Generator) -> RecordDict | None:
 
 def check_copyable(client_app: ClientApp) -> None:
     """Raise ConfigError unless Ray can copy an app to its actors."""
-    from ray import cloudpickle  # imports Ray: only a simulation pays
+    from ray.util import inspect_serializability  # imports Ray: only a simulation pays
 
-    try:
-        cloudpickle.dumps(client_app)  # type: ignore[no-untyped-call]
-    except TypeError as error:
+    report = io.StringIO()
+    copyable, failures = inspect_serializability(client_app, print_file=report)
+    if not copyable:
+        names = ", ".join(sorted({str(failure.name) for failure in failures}))
         raise ConfigError(
-            f"the clients' objectives cannot be copied to other processes ({error}); let the"
+            f"the clients' objectives cannot be copied to other processes ({names}); let the"
             " function that makes an objective also make what cannot be copied, such as locks and"
             " connections"
-        ) from error
+        )
 
 
 def run_flower_simulation(

@@ -21,12 +21,12 @@ from typing import Any
 import tomli_w
 
 from fedzo.errors import ConfigError, RunError
+from fedzo.runtime.processes import MARK, free_port, signal_all
 from fedzo.runtime.trial_keys import make_certificates, make_node_key
 
 START_S = 90.0
 STOP_S = 10.0
 NAME = "trial"
-MARK = "FEDZO_TRIAL_PROCESS"
 REFUSED = "Failed to activate SuperNode"
 
 
@@ -81,7 +81,7 @@ class LocalDeployment:
         """Kill a SuperNode and what it has started, as a power cut would; return its pid."""
         name = f"node-{node}"
         process = self._processes.pop(name)
-        _signal(process, self._mark(name), signal.SIGKILL)
+        signal_all(process, self._mark(name), signal.SIGKILL)
         process.wait()
         return process.pid
 
@@ -216,10 +216,10 @@ class LocalDeployment:
     def _end(self, name: str) -> None:
         """Ask a process and what it has started to end, and make them."""
         process = self._processes.pop(name)
-        _signal(process, self._mark(name), signal.SIGTERM)
+        signal_all(process, self._mark(name), signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-        _signal(process, self._mark(name), signal.SIGKILL)
+        signal_all(process, self._mark(name), signal.SIGKILL)
         process.wait()
 
     def _environment(self) -> dict[str, str]:
@@ -270,35 +270,9 @@ class LocalDeployment:
         return answer
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _program(name: str) -> str:
     """Return the path of a command that flwr installs beside this Python."""
     path = Path(sys.executable).parent / name
     if not path.exists():
         raise ConfigError(f"{path} is missing: install flwr into this environment")
     return str(path)
-
-
-def _signal(process: subprocess.Popen[bytes], mark: str, number: signal.Signals) -> None:
-    """Signal a process and everything it has started, in whatever session that is by now."""
-    marked = [pid for pid in _all_pids() if _environment_has(pid, mark)]
-    for pid in {process.pid, *marked}:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _all_pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-
-
-def _environment_has(pid: int, mark: str) -> bool:
-    try:
-        return f"{MARK}={mark}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
-    except OSError:  # it has ended, or is not ours to look into
-        return False

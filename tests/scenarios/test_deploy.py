@@ -13,8 +13,9 @@ from flwr.app import Context, RecordDict
 
 from clients import build_client_app
 from fedzo.errors import ConfigError
-from fedzo.runtime.deployment import MARK, LocalDeployment
+from fedzo.runtime.deployment import LocalDeployment
 from fedzo.runtime.inprocess_grid import InProcessGrid
+from fedzo.runtime.processes import MARK
 from scenarios.engines import ExperimentEnvironment
 from scenarios.flower_app import environment_of, experiment_of
 from scenarios.simulate import simulate
