@@ -310,7 +310,10 @@ class Dropping:
 
 
 @pytest.mark.parametrize("fault", ["drop", "corrupt", "delay"])
-@pytest.mark.parametrize("case", ["scaffold2", "scaffold1", "on_client"])
+@pytest.mark.parametrize(
+    "case",
+    ["scaffold2", *(pytest.param(c, marks=pytest.mark.slow) for c in ("scaffold1", "on_client"))],
+)
 def test_an_answer_that_is_lost_is_as_good_as_a_crash(case: str, fault: str) -> None:
     """What clients remember must not part from what the server knows: SCAFFOLD II once diverged."""
     lost, calm = (

@@ -148,7 +148,7 @@ def vars_of(record: Any) -> Mapping[str, Any]:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("chunk_size", [1, 3])
+@pytest.mark.parametrize("chunk_size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_ray_gives_the_same_bits_where_chunks_are_equal(chunk_size: int) -> None:
     expected = run_mixed(in_process(chunk_size))
     with on_ray(chunk_size=chunk_size) as engine:
@@ -253,6 +253,7 @@ def run_cli(*arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ray", "flower"])
 def test_the_command_line_gives_the_same_result_on_every_engine(engine: str) -> None:
     arguments = ("run", "quadratic", "--strategy", "fedzo", "--seed", "0", "--rounds", "8")
@@ -410,6 +411,7 @@ def test_the_record_needs_a_directory_and_superlink_a_deployment(tmp_path: Path)
         simulate(deployed, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_actor_that_takes_long_to_start_is_waited_for() -> None:
     """A timeout shorter than a start must not kill every replacement as it starts."""
@@ -425,7 +427,7 @@ def test_an_actor_that_takes_long_to_start_is_waited_for() -> None:
         [late] = engine.perform([ASK], timeout_s=1.0)
         assert set(late.failures) == {0, 1, 2, 3}
         kind = Exchange(kind="query.value", client_ids=range(4), shared={"x": -X0.unsqueeze(0)})
-        for _ in range(8):
+        for _ in range(40):
             [replies] = engine.perform([kind], timeout_s=1.0)
             if len(replies.client_ids) == 4:
                 break
@@ -444,6 +446,7 @@ def hangs_above_zero(client: int) -> TorchObjective:
     return TorchObjective(function=value, dim=8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_after_a_timeout_the_slow_client_is_slow_alone() -> None:
     with on_ray(hangs_above_zero) as engine:
