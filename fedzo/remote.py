@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -28,7 +29,7 @@ from fedzo.objective import Bound, check_box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Remote:
+class _Remote(ABC):
     """What both kinds share.
 
     timeout_s: longest wait for an answer, over HTTP for each part of it; retries: further tries
@@ -78,11 +79,13 @@ class _Remote:
             pause *= 2
         raise AssertionError("unreachable")
 
+    @abstractmethod
     def _answer(self, question: bytes) -> bytes:
-        raise NotImplementedError
+        """Ask once, and return what came back as it is."""
 
+    @abstractmethod
     def _name(self) -> str:
-        raise NotImplementedError
+        """Say who is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,3 +29,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what the engine holds: actors, threads, files."""
         ...
+
+
+class Middleware:
+    """An engine around another, which it leaves alone but for what a subclass changes."""
+
+    def __init__(self, inner: Engine) -> None:
+        self._inner = inner
+
+    def client_states(self) -> Mapping[int, ClientState]:
+        return self._inner.client_states()
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        self._inner.restore_client_states(states)
+
+    def close(self) -> None:
+        """Close the engine inside."""
+        self._inner.close()

@@ -5,7 +5,7 @@ wire (runtime.answers), so what a strategy sees is what it would see there.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, RecordDict
 
 from fedzo.config import require
-from fedzo.exchange import ClientState, Exchange, Replies
+from fedzo.exchange import Exchange, Replies
 from fedzo.messages import (
     decode_tensors,
     encode_replies,
@@ -24,7 +24,7 @@ from fedzo.messages import (
 from fedzo.randomness import stream
 from fedzo.runtime._compat import damaged
 from fedzo.runtime.answers import Arrival, collect
-from fedzo.runtime.engine import Engine
+from fedzo.runtime.engine import Engine, Middleware
 
 CRASHED = "crashed (injected)"
 UNREADABLE = "malformed reply: it cannot be parsed (injected)"
@@ -62,7 +62,7 @@ class FaultConfig:
         return any(getattr(self, entry.name) > 0 for entry in fields(self))
 
 
-class Faulty:
+class Faulty(Middleware):
     """An engine whose clients and wires fail with given probabilities, drawn from `seed`.
 
     Queries of answers that were lost are still counted: the simulation knows them, a real server
@@ -71,7 +71,7 @@ class Faulty:
     """
 
     def __init__(self, inner: Engine, config: FaultConfig, *, seed: int) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._config = config
         self._seed = seed
         self._under_way: list[Arrival] = []
@@ -92,15 +92,6 @@ class Faulty:
             )
             for i, (e, part, draw) in enumerate(zip(exchanges, working, draws, strict=True))
         ]
-
-    def client_states(self) -> Mapping[int, ClientState]:
-        return self._inner.client_states()
-
-    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        self._inner.restore_client_states(states)
-
-    def close(self) -> None:
-        self._inner.close()
 
     def _draw(self, exchange: Exchange) -> "_Draw":
         generator = stream(

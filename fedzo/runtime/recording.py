@@ -5,12 +5,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedzo.exchange import ClientState, Exchange, Replies
+from fedzo.exchange import Exchange, Replies
 from fedzo.messages import exchange_size, exchange_token, replies_size
-from fedzo.runtime.engine import Engine
+from fedzo.runtime.engine import Engine, Middleware
 
 
-class Recording:
+class Recording(Middleware):
     """An engine that writes a line of JSON for every message, down and up, to a file.
 
     Fields: at_s (seconds since the engine was made), way ("down" or "up"), exchange
@@ -20,7 +20,7 @@ class Recording:
     """
 
     def __init__(self, inner: Engine, path: Path) -> None:
-        self._inner = inner
+        super().__init__(inner)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a")
         self._start = time.perf_counter()
@@ -38,15 +38,9 @@ class Recording:
         self._file.flush()
         return received
 
-    def client_states(self) -> Mapping[int, ClientState]:
-        return self._inner.client_states()
-
-    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        self._inner.restore_client_states(states)
-
     def close(self) -> None:
         self._file.close()
-        self._inner.close()
+        super().close()
 
     def _write_replies(self, exchange: Exchange, replies: Replies, began: float) -> None:
         now = self._now()
