@@ -1,0 +1,220 @@
+"""Rules by name, and one after the other: `nearest_neighbor_mixing | trimmed_mean`.
+
+A text such as `bucketing(size=2) | geometric_median(smoothing=0.1)` names stages from left to
+right. All but the last hand on vectors (nearest_neighbor_mixing, bucketing, clip, adaptive_clip),
+the last makes one of them. `nnm` is short for nearest_neighbor_mixing.
+"""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import get_type_hints
+
+import numpy as np
+import pydantic
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.aggregation.bucketing import bucketing
+from fedzo.aggregation.caf import caf
+from fedzo.aggregation.centered_clipping import centered_clipping
+from fedzo.aggregation.clipping import adaptive_clip, adaptively_clipped, clip, clipped
+from fedzo.aggregation.geometric_median import geometric_median
+from fedzo.aggregation.krum import krum, multi_krum, require_neighbors
+from fedzo.aggregation.mean import mean
+from fedzo.aggregation.mean_around_median import mean_around_median
+from fedzo.aggregation.median import median
+from fedzo.aggregation.minimum_diameter import minimum_diameter
+from fedzo.aggregation.nearest_neighbors import nearest_neighbor_average, nearest_neighbor_mixing
+from fedzo.aggregation.rows import require_majority
+from fedzo.aggregation.smea import smea
+from fedzo.aggregation.trimmed_mean import trimmed_mean
+from fedzo.config import Scalar, unknown_key
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+
+AGGREGATORS: Mapping[str, tuple[Callable[..., Tensor], str]] = {
+    "mean": (mean, "the mean; withstands nobody"),
+    "median": (median, "coordinate-wise median (Yin 2018)"),
+    "trimmed_mean": (trimmed_mean, "per coordinate without the f largest and smallest (Yin 2018)"),
+    "geometric_median": (geometric_median, "least sum of distances, by Weiszfeld's steps"),
+    "krum": (krum, "the vector with the closest neighbors (Blanchard 2017)"),
+    "multi_krum": (multi_krum, "mean of the n - f with the closest neighbors"),
+    "centered_clipping": (
+        centered_clipping,
+        "limited steps from the last result (Karimireddy 2021)",
+    ),
+    "mean_around_median": (mean_around_median, "per coordinate the n - f closest to the median"),
+    "minimum_diameter": (minimum_diameter, "mean of the n - f that lie closest together"),
+    "smea": (smea, "mean of the n - f with the tamest covariance; small cohorts only"),
+    "caf": (caf, "filters what stretches the covariance (Allouah 2025)"),
+    "nearest_neighbor_average": (
+        nearest_neighbor_average,
+        "mean of the n - f nearest to one of them (MoNNA 2023)",
+    ),
+    "clip": (clip, "mean after clipping to a radius"),
+    "adaptive_clip": (adaptive_clip, "mean after clipping the longest (ARC 2025)"),
+}
+"""Rules [n, d] -> [d] by name, with a line about each."""
+
+MIXERS: Mapping[str, tuple[Callable[..., Tensor], str]] = {
+    "nearest_neighbor_mixing": (
+        nearest_neighbor_mixing,
+        "every vector becomes the mean of its n - f nearest (Allouah 2023)",
+    ),
+    "bucketing": (bucketing, "random groups become their means (Karimireddy 2022)"),
+    "clip": (clipped, "long vectors are shortened to a radius"),
+    "adaptive_clip": (adaptively_clipped, "the longest are shortened to the next (ARC 2025)"),
+}
+"""What may stand before a rule: [n, d] -> [m, d]."""
+
+_GIVEN = ("vectors", "num_byzantine", "generator", "start", "weights")
+_TAMING = ("nearest_neighbor_mixing", "clip", "adaptive_clip")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One rule of a composition, with its options."""
+
+    name: str
+    rule: Callable[..., Tensor]
+    options: tuple[tuple[str, Scalar], ...] = ()
+
+    def takes(self, name: str) -> bool:
+        """Return whether the rule has this parameter."""
+        return name in inspect.signature(self.rule).parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregator:
+    """A composition of rules; as a text, see the module."""
+
+    text: str
+    stages: tuple[Stage, ...]
+
+    def require(self, num_clients: int, num_byzantine: int) -> None:
+        """Raise ConfigError where the rules cannot withstand so many of so many clients."""
+        require_majority(num_clients, num_byzantine)
+        tame = False
+        for stage in self.stages:
+            options = dict(stage.options)
+            if stage.name == "bucketing":
+                num_clients = -(-num_clients // int(options.get("size", 2)))
+            require_majority(num_clients, num_byzantine)
+            if "neighbors" in options:
+                require_neighbors(num_clients, num_byzantine, options["neighbors"])  # type: ignore[arg-type]
+            tame = tame or stage.name in _TAMING
+        if self.stages[-1].name == "mean" and num_byzantine and not tame:
+            raise ConfigError(
+                f"num_byzantine={num_byzantine} must be 0 for aggregator={self.text!r}: a mean"
+                " withstands nobody; use trimmed_mean or another robust rule"
+            )
+
+    def __call__(
+        self,
+        vectors: Float[Tensor, "n d"],
+        *,
+        num_byzantine: int,
+        generator: np.random.Generator,
+        start: Float[Tensor, " d"] | None = None,
+    ) -> Float[Tensor, " d"]:
+        """Return the aggregate; `start` is the last one, for rules that learn from history."""
+        self.require(len(vectors), num_byzantine)
+        for stage in self.stages:
+            given = {"generator": generator, "start": start, "num_byzantine": num_byzantine}
+            if stage.name == "mean":
+                given["num_byzantine"] = 0
+            known = {name: value for name, value in given.items() if stage.takes(name)}
+            vectors = stage.rule(vectors, **known, **dict(stage.options))
+        return vectors
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether this is the plain mean, which may be weighted."""
+        return [stage.name for stage in self.stages] == ["mean"]
+
+
+@lru_cache(maxsize=64)
+def parse_aggregator(text: str) -> Aggregator:
+    """Return the composition that a text names.
+
+    Raises ConfigError for what is no such text, unknown rules and options, and a last stage that
+    does not make one vector.
+    """
+    try:
+        parsed = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise _not_understood(text) from error
+    nodes: list[ast.expr] = []
+    while isinstance(parsed, ast.BinOp) and isinstance(parsed.op, ast.BitOr):
+        nodes.insert(0, parsed.right)
+        parsed = parsed.left
+    nodes.insert(0, parsed)
+    last = len(nodes) - 1
+    return Aggregator(text, tuple(_stage(text, node, i == last) for i, node in enumerate(nodes)))
+
+
+def _stage(text: str, node: ast.expr, last: bool) -> Stage:
+    called = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    if not isinstance(called.func, ast.Name) or called.args:
+        raise _not_understood(text)
+    name = {"nnm": "nearest_neighbor_mixing"}.get(called.func.id, called.func.id)
+    table = AGGREGATORS if last else MIXERS
+    if name not in table:
+        raise _misplaced(name, last)
+    stage = Stage(name, table[name][0])
+    allowed = [p for p in inspect.signature(stage.rule).parameters if p not in _GIVEN]
+    options: list[tuple[str, Scalar]] = []
+    for keyword in called.keywords:
+        if keyword.arg not in allowed:
+            raise unknown_key(f"{name}.{keyword.arg}", [f"{name}.{option}" for option in allowed])
+        try:
+            options.append((keyword.arg, ast.literal_eval(keyword.value)))
+        except ValueError as error:
+            raise _not_understood(text) from error
+    stage = Stage(name, stage.rule, tuple(options))
+    _try_out(stage)
+    return stage
+
+
+def _try_out(stage: Stage) -> None:
+    """Raise ConfigError for options of a wrong type, or out of range: it is asked on 3 points."""
+    hints = get_type_hints(stage.rule)
+    for name, value in stage.options:
+        try:
+            pydantic.TypeAdapter(hints[name]).validate_python(value, strict=isinstance(value, bool))
+        except pydantic.ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise ConfigError(f"{stage.name}({name}={value!r}) is not allowed: {reason}") from error
+    random = {"generator": stream(0, "try out")} if stage.takes("generator") else {}
+    try:
+        stage.rule(torch.tensor([[0.0], [1.0], [3.0]]), **random, **dict(stage.options))
+    except ConfigError as error:
+        raise ConfigError(f"{stage.name}: {error}") from error
+
+
+def _misplaced(name: str, last: bool) -> ConfigError:
+    if last and name in MIXERS:
+        return ConfigError(
+            f"{name} returns vectors, not one: add a rule after it, such as {name} | trimmed_mean"
+        )
+    if not last and name in AGGREGATORS:
+        return ConfigError(
+            f"{name} returns one vector, so it must be the last; before it may stand"
+            f" {', '.join(MIXERS)}"
+        )
+    known = sorted({*AGGREGATORS, *MIXERS})
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}"
+    return ConfigError(f"unknown aggregator {name}; {hint}")
+
+
+def _not_understood(text: str) -> ConfigError:
+    return ConfigError(
+        f"aggregator={text!r} is not a rule or rules joined by |; write for example"
+        " nearest_neighbor_mixing | trimmed_mean or centered_clipping(radius=2.0)"
+    )

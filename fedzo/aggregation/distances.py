@@ -1,0 +1,61 @@
+"""Squared distances between n vectors, through one matrix product.
+
+    |x_i - x_j|^2 = G_ii + G_jj - 2 G_ij,   G = (X - c)(X - c)^T,   c = the row of median norm
+
+The center c takes away what all rows have in common, so that little is lost to cancellation; it is
+the row of median norm because a mean could be moved anywhere by one row. Shapes: X [n, d], G and
+result [n, n] in float64. Cost: n^2 d; memory: n^2 and one block of columns. What overflows is
+infinitely far away.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.aggregation.rows import COLUMNS
+
+
+def squared_distances(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """Return all squared distances; zero on the diagonal, inf where they overflow."""
+    return distances_of_gram(centered_gram(vectors)[0])
+
+
+def centered_gram(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n n"], int]:
+    """Return the inner products of the rows about the row of median norm, and which that is."""
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    center = int(norms.argsort(stable=True)[(len(vectors) - 1) // 2])
+    gram = vectors.new_zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for block in vectors.split(COLUMNS, dim=1):
+        part = block - block[center]
+        gram += part @ part.T
+    return (gram + gram.T) / 2, center
+
+
+def distances_of_gram(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Return squared distances from inner products about any point."""
+    own = gram.diagonal()
+    squares = own.unsqueeze(1) + own - 2 * gram
+    squares = squares.nan_to_num(torch.inf, torch.inf, torch.inf).clamp_min(0)
+    return squares.fill_diagonal_(0)
+
+
+def squared_distances_to(
+    vectors: Float[Tensor, "n d"], point: Float[Tensor, " d"]
+) -> Float[Tensor, " n"]:
+    """Return the squared distance of every row to a point, inf where it overflows."""
+    total = vectors.new_zeros(len(vectors), dtype=torch.float64)
+    for block, there in zip(vectors.split(COLUMNS, dim=1), point.split(COLUMNS), strict=True):
+        total += (block - there).square().sum(dim=1)
+    return total.nan_to_num(torch.inf, torch.inf, torch.inf)
+
+
+def nearest(squares: Float[Tensor, "m n"], count: int) -> Int[Tensor, "m k"]:
+    """Return, for each row of distances, the `count` nearest, earlier ones first at ties."""
+    return squares.argsort(dim=1, stable=True)[:, :count]
+
+
+def mean_of(vectors: Float[Tensor, "n d"], chosen: Int[Tensor, " k"]) -> Float[Tensor, " d"]:
+    """Return the mean of the chosen rows, without a copy of them."""
+    weights = vectors.new_zeros(len(vectors))
+    weights[chosen] = 1 / len(chosen)
+    return weights @ vectors

@@ -1,0 +1,53 @@
+"""What all rules do first: leave out what is not finite, and see whether the rest suffices.
+
+A row with a NaN or an inf has distance infinity from every other one: nobody honest sends it, so it
+is left out and counts as one of the `num_byzantine`. Shapes: vectors [n, d].
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fedzo.errors import ConfigError
+from fedzo.finite import all_finite
+
+COLUMNS = 1 << 14
+"""Columns that are worked on at once: 100 rows of so many float32 numbers fit into a cache."""
+
+
+def trusted_rows(
+    vectors: Float[Tensor, "n d"], num_byzantine: int
+) -> tuple[Float[Tensor, "k d"], int]:
+    """Return the finite rows, and how many malicious ones may still be among them.
+
+    Raises ConfigError when num_byzantine is not below half of the rows, or no row is finite.
+    """
+    require_majority(len(vectors), num_byzantine)
+    if all_finite(vectors):
+        return vectors, num_byzantine
+    finite = finite_rows(vectors)
+    lost = len(vectors) - int(finite.sum())
+    if lost == len(vectors):
+        raise ConfigError(f"none of the {lost} vectors is finite; there is nothing to aggregate")
+    return vectors[finite], max(0, num_byzantine - lost)
+
+
+def finite_rows(vectors: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+    """Return which rows hold neither NaN nor inf, without a copy of all of them."""
+    return torch.stack([torch.tensor(all_finite(row)) for row in vectors])
+
+
+def require_majority(num_clients: int, num_byzantine: int) -> None:
+    """Raise ConfigError unless 0 <= num_byzantine < n / 2, and say what would do."""
+    if num_byzantine < 0:
+        raise ConfigError(f"num_byzantine={num_byzantine} must be 0 or more")
+    if num_clients <= 2 * num_byzantine:
+        raise too_many(num_byzantine, 2 * num_byzantine, num_clients)
+
+
+def too_many(num_byzantine: int, bound: int, num_clients: int) -> ConfigError:
+    """Return the error for a rule that needs more than `bound` clients."""
+    return ConfigError(
+        f"num_byzantine={num_byzantine} needs more than {bound} clients, got {num_clients}; lower"
+        " num_byzantine or raise participation"
+    )

@@ -1,0 +1,95 @@
+"""Compositions of rules as texts."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedzo.aggregation import (
+    AGGREGATORS,
+    MIXERS,
+    bucketing,
+    nearest_neighbor_mixing,
+    parse_aggregator,
+    trimmed_mean,
+)
+from fedzo.errors import ConfigError
+
+
+def vectors(n: int = 9) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(n, 4)))
+
+
+def generator() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("mixing", ["nnm", "nearest_neighbor_mixing"])
+def test_stages_run_from_left_to_right(mixing: str) -> None:
+    found = parse_aggregator(f"{mixing} | trimmed_mean")(
+        vectors(), num_byzantine=2, generator=generator()
+    )
+    expected = trimmed_mean(nearest_neighbor_mixing(vectors(), num_byzantine=2), num_byzantine=2)
+    assert torch.equal(found, expected)
+
+
+def test_three_stages_with_options() -> None:
+    found = parse_aggregator("bucketing(size=3) | nnm | trimmed_mean")(
+        vectors(), num_byzantine=1, generator=generator()
+    )
+    groups = bucketing(vectors(), num_byzantine=1, size=3, generator=generator())
+    mixed = nearest_neighbor_mixing(groups, num_byzantine=1)
+    assert torch.equal(found, trimmed_mean(mixed, num_byzantine=1))
+
+
+@pytest.mark.parametrize("last", AGGREGATORS)
+@pytest.mark.parametrize("first", [None, *MIXERS])
+def test_every_pair_runs(first: str | None, last: str) -> None:
+    text = last if first is None else f"{first} | {last}"
+    f = 0 if last == "mean" and first in (None, "bucketing") else 1
+    result = parse_aggregator(text)(
+        vectors(), num_byzantine=f, generator=generator(), start=torch.zeros(4).double()
+    )
+    assert result.shape == (4,)
+    assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trimed_mean", "did you mean trimmed_mean"),
+        ("nearest_neighbor_mixing", "add a rule after it"),
+        ("median | trimmed_mean", "must be the last"),
+        ("trimmed_mean(3)", "is not a rule"),
+        ("krum(neighbours='original')", "did you mean krum.neighbors"),
+        ("krum(neighbors='both')", "krum(neighbors='both') is not allowed"),
+        ("clip(radius=-1)", "clip: radius=-1 must be positive"),
+        ("clip(radius='x')", "clip(radius='x') is not allowed"),
+        ("bucketing(size=True) | median", "size=True) is not allowed"),
+        ("nearest_neighbor_average(own=1.5)", "own=1.5) is not allowed"),
+        ("clip(radius=f)", "is not a rule"),
+        ("__import__('os')", "is not a rule"),
+        ("", "is not a rule"),
+        ("median |", "is not a rule"),
+        ("median + krum", "is not a rule"),
+    ],
+)
+def test_what_is_no_rule_is_explained(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_aggregator(text)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "f", "words"),
+    [
+        ("trimmed_mean", 8, 4, "num_byzantine=4 needs more than 8 clients, got 8"),
+        ("bucketing(size=3) | median", 9, 2, "needs more than 4 clients, got 3"),
+        ("krum(neighbors='original')", 8, 3, "needs more than 8 clients, got 8"),
+        ("mean", 9, 1, "a mean withstands nobody"),
+        ("bucketing | mean", 9, 1, "a mean withstands nobody"),
+    ],
+)
+def test_what_is_impossible_is_refused(text: str, n: int, f: int, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_aggregator(text).require(n, f)
+    assert words in str(error.value)
