@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.local import LocalTraining, minibatches, part_of, start_points
+from clients.local import LocalTraining, Sampling, minibatches, part_of, start_points
 from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.config import require, take_config
 from fedzo.errors import ConfigError
@@ -36,13 +36,15 @@ class FirstOrderConfig:
     """Settings of the rule `first_order`.
 
     optimizer, momentum: the local optimizer. batch_size: examples a step, for objectives that have
-    examples; 0 takes all. project: whether iterates are projected onto the box. compile: whether
+    examples; 0 takes all. sampling: "epochs", or "balanced" over the classes that a client has.
+    project: whether iterates are projected onto the box. compile: whether
     the local loop is compiled; only for scenarios with stacked objectives.
     """
 
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.0
     batch_size: int = 0
+    sampling: Sampling = "epochs"
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
     compile: bool = False
@@ -64,7 +66,7 @@ class FirstOrder:
         config = take_config(FirstOrderConfig, exchange.config)
         training = take_config(LocalTraining, exchange.config)
         cohort = oracle.cohort
-        batches = minibatches(cohort, config.batch_size, training, exchange.client_ids)
+        batches = minibatches(cohort, config, training, exchange.client_ids)
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
         start = start_points(exchange)
         steps, lr = training.local_steps, training.local_lr

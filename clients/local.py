@@ -6,15 +6,30 @@ the update x_end - x_start [n, d].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange
-from fedzo.randomness import permutations
+from fedzo.randomness import permutations, streams
+
+Sampling = Literal["epochs", "balanced"]
+
+
+class Batches(Protocol):
+    """What a rule's settings say about minibatches."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def sampling(self) -> Sampling: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +55,21 @@ def start_points(exchange: Exchange) -> Float[Tensor, "n d"]:
 
 def minibatches(
     cohort: CohortObjective,
-    batch_size: int,
+    config: Batches,
     training: LocalTraining,
     client_ids: Sequence[int],
 ) -> Int[Tensor, "n t b"] | None:
     """Return the examples that each client uses at each local step; None where it uses all.
 
-    Every client goes through its examples in random order, epoch after epoch. Raises ConfigError
-    when the objectives have no examples to choose from.
+    epochs: every client goes through its examples in random order, again and again. balanced: every
+    minibatch has (nearly) as many examples of each class that the client has, drawn with
+    replacement; clients with different shares of the classes then send much more alike gradients,
+    which leaves malicious ones less room. Raises ConfigError when the objectives have no examples
+    to choose from, or no classes.
     """
+    batch_size, sampling = config.batch_size, config.sampling
     if batch_size == 0:
+        require(sampling == "epochs", "sampling", sampling, "epochs where client.batch_size=0")
         return None
     if not hasattr(cohort, "sizes"):
         raise ConfigError(
@@ -60,6 +80,11 @@ def minibatches(
         if size == 0:
             cohort.failures.setdefault(position, "the client has no examples")
     shape = (training.local_steps, batch_size)
+    if sampling == "balanced":
+        generators = streams(*training.key("balanced minibatches"), clients=client_ids)
+        labels = labels_of(cohort)
+        pairs = zip(labels, generators, strict=True)
+        return torch.stack([balanced(own, shape, generator=g) for own, g in pairs])
     if len(set(sizes)) == 1:
         return _epochs(training, client_ids, max(1, sizes[0]), shape)
     rows = [
@@ -67,6 +92,34 @@ def minibatches(
         for client, size in zip(client_ids, sizes, strict=True)
     ]
     return torch.cat(rows)
+
+
+def labels_of(cohort: CohortObjective) -> Sequence[Int[Tensor, " s"]]:
+    """Return every client's labels; raises ConfigError where the objectives have none."""
+    found: Sequence[Tensor] = (
+        cohort.labels_by_client() if hasattr(cohort, "labels_by_client") else ()
+    )
+    if not found or any(labels.is_floating_point() or labels.ndim != 1 for labels in found):
+        raise ConfigError(
+            "client.sampling=balanced needs objectives with classes; set it to epochs"
+        )
+    return found
+
+
+def balanced(
+    labels: Int[Tensor, " s"], shape: tuple[int, int], *, generator: np.random.Generator
+) -> Int[Tensor, "t b"]:
+    """Return minibatches in which no class has two examples more than another."""
+    steps, batch_size = shape
+    if not len(labels):
+        return torch.zeros(shape, dtype=torch.int64)
+    order = labels.argsort(stable=True).cpu().numpy()
+    counts = np.unique(labels.cpu().numpy(), return_counts=True)[1]
+    turns = -(-batch_size // len(counts))
+    classes = generator.random((steps, turns, len(counts))).argsort(axis=-1)
+    classes = classes.reshape(steps, -1)[:, :batch_size]
+    inside = (generator.random(shape) * counts[classes]).astype(np.int64)
+    return torch.from_numpy(order[(counts.cumsum() - counts)[classes] + inside])
 
 
 def part_of(cohort: CohortObjective, batch: Int[Tensor, "n b"] | None) -> CohortObjective:

@@ -1,12 +1,13 @@
 """Answer values around a point, along directions that everybody can make from a seed.
 
-    query.probes:  x [d], first row r_i of each client  ->  values [n, q] at the points of a scheme
+    query.probes:  x [d], first row r_i of each client  ->  values [n, q] at the points of a scheme,
+                   or, for `answer = "slopes"`, the m slopes [n, m] that the scheme makes of them
     directions:    rows r_i .. r_i + m - 1 of an endless sequence of random orthonormal bases
 
 Clients with the same first row ask at the same points, so the heterogeneity of their objectives
 cancels in the mean of their answers; clients with rows of their own explore n times as many
 directions. Server and clients make the directions from (seed, row): only x and one number go down
-and q numbers up. fedzo's form of the shared seeds of Maritan, Dey & Schenato, "FedZeN", arXiv
+and q or m numbers up. fedzo's form of the shared seeds of Maritan, Dey & Schenato, "FedZeN", arXiv
 2309.17174, and of FedKSeed. Cost: q queries (forward: m + 1, or m without the base; central: 2m).
 """
 
@@ -40,9 +41,13 @@ class ProbesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes(ProbesConfig):
-    """What the server says beside: whether to ask at x too, and the key of the directions."""
+    """What the server says beside: whether to ask at x too, and the key of the directions.
+
+    answer: what is sent; slopes have no use for `base`.
+    """
 
     base: bool = True
+    answer: Literal["values", "slopes"] = "values"
     seed: int = 0
     problem: int = 0
 
@@ -57,10 +62,13 @@ def answer_probes(
     directions = basis_blocks(
         first, probes.num_directions, oracle.cohort.dim, seed=probes.seed, problem=probes.problem
     ).to(x)
-    points = make_scheme(probes.estimator).points(x, directions, probes.mu)
+    scheme = make_scheme(probes.estimator)
+    points = scheme.points(x, directions, probes.mu)
     forward = probes.estimator == "forward"
-    if probes.base != forward:
+    slopes = probes.answer == "slopes"
+    if probes.base != forward and not slopes:
         points = points[:, 1:] if forward else torch.cat([x.unsqueeze(1), points], dim=1)
     if oracle.remaining < points.shape[1]:
-        return {"values": x.new_empty(len(x), 0)}, states
-    return {"values": oracle.value(points)}, states
+        return {probes.answer: x.new_empty(len(x), 0)}, states
+    values = oracle.value(points)
+    return {probes.answer: scheme.slopes(values, probes.mu, None) if slopes else values}, states

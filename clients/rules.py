@@ -2,6 +2,8 @@
 
 from clients.first_order import FirstOrder, FirstOrderConfig
 from clients.local_slopes import LocalSlopes, answer_slope_gradient
+from clients.mixing import mix_models
+from clients.momentum import MomentumConfig, train_momentum, train_own_model
 from clients.probes import ProbesConfig, answer_probes
 from clients.surrogate import Surrogate, answer_weights
 from clients.surrogate_config import SurrogateConfig
@@ -15,6 +17,7 @@ RULE_CONFIGS: dict[str, type] = {
     "probes": ProbesConfig,
     "surrogate": SurrogateConfig,
     "values": ValuesConfig,
+    "momentum": MomentumConfig,
 }
 
 
@@ -30,5 +33,8 @@ def make_rules() -> dict[str, Rule]:
         "query.weights": answer_weights,
         "train.slopes": LocalSlopes(),
         "query.slope_gradient": answer_slope_gradient,
+        "train.momentum": train_momentum,
+        "train.own_model": train_own_model,
+        "train.mix": mix_models,
         "evaluate": answer_values,
     }

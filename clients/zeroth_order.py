@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clients.correction import Correction, keep_control
-from clients.local import LocalTraining, minibatches, part_of, start_points
+from clients.local import LocalTraining, Sampling, minibatches, part_of, start_points
 from fedzo.config import require, take_config
 from fedzo.directions import DirectionKind, sample_cohort_directions
 from fedzo.estimators import (
@@ -49,6 +49,7 @@ class ZerothOrderConfig:
     directions: their law, see fedzo.directions; num_directions: a step and client.
     mu: smoothing radius, in units of x. optimizer, momentum: the local optimizer.
     batch_size: examples a step, for objectives that have examples; 0 takes all.
+    sampling: "epochs", or "balanced" over the classes that a client has.
     non_finite: "fail" or "skip" values that are NaN or inf. out_of_bounds: "clip" or "allow"
     queries outside the box. project: whether iterates are projected onto the box.
     """
@@ -60,6 +61,7 @@ class ZerothOrderConfig:
     optimizer: OptimizerName = "adam"
     momentum: float = 0.0
     batch_size: int = 0
+    sampling: Sampling = "epochs"
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
@@ -79,9 +81,9 @@ class ZerothOrder:
     ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
         config = take_config(ZerothOrderConfig, exchange.config)
         training = take_config(LocalTraining, exchange.config)
-        batches = minibatches(oracle.cohort, config.batch_size, training, exchange.client_ids)
+        batches = minibatches(oracle.cohort, config, training, exchange.client_ids)
         sources = streams(*training.key("directions"), clients=exchange.client_ids)
-        estimate = _Estimate(config, oracle, sources, training.local_steps)
+        estimate = Estimate(config, oracle, sources, training.local_steps)
         start = start_points(exchange)
         memory = _load_memory(states, config, start) if estimate.scheme.remembers else None
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
@@ -109,7 +111,7 @@ def answer_gradient(
     config = take_config(ZerothOrderConfig, exchange.config)
     training = take_config(LocalTraining, exchange.config)
     sources = streams(*training.key("directions"), clients=exchange.client_ids)
-    estimate = _Estimate(config, oracle, sources, 1)
+    estimate = Estimate(config, oracle, sources, 1)
     x = start_points(exchange)
     if oracle.remaining < estimate.num_queries:
         return {"gradient": torch.zeros_like(x)}, states
@@ -117,7 +119,7 @@ def answer_gradient(
     return {"gradient": gradient}, keep_control(states, gradient)
 
 
-class _Estimate:
+class Estimate:
     """A cohort's gradient estimates with their source of directions."""
 
     def __init__(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.errors import ObjectiveError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objective import Bound, FiniteSum, Objective
 
 BLACK_BOX = (
@@ -129,6 +129,19 @@ class LoopedFiniteSums(LoopedCohort):
         parts = [self._part(i, row) for i, row in enumerate(indices)]
         return LoopedCohort(parts, self.failures, self.unasked)
 
+    def labels_by_client(self) -> list[Tensor]:
+        """Return the labels of each client's examples; nothing where not all have some."""
+        found = [getattr(objective, "targets", None) for objective in self.objectives]
+        known = [labels for labels in found if labels is not None]
+        return known if len(known) == len(found) else []
+
+    def flipped(self) -> "LoopedFiniteSums":
+        """Return the cohort with flipped labels; raises ConfigError where there are none."""
+        if not all(hasattr(objective, "flipped") for objective in self.objectives):
+            raise ConfigError("byzantine.attack=label_flip needs objectives with labels")
+        poisoned = [objective.flipped() for objective in self.objectives]  # type: ignore[attr-defined]
+        return LoopedFiniteSums(poisoned, self.failures, self.unasked)
+
     def _part(self, position: int, indices: Int[Tensor, " b"]) -> Objective:
         """Return a minibatch; where the client cannot make one, the whole, which is not asked."""
         objective = self.objectives[position]
@@ -153,6 +166,20 @@ def cohort_of(objectives: Sequence[Objective]) -> CohortObjective:
     if len(sums) == len(objectives):
         return LoopedFiniteSums(sums)  # type: ignore[arg-type]
     return LoopedCohort(objectives)
+
+
+def flip_labels(cohort: CohortObjective) -> CohortObjective:
+    """Return the same clients with every label y turned into C - 1 - y: a poisoned data set.
+
+    Raises ConfigError where the objectives have no labels.
+    """
+    if hasattr(cohort, "flipped"):
+        poisoned: CohortObjective = cohort.flipped()
+        return poisoned
+    raise ConfigError(
+        f"byzantine.attack=label_flip needs objectives with labels, {type(cohort).__name__} has"
+        " none; use the scenario classification or another attack"
+    )
 
 
 def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

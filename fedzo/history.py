@@ -23,7 +23,8 @@ class RoundRecord:
     """What is known after a round; round_index 0 is the state before the first.
 
     value: the global objective F, None where it was not evaluated; judges: clients whose values
-    it is the mean of, 0 where F is known without asking. metrics: the scenario's.
+    it is the mean of, 0 where F is known without asking. metrics: the scenario's. nodes: client ->
+    its own model's value and metrics, where there is no common x; value and metrics are then means.
     clients: those asked this round; client_queries: queries each of them answered, this round.
     failures: client -> reason. late, duplicates: answers of this round that came after their
     exchange, or again; neither was used. epsilon: privacy spent, None when not private. wall_s:
@@ -34,6 +35,7 @@ class RoundRecord:
     round_index: int
     value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    nodes: dict[int, dict[str, float]] = field(default_factory=dict)
     judges: int = 0
     queries: int = 0
     gradients: int = 0
@@ -83,6 +85,10 @@ class RoundRecord:
         raw = json.loads(line)
         raw["failures"] = {int(client): reason for client, reason in raw["failures"].items()}
         raw["value"] = None if raw["value"] is None else float(raw["value"])
+        raw["nodes"] = {
+            int(node): {name: float(value) for name, value in numbers.items()}
+            for node, numbers in raw.get("nodes", {}).items()
+        }
         for name in ("clients", "client_queries"):
             raw[name] = tuple(raw[name])
         raw["metrics"] = {name: float(value) for name, value in raw["metrics"].items()}

@@ -6,7 +6,7 @@ value is differentiable by torch, first-order clients can use it too; nothing el
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -170,16 +170,24 @@ class ModuleObjective:
         rows = [self._loss(row) for row in x.reshape(-1, x.shape[-1])]
         return torch.stack(rows).reshape(x.shape[:-1])
 
+    def flipped(self) -> "ModuleObjective":
+        """Return the objective with every label y turned into C - 1 - y, for C outputs."""
+        classes = self._outputs(self.inputs.new_zeros(self.dim), self.inputs[:1]).shape[-1]
+        return replace(self, targets=classes - 1 - self.targets)
+
     def _loss(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
+        return self.loss(self._outputs(x, self.inputs), self.targets)
+
+    def _outputs(self, x: Float[Tensor, " d"], inputs: Tensor) -> Tensor:
         state = unflatten_parameters(self.module, x)
         modes = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
-            outputs = torch.func.functional_call(self.module, state, (self.inputs,))
+            outputs: Tensor = torch.func.functional_call(self.module, state, (inputs,))
         finally:
             for part, mode in modes.items():
                 part.training = mode
-        return self.loss(outputs, self.targets)
+        return outputs
 
 
 def flatten_parameters(module: torch.nn.Module) -> Float[Tensor, " d"]:

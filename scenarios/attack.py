@@ -155,6 +155,7 @@ class AttackScenario:
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
+        "momentum": {"client.gradient": "forward"},
         "zeroth_order": {
             "strategy.local_steps": 1,
             "strategy.local_lr": 1.0,

@@ -96,6 +96,7 @@ class ClassificationScenario:
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
         "first_order": {"strategy.local_lr": 0.1, "client.batch_size": 32},
+        "momentum": {"strategy.local_lr": 0.5, "client.batch_size": 25, "client.beta": 0.99},
         "zeroth_order": {"strategy.local_lr": 0.003, "client.mu": 0.001, "client.batch_size": 32},
     }
 

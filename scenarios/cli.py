@@ -11,6 +11,7 @@ from fedzo import __version__
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from scenarios.cli_compare import compare_command
 from scenarios.cli_deploy import deploy_command
 from scenarios.cli_options import (
     BudgetOption,
@@ -29,16 +30,8 @@ from scenarios.cli_options import (
     prepare,
     stderr,
 )
-from scenarios.compare import compare
-from scenarios.config_file import (
-    ComparisonPlan,
-    parse_numbers,
-    parse_positions,
-    parse_words,
-    read_comparison,
-    read_experiment,
-)
-from scenarios.display import Progress, print_comparison, print_result
+from scenarios.config_file import read_experiment
+from scenarios.display import Progress, print_result
 from scenarios.experiment import make_experiment
 from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
 from scenarios.rundir import find_runs
@@ -141,72 +134,7 @@ def run(
     finish(guard(work), json_output)
 
 
-@app.command("compare")
-def compare_command(
-    scenario: ScenarioArgument = None,
-    strategies: Annotated[
-        str | None, typer.Option(help="names, separated by commas (default: fedzo)")
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="numbers, separated by commas (default: 0,1,2)")
-    ] = None,
-    rounds: RoundsOption = None,
-    clients: ClientsOption = None,
-    engine: EngineOption = None,
-    query_budget: BudgetOption = None,
-    settings: SetOption = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML experiment; options override it")
-    ] = None,
-    x: Annotated[str, typer.Option(help=f"axis of the figure: {', '.join(AXES)}")] = "queries",
-    at: Annotated[
-        list[str] | None,
-        typer.Option(help="AXIS=N,N,...: report the lowest F up to there (queries=5000,10000)"),
-    ] = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
-    json_output: JsonOption = False,
-    threads: ThreadsOption = 1,
-) -> None:
-    """Run several strategies on the same problems and seeds.
-
-    A setting is given to every strategy that has it; `--set fedzo:client.mu=0.1` is for fedzo
-    alone. LABEL=NAME among the strategies runs one of them under a label with its own settings:
-    --strategies fzoos,paper=fzoos --set paper:strategy.variant=paper
-
-    A --config file may hold strategies, seeds and a table [at] too.
-    """
-    prepare(threads)
-
-    def work() -> dict[str, Any]:
-        given = {
-            "scenario": scenario,
-            "num_rounds": rounds,
-            "num_clients": clients,
-            "engine": engine,
-            "query_budget": query_budget,
-        }
-        plan = read_comparison(config) if config else ComparisonPlan()
-        base = merged(plan.experiment, given, settings)
-        chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
-        drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
-        comparison = compare(
-            base,
-            chosen,
-            drawn,
-            axis=x,
-            at={**plan.at, **parse_positions(at or [])},
-            out=out,
-            resume=resume,
-            console=stderr,
-        )
-        if not json_output:
-            print_comparison(Console(), comparison)
-        return comparison.to_json()
-
-    finish(guard(work), json_output)
-
-
+app.command("compare")(compare_command)
 app.command("deploy")(deploy_command)
 
 

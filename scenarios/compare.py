@@ -86,15 +86,18 @@ def compare(
     out: Path | None = None,
     resume: bool = False,
     console: Console | None = None,
+    dry: bool = False,
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
     A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
-    positions at which the lowest F so far is wanted. Runs lie in out/LABEL/seed-N. Raises
-    ConfigError before anything runs.
+    positions at which the lowest F so far is wanted. dry: only check the arguments. Runs lie in
+    out/LABEL/seed-N. Raises ConfigError before anything runs.
     """
     experiments = _experiments(base, _labelled(strategies), seeds)
     _check_axes(axis, at or {})
+    if dry:
+        return Comparison("", [], [], None)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     for number, (name, experiment) in enumerate(experiments, start=1):
         seed = experiment.seed

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from scenarios.compare import Comparison, Row
 from scenarios.experiment import Experiment
+from scenarios.grid import Grid
 from scenarios.simulate import RunResult
 from strategies.driver import Snapshot
 
@@ -145,6 +146,28 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         _print_milestones(console, comparison)
     if comparison.figure:
         console.print(f"figure: {comparison.figure}", highlight=False, soft_wrap=True)
+
+
+def print_grid(console: Console, grid: Grid) -> None:
+    """Print a table for every panel, and which row has the best worst case."""
+    for panel, rows in grid.cells.items():
+        table = Table(title=f"{grid.title} {panel}".strip(), title_justify="left")
+        table.add_column("rule")
+        for attack in next(iter(rows.values())):
+            table.add_column(attack.replace("_", " "), justify="right")
+        table.add_column("worst", justify="right")
+        known = {row: grid.worst(panel, row) for row in rows}
+        best = (max if grid.higher_is_better else min)(
+            (value for value in known.values() if not math.isnan(value)), default=math.nan
+        )
+        for row, cells in rows.items():
+            worst = _number(known[row])
+            shown = [f"{mean:.4g}" for mean, _ in cells.values()]
+            table.add_row(row, *shown, f"[bold]{worst}[/bold]" if known[row] == best else worst)
+        console.print(table)
+    console.print("mean over seeds; worst: over the attacks shown", highlight=False)
+    if grid.figure:
+        console.print(f"figure: {grid.figure}", highlight=False, soft_wrap=True)
 
 
 def _print_milestones(console: Console, comparison: Comparison) -> None:

@@ -7,11 +7,16 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
+from jaxtyping import Float
+from torch import Tensor
 
 from clients.app import build_client_app
 from clients.rules import make_rules
+from fedzo.byzantine import Rule
 from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+from fedzo.runtime.byzantine import Byzantine
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.faulty import Faulty
@@ -23,6 +28,8 @@ from fedzo.runtime.simulation import START_S, FlowerSimulation
 from scenarios.experiment import Experiment
 from scenarios.names import SCENARIOS
 from scenarios.scenario import Scenario
+from strategies.monna import MoNNAConfig, known_mixing
+from strategies.robust import RobustConfig
 
 MESSAGES = "messages.jsonl"
 
@@ -52,6 +59,14 @@ def open_engine(
         else:
             engine = _open_bare(experiment, scenario, given, out, run_name, stack)
         stack.callback(engine.close)
+        if experiment.liars:
+            engine = Byzantine(
+                engine,
+                experiment.config("byzantine"),
+                experiment.liars,
+                seed=experiment.seed,
+                rule=known_defence(experiment),
+            )
         faults = experiment.config("faults")
         if faults.any:
             engine = Faulty(engine, faults, seed=experiment.seed)
@@ -119,6 +134,21 @@ def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -
             " theirs"
         )
     return engine
+
+
+def known_defence(experiment: Experiment) -> Rule | None:
+    """Return what the strategy makes of vectors, honest ones first, as its attacker knows it."""
+    config = experiment.config("strategy")
+    if not isinstance(config, RobustConfig):
+        return None
+    rule, tolerated = config.rule, config.num_byzantine
+    if isinstance(config, MoNNAConfig):
+        return partial(known_mixing, config, num_liars=len(experiment.liars))
+
+    def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
+        return rule(vectors, num_byzantine=tolerated, generator=stream(0, "attacker's guess"))
+
+    return defend
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from fedzo.byzantine import ByzantineConfig
 from fedzo.config import (
     Scalar,
     build_config,
@@ -18,8 +19,9 @@ from fedzo.config import (
 from fedzo.errors import ConfigError
 from fedzo.runtime.faulty import FaultConfig
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
+from strategies.robust import RobustConfig
 
-SECTIONS = ("scenario", "strategy", "client", "engine", "faults")
+SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,13 @@ class Experiment:
     seed: int = 0
     query_budget: int | None = None
     settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def liars(self) -> range:
+        """The malicious clients: the last ones, where there is an attack."""
+        byzantine: ByzantineConfig = self.config("byzantine")
+        count = byzantine.num_clients if byzantine.active else 0
+        return range(self.num_clients - count, self.num_clients)
 
     def section(self, name: str) -> dict[str, Scalar]:
         """Return the settings of one section without their prefix."""
@@ -77,6 +86,7 @@ def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]
         "client": RULE_CONFIGS[STRATEGIES[strategy].rule],
         "engine": ENGINES[engine][0],
         "faults": FaultConfig,
+        "byzantine": ByzantineConfig,
     }
 
 
@@ -119,11 +129,13 @@ def make_experiment(
         values = config_values(build_config(cls, own, section=section))
         resolved.update({prefix + name: value for name, value in values.items()})
     resolved = _without_unused(entry, settings or {}, resolved)
-    if build.black_box and STRATEGIES[strategy].rule == "first_order":
+    exact = resolved.get("client.gradient") == "exact"
+    if build.black_box and (entry.rule == "first_order" or exact):
+        remedy = "set client.gradient=forward" if exact else "use fedzo"
         raise ConfigError(
-            f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; use fedzo"
+            f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"
         )
-    return Experiment(
+    experiment = Experiment(
         scenario=scenario,
         strategy=strategy,
         engine=engine,
@@ -133,6 +145,22 @@ def make_experiment(
         query_budget=query_budget,
         settings=resolved,
     )
+    _check_adversaries(experiment)
+    return experiment
+
+
+def _check_adversaries(experiment: Experiment) -> None:
+    """Raise ConfigError for more liars than clients, and for rules that cannot bear as many."""
+    liars = experiment.config("byzantine").num_clients
+    require(
+        liars < experiment.num_clients,
+        "byzantine.num_clients",
+        liars,
+        f"below clients={experiment.num_clients}: somebody must be honest",
+    )
+    strategy = experiment.config("strategy")
+    if isinstance(strategy, RobustConfig):
+        strategy.require_clients(experiment.num_clients)
 
 
 def _without_unused(

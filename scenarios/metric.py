@@ -162,6 +162,7 @@ class MetricScenario:
     default_clients: ClassVar[int] = 7
     default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {
+        "momentum": {"client.gradient": "forward"},
         "zeroth_order": {"client.mu": 1.0},
         "probes": {"client.mu": 1.0},
         "surrogate": {

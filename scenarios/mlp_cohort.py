@@ -5,7 +5,7 @@ matrix product: x [n, q, d], inputs [n, b, i] -> losses [n, q].
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -72,6 +72,15 @@ class MLPShards:
             layers=self.layers,
             failures=self.failures,
         )
+
+    def labels_by_client(self) -> list[Int[Tensor, " s"]]:
+        """Return the labels of each client's examples."""
+        spans = zip(self.offsets.tolist(), self.sizes.tolist(), strict=True)
+        return [self.labels[first : first + size] for first, size in spans]
+
+    def flipped(self) -> "MLPShards":
+        """Return the shards with every label y turned into C - 1 - y."""
+        return replace(self, labels=self.layers[-1] - 1 - self.labels)
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         return torch.cat([self._own(i).value(x[i : i + 1]) for i in range(self.num_clients)])

@@ -19,6 +19,7 @@ from strategies.fedprox import FedProx, FedProxConfig
 from strategies.fedzen import FedZeN, FedZeNConfig
 from strategies.fzoos import FZooS
 from strategies.fzoos_config import USED_BY, FZooSConfig
+from strategies.monna import MoNNA, MoNNAConfig
 from strategies.relizo import ReLIZO, ReLIZOConfig
 from strategies.scaffold import Scaffold1, Scaffold2
 from strategies.seedzo import SeedZO, SeedZOConfig
@@ -130,6 +131,16 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "surrogate",
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
         used_by=USED_BY,
+    ),
+    "dshb": StrategyEntry(
+        FedAvgConfig,
+        FedAvg,
+        "momentum",
+        "one step along the aggregate of momenta that clients keep (Allouah 2023)",
+        {"strategy.local_steps": 1},
+    ),
+    "monna": StrategyEntry(
+        MoNNAConfig, MoNNA, "momentum", "peers that average with their nearest (Farhadkhani 2023)"
     ),
     "square": StrategyEntry(
         SquareConfig, Square, "values", "random search by squares of an image (Andriushchenko 2020)"

@@ -175,6 +175,7 @@ def _solve(
                 num_rounds=experiment.num_rounds,
                 seed=experiment.seed,
                 query_budget=experiment.query_budget,
+                liars=frozenset(experiment.liars),
             ),
             callbacks=[*keep, *callbacks],
             resume=position.snapshot,

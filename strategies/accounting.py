@@ -44,6 +44,7 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
         round_index=round_index,
         value=None,
         metrics={},
+        nodes={},
         judges=0,
         clients=(),
         client_queries=(),

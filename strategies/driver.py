@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fedzo.errors import RunError
 from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
-from fedzo.problem import Problem, Report
+from fedzo.problem import Problem
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
 from strategies.accounting import counted, non_finite, opened
-from strategies.rounds import KnowsAnswers, RoundMethod, RoundPlan
+from strategies.judging import Verdict, judged_models, verdict
+from strategies.rounds import KnowsAnswers, KnowsModels, RoundMethod, RoundPlan, TooFewAnswers
 
 StopReason = Literal["rounds", "budget", "solved", "callback"]
 
@@ -50,12 +49,17 @@ Callback = Callable[[Snapshot], bool | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """The outer limits of a run; query_budget counts all clients together, None is no limit."""
+    """The outer limits of a run; query_budget counts all clients together, None is no limit.
+
+    liars: clients that are known to the simulation, not to the strategy, as malicious; what they
+    say of x or of their own models is not judged.
+    """
 
     num_clients: int
     num_rounds: int
     seed: int = 0
     query_budget: int | None = None
+    liars: frozenset[int] = frozenset()
 
 
 def run_rounds(
@@ -75,10 +79,6 @@ def run_rounds(
     run.go()
     assert run.stop is not None
     return Outcome(run.state, run.records, run.stop)
-
-
-class TooFewAnswers(RunError):
-    """Fewer clients answered an exchange than the strategy needs."""
 
 
 class _Run:
@@ -130,8 +130,8 @@ class _Run:
             self._close_round(judge=self._evaluation_due(plan.round_index))
             return
         self.stop = "budget"
-        kept = {"value": before.value, "metrics": before.metrics, "judges": before.judges}
-        self._total = replace(self._total, round_index=before.round_index, **kept)  # type: ignore[arg-type]
+        kept = {name: getattr(before, name) for name in ("value", "metrics", "judges", "nodes")}
+        self._total = replace(self._total, round_index=before.round_index, **kept)
         self._close_round(judge=before.value is None)
 
     def _plan(self) -> RoundPlan:
@@ -143,15 +143,15 @@ class _Run:
             cohort=self._sample(round_index, clients),
             seed=self._settings.seed,
             problem=self._problem.index,
+            judged=self._evaluation_due(round_index),
             lower=self._problem.lower,
             upper=self._problem.upper,
         )
 
     def _sample(self, round_index: int, num_clients: int) -> Sequence[int]:
-        share = self._strategy.rounds.participation
-        if share >= 1:
+        if self._strategy.rounds.participation >= 1:
             return range(num_clients)
-        size = max(1, round(share * num_clients))
+        size = self._strategy.rounds.cohort_size(num_clients)
         generator = stream(self._settings.seed, "cohort", self._problem.index, round_index)
         return sorted(generator.choice(num_clients, size, replace=False).tolist())
 
@@ -253,14 +253,15 @@ class _Run:
         """Write down F; where too few answer, leave it out, except at the start."""
         self._judged = self._total.round_index
         try:
-            report = self._evaluate()
+            found = self._evaluate()
         except TooFewAnswers:
             if self._total.round_index == 0:
                 raise
             return
-        metrics = {name: float(number) for name, number in report.metrics.items()}
-        self._total = replace(self._total, value=report.value, metrics=metrics)
-        self.stop = "solved" if report.solved else self.stop
+        self._total = replace(
+            self._total, value=found.value, metrics=found.metrics, nodes=found.nodes
+        )
+        self.stop = "solved" if found.solved else self.stop
 
     def _evaluation_due(self, round_index: int) -> bool:
         every = self._strategy.rounds.evaluate_every
@@ -270,26 +271,30 @@ class _Run:
 
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
-        return self._settings.num_clients if self._problem.asks_clients else 0
+        asked = self._settings.num_clients if self._problem.asks_clients else 0
+        return asked * (asked if isinstance(self.state, KnowsModels) else 1)
 
-    def _evaluate(self) -> Report:
-        x: Float[Tensor, " d"] = self.state.x
+    def _evaluate(self) -> Verdict:
+        """Judge x, or, where every node has a model, those of the honest ones."""
+        nodes, models = judged_models(self.state, self._settings.liars)
         if not self._problem.asks_clients:
-            return self._problem.report(x, None)
+            return verdict(nodes, models, [self._problem.report(x, None) for x in models])
         known = self.state.answers if isinstance(self.state, KnowsAnswers) else {}
-        if len(known) == self._settings.num_clients:
+        if len(known) == self._settings.num_clients and not self._settings.liars:
             self._total = replace(self._total, judges=len(known))
-            return self._problem.report(x, torch.tensor(list(known.values()), dtype=torch.float64))
+            values = torch.tensor(list(known.values()), dtype=torch.float64)
+            return verdict(nodes, models, [self._problem.report(models[0], values)])
         question = Exchange(
             kind="evaluate",
             client_ids=range(self._settings.num_clients),
-            shared={"x": x.unsqueeze(0)},
-            expects={"values": [(1,)]},
+            shared={"x": models},
+            expects={"values": [(len(models),), (0,)]},
         )
         self._exchange_index = -1  # a key of its own, the same after a resume
         [replies] = self._perform([question], 0)
         self._total = replace(self._total, judges=len(replies.client_ids))
-        values = replies.tensors["values"]
-        if values.shape[1] == 0:
+        answers = replies.tensors["values"]
+        if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
-        return self._problem.report(x, values[:, 0])
+        pairs = zip(models, answers.T, strict=True)
+        return verdict(nodes, models, [self._problem.report(x, values) for x, values in pairs])

@@ -7,6 +7,8 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 algorithm 2; FedZO: Fang et al., IEEE TSP 2022, algorithm 1. Shapes: x [d], updates [n, d]. Sent: d
 floats down and d up for each client and round; queries: the client rule's.
 
+With malicious clients the mean gives way to a rule of fedzo.aggregation (`strategy.aggregator`).
+
 Differs from the papers: clients weigh the same unless `weighting="examples"`, because F is the
 plain mean of the clients' objectives; server Adam corrects its bias; x is projected onto the box.
 """
@@ -20,19 +22,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.aggregation import mean
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
+from strategies.robust import RobustConfig, aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.safeguard import better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedAvgConfig(RoundConfig):
+class FedAvgConfig(RobustConfig):
     """Settings of FedAvg and FedZO.
 
     local_steps, local_lr: what each client does in a round. server_lr, server_optimizer,
@@ -50,20 +52,26 @@ class FedAvgConfig(RoundConfig):
     safeguard: bool = False
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        RobustConfig.__post_init__(self)
         require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
         require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
         require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
         momentum = self.server_momentum
         require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
+        if self.weighting != "uniform" and not self.rule.is_mean:
+            raise ConfigError(
+                f"weighting={self.weighting} has no meaning for aggregator={self.aggregator!r},"
+                " which counts everybody the same; set it to uniform"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class FedAvgState:
-    """The global x and the server optimizer's moments."""
+    """The global x, the server optimizer's moments, and the last aggregate if the rule needs it."""
 
     x: Float[Tensor, " d"]
     moments: OptimizerState
+    last: Float[Tensor, " l"]
 
 
 class FedAvg(RoundStrategy[FedAvgState]):
@@ -86,7 +94,8 @@ class FedAvg(RoundStrategy[FedAvgState]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
-        return FedAvgState(x, self._optimizer.init(x))
+        self._config.require_clients(num_clients)
+        return FedAvgState(x, self._optimizer.init(x), remembered(self._config, x))
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
@@ -100,12 +109,18 @@ class FedAvg(RoundStrategy[FedAvgState]):
                 expects={"update": [tuple(state.x.shape)]},
             )
         ]
-        update = mean(replies.tensors["update"], weights=self._weights(replies))
+        update = aggregate(
+            replies.tensors["update"],
+            config,
+            plan,
+            start=state.last,
+            weights=self._weights(replies),
+        )
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:
             x = yield from better(state.x, x, plan)
-        return FedAvgState(x, moments)
+        return FedAvgState(x, moments, update if config.rule.learns else state.last)
 
     def _weights(self, replies: Replies) -> Float[Tensor, " n"] | None:
         if self._config.weighting == "uniform":

@@ -54,6 +54,7 @@ class FZooS(RoundStrategy[Any]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> Any:
+        self._config.require_clients(num_clients)
         return self._method.init(x, num_clients)
 
     def round(self, state: Any, plan: RoundPlan) -> Round[Any]:

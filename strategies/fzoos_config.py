@@ -8,7 +8,7 @@ from typing import Literal
 
 from fedzo.config import require
 from fedzo.surrogates.kernels import KernelName
-from strategies.rounds import RoundConfig
+from strategies.robust import RobustConfig
 
 Variant = Literal["improved", "on_client", "paper", "official"]
 
@@ -29,7 +29,7 @@ USED_BY: Mapping[str, tuple[Variant, ...]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FZooSConfig(RoundConfig):
+class FZooSConfig(RobustConfig):
     """Settings of FZooS.
 
     variant: "improved" (strategies.fzoos_improved); "on_client", the same without values leaving
@@ -44,6 +44,7 @@ class FZooSConfig(RoundConfig):
     curvature: whether the surrogate may have an isotropic quadratic trend. design: whether clients
     probe the same directions or their own; "auto" decides every round, with shared ones at least
     every shared_every rounds; private_gain: by what factor private directions must explain more.
+    With an aggregator other than the mean, directions are always shared.
     on_client, paper, official: local_steps and local_lr (Adam) of each client.
     paper, official: one_exchange: send weights with the update, no queries around the server's x.
     """
@@ -67,12 +68,20 @@ class FZooSConfig(RoundConfig):
     one_exchange: bool = False
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        RobustConfig.__post_init__(self)
         for name in ("num_directions", "max_rows", "shared_every", "local_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_radius", "initial_step", "max_step", "local_lr", "private_gain"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
+        if not self.rule.is_mean:
+            require(
+                self.variant != "improved" or self.design != "private",
+                "design",
+                self.design,
+                f"auto or shared with aggregator={self.aggregator!r}: a robust rule compares what"
+                " clients answer at the same points",
+            )
         self.stops()
         step = self.initial_step
         low = self.min_step

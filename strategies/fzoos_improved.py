@@ -17,8 +17,8 @@ this cohort before. Floats up as many as queries; down d + 1 and d a stop. Serve
 r^2 d for r = max_rows.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -40,45 +40,13 @@ from fedzo.surrogates.slopes import (
     rows_between,
 )
 from strategies.fzoos_config import FZooSConfig
+from strategies.fzoos_state import Anchor, SlopeState
+from strategies.robust import agree
 from strategies.rounds import Round, RoundPlan
 
 ENOUGH_DIRECTIONS = 8
 """Shared directions from which one round's moments tell rho; where no round had so many, rho is
 fitted by the evidence of rows of different owners."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Anchor:
-    """What clients answered at the current x, and the number of that point."""
-
-    clients: Int[Tensor, " k"]
-    values: Float[Tensor, " k"]
-    point: int
-
-    def of(self, clients: Int[Tensor, " k"]) -> "Anchor":
-        """Return the part of those clients."""
-        kept = torch.isin(self.clients, clients)
-        return replace(self, clients=self.clients[kept], values=self.values[kept])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlopeState:
-    """The iterate, the surrogate's rows and prior, and the step that the line search trusts."""
-
-    x: Float[Tensor, " d"]
-    rows: SlopeRows
-    prior: SlopePrior
-    anchor: Anchor
-    step: float
-    rho_measured: bool = False
-    next_row: int = 0
-    next_point: int = 1
-
-    @property
-    def answers(self) -> Mapping[int, float]:
-        """What clients have answered at x."""
-        pairs = zip(self.anchor.clients.tolist(), self.anchor.values.tolist(), strict=True)
-        return dict(pairs)
 
 
 class SlopeSearch:
@@ -137,6 +105,8 @@ class SlopeSearch:
         of them would not fit into memory.
         """
         config, clients = self._config, len(plan.cohort)
+        if not config.rule.is_mean:
+            return True
         if config.design != "auto" or clients == 1:
             return config.design != "private"
         if (plan.round_index - 1) % config.shared_every == 0:
@@ -194,7 +164,10 @@ class SlopeSearch:
         if len(first) > 1:
             first = first[torch.isin(torch.as_tensor(plan.cohort), clients)]
         state = replace(state, anchor=anchor, next_point=state.next_point + 1)
-        changes = values - anchor.values.unsqueeze(1)
+        changes, kept = agree(
+            values - anchor.values.unsqueeze(1), self._config, plan, purpose="slopes"
+        )
+        clients = clients[kept]
         fresh = self._rows(state, plan, first, changes, clients)
         rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
         prior = state.prior
@@ -269,13 +242,15 @@ class SlopeSearch:
         values = answers.tensors["values"].double()
         base = state.anchor.of(clients)
         points = torch.cat([state.x.unsqueeze(0), path]).double()
-        changes = torch.cat([base.values.unsqueeze(1), values], dim=1).diff(dim=1).mean(dim=0)
+        steps = torch.cat([base.values.unsqueeze(1), values], dim=1).diff(dim=1)
+        steps, kept = agree(steps, self._config, plan, purpose="line search")
+        changes = steps.mean(dim=0)
         numbers = torch.tensor([base.point, *range(state.next_point, state.next_point + len(path))])
         fresh = rows_between(
             points[:-1],
             points[1:],
             changes,
-            owners=clients.expand(len(path), -1),
+            owners=clients[kept].expand(len(path), -1),
             start=numbers[:-1],
             end=numbers[1:],
         )

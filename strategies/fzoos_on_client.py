@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.aggregation import mean
 from fedzo.exchange import Exchange
 from fedzo.oracle import project
 from strategies.fzoos_config import FZooSConfig
+from strategies.robust import aggregate
 from strategies.rounds import Round, RoundPlan
 
 
@@ -59,7 +59,7 @@ class OnClientFZooS:
                 expects={"gradient": [tuple(state.x.shape)], "evidence": [(3,)]},
             )
         ]
-        gradient = mean(replies.tensors["gradient"])
+        gradient = aggregate(replies.tensors["gradient"], config, plan, purpose="gradient")
         best = int(replies.tensors["evidence"].sum(dim=0).argmax())
         [answers] = yield [
             Exchange(
@@ -74,6 +74,8 @@ class OnClientFZooS:
                 expects={"update": [tuple(state.x.shape)]},
             )
         ]
-        x = project(state.x + mean(answers.tensors["update"]), plan.lower, plan.upper)
+        x = project(
+            state.x + aggregate(answers.tensors["update"], config, plan), plan.lower, plan.upper
+        )
         lengthscale = config.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
         return OnClientState(x.to(state.x), lengthscale, state.next_row + m)

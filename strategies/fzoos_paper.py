@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.aggregation import mean
 from fedzo.config import Scalar
-from fedzo.exchange import Exchange, join_replies
+from fedzo.exchange import Exchange, Replies, join_replies
 from fedzo.oracle import project
 from strategies.fzoos_config import FZooSConfig
+from strategies.robust import aggregate
 from strategies.rounds import Round, RoundPlan
 from strategies.safeguard import better
 
@@ -63,12 +63,13 @@ class PublishedFZooS:
         replies = join_replies((yield self._training(state, plan)))
         clients = torch.as_tensor(replies.client_ids)
         begun = torch.cat([state.begun, clients]).unique()
-        x = project(state.x + mean(replies.tensors["update"]), plan.lower, plan.upper)
-        x = x.to(state.x)
+        update = aggregate(replies.tensors["update"], self._config, plan)
+        x = project(state.x + update, plan.lower, plan.upper).to(state.x)
         if self._config.variant == "official":
             x = yield from better(state.x, x, plan)
         if self._config.one_exchange:
-            return PublishedState(x, mean(replies.tensors["weights"]), clients[:0], begun)
+            weights = self._common(replies, plan)
+            return PublishedState(x, weights, clients[:0], begun)
         config = {**self._client_config, "num_clients": plan.num_clients}
         [answers] = yield [
             Exchange(
@@ -80,7 +81,11 @@ class PublishedFZooS:
             )
         ]
         informed = torch.as_tensor(answers.client_ids)
-        return PublishedState(x, mean(answers.tensors["weights"]), informed, begun)
+        return PublishedState(x, self._common(answers, plan), informed, begun)
+
+    def _common(self, replies: Replies, plan: RoundPlan) -> Float[Tensor, " f"]:
+        """Return the weights of the surrogate that all clients get: a rule in R^M."""
+        return aggregate(replies.tensors["weights"], self._config, plan, purpose="weights")
 
     def _weights(self) -> dict[str, list[tuple[int, ...]]]:
         """Return what an answer with weights looks like."""

@@ -12,10 +12,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import require, require_nonnegative
+from fedzo.errors import RunError
 from fedzo.exchange import Exchange, Replies
 from fedzo.objective import Bound
 
@@ -39,6 +40,10 @@ class RoundConfig:
     timeout_s: float = 3600.0
     evaluate_every: int = 1
 
+    def cohort_size(self, num_clients: int) -> int:
+        """Return how many clients are asked in a round."""
+        return max(1, round(self.participation * num_clients))
+
     def __post_init__(self) -> None:
         require(0 < self.participation <= 1, "participation", self.participation, "in (0, 1]")
         require(self.min_answers >= 1, "min_answers", self.min_answers, "at least 1")
@@ -47,15 +52,23 @@ class RoundConfig:
         require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "0 or more")
 
 
+class TooFewAnswers(RunError):
+    """Fewer clients answered an exchange than the strategy needs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundPlan:
-    """What the driver has decided for a round: its number (from 1), the cohort, the box of x."""
+    """What the driver has decided for a round: its number (from 1), the cohort, the box of x.
+
+    judged: whether x will be judged after it.
+    """
 
     round_index: int
     num_clients: int
     cohort: Sequence[int]
     seed: int = 0
     problem: int = 0
+    judged: bool = True
     lower: Bound = -float("inf")
     upper: Bound = float("inf")
 
@@ -75,6 +88,21 @@ class KnowsAnswers(Protocol):
     @property
     def answers(self) -> Mapping[int, float]:
         """Client -> value at x, of those who were asked there."""
+        ...
+
+
+@runtime_checkable
+class KnowsModels(Protocol):
+    """A state of a method without a common x: every node has a model, x only stands for them."""
+
+    @property
+    def clients(self) -> Int[Tensor, " k"]:
+        """Return the nodes that have reported their models."""
+        ...
+
+    @property
+    def models(self) -> Float[Tensor, "k d"]:
+        """Return these models."""
         ...
 
 

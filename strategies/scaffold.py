@@ -25,7 +25,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.aggregation import mean
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange
@@ -33,6 +32,7 @@ from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvgConfig
+from strategies.robust import aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.safeguard import better
 
@@ -49,6 +49,7 @@ class ScaffoldState:
     control: Float[Tensor, " d"]
     clients: Int[Tensor, " k"]
     controls: Float[Tensor, "k d"]
+    last: Float[Tensor, " l"]
 
 
 class _Scaffold(RoundStrategy[ScaffoldState]):
@@ -76,9 +77,15 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ScaffoldState:
-        nobody = torch.empty(0, dtype=torch.int64)
-        nothing = x.new_empty(0, len(x))
-        return ScaffoldState(x, self._optimizer.init(x), torch.zeros_like(x), nobody, nothing)
+        self._config.require_clients(num_clients)
+        return ScaffoldState(
+            x,
+            self._optimizer.init(x),
+            control=torch.zeros_like(x),
+            clients=torch.empty(0, dtype=torch.int64),
+            controls=x.new_empty(0, len(x)),
+            last=remembered(self._config, x),
+        )
 
     def _training(
         self, state: ScaffoldState, clients: Sequence[int], config: Mapping[str, Scalar]
@@ -97,11 +104,13 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         self, state: ScaffoldState, updates: Float[Tensor, "n d"], plan: RoundPlan
     ) -> Round[ScaffoldState]:
         config = self._config
-        moments, x = self._optimizer.step(state.moments, state.x, -mean(updates), config.server_lr)
+        update = aggregate(updates, config, plan, start=state.last)
+        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:
             x = yield from better(state.x, x, plan)
-        return replace(state, x=x, moments=moments)
+        last = update if config.rule.learns else state.last
+        return replace(state, x=x, moments=moments, last=last)
 
 
 class Scaffold1(_Scaffold):
@@ -117,7 +126,9 @@ class Scaffold1(_Scaffold):
                 expects={"gradient": [tuple(state.x.shape)]},
             )
         ]
-        state = replace(state, control=mean(anchors.tensors["gradient"]))
+        gradients = anchors.tensors["gradient"]
+        control = aggregate(gradients, self._config, plan, purpose="control", start=state.control)
+        state = replace(state, control=control)
         [replies] = yield [self._training(state, anchors.client_ids, {})]
         return (yield from self._step(state, replies.tensors["update"], plan))
 
@@ -132,9 +143,13 @@ class Scaffold2(_Scaffold):
         clients = torch.cat([state.clients[kept], fresh])
         controls = torch.cat([state.controls[kept], replies.tensors["control"]])
         order = clients.argsort()
+        unknown = controls.new_zeros(plan.num_clients - len(clients), controls.shape[1])
+        everybody = torch.cat([controls[order], unknown])
         state = replace(
             state,
-            control=controls[order].sum(dim=0) / plan.num_clients,
+            control=aggregate(
+                everybody, self._config, plan, purpose="control", start=state.control
+            ),
             clients=clients[order],
             controls=controls[order],
         )

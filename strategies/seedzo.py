@@ -5,7 +5,11 @@
 The simplest of the methods that send numbers instead of vectors: Fang et al., "BAFFLE", ECCV 2024;
 Qin et al., "FedKSeed", ICML 2024; Li et al., "DeComFL", ICLR 2025. Because every client moves along
 the same u_k, the heterogeneity of their objectives cancels exactly in s_k. Shapes: x [d], slopes
-[n, m]. Floats a client and round: d + 1 down, m + 1 up (forward). Queries: m + 1, or 2m (central).
+[n, m]. Floats a client and round: d + 1 down, m up. Queries: m + 1, or 2m (central).
+
+A robust rule (`strategy.aggregator`) acts on the slopes, in R^m. The u_k are orthonormal, so for a
+rule that looks at distances alone this is the rule in R^d: a liar can only act inside the span of
+the u_k, at a cost of m numbers a client.
 
 Differs from the papers: one step a round, directions are rows of random orthonormal bases, Adam's
 moments stay on the server, and x is sent where those papers send numbers to replay.
@@ -19,16 +23,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require
-from fedzo.estimators import make_scheme
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
+from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.shared_probes import DEFAULTS, probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedZOConfig(RoundConfig):
+class SeedZOConfig(RobustConfig):
     """Settings of Seed-ZO: what the server does with the mean gradient estimate."""
 
     server_lr: float = 0.03
@@ -36,7 +40,7 @@ class SeedZOConfig(RoundConfig):
     server_momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        RobustConfig.__post_init__(self)
         require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
         momentum = self.server_momentum
         require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
@@ -70,16 +74,15 @@ class SeedZO(RoundStrategy[SeedZOState]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SeedZOState:
+        self._config.require_clients(num_clients)
         return SeedZOState(x, self._optimizer.init(x))
 
     def round(self, state: SeedZOState, plan: RoundPlan) -> Round[SeedZOState]:
         client = self._client_config
-        forward = client["estimator"] == "forward"
-        probed = yield from probe(state.x, plan, state.next_row, client, base=forward)
+        probed = yield from probe(state.x, plan, state.next_row, client, slopes=True)
         if probed is None:
             return state
-        scheme = make_scheme(client["estimator"])  # type: ignore[arg-type]
-        slopes = scheme.slopes(probed.values, float(client["mu"]), None).mean(dim=0)
+        slopes = aggregate(probed.values, self._config, plan, purpose="slopes")
         gradient = (len(state.x) / len(slopes)) * slopes @ probed.directions
         moments, x = self._optimizer.step(
             state.moments, state.x, gradient.to(state.x), self._config.server_lr

@@ -3,7 +3,8 @@
     directions: the next m rows of the run's random bases, orthonormal; m is at most d
 
 A block that would reach over the end of a basis begins with the next basis instead. Floats a
-client: d + 1 down, as many as queries up. Queries: m + 1 (forward), 2 m (central), 1 more with x.
+client: d + 1 down; up as many as queries, or m where slopes are asked for. Queries: m + 1
+(forward), 2 m (central), 1 more with x.
 """
 
 from collections.abc import Generator, Mapping
@@ -24,7 +25,10 @@ DEFAULTS: Mapping[str, Scalar] = {"estimator": "forward", "num_directions": 20, 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the cohort answered [n, q], along which directions [m, d], and the row after them."""
+    """What the cohort answered, along which directions [m, d], and the row after them.
+
+    values: [n, q] at the points, or the slopes [n, m].
+    """
 
     values: Float[Tensor, "n q"]
     directions: Float[Tensor, "m d"]
@@ -37,24 +41,29 @@ def probe(
     next_row: int,
     settings: Mapping[str, Scalar],
     *,
-    base: bool,
+    base: bool = False,
+    slopes: bool = False,
 ) -> Generator[list[Exchange], list[Replies], Probed | None]:
-    """Ask the cohort; returns None when the budget does not allow it. `base` asks at x too."""
+    """Ask the cohort for values, with `base` at x too, or for slopes.
+
+    Returns None when the budget does not allow it.
+    """
     dim = len(x)
     m = min(int(settings["num_directions"]), dim)
     first = next_row if next_row % dim + m <= dim else (next_row // dim + 1) * dim
-    central = settings.get("estimator") == "central"
+    answer = "slopes" if slopes else "values"
+    count = m if slopes else m * (1 + (settings.get("estimator") == "central")) + base
     [replies] = yield [
         Exchange(
             kind="query.probes",
             client_ids=plan.cohort,
             shared={"x": x},
             per_client={"first_row": torch.full((len(plan.cohort),), first)},
-            config={**settings, "num_directions": m, "base": base},
-            expects={"values": [(m * (1 + central) + base,), (0,)]},
+            config={**settings, "num_directions": m, "base": base, "answer": answer},
+            expects={answer: [(count,), (0,)]},
         )
     ]
-    values = replies.tensors["values"].double()
+    values = replies.tensors[answer].double()
     if values.shape[1] == 0:
         return None
     [directions] = basis_blocks(torch.tensor([first]), m, dim, seed=plan.seed, problem=plan.problem)

@@ -5,16 +5,12 @@ right. All but the last hand on vectors (nearest_neighbor_mixing, bucketing, cli
 the last makes one of them. `nnm` is short for nearest_neighbor_mixing.
 """
 
-import ast
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import get_type_hints
 
 import numpy as np
-import pydantic
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,7 +29,8 @@ from fedzo.aggregation.nearest_neighbors import nearest_neighbor_average, neares
 from fedzo.aggregation.rows import require_majority
 from fedzo.aggregation.smea import smea
 from fedzo.aggregation.trimmed_mean import trimmed_mean
-from fedzo.config import Scalar, unknown_key
+from fedzo.calls import Call, make_call, split_calls, unknown_name
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -77,36 +74,22 @@ _TAMING = ("nearest_neighbor_mixing", "clip", "adaptive_clip")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One rule of a composition, with its options."""
-
-    name: str
-    rule: Callable[..., Tensor]
-    options: tuple[tuple[str, Scalar], ...] = ()
-
-    def takes(self, name: str) -> bool:
-        """Return whether the rule has this parameter."""
-        return name in inspect.signature(self.rule).parameters
-
-
-@dataclass(frozen=True, slots=True)
 class Aggregator:
     """A composition of rules; as a text, see the module."""
 
     text: str
-    stages: tuple[Stage, ...]
+    stages: tuple[Call, ...]
 
     def require(self, num_clients: int, num_byzantine: int) -> None:
         """Raise ConfigError where the rules cannot withstand so many of so many clients."""
         require_majority(num_clients, num_byzantine)
         tame = False
         for stage in self.stages:
-            options = dict(stage.options)
             if stage.name == "bucketing":
-                num_clients = -(-num_clients // int(options.get("size", 2)))
+                num_clients = -(-num_clients // int(stage.options.get("size", 2)))
             require_majority(num_clients, num_byzantine)
-            if "neighbors" in options:
-                require_neighbors(num_clients, num_byzantine, options["neighbors"])  # type: ignore[arg-type]
+            if "neighbors" in stage.options:
+                require_neighbors(num_clients, num_byzantine, stage.options["neighbors"])  # type: ignore[arg-type]
             tame = tame or stage.name in _TAMING
         if self.stages[-1].name == "mean" and num_byzantine and not tame:
             raise ConfigError(
@@ -128,9 +111,14 @@ class Aggregator:
             given = {"generator": generator, "start": start, "num_byzantine": num_byzantine}
             if stage.name == "mean":
                 given["num_byzantine"] = 0
-            known = {name: value for name, value in given.items() if stage.takes(name)}
-            vectors = stage.rule(vectors, **known, **dict(stage.options))
+            known = {name: value for name, value in given.items() if _takes(stage, name)}
+            vectors = stage.function(vectors, **known, **stage.options)
         return vectors
+
+    @property
+    def learns(self) -> bool:
+        """Whether a rule among these starts from the last result."""
+        return any(_takes(stage, "start") for stage in self.stages)
 
     @property
     def is_mean(self) -> bool:
@@ -146,55 +134,34 @@ def parse_aggregator(text: str) -> Aggregator:
     does not make one vector.
     """
     try:
-        parsed = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise _not_understood(text) from error
-    nodes: list[ast.expr] = []
-    while isinstance(parsed, ast.BinOp) and isinstance(parsed.op, ast.BitOr):
-        nodes.insert(0, parsed.right)
-        parsed = parsed.left
-    nodes.insert(0, parsed)
-    last = len(nodes) - 1
-    return Aggregator(text, tuple(_stage(text, node, i == last) for i, node in enumerate(nodes)))
+        parts = split_calls(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"aggregator={text!r} is not a rule or rules joined by |; write for example"
+            " nearest_neighbor_mixing | trimmed_mean or centered_clipping(radius=2.0)"
+        ) from error
+    last = len(parts) - 1
+    stages = [_stage(name, options, i == last) for i, (name, options) in enumerate(parts)]
+    return Aggregator(text, tuple(stages))
 
 
-def _stage(text: str, node: ast.expr, last: bool) -> Stage:
-    called = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
-    if not isinstance(called.func, ast.Name) or called.args:
-        raise _not_understood(text)
-    name = {"nnm": "nearest_neighbor_mixing"}.get(called.func.id, called.func.id)
+def _stage(name: str, options: Mapping[str, Scalar], last: bool) -> Call:
+    name = {"nnm": "nearest_neighbor_mixing"}.get(name, name)
     table = AGGREGATORS if last else MIXERS
     if name not in table:
         raise _misplaced(name, last)
-    stage = Stage(name, table[name][0])
-    allowed = [p for p in inspect.signature(stage.rule).parameters if p not in _GIVEN]
-    options: list[tuple[str, Scalar]] = []
-    for keyword in called.keywords:
-        if keyword.arg not in allowed:
-            raise unknown_key(f"{name}.{keyword.arg}", [f"{name}.{option}" for option in allowed])
-        try:
-            options.append((keyword.arg, ast.literal_eval(keyword.value)))
-        except ValueError as error:
-            raise _not_understood(text) from error
-    stage = Stage(name, stage.rule, tuple(options))
-    _try_out(stage)
+    stage = make_call(name, options, table[name][0], _GIVEN)
+    random = {"generator": stream(0, "try out")} if _takes(stage, "generator") else {}
+    try:
+        stage.function(torch.tensor([[0.0], [1.0], [3.0]]), **random, **stage.options)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
     return stage
 
 
-def _try_out(stage: Stage) -> None:
-    """Raise ConfigError for options of a wrong type, or out of range: it is asked on 3 points."""
-    hints = get_type_hints(stage.rule)
-    for name, value in stage.options:
-        try:
-            pydantic.TypeAdapter(hints[name]).validate_python(value, strict=isinstance(value, bool))
-        except pydantic.ValidationError as error:
-            reason = error.errors(include_url=False)[0]["msg"]
-            raise ConfigError(f"{stage.name}({name}={value!r}) is not allowed: {reason}") from error
-    random = {"generator": stream(0, "try out")} if stage.takes("generator") else {}
-    try:
-        stage.rule(torch.tensor([[0.0], [1.0], [3.0]]), **random, **dict(stage.options))
-    except ConfigError as error:
-        raise ConfigError(f"{stage.name}: {error}") from error
+def _takes(stage: Call, name: str) -> bool:
+    """Return whether a rule has this parameter."""
+    return name in inspect.signature(stage.function).parameters
 
 
 def _misplaced(name: str, last: bool) -> ConfigError:
@@ -207,14 +174,4 @@ def _misplaced(name: str, last: bool) -> ConfigError:
             f"{name} returns one vector, so it must be the last; before it may stand"
             f" {', '.join(MIXERS)}"
         )
-    known = sorted({*AGGREGATORS, *MIXERS})
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}"
-    return ConfigError(f"unknown aggregator {name}; {hint}")
-
-
-def _not_understood(text: str) -> ConfigError:
-    return ConfigError(
-        f"aggregator={text!r} is not a rule or rules joined by |; write for example"
-        " nearest_neighbor_mixing | trimmed_mean or centered_clipping(radius=2.0)"
-    )
+    return unknown_name("aggregator", name, {*AGGREGATORS, *MIXERS})

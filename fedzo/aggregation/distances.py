@@ -59,3 +59,17 @@ def mean_of(vectors: Float[Tensor, "n d"], chosen: Int[Tensor, " k"]) -> Float[T
     weights = vectors.new_zeros(len(vectors))
     weights[chosen] = 1 / len(chosen)
     return weights @ vectors
+
+
+def distances_between(
+    these: Float[Tensor, "m d"], those: Float[Tensor, "n d"]
+) -> Float[Tensor, "m n"]:
+    """Return the squared distances of these rows from those, inf where they overflow."""
+    center = these[int(torch.linalg.vector_norm(these, dim=1).argsort()[(len(these) - 1) // 2])]
+    total = these.new_zeros(len(these), len(those), dtype=torch.float64)
+    blocks = (part.split(COLUMNS, dim=-1) for part in (these, those, center))
+    for one, other, middle in zip(*blocks, strict=True):
+        one, other = one - middle, other - middle
+        lengths = one.square().sum(dim=1, keepdim=True) + other.square().sum(dim=1)
+        total += lengths - 2 * one @ other.T
+    return total.nan_to_num(torch.inf, torch.inf, torch.inf).clamp_min(0)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fedzo.cohort import CohortObjective, FiniteSumCohort
+from fedzo.cohort import CohortObjective, FiniteSumCohort, flip_labels
 from fedzo.errors import ConfigError
 from fedzo.objective import Bound
 from fedzo.runtime.engine_configs import DeviceName
@@ -141,6 +141,16 @@ class DeviceFiniteSums(DeviceCohort):
     def minibatch(self, indices: Int[Tensor, "n b"]) -> DeviceCohort:
         inner = cast(FiniteSumCohort, self.inner).minibatch(indices.to(self.device))
         return DeviceCohort(inner, self.device)
+
+    def labels_by_client(self) -> list[Tensor]:
+        """Return the labels of each client's examples, on the CPU; nothing where there are none."""
+        inner = self.inner
+        found = inner.labels_by_client() if hasattr(inner, "labels_by_client") else []
+        return [labels.cpu() for labels in found]
+
+    def flipped(self) -> "DeviceFiniteSums":
+        """Return the same with flipped labels; raises ConfigError where there are none."""
+        return DeviceFiniteSums(flip_labels(self.inner), self.device)
 
 
 def _here(bound: Bound) -> Bound:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedzo.cohort import CohortObjective, cohort_of
+from fedzo.cohort import CohortObjective, cohort_of, flip_labels
 from fedzo.config import take_config
 from fedzo.errors import ConfigError
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
@@ -77,6 +77,8 @@ def serve(
     problem = exchange.config.get("problem", 0)
     try:
         cohort = environment.cohort(ids, int(problem))
+        if exchange.config.get("flip_labels"):
+            cohort = flip_labels(cohort)
     except ConfigError:  # the experiment is wrong, not the client
         raise
     except Exception as error:  # a client's set-up may raise anything; nothing was asked yet

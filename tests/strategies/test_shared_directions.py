@@ -26,11 +26,13 @@ def test_fedzo_does_not_have_that() -> None:
     assert (little - much).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(("strategy", "asked"), [("seedzo", 21), ("relizo", 21), ("fedzen", 41)])
-def test_scalars_go_up_and_x_goes_down(strategy: str, asked: int) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "asked", "sent"), [("seedzo", 21, 20), ("relizo", 21, 21), ("fedzen", 41, 41)]
+)
+def test_scalars_go_up_and_x_goes_down(strategy: str, asked: int, sent: int) -> None:
     last = run(strategy, rounds=2).records[-1]
     assert last.queries == 2 * N * asked
-    assert last.floats_up == 2 * N * asked
+    assert last.floats_up == 2 * N * sent
     assert last.floats_down == 2 * N * (D + 1)
 
 

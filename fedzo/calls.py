@@ -1,0 +1,96 @@
+"""Texts such as `clip(radius=2.0) | median`: functions by name, with named options.
+
+Nothing is executed: the text is parsed as a Python expression of names, calls with literal keyword
+arguments, and `|`.
+"""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+import pydantic
+
+from fedzo.config import Scalar, unknown_key
+from fedzo.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function by its name, with options."""
+
+    name: str
+    function: Callable[..., Any]
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+def split_calls(text: str) -> list[tuple[str, dict[str, Scalar]]]:
+    """Return names and options, from left to right; raises ValueError for any other text."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(text) from error
+    nodes: list[ast.expr] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        nodes.insert(0, node.right)
+        node = node.left
+    return [_call(part) for part in [node, *nodes]]
+
+
+def make_call(
+    name: str, options: Mapping[str, Scalar], function: Callable[..., Any], given: Collection[str]
+) -> Call:
+    """Check the options of a function by its signature, those it is `given` elsewhere excepted.
+
+    Raises ConfigError for unknown options and wrong types.
+    """
+    allowed = [p for p in inspect.signature(function).parameters if p not in given]
+    hints = get_type_hints(function)
+    for option, value in options.items():
+        if option not in allowed:
+            raise unknown_key(f"{name}.{option}", [f"{name}.{other}" for other in allowed])
+        try:
+            pydantic.TypeAdapter(hints[option]).validate_python(
+                value, strict=isinstance(value, bool)
+            )
+        except pydantic.ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise ConfigError(f"{name}({option}={value!r}) is not allowed: {reason}") from error
+    return Call(name, function, dict(options))
+
+
+def parse_call(
+    text: str, table: Mapping[str, Callable[..., Any]], *, given: Collection[str], what: str
+) -> Call:
+    """Return the one call that a text names; raises ConfigError for anything else."""
+    try:
+        [(name, options)] = split_calls(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{what}={text!r} is not understood; allowed: {', '.join(table)}, with options as in"
+            " name(option=value)"
+        ) from error
+    if name not in table:
+        raise unknown_name(what, name, table)
+    return make_call(name, options, table[name], given)
+
+
+def unknown_name(what: str, name: str, known: Collection[str]) -> ConfigError:
+    """Return the error that names the nearest of the known names."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(known))}"
+    return ConfigError(f"unknown {what} {name}; {hint}")
+
+
+def _call(node: ast.expr) -> tuple[str, dict[str, Scalar]]:
+    called = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    if not isinstance(called.func, ast.Name) or called.args:
+        raise ValueError(ast.dump(node))
+    options = {}
+    for keyword in called.keywords:
+        if keyword.arg is None:
+            raise ValueError(ast.dump(node))
+        options[keyword.arg] = ast.literal_eval(keyword.value)
+    return called.func.id, options

@@ -1,0 +1,94 @@
+"""How a strategy makes one vector of its clients' answers when some of them may lie.
+
+    strategy.aggregator = nearest_neighbor_mixing | trimmed_mean      (fedzo.aggregation)
+    strategy.num_byzantine = f
+
+Whatever a strategy averages (updates, slopes, weights, control variates), it averages here. Where
+so many answers are missing that the rule cannot withstand f liars among the rest, the round is
+spoilt, as it is where fewer than `min_answers` come.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.aggregation import Aggregator, mean, parse_aggregator
+from fedzo.aggregation.distances import nearest, squared_distances_to
+from fedzo.config import require
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+from strategies.rounds import RoundConfig, RoundPlan, TooFewAnswers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobustConfig(RoundConfig):
+    """What a strategy that averages can be told beside.
+
+    aggregator: a rule of fedzo.aggregation, or several joined by |. num_byzantine: how many of the
+    answers to one exchange may be malicious.
+    """
+
+    aggregator: str = "mean"
+    num_byzantine: int = 0
+
+    def __post_init__(self) -> None:
+        RoundConfig.__post_init__(self)
+        require(self.num_byzantine >= 0, "num_byzantine", self.num_byzantine, "0 or more")
+        parse_aggregator(self.aggregator)
+
+    @property
+    def rule(self) -> Aggregator:
+        """The rule that `aggregator` names."""
+        return parse_aggregator(self.aggregator)
+
+    def require_clients(self, num_clients: int) -> None:
+        """Raise ConfigError where the rule cannot withstand so many liars in a full cohort."""
+        self.rule.require(self.cohort_size(num_clients), self.num_byzantine)
+
+
+def aggregate(
+    vectors: Float[Tensor, "n d"],
+    config: RobustConfig,
+    plan: RoundPlan,
+    *,
+    purpose: str = "update",
+    start: Float[Tensor, " l"] | None = None,
+    weights: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, " d"]:
+    """Return the aggregate of the answers; weights count for the plain mean only.
+
+    start: the last aggregate, which rules that learn from history look at. Raises TooFewAnswers
+    where the rule cannot withstand num_byzantine of so many.
+    """
+    if config.rule.is_mean and config.num_byzantine == 0:
+        return mean(vectors, weights=weights)
+    generator = stream(plan.seed, "aggregation", purpose, plan.problem, plan.round_index)
+    try:
+        return config.rule(
+            vectors, num_byzantine=config.num_byzantine, generator=generator, start=start
+        )
+    except ConfigError as error:
+        raise TooFewAnswers(f"round {plan.round_index}: {error}") from error
+
+
+def agree(
+    vectors: Float[Tensor, "n d"], config: RobustConfig, plan: RoundPlan, *, purpose: str
+) -> tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]:
+    """Return the n - f vectors nearest to the aggregate, moved so that it is their mean, and whose.
+
+    For methods that need more of the answers than one vector, such as how much they differ; all
+    vectors, as they are, where the rule is the mean.
+    """
+    if config.rule.is_mean and config.num_byzantine == 0:
+        return vectors, torch.arange(len(vectors))
+    result = aggregate(vectors, config, plan, purpose=purpose)
+    squares = squared_distances_to(vectors, result).unsqueeze(0)
+    kept = nearest(squares, len(vectors) - config.num_byzantine)[0].sort().values
+    return vectors[kept] + (result - vectors[kept].mean(dim=0)), kept
+
+
+def remembered(config: RobustConfig, x: Float[Tensor, " d"]) -> Float[Tensor, " l"]:
+    """Return the aggregate before the first round: zero for rules with a history, else nothing."""
+    return torch.zeros_like(x) if config.rule.learns else x.new_empty(0)
