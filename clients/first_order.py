@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.local import LocalTraining, Sampling, minibatches, part_of, start_points
+from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
 from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.config import require, take_config
 from fedzo.errors import ConfigError
@@ -32,25 +32,21 @@ Gradient = Callable[[Float[Tensor, "n d"], Int[Tensor, "n b"] | None], Float[Ten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstOrderConfig:
+class FirstOrderConfig(MinibatchConfig):
     """Settings of the rule `first_order`.
 
-    optimizer, momentum: the local optimizer. batch_size: examples a step, for objectives that have
-    examples; 0 takes all. sampling: "epochs", or "balanced" over the classes that a client has.
-    project: whether iterates are projected onto the box. compile: whether
-    the local loop is compiled; only for scenarios with stacked objectives.
+    optimizer, momentum: the local optimizer. project: whether iterates are projected onto the box.
+    compile: whether the local loop is compiled; only for scenarios with stacked objectives.
     """
 
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.0
-    batch_size: int = 0
-    sampling: Sampling = "epochs"
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 0, "batch_size", self.batch_size, "0 (all examples) or more")
+        MinibatchConfig.__post_init__(self)
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
 
 

@@ -6,7 +6,7 @@ the update x_end - x_start [n, d].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,17 +19,23 @@ from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange
 from fedzo.randomness import permutations, streams
 
-Sampling = Literal["epochs", "balanced"]
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinibatchConfig:
+    """What a rule can be told about its examples, where the objectives have some.
 
-class Batches(Protocol):
-    """What a rule's settings say about minibatches."""
+    batch_size: examples a step, 0 takes all. sampling: "epochs" goes through them in random order;
+    "balanced" draws as many of each class that the client has.
+    """
 
-    @property
-    def batch_size(self) -> int: ...
+    batch_size: int = 0
+    sampling: Literal["epochs", "balanced"] = "epochs"
 
-    @property
-    def sampling(self) -> Sampling: ...
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        require(size >= 0, "batch_size", size, "0 (all examples) or more")
+        if self.sampling == "balanced":
+            require(size >= 1, "batch_size", size, "at least 1 with sampling=balanced")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +61,7 @@ def start_points(exchange: Exchange) -> Float[Tensor, "n d"]:
 
 def minibatches(
     cohort: CohortObjective,
-    config: Batches,
+    config: MinibatchConfig,
     training: LocalTraining,
     client_ids: Sequence[int],
 ) -> Int[Tensor, "n t b"] | None:
@@ -67,9 +73,8 @@ def minibatches(
     which leaves malicious ones less room. Raises ConfigError when the objectives have no examples
     to choose from, or no classes.
     """
-    batch_size, sampling = config.batch_size, config.sampling
+    batch_size = config.batch_size
     if batch_size == 0:
-        require(sampling == "epochs", "sampling", sampling, "epochs where client.batch_size=0")
         return None
     if not hasattr(cohort, "sizes"):
         raise ConfigError(
@@ -80,7 +85,7 @@ def minibatches(
         if size == 0:
             cohort.failures.setdefault(position, "the client has no examples")
     shape = (training.local_steps, batch_size)
-    if sampling == "balanced":
+    if config.sampling == "balanced":
         generators = streams(*training.key("balanced minibatches"), clients=client_ids)
         labels = labels_of(cohort)
         pairs = zip(labels, generators, strict=True)

@@ -61,7 +61,9 @@ def _all_at_once(
 ) -> Float[Tensor, "n d"]:
     """Average the nearest for all nodes together: columns are models, the own one, and lies."""
     models, heard = _heard(exchange)
-    squares = distances_between(own, models).where(heard, torch.inf)
+    finite = finite_rows(models)
+    models = models.where(finite.unsqueeze(1), 0)
+    squares = distances_between(own, models).where(heard & finite, torch.inf)
     nothing = squares.new_full((len(own), 1), -1)
     lies = exchange.per_client.get("lies", own.new_empty(len(own), 0, own.shape[1])).to(own)
     told = (lies - own.unsqueeze(1)).square().sum(dim=2).double()
@@ -100,14 +102,10 @@ def _one_by_one(
 def _heard(exchange: Exchange) -> tuple[Float[Tensor, "m d"], Tensor]:
     """Return the models, and who has heard which of the others' [n, m].
 
-    Neither its own, nor one that told it something else instead, nor, in a sum, what is not finite.
+    Neither its own, nor one that told it something else instead.
     """
     models, heard = exchange.shared["models"], exchange.per_client["heard"].bool().clone()
     heard.scatter_(1, exchange.per_client["own"].unsqueeze(1), value=False)
     if "liars" in exchange.per_client:
         heard.scatter_(1, exchange.per_client["liars"], value=False)
-    finite = finite_rows(models)
-    if not finite.all():
-        models = models.where(finite.unsqueeze(1), 0)
-        heard &= finite
     return models, heard

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.local import LocalTraining, Sampling, minibatches, part_of, start_points
+from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
 from clients.zeroth_order import Estimate, ZerothOrderConfig
 from fedzo.config import require, require_nonnegative, take_config
 from fedzo.directions import DirectionKind
@@ -36,18 +36,15 @@ MOMENTUM, MODEL = "momentum", "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MomentumConfig:
+class MomentumConfig(MinibatchConfig):
     """Settings of the rule `momentum`.
 
-    beta: share of the old momentum. batch_size: examples a step, 0 takes all. sampling: "epochs",
-    or "balanced" over the classes that a client has. weight_decay: added to the gradient, times x.
-    gradient: "exact", or the estimator that makes it of values (forward,
-    central, coordinate) with directions, num_directions and mu as in the rule zeroth_order.
+    beta: share of the old momentum. weight_decay: added to the gradient, times x. gradient:
+    "exact", or the estimator that makes it of values (forward, central, coordinate), with
+    directions, num_directions and mu as in the rule zeroth_order.
     """
 
     beta: float = 0.9
-    batch_size: int = 0
-    sampling: Sampling = "epochs"
     weight_decay: float = 0.0
     gradient: Literal["exact", "forward", "central", "coordinate"] = "exact"
     directions: DirectionKind = "orthogonal"
@@ -57,8 +54,8 @@ class MomentumConfig:
     out_of_bounds: BoundsPolicy = "clip"
 
     def __post_init__(self) -> None:
+        MinibatchConfig.__post_init__(self)
         require(0 <= self.beta < 1, "beta", self.beta, "at least 0 and below 1")
-        require(self.batch_size >= 0, "batch_size", self.batch_size, "0 (all examples) or more")
         require_nonnegative("weight_decay", self.weight_decay)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")

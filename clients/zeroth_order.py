@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clients.correction import Correction, keep_control
-from clients.local import LocalTraining, Sampling, minibatches, part_of, start_points
+from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
 from fedzo.config import require, take_config
 from fedzo.directions import DirectionKind, sample_cohort_directions
 from fedzo.estimators import (
@@ -42,14 +42,12 @@ _DRAWN_AHEAD = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZerothOrderConfig:
+class ZerothOrderConfig(MinibatchConfig):
     """Settings of the rule `zeroth_order`.
 
     estimator: forward, central, residual (one query a direction) or coordinate (all axes).
     directions: their law, see fedzo.directions; num_directions: a step and client.
     mu: smoothing radius, in units of x. optimizer, momentum: the local optimizer.
-    batch_size: examples a step, for objectives that have examples; 0 takes all.
-    sampling: "epochs", or "balanced" over the classes that a client has.
     non_finite: "fail" or "skip" values that are NaN or inf. out_of_bounds: "clip" or "allow"
     queries outside the box. project: whether iterates are projected onto the box.
     """
@@ -60,16 +58,14 @@ class ZerothOrderConfig:
     mu: float = 0.01
     optimizer: OptimizerName = "adam"
     momentum: float = 0.0
-    batch_size: int = 0
-    sampling: Sampling = "epochs"
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
 
     def __post_init__(self) -> None:
+        MinibatchConfig.__post_init__(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
-        require(self.batch_size >= 0, "batch_size", self.batch_size, "0 (all examples) or more")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
 
 

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedzo import __version__
+from fedzo.aggregation import AGGREGATORS, MIXERS
+from fedzo.byzantine import ATTACKS
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
@@ -72,15 +74,21 @@ def list_names(
     strategy: Annotated[str, typer.Option(help="whose settings to show with SCENARIO")] = "fedzo",
     engine: Annotated[str, typer.Option(help="the same, of an engine")] = "inprocess",
 ) -> None:
-    """Show scenarios, strategies and engines; with SCENARIO, every setting and its default."""
+    """Show scenarios, strategies, engines, aggregators and attacks.
+
+    With SCENARIO, show every setting and its default.
+    """
     if scenario is not None:
         work = guard(lambda: make_experiment(scenario, strategy, engine=engine))
         print_settings(Console(), work)
         return
-    rows = {
+    rows: dict[str, list[tuple[str, str]]] = {
         "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
         "strategies": [(name, entry.line) for name, entry in STRATEGIES.items()],
         "engines": [(name, line) for name, (_, line) in ENGINES.items()],
+        "aggregators (strategy.aggregator)": [(n, line) for n, (_, line) in AGGREGATORS.items()],
+        "before them (bucketing | median)": [(n, line) for n, (_, line) in MIXERS.items()],
+        "attacks (byzantine.attack)": [(name, line) for name, line in ATTACKS.items()],
     }
     for title, lines in rows.items():
         table = Table("name", "what it is", title=title, title_justify="left")

@@ -67,7 +67,10 @@ def aggregate(
     generator = stream(plan.seed, "aggregation", purpose, plan.problem, plan.round_index)
     try:
         return config.rule(
-            vectors, num_byzantine=config.num_byzantine, generator=generator, start=start
+            vectors,
+            num_byzantine=config.num_byzantine,
+            generator=generator,
+            start=start if config.rule.learns else None,
         )
     except ConfigError as error:
         raise TooFewAnswers(f"round {plan.round_index}: {error}") from error

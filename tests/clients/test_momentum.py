@@ -1,0 +1,124 @@
+"""The rules `momentum` and the sampling of minibatches."""
+
+import numpy as np
+import pytest
+import torch
+
+from clients.local import LocalTraining, MinibatchConfig, balanced, minibatches
+from clients.momentum import MODEL, MOMENTUM, train_momentum, train_own_model
+from fedzo.cohort import LoopedCohort, LoopedFiniteSums
+from fedzo.errors import ConfigError
+from fedzo.exchange import Exchange
+from fedzo.objective import ModuleObjective, TorchObjective
+from fedzo.oracle import Oracle
+from scenarios.experiment import make_experiment
+from scenarios.simulate import simulate
+
+D = 3
+
+
+def cohort() -> LoopedCohort:
+    return LoopedCohort(
+        [
+            TorchObjective(function=lambda x, c=c: 0.5 * ((x - c) ** 2).sum(-1), dim=D)
+            for c in (0.0, 4.0)
+        ]
+    )
+
+
+def train(rule, x, states, **config):
+    exchange = Exchange(
+        kind="train.momentum",
+        client_ids=[0, 1],
+        shared={} if x is None else {"x": x},
+        config={"local_steps": 1, "local_lr": 0.1, **config},
+    )
+    return rule(exchange, Oracle(cohort()), states)
+
+
+def test_momentum_is_a_geometric_sum_of_gradients() -> None:
+    x, states = torch.ones(D).double(), [{}, {}]
+    gradients = []
+    for _ in range(4):
+        answer, states = train(train_momentum, x, states, beta=0.8)
+        gradients.append(torch.stack([x - 0.0, x - 4.0]))
+        x = x + answer["update"].mean(dim=0)
+    expected = sum(0.2 * 0.8 ** (3 - k) * g for k, g in enumerate(gradients))
+    torch.testing.assert_close(torch.stack([s[MOMENTUM] for s in states]), expected)
+    torch.testing.assert_close(answer["update"], -0.1 * expected)
+
+
+def test_variance_of_the_momentum_is_that_of_the_theory() -> None:
+    """(1 - beta) / (1 + beta) sigma^2 for independent gradients, within 5 standard errors."""
+    beta, generator = 0.8, np.random.default_rng(0)
+    m = np.zeros(20_000)
+    for _ in range(60):
+        m = beta * m + (1 - beta) * generator.normal(size=m.shape)
+    expected = (1 - beta) / (1 + beta)
+    assert abs(m.var() - expected) < 5 * expected * (2 / len(m)) ** 0.5
+
+
+def test_own_models_go_on_where_they_were() -> None:
+    answer, states = train(train_own_model, torch.ones(D).double(), [{}, {}], beta=0.0)
+    torch.testing.assert_close(answer["model"][1], torch.full((D,), 1.3).double())
+    again, after = train(train_own_model, None, states, beta=0.0)
+    torch.testing.assert_close(again["model"][1], torch.full((D,), 1.57).double())
+    assert torch.equal(after[1][MODEL], again["model"][1])
+
+
+def test_gradients_from_values_along_all_axes_are_exact() -> None:
+    x = torch.ones(D).double()
+    exact, _ = train(train_momentum, x, [{}, {}])
+    for gradient in ("coordinate", "central"):
+        config = {"gradient": gradient, "num_directions": D, "mu": 1e-4}
+        guessed, _ = train(train_momentum, x, [{}, {}], **config)
+        torch.testing.assert_close(guessed["update"], exact["update"], rtol=1e-6, atol=1e-6)
+
+
+def test_weight_decay_pulls_to_the_origin() -> None:
+    x = torch.ones(D).double()
+    plain, _ = train(train_momentum, x, [{}, {}], beta=0.0)
+    decayed, _ = train(train_momentum, x, [{}, {}], beta=0.0, weight_decay=0.5)
+    torch.testing.assert_close(decayed["update"], plain["update"] - 0.1 * 0.5 * x)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 12, 30])
+def test_balanced_minibatches_have_all_classes_alike(batch: int) -> None:
+    labels = torch.tensor([7] * 90 + [2] * 9 + [4])
+    drawn = balanced(labels, (50, batch), generator=np.random.default_rng(0))
+    for row in labels[drawn]:
+        counts = [int((row == c).sum()) for c in (2, 4, 7)]
+        assert sum(counts) == batch
+        assert max(counts) - min(counts) <= 1
+    assert len(drawn[labels[drawn] == 7].unique()) > min(40, 10 * batch)
+
+
+def test_balanced_minibatches_need_classes() -> None:
+    training = LocalTraining(local_steps=1, local_lr=1.0)
+    config = MinibatchConfig(batch_size=2, sampling="balanced")
+    module = torch.nn.Linear(2, 1)
+    numbers = ModuleObjective(
+        module, torch.nn.functional.mse_loss, torch.zeros(4, 2), torch.zeros(4, 1)
+    )
+    with pytest.raises(ConfigError, match="sampling=balanced needs objectives with classes"):
+        minibatches(LoopedFiniteSums([numbers]), config, training, [0])
+    with pytest.raises(ConfigError, match="batch_size=0 must be at least 1 with sampling"):
+        MinibatchConfig(sampling="balanced")
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedzo", "dshb"])
+def test_balanced_sampling_runs_everywhere(strategy: str, model: str) -> None:
+    settings = {
+        "scenario.dataset": "digits",
+        "scenario.model": model,
+        "client.sampling": "balanced",
+        "client.batch_size": 20,
+    }
+    made = make_experiment(
+        "classification", strategy, num_rounds=2, num_clients=4, settings=settings
+    )
+    result = simulate(made)
+    assert result.final_value is not None
+    assert result.initial_value is not None
+    assert result.final_value < result.initial_value
