@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ COMMANDS = [
 
 def test_the_readme_has_what_is_tested_here() -> None:
     assert len(SCRIPTS) == 2
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     assert "make demo" in README
     assert "make test" in README
 
@@ -44,7 +45,7 @@ def test_the_first_script_optimizes() -> None:
 def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     for command in COMMANDS:
         done = subprocess.run(
-            [sys.executable, "-m", "scenarios.cli", *command.split()],
+            [sys.executable, "-m", "scenarios.cli", *shlex.split(command)],
             capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
             env={**os.environ, "COLUMNS": "120"},
         )  # fmt: skip

@@ -262,6 +262,21 @@ def test_the_command_line_gives_the_same_result_on_every_engine(engine: str) -> 
     assert found == {**expected, **differs}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_liars_lie_the_same_on_every_engine(engine: str) -> None:
+    """Peers with models of their own, a learning attack, and labels flipped at the client."""
+    monna = ("run", "quadratic", "--strategy", "monna", "--clients", "6", "--rounds", "4")
+    robust = ("--set", "strategy.num_byzantine=1", "--set", "byzantine.num_clients=1")
+    mimic = ("--set", "byzantine.attack=mimic_learned", "--set", "byzantine.receivers=opposite")
+    flipped = ("run", "classification", "--strategy", "dshb", "--clients", "4", "--rounds", "2")
+    flips = ("--set", "byzantine.attack=label_flip", "--set", "scenario.dataset=digits")
+    rule = ("--set", "strategy.aggregator=nnm | median")
+    for arguments in ((*monna, *robust, *mimic), (*flipped, *robust, *flips, *rule)):
+        expected, found = run_cli(*arguments), run_cli(*arguments, "--engine", engine)
+        assert found == {**expected, "engine": engine, "wall_s": found["wall_s"]}
+
+
 @pytest.mark.usefixtures("cluster")
 def test_client_states_of_ray_survive_a_checkpoint_and_another_engine() -> None:
     expected = run_mixed(in_process(1))

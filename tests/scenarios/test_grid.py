@@ -33,6 +33,13 @@ BASE: dict[str, Any] = {
 }
 
 
+OPTIONS = (
+    "compare quadratic --strategies seedzo --clients 7 --rounds 3 --seeds 0"
+    " --set scenario.dim=9 --set byzantine.num_clients=2 --set strategy.num_byzantine=2"
+    " --attacks none,alie --vary scenario.heterogeneity=1,5"
+)
+
+
 def grid(**shape: Any) -> Grid:
     base, labels = with_aggregators(BASE, ["seedzo"], ["mean", "nnm | trimmed_mean"])
     return run_grid(base, labels, [0, 1], GridShape(**shape))
@@ -108,28 +115,7 @@ def test_labels_keep_their_own_settings() -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    options = [
-        "compare",
-        "quadratic",
-        "--strategies",
-        "seedzo",
-        "--clients",
-        "7",
-        "--rounds",
-        "3",
-        "--seeds",
-        "0",
-        "--set",
-        "scenario.dim=9",
-        "--set",
-        "byzantine.num_clients=2",
-        "--set",
-        "strategy.num_byzantine=2",
-        "--attacks",
-        "none,alie",
-        "--vary",
-        "scenario.heterogeneity=1,5",
-    ]
+    options = OPTIONS.split()
     rules = ["--aggregators", "mean,nnm | trimmed_mean"]
     place = ["--out", str(tmp_path / "grid")]
     done = CliRunner().invoke(app, [*options, *rules, *place, "--json"])
