@@ -6,6 +6,7 @@ ranges by the dataclass itself in `__post_init__`.
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -16,6 +17,7 @@ import pydantic
 from fedzo.errors import ConfigError
 
 Scalar = bool | int | float | str
+_STARTS_WITH_NAME = re.compile(r"[\w .+]+=")
 ConfigT = TypeVar("ConfigT")
 
 
@@ -89,6 +91,7 @@ def _first_problem(error: pydantic.ValidationError, section: str) -> str:
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
-        return f"{section}.{cause}"
+        text = str(cause)
+        return f"{section}.{text}" if _STARTS_WITH_NAME.match(text) else text
     name = ".".join(str(part) for part in first["loc"])
     return f"{section}.{name}={first['input']!r} is not allowed: {first['msg']}"

@@ -26,8 +26,10 @@ def reduce_sorted(vectors: Float[Tensor, "n d"], reduce: Reduce) -> Float[Tensor
 
     `reduce` must not change the rows.
     """
-    blocks = vectors.split(COLUMNS, dim=1)
-    return torch.cat([reduce(sorted_rows(block)) for block in blocks])
+    result = torch.empty_like(vectors[0])
+    for block, place in zip(vectors.split(COLUMNS, dim=1), result.split(COLUMNS), strict=True):
+        place.copy_(reduce(sorted_rows(block)))
+    return result
 
 
 def sorted_rows(block: Float[Tensor, "n c"]) -> Sequence[Float[Tensor, " c"]]:

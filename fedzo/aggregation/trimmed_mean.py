@@ -9,7 +9,6 @@ log(n)^2). With f = 0 it is the mean.
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,6 +23,9 @@ def trimmed_mean(vectors: Float[Tensor, "n d"], *, num_byzantine: int = 0) -> Fl
         return rows.mean(dim=0)
 
     def inner(ordered: Sequence[Float[Tensor, " c"]]) -> Float[Tensor, " c"]:
-        return torch.stack(list(ordered[f : len(ordered) - f])).mean(dim=0)
+        total = ordered[f].clone()
+        for row in ordered[f + 1 : len(ordered) - f]:
+            total += row
+        return total / (len(ordered) - 2 * f)
 
     return reduce_sorted(rows, inner)
