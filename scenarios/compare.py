@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from fedzo.config import Scalar, field_names, unknown_key
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, RunError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
 from scenarios.experiment import (
@@ -45,9 +45,9 @@ class Milestone:
     values: Mapping[str, Sequence[float]]
 
     def to_json(self) -> dict[str, Any]:
-        known = {name: [_known(v) for v in found] for name, found in self.values.items()}
-        medians = {name: _known(float(np.median(found))) for name, found in self.values.items()}
-        return {"axis": self.axis, "limit": self.limit, "median": medians, "values": known}
+        found_values = {name: [known(v) for v in found] for name, found in self.values.items()}
+        medians = {name: known(float(np.median(found))) for name, found in self.values.items()}
+        return {"axis": self.axis, "limit": self.limit, "median": medians, "values": found_values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Comparison:
     runs: Sequence[Mapping[str, Any]]
     figure: Path | None
     milestones: Sequence[Milestone] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -87,18 +88,21 @@ def compare(
     resume: bool = False,
     console: Console | None = None,
     dry: bool = False,
+    tolerant: bool = False,
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
     A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
-    positions at which the lowest F so far is wanted. dry: only check the arguments. Runs lie in
-    out/LABEL/seed-N. Raises ConfigError before anything runs.
+    positions at which the lowest F so far is wanted. dry: only check the arguments. tolerant: a
+    run that cannot go on becomes a failure of its label, which has no means then; it is an error
+    otherwise. Runs lie in out/LABEL/seed-N. Raises ConfigError before anything runs.
     """
     experiments = _experiments(base, _labelled(strategies), seeds)
     _check_axes(axis, at or {})
     if dry:
         return Comparison("", [], [], None)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
+    failures: dict[str, str] = {}
     for number, (name, experiment) in enumerate(experiments, start=1):
         seed = experiment.seed
         if console and console.is_terminal:
@@ -106,7 +110,13 @@ def compare(
                 f"run {number} of {len(experiments)}: {name}, seed {seed}", highlight=False
             )
         place = None if out is None else out / name / f"seed-{seed}"
-        results[name].append(simulate(experiment, out=place, resume=resume))
+        try:
+            results[name].append(simulate(experiment, out=place, resume=resume))
+        except RunError as error:
+            if not tolerant:
+                raise
+            failures[name] = str(error)
+    results = {name: runs for name, runs in results.items() if name not in failures}
     first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
     rows = [_row(name, runs) for name, runs in results.items()]
@@ -115,8 +125,8 @@ def compare(
     milestones = [
         _milestone(name, limit, results) for name, limits in (at or {}).items() for limit in limits
     ]
-    comparison = Comparison(title, rows, summaries, figure, milestones)
-    if figure is not None and out is not None:
+    comparison = Comparison(title, rows, summaries, figure, milestones, failures)
+    if results and figure is not None and out is not None:
         histories = {name: [run.records for run in runs] for name, runs in results.items()}
         asks = all(summary["queries"] for summary in summaries)
         chosen = "rounds" if axis == "queries" and not asks else axis
@@ -228,7 +238,7 @@ def _row(name: str, runs: Sequence[RunResult]) -> Row:
     return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 

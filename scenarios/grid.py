@@ -2,10 +2,12 @@
 
 Rows are strategies, or labels of them, with their aggregators; columns are attacks, and the worst
 of them; a setting may be varied, which gives a panel for each value. A cell is the mean over seeds
-of one measure at the end of the runs.
+of one measure at the end of the runs; NaN, which is worse than anything, where a run could not go
+on.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from fedzo.calls import unknown_name
 from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError
 from fedzo.heatmap import draw_heatmap
-from scenarios.compare import Comparison, compare
+from scenarios.compare import Comparison, compare, known
 
 LOWER_IS_BETTER = ("final_value", "best_value", "gap", "test_loss", "disagreement")
 WORST = "worst"
@@ -69,9 +71,10 @@ class Grid:
                 panel: {
                     row: {
                         "attacks": {
-                            a: {"mean": m, "standard_error": e} for a, (m, e) in of.items()
+                            a: {"mean": known(m), "standard_error": known(e)}
+                            for a, (m, e) in of.items()
                         },
-                        WORST: self.worst(panel, row),
+                        WORST: known(self.worst(panel, row)),
                     }
                     for row, of in rows.items()
                 }
@@ -110,11 +113,17 @@ def run_grid(
         if console and console.is_terminal:
             console.print(f"{panel} {attack}".strip(), highlight=False)
         place = None if out is None else out / (re.sub(r"[^\w.=-]", "-", panel) or "runs") / attack
-        found = compare(plan, strategies, seeds, out=place, resume=resume, console=console)
+        found = compare(
+            plan, strategies, seeds, out=place, resume=resume, console=console, tolerant=True
+        )
         measure = measure or _measure_of(found)
+        rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})
         for row in found.rows:
-            cell = _cell(row.means, row.errors, measure)
-            cells.setdefault(panel, {}).setdefault(row.strategy, {})[attack] = cell
+            rows[row.strategy][attack] = _cell(row.means, row.errors, measure)
+        for label, reason in found.failures.items():
+            rows[label][attack] = (math.nan, math.nan)
+            if console:
+                console.print(f"{attack}: {label} failed: {reason}", highlight=False)
     title = f"{base['scenario']}, seeds {', '.join(map(str, seeds))}: {measure.replace('_', ' ')}"
     grid = Grid(title, measure, cells, None if out is None else out / "grid.png")
     if out is not None:
@@ -190,6 +199,9 @@ def _panels(shape: GridShape) -> list[tuple[str, dict[str, Scalar]]]:
 
 
 def _measure_of(found: Comparison) -> str:
+    """Return what a grid shows by default; nothing yet where every run has failed."""
+    if not found.rows:
+        return ""
     return "test_accuracy" if "test_accuracy" in found.rows[0].means else "final_value"
 
 

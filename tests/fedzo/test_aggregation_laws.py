@@ -174,12 +174,17 @@ def test_scale_of_each_coordinate(rule, seed) -> None:  # R5
     torch.testing.assert_close(rule(vectors * scales, num_byzantine=f), before * scales)
 
 
-@names("rule", [*COORDINATEWISE, *DISTANCES, clip, adaptive_clip, centered_clipping])
+UNORDERED = [rule for rule in DISTANCES if rule is not minimum_diameter]  # it has ties by nature
+
+
+@names("rule", [*COORDINATEWISE, *UNORDERED, clip, adaptive_clip, centered_clipping])
 @given(seed=SEEDS)
 def test_order_does_not_matter(rule, seed) -> None:  # R5
     vectors, f = draw(seed)
-    if len(vectors) - f <= 2 and rule in (krum, multi_krum, minimum_diameter, smea):
+    if len(vectors) - f <= 2 and rule in (krum, multi_krum, smea):
         return  # one pair of neighbors: a tie by nature
+    if rule is geometric_median and (vectors.shape[1] == 1 or len(vectors) == 2):
+        return  # on a line everything between the two middle ones is a median
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(vectors)))
     before = rule(vectors, num_byzantine=f)
     torch.testing.assert_close(rule(vectors[order], num_byzantine=f), before, rtol=1e-6, atol=1e-6)

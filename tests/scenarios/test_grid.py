@@ -72,6 +72,19 @@ def test_panels_are_the_values_of_a_setting() -> None:
     assert not found.higher_is_better
 
 
+def test_a_run_that_breaks_is_worse_than_anything(tmp_path: Path) -> None:
+    settings = {**BASE["settings"], "strategy.non_finite": "pass"}
+    base, labels = with_aggregators({**BASE, "settings": settings}, ["seedzo"], ["mean", "median"])
+    shape = GridShape(attacks=["infinity", "none"])
+    found = run_grid(base, labels, [0], shape, out=tmp_path)
+    assert found.measure == "final_value"
+    assert found.cells[""]["seedzo.mean"]["infinity"][0] != found.worst("", "seedzo.median")
+    printed = found.to_json()["panels"][""]
+    assert printed["seedzo.mean"]["worst"] is None
+    assert printed["seedzo.median"]["worst"] < 3
+    assert (tmp_path / "grid.png").exists()
+
+
 def test_worst_depends_on_what_is_better() -> None:
     cells = {"": {"a": {"none": (0.9, 0.0), "alie": (0.4, 0.0)}}}
     assert Grid("", "test_accuracy", cells, None).worst("", "a") == 0.4
