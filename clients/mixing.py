@@ -26,6 +26,7 @@ from fedzo.aggregation.distances import distances_between
 from fedzo.aggregation.nearest_neighbors import neighbor_weights
 from fedzo.aggregation.rows import finite_rows
 from fedzo.config import take_config
+from fedzo.errors import ConfigError
 from fedzo.exchange import ClientState, Exchange
 from fedzo.oracle import Oracle
 from fedzo.randomness import stream
@@ -95,7 +96,11 @@ def _one_by_one(
     for i, client in enumerate(exchange.client_ids):
         vectors = torch.cat([own[i : i + 1], models[heard[i]], lies[i]])
         random = stream(task.seed, "mixing", *where, client)
-        rows.append(rule(vectors, num_byzantine=task.num_byzantine, generator=random, start=own[i]))
+        try:
+            mixed = rule(vectors, num_byzantine=task.num_byzantine, generator=random, start=own[i])
+        except ConfigError:  # too few of what this node has heard can be used
+            mixed = own[i]
+        rows.append(mixed)
     return torch.stack(rows)
 
 

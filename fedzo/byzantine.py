@@ -12,8 +12,8 @@ H [h, d] are the honest vectors, m [d] their mean, s [d] their coordinates' stan
 | inner_product     | -scale m (2)                                                                |
 | foe               | (1 - scale) m (0.1)                                                         |
 | foe_searched      | m - t sigma m / |m|; the t that does most harm to the rule                  |
-| mimic             | the vector of the first honest client                                       |
-| mimic_learned     | that of the honest client who sticks out most along the main axis over time |
+| mimic             | the vector of the first honest client that has answered                     |
+| mimic_learned     | that of the honest client furthest from the mean along the learned main axis |
 | gaussian          | m + scale sigma times a random vector of length 1, another for every liar   |
 | infinity          | infinity everywhere                                                         |
 | adaptive          | the most harmful of shifts along s, -m, sign m and the main axis, at any    |
@@ -88,7 +88,7 @@ class ByzantineConfig:
     attack: see `fedzo list`. num_clients: the last so many of all clients are malicious. scale: of
     the attacks that have one, 0 is their usual one. receivers: whether peers (strategy monna) are
     told the same lie, or every second one its mirror image at the honest mean. evaluations: how
-    often a searching attack asks the rule in a round.
+    often a searching attack asks the rule in a round; adaptive at least 4 times a shift.
     """
 
     attack: AttackName = "none"

@@ -48,17 +48,18 @@ def make_call(
     """
     allowed = [p for p in inspect.signature(function).parameters if p not in given]
     hints = get_type_hints(function)
+    checked: dict[str, Scalar] = {}
     for option, value in options.items():
         if option not in allowed:
             raise unknown_key(f"{name}.{option}", [f"{name}.{other}" for other in allowed])
         try:
-            pydantic.TypeAdapter(hints[option]).validate_python(
-                value, strict=isinstance(value, bool)
+            checked[option] = pydantic.TypeAdapter(hints[option]).validate_python(
+                value, strict=True
             )
         except pydantic.ValidationError as error:
             reason = error.errors(include_url=False)[0]["msg"]
             raise ConfigError(f"{name}({option}={value!r}) is not allowed: {reason}") from error
-    return Call(name, function, dict(options))
+    return Call(name, function, checked)
 
 
 def parse_call(
@@ -90,7 +91,7 @@ def _call(node: ast.expr) -> tuple[str, dict[str, Scalar]]:
         raise ValueError(ast.dump(node))
     options = {}
     for keyword in called.keywords:
-        if keyword.arg is None:
+        if keyword.arg is None or keyword.arg in options:
             raise ValueError(ast.dump(node))
         options[keyword.arg] = ast.literal_eval(keyword.value)
     return called.func.id, options

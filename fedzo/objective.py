@@ -172,6 +172,8 @@ class ModuleObjective:
 
     def flipped(self) -> "ModuleObjective":
         """Return the objective with every label y turned into C - 1 - y, for C outputs."""
+        if self.targets.is_floating_point():
+            raise ConfigError("byzantine.attack=label_flip needs labels that are class numbers")
         classes = self._outputs(self.inputs.new_zeros(self.dim), self.inputs[:1]).shape[-1]
         return replace(self, targets=classes - 1 - self.targets)
 

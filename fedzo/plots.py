@@ -91,8 +91,8 @@ def draw_runs(
         axes.fill_between(
             curve.positions, low, high, step="post", alpha=0.2, color=line.get_color(), lw=0
         )
-        lowest = min(lowest, float(values.min()))
-    if lowest > 0:
+        lowest = min([lowest, *values[np.isfinite(values)].tolist()])
+    if 0 < lowest < np.inf:
         axes.set_yscale("log")
     axes.set_xlabel(LABELS.get(axis, axis))
     axes.set_ylabel(LABELS.get(quantity, quantity.replace("_", " ")))

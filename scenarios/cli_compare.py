@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from scenarios.cli_options import (
     BudgetOption,
@@ -112,6 +113,8 @@ def compare_command(
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         base, chosen = with_aggregators(base, chosen, parse_rules(aggregators or ""))
         if attacks or vary:
+            if at or plan.at:
+                raise ConfigError("--at has no meaning for a grid; leave it out")
             shape = GridShape(
                 attacks=parse_attacks(attacks or "", base),
                 vary=parse_variation(vary),
@@ -121,6 +124,8 @@ def compare_command(
             if not json_output:
                 print_grid(Console(), found)
             return found.to_json()
+        if measure:
+            raise ConfigError("--measure is for a grid: add --attacks or --vary")
         comparison = compare(
             base,
             chosen,

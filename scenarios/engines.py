@@ -143,12 +143,24 @@ def known_defence(experiment: Experiment) -> Rule | None:
         return None
     rule, tolerated = config.rule, config.num_byzantine
     if isinstance(config, MoNNAConfig):
-        return partial(known_mixing, config, num_liars=len(experiment.liars))
+        return _or_mean(partial(known_mixing, config, num_liars=len(experiment.liars)))
 
     def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
         return rule(vectors, num_byzantine=tolerated, generator=stream(0, "attacker's guess"))
 
-    return defend
+    return _or_mean(defend)
+
+
+def _or_mean(defend: Rule) -> Rule:
+    """Return the defence; the mean where too few are left for it: the round is spoilt anyway."""
+
+    def guess(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:
+        try:
+            return defend(vectors)
+        except ConfigError:
+            return vectors.mean(dim=0)
+
+    return guess
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,16 +165,19 @@ def parse_rules(text: str) -> list[str]:
 
 
 def parse_attacks(text: str, base: Mapping[str, Any]) -> list[str]:
-    """Split attacks at commas; `all` is all of them, nothing the one in the settings.
+    """Split attacks at commas; `all` is all that the scenario allows.
 
-    Raises ConfigError for an unknown one.
+    Nothing is the one in the settings. Raises ConfigError for an unknown one.
     """
     if text.strip() == "all":
-        return list(ATTACKS)
+        labelled = base.get("scenario") == "classification"
+        return [name for name in ATTACKS if labelled or name != "label_flip"]
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name not in ATTACKS:
             raise unknown_name("attack", name, ATTACKS)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"attacks {names} must not repeat")
     return names or [str(base.get("settings", {}).get("byzantine.attack", "none"))]
 
 
@@ -184,9 +187,10 @@ def parse_variation(text: str | None) -> tuple[str, list[Scalar]] | None:
         return None
     key, equals, values = text.partition("=")
     parts = [part.strip() for part in values.split(",") if part.strip()]
-    if not equals or not parts:
+    if not equals or not parts or len(set(parts)) < len(parts):
         raise ConfigError(
-            f"--vary {text!r} is not KEY=V,V,...; write for example scenario.alpha=1,100"
+            f"--vary {text!r} is not KEY=V,V,... with different values; write for example"
+            " scenario.alpha=1,100"
         )
     return key.strip(), [parse_setting(f"{key}={part}")[1] for part in parts]
 

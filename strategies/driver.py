@@ -194,7 +194,7 @@ class _Run:
 
     def _accept(self, exchange: Exchange, received: Replies) -> Replies:
         """Count what came, rejected or not, and return what can be used."""
-        rejected = {} if self._strategy.rounds.non_finite == "pass" else non_finite(received)
+        rejected = non_finite(received) if self._strategy.rounds.rejects_non_finite else {}
         replies = received.without(rejected)
         self._total = counted(self._total, exchange, received, replies.failures)
         return replies

@@ -119,7 +119,7 @@ class FedAvg(RoundStrategy[FedAvgState]):
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:
-            x = yield from better(state.x, x, plan)
+            x = yield from better(state.x, x, plan, config)
         return FedAvgState(x, moments, update if config.rule.learns else state.last)
 
     def _weights(self, replies: Replies) -> Float[Tensor, " n"] | None:

@@ -60,7 +60,11 @@ class OnClientFZooS:
             )
         ]
         gradient = aggregate(replies.tensors["gradient"], config, plan, purpose="gradient")
-        best = int(replies.tensors["evidence"].sum(dim=0).argmax())
+        evidence = replies.tensors["evidence"]
+        if config.rule.is_mean:
+            best = int(evidence.sum(dim=0).argmax())
+        else:  # one vote a client
+            best = int(evidence.argmax(dim=1).bincount(minlength=3).argmax())
         [answers] = yield [
             Exchange(
                 kind="train.slopes",

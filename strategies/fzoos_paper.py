@@ -66,7 +66,7 @@ class PublishedFZooS:
         update = aggregate(replies.tensors["update"], self._config, plan)
         x = project(state.x + update, plan.lower, plan.upper).to(state.x)
         if self._config.variant == "official":
-            x = yield from better(state.x, x, plan)
+            x = yield from better(state.x, x, plan, self._config)
         if self._config.one_exchange:
             weights = self._common(replies, plan)
             return PublishedState(x, weights, clients[:0], begun)

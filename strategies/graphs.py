@@ -62,10 +62,17 @@ GRAPHS: dict[str, Callable[..., nx.Graph]] = {
 def parse_graph(text: str) -> MakeGraph:
     """Return the function that makes the graph of n clients; raises ConfigError for no graph."""
     path = Path(text)
-    if path.is_file():
+    if _is_file(path):
         return lambda n: _read(path, n)
     call = parse_call(text, GRAPHS, given=("n",), what="graph")
     return lambda n: call.function(n, **call.options)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a path
+        return False
 
 
 def _read(path: Path, n: int) -> nx.Graph:

@@ -30,6 +30,7 @@ from torch import Tensor
 from fedzo.aggregation import median
 from fedzo.aggregation.distances import squared_distances
 from fedzo.aggregation.nearest_neighbors import mixed, neighbor_weights
+from fedzo.aggregation.rows import finite_rows
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies, join_replies
@@ -82,8 +83,9 @@ class MoNNAState:
 
     @property
     def x(self) -> Float[Tensor, " d"]:
-        """A model that stands for all: their coordinate-wise median."""
-        return median(self.models)
+        """A model that stands for all: the coordinate-wise median of those that are finite."""
+        finite = finite_rows(self.models)
+        return median(self.models[finite]) if finite.any() else self.models[0]
 
 
 class MoNNA(RoundStrategy[MoNNAState]):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedzo.aggregation import Aggregator, mean, parse_aggregator
 from fedzo.aggregation.distances import nearest, squared_distances_to
+from fedzo.aggregation.rows import finite_rows
 from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -42,6 +43,11 @@ class RobustConfig(RoundConfig):
     def rule(self) -> Aggregator:
         """The rule that `aggregator` names."""
         return parse_aggregator(self.aggregator)
+
+    @property
+    def bears_non_finite(self) -> bool:
+        """Whether the rule deals with answers that are not finite: all but the mean do."""
+        return not self.rule.is_mean
 
     def require_clients(self, num_clients: int) -> None:
         """Raise ConfigError where the rule cannot withstand so many liars in a full cohort."""
@@ -87,8 +93,10 @@ def agree(
     if config.rule.is_mean and config.num_byzantine == 0:
         return vectors, torch.arange(len(vectors))
     result = aggregate(vectors, config, plan, purpose=purpose)
-    squares = squared_distances_to(vectors, result).unsqueeze(0)
-    kept = nearest(squares, len(vectors) - config.num_byzantine)[0].sort().values
+    finite = finite_rows(vectors)
+    squares = squared_distances_to(vectors, result).where(finite, torch.inf).unsqueeze(0)
+    count = min(int(finite.sum()), len(vectors) - config.num_byzantine)
+    kept = nearest(squares, count)[0].sort().values
     return vectors[kept] + (result - vectors[kept].mean(dim=0)), kept
 
 

@@ -28,7 +28,8 @@ class RoundConfig:
     participation: share of the clients asked in a round, sampled anew each time, at least one.
     min_answers: fewer answers to the exchanges made at once spoil the round. max_failed_rounds:
     rounds in a row that may be spoilt, and leave x as it was, before the run ends. non_finite:
-    whether answers with NaN or inf are rejected, or passed on to a robust rule. timeout_s: longest
+    whether answers with NaN or inf are rejected, or passed on to a rule; auto passes them on to
+    robust rules, for which they count among num_byzantine. timeout_s: longest
     wait for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the
     first and the last x.
     """
@@ -36,9 +37,21 @@ class RoundConfig:
     participation: float = 1.0
     min_answers: int = 1
     max_failed_rounds: int = 3
-    non_finite: Literal["reject", "pass"] = "reject"
+    non_finite: Literal["auto", "reject", "pass"] = "auto"
     timeout_s: float = 3600.0
     evaluate_every: int = 1
+
+    @property
+    def bears_non_finite(self) -> bool:
+        """Whether the strategy deals with answers that are not finite."""
+        return False
+
+    @property
+    def rejects_non_finite(self) -> bool:
+        """Whether such answers are failures."""
+        return self.non_finite == "reject" or (
+            self.non_finite == "auto" and not self.bears_non_finite
+        )
 
     def cohort_size(self, num_clients: int) -> int:
         """Return how many clients are asked in a round."""

@@ -14,13 +14,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.exchange import Exchange, Replies
+from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import RoundPlan
 
 
 def better(
-    old: Float[Tensor, " d"], new: Float[Tensor, " d"], plan: RoundPlan
+    old: Float[Tensor, " d"],
+    new: Float[Tensor, " d"],
+    plan: RoundPlan,
+    config: RobustConfig | None = None,
 ) -> Generator[list[Exchange], list[Replies], Float[Tensor, " d"]]:
-    """Ask the cohort and return the better x; the new one when the budget does not allow to ask."""
+    """Ask the cohort and return the better x; the new one when the budget does not allow to ask.
+
+    config: of a strategy that aggregates by a rule, which then decides about the changes too.
+    """
     [replies] = yield [
         Exchange(
             kind="query.value",
@@ -29,5 +36,11 @@ def better(
             expects={"values": [(2,), (0,)]},
         )
     ]
-    values = replies.tensors["values"].mean(dim=0)
-    return old if len(values) and values[0] <= values[1] else new
+    values = replies.tensors["values"]
+    if values.shape[1] == 0:
+        return new
+    if config is None or config.rule.is_mean:
+        before, after = values.mean(dim=0)
+        return old if before <= after else new
+    change = aggregate(values[:, 1:] - values[:, :1], config, plan, purpose="safeguard")
+    return new if float(change) < 0 else old

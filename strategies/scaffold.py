@@ -18,6 +18,7 @@ send c_i where the papers send its change, so that an answer that is lost is mad
 diverged). The server keeps d numbers for each client that has answered.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -108,7 +109,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:
-            x = yield from better(state.x, x, plan)
+            x = yield from better(state.x, x, plan, config)
         last = update if config.rule.learns else state.last
         return replace(state, x=x, moments=moments, last=last)
 
@@ -148,9 +149,15 @@ class Scaffold2(_Scaffold):
         state = replace(
             state,
             control=aggregate(
-                everybody, self._config, plan, purpose="control", start=state.control
+                everybody, self._of_all(plan), plan, purpose="control", start=state.control
             ),
             clients=clients[order],
             controls=controls[order],
         )
         return (yield from self._step(state, replies.tensors["update"], plan))
+
+    def _of_all(self, plan: RoundPlan) -> FedAvgConfig:
+        """Return the settings for a table of all clients: a cohort is a sample of the liars too."""
+        most = (plan.num_clients - 1) // 2
+        liars = math.ceil(self._config.num_byzantine / self._config.participation)
+        return replace(self._config, num_byzantine=min(liars, most))

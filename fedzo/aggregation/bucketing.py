@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.aggregation.rows import finite_rows, require_majority
+from fedzo.aggregation.rows import finite_rows, require_majority, trusted_rows
 from fedzo.config import require
-from fedzo.finite import all_finite
 
 
 def bucketing(
@@ -31,12 +30,13 @@ def bucketing(
     """
     require(size >= 1, "size", size, "at least 1")
     n = len(vectors)
+    size = min(size, n)
     require_majority(-(-n // size), num_byzantine)
     order = torch.from_numpy(generator.permutation(n))
     groups = torch.zeros(-(-n // size), n, dtype=vectors.dtype, device=vectors.device)
     groups[torch.arange(n) // size, order] = 1
-    if not all_finite(vectors):
-        finite = finite_rows(vectors)
-        groups, vectors = groups[:, finite], vectors[finite]
+    finite = finite_rows(vectors)
+    if not finite.all():
+        groups, vectors = groups[:, finite], trusted_rows(vectors, num_byzantine)[0]
         groups[groups.sum(dim=1) == 0] = 1
     return (groups / groups.sum(dim=1, keepdim=True)) @ vectors

@@ -27,10 +27,10 @@ from fedzo.aggregation.median import median
 from fedzo.aggregation.minimum_diameter import minimum_diameter
 from fedzo.aggregation.nearest_neighbors import nearest_neighbor_average, nearest_neighbor_mixing
 from fedzo.aggregation.rows import require_majority
-from fedzo.aggregation.smea import smea
+from fedzo.aggregation.smea import require_few_subsets, smea
 from fedzo.aggregation.trimmed_mean import trimmed_mean
 from fedzo.calls import Call, make_call, split_calls, unknown_name
-from fedzo.config import Scalar
+from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -90,6 +90,7 @@ class Aggregator:
             require_majority(num_clients, num_byzantine)
             if "neighbors" in stage.options:
                 require_neighbors(num_clients, num_byzantine, stage.options["neighbors"])  # type: ignore[arg-type]
+            _require_within(stage, num_clients, num_byzantine)
             tame = tame or stage.name in _TAMING
         if self.stages[-1].name == "mean" and num_byzantine and not tame:
             raise ConfigError(
@@ -153,10 +154,19 @@ def _stage(name: str, options: Mapping[str, Scalar], last: bool) -> Call:
     stage = make_call(name, options, table[name][0], _GIVEN)
     random = {"generator": stream(0, "try out")} if _takes(stage, "generator") else {}
     try:
-        stage.function(torch.tensor([[0.0], [1.0], [3.0]]), **random, **stage.options)
+        stage.function(torch.arange(256.0).unsqueeze(1), **random, **stage.options)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     return stage
+
+
+def _require_within(stage: Call, num_clients: int, num_byzantine: int) -> None:
+    """Raise ConfigError for options that so few vectors cannot fulfil, or too many subsets."""
+    if stage.name == "smea":
+        require_few_subsets(num_clients, num_byzantine)
+    for option, most in (("num_selected", num_clients), ("own", num_clients - 1)):
+        value = stage.options.get(option, 0)
+        require(int(value) <= most, f"{stage.name}.{option}", value, f"at most {most} here")
 
 
 def _takes(stage: Call, name: str) -> bool:

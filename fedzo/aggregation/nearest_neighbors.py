@@ -24,7 +24,6 @@ from fedzo.aggregation.krum import krum_scores
 from fedzo.aggregation.rows import finite_rows, trusted_rows
 from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.finite import all_finite
 
 
 def nearest_neighbor_average(
@@ -37,7 +36,7 @@ def nearest_neighbor_average(
     """
     n = len(vectors)
     require(0 <= own < n, "own", own, f"the number of a vector, 0 to {n - 1}")
-    if not all_finite(vectors[own]):
+    if not finite_rows(vectors)[own]:
         raise ConfigError(f"vector own={own} is not finite; a node must hold a finite vector")
     rows, f = trusted_rows(vectors, num_byzantine)
     if len(rows) < n:

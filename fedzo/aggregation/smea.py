@@ -32,12 +32,7 @@ def smea(vectors: Float[Tensor, "n d"], *, num_byzantine: int = 0) -> Float[Tens
     Raises ConfigError unless f < n / 2, and for more than a million subsets.
     """
     rows, f = trusted_rows(vectors, num_byzantine)
-    count = math.comb(len(rows), f)
-    if count > MOST_SUBSETS:
-        raise ConfigError(
-            f"num_byzantine={f} of {len(rows)} vectors gives {count:,} subsets, and smea looks at"
-            f" all of them, at most {MOST_SUBSETS:,}; use caf, which bounds the same eigenvalue"
-        )
+    require_few_subsets(len(rows), f)
     gram, _ = centered_gram(rows)
     least, best = torch.inf, torch.arange(len(rows) - f)
     for subsets in _subsets(len(rows), len(rows) - f):
@@ -49,6 +44,17 @@ def smea(vectors: Float[Tensor, "n d"], *, num_byzantine: int = 0) -> Float[Tens
         if float(largest[position]) < least:
             least, best = float(largest[position]), subsets[position]
     return mean_of(rows, best)
+
+
+def require_few_subsets(num_vectors: int, num_byzantine: int) -> None:
+    """Raise ConfigError for more than a million subsets."""
+    count = math.comb(num_vectors, num_byzantine)
+    if count > MOST_SUBSETS:
+        raise ConfigError(
+            f"num_byzantine={num_byzantine} of {num_vectors} vectors gives {count:,} subsets, and"
+            f" smea looks at all of them, at most {MOST_SUBSETS:,}; use caf, which bounds the same"
+            " eigenvalue"
+        )
 
 
 def _subsets(size: int, count: int) -> Iterator[Int[Tensor, "b k"]]:

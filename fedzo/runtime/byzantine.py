@@ -4,7 +4,8 @@ So attacks work with every strategy, rule and engine, and none of them knows. Th
 omniscient: of every exchange it knows all honest answers, and the rule that will meet its lies.
 Judging ("evaluate") is left alone, so that what is reported of x is true. Between peers
 (`train.mix`) its messages always come in time, and it may tell different receivers different
-things. Flipped labels are a flag in the exchange, on which the liars' own machines act.
+things. Flipped labels are a flag in the exchange, on which the liars' own machines act. Where only
+liars are asked, or answer, there is nobody to deviate from, and they behave.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,8 @@ class Byzantine(Middleware):
         given = {**exchange.per_client, "heard": _hear(heard.bool(), own, lying).to(heard)}
         if self._config.receivers == "opposite" and not lying.all():
             positions = lying.nonzero().flatten()
-            mean = models[~lying].mean(dim=0)
+            known = ~lying & (ids >= 0)
+            mean = models[known if known.any() else ~lying].mean(dim=0)
             mirrored = 2 * mean - models[positions]
             second = torch.arange(len(own)) % 2 == 1
             given["liars"] = positions.expand(len(own), -1).clone()
@@ -134,7 +136,8 @@ class Byzantine(Middleware):
         generator = stream(self._seed, "byzantine", name, *parts)
         memory = None
         if self._config.attack == "mimic_learned":
-            key = f"{exchange.kind}/{name}/{exchange.config.get('problem', 0)}"
+            width = honest.shape[1]
+            key = f"{exchange.kind}/{name}/{exchange.config.get('problem', 0)}/{width}"
             memory = self._memories.get(key)
             self._memories[key] = learn_mimic(memory, honest, generator=generator)
         lies = make_lies(

@@ -9,7 +9,7 @@ import torch
 
 from clients import make_rules
 from clients.first_order import FirstOrderConfig
-from clients.local import LocalTraining, minibatches
+from clients.local import LocalTraining, MinibatchConfig, minibatches
 from fedzo.cohort import cohort_of
 from fedzo.config import config_values
 from fedzo.errors import ConfigError
@@ -129,10 +129,14 @@ def test_a_looped_module_gives_the_same() -> None:
 def test_batches_do_not_depend_on_company() -> None:
     training = LocalTraining(local_steps=4, local_lr=0.1, seed=1, round_index=2)
     shards = Shards()
-    together = minibatches(shards.cohort([0, 1, 2], 0), 3, training, [0, 1, 2])
+    together = minibatches(
+        shards.cohort([0, 1, 2], 0), MinibatchConfig(batch_size=3), training, [0, 1, 2]
+    )
     assert together is not None
     for client in range(3):
-        alone = minibatches(shards.cohort([client], 0), 3, training, [client])
+        alone = minibatches(
+            shards.cohort([client], 0), MinibatchConfig(batch_size=3), training, [client]
+        )
         assert alone is not None
         assert torch.equal(together[client], alone[0])
         assert int(together[client].max()) < SIZES[client]
@@ -140,7 +144,7 @@ def test_batches_do_not_depend_on_company() -> None:
 
 def test_an_epoch_uses_every_example_once() -> None:
     training = LocalTraining(local_steps=2, local_lr=0.1)
-    rows = minibatches(Shards().cohort([0], 0), 3, training, [0])
+    rows = minibatches(Shards().cohort([0], 0), MinibatchConfig(batch_size=3), training, [0])
     assert rows is not None
     assert sorted(rows.flatten().tolist()) == list(range(6))
 

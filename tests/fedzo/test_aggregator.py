@@ -62,7 +62,7 @@ def test_every_pair_runs(first: str | None, last: str) -> None:
         ("trimmed_mean(3)", "is not a rule"),
         ("krum(neighbours='original')", "did you mean krum.neighbors"),
         ("krum(neighbors='both')", "krum(neighbors='both') is not allowed"),
-        ("clip(radius=-1)", "clip: radius=-1 must be positive"),
+        ("clip(radius=-1)", "clip: radius=-1.0 must be positive"),
         ("clip(radius='x')", "clip(radius='x') is not allowed"),
         ("bucketing(size=True) | median", "size=True) is not allowed"),
         ("nearest_neighbor_average(own=1.5)", "own=1.5) is not allowed"),
