@@ -85,6 +85,38 @@ def test_a_run_that_breaks_is_worse_than_anything(tmp_path: Path) -> None:
     assert (tmp_path / "grid.png").exists()
 
 
+def test_values_that_are_nan_are_drawn_as_far_as_they_go(tmp_path: Path) -> None:
+    options = [
+        "compare",
+        "classification",
+        "--rounds",
+        "4",
+        "--set",
+        "scenario.dataset=digits",
+        "--clients",
+        "8",
+        "--strategies",
+        "dshb",
+        "--aggregators",
+        "mean,median",
+        "--seeds",
+        "0",
+        "--attacks",
+        "none,inner_product",
+        "--set",
+        "byzantine.scale=1e20",
+        "--set",
+        "byzantine.num_clients=2",
+        "--set",
+        "strategy.num_byzantine=2",
+    ]
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "grid"), "--json"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["panels"][""]
+    assert rows["dshb.mean"]["worst"] is None or rows["dshb.mean"]["worst"] < 0.5
+    assert rows["dshb.median"]["worst"] is not None
+
+
 def test_worst_depends_on_what_is_better() -> None:
     cells = {"": {"a": {"none": (0.9, 0.0), "alie": (0.4, 0.0)}}}
     assert Grid("", "test_accuracy", cells, None).worst("", "a") == 0.4
@@ -109,7 +141,8 @@ def test_texts() -> None:
     ]
     assert parse_variation("scenario.alpha=1,0.5") == ("scenario.alpha", [1, 0.5])
     assert parse_attacks("", {"settings": {"byzantine.attack": "foe"}}) == ["foe"]
-    assert "label_flip" in parse_attacks("all", {})
+    assert "label_flip" in parse_attacks("all", {"scenario": "classification"})
+    assert "label_flip" not in parse_attacks("all", {"scenario": "quadratic"})
     with pytest.raises(ConfigError, match="unknown attack ally; did you mean alie"):
         parse_attacks("ally", {})
     with pytest.raises(ConfigError, match="is not KEY=V,V"):

@@ -175,3 +175,52 @@ def test_centered_clipping_remembers_the_last_result() -> None:
     assert twice.final_value is not None
     assert once.final_value is not None
     assert twice.final_value < once.final_value
+
+
+def test_liars_cannot_veto_through_the_safeguard() -> None:
+    robust = attacked(
+        "fedzo",
+        "trimmed_mean",
+        "inner_product",
+        byzantine__scale=100.0,
+        strategy__safeguard=True,
+        rounds=20,
+    )
+    assert robust < 0.8
+
+
+@pytest.mark.parametrize("aggregator", ["trimmed_mean", "caf", "geometric_median", "smea"])
+@pytest.mark.parametrize("attack", ["infinity", "inner_product"])
+def test_infinite_and_overflowing_lies_count_among_the_liars(attack: str, aggregator: str) -> None:
+    result = run(
+        "fedzo",
+        clients=10,
+        rounds=3,
+        aggregator=aggregator,
+        strategy__num_byzantine=4,
+        byzantine__attack=attack,
+        byzantine__scale=1e200,
+        byzantine__num_clients=4,
+    )
+    assert result.final_value is not None
+    assert result.initial_value is not None
+    assert result.final_value < result.initial_value
+
+
+def test_a_learning_mimic_and_answers_of_changing_width() -> None:
+    assert attacked("fzoos", "trimmed_mean", "mimic_learned", rounds=3) < 1
+
+
+def test_a_search_goes_on_where_too_few_are_left_for_the_rule() -> None:
+    result = run(
+        "fedzo",
+        clients=9,
+        rounds=6,
+        aggregator="trimmed_mean",
+        strategy__num_byzantine=4,
+        strategy__max_failed_rounds=100,
+        byzantine__attack="alie_searched",
+        byzantine__num_clients=4,
+        faults__crash=0.2,
+    )
+    assert result.records[-1].round_index == 6
