@@ -39,6 +39,12 @@ OPTIONS = (
     " --attacks none,alie --vary scenario.heterogeneity=1,5"
 )
 
+NAN_OPTIONS = (
+    "compare classification --rounds 4 --set scenario.dataset=digits --clients 8"
+    " --strategies dshb --aggregators mean,median --seeds 0 --attacks none,inner_product"
+    " --set byzantine.scale=1e20 --set byzantine.num_clients=2 --set strategy.num_byzantine=2"
+)
+
 
 def grid(**shape: Any) -> Grid:
     base, labels = with_aggregators(BASE, ["seedzo"], ["mean", "nnm | trimmed_mean"])
@@ -86,30 +92,7 @@ def test_a_run_that_breaks_is_worse_than_anything(tmp_path: Path) -> None:
 
 
 def test_values_that_are_nan_are_drawn_as_far_as_they_go(tmp_path: Path) -> None:
-    options = [
-        "compare",
-        "classification",
-        "--rounds",
-        "4",
-        "--set",
-        "scenario.dataset=digits",
-        "--clients",
-        "8",
-        "--strategies",
-        "dshb",
-        "--aggregators",
-        "mean,median",
-        "--seeds",
-        "0",
-        "--attacks",
-        "none,inner_product",
-        "--set",
-        "byzantine.scale=1e20",
-        "--set",
-        "byzantine.num_clients=2",
-        "--set",
-        "strategy.num_byzantine=2",
-    ]
+    options = NAN_OPTIONS.split()
     done = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "grid"), "--json"])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)["panels"][""]
