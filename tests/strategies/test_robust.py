@@ -63,7 +63,7 @@ def test_the_mean_does_not_withstand_them() -> None:
         ("scaffold1", {}),
         ("scaffold2", {}),
         ("fzoos", {}),
-        ("fzoos", {"strategy__variant": "on_client"}),
+        ("fzoos", {"strategy__variant": "on_client", "strategy__max_rows": 60, "rounds": 8}),
         (
             "fzoos",
             {
