@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clients.momentum import MODEL
@@ -61,12 +61,11 @@ def _all_at_once(
     exchange: Exchange, own: Float[Tensor, "n d"], task: MixingTask
 ) -> Float[Tensor, "n d"]:
     """Average the nearest for all nodes together: columns are models, the own one, and lies."""
-    models, heard = _heard(exchange)
+    models, heard, lies = _heard(exchange, own)
     finite = finite_rows(models)
     models = models.where(finite.unsqueeze(1), 0)
     squares = distances_between(own, models).where(heard & finite, torch.inf)
     nothing = squares.new_full((len(own), 1), -1)
-    lies = exchange.per_client.get("lies", own.new_empty(len(own), 0, own.shape[1])).to(own)
     told = (lies - own.unsqueeze(1)).square().sum(dim=2).double()
     told = told.nan_to_num(torch.inf, torch.inf, torch.inf)
     everything = torch.cat([nothing, squares, told], dim=1)
@@ -88,8 +87,7 @@ def _all_at_once(
 def _one_by_one(
     exchange: Exchange, own: Float[Tensor, "n d"], task: MixingTask
 ) -> Float[Tensor, "n d"]:
-    models, heard = _heard(exchange)
-    lies = exchange.per_client.get("lies", own.new_empty(len(own), 0, own.shape[1])).to(own)
+    models, heard, lies = _heard(exchange, own)
     rule = parse_aggregator(task.aggregator)
     where = (task.problem, task.round_index, task.exchange_index)
     rows = []
@@ -104,8 +102,10 @@ def _one_by_one(
     return torch.stack(rows)
 
 
-def _heard(exchange: Exchange) -> tuple[Float[Tensor, "m d"], Tensor]:
-    """Return the models, and who has heard which of the others' [n, m].
+def _heard(
+    exchange: Exchange, own: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "m d"], Bool[Tensor, "n m"], Float[Tensor, "n l d"]]:
+    """Return the models, who has heard which of the others', and what each was told instead.
 
     Neither its own, nor one that told it something else instead.
     """
@@ -113,4 +113,5 @@ def _heard(exchange: Exchange) -> tuple[Float[Tensor, "m d"], Tensor]:
     heard.scatter_(1, exchange.per_client["own"].unsqueeze(1), value=False)
     if "liars" in exchange.per_client:
         heard.scatter_(1, exchange.per_client["liars"], value=False)
-    return models, heard
+    lies = exchange.per_client.get("lies", own.new_empty(len(own), 0, own.shape[1]))
+    return models, heard, lies.to(own)

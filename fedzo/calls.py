@@ -5,7 +5,6 @@ arguments, and `|`.
 """
 
 import ast
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -74,15 +73,8 @@ def parse_call(
             " name(option=value)"
         ) from error
     if name not in table:
-        raise unknown_name(what, name, table)
+        raise unknown_key(name, table, what=what)
     return make_call(name, options, table[name], given)
-
-
-def unknown_name(what: str, name: str, known: Collection[str]) -> ConfigError:
-    """Return the error that names the nearest of the known names."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(known))}"
-    return ConfigError(f"unknown {what} {name}; {hint}")
 
 
 def _call(node: ast.expr) -> tuple[str, dict[str, Scalar]]:

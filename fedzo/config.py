@@ -67,13 +67,13 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     return key.strip(), value if isinstance(value, bool | int | float | str) else raw
 
 
-def unknown_key(key: str, valid: Iterable[str]) -> ConfigError:
+def unknown_key(key: str, valid: Iterable[str], *, what: str = "setting") -> ConfigError:
     """Return the error that names the nearest valid keys."""
     options = sorted(valid)
     same_ending = [option for option in options if option.rpartition(".")[2] == key]
     near = same_ending or difflib.get_close_matches(key, options, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(options) or 'none'}"
-    return ConfigError(f"unknown setting {key}; {hint}")
+    return ConfigError(f"unknown {what} {key}; {hint}")
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:

@@ -87,20 +87,17 @@ def compare(
     out: Path | None = None,
     resume: bool = False,
     console: Console | None = None,
-    dry: bool = False,
     tolerant: bool = False,
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
     A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
-    positions at which the lowest F so far is wanted. dry: only check the arguments. tolerant: a
+    positions at which the lowest F so far is wanted. tolerant: a
     run that cannot go on becomes a failure of its label, which has no means then; it is an error
     otherwise. Runs lie in out/LABEL/seed-N. Raises ConfigError before anything runs.
     """
-    experiments = _experiments(base, _labelled(strategies), seeds)
+    experiments = planned(base, strategies, seeds)
     _check_axes(axis, at or {})
-    if dry:
-        return Comparison("", [], [], None)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
     for number, (name, experiment) in enumerate(experiments, start=1):
@@ -164,9 +161,14 @@ def _check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
             raise ConfigError(f"positions {list(at[name])} on axis {name!r} must be 0 or more")
 
 
-def _experiments(
-    base: Mapping[str, Any], labels: Mapping[str, str], seeds: Sequence[int]
+def planned(
+    base: Mapping[str, Any], strategies: Sequence[str], seeds: Sequence[int]
 ) -> list[tuple[str, Experiment]]:
+    """Return the label and experiment of every run of a comparison; arguments as of `compare`.
+
+    Raises ConfigError where one of them cannot be.
+    """
+    labels = _labelled(strategies)
     if not labels or not seeds:
         raise ConfigError("a comparison needs at least one strategy and one seed")
     if len(set(seeds)) < len(seeds):

@@ -19,11 +19,10 @@ from rich.console import Console
 
 from fedzo.aggregation import parse_aggregator
 from fedzo.byzantine import ATTACKS
-from fedzo.calls import unknown_name
-from fedzo.config import Scalar, parse_setting
+from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.heatmap import draw_heatmap
-from scenarios.compare import Comparison, compare, known
+from scenarios.compare import Comparison, compare, known, planned
 
 LOWER_IS_BETTER = ("final_value", "best_value", "gap", "test_loss", "disagreement")
 WORST = "worst"
@@ -106,7 +105,7 @@ def run_grid(
         for changed in [{**variation, "byzantine.attack": attack}]
     ]
     for _, _, plan in plans:
-        compare(plan, strategies, seeds, dry=True)
+        planned(plan, strategies, seeds)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     measure = shape.measure
     for panel, attack, plan in plans:
@@ -175,7 +174,7 @@ def parse_attacks(text: str, base: Mapping[str, Any]) -> list[str]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
         if name not in ATTACKS:
-            raise unknown_name("attack", name, ATTACKS)
+            raise unknown_key(name, ATTACKS, what="attack")
     if len(set(names)) < len(names):
         raise ConfigError(f"attacks {names} must not repeat")
     return names or [str(base.get("settings", {}).get("byzantine.attack", "none"))]

@@ -90,7 +90,7 @@ def agree(
     For methods that need more of the answers than one vector, such as how much they differ; all
     vectors, as they are, where the rule is the mean.
     """
-    if config.rule.is_mean and config.num_byzantine == 0:
+    if config.rule.is_mean:
         return vectors, torch.arange(len(vectors))
     result = aggregate(vectors, config, plan, purpose=purpose)
     finite = finite_rows(vectors)

@@ -29,8 +29,7 @@ def caf(vectors: Float[Tensor, "n d"], *, num_byzantine: int = 0) -> Float[Tenso
     rows, f = trusted_rows(vectors, num_byzantine)
     if f == 0:
         return rows.mean(dim=0)
-    gram, _ = centered_gram(rows)
-    return filter_weights(gram, f).to(rows) @ rows
+    return filter_weights(centered_gram(rows), f).to(rows) @ rows
 
 
 def filter_weights(gram: Float[Tensor, "n n"], num_byzantine: int) -> Float[Tensor, " n"]:

@@ -29,8 +29,8 @@ from fedzo.aggregation.nearest_neighbors import nearest_neighbor_average, neares
 from fedzo.aggregation.rows import require_majority
 from fedzo.aggregation.smea import require_few_subsets, smea
 from fedzo.aggregation.trimmed_mean import trimmed_mean
-from fedzo.calls import Call, make_call, split_calls, unknown_name
-from fedzo.config import Scalar, require
+from fedzo.calls import Call, make_call, split_calls
+from fedzo.config import Scalar, require, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -184,4 +184,4 @@ def _misplaced(name: str, last: bool) -> ConfigError:
             f"{name} returns one vector, so it must be the last; before it may stand"
             f" {', '.join(MIXERS)}"
         )
-    return unknown_name("aggregator", name, {*AGGREGATORS, *MIXERS})
+    return unknown_key(name, {*AGGREGATORS, *MIXERS}, what="aggregator")

@@ -17,18 +17,18 @@ from fedzo.aggregation.rows import COLUMNS
 
 def squared_distances(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return all squared distances; zero on the diagonal, inf where they overflow."""
-    return distances_of_gram(centered_gram(vectors)[0])
+    return distances_of_gram(centered_gram(vectors))
 
 
-def centered_gram(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n n"], int]:
-    """Return the inner products of the rows about the row of median norm, and which that is."""
+def centered_gram(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """Return the inner products of the rows about the row of median norm."""
     norms = torch.linalg.vector_norm(vectors, dim=1)
     center = int(norms.argsort(stable=True)[(len(vectors) - 1) // 2])
     gram = vectors.new_zeros(len(vectors), len(vectors), dtype=torch.float64)
     for block in vectors.split(COLUMNS, dim=1):
         part = block - block[center]
         gram += part @ part.T
-    return (gram + gram.T) / 2, center
+    return (gram + gram.T) / 2
 
 
 def distances_of_gram(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

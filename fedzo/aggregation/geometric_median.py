@@ -42,7 +42,7 @@ def geometric_median(
     require(num_iterations >= 0, "num_iterations", num_iterations, "0 (until it stands) or more")
     require(0 < tolerance < 1, "tolerance", tolerance, "above 0 and below 1")
     rows, _ = trusted_rows(vectors, num_byzantine)
-    gram, weights = _start(centered_gram(rows)[0])
+    gram, weights = _start(centered_gram(rows))
     for _ in range(num_iterations or _MOST):
         reached = gram @ weights
         lengths = (gram.diagonal() - 2 * reached + weights @ reached).clamp_min(0).sqrt()

@@ -33,7 +33,7 @@ def smea(vectors: Float[Tensor, "n d"], *, num_byzantine: int = 0) -> Float[Tens
     """
     rows, f = trusted_rows(vectors, num_byzantine)
     require_few_subsets(len(rows), f)
-    gram, _ = centered_gram(rows)
+    gram = centered_gram(rows)
     least, best = torch.inf, torch.arange(len(rows) - f)
     for subsets in _subsets(len(rows), len(rows) - f):
         part = gram[subsets.unsqueeze(2), subsets.unsqueeze(1)]

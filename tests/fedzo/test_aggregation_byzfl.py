@@ -1,4 +1,4 @@
-"""Every rule against what byzfl 0.0.11 answered in float64.
+"""Every rule, and two attacks, against what byzfl 0.0.11 answered in float64.
 
 benchmarks/byzfl_reference.py froze the answers. The inputs are made here again from the seeds of
 that script: 100 random ones and 100 with rows of ALIE, n from 7 to 12, every f below n / 2.
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fedzo import aggregation
+from fedzo.byzantine import ByzantineConfig, make_lies
 
 DATA = Path(__file__).parent.parent / "data" / "byzfl_0.0.11.npz"
 NUM_INPUTS = 200
@@ -79,3 +80,13 @@ def test_smea_agrees_with_byzfl_where_byzfl_has_no_choice() -> None:
             few = aggregation.smea(vectors, num_byzantine=f)
         answers.append(torch.from_numpy(np.resize(few.numpy(), 10)).unsqueeze(0))
     compare("smea", answers)
+
+
+@pytest.mark.parametrize("attack", ["alie", "inner_product"])
+def test_attacks_agree_with_byzfl(attack: str) -> None:
+    config = ByzantineConfig(attack=attack, num_clients=2)  # type: ignore[arg-type]
+    answers = []
+    for number in range(NUM_INPUTS):
+        vectors, f, _ = make_input(number)
+        answers.append(make_lies(config, vectors[f:], 1, generator=np.random.default_rng(0)))
+    compare(attack, answers)

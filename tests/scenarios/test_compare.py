@@ -118,7 +118,7 @@ def test_positions() -> None:
 )
 def test_the_configurations_of_the_benchmark_are_valid(path: Path) -> None:
     """Every setting exists; nothing is run, because no rounds are asked for."""
-    from scenarios.compare import _experiments, _labelled
+    from scenarios.compare import planned
 
     plan = read_comparison(path)
-    assert _experiments(plan.experiment, _labelled(plan.strategies), plan.seeds)
+    assert planned(plan.experiment, plan.strategies, plan.seeds)
