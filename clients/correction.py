@@ -49,6 +49,12 @@ class Correction:
         self._total = torch.zeros_like(start) if self._settings.renew_control else None
         self._steps = 0
 
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to add or to renew."""
+        weighted = self._settings.proximal_weight != 0
+        return weighted or self._shift is not None or self._total is not None
+
     def __call__(
         self, gradient: Float[Tensor, "n d"], x: Float[Tensor, "n d"]
     ) -> Float[Tensor, "n d"]:

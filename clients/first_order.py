@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clients.correction import Correction
 from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
 from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.config import require, take_config
@@ -66,18 +67,25 @@ class FirstOrder:
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
         start = start_points(exchange)
         steps, lr = training.local_steps, training.local_lr
+        correct = Correction(exchange, states, start)
         if config.compile:
+            if correct.active:
+                raise ConfigError(
+                    "client.compile=true knows plain local steps alone, not those of FedProx and"
+                    " SCAFFOLD; set it to false"
+                )
             loop = self._compiled_loop(cohort)
-            oracle.count_gradients(steps)
+            of = part_of(cohort, None if batches is None else batches[:, 0])
+            oracle.count_gradients(steps, of=of)
             return {"update": loop(cohort, start, batches, optimizer, steps, lr, config)}, states
         box = (cohort.lower, cohort.upper) if config.project else None
 
         def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-            return oracle.gradient(x, of=part_of(cohort, batch))
+            return correct(oracle.gradient(x, of=part_of(cohort, batch)), x)
 
-        return {
-            "update": descend(gradient, start, batches, optimizer, steps, lr, box) - start
-        }, states
+        update = descend(gradient, start, batches, optimizer, steps, lr, box) - start
+        extra, states = correct.finish()
+        return {"update": update, **extra}, states
 
     def _compiled_loop(self, cohort: CohortObjective) -> Callable[..., Float[Tensor, "n d"]]:
         if hasattr(cohort, "objectives"):

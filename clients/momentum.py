@@ -18,47 +18,39 @@ may be estimated from values, whose noise the momentum averages too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
+from clients.gradients import GradientConfig
+from clients.local import LocalTraining, minibatches, part_of, start_points
 from clients.zeroth_order import Estimate, ZerothOrderConfig
 from fedzo.config import require, require_nonnegative, take_config
 from fedzo.directions import DirectionKind
 from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
+from fedzo.oracle import Oracle
 from fedzo.randomness import streams
 
 MOMENTUM, MODEL = "momentum", "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MomentumConfig(MinibatchConfig):
+class MomentumConfig(GradientConfig):
     """Settings of the rule `momentum`.
 
-    beta: share of the old momentum. weight_decay: added to the gradient, times x. gradient:
-    "exact", or the estimator that makes it of values (forward, central, coordinate), with
-    directions, num_directions and mu as in the rule zeroth_order.
+    beta: share of the old momentum. weight_decay: added to the gradient, times x. directions: their
+    law, with gradient=zeroth_order, as in the rule of that name.
     """
 
     beta: float = 0.9
     weight_decay: float = 0.0
-    gradient: Literal["exact", "forward", "central", "coordinate"] = "exact"
     directions: DirectionKind = "orthogonal"
-    num_directions: int = 20
-    mu: float = 0.01
-    non_finite: NonFinitePolicy = "fail"
-    out_of_bounds: BoundsPolicy = "clip"
 
     def __post_init__(self) -> None:
-        MinibatchConfig.__post_init__(self)
+        GradientConfig.__post_init__(self)
         require(0 <= self.beta < 1, "beta", self.beta, "at least 0 and below 1")
         require_nonnegative("weight_decay", self.weight_decay)
-        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
-        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
 
 
 def train_momentum(
@@ -113,7 +105,7 @@ def _estimate(
 ) -> Estimate | None:
     if config.gradient == "exact":
         return None
-    zeroth = take_config(ZerothOrderConfig, {**exchange.config, "estimator": config.gradient})
+    zeroth = take_config(ZerothOrderConfig, exchange.config)
     sources = streams(*training.key("directions"), clients=exchange.client_ids)
     return Estimate(zeroth, oracle, sources, training.local_steps)
 

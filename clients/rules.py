@@ -1,6 +1,8 @@
 """Every question a client can answer, by message kind, and the settings of the training rules."""
 
+from clients.anchor import AnchorConfig, answer_anchor, answer_difference, train_miner
 from clients.first_order import FirstOrder, FirstOrderConfig
+from clients.gradients import GradientConfig
 from clients.local_slopes import LocalSlopes, answer_slope_gradient
 from clients.mixing import mix_models
 from clients.momentum import MomentumConfig, train_momentum, train_own_model
@@ -18,6 +20,8 @@ RULE_CONFIGS: dict[str, type] = {
     "surrogate": SurrogateConfig,
     "values": ValuesConfig,
     "momentum": MomentumConfig,
+    "anchor": AnchorConfig,
+    "gradient": GradientConfig,
 }
 
 
@@ -36,5 +40,8 @@ def make_rules() -> dict[str, Rule]:
         "train.momentum": train_momentum,
         "train.own_model": train_own_model,
         "train.mix": mix_models,
+        "query.anchor": answer_anchor,
+        "query.difference": answer_difference,
+        "train.miner": train_miner,
         "evaluate": answer_values,
     }

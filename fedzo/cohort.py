@@ -127,7 +127,9 @@ class LoopedFiniteSums(LoopedCohort):
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> LoopedCohort:
         parts = [self._part(i, row) for i, row in enumerate(indices)]
-        return LoopedCohort(parts, self.failures, self.unasked)
+        counted = all(hasattr(part, "num_examples") for part in parts)
+        kind = LoopedFiniteSums if counted else LoopedCohort
+        return kind(parts, self.failures, self.unasked)  # type: ignore[arg-type]
 
     def labels_by_client(self) -> list[Tensor]:
         """Return the labels of each client's examples; nothing where not all have some."""
@@ -151,6 +153,12 @@ class LoopedFiniteSums(LoopedCohort):
             except Exception as error:  # a client's code may raise anything; it fails alone
                 self.failures[position] = f"{type(error).__name__}: {error}"
         return objective
+
+
+def examples_of(cohort: CohortObjective) -> Int[Tensor, " n"]:
+    """Return how many examples stand behind one value of each client; 0 where there are none."""
+    sizes: Tensor | None = getattr(cohort, "sizes", None)
+    return torch.zeros(cohort.num_clients, dtype=torch.int64) if sizes is None else sizes
 
 
 def _same_box(one: Objective, other: Objective) -> bool:

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from fedzo.errors import CheckpointError
 
-AXES = ("queries", "rounds", "bytes", "seconds")
+AXES = ("queries", "rounds", "examples", "floats", "bytes", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class RoundRecord:
     value: the global objective F, None where it was not evaluated; judges: clients whose values
     it is the mean of, 0 where F is known without asking. metrics: the scenario's. nodes: client ->
     its own model's value and metrics, where there is no common x; value and metrics are then means.
+    examples: losses of one example evaluated or differentiated at one point, so a query of a client
+    with 200 examples counts 200.
     clients: those asked this round; client_queries: queries each of them answered, this round.
     failures: client -> reason. late, duplicates: answers of this round that came after their
     exchange, or again; neither was used. epsilon: privacy spent, None when not private. wall_s:
@@ -39,6 +41,7 @@ class RoundRecord:
     judges: int = 0
     queries: int = 0
     gradients: int = 0
+    examples: int = 0
     floats_up: int = 0
     floats_down: int = 0
     bytes_up: int = 0
@@ -65,6 +68,8 @@ class RoundRecord:
         return {
             "queries": float(self.queries),
             "rounds": float(self.round_index),
+            "examples": float(self.examples),
+            "floats": float(self.floats_up + self.floats_down),
             "bytes": float(self.bytes_up + self.bytes_down),
             "seconds": self.wall_s,
         }[name]

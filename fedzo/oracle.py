@@ -4,8 +4,9 @@ It counts every query of every client, stops exactly at a budget, keeps queries 
 observation noise, and lets no non-finite value through unnoticed.
 
 A *query* is one objective value at one point asked of one client, whatever data are behind it. A
-*gradient* is one autograd evaluation at one point of one client. Nothing else is counted, and
-nothing that is asked of an objective by a rule bypasses the count.
+*gradient* is one autograd evaluation at one point of one client. *Examples* are what stands behind
+them: one for each example whose loss is evaluated or differentiated at one point. Nothing else is
+counted, and nothing that is asked of an objective by a rule bypasses the count.
 """
 
 import math
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.cohort import CohortObjective, cohort_gradient
+from fedzo.cohort import CohortObjective, cohort_gradient, examples_of
 from fedzo.errors import RunError
 from fedzo.finite import all_finite
 from fedzo.objective import Bound
@@ -60,7 +61,8 @@ class Oracle:
         self._clip = out_of_bounds == "clip" and _is_bounded(cohort.lower, cohort.upper)
         self._asked = 0
         self._differentiated = 0
-        self._stopped_at: dict[int, tuple[int, int]] = {}
+        self._examples = torch.zeros(cohort.num_clients, dtype=torch.int64)
+        self._stopped_at: dict[int, tuple[int, int, int]] = {}
         self._non_finite_counts: dict[int, int] = {}
 
     @property
@@ -81,6 +83,7 @@ class Oracle:
                 " raise query_budget or ask fewer directions"
             )
         self._asked += x.shape[1]
+        self._examples = self._examples + x.shape[1] * examples_of(of or self.cohort)
         with torch.no_grad():
             values = (of or self.cohort).value(self.project(x) if self._clip else x)
         if self._noise_std > 0:
@@ -92,26 +95,32 @@ class Oracle:
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
     ) -> Float[Tensor, "n d"]:
         """Return exact gradients by autograd; raises ObjectiveError for a black box."""
-        self._differentiated += 1
+        self.count_gradients(1, of=of)
         gradient = cohort_gradient(of or self.cohort, self.project(x) if self._clip else x)
         self._inspect(gradient, "gradient")
         return gradient
 
-    def count_gradients(self, number: int) -> None:
-        """Count gradients that a compiled loop has taken of the cohort by itself."""
+    def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
+        """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""
         self._differentiated += number
+        self._examples = self._examples + number * examples_of(of or self.cohort)
 
     def project(self, x: Float[Tensor, "n *q d"]) -> Float[Tensor, "n *q d"]:
         """Project points onto the box."""
         return project(x, self.cohort.lower, self.cohort.upper)
 
     def counts(self) -> dict[str, list[int]]:
-        """Return queries, gradients and non-finite values by position in the cohort."""
+        """Return queries, gradients, examples and non-finite values by position in the cohort."""
         positions = range(self.cohort.num_clients)
-        spent = [self._stopped_at.get(p, (self._asked, self._differentiated)) for p in positions]
+        examples = self._examples.tolist()
+        spent = [
+            self._stopped_at.get(p, (self._asked, self._differentiated, examples[p]))
+            for p in positions
+        ]
         return {
-            "queries": [queries for queries, _ in spent],
-            "gradients": [gradients for _, gradients in spent],
+            "queries": [queries for queries, _, _ in spent],
+            "gradients": [gradients for _, gradients, _ in spent],
+            "examples": [count for _, _, count in spent],
             "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
         }
 
@@ -131,7 +140,8 @@ class Oracle:
             if position not in self.failures and not self._report(position, answers, bad, what):
                 continue
             unasked = getattr(self.cohort, "unasked", {}).get(position, 0)
-            self._stopped_at[position] = (self._asked - unasked, self._differentiated)
+            examples = int(self._examples[position])
+            self._stopped_at[position] = (self._asked - unasked, self._differentiated, examples)
 
     def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:
         """Count a client's non-finite answers; return whether they make it a failed client."""

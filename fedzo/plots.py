@@ -1,4 +1,5 @@
-"""Histories as figures: any quantity against queries, rounds, bytes or seconds.
+"""Histories as figures: any quantity against queries, rounds, examples, floats, bytes or
+seconds.
 
 A run over several problems is drawn as their mean, each problem keeping its last value after its
 end; several seeds of one method as their mean with a band of one standard error.
@@ -21,6 +22,8 @@ Floats = NDArray[np.float64]
 LABELS = {
     "queries": "queries, all clients together",
     "rounds": "rounds",
+    "examples": "examples evaluated or differentiated, all clients together",
+    "floats": "floats sent, up and down, all clients",
     "bytes": "bytes sent, up and down, all clients",
     "seconds": "wall time in seconds",
     "gap": "F(x) - F*",

@@ -155,7 +155,9 @@ class AttackScenario:
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
-        "momentum": {"client.gradient": "forward"},
+        "momentum": {"client.gradient": "zeroth_order"},
+        "anchor": {"client.gradient": "zeroth_order"},
+        "gradient": {"client.gradient": "zeroth_order"},
         "zeroth_order": {
             "strategy.local_steps": 1,
             "strategy.local_lr": 1.0,

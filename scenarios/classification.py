@@ -3,8 +3,8 @@
     f_i(x) = mean over client i's examples of cross-entropy(network(x), label);   F = (1/N) sum_i
     f_i
 
-McMahan et al., AISTATS 2017. x is the flat parameter vector of an MLP (one hidden layer) or of a
-strided CNN. F and the test accuracy are computed by the simulation itself and cost no query.
+McMahan et al., AISTATS 2017. x is the flat parameter vector of an MLP (one hidden layer), a strided
+CNN, or LeNet. F and the test accuracy are computed by the simulation itself and cost no query.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import require, require_nonnegative
-from fedzo.objective import ModuleObjective
+from fedzo.objective import ModuleObjective, unflatten_parameters
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
-from scenarios.data import DatasetName, Images, load_images
+from scenarios.data import DatasetName, Images, load_images, normalized
 from scenarios.mlp_cohort import MLPShards
 from scenarios.networks import (
     ModelName,
     load_parameters,
-    make_cnn,
+    make_network,
     mlp_forward,
     random_mlp,
     random_module,
@@ -39,12 +39,17 @@ from scenarios.scenario import Suggestions, mean_metrics
 class ClassificationConfig:
     """Settings: the data (see scenarios.data), the model, and how examples are split over clients.
 
-    hidden: units of the MLP. partition, classes_per_client, alpha, min_size, shuffled: see
-    scenarios.partition.
+    max_examples: training images that are used, drawn at random; 0 uses all. normalize: whether
+    pixels are shifted and scaled to mean 0 and variance 1 over the training images. hidden: units
+    of the MLP. partition, classes_per_client, alpha, min_size, shuffled: see scenarios.partition.
+    report_gradient: whether the metric gradient_norm_sq, |grad F(x)|^2, is reported; it costs the
+    simulation a pass over all training images each time, and no query.
     """
 
     dataset: DatasetName = "mnist5k"
     data_dir: str = ""
+    max_examples: int = 0
+    normalize: bool = False
     model: ModelName = "mlp"
     hidden: int = 64
     partition: PartitionKind = "by_label"
@@ -52,10 +57,13 @@ class ClassificationConfig:
     alpha: float = 0.5
     min_size: int = 10
     shuffled: bool = True
+    report_gradient: bool = False
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
+        count = self.max_examples
+        require(count >= 0, "max_examples", count, "0 (all) or more")
         require_nonnegative("noise_std", self.noise_std)
         self.split()
 
@@ -68,6 +76,10 @@ class ClassificationConfig:
             min_size=self.min_size,
             shuffled=self.shuffled,
         )
+
+
+_CHUNK = 500
+"""Images judged at once: their activations should fit into the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,7 @@ class ClassificationScenario:
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
         "first_order": {"strategy.local_lr": 0.1, "client.batch_size": 32},
+        "anchor": {"strategy.local_lr": 0.03, "client.batch_size": 32},
         "momentum": {"strategy.local_lr": 0.5, "client.batch_size": 25, "client.beta": 0.99},
         "zeroth_order": {"strategy.local_lr": 0.003, "client.mu": 0.001, "client.batch_size": 32},
     }
@@ -104,14 +117,20 @@ class ClassificationScenario:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         train, self._test = load_images(config.dataset, config.data_dir, seed=seed)
+        if 0 < config.max_examples < len(train):
+            drawn = stream(seed, "classification", "examples").permutation(len(train))
+            train = train.take(drawn[: config.max_examples])
         generator = stream(seed, "classification", "partition")
         shards = split(train.labels.numpy(), num_clients, config.split(), generator=generator)
+        if config.normalize:
+            train, self._test = normalized(train, self._test)
         self._train = train.take(np.concatenate(shards))
         self._sizes = torch.tensor([len(shard) for shard in shards])
         self._offsets = self._sizes.cumsum(0) - self._sizes
         side, classes = train.pixels.shape[-1], train.num_classes
         self._layers = (side * side, config.hidden, classes)
-        self._cnn = make_cnn(side, classes) if config.model == "cnn" else None
+        self._cnn = make_network(config.model, side, classes)
+        self._report_gradient = config.report_gradient
         start = stream(seed, "classification", "start")
         self._initial_x = (
             random_mlp(self._layers, generator=start)
@@ -150,15 +169,28 @@ class ClassificationScenario:
         value = torch.stack([part.mean() for part in losses.split(self._sizes.tolist())]).mean()
         accuracy = (scores.argmax(-1) == self._test.labels).double().mean()
         test_loss = _losses(scores, self._test.labels).mean()
-        return Report(
-            float(value), {"test_accuracy": float(accuracy), "test_loss": float(test_loss)}
-        )
+        metrics = {"test_accuracy": float(accuracy), "test_loss": float(test_loss)}
+        if self._report_gradient:
+            metrics["gradient_norm_sq"] = float(self._gradient(x).square().sum())
+        return Report(float(value), metrics)
+
+    def _gradient(self, x: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return grad F(x), made of chunks of the training images."""
+        shares = (1 / (self.num_clients * self._sizes)).repeat_interleave(self._sizes)
+        total = torch.zeros_like(x)
+        for rows in torch.arange(len(self._train)).split(_CHUNK):
+            point = x.detach().requires_grad_(True)
+            part = self._train.take(rows)
+            loss = (shares[rows] * _losses(self._logits(point, part), part.labels)).sum()
+            total += torch.autograd.grad(loss, point)[0]
+        return total
 
     def _logits(self, x: Float[Tensor, " d"], images: Images) -> Float[Tensor, "n c"]:
         if self._cnn is None:
             return mlp_forward(x, images.pixels.flatten(1), self._layers)
-        torch.nn.utils.vector_to_parameters(x, self._cnn.parameters())
-        return self._cnn(images.pixels.unsqueeze(1))  # type: ignore[no-any-return]
+        state = unflatten_parameters(self._cnn, x)
+        parts = images.pixels.unsqueeze(1).split(_CHUNK)
+        return torch.cat([torch.func.functional_call(self._cnn, state, (part,)) for part in parts])
 
 
 def _losses(logits: Float[Tensor, "n c"], labels: Tensor) -> Float[Tensor, " n"]:

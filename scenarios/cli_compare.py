@@ -65,6 +65,13 @@ def compare_command(
         list[str] | None,
         typer.Option(help="AXIS=N,N,...: report the lowest F up to there (queries=5000,10000)"),
     ] = None,
+    reach: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC=V,V,...: what it took until five evaluations in a row had such a mean"
+            " (test_accuracy=0.75,0.8)"
+        ),
+    ] = None,
     aggregators: Annotated[
         str | None,
         typer.Option(help="rules, separated by commas: every strategy is run with every one"),
@@ -113,8 +120,8 @@ def compare_command(
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         base, chosen = with_aggregators(base, chosen, parse_rules(aggregators or ""))
         if attacks or vary:
-            if at or plan.at:
-                raise ConfigError("--at has no meaning for a grid; leave it out")
+            if at or plan.at or reach:
+                raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
             shape = GridShape(
                 attacks=parse_attacks(attacks or "", base),
                 vary=parse_variation(vary),
@@ -132,6 +139,7 @@ def compare_command(
             drawn,
             axis=x,
             at={**plan.at, **parse_positions(at or [])},
+            reach=parse_positions(reach or [], option="reach"),
             out=out,
             resume=resume,
             console=stderr,

@@ -1,7 +1,6 @@
 """Several strategies on the same problems and seeds: tables with standard errors, one figure."""
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from scenarios.experiment import (
     make_experiment,
     variants_using,
 )
+from scenarios.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.names import STRATEGIES
 from scenarios.simulate import RunResult, simulate
 
@@ -37,20 +37,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Milestone:
-    """The lowest F of each run of each strategy up to a position on an axis, starts included."""
-
-    axis: str
-    limit: float
-    values: Mapping[str, Sequence[float]]
-
-    def to_json(self) -> dict[str, Any]:
-        found_values = {name: [known(v) for v in found] for name, found in self.values.items()}
-        medians = {name: known(float(np.median(found))) for name, found in self.values.items()}
-        return {"axis": self.axis, "limit": self.limit, "median": medians, "values": found_values}
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """All runs of a comparison and their summary."""
 
@@ -59,6 +45,7 @@ class Comparison:
     runs: Sequence[Mapping[str, Any]]
     figure: Path | None
     milestones: Sequence[Milestone] = ()
+    targets: Sequence[Target] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +59,7 @@ class Comparison:
             "title": self.title,
             "strategies": strategies,
             "milestones": [milestone.to_json() for milestone in self.milestones],
+            "targets": [target.to_json() for target in self.targets],
             "runs": self.runs,
             "figure": figure,
         }
@@ -84,6 +72,7 @@ def compare(
     *,
     axis: str = "queries",
     at: Mapping[str, Sequence[float]] | None = None,
+    reach: Mapping[str, Sequence[float]] | None = None,
     out: Path | None = None,
     resume: bool = False,
     console: Console | None = None,
@@ -92,9 +81,10 @@ def compare(
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
     A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
-    positions at which the lowest F so far is wanted. tolerant: a
-    run that cannot go on becomes a failure of its label, which has no means then; it is an error
-    otherwise. Runs lie in out/LABEL/seed-N. Raises ConfigError before anything runs.
+    positions at which the lowest F so far is wanted. reach: metric -> levels, for each of which is
+    wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
+    of its label, which has no means then; it is an error otherwise. Runs lie in out/LABEL/seed-N.
+    Raises ConfigError before anything runs.
     """
     experiments = planned(base, strategies, seeds)
     _check_axes(axis, at or {})
@@ -119,10 +109,15 @@ def compare(
     rows = [_row(name, runs) for name, runs in results.items()]
     summaries = [run.summary() for runs in results.values() for run in runs]
     figure = None if out is None else out / "compare.png"
-    milestones = [
-        _milestone(name, limit, results) for name, limits in (at or {}).items() for limit in limits
-    ]
-    comparison = Comparison(title, rows, summaries, figure, milestones, failures)
+    comparison = Comparison(
+        title,
+        rows,
+        summaries,
+        figure,
+        milestones_of(results, at or {}),
+        targets_of(results, reach or {}),
+        failures,
+    )
     if results and figure is not None and out is not None:
         histories = {name: [run.records for run in runs] for name, runs in results.items()}
         asks = all(summary["queries"] for summary in summaries)
@@ -238,23 +233,3 @@ def _row(name: str, runs: Sequence[RunResult]) -> Row:
         m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()
     }
     return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)
-
-
-def known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _milestone(axis: str, limit: float, results: Mapping[str, Sequence[RunResult]]) -> Milestone:
-    values = {name: [_lowest(run, axis, limit) for run in runs] for name, runs in results.items()}
-    return Milestone(axis, limit, values)
-
-
-def _lowest(run: RunResult, axis: str, limit: float) -> float:
-    """Return the lowest F within the limit, averaged over problems; NaN where none was known."""
-    by_problem: dict[int, float] = {}
-    for record in run.records:
-        if record.value is not None and record.axis(axis) <= limit:
-            lowest = by_problem.get(record.problem, record.value)
-            by_problem[record.problem] = min(lowest, record.value)
-    problems = len(run.last_records)
-    return sum(by_problem.values()) / problems if len(by_problem) == problems else math.nan

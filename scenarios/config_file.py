@@ -46,8 +46,12 @@ def read_comparison(path: Path) -> ComparisonPlan:
     return ComparisonPlan(_experiment(raw, path), strategies, seeds, at)
 
 
-def parse_positions(texts: Sequence[str]) -> dict[str, list[float]]:
-    """Split AXIS=N,N,... each; raises ConfigError for anything else."""
+def parse_positions(texts: Sequence[str], *, option: str = "at") -> dict[str, list[float]]:
+    """Split NAME=N,N,... each, as the options `--at` and `--reach` are written.
+
+    Raises ConfigError for anything else.
+    """
+    example = "queries=5000,10000" if option == "at" else "test_accuracy=0.75,0.8"
     positions: dict[str, list[float]] = {}
     for text in texts:
         axis, equals, numbers = text.partition("=")
@@ -57,7 +61,7 @@ def parse_positions(texts: Sequence[str]) -> dict[str, list[float]]:
             found = []
         if not equals or not found:
             raise ConfigError(
-                f"--at {text!r} is not AXIS=N,N,...; write for example queries=5000,10000"
+                f"--{option} {text!r} is not NAME=N,N,...; write for example {example}"
             )
         positions.setdefault(axis.strip(), []).extend(found)
     return positions

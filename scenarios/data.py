@@ -27,7 +27,7 @@ FASHION_DIR = "/usr/share/datasets/fashion-mnist"
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Grey images in [0, 1], [n, side, side], and their labels [n]."""
+    """Grey images, [n, side, side] in [0, 1] unless normalized, and their labels [n]."""
 
     pixels: Float[Tensor, "n s s"]
     labels: Int[Tensor, " n"]
@@ -59,6 +59,15 @@ def load_images(name: DatasetName, data_dir: str, *, seed: int) -> tuple[Images,
     order = stream(seed, "data", name, "split").permutation(len(images))
     cut = len(images) * 4 // 5
     return images.take(order[:cut]), images.take(order[cut:])
+
+
+def normalized(train: Images, test: Images) -> tuple[Images, Images]:
+    """Return the images with the training pixels' mean taken off, in units of their deviation."""
+    mean, deviation = train.pixels.mean(), train.pixels.std()
+    train, test = (
+        Images((images.pixels - mean) / deviation, images.labels) for images in (train, test)
+    )
+    return train, test
 
 
 def _mnist5k() -> Images:

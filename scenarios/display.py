@@ -14,6 +14,7 @@ from rich.table import Table
 from scenarios.compare import Comparison, Row
 from scenarios.experiment import Experiment
 from scenarios.grid import Grid
+from scenarios.milestones import COSTS, Target
 from scenarios.simulate import RunResult
 from strategies.driver import Snapshot
 
@@ -83,6 +84,8 @@ def print_result(console: Console, result: RunResult) -> None:
     table.add_row("queries", f"{summary['queries']:,}")
     if summary["gradients"]:
         table.add_row("gradients", f"{summary['gradients']:,}")
+    if summary["examples"]:
+        table.add_row("examples", f"{summary['examples']:,}")
     table.add_row("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}")
     table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
     table.add_row("seconds", f"{summary['wall_s']:.2f}")
@@ -144,6 +147,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print("mean ± one standard error over seeds", highlight=False)
     if comparison.milestones:
         _print_milestones(console, comparison)
+    for target in comparison.targets:
+        _print_target(console, target)
     if comparison.figure:
         console.print(f"figure: {comparison.figure}", highlight=False, soft_wrap=True)
 
@@ -170,6 +175,28 @@ def print_grid(console: Console, grid: Grid) -> None:
         console.print(f"figure: {grid.figure}", highlight=False, soft_wrap=True)
 
 
+def _print_target(console: Console, target: Target) -> None:
+    """Print what it took to reach a level; the cheapest of each kind is bold."""
+    title = f"{target.metric.replace('_', ' ')} {target.level:g}: spent until there, median"
+    table = Table(title=title, title_justify="left")
+    table.add_column("strategy")
+    medians = {name: target.median(name) for name in target.spent}
+    shown = [n for n in COSTS if any(found and found[n] for found in medians.values())] or [
+        "rounds"
+    ]
+    known = [found for found in medians.values() if found is not None]
+    least = {n: min((found[n] for found in known), default=0) for n in shown}
+    for name in [*shown, "seeds"]:
+        table.add_column(name, justify="right")
+    for name, found in medians.items():
+        costs = ["never" if found is None else f"{found[n]:,.0f}" for n in shown]
+        best = [found is not None and found[n] == least[n] for n in shown]
+        cells = [f"[bold]{c}[/bold]" if b else c for c, b in zip(costs, best, strict=True)]
+        runs = target.spent[name]
+        table.add_row(name, *cells, f"{sum(run is not None for run in runs)} of {len(runs)}")
+    console.print(table)
+
+
 def _print_milestones(console: Console, comparison: Comparison) -> None:
     """Print the lowest F up to each position; the best of a column is bold."""
     table = Table(title="lowest F so far, median over seeds", title_justify="left")
@@ -191,7 +218,7 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
 
 def _cell(name: str, row: Row) -> str:
     mean, error = row.means[name], row.errors[name]
-    if name in ("rounds", "queries", "floats_up", "floats_down"):
+    if name in ("rounds", "queries", "examples", "floats_up", "floats_down"):
         return f"{mean:,.0f}"
     return f"{mean:.3g} ± {error:.1g}" if error and name != "wall_s" else f"{mean:.3g}"
 

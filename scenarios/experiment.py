@@ -131,7 +131,7 @@ def make_experiment(
     resolved = _without_unused(entry, settings or {}, resolved)
     exact = resolved.get("client.gradient") == "exact"
     if build.black_box and (entry.rule == "first_order" or exact):
-        remedy = "set client.gradient=forward" if exact else "use fedzo"
+        remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
         raise ConfigError(
             f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"
         )

@@ -22,9 +22,9 @@ from fedzo.byzantine import ATTACKS
 from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.heatmap import draw_heatmap
-from scenarios.compare import Comparison, compare, known, planned
+from scenarios.compare import Comparison, compare, planned
+from scenarios.milestones import LOWER_IS_BETTER, known
 
-LOWER_IS_BETTER = ("final_value", "best_value", "gap", "test_loss", "disagreement")
 WORST = "worst"
 
 

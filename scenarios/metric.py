@@ -162,7 +162,9 @@ class MetricScenario:
     default_clients: ClassVar[int] = 7
     default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {
-        "momentum": {"client.gradient": "forward"},
+        "momentum": {"client.gradient": "zeroth_order"},
+        "anchor": {"client.gradient": "zeroth_order"},
+        "gradient": {"client.gradient": "zeroth_order"},
         "zeroth_order": {"client.mu": 1.0},
         "probes": {"client.mu": 1.0},
         "surrogate": {

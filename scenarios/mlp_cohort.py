@@ -36,6 +36,10 @@ class MLPBatches:
     def dim(self) -> int:
         return mlp_dim(self.layers)
 
+    @property
+    def sizes(self) -> Int[Tensor, " n"]:
+        return torch.full((len(self.inputs),), self.inputs.shape[1])
+
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         logits = mlp_forward(x, self.inputs.unsqueeze(1), self.layers)
         labels = self.labels[:, None, :, None].expand(*logits.shape[:-1], 1)

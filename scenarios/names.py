@@ -14,11 +14,16 @@ from scenarios.multimodal import MultimodalConfig, MultimodalScenario
 from scenarios.quadratic import QuadraticConfig, QuadraticScenario
 from scenarios.remote import RemoteConfig, RemoteScenario
 from strategies.base import RoundStrategy
+from strategies.fedamd import FedAMD, FedAMDConfig
 from strategies.fedavg import FedAvg, FedAvgConfig
+from strategies.fednova import FedNova, FedNovaConfig
+from strategies.fedpage import BVRLSGDConfig, FedPAGE, FedPAGEConfig
 from strategies.fedprox import FedProx, FedProxConfig
+from strategies.fedsaga import FedSAGA, FedSAGAConfig
 from strategies.fedzen import FedZeN, FedZeNConfig
 from strategies.fzoos import FZooS
 from strategies.fzoos_config import USED_BY, FZooSConfig
+from strategies.mifa import MIFA, MIFAConfig
 from strategies.monna import MoNNA, MoNNAConfig
 from strategies.relizo import ReLIZO, ReLIZOConfig
 from strategies.scaffold import Scaffold1, Scaffold2
@@ -141,6 +146,49 @@ STRATEGIES: dict[str, StrategyEntry] = {
     ),
     "monna": StrategyEntry(
         MoNNAConfig, MoNNA, "momentum", "peers that average with their nearest (Farhadkhani 2023)"
+    ),
+    "fedprox_exact": StrategyEntry(
+        FedProxConfig,
+        FedProx,
+        "first_order",
+        "FedAvg with a proximal term, as in the paper (Li 2020)",
+        {"strategy.proximal_weight": 0.1},
+    ),
+    "scaffold_exact": StrategyEntry(
+        FedAvgConfig,
+        Scaffold2,
+        "first_order",
+        "control variates from the last local gradients (Karimireddy 2020)",
+    ),
+    "fednova": StrategyEntry(
+        FedNovaConfig,
+        FedNova,
+        "first_order",
+        "normalized averaging of unequally many steps (Wang 2020)",
+    ),
+    "mifa": StrategyEntry(
+        MIFAConfig, MIFA, "first_order", "mean of everybody's last update, however old (Gu 2021)"
+    ),
+    "fedpage": StrategyEntry(
+        FedPAGEConfig,
+        FedPAGE,
+        "anchor",
+        "local steps along a recursive gradient, renewed by coin (Zhao 2021)",
+    ),
+    "bvr_l_sgd": StrategyEntry(
+        BVRLSGDConfig, FedPAGE, "anchor", "the same, renewed in turn, by one client (Murata 2021)"
+    ),
+    "fedamd": StrategyEntry(
+        FedAMDConfig,
+        FedAMD,
+        "anchor",
+        "anchors sample the gradient, miners step along it (Wu 2023)",
+    ),
+    "fedsaga": StrategyEntry(
+        FedSAGAConfig,
+        FedSAGA,
+        "gradient",
+        "every sampled client anchors, and x moves at once, by Adam with lookahead",
     ),
     "square": StrategyEntry(
         SquareConfig, Square, "values", "random search by squares of an image (Andriushchenko 2020)"

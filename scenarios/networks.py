@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ModelName = Literal["mlp", "cnn"]
+from fedzo.errors import ConfigError
+
+ModelName = Literal["mlp", "cnn", "lenet"]
 
 
 def make_cnn(side: int, num_classes: int) -> nn.Module:
@@ -29,6 +31,40 @@ def make_cnn(side: int, num_classes: int) -> nn.Module:
             nn.Flatten(),
             nn.Linear(16 * last * last, num_classes),
         )
+
+
+def make_lenet(side: int, num_classes: int) -> nn.Module:
+    """Return LeNet for images [b, 1, side, side], without storage; 44,426 parameters for 28x28.
+
+    LeCun, Bottou, Bengio & Haffner, "Gradient-Based Learning Applied to Document Recognition",
+    1998, with ReLU and largest values instead of means, as in the code of FedAMD. Raises
+    ConfigError for images below 16x16.
+    """
+    last = ((side - 4) // 2 - 4) // 2
+    if last < 1:
+        raise ConfigError(f"model=lenet needs images of 16x16 or more, not {side}x{side}; use cnn")
+    with torch.device("meta"):
+        return nn.Sequential(
+            nn.Conv2d(1, 6, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * last * last, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, num_classes),
+        )
+
+
+def make_network(name: ModelName, side: int, num_classes: int) -> nn.Module | None:
+    """Return the module of a name; None for the MLP, which is a formula."""
+    if name == "mlp":
+        return None
+    return make_cnn(side, num_classes) if name == "cnn" else make_lenet(side, num_classes)
 
 
 def mlp_shapes(sizes: Sequence[int]) -> list[tuple[int, ...]]:

@@ -107,7 +107,11 @@ class QuadraticScenario:
     black_box = False
     default_clients: ClassVar[int] = 5
     default_rounds: ClassVar[int] = 50
-    suggested: ClassVar[Suggestions] = {"first_order": {"strategy.local_lr": 0.1}}
+    suggested: ClassVar[Suggestions] = {
+        "first_order": {"strategy.local_lr": 0.1},
+        "anchor": {"strategy.local_lr": 0.1},
+        "gradient": {"strategy.server_lr": 0.03},
+    }
 
     def __init__(self, config: QuadraticConfig, *, num_clients: int, seed: int) -> None:
         self.num_clients = num_clients

@@ -87,6 +87,7 @@ class RunResult:
             "metrics": dict(self.metrics),
             "queries": self.queries,
             "gradients": self._sum("gradients"),
+            "examples": self._sum("examples"),
             "floats_up": self._sum("floats_up"),
             "floats_down": self._sum("floats_down"),
             "bytes_up": self._sum("bytes_up"),

@@ -24,6 +24,7 @@ def counted(
         total,
         queries=total.queries + replies.total("queries"),
         gradients=total.gradients + replies.total("gradients"),
+        examples=total.examples + replies.total("examples"),
         floats_up=total.floats_up + up.floats,
         floats_down=total.floats_down + down.floats,
         bytes_up=total.bytes_up + up.bytes,

@@ -195,6 +195,7 @@ def _metrics(record: RoundRecord) -> MetricRecord:
         {
             "queries": record.queries,
             "gradients": record.gradients,
+            "examples": record.examples,
             "floats-up": record.floats_up,
             "floats-down": record.floats_down,
             "clients-asked": record.clients_asked,

@@ -20,7 +20,15 @@ from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
 from strategies.accounting import counted, non_finite, opened
 from strategies.judging import Verdict, judged_models, verdict
-from strategies.rounds import KnowsAnswers, KnowsModels, RoundMethod, RoundPlan, TooFewAnswers
+from strategies.rounds import (
+    KnowsAnswers,
+    KnowsModels,
+    Reports,
+    RoundMethod,
+    RoundPlan,
+    SizesCohort,
+    TooFewAnswers,
+)
 
 StopReason = Literal["rounds", "budget", "solved", "callback"]
 
@@ -149,9 +157,10 @@ class _Run:
         )
 
     def _sample(self, round_index: int, num_clients: int) -> Sequence[int]:
-        if self._strategy.rounds.participation >= 1:
+        wanted = self.state.cohort_size if isinstance(self.state, SizesCohort) else 0
+        size = min(num_clients, wanted) or self._strategy.rounds.cohort_size(num_clients)
+        if size == num_clients:
             return range(num_clients)
-        size = self._strategy.rounds.cohort_size(num_clients)
         generator = stream(self._settings.seed, "cohort", self._problem.index, round_index)
         return sorted(generator.choice(num_clients, size, replace=False).tolist())
 
@@ -258,8 +267,12 @@ class _Run:
             if self._total.round_index == 0:
                 raise
             return
+        measured = self.state.report if isinstance(self.state, Reports) else {}
         self._total = replace(
-            self._total, value=found.value, metrics=found.metrics, nodes=found.nodes
+            self._total,
+            value=found.value,
+            metrics={**found.metrics, **measured},
+            nodes=found.nodes,
         )
         self.stop = "solved" if found.solved else self.stop
 

@@ -14,7 +14,7 @@ plain mean of the clients' objectives; server Adam corrects its bias; x is proje
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,22 +99,15 @@ class FedAvg(RoundStrategy[FedAvgState]):
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
-        local = {"local_steps": config.local_steps, "local_lr": config.local_lr}
         [replies] = yield [
-            Exchange(
-                kind=f"train.{self._rule}",
-                client_ids=plan.cohort,
-                shared={"x": state.x},
-                config={**self._client_config, **local},
-                expects={"update": [tuple(state.x.shape)]},
-            )
+            local_training(self._rule, config, self._client_config, state.x, plan.cohort)
         ]
         update = aggregate(
             replies.tensors["update"],
             config,
             plan,
             start=state.last,
-            weights=self._weights(replies),
+            weights=client_weights(replies, config),
         )
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
@@ -122,12 +115,36 @@ class FedAvg(RoundStrategy[FedAvgState]):
             x = yield from better(state.x, x, plan, config)
         return FedAvgState(x, moments, update if config.rule.learns else state.last)
 
-    def _weights(self, replies: Replies) -> Float[Tensor, " n"] | None:
-        if self._config.weighting == "uniform":
-            return None
-        examples = replies.counts.get("num_examples", {})
-        if any(client not in examples for client in replies.client_ids):
-            raise ConfigError(
-                "strategy.weighting=examples needs clients that count examples; set it to uniform"
-            )
-        return torch.tensor([float(examples[client]) for client in replies.client_ids])
+
+def local_training(
+    rule: str,
+    config: FedAvgConfig,
+    client_config: Mapping[str, Scalar],
+    x: Float[Tensor, " d"],
+    clients: Sequence[int],
+    **more: Scalar,
+) -> Exchange:
+    """Return the question for local steps from x by a rule; `more` replaces settings."""
+    local = {"local_steps": config.local_steps, "local_lr": config.local_lr}
+    return Exchange(
+        kind=f"train.{rule}",
+        client_ids=clients,
+        shared={"x": x},
+        config={**client_config, **local, **more},
+        expects={"update": [tuple(x.shape)]},
+    )
+
+
+def client_weights(replies: Replies, config: FedAvgConfig) -> Float[Tensor, " n"] | None:
+    """Return what each client counts, None for all the same.
+
+    Raises ConfigError where clients do not say how many examples they have.
+    """
+    if config.weighting == "uniform":
+        return None
+    examples = replies.counts.get("num_examples", {})
+    if any(client not in examples for client in replies.client_ids):
+        raise ConfigError(
+            "strategy.weighting=examples needs clients that count examples; set it to uniform"
+        )
+    return torch.tensor([float(examples[client]) for client in replies.client_ids])

@@ -8,7 +8,9 @@ so many answers are missing that the rule cannot withstand f liars among the res
 spoilt, as it is where fewer than `min_answers` come.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -52,6 +54,9 @@ class RobustConfig(RoundConfig):
     def require_clients(self, num_clients: int) -> None:
         """Raise ConfigError where the rule cannot withstand so many liars in a full cohort."""
         self.rule.require(self.cohort_size(num_clients), self.num_byzantine)
+
+
+RobustT = TypeVar("RobustT", bound=RobustConfig)
 
 
 def aggregate(
@@ -98,6 +103,13 @@ def agree(
     count = min(int(finite.sum()), len(vectors) - config.num_byzantine)
     kept = nearest(squares, count)[0].sort().values
     return vectors[kept] + (result - vectors[kept].mean(dim=0)), kept
+
+
+def of_all(config: RobustT, plan: RoundPlan) -> RobustT:
+    """Return the settings for a table of all clients: a cohort is a sample of the liars too."""
+    most = (plan.num_clients - 1) // 2
+    liars = math.ceil(config.num_byzantine * plan.num_clients / len(plan.cohort))
+    return replace(config, num_byzantine=min(liars, most))
 
 
 def remembered(config: RobustConfig, x: Float[Tensor, " d"]) -> Float[Tensor, " l"]:

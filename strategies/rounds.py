@@ -119,6 +119,26 @@ class KnowsModels(Protocol):
         ...
 
 
+@runtime_checkable
+class Reports(Protocol):
+    """A state that has measured something; the history keeps it beside the scenario's metrics."""
+
+    @property
+    def report(self) -> Mapping[str, float]:
+        """Name -> what was measured last."""
+        ...
+
+
+@runtime_checkable
+class SizesCohort(Protocol):
+    """A state that may want another number of clients than participation says."""
+
+    @property
+    def cohort_size(self) -> int:
+        """How many the next round should ask; 0 leaves it to participation."""
+        ...
+
+
 StateT = TypeVar("StateT", bound=HasX)
 Round = Generator[list[Exchange], list[Replies], StateT]
 

@@ -18,12 +18,11 @@ send c_i where the papers send its change, so that an answer that is lost is mad
 diverged). The server keeps d numbers for each client that has answered.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar
@@ -33,23 +32,23 @@ from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvgConfig
-from strategies.robust import aggregate, remembered
+from strategies.robust import aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.safeguard import better
+from strategies.table import ClientTable
 
 
 @dataclass(frozen=True, slots=True)
 class ScaffoldState:
     """The global x, the server optimizer's moments, and the mean control variate c.
 
-    Type II: the control variates that have arrived, and whose they are.
+    controls: type II: the control variates that have arrived.
     """
 
     x: Float[Tensor, " d"]
     moments: OptimizerState
     control: Float[Tensor, " d"]
-    clients: Int[Tensor, " k"]
-    controls: Float[Tensor, "k d"]
+    controls: ClientTable
     last: Float[Tensor, " l"]
 
 
@@ -83,8 +82,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
             x,
             self._optimizer.init(x),
             control=torch.zeros_like(x),
-            clients=torch.empty(0, dtype=torch.int64),
-            controls=x.new_empty(0, len(x)),
+            controls=ClientTable.empty(x),
             last=remembered(self._config, x),
         )
 
@@ -139,25 +137,8 @@ class Scaffold2(_Scaffold):
 
     def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
         [replies] = yield [self._training(state, plan.cohort, {"renew_control": True})]
-        fresh = torch.as_tensor(replies.client_ids)
-        kept = ~torch.isin(state.clients, fresh)
-        clients = torch.cat([state.clients[kept], fresh])
-        controls = torch.cat([state.controls[kept], replies.tensors["control"]])
-        order = clients.argsort()
-        unknown = controls.new_zeros(plan.num_clients - len(clients), controls.shape[1])
-        everybody = torch.cat([controls[order], unknown])
-        state = replace(
-            state,
-            control=aggregate(
-                everybody, self._of_all(plan), plan, purpose="control", start=state.control
-            ),
-            clients=clients[order],
-            controls=controls[order],
-        )
+        controls = state.controls.renewed(replies.client_ids, replies.tensors["control"])
+        everybody, config = controls.everybody(plan.num_clients), of_all(self._config, plan)
+        control = aggregate(everybody, config, plan, purpose="control", start=state.control)
+        state = replace(state, control=control, controls=controls)
         return (yield from self._step(state, replies.tensors["update"], plan))
-
-    def _of_all(self, plan: RoundPlan) -> FedAvgConfig:
-        """Return the settings for a table of all clients: a cohort is a sample of the liars too."""
-        most = (plan.num_clients - 1) // 2
-        liars = math.ceil(self._config.num_byzantine / self._config.participation)
-        return replace(self._config, num_byzantine=min(liars, most))

@@ -140,7 +140,8 @@ class DeviceFiniteSums(DeviceCohort):
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> DeviceCohort:
         inner = cast(FiniteSumCohort, self.inner).minibatch(indices.to(self.device))
-        return DeviceCohort(inner, self.device)
+        kind = DeviceFiniteSums if hasattr(inner, "sizes") else DeviceCohort
+        return kind(inner, self.device)
 
     def labels_by_client(self) -> list[Tensor]:
         """Return the labels of each client's examples, on the CPU; nothing where there are none."""

@@ -69,8 +69,9 @@ def test_own_models_go_on_where_they_were() -> None:
 def test_gradients_from_values_along_all_axes_are_exact() -> None:
     x = torch.ones(D).double()
     exact, _ = train(train_momentum, x, [{}, {}])
-    for gradient in ("coordinate", "central"):
-        config = {"gradient": gradient, "num_directions": D, "mu": 1e-4}
+    for estimator in ("coordinate", "central"):
+        config = {"gradient": "zeroth_order", "estimator": estimator, "num_directions": D}
+        config["mu"] = 1e-4
         guessed, _ = train(train_momentum, x, [{}, {}], **config)
         torch.testing.assert_close(guessed["update"], exact["update"], rtol=1e-6, atol=1e-6)
 

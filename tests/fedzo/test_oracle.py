@@ -94,6 +94,7 @@ def test_non_finite_values_fail_the_client_by_default_and_are_named(bad: float) 
     assert oracle.counts() == {
         "queries": [4, 2],
         "gradients": [0, 0],
+        "examples": [0, 0],
         "non_finite": [0, 2],
     }
     assert len(counter.seen) == 2

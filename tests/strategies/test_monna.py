@@ -247,7 +247,7 @@ def test_the_rate_falls() -> None:
 
 
 def test_zeroth_order_nodes_learn_too() -> None:
-    result = run(rounds=30, client__gradient="forward", strategy__local_lr=0.3)
+    result = run(rounds=30, client__gradient="zeroth_order", strategy__local_lr=0.3)
     assert result.queries == 30 * NODES * 21
     assert result.final_value is not None
     assert result.initial_value is not None

@@ -73,7 +73,7 @@ def test_the_mean_does_not_withstand_them() -> None:
                 "rounds": 12,
             },
         ),
-        ("dshb", {"strategy__local_lr": 0.05, "client__gradient": "forward"}),
+        ("dshb", {"strategy__local_lr": 0.05, "client__gradient": "zeroth_order"}),
         ("fedavg", {"strategy__local_lr": 0.1}),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,

@@ -1,0 +1,78 @@
+"""Blocks of directions that server and client make alike, and what slopes along them stand for.
+
+    g = (d / m) sum_j s_j u_j,   u_1 .. u_m orthonormal rows of a random basis       E[g] = grad f
+
+A client that has drawn slopes along block k of its rows says m numbers, and whoever knows the seed
+and its first row has the vector of d floats. Rows: see fedzo.directions.basis_blocks; the blocks of
+a client follow each other in its rows, none of them reaching over the end of a basis. Replay:
+
+    v_k = v + sum_{j <= k} g_j,   x_0 - x_K = lr sum_{k < K} v_k = lr [ K v + sum_j (K - j) g_j ]
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.directions import basis_blocks
+
+_LANE = 1 << 38
+"""Bases of one purpose: so many owners times bases, in dimensions up to 2^24, are told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Blocks of at most `wanted` directions of dimension `dim` in the bases of a seed."""
+
+    dim: int
+    wanted: int
+    seed: int
+    problem: int = 0
+
+    @property
+    def size(self) -> int:
+        """Directions in a block: m."""
+        return min(self.wanted, self.dim)
+
+    def first_rows(self, owners: Int[Tensor, " n"], count: int, *, lane: int) -> Int[Tensor, " n"]:
+        """Return where each owner's rows begin, for `count` blocks that are nobody else's.
+
+        Owners of different lanes (purposes) share no basis either.
+        """
+        bases = -(-count // (self.dim // self.size))
+        return (owners * bases + lane * _LANE) * self.dim
+
+    def directions(self, first_row: Int[Tensor, " n"], block: int) -> Float[Tensor, "n m d"]:
+        """Return one block of each owner."""
+        per_basis = self.dim // self.size
+        offset = block // per_basis * self.dim + block % per_basis * self.size
+        rows = first_row.cpu() + offset
+        return basis_blocks(rows, self.size, self.dim, seed=self.seed, problem=self.problem)
+
+    def combine(
+        self, slopes: Float[Tensor, "n m"], first_row: Int[Tensor, " n"], block: int
+    ) -> Float[Tensor, "n d"]:
+        """Return the gradient estimates that these slopes stand for."""
+        directions = self.directions(first_row, block).to(slopes)
+        scale = self.dim / self.size
+        return scale * torch.bmm(slopes.unsqueeze(1), directions).squeeze(1)
+
+    def replay(
+        self,
+        slopes: Float[Tensor, "n k"],
+        first_row: Int[Tensor, " n"],
+        start: Float[Tensor, " d"],
+        lr: float,
+    ) -> Float[Tensor, "n d"]:
+        """Return x_K - x_0 of local steps that began along `start` and changed it by `slopes`.
+
+        slopes: the blocks 1, 2, ... of each owner, one after the other; K is one more than they
+        are.
+        """
+        parts = slopes.split(self.size, dim=1)
+        steps = len(parts) + 1
+        total = (steps * start).expand(len(slopes), -1)
+        for j, part in enumerate(parts, start=1):
+            total = total + (steps - j) * self.combine(part, first_row, j)
+        return -lr * total

@@ -1,0 +1,114 @@
+"""FedNova: clients that work unequally much count the same.
+
+    d_i = update_i / a_i;   x <- P(server_step(x, -tau sum_i w_i d_i)),   tau = sum_i w_i a_i
+    a_i = tau_i for SGD;  [tau_i - rho (1 - rho^tau_i) / (1 - rho)] / (1 - rho) with momentum rho
+
+Wang, Liu, Liang, Joshi & Poor, "Tackling the Objective Inconsistency Problem in Heterogeneous
+Federated Optimization", NeurIPS 2020, eq. 6 and section 4. Plain averaging of tau_i steps minimizes
+a sum in which busy clients weigh more. Shapes: x [d], updates [n, d]. Sent and queried: as FedAvg.
+
+Where all take the same number of steps this is FedAvg. Differs from the paper: the server draws
+tau_i, uniform from min_steps to local_steps, once for each client, and tells it; there it follows
+from the client's data and speed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar, require
+from fedzo.errors import ConfigError
+from fedzo.exchange import join_replies
+from fedzo.optimizers import make_optimizer
+from fedzo.oracle import project
+from fedzo.randomness import streams
+from strategies.base import RoundStrategy
+from strategies.fedavg import FedAvgConfig, FedAvgState, client_weights, local_training
+from strategies.robust import aggregate, remembered
+from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.safeguard import better
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedNovaConfig(FedAvgConfig):
+    """Settings of FedNova: those of FedAvg, and how unequally much clients work.
+
+    min_steps: fewest local steps of a client in a round, local_steps the most. normalized: false
+    averages the updates as they are, which is FedAvg with unequal work.
+    """
+
+    min_steps: int = 2
+    normalized: bool = True
+
+    def __post_init__(self) -> None:
+        FedAvgConfig.__post_init__(self)
+        steps, most = self.min_steps, self.local_steps
+        require(1 <= steps <= most, "min_steps", steps, f"from 1 to local_steps={most}")
+
+
+class FedNova(RoundStrategy[FedAvgState]):
+    """Normalized averaging."""
+
+    def __init__(
+        self,
+        config: FedNovaConfig,
+        *,
+        rule: str = "first_order",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._rule = rule
+        self._client_config = dict(client_config or {})
+        if self._client_config.get("optimizer", "sgd") != "sgd":
+            raise ConfigError("FedNova knows the work of local SGD alone; set client.optimizer=sgd")
+        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
+        self._config.require_clients(num_clients)
+        return FedAvgState(x, self._optimizer.init(x), remembered(self._config, x))
+
+    def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
+        config = self._config
+        speeds = streams(plan.seed, "local steps", plan.problem, clients=plan.cohort)
+        most = config.local_steps
+        own = {
+            client: int(speed.integers(config.min_steps, most + 1))
+            for client, speed in zip(plan.cohort, speeds, strict=True)
+        }
+        asked = [
+            local_training(
+                self._rule,
+                config,
+                self._client_config,
+                state.x,
+                [client for client in plan.cohort if own[client] == count],
+                local_steps=count,
+            )
+            for count in sorted(set(own.values()))
+        ]
+        replies = join_replies((yield asked))
+        weights = client_weights(replies, config)
+        updates = replies.tensors["update"]
+        if config.normalized:
+            work = torch.tensor([self._work(own[client]) for client in replies.client_ids])
+            updates = updates / work.to(updates).unsqueeze(1)
+            shares = torch.ones(len(work)) if weights is None else weights
+            updates = updates * float((shares * work).sum() / shares.sum())
+        update = aggregate(updates, config, plan, start=state.last, weights=weights)
+        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
+        x = project(x, plan.lower, plan.upper)
+        if config.safeguard:
+            x = yield from better(state.x, x, plan, config)
+        return FedAvgState(x, moments, update if config.rule.learns else state.last)
+
+    def _work(self, steps: int) -> float:
+        """Return a_i: the sum of the weights of a client's gradients in its update."""
+        rho = float(self._client_config.get("momentum", 0.0))
+        return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)

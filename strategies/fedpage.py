@@ -1,0 +1,152 @@
+"""FedPAGE and BVR-L-SGD: local steps along a gradient that the server keeps up to date.
+
+    v <- mean over all clients of g_i(x; large batch)                      when it is time to, else
+    v <- v + mean over the cohort of [g_i(x; B) - g_i(x_old; B)]           the same B at both
+    x <- P(x + server_lr mean of miners' updates along v), or the update of one miner at random
+
+FedPAGE: Zhao, Li & Richtarik, "FedPAGE: A Fast Local Stochastic Gradient Method for
+Communication-Efficient Federated Learning", arXiv 2108.04755: it is time with probability p.
+BVR-L-SGD: Murata & Suzuki, "Bias-Variance Reduced Local SGD for Less Heterogeneous Federated
+Learning", ICML 2021: it is time every `restart_period` rounds, and one client's result is kept.
+Miners take SARAH's local steps (clients.anchor). Shapes: x, v [d], updates [n, d]. Two exchanges a
+round. Floats a client: first d down (2d for a change), d up; then 2d down, d up.
+
+Differs from the papers: written from their abstracts and other people's notes, without the text of
+their algorithms; only the miner whose result is kept is asked; batches of a change are of
+anchor_batch_size; a robust rule may stand for the means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar, require
+from fedzo.oracle import project
+from fedzo.randomness import stream
+from strategies.anchoring import DEFAULTS, MiningConfig
+from strategies.base import RoundStrategy
+from strategies.norm_test import Control, first_control, renewed
+from strategies.robust import aggregate, of_all, remembered
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedPAGEConfig(MiningConfig):
+    """Settings of FedPAGE: full_probability, that of asking everybody for a gradient."""
+
+    full_probability: float = 0.2
+
+    def __post_init__(self) -> None:
+        MiningConfig.__post_init__(self)
+        chance = self.full_probability
+        require(0 <= chance <= 1, "full_probability", chance, "from 0 to 1")
+
+    def full(self, plan: RoundPlan) -> bool:
+        """Return whether everybody is asked in a round."""
+        coin = stream(plan.seed, "full gradient", plan.problem, plan.round_index)
+        return bool(coin.random() < self.full_probability)
+
+    def miners(self, plan: RoundPlan) -> Sequence[int]:
+        """Return who steps along v."""
+        return plan.cohort
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BVRLSGDConfig(MiningConfig):
+    """Settings of BVR-L-SGD: rounds from one full gradient to the next."""
+
+    restart_period: int = 5
+
+    def __post_init__(self) -> None:
+        MiningConfig.__post_init__(self)
+        require(self.restart_period >= 1, "restart_period", self.restart_period, "at least 1")
+
+    def full(self, plan: RoundPlan) -> bool:
+        """Return whether everybody is asked in a round."""
+        return (plan.round_index - 1) % self.restart_period == 0
+
+    def miners(self, plan: RoundPlan) -> Sequence[int]:
+        """Return the one whose result is kept."""
+        drawn = stream(plan.seed, "miner", plan.problem, plan.round_index)
+        return [plan.cohort[int(drawn.integers(len(plan.cohort)))]]
+
+
+@dataclass(frozen=True, slots=True)
+class FedPAGEState:
+    """The global x and the one before, the gradient v, and whether there has been a full one."""
+
+    x: Float[Tensor, " d"]
+    previous: Float[Tensor, " d"]
+    gradient: Float[Tensor, " d"]
+    control: Control
+    last: Float[Tensor, " l"]
+    begun: bool = False
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients the next round should ask; 0 as many as participation says."""
+        return self.control.cohort_size
+
+    @property
+    def report(self) -> Mapping[str, float]:
+        """What has been measured of the last full gradient."""
+        return self.control.report
+
+
+class FedPAGE(RoundStrategy[FedPAGEState]):
+    """Both methods: their settings say when everybody is asked, and who mines."""
+
+    def __init__(
+        self,
+        config: FedPAGEConfig | BVRLSGDConfig,
+        *,
+        rule: str = "anchor",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._client_config = {**DEFAULTS, **(client_config or {})}
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedPAGEState:
+        self._config.require_clients(num_clients)
+        control = first_control(self._config, self._client_config)
+        nothing = remembered(self._config, x)
+        return FedPAGEState(x, x, torch.zeros_like(x), control, nothing)
+
+    def round(self, state: FedPAGEState, plan: RoundPlan) -> Round[FedPAGEState]:
+        config = self._config
+        ask = config.ask(plan, {**self._client_config, **state.control.settings})
+        full = not state.begun or config.full(plan)
+        asked = (
+            ask.anchors(state.x, range(plan.num_clients))
+            if full
+            else ask.difference(state.x, state.previous, plan.cohort)
+        )
+        [replies] = yield [asked]
+        found = ask.gradients(asked, replies)
+        if not len(found):  # the budget is too small
+            return state
+        settings = of_all(config, plan) if full else config
+        change = aggregate(found, settings, plan, purpose="gradient", start=state.gradient)
+        gradient = change if full else state.gradient + change
+        control = renewed(state.control, config, plan, replies, found, gradient)
+        mining = ask.miners(state.x, gradient, config.miners(plan))
+        [replies] = yield [mining]
+        updates = ask.updates(mining, replies)
+        alone = len(mining.client_ids) == 1
+        update = updates[0] if alone else aggregate(updates, config, plan, start=state.last)
+        return replace(
+            state,
+            x=project(state.x + config.server_lr * update, plan.lower, plan.upper),
+            previous=state.x,
+            gradient=gradient,
+            control=control,
+            last=update if config.rule.learns else state.last,
+            begun=True,
+        )

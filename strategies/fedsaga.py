@@ -1,0 +1,142 @@
+"""FedSAGA: every sampled client is an anchor, and its gradient moves the model in the same round.
+
+    y = x + lookahead (x - x_old);   g_i = grad f_i(y; large batch) of the sampled clients
+    v = mean_S (g_i - v_i) + (1 / N) sum_i v_i;   v_i <- g_i;   x <- P(Adam(x, v))
+
+fedzo's own, of known parts: the correction by a table of old gradients is SAGA's (Defazio, Bach &
+Lacoste-Julien, NeurIPS 2014), whose v is unbiased where the mean of the table, by which FedAMD and
+MIFA step, lags behind; asking ahead of x is Nesterov's; Adam (Kingma & Ba, ICLR 2015) scales the
+step. Nobody takes local steps: with two classes a client, a client's own curvature corrects its
+steps in few directions only, so K steps of the rest amount to one of K times the length
+(docs/results/fedamd.md). Shapes: x, v, g_i [d]. Floats a client: d down, d up, in one exchange; m
+up with zeroth-order clients. Cost: one gradient of a large batch. Memory: d numbers here for each
+client that has answered.
+
+A robust rule stands for both means: of the table, and of the cohort.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar, require, require_nonnegative
+from fedzo.exchange import Replies
+from fedzo.optimizers import SGD, Adam, OptimizerName, OptimizerState
+from fedzo.oracle import project
+from strategies.anchoring import DEFAULTS, Anchoring
+from strategies.base import RoundStrategy
+from strategies.norm_test import Control, NormTestConfig, first_control, renewed
+from strategies.robust import aggregate, of_all
+from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.table import ClientTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedSAGAConfig(NormTestConfig):
+    """Settings of FedSAGA.
+
+    server_lr, server_optimizer, server_momentum, second_momentum: of Adam (its beta1 and beta2), or
+    of SGD. lookahead: how far ahead of x gradients are asked, in last steps. init: what stands for
+    clients that have not been asked: zeros, or a first round in which everybody is.
+    """
+
+    server_lr: float = 0.005
+    server_optimizer: OptimizerName = "adam"
+    server_momentum: float = 0.9
+    second_momentum: float = 0.99
+    lookahead: float = 1.0
+    init: Literal["zero", "full"] = "zero"
+
+    def __post_init__(self) -> None:
+        NormTestConfig.__post_init__(self)
+        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
+        for name in ("server_momentum", "second_momentum"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, value, "at least 0 and below 1")
+        require_nonnegative("lookahead", self.lookahead)
+
+
+@dataclass(frozen=True, slots=True)
+class FedSAGAState:
+    """The global x and the one before, the optimizer's moments, the table, what was measured."""
+
+    x: Float[Tensor, " d"]
+    previous: Float[Tensor, " d"]
+    moments: OptimizerState
+    anchors: ClientTable
+    control: Control
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients the next round should ask; 0 as many as participation says."""
+        return self.control.cohort_size
+
+    @property
+    def report(self) -> Mapping[str, float]:
+        """What has been measured of the anchors' gradients."""
+        return self.control.report
+
+
+class FedSAGA(RoundStrategy[FedSAGAState]):
+    """Anchors alone, all of whom move the model."""
+
+    def __init__(
+        self,
+        config: FedSAGAConfig,
+        *,
+        rule: str = "gradient",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        own = {"batch_size": 0, "num_directions": 20, **(client_config or {})}
+        large = {
+            "anchor_batch_size": own["batch_size"],
+            "anchor_directions": own["num_directions"],
+        }
+        self._client_config = {**DEFAULTS, **own, **large}
+        self._optimizer = (
+            SGD(momentum=config.server_momentum)
+            if config.server_optimizer == "sgd"
+            else Adam(beta1=config.server_momentum, beta2=config.second_momentum)
+        )
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedSAGAState:
+        self._config.require_clients(num_clients)
+        control = first_control(self._config, self._client_config)
+        return FedSAGAState(x, x, self._optimizer.init(x), ClientTable.empty(x), control)
+
+    def round(self, state: FedSAGAState, plan: RoundPlan) -> Round[FedSAGAState]:
+        first = self._config.init == "full" and not len(state.anchors.clients)
+        ask = Anchoring(plan, {**self._client_config, **state.control.settings})
+        ahead = state.x + self._config.lookahead * (state.x - state.previous)
+        point = project(ahead, plan.lower, plan.upper)
+        asked = ask.anchors(point, range(plan.num_clients) if first else plan.cohort)
+        [replies] = yield [asked]
+        gradients = ask.gradients(asked, replies)
+        return self._moved(state, plan, replies, gradients) if len(gradients) else state
+
+    def _moved(
+        self, state: FedSAGAState, plan: RoundPlan, replies: Replies, gradients: Tensor
+    ) -> FedSAGAState:
+        config = self._config
+        everybody = state.anchors.everybody(plan.num_clients)
+        base = aggregate(everybody, of_all(config, plan), plan, purpose="table")
+        changes = gradients - state.anchors.of(replies.client_ids)
+        v = aggregate(base + changes, config, plan, purpose="gradient", start=base)
+        moments, x = self._optimizer.step(state.moments, state.x, v, config.server_lr)
+        return replace(
+            state,
+            x=project(x, plan.lower, plan.upper),
+            previous=state.x,
+            moments=moments,
+            anchors=state.anchors.renewed(replies.client_ids, gradients),
+            control=renewed(state.control, config, plan, replies, gradients, v),
+        )

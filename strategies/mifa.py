@@ -1,0 +1,92 @@
+"""MIFA: the server steps by the mean of everybody's last update, however old.
+
+    G_i <- update_i of the sampled clients;   x <- P(server_step(x, -(1 / N) sum_i G_i))
+
+Gu, Huang, Zhang & Huang, "Fast Federated Learning in the Presence of Arbitrary Device
+Unavailability", NeurIPS 2021, algorithm 1. Shapes: x [d], updates [n, d]. Sent and queried: as
+FedAvg. Memory: d numbers here for each client that has answered.
+
+Differs from the paper: the memory is the server's (there, clients send changes); who is asked is
+drawn by the driver; `init` chooses between waiting for everybody in the first round, as the paper
+does, and counting who has not answered as zero or not at all. A robust rule may stand for the mean.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar
+from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.oracle import project
+from strategies.base import RoundStrategy
+from strategies.fedavg import FedAvgConfig, local_training
+from strategies.robust import aggregate, of_all, remembered
+from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.safeguard import better
+from strategies.table import ClientTable, FirstPass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MIFAConfig(FedAvgConfig):
+    """Settings of MIFA: those of FedAvg, and what stands for clients that have not answered yet.
+
+    init: "full" asks everybody in the first round; "zero" counts them as zero; "lazy" leaves them
+    out of the mean.
+    """
+
+    init: FirstPass = "full"
+    weighting: Literal["uniform"] = "uniform"
+
+
+@dataclass(frozen=True, slots=True)
+class MIFAState:
+    """The global x, the server optimizer's moments, and everybody's last update."""
+
+    x: Float[Tensor, " d"]
+    moments: OptimizerState
+    updates: ClientTable
+    last: Float[Tensor, " l"]
+
+
+class MIFA(RoundStrategy[MIFAState]):
+    """Averaging over all clients, of whom only some are asked."""
+
+    def __init__(
+        self,
+        config: MIFAConfig,
+        *,
+        rule: str = "first_order",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._rule = rule
+        self._client_config = dict(client_config or {})
+        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> MIFAState:
+        self._config.require_clients(num_clients)
+        nothing = remembered(self._config, x)
+        return MIFAState(x, self._optimizer.init(x), ClientTable.empty(x), nothing)
+
+    def round(self, state: MIFAState, plan: RoundPlan) -> Round[MIFAState]:
+        config = self._config
+        first = config.init == "full" and not len(state.updates.clients)
+        clients = range(plan.num_clients) if first else plan.cohort
+        asked = local_training(self._rule, config, self._client_config, state.x, clients)
+        [replies] = yield [asked]
+        table = state.updates.renewed(replies.client_ids, replies.tensors["update"])
+        known = table.known(config.init, plan.num_clients)
+        update = aggregate(known, of_all(config, plan), plan, start=state.last)
+        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
+        x = project(x, plan.lower, plan.upper)
+        if config.safeguard:
+            x = yield from better(state.x, x, plan, config)
+        last = update if config.rule.learns else state.last
+        return replace(state, x=x, moments=moments, updates=table, last=last)

@@ -1,0 +1,123 @@
+"""How many examples, directions and clients anchors need, by the variance that they report.
+
+    within  = mean_i V_i,  V_i the variance of one example's gradient (or one direction's estimate)
+    between = mean_i |v_i - v_mean|^2 n / (n - 1) - within / b       law of total variance
+    b       <- max(b, ceil(within / (eta^2 |v|^2)))                  examples (directions) an anchor
+    cohort  <- max(cohort, ceil(between / (eta^2 |v|^2)))            clients a round
+
+The norm test of Lau, Liu & Kolar, "AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
+Methods", arXiv 2402.11215, whose distributed form holds both variances in one. What grows never
+shrinks: a batch up to all examples, directions up to the dimension, a cohort up to everybody.
+Shapes: v, v_i [d]. Cost: an anchor with a finite batch differentiates the same examples in parts;
+one that uses all draws up to a quarter more for the estimate. Sent: 1 float up an anchor.
+
+Differs from the paper: the client half of the variance drives what a client does, the other half
+how many are asked; `between` has the sampling error of the v_i taken out.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar, require_nonnegative
+from fedzo.exchange import Replies
+from strategies.robust import RobustConfig
+from strategies.rounds import RoundPlan
+
+MICRO_BATCHES = 8
+"""Parts of a batch whose gradients tell its variance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormTestConfig(RobustConfig):
+    """Settings of strategies with anchors that adapt.
+
+    norm_test: eta, the standard error of a gradient that is borne, as a share of its norm; 0 does
+    not test. adapt_cohort: whether the cohort grows too.
+    """
+
+    norm_test: float = 0.0
+    adapt_cohort: bool = False
+
+    def __post_init__(self) -> None:
+        RobustConfig.__post_init__(self)
+        require_nonnegative("norm_test", self.norm_test)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What was measured last, and what follows; cohort_size 0 is what participation says.
+
+    key, size: the client's setting that adapts and its value, 0 for all examples.
+    """
+
+    active: bool
+    key: str
+    size: int
+    cohort_size: int = 0
+    within: float = math.nan
+    between: float = math.nan
+
+    @property
+    def settings(self) -> dict[str, Scalar]:
+        """Return what clients are told instead of their own settings."""
+        return {self.key: self.size, "micro_batches": MICRO_BATCHES} if self.active else {}
+
+    @property
+    def report(self) -> Mapping[str, float]:
+        """Return what the history says."""
+        if not self.active:
+            return {}
+        return {
+            "within_variance": self.within,
+            "between_variance": self.between,
+            self.key: float(self.size),
+            "cohort_size": float(self.cohort_size),
+        }
+
+
+def first_control(config: NormTestConfig, client: Mapping[str, Scalar]) -> Control:
+    """Return the control before the first anchor, from the clients' own settings."""
+    exact = client["gradient"] == "exact"
+    key = "anchor_batch_size" if exact else "anchor_directions"
+    return Control(config.norm_test > 0, key, int(client.get(key, 0)))
+
+
+def renewed(
+    control: Control,
+    config: NormTestConfig,
+    plan: RoundPlan,
+    replies: Replies,
+    gradients: Float[Tensor, "n d"],
+    mean: Float[Tensor, " d"],
+) -> Control:
+    """Return the control after a round's anchors; `mean` is v."""
+    if not control.active or "variance" not in replies.tensors:
+        return control
+    dim, n = len(mean), len(gradients)
+    most = dim if control.key == "anchor_directions" else _most_examples(replies)
+    size = min(control.size, most)
+    sampled = 0.0 if control.size == 0 or size == most else 1 / size
+    within = float(replies.tensors["variance"].mean())
+    spread = float((gradients - gradients.mean(dim=0)).square().sum()) / max(1, n - 1)
+    between = max(0.0, spread - within * sampled)
+    borne = config.norm_test**2 * float(mean.square().sum())
+    cohort = control.cohort_size or len(plan.cohort)
+    if config.adapt_cohort:
+        cohort = max(cohort, _needed(between, borne, plan.num_clients))
+    if control.size:
+        size = max(size, _needed(within, borne, most))
+        size = 0 if control.key == "anchor_batch_size" and size == most else size
+    return replace(control, size=size, cohort_size=cohort, within=within, between=between)
+
+
+def _needed(variance: float, borne: float, most: int) -> int:
+    """Return how many bring the variance of their mean below what is borne."""
+    return most if variance >= borne * most else max(1, math.ceil(variance / borne))
+
+
+def _most_examples(replies: Replies) -> int:
+    return max(replies.counts.get("num_examples", {}).values(), default=1)

@@ -1,0 +1,213 @@
+"""The rules of anchors and miners by hand, and what shared directions are worth."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clients.anchor import answer_anchor, answer_difference, train_miner
+from fedzo.bases import Blocks
+from fedzo.cohort import cohort_of
+from fedzo.exchange import Exchange
+from fedzo.objective import TorchObjective
+from fedzo.oracle import Oracle
+from fedzo.randomness import stream
+from scenarios.engines import build_scenario
+from scenarios.experiment import make_experiment
+
+D = 40
+
+
+def bowl(center: float) -> TorchObjective:
+    scale = torch.linspace(1, 3, D, dtype=torch.float64)
+    return TorchObjective(
+        function=lambda x: (
+            0.5 * (scale * (x - center).square()).sum(-1) + 0.1 * torch.sin(3 * x).sum(-1)
+        ),
+        dim=D,
+    )
+
+
+def ask(
+    rule: Any, shared: dict[str, Tensor], *, budget: int | None = None, **config: Any
+) -> tuple[dict[str, Tensor], Oracle]:
+    cohort = cohort_of([bowl(0.0), bowl(2.0)])
+    oracle = Oracle(cohort, query_budget=budget)
+    exchange = Exchange(
+        kind="train.miner",
+        client_ids=[0, 1],
+        shared=shared,
+        per_client={"first_row": torch.tensor([0, 1000 * D])},
+        config={"local_steps": 1, "local_lr": 0.1, "mu": 1e-5, **config},
+    )
+    answer, _ = rule(exchange, oracle, [{}, {}])
+    return answer, oracle
+
+
+def point(seed: int = 0, scale: float = 1.0) -> Tensor:
+    return torch.from_numpy(stream(seed, "points").standard_normal(D)) * scale
+
+
+def exact(x: Tensor) -> Tensor:
+    return torch.stack([torch.func.grad(bowl(c).function)(x) for c in (0.0, 2.0)])
+
+
+def test_an_anchor_answers_its_gradient() -> None:
+    answer, oracle = ask(answer_anchor, {"x": point()})
+    torch.testing.assert_close(answer["gradient"], exact(point()))
+    assert oracle.counts()["gradients"] == [1, 1]
+
+
+def test_a_difference_is_that_of_two_gradients() -> None:
+    x, old = point(0), point(1)
+    answer, _ = ask(answer_difference, {"x": x, "previous": old})
+    torch.testing.assert_close(answer["gradient"], exact(x) - exact(old))
+
+
+def test_a_miner_by_hand() -> None:
+    x, v, lr = point(0), point(1), 0.1
+    answer, oracle = ask(train_miner, {"x": x, "gradient": v}, local_steps=3)
+    first = x - lr * v
+    second = first - lr * (v + exact(first) - exact(x))
+    rows = []
+    for i in range(2):
+        g = v + exact(first)[i] - exact(x)[i]
+        g = g + exact(second[i])[i] - exact(first)[i]
+        rows.append(second[i] - lr * g - x)
+    torch.testing.assert_close(answer["update"], torch.stack(rows))
+    assert oracle.counts()["gradients"] == [4, 4], "the first step needs none"
+
+
+@pytest.mark.parametrize("count", [7, 20, D, 3 * D])
+def test_slopes_stand_for_the_projection_of_the_gradient(count: int) -> None:
+    x = point()
+    answer, _ = ask(
+        answer_anchor,
+        {"x": x},
+        gradient="zeroth_order",
+        anchor_directions=count,
+        estimator="central",
+    )
+    blocks = Blocks(D, count, seed=0)
+    rows = torch.tensor([0, 1000 * D])
+    directions = blocks.directions(rows, 0)
+    expected = torch.einsum("nmd,nd->nm", directions, exact(x))
+    torch.testing.assert_close(answer["slopes"], expected, rtol=1e-5, atol=1e-5)
+    if count >= D:
+        rebuilt = blocks.combine(answer["slopes"], rows, 0)
+        torch.testing.assert_close(rebuilt, exact(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_replayed_miner_is_the_miner() -> None:
+    x, v, steps, m, lr = point(0), point(1), 4, 6, 0.05
+    more = {"gradient": "zeroth_order", "num_directions": m, "local_steps": steps, "local_lr": lr}
+    short, _ = ask(train_miner, {"x": x, "gradient": v}, answer="slopes", **more)
+    long, _ = ask(train_miner, {"x": x, "gradient": v}, answer="update", **more)
+    assert short["slopes"].shape == (2, (steps - 1) * m)
+    replayed = Blocks(D, m, seed=0).replay(short["slopes"], torch.tensor([0, 1000 * D]), v, lr)
+    torch.testing.assert_close(replayed, long["update"], rtol=1e-9, atol=1e-11)
+
+
+def test_errors_of_differences_shrink_with_shared_directions_only() -> None:
+    """Ten times nearer, ten times smaller; with fresh directions the error stays."""
+
+    def errors(distance: float) -> tuple[float, float]:
+        x = point(0)
+        old = x + distance * point(1)
+        more = {"gradient": "zeroth_order", "anchor_directions": 10}
+        shared, _ = ask(answer_difference, {"x": x, "previous": old}, **more)
+        here, _ = ask(answer_anchor, {"x": x}, **more)
+        blocks, rows = Blocks(D, 10, seed=0), torch.tensor([0, 1000 * D])
+        truth = exact(x) - exact(old)
+        fresh, _ = ask(answer_anchor, {"x": old}, seed=1, **more)
+        other = Blocks(D, 10, seed=1).combine(fresh["slopes"], rows, 0)
+        near = blocks.combine(shared["slopes"], rows, 0) - truth
+        far = blocks.combine(here["slopes"], rows, 0) - other - truth
+        return float(near.norm()), float(far.norm())
+
+    (shared, fresh), (shared_10, fresh_10) = errors(0.1), errors(0.01)
+    assert shared_10 == pytest.approx(shared / 10, rel=0.2)
+    assert fresh_10 > 0.5 * fresh
+
+
+@pytest.mark.parametrize("rule", [answer_anchor, answer_difference])
+def test_where_the_budget_is_too_small_nothing_is_asked(rule: Any) -> None:
+    shared = {"x": point(0), "previous": point(1)}
+    answer, oracle = ask(rule, shared, budget=20, gradient="zeroth_order", anchor_directions=20)
+    assert answer["slopes"].shape == (2, 0)
+    assert oracle.counts()["queries"] == [0, 0]
+
+
+@pytest.mark.parametrize(("budget", "blocks"), [(11, 0), (12, 1), (35, 2), (36, 3), (1000, 3)])
+def test_a_miner_takes_the_steps_that_its_budget_allows(budget: int, blocks: int) -> None:
+    shared = {"x": point(0), "gradient": point(1)}
+    more = {"gradient": "zeroth_order", "num_directions": 5, "local_steps": 4}
+    answer, oracle = ask(train_miner, shared, budget=budget, answer="slopes", **more)
+    assert answer["slopes"].shape == (2, 5 * blocks)
+    assert oracle.counts()["queries"] == [12 * blocks] * 2
+    long, _ = ask(train_miner, shared, budget=budget, answer="update", **more)
+    assert bool((long["update"] != 0).any()) == (blocks > 0)
+
+
+def test_blocks_of_owners_do_not_meet() -> None:
+    blocks = Blocks(12, 5, seed=3)
+    first = blocks.first_rows(torch.arange(4), 7, lane=0)
+    seen = torch.cat([blocks.directions(first, k).flatten(0, 1) for k in range(7)])
+    assert len(seen.unique(dim=0)) == len(seen) == 4 * 7 * 5
+    one = blocks.directions(first, 3)[2]
+    torch.testing.assert_close(one @ one.T, torch.eye(5, dtype=torch.float64))
+    other = blocks.first_rows(torch.arange(4), 7, lane=1)
+    assert not set(first.tolist()) & set(other.tolist())
+
+
+def anchors(**settings: Any) -> tuple[dict[str, Tensor], Oracle]:
+    made = make_experiment("classification", "fedamd", num_clients=5)
+    cohort = build_scenario(made).cohort([0, 3], 0)
+    oracle = Oracle(cohort)
+    exchange = Exchange(
+        kind="query.anchor",
+        client_ids=[0, 3],
+        shared={"x": build_scenario(made).problem(0).initial_x},
+        config={"local_steps": 1, "local_lr": 0.1, **settings},
+    )
+    answer, _ = answer_anchor(exchange, oracle, [{}, {}])
+    return answer, oracle
+
+
+def test_the_variance_of_an_example_does_not_depend_on_the_batch() -> None:
+    """Means over 30 rounds of estimates from small and large batches agree within 5 errors."""
+    found = {
+        size: torch.stack(
+            [
+                anchors(anchor_batch_size=size, micro_batches=8, round_index=r)[0]["variance"][:, 0]
+                for r in range(30)
+            ]
+        ).double()
+        for size in (16, 160)
+    }
+    error = sum(v.var(dim=0) / 30 for v in found.values()) ** 0.5
+    assert ((found[16].mean(0) - found[160].mean(0)).abs() < 5 * error).all()
+
+
+def test_parts_of_a_batch_cost_what_the_batch_costs() -> None:
+    whole, plain = anchors(anchor_batch_size=64)
+    parts, split = anchors(anchor_batch_size=64, micro_batches=8)
+    assert plain.counts()["examples"] == split.counts()["examples"] == [64, 64]
+    torch.testing.assert_close(parts["gradient"], whole["gradient"], rtol=1e-3, atol=1e-5)
+
+
+def test_an_anchor_with_all_its_examples_draws_parts_beside() -> None:
+    answer, oracle = anchors(micro_batches=8)
+    plain, alone = anchors()
+    torch.testing.assert_close(answer["gradient"], plain["gradient"])
+    assert answer["variance"].shape == (2, 1)
+    beside = oracle.counts()["examples"][0] / alone.counts()["examples"][0]
+    assert 1.0 < beside <= 1.25
+
+
+def test_a_batch_beyond_the_examples_is_all_of_them() -> None:
+    large, counts = anchors(anchor_batch_size=10**6)
+    plain, alone = anchors()
+    assert torch.equal(large["gradient"], plain["gradient"])
+    assert counts.counts() == alone.counts()
