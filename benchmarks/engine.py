@@ -26,12 +26,14 @@ from fedzo.runtime.inprocess import InProcessEngine
 from scenarios.mlp_cohort import MLPShards, mlp_dim
 from strategies import FedAvg, FedAvgConfig, run_rounds
 from strategies.driver import RunSettings
+from strategies.fedamd import FedAMD, FedAMDConfig
 
 LAYERS, CLIENTS, EXAMPLES, STEPS, BATCH = (32, 64, 10), 100, 64, 4, 16
 REPEATS = 5
 LIMITS = {
     "eager, cohort 10": 2.2,
     "eager, cohort 100": 8.0,
+    "FedAMD, cohort 100": 5.0,
     "compiled, cohort 10": 10.0,
     "compiled, cohort 100": 16.0,
     "Ray over Flower's engine, 100 clients, d = 10": 6.0,
@@ -95,6 +97,28 @@ def ours(shards: Shards, cohort: int, *, compile: bool) -> Callable[[int], None]
         participation=cohort / CLIENTS, local_steps=STEPS, local_lr=0.1, evaluate_every=0
     )
     strategy = FedAvg(config, rule="first_order", client_config=config_values(client))
+    rules = make_rules()
+    problem = OpenProblem(initial_x=shards.start, asks_clients=False)
+
+    def rounds(count: int) -> None:
+        engine = InProcessEngine(shards, rules)
+        settings = RunSettings(num_clients=CLIENTS, num_rounds=count)
+        run_rounds(strategy, engine, problem, settings)
+
+    return rounds
+
+
+def anchored(shards: Shards, cohort: int) -> Callable[[int], None]:
+    """FedAMD: every second round the cohort anchors, every other it mines."""
+    client = RULE_CONFIGS["anchor"](batch_size=BATCH)
+    config = FedAMDConfig(
+        participation=cohort / CLIENTS,
+        local_steps=STEPS,
+        local_lr=0.1,
+        evaluate_every=0,
+        init="zero",
+    )
+    strategy = FedAMD(config, client_config=config_values(client))
     rules = make_rules()
     problem = OpenProblem(initial_x=shards.start, asks_clients=False)
 
@@ -198,6 +222,8 @@ def first_order(quick: bool) -> dict[str, float]:
     shards, result = Shards(), {}
     for cohort in (10, 100):
         work = {"plain": plain_loop(shards, cohort), "eager": ours(shards, cohort, compile=False)}
+        if cohort == CLIENTS:
+            work["FedAMD"] = anchored(shards, cohort)
         if not quick:
             work["compiled"] = ours(shards, cohort, compile=True)
         seconds = median_seconds(work, 50 if cohort == 10 else 20)

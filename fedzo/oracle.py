@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.cohort import CohortObjective, cohort_gradient, examples_of
+from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.errors import RunError
 from fedzo.finite import all_finite
 from fedzo.objective import Bound
@@ -83,7 +83,7 @@ class Oracle:
                 " raise query_budget or ask fewer directions"
             )
         self._asked += x.shape[1]
-        self._examples = self._examples + x.shape[1] * examples_of(of or self.cohort)
+        self._count_examples(x.shape[1], of)
         with torch.no_grad():
             values = (of or self.cohort).value(self.project(x) if self._clip else x)
         if self._noise_std > 0:
@@ -103,7 +103,7 @@ class Oracle:
     def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
         """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""
         self._differentiated += number
-        self._examples = self._examples + number * examples_of(of or self.cohort)
+        self._count_examples(number, of)
 
     def project(self, x: Float[Tensor, "n *q d"]) -> Float[Tensor, "n *q d"]:
         """Project points onto the box."""
@@ -123,6 +123,11 @@ class Oracle:
             "examples": [count for _, _, count in spent],
             "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
         }
+
+    def _count_examples(self, number: int, of: CohortObjective | None) -> None:
+        part = of or self.cohort
+        if hasattr(part, "sizes"):
+            self._examples = self._examples + number * part.sizes
 
     def _noise(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
         rows = [g.standard_normal(values.shape[1]) for g in self._noise_generators]

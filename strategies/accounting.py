@@ -1,6 +1,6 @@
-"""What the driver writes down: counts of an exchange, a fresh record, answers to reject."""
+"""What the driver writes down: counts of an exchange, a fresh record, answers to reject or to miss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,6 +9,7 @@ from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.messages import exchange_size, replies_size
+from strategies.rounds import TooFewAnswers
 
 
 def counted(
@@ -53,6 +54,21 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
         non_finite=0,
         late=0,
         duplicates=0,
+    )
+
+
+def require_answers(
+    exchanges: Sequence[Exchange], parts: Sequence[Replies], least: int, round_index: int
+) -> None:
+    """Raise TooFewAnswers, with the first reason, where fewer than `least` of those asked answer."""
+    asked = sum(len(exchange.client_ids) for exchange in exchanges)
+    answered = sum(len(replies.client_ids) for replies in parts)
+    if answered >= min(least, asked):
+        return
+    failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
+    raise TooFewAnswers(
+        f"round {round_index}: {answered} of {asked} clients answered {exchanges[0].kind},"
+        f" strategy.min_answers={least}; client {failed[0][0]}: {failed[0][1]}"
     )
 
 

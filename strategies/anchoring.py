@@ -72,7 +72,7 @@ class Anchoring:
     def miners(
         self, x: Float[Tensor, " d"], gradient: Float[Tensor, " d"], clients: Sequence[int]
     ) -> Exchange:
-        """Ask for local steps along a gradient."""
+        """Ask for local steps along a gradient; a single one needs nothing of the objective."""
         shared = {"x": x, "gradient": gradient}
         steps = self.local_steps
         return self._question("train.miner", clients, self._client, shared, expected=steps)
@@ -112,7 +112,9 @@ class Anchoring:
         *,
         expected: int,
     ) -> Exchange:
-        local = {"local_steps": self.local_steps, "local_lr": self.local_lr}
+        local: dict[str, Scalar] = {"local_steps": self.local_steps, "local_lr": self.local_lr}
+        if kind == "train.miner" and self.local_steps == 1:
+            local["free"] = True
         dim, mining = len(shared["x"]), kind == "train.miner"
         if client["gradient"] == "exact":
             name = "update" if mining else "gradient"

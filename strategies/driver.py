@@ -16,9 +16,9 @@ from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem
-from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
-from strategies.accounting import counted, non_finite, opened
+from strategies.accounting import counted, non_finite, opened, require_answers
+from strategies.cohorts import sample_cohort
 from strategies.judging import Verdict, judged_models, verdict
 from strategies.rounds import (
     KnowsAnswers,
@@ -26,7 +26,6 @@ from strategies.rounds import (
     Reports,
     RoundMethod,
     RoundPlan,
-    SizesCohort,
     TooFewAnswers,
 )
 
@@ -105,6 +104,7 @@ class _Run:
         self._settings, self._callbacks = settings, callbacks
         self.records: list[RoundRecord] = []
         self._exchange_index = 0
+        self._costly = False
         self._failed_rounds = 0
         self._judged = -1
         self.stop: StopReason | None = resume.stop if resume else None
@@ -132,6 +132,7 @@ class _Run:
         before, plan = self._total, self._plan()
         self._total = opened(before, plan.round_index)
         self._exchange_index = 0
+        self._costly = False
         state = self._tried(plan)
         if self._settings.query_budget is None or not self._idle(before):
             self.state = state
@@ -145,24 +146,18 @@ class _Run:
     def _plan(self) -> RoundPlan:
         round_index = self._total.round_index + 1
         clients = self._settings.num_clients
+        key = {"seed": self._settings.seed, "problem": self._problem.index}
         return RoundPlan(
             round_index=round_index,
             num_clients=clients,
-            cohort=self._sample(round_index, clients),
-            seed=self._settings.seed,
-            problem=self._problem.index,
+            cohort=sample_cohort(
+                self._strategy.rounds, self.state, clients, round_index=round_index, **key
+            ),
+            **key,
             judged=self._evaluation_due(round_index),
             lower=self._problem.lower,
             upper=self._problem.upper,
         )
-
-    def _sample(self, round_index: int, num_clients: int) -> Sequence[int]:
-        wanted = self.state.cohort_size if isinstance(self.state, SizesCohort) else 0
-        size = min(num_clients, wanted) or self._strategy.rounds.cohort_size(num_clients)
-        if size == num_clients:
-            return range(num_clients)
-        generator = stream(self._settings.seed, "cohort", self._problem.index, round_index)
-        return sorted(generator.choice(num_clients, size, replace=False).tolist())
 
     def _tried(self, plan: RoundPlan) -> Any:
         """Return the state after the round, or the old one if too few answered and that may be."""
@@ -195,10 +190,12 @@ class _Run:
         exchanges = [self._addressed(exchange, wanted, reserve) for exchange in wanted]
         timeout_s = self._strategy.rounds.timeout_s
         self._exchange_index += 1
+        self._costly |= not all(exchange.config.get("free") for exchange in wanted)
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
         pairs = zip(exchanges, received, strict=True)
         accepted = [self._accept(exchange, replies) for exchange, replies in pairs]
-        self._require_answers(exchanges, accepted)
+        least = self._strategy.rounds.min_answers
+        require_answers(exchanges, accepted, least, self._total.round_index)
         return accepted
 
     def _accept(self, exchange: Exchange, received: Replies) -> Replies:
@@ -223,18 +220,6 @@ class _Run:
             facts["query_budget"] = max(0, (self._left() - reserve) // max(1, asked))
         return replace(exchange, config={**exchange.config, **facts})
 
-    def _require_answers(self, exchanges: Sequence[Exchange], parts: Sequence[Replies]) -> None:
-        asked = sum(len(exchange.client_ids) for exchange in exchanges)
-        answered = sum(len(replies.client_ids) for replies in parts)
-        if answered >= min(self._strategy.rounds.min_answers, asked):
-            return
-        failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
-        raise TooFewAnswers(
-            f"round {self._total.round_index}: {answered} of {asked} clients answered"
-            f" {exchanges[0].kind}, strategy.min_answers="
-            f"{self._strategy.rounds.min_answers}; client {failed[0][0]}: {failed[0][1]}"
-        )
-
     def _left(self) -> int:
         """Return what is left of the query budget; without one, enough."""
         budget = self._settings.query_budget
@@ -244,7 +229,8 @@ class _Run:
         """Return whether a round asked nothing: the budget is too small for one more step."""
         now = self._total
         asked = now.queries > before.queries or now.gradients > before.gradients
-        return not asked and (now.clients_answered > 0 or self._left() < 1)
+        answered = now.clients_answered > 0 and self._costly
+        return not asked and (answered or self._left() < 1)
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""

@@ -129,16 +129,6 @@ class Reports(Protocol):
         ...
 
 
-@runtime_checkable
-class SizesCohort(Protocol):
-    """A state that may want another number of clients than participation says."""
-
-    @property
-    def cohort_size(self) -> int:
-        """How many the next round should ask; 0 leaves it to participation."""
-        ...
-
-
 StateT = TypeVar("StateT", bound=HasX)
 Round = Generator[list[Exchange], list[Replies], StateT]
 

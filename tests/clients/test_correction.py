@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from clients import make_rules
+from clients.first_order import FirstOrderConfig
 from clients.zeroth_order import ZerothOrderConfig
 from fedzo.config import config_values
+from fedzo.errors import ConfigError
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
 from fedzo.runtime.inprocess import InProcessEngine
@@ -112,3 +114,29 @@ def test_the_safeguard_keeps_the_better_x_and_counts_two_queries() -> None:
     assert free[3].value > free[0].value  # type: ignore[operator]
     assert [r.value for r in kept] == [kept[0].value] * 4
     assert kept[1].queries - kept[0].queries == N * (2 * D + 2) + N
+
+
+def exact_gradients(config: FedAvgConfig, strategy: type, rounds: int) -> Outcome:
+    """The same method with gradients by autograd: the rule of the first-order baselines."""
+    client = config_values(FirstOrderConfig())
+    return go(strategy(config, rule="first_order", client_config=client), rounds, bowl)
+
+
+@pytest.mark.parametrize("strategy", [FedProx, Scaffold2])
+def test_first_order_clients_are_corrected_alike(strategy: type) -> None:
+    """Central differences along all axes are exact on quadratics."""
+    if strategy is FedProx:
+        config: FedAvgConfig = FedProxConfig(local_steps=STEPS, local_lr=LR, proximal_weight=0.7)
+    else:
+        config = LOCAL
+    estimated = go(strategy(config, client_config=EXACT), 6, bowl)
+    exact = exact_gradients(config, strategy, 6)
+    torch.testing.assert_close(exact.state.x, estimated.state.x, rtol=1e-9, atol=1e-11)
+    plain = exact_gradients(LOCAL, FedAvg, 6)
+    assert not torch.allclose(plain.state.x, exact.state.x)
+
+
+def test_compiled_steps_know_no_correction() -> None:
+    client = config_values(FirstOrderConfig(compile=True))
+    with pytest.raises(ConfigError, match=r"client\.compile=true knows plain local steps alone"):
+        go(Scaffold2(LOCAL, rule="first_order", client_config=client), 1, bowl)

@@ -350,3 +350,18 @@ def test_few_miners_do_not_end_a_run_with_a_robust_rule() -> None:
     }
     made = make_experiment("quadratic", "fedamd", num_rounds=12, num_clients=10, settings=settings)
     assert len(simulate(made).records) == 13
+
+
+def test_rounds_that_need_nothing_do_not_end_a_budget() -> None:
+    """With one local step only anchors ask: a first pass of 6 times 5, then 6 times 5 in turn."""
+    config = FedAMDConfig(local_steps=1, local_lr=0.2)
+    client = AnchorConfig(gradient="zeroth_order", estimator="forward", anchor_directions=4)
+    outcome = run_rounds(
+        FedAMD(config, client_config=config_values(client)),
+        InProcessEngine(WORLD, make_rules()),
+        OpenProblem(initial_x=X0, asks_clients=False),
+        RunSettings(num_clients=N, num_rounds=50, query_budget=100),
+    )
+    assert outcome.stop == "budget"
+    assert outcome.records[-1].queries == 90
+    assert outcome.records[-1].round_index == 6, "pass, mine, anchor, mine, anchor, mine"

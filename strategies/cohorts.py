@@ -1,0 +1,35 @@
+"""Who is asked in a round: a sample of the clients from a stream of its own."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from fedzo.randomness import stream
+from strategies.rounds import RoundConfig
+
+
+@runtime_checkable
+class SizesCohort(Protocol):
+    """A state that may want another number of clients than participation says."""
+
+    @property
+    def cohort_size(self) -> int:
+        """How many the next round should ask; 0 leaves it to participation."""
+        ...
+
+
+def sample_cohort(
+    rounds: RoundConfig,
+    state: object,
+    num_clients: int,
+    *,
+    seed: int,
+    problem: int,
+    round_index: int,
+) -> Sequence[int]:
+    """Return the clients of a round, ascending, drawn without replacement."""
+    wanted = state.cohort_size if isinstance(state, SizesCohort) else 0
+    size = min(num_clients, wanted) or rounds.cohort_size(num_clients)
+    if size == num_clients:
+        return range(num_clients)
+    generator = stream(seed, "cohort", problem, round_index)
+    return sorted(generator.choice(num_clients, size, replace=False).tolist())
