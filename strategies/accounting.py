@@ -1,4 +1,4 @@
-"""What the driver writes down: counts of an exchange, a fresh record, answers to reject or to miss."""
+"""What the driver writes down: counts, a fresh record, answers to reject, answers to miss."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -60,7 +60,7 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
 def require_answers(
     exchanges: Sequence[Exchange], parts: Sequence[Replies], least: int, round_index: int
 ) -> None:
-    """Raise TooFewAnswers, with the first reason, where fewer than `least` of those asked answer."""
+    """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer."""
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)
     if answered >= min(least, asked):
