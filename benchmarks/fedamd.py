@@ -183,9 +183,13 @@ def main() -> None:
     for method, rate in chosen.items():
         reported = {**shared, "scenario.report_gradient": True}
         seeds = [int(seed) for seed in given.seeds.split(",")]
-        runs = [
+        found = [
             run(given.out / "runs", method, rate, seed, given.rounds, reported) for seed in seeds
         ]
+        runs = [records for records in found if records]
+        if not runs:
+            print(f"| {method} | {rate:g} | diverged |", flush=True)
+            continue
         print(row(method, rate, runs, LEVELS[given.model]), flush=True)
         drawn[method] = runs
     draw(given.out / "curves.png", drawn)

@@ -30,13 +30,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.gradients import GradientConfig, Gradients, no_answer
+from clients.gradients import GradientConfig, Gradients, no_answer, without_missing
 from clients.local import LocalTraining, MinibatchConfig, minibatches, start_points
-from fedzo.cohort import examples_of
 from fedzo.config import require, take_config
+from fedzo.errors import ConfigError
 from fedzo.exchange import ClientState, Exchange
 from fedzo.oracle import Oracle
 
+_BESIDE = 4
+"""Examples of each part that an anchor draws beside all its examples."""
 Answer = tuple[dict[str, Tensor], Sequence[ClientState]]
 
 
@@ -78,11 +80,13 @@ def answer_anchor(exchange: Exchange, oracle: Oracle, states: Sequence[ClientSta
     gradients = Gradients(config, config.anchor_directions, exchange, oracle)
     x = start_points(exchange)
     if not gradients.affords(1):
-        return {gradients.name: no_answer(x)}, states
+        said = {"variance": no_answer(x)} if task.reports else {}
+        return {gradients.name: no_answer(x), **said}, states
     if config.gradient == "exact" and task.reports:
         told, variance = _in_parts(exchange, oracle, config, gradients)
         return {gradients.name: told, "variance": variance}, states
     [told] = gradients.tell([x], _large_batch(exchange, oracle, config), 0)
+    told = without_missing(told) if gradients.from_values else told
     if task.reports:
         return {gradients.name: told, "variance": _of_directions(told, oracle.cohort.dim)}, states
     return {gradients.name: told}, states
@@ -97,7 +101,8 @@ def answer_difference(exchange: Exchange, oracle: Oracle, states: Sequence[Clien
         return {gradients.name: no_answer(x)}, states
     previous = exchange.shared["previous"].expand(len(x), -1)
     now, before = gradients.tell([x, previous], _large_batch(exchange, oracle, config), 0)
-    return {gradients.name: now - before}, states
+    change = now - before
+    return {gradients.name: without_missing(change) if gradients.from_values else change}, states
 
 
 def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
@@ -114,7 +119,8 @@ def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState
             break
         batch = None if batches is None else batches[:, step]
         now, before = gradients.tell([x, old], batch, step)
-        said.append(now - before)
+        change = now - before
+        said.append(without_missing(change) if gradients.from_values else change)
         direction = direction + gradients.vectors(said[-1], step)
         old, x = x, x - lr * direction
     stuck = len(said) == 1 < training.local_steps
@@ -124,11 +130,11 @@ def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState
 
 
 def _large_batch(exchange: Exchange, oracle: Oracle, config: AnchorConfig) -> Tensor | None:
-    """Return an anchor's examples; None where it uses all, or has no more than its batch."""
-    size = config.anchor_batch_size
-    if size and int(examples_of(oracle.cohort).max()) <= size:
-        return None
-    drawn = _parts(exchange, oracle, config, size, 1)
+    """Return an anchor's examples; None where it uses all.
+
+    One that has fewer than its batch goes through them again.
+    """
+    drawn = _parts(exchange, oracle, config, config.anchor_batch_size, 1)
     return None if drawn is None else drawn[:, 0]
 
 
@@ -145,9 +151,14 @@ def _in_parts(
     exchange: Exchange, oracle: Oracle, config: AnchorConfig, gradients: Gradients
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
     """Return the gradient of the batch and the variance of one example's, from J parts."""
+    if not hasattr(oracle.cohort, "sizes"):
+        raise ConfigError(
+            "strategy.norm_test needs objectives over examples, or client.gradient=zeroth_order;"
+            " set it to 0"
+        )
     x, count = start_points(exchange), take_config(AnchorTask, exchange.config).micro_batches
-    whole, least = config.anchor_batch_size == 0, int(examples_of(oracle.cohort).min())
-    size = max(1, (least // 4 if whole else config.anchor_batch_size) // count)
+    whole = config.anchor_batch_size == 0
+    size = _BESIDE if whole else max(1, config.anchor_batch_size // count)
     batches = _parts(exchange, oracle, config, size, count)
     assert batches is not None
     found = torch.stack([gradients.tell([x], batches[:, j], 0)[0] for j in range(count)])

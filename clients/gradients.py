@@ -32,8 +32,8 @@ class GradientConfig(MinibatchConfig):
     """Settings of rules that take exact gradients or estimate them.
 
     gradient: exact, or zeroth_order: made of values by `estimator`; coordinate uses as many
-    directions as dimensions. num_directions: a step and client, otherwise; more than dimensions are
-    not used. mu: smoothing radius, in units of x.
+    directions as dimensions. num_directions: a step and client, otherwise; anchors and miners use
+    at most as many as dimensions. mu: smoothing radius, in units of x.
     """
 
     gradient: Literal["exact", "zeroth_order"] = "exact"
@@ -71,7 +71,10 @@ class Gradients:
     def tell(
         self, points: Sequence[Float[Tensor, "n d"]], batch: Int[Tensor, "n b"] | None, step: int
     ) -> list[Float[Tensor, "n k"]]:
-        """Return what there is to say of the gradient at each of the points."""
+        """Return what there is to say of the gradient at each of the points.
+
+        Slopes that could not be had are NaN: a difference with one of them must be left out.
+        """
         part = part_of(self._oracle.cohort, batch)
         if self._blocks is None:
             return [self._oracle.gradient(x, of=part) for x in points]
@@ -81,8 +84,7 @@ class Gradients:
             values = self._oracle.value(
                 self._scheme.points(x, directions, self._config.mu), of=part
             )
-            slopes = self._scheme.slopes(values, self._config.mu, None)
-            told.append(slopes.nan_to_num(0.0) if self._oracle.saw_non_finite else slopes)
+            told.append(self._scheme.slopes(values, self._config.mu, None))
         return told
 
     def vectors(self, told: Float[Tensor, "n k"], step: int) -> Float[Tensor, "n d"]:
@@ -94,9 +96,19 @@ class Gradients:
         return self._oracle.remaining >= evaluations * self.num_queries
 
     @property
+    def from_values(self) -> bool:
+        """Whether gradients are made of values."""
+        return not self._exact
+
+    @property
     def name(self) -> str:
         """What the answer is called: gradient or slopes."""
         return "gradient" if self._exact else "slopes"
+
+
+def without_missing(told: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Return zeros in the place of slopes, or differences of slopes, that are missing."""
+    return told.masked_fill(told.isnan(), 0.0)
 
 
 def no_answer(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 0"]:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fedzo.directions import basis_blocks
 
-_LANE = 1 << 38
-"""Bases of one purpose: so many owners times bases, in dimensions up to 2^24, are told apart."""
+_LANE = 1 << 37
+"""Bases of one of up to three purposes, in dimensions up to 2^24."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,16 @@ class Blocks:
         self, slopes: Float[Tensor, "n m"], first_row: Int[Tensor, " n"], block: int
     ) -> Float[Tensor, "n d"]:
         """Return the gradient estimates that these slopes stand for."""
-        directions = self.directions(first_row, block).to(slopes)
-        scale = self.dim / self.size
-        return scale * torch.bmm(slopes.unsqueeze(1), directions).squeeze(1)
+        pairs = zip(slopes, first_row.split(1), strict=True)
+        rows = [own @ self.directions(row, block)[0].to(own) for own, row in pairs]
+        return self.dim / self.size * torch.stack(rows)
+
+    def project(
+        self, vectors: Float[Tensor, "n d"], first_row: Int[Tensor, " n"], block: int
+    ) -> Float[Tensor, "n m"]:
+        """Return the slopes of functions with these gradients along each owner's block."""
+        pairs = zip(vectors, first_row.split(1), strict=True)
+        return torch.stack([self.directions(row, block)[0].to(own) @ own for own, row in pairs])
 
     def replay(
         self,

@@ -62,6 +62,7 @@ class Oracle:
         self._asked = 0
         self._differentiated = 0
         self._examples = torch.zeros(cohort.num_clients, dtype=torch.int64)
+        self._sizes: Tensor | None = None
         self._stopped_at: dict[int, tuple[int, int, int]] = {}
         self._non_finite_counts: dict[int, int] = {}
 
@@ -127,7 +128,12 @@ class Oracle:
     def _count_examples(self, number: int, of: CohortObjective | None) -> None:
         part = of or self.cohort
         if hasattr(part, "sizes"):
-            self._examples = self._examples + number * part.sizes
+            self._sizes = part.sizes
+            self._examples = self._examples + number * self._sizes
+
+    def _sizes_asked(self, position: int) -> int:
+        """Return how many examples of a client stood behind a point of the last request."""
+        return 0 if self._sizes is None else int(self._sizes[position])
 
     def _noise(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
         rows = [g.standard_normal(values.shape[1]) for g in self._noise_generators]
@@ -145,7 +151,7 @@ class Oracle:
             if position not in self.failures and not self._report(position, answers, bad, what):
                 continue
             unasked = getattr(self.cohort, "unasked", {}).get(position, 0)
-            examples = int(self._examples[position])
+            examples = int(self._examples[position]) - unasked * self._sizes_asked(position)
             self._stopped_at[position] = (self._asked - unasked, self._differentiated, examples)
 
     def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:

@@ -117,6 +117,7 @@ class ClassificationScenario:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         train, self._test = load_images(config.dataset, config.data_dir, seed=seed)
+        side, classes = train.pixels.shape[-1], train.num_classes
         if 0 < config.max_examples < len(train):
             drawn = stream(seed, "classification", "examples").permutation(len(train))
             train = train.take(drawn[: config.max_examples])
@@ -127,7 +128,6 @@ class ClassificationScenario:
         self._train = train.take(np.concatenate(shards))
         self._sizes = torch.tensor([len(shard) for shard in shards])
         self._offsets = self._sizes.cumsum(0) - self._sizes
-        side, classes = train.pixels.shape[-1], train.num_classes
         self._layers = (side * side, config.hidden, classes)
         self._cnn = make_network(config.model, side, classes)
         self._report_gradient = config.report_gradient

@@ -84,7 +84,7 @@ def compare(
     positions at which the lowest F so far is wanted. reach: metric -> levels, for each of which is
     wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
     of its label, which has no means then; it is an error otherwise. Runs lie in out/LABEL/seed-N.
-    Raises ConfigError before anything runs.
+    Raises ConfigError before anything runs, or after the first run for metrics it does not have.
     """
     experiments = planned(base, strategies, seeds)
     _check_axes(axis, at or {})
@@ -99,6 +99,7 @@ def compare(
         place = None if out is None else out / name / f"seed-{seed}"
         try:
             results[name].append(simulate(experiment, out=place, resume=resume))
+            targets_of({name: results[name][:1]}, reach or {})  # a misspelled metric ends it here
         except RunError as error:
             if not tolerant:
                 raise

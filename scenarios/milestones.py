@@ -52,7 +52,7 @@ class Target:
     spent: Mapping[str, Sequence[Mapping[str, float] | None]]
 
     def median(self, strategy: str) -> dict[str, float] | None:
-        """Return the median cost over runs; None where fewer than half have reached the level."""
+        """Return the median cost over runs; None unless more than half have reached the level."""
         found = self.spent[strategy]
         costs = {
             name: median(math.inf if spent is None else spent[name] for spent in found)

@@ -116,6 +116,9 @@ class Anchoring:
         if kind == "train.miner" and self.local_steps == 1:
             local["free"] = True
         dim, mining = len(shared["x"]), kind == "train.miner"
+        reported: dict[str, Sequence[tuple[int, ...]]] = {}
+        if kind == "query.anchor" and client.get("micro_batches"):
+            reported = {"variance": [(1,), (0,)]}
         if client["gradient"] == "exact":
             name = "update" if mining else "gradient"
             return Exchange(
@@ -123,7 +126,7 @@ class Anchoring:
                 client_ids=clients,
                 shared=shared,
                 config={**client, **local},
-                expects={name: [(dim,)]},
+                expects={name: [(dim,)], **reported},
             )
         blocks = self._blocks_of(kind, client, dim)
         owners = torch.as_tensor(clients) + self.plan.round_index * self.plan.num_clients
@@ -137,7 +140,10 @@ class Anchoring:
             shared=shared,
             per_client={"first_row": blocks.first_rows(owners, expected, lane=lane)},
             config={**client, **local, "answer": answer},
-            expects={answer: [(length,) for length in lengths] if short else [(dim,)]},
+            expects={
+                answer: [(length,) for length in lengths] if short else [(dim,)],
+                **reported,
+            },
         )
 
     def _blocks(self, asked: Exchange) -> Blocks:

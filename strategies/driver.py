@@ -104,7 +104,7 @@ class _Run:
         self._settings, self._callbacks = settings, callbacks
         self.records: list[RoundRecord] = []
         self._exchange_index = 0
-        self._costly = False
+        self._free = False
         self._failed_rounds = 0
         self._judged = -1
         self.stop: StopReason | None = resume.stop if resume else None
@@ -132,7 +132,7 @@ class _Run:
         before, plan = self._total, self._plan()
         self._total = opened(before, plan.round_index)
         self._exchange_index = 0
-        self._costly = False
+        self._free = False
         state = self._tried(plan)
         if self._settings.query_budget is None or not self._idle(before):
             self.state = state
@@ -190,10 +190,11 @@ class _Run:
         exchanges = [self._addressed(exchange, wanted, reserve) for exchange in wanted]
         timeout_s = self._strategy.rounds.timeout_s
         self._exchange_index += 1
-        self._costly |= not all(exchange.config.get("free") for exchange in wanted)
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
         pairs = zip(exchanges, received, strict=True)
         accepted = [self._accept(exchange, replies) for exchange, replies in pairs]
+        answered = zip(exchanges, accepted, strict=True)
+        self._free |= any(e.config.get("free", False) and len(r.client_ids) for e, r in answered)
         least = self._strategy.rounds.min_answers
         require_answers(exchanges, accepted, least, self._total.round_index)
         return accepted
@@ -229,7 +230,7 @@ class _Run:
         """Return whether a round asked nothing: the budget is too small for one more step."""
         now = self._total
         asked = now.queries > before.queries or now.gradients > before.gradients
-        answered = now.clients_answered > 0 and self._costly
+        answered = now.clients_answered > 0 and not self._free
         return not asked and (answered or self._left() < 1)
 
     def _close_round(self, *, judge: bool) -> None:

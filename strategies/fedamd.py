@@ -21,7 +21,6 @@ Optimal p: what the authors' code minimizes, named as there.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -39,7 +38,7 @@ from strategies.robust import aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.table import ClientTable, FirstPass
 
-Schedule = Literal["periodic", "decaying", "opta", "optb", "optc"]
+SCHEDULES = ("periodic", "decaying", "opta", "optb", "optc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ class FedAMDConfig(MiningConfig):
     """
 
     anchor_period: int = 2
-    anchor_probability: float | Schedule = "periodic"
+    anchor_probability: float | str = "periodic"
     init: FirstPass = "full"
 
     def __post_init__(self) -> None:
@@ -65,8 +64,9 @@ class FedAMDConfig(MiningConfig):
             return
         alone = "2 where anchor_probability decides; leave one of them out"
         require(period == 2, "anchor_period", period, alone)
-        if not isinstance(chance, str):
-            require(0 <= chance <= 1, "anchor_probability", chance, "from 0 to 1")
+        given = chance in SCHEDULES if isinstance(chance, str) else 0 <= chance <= 1
+        allowed = f"from 0 to 1, or one of {', '.join(SCHEDULES)}"
+        require(given, "anchor_probability", chance, allowed)
 
     def probability(self, step: int, cohort: int, num_clients: int) -> float:
         """Return p of a step, counted from 0 after the first pass."""
@@ -171,12 +171,15 @@ class FedAMD(RoundStrategy[FedAMDState]):
             return state
         table = state.anchors.renewed(replies.client_ids, gradients)
         known = table.known(config.init, plan.num_clients)
+        everybody = of_all(config, plan)
         try:
-            everybody = of_all(config, plan)
             gradient = aggregate(known, everybody, plan, purpose="anchors", start=state.gradient)
         except TooFewAnswers:  # of so few anchors v cannot be trusted yet
+            if config.init == "full":
+                raise
             gradient = state.gradient
-        control = renewed(state.control, config, plan, replies, gradients, gradient)
+        settings = config if len(replies.client_ids) <= len(plan.cohort) else everybody
+        control = renewed(state.control, settings, plan, replies, gradients, gradient)
         return replace(state, anchors=table, gradient=gradient, control=control)
 
     def _moved(

@@ -24,13 +24,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require
+from fedzo.finite import all_finite
 from fedzo.oracle import project
 from fedzo.randomness import stream
 from strategies.anchoring import DEFAULTS, MiningConfig
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, first_control, renewed
 from strategies.robust import aggregate, of_all, remembered
-from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,8 @@ class BVRLSGDConfig(MiningConfig):
     def __post_init__(self) -> None:
         MiningConfig.__post_init__(self)
         require(self.restart_period >= 1, "restart_period", self.restart_period, "at least 1")
+        liars = self.num_byzantine
+        require(liars == 0, "num_byzantine", liars, "0: one miner's result is kept; use fedpage")
 
     def full(self, plan: RoundPlan) -> bool:
         """Return whether everybody is asked in a round."""
@@ -133,13 +136,16 @@ class FedPAGE(RoundStrategy[FedPAGEState]):
         if not len(found):  # the budget is too small
             return state
         settings = of_all(config, plan) if full else config
-        change = aggregate(found, settings, plan, purpose="gradient", start=state.gradient)
+        start = state.gradient if full else torch.zeros_like(state.gradient)
+        change = aggregate(found, settings, plan, purpose="gradient", start=start)
         gradient = change if full else state.gradient + change
-        control = renewed(state.control, config, plan, replies, found, gradient)
+        control = renewed(state.control, settings, plan, replies, found, gradient)
         mining = ask.miners(state.x, gradient, config.miners(plan))
         [replies] = yield [mining]
         updates = ask.updates(mining, replies)
         alone = len(mining.client_ids) == 1
+        if alone and not all_finite(updates):
+            raise TooFewAnswers(f"round {plan.round_index}: the one miner's update is not finite")
         update = updates[0] if alone else aggregate(updates, config, plan, start=state.last)
         return replace(
             state,

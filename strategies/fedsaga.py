@@ -40,8 +40,9 @@ class FedSAGAConfig(NormTestConfig):
     """Settings of FedSAGA.
 
     server_lr, server_optimizer, server_momentum, second_momentum: of Adam (its beta1 and beta2), or
-    of SGD. lookahead: how far ahead of x gradients are asked, in last steps. init: what stands for
-    clients that have not been asked: zeros, or a first round in which everybody is.
+    of SGD, which has no use for the last. lookahead: how far ahead of x gradients are asked, in
+    last steps. init: what stands for clients that have not been asked: zeros, or a first round in
+    which everybody is.
     """
 
     server_lr: float = 0.005
@@ -130,7 +131,8 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
         everybody = state.anchors.everybody(plan.num_clients)
         base = aggregate(everybody, of_all(config, plan), plan, purpose="table")
         changes = gradients - state.anchors.of(replies.client_ids)
-        v = aggregate(base + changes, config, plan, purpose="gradient", start=base)
+        asked = config if len(replies.client_ids) <= len(plan.cohort) else of_all(config, plan)
+        v = aggregate(base + changes, asked, plan, purpose="gradient", start=base)
         moments, x = self._optimizer.step(state.moments, state.x, v, config.server_lr)
         return replace(
             state,
@@ -138,5 +140,5 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
             previous=state.x,
             moments=moments,
             anchors=state.anchors.renewed(replies.client_ids, gradients),
-            control=renewed(state.control, config, plan, replies, gradients, v),
+            control=renewed(state.control, asked, plan, replies, gradients, v),
         )

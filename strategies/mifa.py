@@ -24,7 +24,7 @@ from fedzo.oracle import project
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvgConfig, local_training
 from strategies.robust import aggregate, of_all, remembered
-from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.safeguard import better
 from strategies.table import ClientTable, FirstPass
 
@@ -39,6 +39,11 @@ class MIFAConfig(FedAvgConfig):
 
     init: FirstPass = "full"
     weighting: Literal["uniform"] = "uniform"
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the rule is also asked about a table of all clients."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,10 @@ class MIFA(RoundStrategy[MIFAState]):
         [replies] = yield [asked]
         table = state.updates.renewed(replies.client_ids, replies.tensors["update"])
         known = table.known(config.init, plan.num_clients)
-        update = aggregate(known, of_all(config, plan), plan, start=state.last)
+        try:
+            update = aggregate(known, of_all(config, plan), plan, start=state.last)
+        except TooFewAnswers:  # of so few the rule says nothing yet, but they are remembered
+            return replace(state, updates=table)
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:

@@ -9,7 +9,8 @@ The norm test of Lau, Liu & Kolar, "AdAdaGrad: Adaptive Batch Size Schemes for A
 Methods", arXiv 2402.11215, whose distributed form holds both variances in one. What grows never
 shrinks: a batch up to all examples, directions up to the dimension, a cohort up to everybody.
 Shapes: v, v_i [d]. Cost: an anchor with a finite batch differentiates the same examples in parts;
-one that uses all draws up to a quarter more for the estimate. Sent: 1 float up an anchor.
+one that uses all draws 32 more for the estimate. Sent: 1 float up an anchor. With a robust rule
+`within` is the median, and `between` is that of the n - f gradients nearest to the aggregate.
 
 Differs from the paper: the client half of the variance drives what a client does, the other half
 how many are asked; `between` has the sampling error of the v_i taken out.
@@ -23,9 +24,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require_nonnegative
+from fedzo.errors import ConfigError
 from fedzo.exchange import Replies
-from strategies.robust import RobustConfig
-from strategies.rounds import RoundPlan
+from strategies.robust import RobustConfig, agree
+from strategies.rounds import RoundPlan, TooFewAnswers
 
 MICRO_BATCHES = 8
 """Parts of a batch whose gradients tell its variance."""
@@ -42,9 +44,21 @@ class NormTestConfig(RobustConfig):
     norm_test: float = 0.0
     adapt_cohort: bool = False
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the rule is also asked about all clients: so it is wherever there are anchors."""
+        return True
+
     def __post_init__(self) -> None:
         RobustConfig.__post_init__(self)
         require_nonnegative("norm_test", self.norm_test)
+        if self.adapt_cohort and not self.norm_test:
+            raise ConfigError("adapt_cohort=true needs norm_test above 0, which it adapts to")
+        if self.adapt_cohort and self.num_byzantine:
+            raise ConfigError(
+                f"adapt_cohort=true changes how many of a cohort may lie, and num_byzantine="
+                f"{self.num_byzantine} would not follow; set one of them to its default"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +85,18 @@ class Control:
         """Return what the history says."""
         if not self.active:
             return {}
-        return {
-            "within_variance": self.within,
-            "between_variance": self.between,
-            self.key: float(self.size),
-            "cohort_size": float(self.cohort_size),
-        }
+        sizes = {self.key: float(self.size), "cohort_size": float(self.cohort_size)}
+        if math.isnan(self.within):
+            return sizes
+        return {"within_variance": self.within, "between_variance": self.between, **sizes}
 
 
 def first_control(config: NormTestConfig, client: Mapping[str, Scalar]) -> Control:
     """Return the control before the first anchor, from the clients' own settings."""
     exact = client["gradient"] == "exact"
     key = "anchor_batch_size" if exact else "anchor_directions"
-    return Control(config.norm_test > 0, key, int(client.get(key, 0)))
+    size = int(client.get(key, 0))
+    return Control(config.norm_test > 0, key, _in_eights(size) if exact else size)
 
 
 def renewed(
@@ -95,14 +108,22 @@ def renewed(
     mean: Float[Tensor, " d"],
 ) -> Control:
     """Return the control after a round's anchors; `mean` is v."""
-    if not control.active or "variance" not in replies.tensors:
+    said = replies.tensors.get("variance", mean[:0])
+    if not control.active or not said.numel():
         return control
-    dim, n = len(mean), len(gradients)
+    dim = len(mean)
     most = dim if control.key == "anchor_directions" else _most_examples(replies)
     size = min(control.size, most)
     sampled = 0.0 if control.size == 0 or size == most else 1 / size
-    within = float(replies.tensors["variance"].mean())
-    spread = float((gradients - gradients.mean(dim=0)).square().sum()) / max(1, n - 1)
+    said = said.flatten().clamp(min=0)
+    within = float(said.mean() if config.rule.is_mean else said.nanmedian())
+    try:
+        gradients, _ = agree(gradients, config, plan, purpose="variance")
+    except TooFewAnswers:
+        return control
+    spread = float((gradients - gradients.mean(dim=0)).square().sum()) / max(1, len(gradients) - 1)
+    if not (math.isfinite(within) and math.isfinite(spread)):
+        return control
     between = max(0.0, spread - within * sampled)
     borne = config.norm_test**2 * float(mean.square().sum())
     cohort = control.cohort_size or len(plan.cohort)
@@ -110,13 +131,19 @@ def renewed(
         cohort = max(cohort, _needed(between, borne, plan.num_clients))
     if control.size:
         size = max(size, _needed(within, borne, most))
-        size = 0 if control.key == "anchor_batch_size" and size == most else size
+        if control.key == "anchor_batch_size":
+            size = 0 if size >= most else _in_eights(size)
     return replace(control, size=size, cohort_size=cohort, within=within, between=between)
 
 
 def _needed(variance: float, borne: float, most: int) -> int:
     """Return how many bring the variance of their mean below what is borne."""
     return most if variance >= borne * most else max(1, math.ceil(variance / borne))
+
+
+def _in_eights(size: int) -> int:
+    """Return the next size that can be taken in equal parts."""
+    return -(-size // MICRO_BATCHES) * MICRO_BATCHES
 
 
 def _most_examples(replies: Replies) -> int:

@@ -51,9 +51,25 @@ class RobustConfig(RoundConfig):
         """Whether the rule deals with answers that are not finite: all but the mean do."""
         return not self.rule.is_mean
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the rule is also asked about a table of all clients."""
+        return False
+
     def require_clients(self, num_clients: int) -> None:
-        """Raise ConfigError where the rule cannot withstand so many liars in a full cohort."""
-        self.rule.require(self.cohort_size(num_clients), self.num_byzantine)
+        """Raise ConfigError where the rule cannot withstand so many liars in a full cohort.
+
+        And, where it is asked about all clients, in proportion among them.
+        """
+        cohort = self.cohort_size(num_clients)
+        self.rule.require(cohort, self.num_byzantine)
+        if self.remembers:
+            self.rule.require(num_clients, self.liars_of_all(cohort, num_clients))
+
+    def liars_of_all(self, cohort: int, num_clients: int) -> int:
+        """Return how many of all clients may lie: a cohort is a sample of the liars too."""
+        most = (num_clients - 1) // 2
+        return min(most, math.ceil(self.num_byzantine * num_clients / cohort))
 
 
 RobustT = TypeVar("RobustT", bound=RobustConfig)
@@ -106,10 +122,9 @@ def agree(
 
 
 def of_all(config: RobustT, plan: RoundPlan) -> RobustT:
-    """Return the settings for a table of all clients: a cohort is a sample of the liars too."""
-    most = (plan.num_clients - 1) // 2
-    liars = math.ceil(config.num_byzantine * plan.num_clients / len(plan.cohort))
-    return replace(config, num_byzantine=min(liars, most))
+    """Return the settings for a table of all clients."""
+    liars = config.liars_of_all(len(plan.cohort), plan.num_clients)
+    return replace(config, num_byzantine=liars)
 
 
 def remembered(config: RobustConfig, x: Float[Tensor, " d"]) -> Float[Tensor, " l"]:

@@ -15,11 +15,18 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from fedzo.bases import Blocks
 from fedzo.byzantine import ByzantineConfig, MimicMemory, Rule, learn_mimic, make_lies
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine, Middleware
 
+SLOPES_OF_OWN = {
+    "query.anchor": "anchor_directions",
+    "query.difference": "anchor_directions",
+    "train.miner": "num_directions",
+}
+"""Kinds whose slopes are along directions of each client's own, and the setting of how many."""
 ATTACKER = -1
 """Under this number the attacker's memory stands among the clients' states."""
 
@@ -119,12 +126,38 @@ class Byzantine(Middleware):
         if lying.all():
             return replies
         spoilt = {
-            name: self._lied(exchange, name, tensor, lying)
+            name: self._spoken(exchange, replies, name, lying)
             if tensor.is_floating_point() and tensor[0].numel()
             else tensor
             for name, tensor in replies.tensors.items()
         }
         return replace(replies, tensors=spoilt)
+
+    def _spoken(
+        self, exchange: Exchange, replies: Replies, name: str, lying: Bool[Tensor, " n"]
+    ) -> Tensor:
+        """Return a tensor with its lies; where it is slopes along own directions, lie of vectors.
+
+        Clients' slopes along different directions have nothing in common, but what they stand for
+        has; a liar then says what an honest client with that gradient would.
+        """
+        tensor = replies.tensors[name]
+        if name != "slopes" or exchange.kind not in SLOPES_OF_OWN:
+            return self._lied(exchange, name, tensor, lying)
+        key = SLOPES_OF_OWN[exchange.kind]
+        dim = len(exchange.shared["x"])
+        every = exchange.config.get("estimator") == "coordinate"
+        wanted = dim if every else int(exchange.config[key])
+        seed, problem = (int(exchange.config.get(part, 0)) for part in ("seed", "problem"))
+        blocks = Blocks(dim, wanted, seed, problem)
+        place = {client: i for i, client in enumerate(exchange.client_ids)}
+        rows = exchange.per_client["first_row"][[place[c] for c in replies.client_ids]]
+        first = 1 if exchange.kind == "train.miner" else 0
+        parts = list(enumerate(tensor.split(blocks.size, dim=1), start=first))
+        vectors = torch.stack([blocks.combine(part, rows, k) for k, part in parts], dim=1)
+        lies = self._lied(exchange, name, vectors, lying).nan_to_num(0.0)
+        said = torch.cat([blocks.project(lies[:, i], rows, k) for i, (k, _) in enumerate(parts)], 1)
+        return tensor.where(~lying.unsqueeze(1), said.to(tensor))
 
     def _lied(
         self, exchange: Exchange, name: str, tensor: Tensor, lying: Bool[Tensor, " n"]

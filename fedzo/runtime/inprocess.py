@@ -76,8 +76,14 @@ def chunk_size_for(exchange: Exchange) -> int:
     """Return how many clients fit in a chunk; a function of the exchange alone, so runs repeat."""
     tensors = [*exchange.shared.values(), *(t[:1] for t in exchange.per_client.values())]
     dim = max([tensor.numel() for tensor in tensors], default=1)
-    axes = exchange.config.get("estimator") == "coordinate"
-    points = 2 * (dim if axes else int(exchange.config.get("num_directions", 1))) + 1
+    anchoring = exchange.kind in ("query.anchor", "query.difference")
+    key = "anchor_directions" if anchoring else "num_directions"
+    directions = int(exchange.config.get(key, 1))
+    if exchange.config.get("gradient") == "exact":
+        directions = 0
+    elif exchange.config.get("estimator") == "coordinate":
+        directions = dim
+    points = 2 * directions + 1
     return max(1, _CHUNK_NUMBERS // max(1, dim * points))
 
 

@@ -15,6 +15,7 @@ from fedzo.oracle import Oracle
 from fedzo.randomness import stream
 from scenarios.engines import build_scenario
 from scenarios.experiment import make_experiment
+from scenarios.simulate import simulate
 
 D = 40
 
@@ -202,12 +203,54 @@ def test_an_anchor_with_all_its_examples_draws_parts_beside() -> None:
     plain, alone = anchors()
     torch.testing.assert_close(answer["gradient"], plain["gradient"])
     assert answer["variance"].shape == (2, 1)
-    beside = oracle.counts()["examples"][0] / alone.counts()["examples"][0]
-    assert 1.0 < beside <= 1.25
+    beside = oracle.counts()["examples"][0] - alone.counts()["examples"][0]
+    assert beside == 8 * 4
 
 
-def test_a_batch_beyond_the_examples_is_all_of_them() -> None:
-    large, counts = anchors(anchor_batch_size=10**6)
-    plain, alone = anchors()
-    assert torch.equal(large["gradient"], plain["gradient"])
-    assert counts.counts() == alone.counts()
+def test_what_a_client_says_does_not_depend_on_its_company() -> None:
+    """Clients with fewer examples than the batch go through them again, alone or not."""
+
+    def final(chunk: int, **more: Any) -> Any:
+        settings = {
+            "scenario.dataset": "digits",
+            "scenario.partition": "dirichlet",
+            "scenario.alpha": 0.3,
+            "client.anchor_batch_size": 96,
+            "engine.chunk_size": chunk,
+            **more,
+        }
+        made = make_experiment("classification", "fedamd", num_rounds=3, settings=settings)
+        return simulate(made)
+
+    for more in ({}, {"strategy.norm_test": 0.3}):
+        together, alone = final(0, **more), final(1, **more)
+        torch.testing.assert_close(together.x, alone.x, rtol=1e-4, atol=1e-6)
+        assert together.summary()["examples"] == alone.summary()["examples"]
+
+
+def test_a_direction_that_failed_at_one_point_is_left_out_of_the_difference() -> None:
+    """The objective is linear, so no slope differs; it has no value beyond a wall."""
+
+    def wall(x: Tensor) -> Tensor:
+        value = 3 * x.sum(-1)
+        return value.where(x.amax(-1) < 1.0, torch.nan)
+
+    oracle = Oracle(cohort_of([TorchObjective(function=wall, dim=D)]), non_finite="skip")
+    near = torch.full((D,), 0.9, dtype=torch.float64)
+    exchange = Exchange(
+        kind="query.difference",
+        client_ids=[0],
+        shared={"x": near, "previous": torch.zeros_like(near)},
+        per_client={"first_row": torch.tensor([0])},
+        config={
+            "local_steps": 1,
+            "local_lr": 0.1,
+            "gradient": "zeroth_order",
+            "mu": 0.5,
+            "non_finite": "skip",
+            "anchor_directions": 20,
+        },
+    )
+    answer, _ = answer_difference(exchange, oracle, [{}])
+    assert oracle.counts()["non_finite"][0] > 0
+    torch.testing.assert_close(answer["slopes"], torch.zeros_like(answer["slopes"]))

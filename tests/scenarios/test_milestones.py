@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from fedzo.history import RoundRecord
 from scenarios.cli import app
 from scenarios.compare import compare
 from scenarios.milestones import Target, reached
+from scenarios.simulate import simulate
 
 
 def records(values: list[float | None], metric: str = "score") -> list[RoundRecord]:
@@ -73,3 +75,17 @@ def test_the_command_prints_a_table_for_each_level(tmp_path: Path) -> None:
     assert "never" in shown.output
     wrong = CliRunner().invoke(app, ["compare", "quadratic", "--reach", "gap"])
     assert wrong.exit_code == 2
+
+
+def test_a_misspelled_metric_ends_after_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+
+    def counting(*args: Any, **more: Any) -> Any:
+        runs.append(args)
+        return simulate(*args, **more)
+
+    monkeypatch.setattr("scenarios.compare.simulate", counting)
+    base = {"scenario": "quadratic", "num_rounds": 2, "settings": {"scenario.dim": 5}}
+    with pytest.raises(ConfigError, match="--reach gab is not recorded"):
+        compare(base, ["fedavg", "fedzo"], [0, 1], reach={"gab": [1.0]})
+    assert len(runs) == 1

@@ -269,6 +269,7 @@ def test_a_decaying_probability_starts_at_one_and_falls() -> None:
     [
         ({"anchor_period": 1}, "anchor_period=1 must be at least 2"),
         ({"anchor_probability": 1.5}, "anchor_probability=1.5 must be from 0 to 1"),
+        ({"anchor_probability": "foo"}, "one of periodic, decaying, opta, optb, optc"),
         ({"anchor_probability": 0.5, "anchor_period": 3}, "leave one of them out"),
         ({"norm_test": -1.0}, "norm_test=-1.0 must be 0 or more"),
         ({"local_steps": 0}, "local_steps=0 must be at least 1"),

@@ -1,10 +1,12 @@
 """The norm test: by hand, its laws, and what a run reports."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from fedzo.errors import ConfigError
 from fedzo.exchange import Replies
 from fedzo.randomness import stream
 from scenarios.experiment import make_experiment
@@ -38,9 +40,9 @@ def test_what_has_grown_does_not_shrink_and_ends_at_everything() -> None:
     mean = torch.tensor([0.3, 0.4])
     grown = Control(True, "anchor_batch_size", 300)
     same = renewed(grown, config, PLAN, told(torch.full((10,), 4.0)), mean.expand(10, 2), mean)
-    assert same.size == 300
+    assert same.size == 304, "the next that eight parts make up"
     nothing = renewed(grown, config, PLAN, told(torch.zeros(10)), mean.expand(10, 2), mean)
-    assert nothing.size == 300
+    assert nothing.size == 304
     huge = renewed(grown, config, PLAN, told(torch.full((10,), 1e9)), mean.expand(10, 2), mean)
     assert huge.size == 0, "0 is all examples"
     at_rest = renewed(grown, config, PLAN, told(torch.ones(10)), 0 * mean.expand(10, 2), 0 * mean)
@@ -118,3 +120,44 @@ def test_directions_grow_for_zeroth_order_anchors() -> None:
     sizes = [r.metrics["anchor_directions"] for r in simulate(made).records]
     assert sizes == sorted(sizes)
     assert 5 == sizes[0] < sizes[-1] <= 60
+
+
+@pytest.mark.parametrize("lie", [float("nan"), float("inf"), 1e30, -5.0])
+def test_a_liar_does_not_steer_what_honest_clients_pay(lie: float) -> None:
+    config = NormTestConfig(norm_test=0.25, aggregator="trimmed_mean", num_byzantine=2)
+    control = Control(True, "anchor_batch_size", 16)
+    variances = torch.full((10,), 4.0)
+    variances[:2] = lie
+    mean = torch.tensor([0.3, 0.4])
+    gradients = mean.repeat(10, 1)
+    gradients[:2] = lie
+    after = renewed(control, config, PLAN, told(variances), gradients, mean)
+    assert after.size == 256
+    assert after.between == pytest.approx(0.0, abs=1e-6)
+
+
+def test_answers_that_say_nothing_of_the_variance_change_nothing() -> None:
+    config = NormTestConfig(norm_test=0.25)
+    control = Control(True, "anchor_batch_size", 16)
+    mean = torch.tensor([0.3, 0.4])
+    nan = told(torch.full((10,), torch.nan))
+    assert renewed(control, config, PLAN, nan, mean.expand(10, 2), mean) == control
+    assert "within_variance" not in control.report
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"adapt_cohort": True}, "adapt_cohort=true needs norm_test above 0"),
+        ({"adapt_cohort": True, "norm_test": 1.0, "num_byzantine": 1}, "would not follow"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NormTestConfig(**settings)
+
+
+def test_objectives_without_examples_are_named() -> None:
+    made = make_experiment("quadratic", "fedamd", settings={"strategy.norm_test": 0.5})
+    with pytest.raises(ConfigError, match=r"strategy\.norm_test needs objectives over examples"):
+        simulate(made)

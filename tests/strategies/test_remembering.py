@@ -246,3 +246,70 @@ def test_a_table_keeps_the_last_row_of_each_client() -> None:
     assert table.everybody(5).sum() == 28
     assert len(table.known("lazy", 5)) == 3
     assert len(table.known("full", 5)) == 5
+
+
+def gap(strategy: str, **settings: Any) -> float:
+    """Return the last gap over the first on a quadratic with 20 clients."""
+    given = {"scenario.dim": 30, **{k.replace("__", "."): v for k, v in settings.items()}}
+    rounds = given.pop("rounds", 30)
+    made = make_experiment("quadratic", strategy, num_rounds=rounds, num_clients=20, settings=given)
+    gaps = [record.metrics["gap"] for record in simulate(made).records]
+    return gaps[-1] / gaps[0]
+
+
+def test_a_first_pass_meets_all_liars() -> None:
+    """Five sampled clients hold one liar, all twenty four."""
+    attacked = {
+        "strategy__init": "full",
+        "strategy__participation": 0.25,
+        "strategy__aggregator": "trimmed_mean",
+        "strategy__num_byzantine": 1,
+        "byzantine__attack": "inner_product",
+        "byzantine__scale": 50.0,
+        "byzantine__num_clients": 4,
+    }
+    assert gap("fedsaga", rounds=2, strategy__server_lr=0.05, **attacked) < 0.95
+
+
+@pytest.mark.parametrize("strategy", ["fedpage", "bvr_l_sgd"])
+def test_changes_are_clipped_around_nothing(strategy: str) -> None:
+    """Around v they would add v to itself."""
+    rule = "centered_clipping(radius=0.3)"
+    assert gap(strategy, strategy__aggregator=rule, rounds=60) < 0.2
+
+
+def test_a_rule_that_cannot_bear_all_clients_is_refused_before_anything_runs() -> None:
+    settings = {
+        "strategy.participation": 0.3,
+        "strategy.aggregator": "smea",
+        "strategy.num_byzantine": 2,
+    }
+    for strategy in ("fedamd", "fedsaga", "fedpage", "mifa"):
+        with pytest.raises(ConfigError, match="smea"):
+            make_experiment("quadratic", strategy, num_clients=60, settings=settings)
+    make_experiment("quadratic", "fedavg", num_clients=60, settings=settings)
+
+
+def test_a_lazy_table_grows_until_a_rule_can_be_asked() -> None:
+    robust = {"strategy__aggregator": "trimmed_mean", "strategy__num_byzantine": 1}
+    lazy = {"strategy__init": "lazy", "strategy__participation": 0.2}
+    assert gap("mifa", rounds=30, **lazy, **robust) < 0.7
+
+
+def test_one_miner_cannot_be_robust() -> None:
+    with pytest.raises(ConfigError, match="num_byzantine=2 must be 0"):
+        BVRLSGDConfig(num_byzantine=2)
+
+
+@pytest.mark.parametrize("strategy", ["fedsaga", "fedamd"])
+def test_attacks_on_slopes_are_attacks_on_what_they_stand_for(strategy: str) -> None:
+    """Mean slopes along different directions are nearly nothing, and so were lies about them."""
+    attack = {
+        "byzantine__attack": "inner_product",
+        "byzantine__scale": 3.0,
+        "byzantine__num_clients": 8,
+        "strategy__participation": 1.0,
+    }
+    values = {"client__gradient": "zeroth_order", "client__num_directions": 10}
+    assert gap(strategy, rounds=20, **values) < 0.9
+    assert gap(strategy, rounds=20, **values, **attack) > 1.0
