@@ -52,7 +52,7 @@ LOCAL = {"mlp": (0.006, 0.01, 0.03, 0.06, 0.1, 0.2), "lenet": (0.01, 0.02, 0.05)
 SERVER = {"mlp": (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02), "lenet": (0.001, 0.002, 0.005)}
 """Local rates and, for methods with Adam at the server, server rates that are tried."""
 LEVELS = {"mlp": (0.75, 0.80, 0.83), "lenet": (0.65, 0.75, 0.80)}
-WINDOW, LAST = 5, 25
+WINDOW = 5
 
 
 def run(
@@ -89,6 +89,12 @@ def tail(records: Sequence[RoundRecord], metric: str, count: int) -> list[float]
     return [r.metrics[metric] for r in records if metric in r.metrics][-count:]
 
 
+def recent(records: Sequence[RoundRecord]) -> list[float]:
+    """Return the accuracies of the last 50 rounds."""
+    first = records[-1].round_index - 50
+    return [r.metrics["test_accuracy"] for r in records if r.metrics and r.round_index > first]
+
+
 def merit(records: Sequence[RoundRecord]) -> tuple[float, float]:
     """Return what tuning minimizes: rounds to 80 %, then minus the final accuracy."""
     if not records:
@@ -116,7 +122,7 @@ def row(
 ) -> str:
     """Return a line of the table."""
     finals = [100 * mean(tail(records, "test_accuracy", WINDOW)) for records in runs]
-    wobble = mean(100 * stdev(tail(records, "test_accuracy", LAST)) for records in runs)
+    wobble = mean(100 * stdev(recent(records)) for records in runs)
     squares = [mean(tail(records, "gradient_norm_sq", WINDOW)) for records in runs]
     least = [min(tail(records, "gradient_norm_sq", 1000)) for records in runs]
     error = f" ± {stdev(finals) / len(finals) ** 0.5:.1f}" if len(finals) > 1 else ""

@@ -301,8 +301,7 @@ def test_one_miner_cannot_be_robust() -> None:
         BVRLSGDConfig(num_byzantine=2)
 
 
-@pytest.mark.parametrize("strategy", ["fedsaga", "fedamd"])
-def test_attacks_on_slopes_are_attacks_on_what_they_stand_for(strategy: str) -> None:
+def test_attacks_on_slopes_are_attacks_on_what_they_stand_for() -> None:
     """Mean slopes along different directions are nearly nothing, and so were lies about them."""
     attack = {
         "byzantine__attack": "inner_product",
@@ -311,5 +310,5 @@ def test_attacks_on_slopes_are_attacks_on_what_they_stand_for(strategy: str) -> 
         "strategy__participation": 1.0,
     }
     values = {"client__gradient": "zeroth_order", "client__num_directions": 10}
-    assert gap(strategy, rounds=20, **values) < 0.9
-    assert gap(strategy, rounds=20, **values, **attack) > 1.0
+    assert gap("fedsaga", rounds=20, **values) < 0.9
+    assert gap("fedsaga", rounds=20, **values, **attack) > 1.0
