@@ -46,6 +46,10 @@ METHODS: dict[str, tuple[str, Mapping[str, Scalar]]] = {
     "scaffold + Adam": ("scaffold_exact", {**ADAM, "strategy.local_lr": 0.03}),
     "fedsaga": ("fedsaga", {}),
     "fedsaga, batch 64": ("fedsaga", {"client.batch_size": 64}),
+    "fedsaga, 10 local steps": (
+        "fedsaga",
+        {"client.batch_size": 32, "strategy.local_steps": 10, "strategy.local_lr": 0.03},
+    ),
     "fedsaga, no lookahead": ("fedsaga", {"strategy.lookahead": 0.0}),
 }
 LOCAL = {"mlp": (0.006, 0.01, 0.03, 0.06, 0.1, 0.2), "lenet": (0.01, 0.02, 0.05)}

@@ -1,6 +1,7 @@
-"""What anchors and miners do (FedAMD), and clients of methods made of the same parts.
+"""What anchors and miners do (FedAMD, FedSAGA), and clients of methods made of the same parts.
 
     query.anchor:      x -> g_i(x; large batch)                              an anchor's gradient
+    query.walk:        x -> (x - x_K) / (K lr) of K plain steps, the mean gradient along them
     query.difference:  x, previous -> g_i(x; B) - g_i(previous; B)           the same B at both
     train.miner:       x, v -> x_K - x_0:
         x_0 = x, v_0 = v;  x_{k+1} = x_k - lr v_k, v_k = v_{k-1} + g_i(x_k; B_k) - g_i(x_{k-1}; B_k)
@@ -90,6 +91,23 @@ def answer_anchor(exchange: Exchange, oracle: Oracle, states: Sequence[ClientSta
     if task.reports:
         return {gradients.name: told, "variance": _of_directions(told, oracle.cohort.dim)}, states
     return {gradients.name: told}, states
+
+
+def answer_walk(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+    """Return the mean gradient along local steps; nothing where the budget allows no step."""
+    config = take_config(AnchorConfig, exchange.config)
+    training = take_config(LocalTraining, exchange.config)
+    gradients = Gradients(config, config.anchor_directions, exchange, oracle)
+    start = start_points(exchange)
+    wanted = MinibatchConfig(batch_size=config.anchor_batch_size, sampling=config.sampling)
+    batches = minibatches(oracle.cohort, wanted, training, exchange.client_ids)
+    total, steps = torch.zeros_like(start), 0
+    while steps < training.local_steps and gradients.affords(1):
+        batch = None if batches is None else batches[:, steps]
+        [told] = gradients.tell([start - training.local_lr * total], batch, steps)
+        told = without_missing(told) if gradients.from_values else told
+        total, steps = total + gradients.vectors(told, steps), steps + 1
+    return {"gradient": total / steps if steps else no_answer(start)}, states
 
 
 def answer_difference(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:

@@ -1,6 +1,6 @@
 """Every question a client can answer, by message kind, and the settings of the training rules."""
 
-from clients.anchor import AnchorConfig, answer_anchor, answer_difference, train_miner
+from clients.anchor import AnchorConfig, answer_anchor, answer_difference, answer_walk, train_miner
 from clients.first_order import FirstOrder, FirstOrderConfig
 from clients.gradients import GradientConfig
 from clients.local_slopes import LocalSlopes, answer_slope_gradient
@@ -42,6 +42,7 @@ def make_rules() -> dict[str, Rule]:
         "train.mix": mix_models,
         "query.anchor": answer_anchor,
         "query.difference": answer_difference,
+        "query.walk": answer_walk,
         "train.miner": train_miner,
         "evaluate": answer_values,
     }

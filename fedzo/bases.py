@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fedzo.directions import basis_blocks
 
-_LANE = 1 << 37
-"""Bases of one of up to three purposes, in dimensions up to 2^24."""
+_LANE = 1 << 36
+"""Bases of one of up to four purposes, in dimensions up to 2^24."""
 
 
 @dataclass(frozen=True, slots=True)

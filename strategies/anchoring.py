@@ -62,6 +62,11 @@ class Anchoring:
         client = {**self._client, **more}
         return self._question("query.anchor", clients, client, {"x": x}, expected=1)
 
+    def walks(self, x: Float[Tensor, " d"], clients: Sequence[int]) -> Exchange:
+        """Ask for the mean gradient along local steps."""
+        steps = self.local_steps
+        return self._question("query.walk", clients, self._client, {"x": x}, expected=steps)
+
     def difference(
         self, x: Float[Tensor, " d"], previous: Float[Tensor, " d"], clients: Sequence[int]
     ) -> Exchange:
@@ -83,7 +88,8 @@ class Anchoring:
         Nobody's where the budget was too small.
         """
         if "slopes" not in asked.expects:
-            return replies.tensors["gradient"]
+            told = replies.tensors["gradient"]
+            return told if told.shape[1] else told.new_empty(0, len(asked.shared["x"]))
         slopes, x = replies.tensors["slopes"], asked.shared["x"]
         if not slopes.shape[1]:
             return x.new_empty(0, len(x))
@@ -130,10 +136,11 @@ class Anchoring:
             )
         blocks = self._blocks_of(kind, client, dim)
         owners = torch.as_tensor(clients) + self.plan.round_index * self.plan.num_clients
-        lane = ("query.anchor", "query.difference", "train.miner").index(kind)
+        lane = ("query.anchor", "query.difference", "train.miner", "query.walk").index(kind)
         lengths = [blocks.size * count for count in (range(expected) if mining else (0, 1))]
-        short = not mining or 0 < lengths[-1] < dim
-        answer = "slopes" if short else "update"
+        short = kind != "query.walk" and (not mining or 0 < lengths[-1] < dim)
+        whole = [(dim,)] if mining else [(dim,), (0,)]
+        answer = "slopes" if short else "update" if mining else "gradient"
         return Exchange(
             kind=kind,
             client_ids=clients,
@@ -141,7 +148,7 @@ class Anchoring:
             per_client={"first_row": blocks.first_rows(owners, expected, lane=lane)},
             config={**client, **local, "answer": answer},
             expects={
-                answer: [(length,) for length in lengths] if short else [(dim,)],
+                answer: [(length,) for length in lengths] if short else whole,
                 **reported,
             },
         )

@@ -6,11 +6,11 @@
 fedzo's own, of known parts: the correction by a table of old gradients is SAGA's (Defazio, Bach &
 Lacoste-Julien, NeurIPS 2014), whose v is unbiased where the mean of the table, by which FedAMD and
 MIFA step, lags behind; asking ahead of x is Nesterov's; Adam (Kingma & Ba, ICLR 2015) scales the
-step. Nobody takes local steps: with two classes a client, a client's own curvature corrects its
-steps in few directions only, so K steps of the rest amount to one of K times the length
-(docs/results/fedamd.md). Shapes: x, v, g_i [d]. Floats a client: d down, d up, in one exchange; m
-up with zeroth-order clients. Cost: one gradient of a large batch. Memory: d numbers here for each
-client that has answered.
+step. With local_steps > 1, g_i is the mean gradient along so many plain steps of minibatches, as in
+FedVARP (Jhunjhunwala et al., UAI 2022), which is this with SGD and without lookahead. Shapes: x, v,
+g_i [d]. Floats a client: d down, d up, in one exchange; m up from zeroth-order clients without
+local steps. Cost: local_steps gradients of a batch. Memory: d numbers here for each client that has
+answered.
 
 A robust rule stands for both means: of the table, and of the cohort.
 """
@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import Scalar, require, require_nonnegative
+from fedzo.errors import ConfigError
 from fedzo.exchange import Replies
 from fedzo.optimizers import SGD, Adam, OptimizerName, OptimizerState
 from fedzo.oracle import project
@@ -42,7 +43,7 @@ class FedSAGAConfig(NormTestConfig):
     server_lr, server_optimizer, server_momentum, second_momentum: of Adam (its beta1 and beta2), or
     of SGD, which has no use for the last. lookahead: how far ahead of x gradients are asked, in
     last steps. init: what stands for clients that have not been asked: zeros, or a first round in
-    which everybody is.
+    which everybody is. local_steps, local_lr: of clients that answer the mean gradient along them.
     """
 
     server_lr: float = 0.005
@@ -51,6 +52,8 @@ class FedSAGAConfig(NormTestConfig):
     second_momentum: float = 0.99
     lookahead: float = 1.0
     init: Literal["zero", "full"] = "zero"
+    local_steps: int = 1
+    local_lr: float = 0.03
 
     def __post_init__(self) -> None:
         NormTestConfig.__post_init__(self)
@@ -59,6 +62,13 @@ class FedSAGAConfig(NormTestConfig):
             value = getattr(self, name)
             require(0 <= value < 1, name, value, "at least 0 and below 1")
         require_nonnegative("lookahead", self.lookahead)
+        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
+        require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
+        if self.norm_test and self.local_steps > 1:
+            raise ConfigError(
+                f"norm_test={self.norm_test} is about one gradient, not the mean along"
+                f" local_steps={self.local_steps}; set one of them to its default"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +126,14 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
 
     def round(self, state: FedSAGAState, plan: RoundPlan) -> Round[FedSAGAState]:
         first = self._config.init == "full" and not len(state.anchors.clients)
-        ask = Anchoring(plan, {**self._client_config, **state.control.settings})
+        config = self._config
+        client = {**self._client_config, **state.control.settings}
+        ask = Anchoring(plan, client, config.local_steps, config.local_lr)
         ahead = state.x + self._config.lookahead * (state.x - state.previous)
         point = project(ahead, plan.lower, plan.upper)
-        asked = ask.anchors(point, range(plan.num_clients) if first else plan.cohort)
+        clients = range(plan.num_clients) if first else plan.cohort
+        question = ask.walks if config.local_steps > 1 else ask.anchors
+        asked = question(point, clients)
         [replies] = yield [asked]
         gradients = ask.gradients(asked, replies)
         return self._moved(state, plan, replies, gradients) if len(gradients) else state

@@ -76,7 +76,7 @@ def chunk_size_for(exchange: Exchange) -> int:
     """Return how many clients fit in a chunk; a function of the exchange alone, so runs repeat."""
     tensors = [*exchange.shared.values(), *(t[:1] for t in exchange.per_client.values())]
     dim = max([tensor.numel() for tensor in tensors], default=1)
-    anchoring = exchange.kind in ("query.anchor", "query.difference")
+    anchoring = exchange.kind in ("query.anchor", "query.difference", "query.walk")
     key = "anchor_directions" if anchoring else "num_directions"
     directions = int(exchange.config.get(key, 1))
     if exchange.config.get("gradient") == "exact":

@@ -312,3 +312,51 @@ def test_attacks_on_slopes_are_attacks_on_what_they_stand_for() -> None:
     values = {"client__gradient": "zeroth_order", "client__num_directions": 10}
     assert gap("fedsaga", rounds=20, **values) < 0.9
     assert gap("fedsaga", rounds=20, **values, **attack) > 1.0
+
+
+def test_fedsaga_with_local_steps_by_hand() -> None:
+    config = FedSAGAConfig(
+        server_optimizer="sgd",
+        server_momentum=0.0,
+        server_lr=0.3,
+        lookahead=0.0,
+        local_steps=3,
+        local_lr=0.1,
+    )
+    x = X0
+    for _ in range(4):
+        means = []
+        for i in range(N):
+            y, total = x, torch.zeros_like(x)
+            for _ in range(3):
+                total, y = total + gradient(i, y), y - 0.1 * gradient(i, y)
+            means.append(total / 3)
+        x = x - 0.3 * torch.stack(means).mean(0)
+    torch.testing.assert_close(go(FedSAGA, config, 4).state.x, x, rtol=1e-12, atol=1e-13)
+
+
+def test_walks_from_values_along_all_axes_are_exact() -> None:
+    config = FedSAGAConfig(local_steps=3, local_lr=0.1, participation=0.6)
+    exact = go(FedSAGA, config, 6).state.x
+    values = {"gradient": "zeroth_order", "estimator": "coordinate", "mu": 0.1}
+    torch.testing.assert_close(go(FedSAGA, config, 6, **values).state.x, exact)
+
+
+def test_a_walk_ends_where_its_budget_does() -> None:
+    settings = {
+        "client.gradient": "zeroth_order",
+        "client.num_directions": 5,
+        "strategy.local_steps": 4,
+        "scenario.dim": 20,
+    }
+    made = make_experiment(
+        "quadratic", "fedsaga", num_rounds=99, query_budget=5 * 60, settings=settings
+    )
+    result = simulate(made)
+    assert result.queries == 300, "24 a client and round, then the rest: 12 of the last 12"
+    assert list(result.stops) == ["budget"]
+
+
+def test_the_norm_test_is_about_one_gradient() -> None:
+    with pytest.raises(ConfigError, match=r"norm_test=0\.5 is about one gradient"):
+        FedSAGAConfig(norm_test=0.5, local_steps=2)
