@@ -51,7 +51,10 @@ def parse_positions(texts: Sequence[str], *, option: str = "at") -> dict[str, li
 
     Raises ConfigError for anything else.
     """
-    example = "queries=5000,10000" if option == "at" else "test_accuracy=0.75,0.8"
+    form, example = {
+        "at": ("AXIS=N,N,...", "queries=5000,10000"),
+        "reach": ("METRIC=V,V,...", "test_accuracy=0.75,0.8"),
+    }[option]
     positions: dict[str, list[float]] = {}
     for text in texts:
         axis, equals, numbers = text.partition("=")
@@ -60,9 +63,7 @@ def parse_positions(texts: Sequence[str], *, option: str = "at") -> dict[str, li
         except ValueError:
             found = []
         if not equals or not found:
-            raise ConfigError(
-                f"--{option} {text!r} is not NAME=N,N,...; write for example {example}"
-            )
+            raise ConfigError(f"--{option} {text!r} is not {form}; write for example {example}")
         positions.setdefault(axis.strip(), []).extend(found)
     return positions
 
