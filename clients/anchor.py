@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.gradients import GradientConfig, Gradients, no_answer, without_missing
+from clients.gradients import GradientConfig, Gradients, no_answer
 from clients.local import LocalTraining, MinibatchConfig, minibatches, start_points
 from fedzo.config import require, take_config
 from fedzo.errors import ConfigError
@@ -87,7 +87,7 @@ def answer_anchor(exchange: Exchange, oracle: Oracle, states: Sequence[ClientSta
         told, variance = _in_parts(exchange, oracle, config, gradients)
         return {gradients.name: told, "variance": variance}, states
     [told] = gradients.tell([x], _large_batch(exchange, oracle, config), 0)
-    told = without_missing(told) if gradients.from_values else told
+    told = gradients.without_missing(told)
     if task.reports:
         return {gradients.name: told, "variance": _of_directions(told, oracle.cohort.dim)}, states
     return {gradients.name: told}, states
@@ -105,8 +105,8 @@ def answer_walk(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState
     while steps < training.local_steps and gradients.affords(1):
         batch = None if batches is None else batches[:, steps]
         [told] = gradients.tell([start - training.local_lr * total], batch, steps)
-        told = without_missing(told) if gradients.from_values else told
-        total, steps = total + gradients.vectors(told, steps), steps + 1
+        told = gradients.vectors(gradients.without_missing(told), steps)
+        total, steps = total + told, steps + 1
     return {"gradient": total / steps if steps else no_answer(start)}, states
 
 
@@ -119,8 +119,7 @@ def answer_difference(exchange: Exchange, oracle: Oracle, states: Sequence[Clien
         return {gradients.name: no_answer(x)}, states
     previous = exchange.shared["previous"].expand(len(x), -1)
     now, before = gradients.tell([x, previous], _large_batch(exchange, oracle, config), 0)
-    change = now - before
-    return {gradients.name: without_missing(change) if gradients.from_values else change}, states
+    return {gradients.name: gradients.without_missing(now - before)}, states
 
 
 def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
@@ -137,8 +136,7 @@ def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState
             break
         batch = None if batches is None else batches[:, step]
         now, before = gradients.tell([x, old], batch, step)
-        change = now - before
-        said.append(without_missing(change) if gradients.from_values else change)
+        said.append(gradients.without_missing(now - before))
         direction = direction + gradients.vectors(said[-1], step)
         old, x = x, x - lr * direction
     stuck = len(said) == 1 < training.local_steps

@@ -95,20 +95,14 @@ class Gradients:
         """Return whether the query budget allows that many evaluations at one point."""
         return self._oracle.remaining >= evaluations * self.num_queries
 
-    @property
-    def from_values(self) -> bool:
-        """Whether gradients are made of values."""
-        return not self._exact
+    def without_missing(self, told: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Return zeros in the place of slopes, or differences of slopes, that are missing."""
+        return told if self._exact else told.masked_fill(told.isnan(), 0.0)
 
     @property
     def name(self) -> str:
         """What the answer is called: gradient or slopes."""
         return "gradient" if self._exact else "slopes"
-
-
-def without_missing(told: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """Return zeros in the place of slopes, or differences of slopes, that are missing."""
-    return told.masked_fill(told.isnan(), 0.0)
 
 
 def no_answer(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 0"]:

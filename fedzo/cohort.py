@@ -155,12 +155,6 @@ class LoopedFiniteSums(LoopedCohort):
         return objective
 
 
-def examples_of(cohort: CohortObjective) -> Int[Tensor, " n"]:
-    """Return how many examples stand behind one value of each client; 0 where there are none."""
-    sizes: Tensor | None = getattr(cohort, "sizes", None)
-    return torch.zeros(cohort.num_clients, dtype=torch.int64) if sizes is None else sizes
-
-
 def _same_box(one: Objective, other: Objective) -> bool:
     pairs = ((one.lower, other.lower), (one.upper, other.upper))
     return all(

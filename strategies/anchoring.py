@@ -57,10 +57,9 @@ class Anchoring:
     local_steps: int = 1
     local_lr: float = 1.0
 
-    def anchors(self, x: Float[Tensor, " d"], clients: Sequence[int], **more: Scalar) -> Exchange:
-        """Ask for the gradient of a large batch; `more` settings of the client replace its own."""
-        client = {**self._client, **more}
-        return self._question("query.anchor", clients, client, {"x": x}, expected=1)
+    def anchors(self, x: Float[Tensor, " d"], clients: Sequence[int]) -> Exchange:
+        """Ask for the gradient of a large batch."""
+        return self._question("query.anchor", clients, self._client, {"x": x}, expected=1)
 
     def walks(self, x: Float[Tensor, " d"], clients: Sequence[int]) -> Exchange:
         """Ask for the mean gradient along local steps."""
