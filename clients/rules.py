@@ -1,7 +1,9 @@
 """Every question a client can answer, by message kind, and the settings of the training rules."""
 
 from clients.anchor import AnchorConfig, answer_anchor, answer_difference, answer_walk, train_miner
+from clients.clipped_walk import train_clipped_walk
 from clients.first_order import FirstOrder, FirstOrderConfig
+from clients.gradient_difference import ClippedConfig, answer_clipped, answer_records
 from clients.gradients import GradientConfig
 from clients.local_slopes import LocalSlopes, answer_slope_gradient
 from clients.mixing import mix_models
@@ -22,6 +24,7 @@ RULE_CONFIGS: dict[str, type] = {
     "momentum": MomentumConfig,
     "anchor": AnchorConfig,
     "gradient": GradientConfig,
+    "gradient_difference": ClippedConfig,
 }
 
 
@@ -44,5 +47,8 @@ def make_rules() -> dict[str, Rule]:
         "query.difference": answer_difference,
         "query.walk": answer_walk,
         "train.miner": train_miner,
+        "query.records": answer_records,
+        "query.clipped": answer_clipped,
+        "train.clipped_walk": train_clipped_walk,
         "evaluate": answer_values,
     }

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from fedzo.errors import CheckpointError
 
-AXES = ("queries", "rounds", "examples", "floats", "bytes", "seconds")
+AXES = ("queries", "rounds", "examples", "floats", "bytes", "seconds", "epsilon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,9 @@ class RoundRecord:
     with 200 examples counts 200.
     clients: those asked this round; client_queries: queries each of them answered, this round.
     failures: client -> reason. late, duplicates: answers of this round that came after their
-    exchange, or again; neither was used. epsilon: privacy spent, None when not private. wall_s:
-    seconds.
+    exchange, or again; neither was used. epsilon: privacy spent, None when not private; noise_std:
+    standard deviation of the noise in what was released last; shortened: the share of vectors that
+    were clipped then, where that is told. wall_s: seconds.
     """
 
     problem: int = 0
@@ -48,6 +49,8 @@ class RoundRecord:
     bytes_down: int = 0
     wall_s: float = 0.0
     epsilon: float | None = None
+    noise_std: float | None = None
+    shortened: float | None = None
     clients: tuple[int, ...] = ()
     client_queries: tuple[int, ...] = ()
     failures: dict[int, str] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class RoundRecord:
             "floats": float(self.floats_up + self.floats_down),
             "bytes": float(self.bytes_up + self.bytes_down),
             "seconds": self.wall_s,
+            "epsilon": math.nan if self.epsilon is None else self.epsilon,
         }[name]
 
     def line(self) -> str:
@@ -79,6 +83,7 @@ class RoundRecord:
         parts = [f"round {self.round_index}"]
         parts += [] if self.value is None else [f"F = {self.value:.6g}"]
         parts += [f"{self.queries} queries", f"{self.wall_s:.1f} s"]
+        parts += [] if self.epsilon is None else [f"epsilon = {self.epsilon:.4g}"]
         return "  ".join([*parts, *(f"client {c}: {why}" for c, why in self.failures.items())])
 
     def to_json(self) -> str:
@@ -89,7 +94,8 @@ class RoundRecord:
     def from_json(line: str) -> "RoundRecord":
         raw = json.loads(line)
         raw["failures"] = {int(client): reason for client, reason in raw["failures"].items()}
-        raw["value"] = None if raw["value"] is None else float(raw["value"])
+        for name in ("value", "epsilon"):
+            raw[name] = None if raw[name] is None else float(raw[name])
         raw["nodes"] = {
             int(node): {name: float(value) for name, value in numbers.items()}
             for node, numbers in raw.get("nodes", {}).items()

@@ -19,6 +19,8 @@ from fedzo.config import require
 from fedzo.errors import ConfigError, ObjectiveError
 
 Bound = float | Tensor | NDArray[np.float64]
+_RECORDS = 512
+"""Examples whose losses are computed at once, one by one."""
 
 
 def check_box(dim: int, lower: object, upper: object) -> tuple[Bound, Bound]:
@@ -169,6 +171,17 @@ class ModuleObjective:
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         rows = [self._loss(row) for row in x.reshape(-1, x.shape[-1])]
         return torch.stack(rows).reshape(x.shape[:-1])
+
+    def record_loss(self, x: Float[Tensor, " d"], index: Tensor) -> Float[Tensor, ""]:
+        """Return the loss of one example, whose number is a tensor without axes."""
+        row = index.unsqueeze(0)
+        return self.loss(self._outputs(x, self.inputs[row]), self.targets[row])
+
+    def record_losses(self, x: Float[Tensor, "q d"]) -> Float[Tensor, "q m"]:
+        """Return the loss of every example at each point."""
+        each = torch.func.vmap(self.record_loss, in_dims=(None, 0), chunk_size=_RECORDS)
+        index = torch.arange(self.num_examples, device=x.device)
+        return torch.stack([each(row, index) for row in x])
 
     def flipped(self) -> "ModuleObjective":
         """Return the objective with every label y turned into C - 1 - y, for C outputs."""

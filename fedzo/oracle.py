@@ -19,9 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_gradient
-from fedzo.errors import RunError
+from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objective import Bound
+from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clipped_sums, record_values
 
 NonFinitePolicy = Literal["fail", "skip"]
 BoundsPolicy = Literal["clip", "allow"]
@@ -78,13 +79,7 @@ class Oracle:
 
         Raises RunError when the budget does not cover the q points; then nothing is asked.
         """
-        if x.shape[1] > self.remaining:
-            raise RunError(
-                f"{x.shape[1]} queries asked with {self.remaining} of {self._budget} left a client;"
-                " raise query_budget or ask fewer directions"
-            )
-        self._asked += x.shape[1]
-        self._count_examples(x.shape[1], of)
+        self._spend(x.shape[1], of)
         with torch.no_grad():
             values = (of or self.cohort).value(self.project(x) if self._clip else x)
         if self._noise_std > 0:
@@ -100,6 +95,44 @@ class Oracle:
         gradient = cohort_gradient(of or self.cohort, self.project(x) if self._clip else x)
         self._inspect(gradient, "gradient")
         return gradient
+
+    def clipped_gradients(
+        self,
+        x: Float[Tensor, "n d"],
+        previous: Float[Tensor, "n d"] | None,
+        clip_norms: Float[Tensor, " n"],
+        *,
+        of: CohortObjective | None = None,
+        max_floats: int = MAX_FLOATS,
+    ) -> Clipped:
+        """Return sums of the examples' clipped gradients, or of their changes since `previous`.
+
+        One gradient, or two, of all examples are counted; `of` is a minibatch of the cohort.
+        """
+        self.count_gradients(1 if previous is None else 2, of=of)
+        points = [
+            None if p is None else self.project(p) if self._clip else p for p in (x, previous)
+        ]
+        assert points[0] is not None
+        part = of or self.cohort
+        found = clipped_sums(part, points[0], points[1], clip_norms, max_floats=max_floats)
+        self._inspect(found.sums, "gradient")
+        return found
+
+    def record_values(self, x: Float[Tensor, "n q d"]) -> list[Float[Tensor, "q m"]]:
+        """Return the loss of every example of each client at its points.
+
+        It counts q queries a client, each with all examples behind it. Raises RunError when the
+        budget does not cover them, ConfigError where the oracle adds noise.
+        """
+        if self._noise_std > 0:
+            raise ConfigError("losses of single examples have no noise; set scenario.noise_std=0")
+        self._spend(x.shape[1])
+        with torch.no_grad():
+            told = record_values(self.cohort, self.project(x) if self._clip else x)
+        means = torch.stack([values.mean(dim=1) for values in told])
+        self._inspect(means, "value")
+        return told
 
     def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
         """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""
@@ -124,6 +157,16 @@ class Oracle:
             "examples": [count for _, _, count in spent],
             "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
         }
+
+    def _spend(self, queries: int, of: CohortObjective | None = None) -> None:
+        """Count queries of every client before they are asked."""
+        if queries > self.remaining:
+            raise RunError(
+                f"{queries} queries asked with {self.remaining} of {self._budget} left a client;"
+                " raise query_budget or ask fewer directions"
+            )
+        self._asked += queries
+        self._count_examples(queries, of)
 
     def _count_examples(self, number: int, of: CohortObjective | None) -> None:
         part = of or self.cohort

@@ -5,6 +5,7 @@ A run over several problems is drawn as their mean, each problem keeping its las
 end; several seeds of one method as their mean with a band of one standard error.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def run_curve(records: Sequence[RoundRecord], quantity: str, axis: str) -> Curve
         value = record.value if quantity == "value" else record.metrics.get(quantity)
         if value is not None:
             by_problem.setdefault(record.problem, []).append((record.axis(axis), value))
+    if any(math.isnan(position) for points in by_problem.values() for position, _ in points):
+        raise ConfigError(f"x={axis}: a run without privacy has none; take another axis")
     if not by_problem:
         raise ConfigError(f"the history records no {quantity!r}")
     pairs = [np.asarray(points).T for points in by_problem.values()]

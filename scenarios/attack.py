@@ -158,6 +158,7 @@ class AttackScenario:
         "momentum": {"client.gradient": "zeroth_order"},
         "anchor": {"client.gradient": "zeroth_order"},
         "gradient": {"client.gradient": "zeroth_order"},
+        "gradient_difference": {"client.gradient": "zeroth_order", "strategy.unit": "client"},
         "zeroth_order": {
             "strategy.local_steps": 1,
             "strategy.local_lr": 1.0,

@@ -24,6 +24,7 @@ from fedzo.randomness import stream
 from scenarios.data import DatasetName, Images, load_images, normalized
 from scenarios.mlp_cohort import MLPShards
 from scenarios.networks import (
+    ActivationName,
     ModelName,
     load_parameters,
     make_network,
@@ -40,8 +41,9 @@ class ClassificationConfig:
     """Settings: the data (see scenarios.data), the model, and how examples are split over clients.
 
     max_examples: training images that are used, drawn at random; 0 uses all. normalize: whether
-    pixels are shifted and scaled to mean 0 and variance 1 over the training images. hidden: units
-    of the MLP. partition, classes_per_client, alpha, min_size, shuffled: see scenarios.partition.
+    pixels are shifted and scaled to mean 0 and variance 1 over the training images. hidden,
+    activation: units of the MLP and what they do. partition, classes_per_client, alpha, min_size,
+    shuffled: see scenarios.partition.
     report_gradient: whether the metric gradient_norm_sq, |grad F(x)|^2, is reported; it costs the
     simulation a pass over all training images each time, and no query.
     """
@@ -52,6 +54,7 @@ class ClassificationConfig:
     normalize: bool = False
     model: ModelName = "mlp"
     hidden: int = 64
+    activation: ActivationName = "relu"
     partition: PartitionKind = "by_label"
     classes_per_client: int = 2
     alpha: float = 0.5
@@ -129,6 +132,14 @@ class ClassificationScenario:
         self._sizes = torch.tensor([len(shard) for shard in shards])
         self._offsets = self._sizes.cumsum(0) - self._sizes
         self._layers = (side * side, config.hidden, classes)
+        self._shards = MLPShards(
+            inputs=self._train.pixels.flatten(1),
+            targets=self._train.labels,
+            offsets=self._offsets,
+            sizes=self._sizes,
+            layers=self._layers,
+            activation=config.activation,
+        )
         self._cnn = make_network(config.model, side, classes)
         self._report_gradient = config.report_gradient
         start = stream(seed, "classification", "start")
@@ -143,14 +154,7 @@ class ClassificationScenario:
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         if self._cnn is not None:
             return cohort_of([self._cnn_objective(self._cnn, client) for client in client_ids])
-        ids = list(client_ids)
-        return MLPShards(
-            inputs=self._train.pixels.flatten(1),
-            labels=self._train.labels,
-            offsets=self._offsets[ids],
-            sizes=self._sizes[ids],
-            layers=self._layers,
-        )
+        return self._shards.of(client_ids)
 
     def problem(self, index: int) -> Problem:
         return NetworkProblem(self._initial_x, self._judge)
@@ -187,7 +191,7 @@ class ClassificationScenario:
 
     def _logits(self, x: Float[Tensor, " d"], images: Images) -> Float[Tensor, "n c"]:
         if self._cnn is None:
-            return mlp_forward(x, images.pixels.flatten(1), self._layers)
+            return mlp_forward(x, images.pixels.flatten(1), self._layers, self._shards.activation)
         state = unflatten_parameters(self._cnn, x)
         parts = images.pixels.unsqueeze(1).split(_CHUNK)
         return torch.cat([torch.func.functional_call(self._cnn, state, (part,)) for part in parts])

@@ -88,6 +88,9 @@ def print_result(console: Console, result: RunResult) -> None:
         table.add_row("examples", f"{summary['examples']:,}")
     table.add_row("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}")
     table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
+    if summary["epsilon"] is not None:
+        delta = result.experiment.settings["strategy.delta"]
+        table.add_row("epsilon", f"{summary['epsilon']:.4g} (delta {delta:g})")
     table.add_row("seconds", f"{summary['wall_s']:.2f}")
     ends = Counter(result.stops)
     table.add_row("ended by", ", ".join(f"{why} ({n})" for why, n in ends.items()) or "-")

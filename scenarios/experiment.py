@@ -19,6 +19,7 @@ from fedzo.config import (
 from fedzo.errors import ConfigError
 from fedzo.runtime.faulty import FaultConfig
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
+from strategies.privacy import PrivacyConfig
 from strategies.robust import RobustConfig
 
 SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
@@ -120,8 +121,10 @@ def make_experiment(
             f"at least {clients}, one query a client",
         )
     entry = STRATEGIES[strategy]
-    wanted = {**build.suggested.get(entry.rule, {}), **entry.preset, **(settings or {})}
-    _check_keys(wanted, classes)
+    simulated = _of_simulations(classes["strategy"]) if engine != "superlink" else {}
+    suggested = build.suggested.get(entry.rule, {})
+    wanted = {**simulated, **suggested, **entry.preset, **(settings or {})}
+    _check_keys(wanted, classes, entry.refused)
     resolved: dict[str, Scalar] = {}
     for section, cls in classes.items():
         prefix = f"{section}."
@@ -190,8 +193,22 @@ def variants_using(entry: StrategyEntry, key: str) -> tuple[str, ...] | None:
     return entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
 
 
-def _check_keys(wanted: Mapping[str, Scalar], classes: Mapping[str, type]) -> None:
+def _of_simulations(strategy: type) -> dict[str, Scalar]:
+    """Return settings of private strategies where no data of anybody are at stake.
+
+    Noise then repeats with the seed, and what is not private may be told.
+    """
+    if not issubclass(strategy, PrivacyConfig):
+        return {}
+    return {"strategy.noise_source": "stream", "strategy.report_shortened": True}
+
+
+def _check_keys(
+    wanted: Mapping[str, Scalar], classes: Mapping[str, type], refused: Mapping[str, str]
+) -> None:
     valid = [f"{section}.{name}" for section, cls in classes.items() for name in field_names(cls)]
     for key in wanted:
+        if key in refused:
+            raise ConfigError(f"{key} is refused: {refused[key]}")
         if key not in valid:
             raise unknown_key(key, valid)

@@ -165,6 +165,7 @@ class MetricScenario:
         "momentum": {"client.gradient": "zeroth_order"},
         "anchor": {"client.gradient": "zeroth_order"},
         "gradient": {"client.gradient": "zeroth_order"},
+        "gradient_difference": {"client.gradient": "zeroth_order", "strategy.unit": "client"},
         "zeroth_order": {"client.mu": 1.0},
         "probes": {"client.mu": 1.0},
         "surrogate": {

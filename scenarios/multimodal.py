@@ -118,7 +118,10 @@ class MultimodalScenario:
     black_box = False
     default_clients: ClassVar[int] = 5
     default_rounds: ClassVar[int] = 50
-    suggested: ClassVar[Suggestions] = {"first_order": {"strategy.local_lr": 0.1}}
+    suggested: ClassVar[Suggestions] = {
+        "first_order": {"strategy.local_lr": 0.1},
+        "gradient_difference": {"strategy.unit": "client"},
+    }
 
     def __init__(self, config: MultimodalConfig, *, num_clients: int, seed: int) -> None:
         self.num_clients = num_clients

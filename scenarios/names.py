@@ -12,8 +12,11 @@ from scenarios.custom import CustomConfig, CustomScenario
 from scenarios.metric import MetricConfig, MetricScenario
 from scenarios.multimodal import MultimodalConfig, MultimodalScenario
 from scenarios.quadratic import QuadraticConfig, QuadraticScenario
+from scenarios.regression import RegressionConfig, RegressionScenario
 from scenarios.remote import RemoteConfig, RemoteScenario
 from strategies.base import RoundStrategy
+from strategies.diff2 import DIFF2
+from strategies.diff2_config import DIFF2Config
 from strategies.fedamd import FedAMD, FedAMDConfig
 from strategies.fedavg import FedAvg, FedAvgConfig
 from strategies.fednova import FedNova, FedNovaConfig
@@ -25,6 +28,7 @@ from strategies.fzoos import FZooS
 from strategies.fzoos_config import USED_BY, FZooSConfig
 from strategies.mifa import MIFA, MIFAConfig
 from strategies.monna import MoNNA, MoNNAConfig
+from strategies.private_fedavg import PrivateFedAvg, PrivateFedAvgConfig
 from strategies.relizo import ReLIZO, ReLIZOConfig
 from strategies.scaffold import Scaffold1, Scaffold2
 from strategies.seedzo import SeedZO, SeedZOConfig
@@ -36,6 +40,7 @@ AnyScenario = (
     | AttackScenario
     | MetricScenario
     | ClassificationScenario
+    | RegressionScenario
     | CustomScenario
     | RemoteScenario
 )
@@ -54,7 +59,8 @@ class ScenarioEntry:
 class StrategyEntry:
     """A strategy's settings, its class, the client rule it asks for, and one line about it.
 
-    preset: dotted settings that make the class this method. used_by: setting ->
+    preset: dotted settings that make the class this method. refused: dotted settings that one might
+    expect -> why there are none. used_by: setting ->
     values of strategy.variant that use it, "client" for all client settings; others always count.
     """
 
@@ -64,6 +70,7 @@ class StrategyEntry:
     line: str
     preset: Mapping[str, Scalar] = field(default_factory=dict)
     used_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 SCENARIOS: dict[str, ScenarioEntry] = {
@@ -87,10 +94,20 @@ SCENARIOS: dict[str, ScenarioEntry] = {
         CustomScenario,
         "your own objectives: --set scenario.objective=file.py:function",
     ),
+    "regression": ScenarioEntry(
+        RegressionConfig, RegressionScenario, "a small network on tables of records"
+    ),
     "remote": ScenarioEntry(
         RemoteConfig, RemoteScenario, "objectives that only the nodes of a deployment know"
     ),
 }
+
+NOT_PRIVATE = (
+    "FZooS has no private form. Its clients send values (improved), or feature weights and updates"
+    " (the others); values have no bound on what one record changes in them, and weights are as"
+    " many as features, 10,000 in the paper, so noise for a clipped mean of them would drown it;"
+    " use diff2_zo or dp_fedzo"
+)
 
 STRATEGIES: dict[str, StrategyEntry] = {
     "fedavg": StrategyEntry(
@@ -136,6 +153,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "surrogate",
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
         used_by=USED_BY,
+        refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
     ),
     "dshb": StrategyEntry(
         FedAvgConfig,
@@ -189,6 +207,49 @@ STRATEGIES: dict[str, StrategyEntry] = {
         FedSAGA,
         "gradient",
         "every sampled client anchors, and x moves at once, by Adam with lookahead",
+    ),
+    "dp_fedavg": StrategyEntry(
+        PrivateFedAvgConfig,
+        PrivateFedAvg,
+        "first_order",
+        "FedAvg with clipped updates and noise: clients are private (McMahan 2018)",
+    ),
+    "dp_fedzo": StrategyEntry(
+        PrivateFedAvgConfig,
+        PrivateFedAvg,
+        "zeroth_order",
+        "FedZO with clipped updates and noise: clients that can only query are private",
+    ),
+    "diff2": StrategyEntry(
+        DIFF2Config,
+        DIFF2,
+        "gradient_difference",
+        "private gradients, renewed by private changes of gradients (Murata 2023)",
+    ),
+    "dp_gd": StrategyEntry(
+        DIFF2Config,
+        DIFF2,
+        "gradient_difference",
+        "gradient descent with private gradients: DIFF2 that restarts in every round",
+        {"strategy.restart_period": 1, "strategy.lr_decay": "linear", "strategy.server_lr": 1.0},
+    ),
+    "diff2_zo": StrategyEntry(
+        DIFF2Config,
+        DIFF2,
+        "gradient_difference",
+        "DIFF2 of clients that can only query: private slopes along public directions",
+        {"client.gradient": "zeroth_order", "strategy.server_lr": 0.05},
+    ),
+    "dp_zo": StrategyEntry(
+        DIFF2Config,
+        DIFF2,
+        "gradient_difference",
+        "FedZO with private slopes: diff2_zo that restarts in every round",
+        {
+            "client.gradient": "zeroth_order",
+            "strategy.restart_period": 1,
+            "strategy.lr_decay": "linear",
+        },
     ),
     "square": StrategyEntry(
         SquareConfig, Square, "values", "random search by squares of an image (Andriushchenko 2020)"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fedzo.errors import ConfigError
 
 ModelName = Literal["mlp", "cnn", "lenet"]
+ActivationName = Literal["relu", "softplus"]
 
 
 def make_cnn(side: int, num_classes: int) -> nn.Module:
@@ -72,17 +73,39 @@ def mlp_shapes(sizes: Sequence[int]) -> list[tuple[int, ...]]:
     return [shape for pair in pairwise(sizes) for shape in (pair, pair[1:])]
 
 
-def mlp_forward(
-    x: Float[Tensor, "*n d"], inputs: Float[Tensor, "*#n b i"], sizes: Sequence[int]
-) -> Float[Tensor, "*n b c"]:
-    """Apply ReLU MLPs given as flat vectors, one for each leading index of x, to their inputs."""
+def mlp_parameters(
+    x: Float[Tensor, "*n d"], sizes: Sequence[int]
+) -> list[tuple[Float[Tensor, "*n i o"], Float[Tensor, "*n 1 o"]]]:
+    """Return the weight and the bias of each layer of MLPs given as flat vectors."""
     shapes = mlp_shapes(sizes)
     parts = x.split([math.prod(shape) for shape in shapes], dim=-1)
+    return [
+        (weight.unflatten(-1, shape), bias.unsqueeze(-2))
+        for weight, bias, shape in zip(parts[::2], parts[1::2], shapes[::2], strict=True)
+    ]
+
+
+def mlp_forward(
+    x: Float[Tensor, "*n d"],
+    inputs: Float[Tensor, "*#n b i"],
+    sizes: Sequence[int],
+    activation: ActivationName = "relu",
+) -> Float[Tensor, "*n b c"]:
+    """Apply MLPs given as flat vectors, one for each leading index of x, to their inputs."""
     hidden = inputs
-    for layer, (weight, bias) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
-        matrix = weight.unflatten(-1, shapes[2 * layer])
-        hidden = (hidden.relu() if layer else hidden) @ matrix + bias.unsqueeze(-2)
+    for layer, (weight, bias) in enumerate(mlp_parameters(x, sizes)):
+        hidden = (activate(hidden, activation) if layer else hidden) @ weight + bias
     return hidden
+
+
+def activate(z: Float[Tensor, "*n"], name: ActivationName) -> Float[Tensor, "*n"]:
+    """Apply an activation; softplus is log(1 + e^z)."""
+    return z.relu() if name == "relu" else torch.nn.functional.softplus(z)
+
+
+def activation_slope(z: Float[Tensor, "*n"], name: ActivationName) -> Float[Tensor, "*n"]:
+    """Return the derivative of an activation; 0 of relu at 0, as torch has it."""
+    return (z > 0).to(z.dtype) if name == "relu" else z.sigmoid()
 
 
 def random_parameters(

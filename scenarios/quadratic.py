@@ -111,6 +111,7 @@ class QuadraticScenario:
         "first_order": {"strategy.local_lr": 0.1},
         "anchor": {"strategy.local_lr": 0.1},
         "gradient": {"strategy.server_lr": 0.03},
+        "gradient_difference": {"strategy.unit": "client"},
     }
 
     def __init__(self, config: QuadraticConfig, *, num_clients: int, seed: int) -> None:

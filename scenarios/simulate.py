@@ -1,6 +1,7 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,12 @@ class RunResult:
         """All queries of all clients for all problems."""
         return self._sum("queries")
 
+    @property
+    def epsilon(self) -> float | None:
+        """Privacy spent, of the problem that spent most; None without any, or without noise."""
+        found = [record.epsilon for record in self.last_records if record.epsilon is not None]
+        return max(found) if found and math.isfinite(max(found)) else None
+
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         experiment = self.experiment
@@ -93,7 +100,7 @@ class RunResult:
             "bytes_up": self._sum("bytes_up"),
             "bytes_down": self._sum("bytes_down"),
             "wall_s": sum(record.wall_s for record in self.last_records),
-            "epsilon": None,
+            "epsilon": self.epsilon,
             "stops": list(self.stops),
             "clients_failed": sum(len(record.failures) for record in self.records),
             "out": None if self.out is None else str(self.out),

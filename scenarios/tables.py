@@ -61,20 +61,29 @@ def _missing(sentence: str) -> Table:
     raise ConfigError(sentence)
 
 
-def _csv(path: Path) -> Table:
+def read_rows(path: Path) -> list[list[str]]:
+    """Return the cells of a CSV file, plain or gzipped, header included.
+
+    Raises ConfigError for what cannot be read or has lines of different length.
+    """
     try:
         stored = path.read_bytes()
         text = (gzip.decompress(stored) if path.suffix == ".gz" else stored).decode()
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise ConfigError(f"scenario.path={str(path)!r} cannot be read: {error}") from error
     rows = [row for row in csv.reader(text.splitlines()) if row]
-    if rows and not _is_number(rows[0][0]):
-        rows = rows[1:]
     if len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
         raise ConfigError(
             f"scenario.path={str(path)!r} is no table: every line needs the same number of columns,"
-            " at least two, the last one being the class"
+            " at least two"
         )
+    return rows
+
+
+def _csv(path: Path) -> Table:
+    rows = read_rows(path)
+    if not _is_number(rows[0][0]):
+        rows = rows[1:]
     try:
         features = np.array([[float(cell) for cell in row[:-1]] for row in rows])
     except ValueError as error:

@@ -9,7 +9,7 @@ from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.messages import exchange_size, replies_size
-from strategies.rounds import TooFewAnswers
+from strategies.rounds import SpendsPrivacy, TooFewAnswers
 
 
 def counted(
@@ -36,6 +36,16 @@ def counted(
         non_finite=total.non_finite + replies.total("non_finite"),
         late=total.late + replies.late,
         duplicates=total.duplicates + replies.duplicates,
+    )
+
+
+def with_privacy(total: RoundRecord, state: object) -> RoundRecord:
+    """Add what a private method has spent to a record."""
+    if not isinstance(state, SpendsPrivacy):
+        return total
+    spent = state.privacy
+    return replace(
+        total, epsilon=spent.epsilon, noise_std=spent.noise_std, shortened=spent.shortened
     )
 
 

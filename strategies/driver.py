@@ -5,9 +5,9 @@ non-finite answers, evaluation, counting, the history and the snapshots for chec
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -17,56 +17,27 @@ from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem
 from fedzo.runtime.engine import Engine
-from strategies.accounting import counted, non_finite, opened, require_answers
+from strategies.accounting import (
+    counted,
+    non_finite,
+    opened,
+    require_answers,
+    with_privacy,
+)
 from strategies.cohorts import sample_cohort
 from strategies.judging import Verdict, judged_models, verdict
+from strategies.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
 from strategies.rounds import (
     KnowsAnswers,
     KnowsModels,
+    PrivacySpent,
     Reports,
     RoundMethod,
     RoundPlan,
     TooFewAnswers,
 )
 
-StopReason = Literal["rounds", "budget", "solved", "callback"]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The state of a run after a round; enough, with the clients' states, to go on from there."""
-
-    record: RoundRecord
-    state: Any
-    stop: StopReason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: the last state, all records (of this call), and why it stopped."""
-
-    state: Any
-    records: Sequence[RoundRecord]
-    stop: StopReason
-
-
-Callback = Callable[[Snapshot], bool | None]
-"""Called after every round, and once before the first; returning True ends the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """The outer limits of a run; query_budget counts all clients together, None is no limit.
-
-    liars: clients that are known to the simulation, not to the strategy, as malicious; what they
-    say of x or of their own models is not judged.
-    """
-
-    num_clients: int
-    num_rounds: int
-    seed: int = 0
-    query_budget: int | None = None
-    liars: frozenset[int] = frozenset()
+__all__ = ["Callback", "Outcome", "RunSettings", "Snapshot", "StopReason", "run_rounds"]
 
 
 def run_rounds(
@@ -134,11 +105,12 @@ class _Run:
         self._exchange_index = 0
         self._free = False
         state = self._tried(plan)
-        if self._settings.query_budget is None or not self._idle(before):
+        limited = self._settings.query_budget is not None
+        if self.stop is None and not (limited and self._idle(before)):
             self.state = state
             self._close_round(judge=self._evaluation_due(plan.round_index))
             return
-        self.stop = "budget"
+        self.stop = self.stop or "budget"
         kept = {name: getattr(before, name) for name in ("value", "metrics", "judges", "nodes")}
         self._total = replace(self._total, round_index=before.round_index, **kept)
         self._close_round(judge=before.value is None)
@@ -149,6 +121,7 @@ class _Run:
         key = {"seed": self._settings.seed, "problem": self._problem.index}
         return RoundPlan(
             round_index=round_index,
+            num_rounds=self._settings.num_rounds,
             num_clients=clients,
             cohort=sample_cohort(
                 self._strategy.rounds, self.state, clients, round_index=round_index, **key
@@ -163,6 +136,9 @@ class _Run:
         """Return the state after the round, or the old one if too few answered and that may be."""
         try:
             state = self._exchange_all(plan)
+        except PrivacySpent:
+            self.stop = "privacy"
+            return self.state
         except TooFewAnswers:
             self._failed_rounds += 1
             if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
@@ -238,7 +214,8 @@ class _Run:
         if judge:
             self._judge()
         now = time.perf_counter()
-        self._total = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
+        passed = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
+        self._total = with_privacy(passed, self.state)
         self._clock = now
         self.records.append(self._total)
         snapshot = Snapshot(self._total, self.state, self.stop)

@@ -16,7 +16,7 @@ plain mean of the clients' objectives; server Adam corrects its bias; x is proje
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -116,9 +116,20 @@ class FedAvg(RoundStrategy[FedAvgState]):
         return FedAvgState(x, moments, update if config.rule.learns else state.last)
 
 
+@runtime_checkable
+class TrainsLocally(Protocol):
+    """Settings of a strategy whose clients take local steps."""
+
+    @property
+    def local_steps(self) -> int: ...
+
+    @property
+    def local_lr(self) -> float: ...
+
+
 def local_training(
     rule: str,
-    config: FedAvgConfig,
+    config: TrainsLocally,
     client_config: Mapping[str, Scalar],
     x: Float[Tensor, " d"],
     clients: Sequence[int],

@@ -73,10 +73,11 @@ class TooFewAnswers(RunError):
 class RoundPlan:
     """What the driver has decided for a round: its number (from 1), the cohort, the box of x.
 
-    judged: whether x will be judged after it.
+    judged: whether x will be judged after it. num_rounds: at most as many will be run.
     """
 
     round_index: int
+    num_rounds: int = 0
     num_clients: int
     cohort: Sequence[int]
     seed: int = 0
@@ -127,6 +128,35 @@ class Reports(Protocol):
     def report(self) -> Mapping[str, float]:
         """Name -> what was measured last."""
         ...
+
+
+@runtime_checkable
+class SpendsPrivacy(Protocol):
+    """A state of a private method; the history keeps what has been spent and how."""
+
+    @property
+    def privacy(self) -> "Spending": ...
+
+
+@runtime_checkable
+class Spending(Protocol):
+    """What was spent so far, and the last release: std of its noise, share of shortened vectors."""
+
+    @property
+    def epsilon(self) -> float: ...
+
+    @property
+    def noise_std(self) -> float: ...
+
+    @property
+    def shortened(self) -> float | None: ...
+
+
+class PrivacySpent(Exception):
+    """The next release would exceed the privacy budget; nothing of it was asked.
+
+    An expected end, like StopIteration.
+    """
 
 
 StateT = TypeVar("StateT", bound=HasX)

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fedzo.cohort import CohortObjective, FiniteSumCohort, flip_labels
 from fedzo.errors import ConfigError
 from fedzo.objective import Bound
+from fedzo.privacy.clipping import Clipped, clipped_sums, record_values
 from fedzo.runtime.engine_configs import DeviceName
 from fedzo.runtime.local import Environment
 
@@ -142,6 +143,24 @@ class DeviceFiniteSums(DeviceCohort):
         inner = cast(FiniteSumCohort, self.inner).minibatch(indices.to(self.device))
         kind = DeviceFiniteSums if hasattr(inner, "sizes") else DeviceCohort
         return kind(inner, self.device)
+
+    def clipped_sums(
+        self,
+        x: Float[Tensor, "n d"],
+        previous: Float[Tensor, "n d"] | None,
+        clip_norms: Float[Tensor, " n"],
+        max_floats: int,
+    ) -> Clipped:
+        """Return sums of the examples' clipped gradients, made on the device."""
+        before = None if previous is None else previous.to(self.device)
+        there = x.to(self.device)
+        norms = clip_norms.to(self.device)
+        found = clipped_sums(self.inner, there, before, norms, max_floats=max_floats)
+        return Clipped(found.sums.to(x.device), found.shortened.to(x.device))
+
+    def record_values(self, x: Float[Tensor, "n q d"]) -> list[Float[Tensor, "q m"]]:
+        """Return the loss of every example of each client at its points."""
+        return [told.to(x.device) for told in record_values(self.inner, x.to(self.device))]
 
     def labels_by_client(self) -> list[Tensor]:
         """Return the labels of each client's examples, on the CPU; nothing where there are none."""

@@ -19,6 +19,8 @@ IDS = [name if not more else more["strategy.variant"] for name, more in CASES]
 def experiment(name: str, more: dict[str, str], **other: object) -> Experiment:
     published = more.get("strategy.variant") in ("paper", "official")
     small = {"client.num_features": 20, "strategy.local_steps": 2} if published else {}
+    if STRATEGIES[name].rule == "gradient_difference":
+        small = {"strategy.participation": 1.0, "strategy.epsilon": 1000.0}
     settings = {"scenario.dim": 12, "strategy.participation": 0.7, **more, **small, **other}
     return make_experiment("quadratic", name, num_rounds=4, settings=settings)  # type: ignore[arg-type]
 

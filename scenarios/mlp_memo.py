@@ -1,0 +1,52 @@
+"""What passes through a network have found, kept until the next question.
+
+DIFF2 asks at x_r and x_{r-1}, then at x_{r+1} and x_r: half of it was known. A memo belongs to one
+data set; it forgets what was asked at any other point, and keeps no more floats than it may. What
+is found in it is what would be computed again, so nothing but the time depends on it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.privacy.layers import Layer
+
+Key = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class LayersMemo:
+    """The last passes: piece of the data -> the points and what the layers have seen at each."""
+
+    _kept: dict[Key, list[tuple[Tensor, list[Layer]]]] = field(default_factory=dict)
+    _floats: int = 0
+
+    def get(
+        self,
+        key: Key,
+        x: Float[Tensor, "n d"],
+        compute: Callable[[Tensor], list[Layer]],
+        *,
+        most: int,
+    ) -> list[Layer]:
+        """Return what is kept of a piece at x, or compute it; keeps the last two points of each."""
+        kept = self._kept.setdefault(key, [])
+        for point, layers in kept:
+            if torch.equal(point, x):
+                return layers
+        found = compute(x)
+        size = _floats(found)
+        while kept and (len(kept) > 1 or self._floats + size > most):
+            self._floats -= _floats(kept.pop(0)[1])
+        if self._floats + size <= most:
+            kept.append((x.clone(), found))
+            self._floats += size
+        return found
+
+
+def _floats(layers: list[Layer]) -> int:
+    """Return the floats that a pass holds beside the data, the inputs of the first layer."""
+    return sum(e.slopes.numel() for e in layers) + sum(a.inputs.numel() for a in layers[1:])

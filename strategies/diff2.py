@@ -1,0 +1,273 @@
+"""DIFF2: private gradients from private changes of gradients.
+
+    every T rounds:  v_r = mean_p (1 / n_p) sum_i clip(g_i(x_r), C1) + N(0, (z1 D1)^2 I)
+    else:            v_r = v_{r-1} + mean_p (1 / n_p) sum_i clip(g_i(x_r) - g_i(x_{r-1}), C2 |dx|)
+                           + N(0, (z2 D2)^2 I),     dx = x_r - x_{r-1}
+    gd:              x_{r+1} = P(x_r - lr v_r)
+    bvr_l_sgd:       x_{r+1} = P(y_K) of the client whose turn it is (clients.clipped_walk)
+
+Murata & Suzuki, "DIFF2: Differential Private Optimization via Gradient Differences for Nonconvex
+Distributed Learning", ICML 2023, algorithms 1 to 3. D1, D2 are the sensitivities of the averages
+(fedzo.privacy.gaussian), 2 C / (n_min P) for one replaced record. The radius C2 |dx| is made of
+published points, so it costs nothing. T = 1 is gradient descent with private gradients (DP-GD).
+Shapes: x, v [d]. Floats a client: d down (2 d for changes), d up, or m slopes. Queries: none;
+zeroth-order 2 m at a restart, 4 m else (central), every one of them with all records behind it.
+
+Differs from the published code: n1 = ceil(R / T) restarts are accounted for; every record weighs
+the same; the noise can be calibrated tightly; the step may decay over the rounds
+(`lr_decay=linear`), which is free, as all is that uses v alone. Zeroth-order: C2 (|dx| + mu sqrt d)
+bounds the changes of slopes, for their error does not vanish with dx.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.bases import Blocks
+from fedzo.config import Scalar
+from fedzo.errors import ConfigError
+from fedzo.exchange import Exchange
+from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.oracle import project
+from fedzo.privacy.accountant import Ledger, Sampling
+from strategies.base import RoundStrategy
+from strategies.diff2_config import DIFF2Config
+from strategies.diff2_noise import (
+    Multipliers,
+    Plan,
+    paper_multipliers,
+    releases,
+    tight_multipliers,
+)
+from strategies.gradient_filter import Noisy, renewed
+from strategies.privacy import (
+    Release,
+    Spent,
+    charged,
+    least_records,
+    private_mean,
+    share_shortened,
+)
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+@dataclass(frozen=True, slots=True)
+class DIFF2State:
+    """x, where v was asked, v, rounds so far, and what is known and spent.
+
+    variance: of the noise in a coordinate of v. records: the least n_p, 0 before it is known.
+    turns: walks so far. multipliers: of the noise, calibrated in the first round for the rounds of
+    that run.
+    """
+
+    x: Float[Tensor, " d"]
+    asked: Float[Tensor, " d"]
+    gradient: Float[Tensor, " d"]
+    variance: float
+    moments: OptimizerState
+    age: int
+    turns: int
+    records: int
+    multipliers: Multipliers
+    privacy: Spent
+
+
+class DIFF2(RoundStrategy[DIFF2State]):
+    """Private gradients, renewed by their changes."""
+
+    def __init__(
+        self,
+        config: DIFF2Config,
+        *,
+        rule: str = "gradient_difference",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        defaults: dict[str, Scalar] = {
+            "gradient": "exact",
+            "estimator": "central",
+            "num_directions": 20,
+            "mu": 0.01,
+        }
+        self._client: dict[str, Scalar] = {**defaults, **(client_config or {})}
+        self._optimizer = make_optimizer("sgd", momentum=config.server_momentum)
+        for setting, usual in (("routine", "gd"), ("memory", "stage")):
+            if self._slopes and getattr(config, setting) != usual:
+                raise ConfigError(
+                    f"strategy.{setting}={getattr(config, setting)} needs client.gradient=exact; or"
+                    f" set it to {usual}"
+                )
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> DIFF2State:
+        self._config.require_clients(num_clients)
+        unknown = Multipliers(0.0, 0.0)
+        spent = Spent(Ledger.empty(), shortened=0.0 if self._config.report_shortened else None)
+        zero = torch.zeros_like(x)
+        return DIFF2State(x, x, zero, 0.0, self._optimizer.init(x), 0, 0, 0, unknown, spent)
+
+    def round(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
+        if not state.records:
+            [replies] = yield [Exchange(kind="query.records", client_ids=plan.cohort)]
+            records = least_records(replies, self._config)
+            state = replace(state, records=records)
+            state = replace(state, multipliers=self._calibrated(plan, records))
+        due = self._due(state)
+        spent = self._charged(state, due, plan)
+        question = self._question(state, plan, due)
+        [replies] = yield [question]
+        if not replies.tensors[next(iter(due))].shape[1]:
+            return state
+        found = {
+            name: self._found(replies.tensors[name], release, question, plan, name)
+            for name, release in due.items()
+        }
+        gradient, variance = renewed(state.gradient, state.variance, **found)
+        std = next(iter(found.values())).std
+        state = replace(
+            state,
+            asked=state.x,
+            gradient=gradient,
+            variance=variance,
+            age=state.age + 1,
+            privacy=replace(spent, noise_std=std, shortened=share_shortened(replies)),
+        )
+        if self._config.routine == "bvr_l_sgd":
+            return (yield from self._walked(state, plan))
+        return self._moved(state, plan)
+
+    def _moved(self, state: DIFF2State, plan: RoundPlan) -> DIFF2State:
+        config = self._config
+        left = 1 - (plan.round_index - 1) / max(1, plan.num_rounds)
+        lr = config.server_lr * (left if config.lr_decay == "linear" else 1)
+        moments, x = self._optimizer.step(state.moments, state.x, state.gradient, lr)
+        return replace(state, x=project(x, plan.lower, plan.upper), moments=moments)
+
+    def _walked(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
+        """Let the client whose turn it is walk along v."""
+        config = self._config
+        client = plan.cohort[state.turns % len(plan.cohort)]
+        names = ("local_steps", "local_lr", "local_batch", "local_clip", "noise_source")
+        local: dict[str, Scalar] = {name: getattr(config, name) for name in names}
+        [replies] = yield [
+            Exchange(
+                kind="train.clipped_walk",
+                client_ids=[client],
+                shared={"x": state.x, "gradient": state.gradient},
+                config={**self._client, **local, "local_noise": state.multipliers.local},
+                expects={"update": [tuple(state.x.shape)]},
+            )
+        ]
+        x = project(state.x + replies.tensors["update"][0], plan.lower, plan.upper)
+        return replace(state, x=x, turns=state.turns + 1)
+
+    def _calibrated(self, plan: RoundPlan, records: int) -> Multipliers:
+        """Return the noise multipliers for the rounds of this run."""
+        config = self._config
+        if config.epsilon == math.inf:
+            return Multipliers(0.0, 0.0)
+        if config.noise_multiplier:
+            return Multipliers(*[config.noise_multiplier] * 3)
+        whole = self._plan(plan.num_rounds, len(plan.cohort), records)
+        if config.calibration == "paper":
+            return paper_multipliers(whole, config)
+        return tight_multipliers(whole, config, config.restart_share, config.local_share)
+
+    def _plan(self, num_rounds: int, num_clients: int, records: int) -> Plan:
+        config = self._config
+        whole = releases(num_rounds, config.restart_period)
+        if config.memory == "filter":
+            whole = Plan(restarts=num_rounds, changes=max(0, num_rounds - 1))
+        if config.routine == "gd":
+            return whole
+        turns = math.ceil(num_rounds / num_clients)
+        return replace(
+            whole, local=turns * (config.local_steps - 1), sampling=self._sampling(records)
+        )
+
+    def _sampling(self, records: int) -> Sampling:
+        return Sampling(drawn=min(self._config.local_batch, records), population=records)
+
+    def _due(self, state: DIFF2State) -> dict[str, Release]:
+        """Return what is released in this round: a fresh gradient, its change, or both."""
+        config, due = self._config, {}
+        restart = state.age % config.restart_period == 0
+        if not restart or (config.memory == "filter" and state.age):
+            moved = float(torch.linalg.vector_norm((state.x - state.asked).double()))
+            if self._slopes:
+                moved += float(self._client["mu"]) * len(state.x) ** 0.5
+            clip_norm = config.difference_clip * moved if moved else 0.0
+            due["change"] = Release(clip_norm, state.multipliers.change, state.records)
+        if restart or config.memory == "filter":
+            due["fresh"] = Release(config.clip_norm, state.multipliers.restart, state.records)
+        return due
+
+    def _charged(self, state: DIFF2State, due: Mapping[str, Release], plan: RoundPlan) -> Spent:
+        """Return the ledger with all that this round publishes."""
+        config = self._config
+        if config.epsilon == math.inf:
+            return Spent(state.privacy.ledger, math.inf)
+        releases = [(release.noise_multiplier, 1) for release in due.values()]
+        spent = charged(state.privacy, config, releases)
+        first_of_turn = config.routine == "bvr_l_sgd" and state.turns % plan.num_clients == 0
+        walk = [(state.multipliers.local, config.local_steps - 1)] if first_of_turn else []
+        return charged(spent, config, walk, self._sampling(state.records))
+
+    def _question(self, state: DIFF2State, plan: RoundPlan, due: Mapping[str, Release]) -> Exchange:
+        config, dim = self._config, len(state.x)
+        clients, names = plan.cohort, {"fresh": "clip_norm", "change": "change_clip"}
+        asked: dict[str, Scalar] = {
+            **self._client,
+            **{names[name]: release.clip_norm for name, release in due.items()},
+            "fresh": "fresh" in due,
+            "unit": config.unit,
+            "report": config.report_shortened,
+            "noise_source": config.noise_source,
+        }
+        if config.noise == "clients":
+            stds = {"fresh": "noise_std", "change": "change_std"}
+            asked.update({stds[n]: r.share(config, len(clients)) for n, r in due.items()})
+        blocks = self._blocks(dim, plan)
+        row = blocks.first_rows(torch.tensor([plan.round_index]), 1, lane=0)
+        shapes = [(blocks.size,), (0,)] if self._slopes else [(dim,)]
+        told = {"shortened": [(1,)]} if config.report_shortened else {}
+        return Exchange(
+            kind="query.clipped",
+            client_ids=clients,
+            shared={"x": state.x, "previous": state.asked} if "change" in due else {"x": state.x},
+            per_client={"first_row": row.repeat(len(clients))} if self._slopes else {},
+            config=asked,
+            expects={**dict.fromkeys(due, shapes), **told},
+        )
+
+    def _found(
+        self,
+        told: Float[Tensor, "n k"],
+        release: Release,
+        question: Exchange,
+        plan: RoundPlan,
+        name: str,
+    ) -> Noisy:
+        """Return the private average, made of slopes along this round's block or of vectors."""
+        published = private_mean(told, release, self._config, plan, purpose=name)
+        if not self._slopes:
+            return Noisy(published.mean, published.std)
+        x = question.shared["x"]
+        blocks = self._blocks(len(x), plan)
+        slopes = published.mean * (blocks.size / len(x)) ** 0.5
+        rows = question.per_client["first_row"][:1]
+        return Noisy(blocks.combine(slopes.unsqueeze(0), rows, 0)[0].to(x), published.std)
+
+    def _blocks(self, dim: int, plan: RoundPlan) -> Blocks:
+        return Blocks(dim, int(self._client["num_directions"]), plan.seed, plan.problem)
+
+    @property
+    def _slopes(self) -> bool:
+        return self._client["gradient"] == "zeroth_order"

@@ -1,0 +1,46 @@
+"""The outer limits of a run, what it leaves after a round, and how it ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedzo.history import RoundRecord
+
+StopReason = Literal["rounds", "budget", "privacy", "solved", "callback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a run after a round; enough, with the clients' states, to go on from there."""
+
+    record: RoundRecord
+    state: Any
+    stop: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: the last state, all records (of this call), and why it stopped."""
+
+    state: Any
+    records: Sequence[RoundRecord]
+    stop: StopReason
+
+
+Callback = Callable[[Snapshot], bool | None]
+"""Called after every round, and once before the first; returning True ends the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The outer limits of a run; query_budget counts all clients together, None is no limit.
+
+    liars: clients that are known to the simulation, not to the strategy, as malicious; what they
+    say of x or of their own models is not judged.
+    """
+
+    num_clients: int
+    num_rounds: int
+    seed: int = 0
+    query_budget: int | None = None
+    liars: frozenset[int] = frozenset()

@@ -1,0 +1,144 @@
+"""Private FedAvg and FedZO: clients' updates are clipped, averaged, and the average gets noise.
+
+    d_i = x_i,K - x;   Delta = mean_i clip(d_i, C) + N(0, (z 2 C / n)^2 I);   x <- P(x + lr Delta)
+
+McMahan, Ramage, Talwar & Zhang, "Learning Differentially Private Recurrent Language Models", ICLR
+2018, algorithm 1. What is protected is everything that a client has: all of its records, and all
+of its answers. Since the update may come of any local rule, clients that can only query are
+private too. Shapes: x [d], updates [n, d]. Floats a client: d down, d up.
+
+Differs from the paper: cohorts have a fixed size and neighbors differ by one replaced client, so
+the average of n is divided by n; sampling amplifies only where the sample is secret
+(`secret_sample`), for every client is told the seed by which cohorts are drawn. A robust rule may
+take the place of the mean where the bound on its sensitivity is known (fedzo.privacy.gaussian).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar, require
+from fedzo.errors import ConfigError
+from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
+from fedzo.oracle import project
+from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
+from fedzo.privacy.gaussian import Unit
+from strategies.base import RoundStrategy
+from strategies.fedavg import local_training
+from strategies.privacy import (
+    PrivacyConfig,
+    Release,
+    Spent,
+    charged,
+    private_mean,
+    scaled_to_budget,
+)
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateFedAvgConfig(PrivacyConfig):
+    """Settings of private FedAvg and FedZO.
+
+    clip_norm: of an update. local_steps, local_lr: what each client does in a round. server_lr,
+    server_optimizer, server_momentum: what the server does with the private mean. secret_sample:
+    whether who sees x cannot know who was asked; then a cohort smaller than all counts less.
+    """
+
+    unit: Unit = "client"
+    clip_norm: float = 1.0
+    local_steps: int = 10
+    local_lr: float = 0.01
+    server_lr: float = 1.0
+    server_optimizer: OptimizerName = "sgd"
+    server_momentum: float = 0.0
+    secret_sample: bool = False
+
+    def __post_init__(self) -> None:
+        PrivacyConfig.__post_init__(self)
+        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
+        for name in ("clip_norm", "local_lr", "server_lr"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "positive and finite")
+        momentum = self.server_momentum
+        require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
+        if self.unit != "client" or self.noise != "server":
+            raise ConfigError(
+                f"unit={self.unit} and noise={self.noise} must be client and server here: updates"
+                " are of whole clients and clipped by the server; for records, or noise of clients,"
+                " use diff2"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFedAvgState:
+    """The global x, the server optimizer's moments, the noise multiplier, and what is spent."""
+
+    x: Float[Tensor, " d"]
+    moments: OptimizerState
+    noise_multiplier: float
+    privacy: Spent
+
+
+class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
+    """Averages clipped updates of clients that run `rule` with `client_config`, with noise."""
+
+    def __init__(
+        self,
+        config: PrivateFedAvgConfig,
+        *,
+        rule: str = "zeroth_order",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._rule = rule
+        self._client_config = dict(client_config or {})
+        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> PrivateFedAvgState:
+        self._config.require_clients(num_clients)
+        return PrivateFedAvgState(x, self._optimizer.init(x), 0.0, Spent(Ledger.empty()))
+
+    def round(self, state: PrivateFedAvgState, plan: RoundPlan) -> Round[PrivateFedAvgState]:
+        config = self._config
+        z = state.noise_multiplier or self._calibrated(plan)
+        spent = Spent(state.privacy.ledger, math.inf)
+        if config.epsilon < math.inf:
+            spent = charged(state.privacy, config, [(z, 1)], self._sampling(plan))
+        [replies] = yield [
+            local_training(self._rule, config, self._client_config, state.x, plan.cohort)
+        ]
+        release = Release(config.clip_norm, z)
+        told = private_mean(replies.tensors["update"], release, config, plan)
+        moments, x = self._optimizer.step(state.moments, state.x, -told.mean, config.server_lr)
+        spent = Spent(spent.ledger, spent.epsilon, told.std, told.shortened)
+        return PrivateFedAvgState(project(x, plan.lower, plan.upper), moments, z, spent)
+
+    def _calibrated(self, plan: RoundPlan) -> float:
+        config = self._config
+        if config.epsilon == math.inf:
+            return 0.0
+        if config.noise_multiplier:
+            return config.noise_multiplier
+        rounds, sampling = max(1, plan.num_rounds), self._sampling(plan)
+        z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)
+        if sampling == EVERYBODY:
+            return z
+        start = max(0.5, z * sampling.drawn / sampling.population)
+
+        def ledger(factor: float) -> Ledger:
+            return Ledger.empty().after(start * factor, rounds, sampling)
+
+        return start * scaled_to_budget(config, ledger)
+
+    def _sampling(self, plan: RoundPlan) -> Sampling:
+        if not self._config.secret_sample:
+            return EVERYBODY
+        return Sampling(drawn=len(plan.cohort), population=plan.num_clients)
