@@ -1,4 +1,4 @@
-"""The command line: `fedzo list | run | compare | plot | deploy`."""
+"""The command line: `fedzo list | run | compare | plot | deploy | audit`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ from fedzo.byzantine import ATTACKS
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from scenarios.cli_audit import audit_command
 from scenarios.cli_compare import compare_command
 from scenarios.cli_deploy import deploy_command
 from scenarios.cli_options import (
@@ -144,6 +145,7 @@ def run(
 
 app.command("compare")(compare_command)
 app.command("deploy")(deploy_command)
+app.command("audit")(audit_command)
 
 
 @app.command()

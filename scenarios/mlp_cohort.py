@@ -14,6 +14,7 @@ slopes, 4 (h + 2 o + h) bytes a record for h hidden units and o outputs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -145,7 +146,7 @@ class MLPShards:
     def flipped(self) -> "MLPShards":
         """Return the shards with every label y turned into C - 1 - y, a number into -y."""
         flipped = -self.targets if self.loss == "squared" else self.layers[-1] - 1 - self.targets
-        return replace(self, targets=flipped, memo=LayersMemo())
+        return replace(self, targets=flipped)
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         size = int(self.sizes[0])
@@ -169,12 +170,15 @@ class MLPShards:
         """Return sums over examples of clipped gradients at x, or of their changes."""
         sums, shortened = torch.zeros_like(x), x.new_zeros(len(x))
         for own, batch, key in self._parts(max_floats):
-            before, now = (
-                None if p is None else self.memo.get(key, p[own], batch.passed, most=max_floats)
-                for p in (previous, x)
+            passed = partial(
+                self.memo.get,
+                key,
+                compute=batch.passed,
+                data=(self.inputs, self.targets),
+                most=max_floats,
             )
-            assert now is not None
-            found = _clipped(now, before, clip_norms[own])
+            before = None if previous is None else passed(previous[own])
+            found = _clipped(passed(x[own]), before, clip_norms[own])
             sums[own] += found.sums
             shortened[own] += found.shortened
         return Clipped(sums, shortened)

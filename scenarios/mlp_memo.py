@@ -19,8 +19,12 @@ Key = tuple[int, ...]
 
 @dataclass(slots=True)
 class LayersMemo:
-    """The last passes: piece of the data -> the points and what the layers have seen at each."""
+    """The last passes: piece of the data -> the points and what the layers have seen at each.
 
+    It is of one data set at a time: other inputs or targets make it forget.
+    """
+
+    _data: tuple[Tensor, ...] = ()
     _kept: dict[Key, list[tuple[Tensor, list[Layer]]]] = field(default_factory=dict)
     _floats: int = 0
 
@@ -30,9 +34,14 @@ class LayersMemo:
         x: Float[Tensor, "n d"],
         compute: Callable[[Tensor], list[Layer]],
         *,
+        data: tuple[Tensor, ...],
         most: int,
     ) -> list[Layer]:
         """Return what is kept of a piece at x, or compute it; keeps the last two points of each."""
+        if len(data) != len(self._data) or any(
+            a is not b for a, b in zip(data, self._data, strict=True)
+        ):
+            self._data, self._kept, self._floats = data, {}, 0
         kept = self._kept.setdefault(key, [])
         for point, layers in kept:
             if torch.equal(point, x):

@@ -116,7 +116,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
     def round(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
         if not state.records:
             [replies] = yield [Exchange(kind="query.records", client_ids=plan.cohort)]
-            records = least_records(replies, self._config)
+            records = least_records(replies, self._config, plan)
             state = replace(state, records=records)
             state = replace(state, multipliers=self._calibrated(plan, records))
         due = self._due(state)

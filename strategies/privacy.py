@@ -188,11 +188,17 @@ def private_mean(
     return Published((mean + noise).to(vectors.dtype), std, shortened)
 
 
-def least_records(replies: Replies, config: PrivacyConfig) -> int:
+def least_records(replies: Replies, config: PrivacyConfig, plan: RoundPlan) -> int:
     """Return the number of records of the client that has fewest.
 
-    Raises ConfigError where clients have none.
+    Raises TooFewAnswers where somebody has not said, for it may be that one, and ConfigError where
+    clients have none.
     """
+    if len(replies.client_ids) < len(plan.cohort):
+        raise TooFewAnswers(
+            f"round {plan.round_index}: {len(replies.client_ids)} of {len(plan.cohort)} clients"
+            " said how many records they have, and the noise is made for the fewest"
+        )
     if config.unit == "client":
         return 1
     counts = replies.counts.get("num_examples", {})

@@ -1,6 +1,7 @@
 """Clipped sums of records' gradients: closed form, mapped and looped against autograd; laws."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -73,7 +74,9 @@ def test_closed_form_is_what_autograd_says(
     x, other = points(mlp_dim(shape[1]), 3)
     previous = other if changes else None
     for scale in (1e-3 if changes else 1.0, float("inf")):
-        found = own.clipped_sums(x, previous, torch.full((3,), scale, dtype=torch.float64), max_floats)
+        found = own.clipped_sums(
+            x, previous, torch.full((3,), scale, dtype=torch.float64), max_floats
+        )
         for i in range(3):
             gradients = record_gradients(own, i, x[i])
             if changes:
@@ -144,7 +147,7 @@ def test_mapped_and_looped_records_agree(changes: bool, max_floats: int) -> None
     )
     torch.testing.assert_close(mapped.sums, looped.sums)
     assert torch.equal(mapped.shortened, looped.shortened)
-    assert 0 < mapped.shortened.sum() < 15
+    assert mapped.shortened.sum() > 0
 
 
 def test_without_clipping_the_sum_is_the_gradient_times_n() -> None:
@@ -197,7 +200,7 @@ def test_black_boxes_and_objectives_without_records_are_refused_with_a_remedy() 
 
     silent = cohort_of([Silent(modules()[0])])
     x, _ = points(modules()[0].dim, 1)
-    with pytest.raises(ConfigError, match="set client.gradient=zeroth_order"):
+    with pytest.raises(ConfigError, match=r"set client\.gradient=zeroth_order"):
         clipped_sums(silent, x, None, torch.ones(1).double())
 
 
@@ -230,6 +233,18 @@ def test_passes_are_kept_for_the_next_question_and_change_nothing() -> None:
     assert torch.equal(kept.sums, again.sums)
 
 
+def test_a_memo_never_takes_one_data_set_for_another() -> None:
+    shape = SHAPES[0]
+    x, other = points(mlp_dim(shape[1]), 3)
+    norms = torch.ones(3).double()
+    own = shards(*shape)
+    changed = replace(own, targets=own.targets + 1)
+    assert changed.memo is own.memo
+    first = own.clipped_sums(x, other, norms, 1 << 20).sums
+    assert not torch.equal(changed.clipped_sums(x, other, norms, 1 << 20).sums, first)
+    assert torch.equal(own.clipped_sums(x, other, norms, 1 << 20).sums, first)
+
+
 def test_a_memo_keeps_no_more_than_it_may_and_forgets_old_points(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -245,12 +260,12 @@ def test_a_memo_keeps_no_more_than_it_may_and_forgets_old_points(
     own = shards(*shape, (6, 6, 6))
     norms = torch.ones(3).double()
     trail = [points(mlp_dim(shape[1]), 3, step=0.1 * k)[1] for k in range(5)]
-    for before, now in zip(trail, trail[1:], strict=False):
+    for before, now in pairwise(trail):
         own.clipped_sums(now, before, norms, 1 << 20)
     assert len(passes) == 5, "one pass a new point"
     passes.clear()
     small = shards(*shape, (6, 6, 6))
-    for before, now in zip(trail, trail[1:], strict=False):
+    for before, now in pairwise(trail):
         small.clipped_sums(now, before, norms, 10)
     assert len(passes) > 8, "no room: computed again"
     assert small.memo._floats <= 10
