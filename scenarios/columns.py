@@ -54,7 +54,7 @@ CALIFORNIA: Mapping[str, Any] = {
 class Columns:
     """Named columns of numbers or text, all of the same length, and the name of the target."""
 
-    values: Mapping[str, NDArray[np.float64] | NDArray[np.str_]]
+    values: Mapping[str, NDArray[Any]]
     target: str
 
 
@@ -188,7 +188,7 @@ def _csv(path: Path, target: str) -> Columns:
     return Columns(columns, goal)
 
 
-def _column(cells: Sequence[str]) -> NDArray[np.float64] | NDArray[np.str_]:
+def _column(cells: Sequence[str]) -> NDArray[Any]:
     numbers = [_number(cell) for cell in cells]
     if any(number is None for number in numbers):
         return np.asarray(cells)

@@ -1,0 +1,64 @@
+"""`fedzo audit`: honest mechanisms stay below their claim, halved noise is caught."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedzo.errors import ConfigError
+from scenarios.audit import audit
+from scenarios.cli import app
+
+MORE = {"diff2_zo": {"client.num_directions": 3}, "dp_fedavg": {"strategy.local_steps": 2}}
+
+
+@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo", "dp_fedavg"])
+def test_honest_noise_is_not_refuted(strategy: str) -> None:
+    found = audit(strategy, trials=40, num_rounds=2, settings=MORE.get(strategy))
+    assert not found.result.refuted
+    assert found.result.claim == 1.0
+
+
+@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo"])
+def test_a_fifth_of_the_noise_is_caught(strategy: str) -> None:
+    settings = MORE.get(strategy)
+    found = audit(strategy, trials=80, num_rounds=2, noise_factor=0.2, settings=settings)
+    assert found.result.refuted
+    assert found.result.epsilon_low > 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["diff2", "dp_gd", "diff2_zo"])
+def test_halved_noise_is_caught_and_the_honest_bound_is_close(strategy: str) -> None:
+    honest = audit(strategy, trials=1500)
+    assert 0.3 < honest.result.epsilon_low < 1.0
+    broken = audit(strategy, trials=300, noise_factor=0.5)
+    assert broken.result.refuted
+
+
+def test_the_command_says_it_and_draws(tmp_path: Path) -> None:
+    call = ["audit", "dp_gd", "--trials", "80", "--rounds", "2", "--noise-factor", "0.15"]
+    done = CliRunner().invoke(app, [*call, "--json", "--out", str(tmp_path / "a" / "roc.png")])
+    assert done.exit_code == 1, "a refuted claim"
+    summary = json.loads(done.stdout)
+    assert summary["refuted"]
+    assert summary["epsilon_low"] > summary["claim"] == 1.0
+    assert (tmp_path / "a" / "roc.png").stat().st_size > 5000
+    fine = CliRunner().invoke(app, ["audit", "dp_gd", "--trials", "40", "--rounds", "2"])
+    assert fine.exit_code == 0
+    assert "epsilon >=" in fine.stdout
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "match"),
+    [
+        ("fedavg", {}, "claims no epsilon; audit"),
+        ("nobody", {}, "unknown strategy 'nobody'"),
+        ("diff2", {"strategy.memory": "filter"}, r"strategy\.memory=filter cannot be audited"),
+        ("diff2", {"strategy.epsilon": float("inf")}, "claims nothing; give a number"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(strategy: str, settings: dict, match: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ConfigError, match=match):
+        audit(strategy, trials=40, settings=settings)
