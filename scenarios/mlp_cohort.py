@@ -47,13 +47,17 @@ _TOGETHER = 1 << 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MLPBatches:
-    """The losses on one batch for each client: inputs [n, b, i], targets [n, b]."""
+    """The losses on one batch for each client: inputs [n, b, i], targets [n, b].
+
+    squares: |inputs|^2 where that is known already.
+    """
 
     inputs: Float[Tensor, "n b i"]
     targets: Tensor
     layers: tuple[int, ...]
     loss: LossName = "cross_entropy"
     activation: ActivationName = "relu"
+    squares: Float[Tensor, "n b"] | None = None
     failures: dict[int, str] = field(default_factory=dict)
     lower: float = -_FREE
     upper: float = _FREE
@@ -88,7 +92,8 @@ class MLPBatches:
         slopes = [_output_slopes(sums[-1], self.targets, self.loss)]
         for (weight, _), z in zip(parameters[:0:-1], sums[-2::-1], strict=True):
             slopes.append((weight @ slopes[-1].mT).mT * activation_slope(z, self.activation))
-        return [Layer(a, e) for a, e in zip(inputs[:-1], slopes[::-1], strict=True)]
+        seen = [Layer(a, e) for a, e in zip(inputs[:-1], slopes[::-1], strict=True)]
+        return [replace(seen[0], squares=self.squares), *seen[1:]]
 
     def clipped_sums(
         self,
@@ -174,7 +179,7 @@ class MLPShards:
                 self.memo.get,
                 key,
                 compute=batch.passed,
-                data=(self.inputs, self.targets),
+                data=self._data,
                 most=max_floats,
             )
             before = None if previous is None else passed(previous[own])
@@ -194,8 +199,13 @@ class MLPShards:
         regular = torch.equal(self.offsets, first + size * torch.arange(count))
         if regular and bool((self.sizes == size).all()) and count * size * width <= max_floats:
             rows = slice(first, first + count * size)
-            inputs = self.inputs[rows].unflatten(0, (count, size))
-            together = self._batches(inputs, self.targets[rows].unflatten(0, (count, size)))
+            shape = (count, size)
+            together = replace(
+                self._batches(
+                    self.inputs[rows].unflatten(0, shape), self.targets[rows].unflatten(0, shape)
+                ),
+                squares=self.memo.squares(self._data)[rows].unflatten(0, shape),
+            )
             return [(slice(0, count), together, (first, count, size))]
         step = max(1, max_floats // width)
         return [
@@ -203,6 +213,10 @@ class MLPShards:
             for i in range(count)
             for begin in range(0, int(self.sizes[i]), step)
         ]
+
+    @property
+    def _data(self) -> tuple[Tensor, Tensor]:
+        return self.inputs, self.targets
 
     def _rows(self, position: int, begin: int, count: int | None = None) -> MLPBatches:
         """Return examples of one client, all from `begin` on unless counted."""

@@ -27,6 +27,7 @@ class LayersMemo:
     _data: tuple[Tensor, ...] = ()
     _kept: dict[Key, list[tuple[Tensor, list[Layer]]]] = field(default_factory=dict)
     _floats: int = 0
+    _squares: Tensor | None = None
 
     def get(
         self,
@@ -38,10 +39,7 @@ class LayersMemo:
         most: int,
     ) -> list[Layer]:
         """Return what is kept of a piece at x, or compute it; keeps the last two points of each."""
-        if len(data) != len(self._data) or any(
-            a is not b for a, b in zip(data, self._data, strict=True)
-        ):
-            self._data, self._kept, self._floats = data, {}, 0
+        self._belong_to(data)
         kept = self._kept.setdefault(key, [])
         for point, layers in kept:
             if torch.equal(point, x):
@@ -54,6 +52,20 @@ class LayersMemo:
             kept.append((x.clone(), found))
             self._floats += size
         return found
+
+    def squares(self, data: tuple[Tensor, ...]) -> Float[Tensor, " t"]:
+        """Return the squared norms of the inputs, the first of the data."""
+        self._belong_to(data)
+        if self._squares is None:
+            self._squares = data[0].square().sum(dim=-1)
+        return self._squares
+
+    def _belong_to(self, data: tuple[Tensor, ...]) -> None:
+        """Forget everything unless it is of these data."""
+        if len(data) != len(self._data) or any(
+            a is not b for a, b in zip(data, self._data, strict=True)
+        ):
+            self._data, self._kept, self._floats, self._squares = data, {}, 0, None
 
 
 def _floats(layers: list[Layer]) -> int:

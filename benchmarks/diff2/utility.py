@@ -22,9 +22,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from matplotlib.figure import Figure
 
 from fedzo.config import Scalar
 from fedzo.errors import FedzoError
+from fedzo.plots import save_figure
 from fedzo.randomness import stream
 from scenarios.experiment import make_experiment
 from scenarios.simulate import simulate
@@ -147,6 +149,27 @@ def row(aim: str, method: str, tried: Settings, runs: Sequence[Mapping[str, floa
     return "| " + " | ".join([*cells, cell("test", 1, 4), cell("shortened", 1, 2), choice]) + " |"
 
 
+def curve(given: argparse.Namespace, chosen: Mapping[str, Settings]) -> None:
+    """Draw loss and gradient by epsilon, with the settings that were best at the given epsilon."""
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    levels = sorted({given.epsilon, *map(float, given.curve.split(","))})
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = dict(zip(("loss", "gradient"), figure.subplots(1, 2), strict=True))
+    for method, tried in chosen.items():
+        found = {}
+        for epsilon in levels:
+            level = argparse.Namespace(**{**vars(given), "epsilon": epsilon})
+            found[epsilon] = [run(level, method, tried, seed) for seed in seeds]
+        for name, axes in panels.items():
+            means = [mean(r[name] for r in runs) for runs in found.values()]
+            axes.plot(levels, means, marker="o", label=method)
+            print(f"{method}, {name}: {[f'{value:.3g}' for value in means]}", file=sys.stderr)
+    for name, axes in panels.items():
+        axes.set(xscale="log", yscale="log", xlabel="epsilon", ylabel=name)
+    panels["loss"].legend()
+    save_figure(figure, given.out / f"{given.data}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
@@ -157,17 +180,22 @@ def main() -> None:
     parser.add_argument("--methods", default=";".join(METHODS), help="separated by ;")
     parser.add_argument("--tuning-seed", type=int, default=10)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--curve", default="", help="epsilons of a figure, separated by commas")
     given = parser.parse_args()
     torch.set_num_threads(1)
     heads = ["tuned for", "method", "epsilon", "loss x 1e3", "gradient x 1e6", "test"]
     heads += ["shortened", "settings"]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    chosen: dict[str, Settings] = {}
     for method in given.methods.split(";"):
         tuning = [(t, run(given, method, t, given.tuning_seed)) for t in tries(method)]
         for aim in ("loss", "gradient"):
             best = min(tuning, key=lambda pair: pair[1][aim])[0]
+            chosen.setdefault(method, best)
             runs = [run(given, method, best, int(seed)) for seed in given.seeds.split(",")]
             print(row(aim, method, best, runs), flush=True)
+    if given.curve:
+        curve(given, chosen)
 
 
 if __name__ == "__main__":

@@ -27,15 +27,24 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one dense layer has seen of a batch: its inputs, and the slopes of the losses."""
+    """What one dense layer has seen of a batch: its inputs, and the slopes of the losses.
+
+    squares: |inputs|^2, where it is known already, as of data that do not change.
+    """
 
     inputs: Float[Tensor, "n m i"]
     slopes: Float[Tensor, "n m o"]
+    squares: Float[Tensor, "n m"] | None = None
+
+    @property
+    def weight(self) -> Float[Tensor, "n m"]:
+        """|(inputs, 1)|^2, by which a record's slopes count."""
+        return 1 + (_square(self.inputs) if self.squares is None else self.squares)
 
 
 def squared_norms(layers: Sequence[Layer]) -> Float[Tensor, "n m"]:
     """Return the squared norm of every record's gradient."""
-    return _total([(_square(a) + 1) * _square(e) for a, e in map(_pair, layers)])
+    return _total([layer.weight * _square(layer.slopes) for layer in layers])
 
 
 def squared_norms_of_changes(
@@ -45,7 +54,7 @@ def squared_norms_of_changes(
     parts = []
     for now, before in zip(layers, previous, strict=True):
         de = now.slopes - before.slopes
-        part = (_square(now.inputs) + 1) * _square(de)
+        part = now.weight * _square(de)
         if now.inputs is not before.inputs:
             da = now.inputs - before.inputs
             part = part + _square(before.slopes) * _square(da)
@@ -57,9 +66,9 @@ def squared_norms_of_changes(
 def weighted_sum(layers: Sequence[Layer], weights: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:
     """Return the sum of the records' gradients, each times its weight."""
     parts = []
-    for a, e in map(_pair, layers):
-        scaled = e * weights.unsqueeze(-1)
-        parts += [_outer(a, scaled).flatten(-2), scaled.sum(dim=-2)]
+    for layer in layers:
+        scaled = layer.slopes * weights.unsqueeze(-1)
+        parts += [_outer(layer.inputs, scaled).flatten(-2), scaled.sum(dim=-2)]
     return torch.cat(parts, dim=-1)
 
 
@@ -76,10 +85,6 @@ def weighted_sum_of_changes(
             matrix = matrix + _outer(moved, before.slopes * weights.unsqueeze(-1))
         parts += [matrix.flatten(-2), scaled.sum(dim=-2)]
     return torch.cat(parts, dim=-1)
-
-
-def _pair(layer: Layer) -> tuple[Tensor, Tensor]:
-    return layer.inputs, layer.slopes
 
 
 def _outer(inputs: Float[Tensor, "n m i"], slopes: Float[Tensor, "n m o"]) -> Tensor:
