@@ -22,7 +22,7 @@ COMMANDS = [
 
 def test_the_readme_has_what_is_tested_here() -> None:
     assert len(SCRIPTS) == 2
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 13
     assert "make demo" in README
     assert "make test" in README
 
