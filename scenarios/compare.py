@@ -24,7 +24,16 @@ from scenarios.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.names import STRATEGIES
 from scenarios.simulate import RunResult, simulate
 
-MEASURES = ("final_value", "best_value", "rounds", "queries", "floats_up", "floats_down", "wall_s")
+MEASURES = (
+    "final_value",
+    "best_value",
+    "rounds",
+    "queries",
+    "floats_up",
+    "floats_down",
+    "epsilon",
+    "wall_s",
+)
 
 
 @dataclass(frozen=True, slots=True)

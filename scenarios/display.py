@@ -141,7 +141,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a row for each strategy: mean and, where it is not zero, standard error over seeds."""
     table = Table(title=comparison.title, title_justify="left", padding=(0, 0, 0, 1))
     table.add_column("strategy")
-    names = [name for name in comparison.rows[0].means if name != "best_value"]
+    known = dict.fromkeys(name for row in comparison.rows for name in row.means)
+    names = [name for name in known if name != "best_value"]
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for row in comparison.rows:
@@ -220,6 +221,8 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
 
 
 def _cell(name: str, row: Row) -> str:
+    if name not in row.means:
+        return "-"
     mean, error = row.means[name], row.errors[name]
     if name in ("rounds", "queries", "examples", "floats_up", "floats_down"):
         return f"{mean:,.0f}"

@@ -213,12 +213,14 @@ STRATEGIES: dict[str, StrategyEntry] = {
         PrivateFedAvg,
         "first_order",
         "FedAvg with clipped updates and noise: clients are private (McMahan 2018)",
+        {"strategy.clip_norm": 0.1},
     ),
     "dp_fedzo": StrategyEntry(
         PrivateFedAvgConfig,
         PrivateFedAvg,
         "zeroth_order",
         "FedZO with clipped updates and noise: clients that can only query are private",
+        {"strategy.clip_norm": 0.1},
     ),
     "diff2": StrategyEntry(
         DIFF2Config,

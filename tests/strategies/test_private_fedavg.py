@@ -52,9 +52,9 @@ def test_epsilon_is_that_of_the_releases() -> None:
 
 
 def test_a_sample_counts_only_where_it_is_secret() -> None:
-    known = go("dp_fedavg", clients=20, participation=0.2)
+    known = go("dp_fedavg", clients=20, participation=0.2, clip_norm=1.0)
     assert known.records[-1].noise_std == pytest.approx(noise_for(3.0, 1e-5) * 2 * 2 / 4)
-    secret = go("dp_fedavg", clients=20, participation=0.2, secret_sample=True)
+    secret = go("dp_fedavg", clients=20, participation=0.2, secret_sample=True, clip_norm=1.0)
     z = secret.records[-1].noise_std * 4 / 2  # type: ignore[operator]
     sampled = Ledger.empty().after(z, 4, Sampling(drawn=4, population=20))
     assert secret.summary()["epsilon"] == pytest.approx(sampled.epsilon(1e-5), rel=1e-3)
