@@ -81,7 +81,7 @@ def plain_loop(shards: Shards, cohort: int) -> Callable[[int], None]:
                 order = torch.from_numpy(generator.permutation(EXAMPLES)) + client * EXAMPLES
                 for rows in order.split(BATCH)[:STEPS]:
                     optimizer.zero_grad()
-                    loss(model(shards.inputs[rows]), shards.targets[rows]).backward()
+                    loss(model(shards.inputs[rows]), shards.labels[rows]).backward()
                     optimizer.step()
                 for name, value in model.state_dict().items():
                     total[name] += value

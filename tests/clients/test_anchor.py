@@ -176,6 +176,7 @@ def anchors(**settings: Any) -> tuple[dict[str, Tensor], Oracle]:
     return answer, oracle
 
 
+@pytest.mark.slow
 def test_the_variance_of_an_example_does_not_depend_on_the_batch() -> None:
     """Means over 30 rounds of estimates from small and large batches agree within 5 errors."""
     found = {

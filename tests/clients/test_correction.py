@@ -65,6 +65,7 @@ def optimum() -> Tensor:
     return ((curvature * targets).sum() / curvature.sum()).expand(D)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [Scaffold1, Scaffold2])
 def test_scaffold_ends_at_the_optimum_where_fedavg_drifts(build: type) -> None:
     drifting = go(FedAvg(LOCAL, client_config=EXACT), 80, bowl).state.x

@@ -80,7 +80,7 @@ def torchs_own(client: int, batch_size: int, steps: int, momentum: float) -> tor
     for step in range(steps):
         rows = queue[step * batch_size : (step + 1) * batch_size] if batch_size else slice(0, size)
         optimizer.zero_grad()
-        inputs, labels = shards.inputs[first : first + size], shards.targets[first : first + size]
+        inputs, labels = shards.inputs[first : first + size], shards.labels[first : first + size]
         torch.nn.functional.cross_entropy(net(inputs[rows]), labels[rows]).backward()
         optimizer.step()
     parts = [p.detach().T.reshape(-1) if p.dim() > 1 else p.detach() for p in net.parameters()]
@@ -105,7 +105,7 @@ def test_a_looped_module_gives_the_same() -> None:
     def make(client: int) -> ModuleObjective:
         rows = slice(int(shards.offsets[client]), int(shards.offsets[client]) + SIZES[client])
         return ModuleObjective(
-            module(), torch.nn.functional.cross_entropy, shards.inputs[rows], shards.targets[rows]
+            module(), torch.nn.functional.cross_entropy, shards.inputs[rows], shards.labels[rows]
         )
 
     def flat(update: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,7 @@ def test_the_stacked_gradient_is_the_mean_of_minibatch_gradients() -> None:
     torch.testing.assert_close((parts[0] + parts[1]) / 2, whole, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "target"), [("mlp", 0.7), ("cnn", 0.75)])
 def test_fedavg_learns_digits_from_two_classes_a_client(model: str, target: float) -> None:
     experiment = make_experiment(

@@ -225,46 +225,50 @@ def test_d8_noise_has_the_stated_scale() -> None:
         assert abs(float(z.std()) - 1) < 5 / (2 * len(z)) ** 0.5
 
 
-def neighbors(key: int, size: int = RECORDS) -> tuple[World, World, int]:
-    """Return two worlds that differ in one record; every third time by far, opposite and long."""
+def neighbors(key: int, clients: int = P) -> tuple[World, World]:
+    """Return worlds in which one record of each client differs; every third by far and opposite."""
     random = stream(11, "neighbors", key)
-    own = make_shards(key=key)
-    row = int(random.integers(0, len(own.targets)))
+    own = make_shards(torch.tensor([RECORDS] * clients), key=key)
+    rows = own.offsets + torch.from_numpy(random.integers(0, RECORDS, clients))
     targets, inputs = own.targets.clone(), own.inputs.clone()
-    if key % 3 == 0:
-        own = replace(own, targets=own.targets.index_fill(0, torch.tensor([row]), 1e6))
-        targets[row] = -1e6
-    else:
-        targets[row] = float(random.standard_normal()) * 10
-        inputs[row] = 3 * torch.from_numpy(random.standard_normal(LAYERS[0]))
-    return World(own), World(replace(own, targets=targets, inputs=inputs)), row
+    targets[rows] = torch.from_numpy(10 * random.standard_normal(clients))
+    inputs[rows] = 3 * torch.from_numpy(random.standard_normal((clients, LAYERS[0])))
+    far = rows[::3]
+    inputs[far] = own.inputs[far]
+    here, there = own.targets.clone(), targets
+    here[far], there[far] = 1e6, -1e6
+    other = replace(own, targets=there, inputs=inputs)
+    return World(replace(own, targets=here)), World(other)
 
 
 @pytest.mark.parametrize("changes", [False, True])
 def test_d5_d9_ten_thousand_neighbors_never_exceed_the_bound(changes: bool) -> None:
-    largest = 0.0
-    for key in range(5000):
-        one, other, _ = neighbors(key)
+    """Each client of a cohort is a pair of neighbors: its clipped sums differ by 2 C at most."""
+    largest, pairs = 0.0, 1000
+    for key in range(5):
         random = stream(12, "points", key)
-        x = torch.from_numpy(random.standard_normal(D)).expand(P, -1)
-        step = float(random.uniform(0.01, 1.0))
-        previous = x + step * torch.from_numpy(random.standard_normal(D)) if changes else None
-        clip_norm = float(random.uniform(0.1, 2.0))
-        norms = torch.full((P,), clip_norm, dtype=torch.float64)
+        x = torch.from_numpy(random.standard_normal((pairs, D)))
+        steps = torch.from_numpy(random.uniform(0.01, 1.0, (pairs, 1)))
+        previous = x + steps * torch.from_numpy(random.standard_normal((pairs, D)))
+        norms = torch.from_numpy(random.uniform(0.1, 2.0, pairs))
         told = [
-            (w.shards.clipped_sums(x, previous, norms, 1 << 20).sums / RECORDS).mean(dim=0)
-            for w in (one, other)
+            world.shards.clipped_sums(x, previous if changes else None, norms, 1 << 24).sums
+            for world in neighbors(key, pairs)
         ]
-        moved = float((told[0] - told[1]).norm()) / (2 * clip_norm / (RECORDS * P))
-        assert moved <= 1 + 1e-9
-        largest = max(largest, moved)
+        moved = (told[0] - told[1]).norm(dim=1) / (2 * norms)
+        assert bool((moved <= 1 + 1e-9).all())
+        largest = max(largest, float(moved.max()))
     assert largest > 0.99, "two opposite long records reach the bound"
 
 
 def test_d10_with_the_same_noise_neighbors_differ_by_the_bound_at_most() -> None:
     config = DIFF2Config(clip_norm=0.3, server_lr=1.0, noise_source="stream", restart_period=1)
     for key in range(6):
-        one, other, _ = neighbors(key)
+        worlds = neighbors(key)
+        own, last = worlds[0].shards, worlds[1].shards
+        inputs, targets = own.inputs.clone(), own.targets.clone()
+        inputs[:RECORDS], targets[:RECORDS] = last.inputs[:RECORDS], last.targets[:RECORDS]
+        one, other = worlds[0], World(replace(own, inputs=inputs, targets=targets))
         xs = [states_of(config, 1, world=w, seed=1)[0][-1].x for w in (one, other)]
         assert float((xs[0] - xs[1]).norm()) <= 2 * 0.3 / (RECORDS * P) * (1 + 1e-9)
 

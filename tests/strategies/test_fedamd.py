@@ -167,6 +167,7 @@ def test_f6_coins_are_fair() -> None:
         assert abs(empirical - law) < 5 * (law * (1 - law) / count) ** 0.5
 
 
+@pytest.mark.slow
 def test_f7_a_constant_p_converges_to_the_optimum_though_miners_use_minibatches() -> None:
     config = FedAMDConfig(anchor_probability=0.5, local_lr=0.05, local_steps=5, participation=0.5)
     end = go(config, 150, batch_size=3).state.x

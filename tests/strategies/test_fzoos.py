@@ -113,6 +113,7 @@ def test_a_sample_of_the_clients_is_enough() -> None:
     assert result.final_value < 0.02 * result.initial_value  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clients", "settings"),
     [

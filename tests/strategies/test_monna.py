@@ -271,6 +271,7 @@ def digits(attack: str, aggregator: str, f: int) -> float:
     return simulate(made).metrics["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_twenty_six_nodes_with_five_liars_learn_digits() -> None:
     free = digits("none", "mean", 0)
     assert free > 0.7

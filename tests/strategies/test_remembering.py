@@ -119,6 +119,7 @@ def test_fednova_knows_the_work_of_momentum() -> None:
             assert strategy._work(count) == pytest.approx(work)
 
 
+@pytest.mark.slow
 def test_unequal_work_biases_plain_averages_and_not_normalized_ones() -> None:
     """Small steps: the fixed point of the normalized method is the optimum."""
     settings = {"min_steps": 1, "local_steps": 9, "local_lr": 0.02}
@@ -191,6 +192,7 @@ def test_fedsaga_with_everybody_is_gradient_descent() -> None:
     torch.testing.assert_close(go(FedSAGA, config, 5).state.x, x, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["zero", "full"])
 def test_fedsaga_converges_to_the_optimum_with_two_of_five(init: Any) -> None:
     """Its v is unbiased and its variance vanishes at the optimum; averaging anchors stays away."""
