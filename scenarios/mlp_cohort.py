@@ -29,6 +29,7 @@ from fedzo.privacy.layers import (
     squared_norms_of_changes,
     weighted_sum,
     weighted_sum_of_changes,
+    without,
 )
 from scenarios.mlp_memo import LayersMemo
 from scenarios.networks import (
@@ -241,6 +242,9 @@ def _clipped(
 ) -> Clipped:
     """Return clipped sums of what the layers have seen at one point, or of its change from one."""
     squares = squared_norms(now) if before is None else squared_norms_of_changes(now, before)
+    lost = ~squares.isfinite()
+    if bool(lost.any()):
+        now, before = without(now, lost), None if before is None else without(before, lost)
     factors = shrink(squares.sqrt(), clip_norms.unsqueeze(1))
     sums = (
         weighted_sum(now, factors)

@@ -70,7 +70,12 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
 def require_answers(
     exchanges: Sequence[Exchange], parts: Sequence[Replies], least: int, round_index: int
 ) -> None:
-    """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer."""
+    """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer.
+
+    Exchanges whose config says `optional` may stay without answers.
+    """
+    if all(exchange.config.get("optional") for exchange in exchanges):
+        return
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)
     if answered >= min(least, asked):

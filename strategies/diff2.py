@@ -151,7 +151,10 @@ class DIFF2(RoundStrategy[DIFF2State]):
         return replace(state, x=project(x, plan.lower, plan.upper), moments=moments)
 
     def _walked(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
-        """Let the client whose turn it is walk along v."""
+        """Let the client whose turn it is walk along v; x stays where it does not answer.
+
+        v was told to it then, so the round must not count as spoilt: what it released is charged.
+        """
         config = self._config
         client = plan.cohort[state.turns % len(plan.cohort)]
         names = ("local_steps", "local_lr", "local_batch", "local_clip", "noise_source")
@@ -161,20 +164,28 @@ class DIFF2(RoundStrategy[DIFF2State]):
                 kind="train.clipped_walk",
                 client_ids=[client],
                 shared={"x": state.x, "gradient": state.gradient},
-                config={**self._client, **local, "local_noise": state.multipliers.local},
+                config={
+                    **self._client,
+                    **local,
+                    "local_noise": state.multipliers.local,
+                    "optional": True,
+                },
                 expects={"update": [tuple(state.x.shape)]},
             )
         ]
+        state = replace(state, turns=state.turns + 1)
+        if not replies.client_ids:
+            return state
         x = project(state.x + replies.tensors["update"][0], plan.lower, plan.upper)
-        return replace(state, x=x, turns=state.turns + 1)
+        return replace(state, x=x)
 
     def _calibrated(self, plan: RoundPlan, records: int) -> Multipliers:
         """Return the noise multipliers for the rounds of this run."""
         config = self._config
-        if config.epsilon == math.inf:
-            return Multipliers(0.0, 0.0)
         if config.noise_multiplier:
             return Multipliers(*[config.noise_multiplier] * 3)
+        if config.epsilon == math.inf:
+            return Multipliers(0.0, 0.0)
         whole = self._plan(plan.num_rounds, len(plan.cohort), records)
         if config.calibration == "paper":
             return paper_multipliers(whole, config)
@@ -212,7 +223,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
     def _charged(self, state: DIFF2State, due: Mapping[str, Release], plan: RoundPlan) -> Spent:
         """Return the ledger with all that this round publishes."""
         config = self._config
-        if config.epsilon == math.inf:
+        if state.multipliers.restart == 0:
             return Spent(state.privacy.ledger, math.inf)
         releases = [(release.noise_multiplier, 1) for release in due.values()]
         spent = charged(state.privacy, config, releases)

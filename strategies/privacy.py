@@ -41,8 +41,8 @@ _ROUNDING = 1 + 1e-6
 class PrivacyConfig(RobustConfig):
     """What a private strategy can be told.
 
-    epsilon, delta: the budget; epsilon=inf is no noise. noise_multiplier: std over sensitivity of
-    every release; 0 makes it as small as the budget allows for the run's rounds. unit: whose data
+    epsilon, delta: the budget. noise_multiplier: std over sensitivity of every release; 0 makes it
+    as small as the budget allows for the run's rounds, none for epsilon=inf. unit: whose data
     are protected, a record's or all of a client's. adjacency: whether neighboring data sets differ
     by one replaced, or one added or removed; numbers of records are public. noise: who adds it:
     the server, once, or each client its share of it, so that nobody sees a mean without it.

@@ -110,7 +110,7 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
         config = self._config
         z = state.noise_multiplier or self._calibrated(plan)
         spent = Spent(state.privacy.ledger, math.inf)
-        if config.epsilon < math.inf:
+        if z:
             spent = charged(state.privacy, config, [(z, 1)], self._sampling(plan))
         [replies] = yield [
             local_training(self._rule, config, self._client_config, state.x, plan.cohort)
@@ -123,9 +123,7 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
 
     def _calibrated(self, plan: RoundPlan) -> float:
         config = self._config
-        if config.epsilon == math.inf:
-            return 0.0
-        if config.noise_multiplier:
+        if config.noise_multiplier or config.epsilon == math.inf:
             return config.noise_multiplier
         rounds, sampling = max(1, plan.num_rounds), self._sampling(plan)
         z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)

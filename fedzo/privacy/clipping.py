@@ -8,6 +8,9 @@ minibatches averaged would give the records of a short last one a larger weight,
 sensitivity that the noise is made for (as the published code of DIFF2 does). For differences g_i is
 the change of record i's gradient between two points.
 
+A record whose gradient is not finite counts as zero: if it made its client fail, or the sum NaN, it
+would show.
+
 A cohort that knows a shorter way offers `clipped_sums`; for others, the records' gradients are made
 by torch.func.vmap(grad), so many at a time as fit into a bound on memory.
 """
@@ -67,13 +70,19 @@ class RecordLosses(Protocol):
 def shrink(
     norms: Float[Tensor, "*n"], clip_norm: float | Float[Tensor, "*#n"]
 ) -> Float[Tensor, "*n"]:
-    """Return min(1, C / norm)."""
-    return (clip_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
+    """Return min(1, C / norm), and 0 for norms that are not finite."""
+    factors = (clip_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
+    return factors.where(norms.isfinite(), 0.0)
 
 
 def clip_rows(vectors: Float[Tensor, "n d"], clip_norm: float | Float[Tensor, " n"]) -> Clipped:
-    """Return the clipped vectors themselves, and which of them were shortened (0 or 1)."""
-    factors = shrink(torch.linalg.vector_norm(vectors, dim=1), clip_norm)
+    """Return the clipped vectors themselves, and which of them were shortened (0 or 1).
+
+    Vectors that are not finite become zeros.
+    """
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    vectors = vectors.where(norms.isfinite().unsqueeze(1), 0.0)
+    factors = shrink(norms, clip_norm)
     return Clipped(vectors * factors.unsqueeze(1), (factors < 1).to(vectors.dtype))
 
 
@@ -155,9 +164,9 @@ def _sum_of_one(
         gradients = _gradients(objective, x, index)
         if previous is not None:
             gradients = gradients - _gradients(objective, previous, index)
-        factors = shrink(torch.linalg.vector_norm(gradients, dim=1), clip_norm)
-        total += factors @ gradients
-        shortened += (factors < 1).sum()
+        clipped = clip_rows(gradients, clip_norm)
+        total += clipped.sums.sum(dim=0)
+        shortened += clipped.shortened.sum()
     return total, shortened
 
 

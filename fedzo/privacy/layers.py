@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -61,6 +61,12 @@ def squared_norms_of_changes(
             part = part + 2 * _dot(de, before.slopes) * _dot(now.inputs, da)
         parts.append(part)
     return _total(parts).clamp(min=0.0)
+
+
+def without(layers: Sequence[Layer], records: Bool[Tensor, "n m"]) -> list[Layer]:
+    """Return the layers with what these records have left in them replaced by zeros."""
+    gone = records.unsqueeze(-1)
+    return [Layer(a.inputs.masked_fill(gone, 0), a.slopes.masked_fill(gone, 0)) for a in layers]
 
 
 def weighted_sum(layers: Sequence[Layer], weights: Float[Tensor, "n m"]) -> Float[Tensor, "n d"]:

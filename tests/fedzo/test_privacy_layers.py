@@ -216,6 +216,35 @@ def test_no_row_is_longer_than_its_clip_norm_and_short_ones_stay(seed: int, norm
     assert torch.equal(found.shortened, (~short).double())
 
 
+def test_a_record_that_is_not_finite_counts_as_zero_everywhere() -> None:
+    """It neither makes its client fail nor moves the sum by more than the others may."""
+    own = shards("squared", (5, 7, 1), "softplus")
+    inputs, targets = own.inputs.clone(), own.targets.clone()
+    inputs[0], targets[1] = torch.nan, torch.inf
+    broken = replace(own, inputs=inputs, targets=targets)
+    x, other = points(mlp_dim((5, 7, 1)), 3)
+    norms = torch.full((3,), 0.1, dtype=torch.float64)
+    for previous in (None, other):
+        whole = own.clipped_sums(x, previous, norms, 1 << 20)
+        found = broken.clipped_sums(x, previous, norms, 1 << 20)
+        assert bool(found.sums.isfinite().all())
+        assert float((found.sums[0] - whole.sums[0]).norm()) <= 2 * 0.1
+        assert torch.equal(found.sums[1:], whole.sums[1:])
+    objective = modules()[0]
+    poisoned = replace(
+        objective, inputs=objective.inputs.index_fill(0, torch.tensor([0]), torch.nan)
+    )
+    rest = replace(objective, inputs=objective.inputs[1:], targets=objective.targets[1:])
+    sums = [
+        clipped_sums(cohort_of([o]), points(o.dim, 1)[0], None, norms[:1]).sums
+        for o in (poisoned, rest)
+    ]
+    torch.testing.assert_close(*sums)
+    rows = clip_rows(torch.tensor([[torch.inf, 1.0], [3.0, 4.0]]), 1.0)
+    assert rows.sums[0].tolist() == [0.0, 0.0]
+    assert rows.sums[1].tolist() == pytest.approx([0.6, 0.8])
+
+
 def test_a_clip_norm_of_zero_leaves_nothing_and_of_infinity_everything() -> None:
     norms = torch.tensor([0.0, 1.0, 5.0])
     assert shrink(norms, 0.0).tolist() == [0.0, 0.0, 0.0]

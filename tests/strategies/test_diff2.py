@@ -16,6 +16,7 @@ from fedzo.aggregation import median, trimmed_mean
 from fedzo.cohort import CohortObjective
 from fedzo.config import config_values
 from fedzo.errors import ConfigError, RunError
+from fedzo.exchange import Replies
 from fedzo.privacy.accountant import Ledger, noise_for
 from fedzo.privacy.clipping import clip_rows
 from fedzo.problem import OpenProblem
@@ -477,6 +478,38 @@ def test_private_walks_keep_the_budget_and_take_turns() -> None:
     assert local[1:].tolist() == [4, 4, 9], "two turns of the busiest client, two steps each"
     with pytest.raises(ConfigError, match="exceeds the 9 records"):
         states_of(replace(config, local_batch=10), 2)
+
+
+def test_a_walk_that_fails_costs_what_was_released_and_moves_nothing() -> None:
+    class Deaf(InProcessEngine):
+        def perform(self, exchanges: Any, *, timeout_s: float) -> Any:
+            if exchanges[0].kind != "train.clipped_walk":
+                return super().perform(exchanges, timeout_s=timeout_s)
+            return [Replies(client_ids=[], failures=dict.fromkeys(exchanges[0].client_ids, "gone"))]
+
+    config = DIFF2Config(
+        routine="bvr_l_sgd",
+        local_steps=3,
+        local_batch=4,
+        noise_source="stream",
+        max_failed_rounds=0,
+    )
+    outcome = run_rounds(
+        DIFF2(config),
+        Deaf(World(), make_rules()),
+        OpenProblem(initial_x=X0, asks_clients=False),
+        RunSettings(num_clients=P, num_rounds=4),
+    )
+    assert torch.equal(outcome.state.x, X0)
+    costs = [record.epsilon for record in outcome.records]
+    assert costs == sorted(set(costs)), "every round released a gradient"  # type: ignore[type-var]
+
+
+def test_noise_by_hand_without_a_budget_is_noise_and_is_counted() -> None:
+    config = DIFF2Config(epsilon=math.inf, noise_multiplier=9.0, noise_source="stream")
+    _, outcome = states_of(config, 3)
+    assert outcome.records[-1].noise_std > 0  # type: ignore[operator]
+    assert outcome.records[-1].epsilon == Ledger.empty().after(9.0, 3).epsilon(1e-5)
 
 
 @pytest.mark.parametrize(
