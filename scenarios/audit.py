@@ -40,6 +40,7 @@ from scenarios.mlp_cohort import MLPShards
 from scenarios.names import STRATEGIES
 from scenarios.networks import random_mlp
 from strategies.base import RoundStrategy
+from strategies.diff2_noise import Multipliers
 from strategies.privacy import PrivacyConfig
 from strategies.rounds import RoundPlan
 
@@ -94,6 +95,10 @@ def audit(
     quiet = _strategy(made, {"strategy.epsilon": math.inf})
     engines = [InProcessEngine(world, make_rules()) for world in neighbors(num_clients, seed)]
     start = random_mlp(_LAYERS, generator=stream(seed, "audit", "start")).double()
+    spread = 1.0
+    if made.settings.get("client.gradient") == "zeroth_order" and hasattr(config, "restart_period"):
+        slopes = min(len(start), int(made.settings["client.num_directions"]))
+        spread = math.sqrt(len(start) / slopes)
     scores: list[list[float]] = [[], []]
     for trial in range(trials):
         for which, engine in enumerate(engines):
@@ -104,7 +109,7 @@ def audit(
                 cohort=range(num_clients),
                 seed=int(stream(seed, "audit", trial, which).integers(1 << 62)),
             )
-            scores[which].append(_score(noisy, quiet, engine, engines, start, plan))
+            scores[which].append(_score(noisy, quiet, engine, engines, start, plan, spread))
         if progress:
             progress(trial + 1)
     without, with_canary = (np.asarray(found) for found in scores)
@@ -211,18 +216,30 @@ def _score(
     engines: Sequence[Engine],
     start: Tensor,
     plan: RoundPlan,
+    spread: float,
 ) -> float:
-    """Return the log-likelihood ratio of one run on the data set behind `engine`."""
+    """Return the log-likelihood ratio of one run on the data set behind `engine`.
+
+    spread: how much longer what is published is than the slopes to which the noise was added.
+    """
     state, total = noisy.init(start, plan.num_clients), 0.0
     for round_index in range(1, plan.num_rounds + 1):
         now = replace(plan, round_index=round_index)
-        clean = [_published(_driven(quiet, state, now, world)) for world in engines]
+        silent = _silenced(state)
+        clean = [_published(_driven(quiet, silent, now, world)) for world in engines]
         state = _driven(noisy, state, now, engine)
-        told, std = _published(state), state.privacy.noise_std
+        told, std = _published(state), state.privacy.noise_std * spread
         if std > 0:
             squares = [float((told - expected).square().sum()) for expected in clean]
             total += (squares[0] - squares[1]) / (2 * std * std)
     return total
+
+
+def _silenced(state: Any) -> Any:
+    """Return a state without the noise multipliers that it has been calibrated to."""
+    if hasattr(state, "multipliers"):
+        return replace(state, multipliers=Multipliers(0.0, 0.0))
+    return replace(state, noise_multiplier=0.0)
 
 
 def _published(state: Any) -> Tensor:
