@@ -174,7 +174,7 @@ def _experiment(
         strategy,
         num_rounds=num_rounds,
         num_clients=num_clients,
-        settings={"strategy.epsilon": 1.0, **own, **settings},
+        settings={"strategy.epsilon": 4.0, **own, **settings},
     )
     for name, only in _ONLY.items():
         value = made.settings.get(f"strategy.{name}", only)

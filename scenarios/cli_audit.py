@@ -31,7 +31,8 @@ def audit_command(
 ) -> None:
     """Attack a private strategy on two neighboring data sets: a lower bound on its epsilon.
 
-    The bound stays below the claim unless the claim is false; then the exit status is 1.
+    The bound stays below the claim unless the claim is false; then the exit status is 1. The claim
+    is epsilon=4 unless --set strategy.epsilon says another.
     Example: fedzo audit diff2 --set strategy.epsilon=2 --trials 2000
     """
     prepare(1)
