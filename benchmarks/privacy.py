@@ -29,7 +29,8 @@ CLIENTS, RECORDS, LAYERS = 10, 5000, (26, 10, 1)
 
 
 def milliseconds(work: Callable[[int], Any], repeats: int) -> float:
-    """Return the median of a call; it gets the number of the call."""
+    """Return the median of a call, after two to warm up; it gets the number of the call."""
+    work(-1)
     work(-1)
     times = []
     for number in range(repeats):

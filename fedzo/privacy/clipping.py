@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
+from fedzo.finite import all_finite
 from fedzo.objective import FiniteSum, Objective
 
 MAX_FLOATS = 1 << 22
@@ -164,9 +165,12 @@ def _sum_of_one(
         gradients = _gradients(objective, x, index)
         if previous is not None:
             gradients = gradients - _gradients(objective, previous, index)
-        clipped = clip_rows(gradients, clip_norm)
-        total += clipped.sums.sum(dim=0)
-        shortened += clipped.shortened.sum()
+        norms = torch.linalg.vector_norm(gradients, dim=1)
+        if not all_finite(norms):
+            gradients = gradients.where(norms.isfinite().unsqueeze(1), 0.0)
+        factors = shrink(norms, clip_norm)
+        total += factors @ gradients
+        shortened += (factors < 1).sum()
     return total, shortened
 
 
