@@ -1,4 +1,4 @@
-"""The command line: `fedzo list | run | compare | plot | deploy | audit`."""
+"""The command line: `fedzo list | run | compare | plot | deploy | audit | attack`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ from fedzo.byzantine import ATTACKS
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from scenarios.attackers import ATTACKERS
+from scenarios.cli_attack import attack_command
 from scenarios.cli_audit import audit_command
 from scenarios.cli_compare import compare_command
 from scenarios.cli_deploy import deploy_command
@@ -89,6 +91,7 @@ def list_names(
         "engines": [(name, line) for name, (_, line) in ENGINES.items()],
         "aggregators (strategy.aggregator)": [(n, line) for n, (_, line) in AGGREGATORS.items()],
         "before them (bucketing | median)": [(n, line) for n, (_, line) in MIXERS.items()],
+        "attackers (fedzo attack --attacker)": [(n, e.line) for n, e in ATTACKERS.items()],
         "attacks (byzantine.attack)": [(name, line) for name, line in ATTACKS.items()],
     }
     for title, lines in rows.items():
@@ -146,6 +149,7 @@ def run(
 app.command("compare")(compare_command)
 app.command("deploy")(deploy_command)
 app.command("audit")(audit_command)
+app.command("attack")(attack_command)
 
 
 @app.command()

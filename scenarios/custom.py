@@ -114,23 +114,31 @@ class CustomScenario:
 
 def load_function(reference: str) -> MakeObjective:
     """Load "file.py:function" or "module:function"; raises ConfigError when there is none."""
-    where, colon, name = reference.rpartition(":")
-    if not colon or not where or not name:
-        raise ConfigError(
-            f"scenario.objective={reference!r} must be file.py:function or module:function, where"
-            " function(client_id) returns an objective"
-        )
-    module = _load_file(Path(where)) if where.endswith(".py") else _load_module(where)
-    function = getattr(module, name, None)
+    function = load_object(reference, what="scenario.objective")
     if not callable(function):
-        names = [n for n, f in inspect.getmembers(module, inspect.isfunction)]
-        raise ConfigError(f"{where} has no function {name!r}; it has {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"scenario.objective={reference!r} is {function!r:.60}; it must be a function of a"
+            " client id that returns an objective"
+        )
     return function  # type: ignore[no-any-return]
 
 
-def _load_file(path: Path) -> ModuleType:
+def load_object(reference: str, *, what: str) -> Any:
+    """Load "file.py:name" or "module:name"; raises ConfigError, naming `what`, if there is none."""
+    where, colon, name = reference.rpartition(":")
+    if not colon or not where or not name:
+        raise ConfigError(f"{what}={reference!r} must be file.py:name or package.module:name")
+    file = where.endswith(".py")
+    module = _load_file(Path(where), what) if file else _load_module(where, what)
+    if not hasattr(module, name):
+        names = [n for n, f in inspect.getmembers(module, inspect.isfunction)]
+        raise ConfigError(f"{where} has no function {name!r}; it has {', '.join(names) or 'none'}")
+    return getattr(module, name)
+
+
+def _load_file(path: Path, what: str) -> ModuleType:
     if not path.is_file():
-        raise ConfigError(f"scenario.objective names {str(path)!r}, which is not a file")
+        raise ConfigError(f"{what} names {str(path)!r}, which is not a file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{str(path)!r} cannot be loaded as Python")
@@ -144,13 +152,11 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _load_module(name: str) -> ModuleType:
+def _load_module(name: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(
-            f"scenario.objective: module {name!r} cannot be imported: {error}"
-        ) from error
+        raise ConfigError(f"{what}: module {name!r} cannot be imported: {error}") from error
 
 
 def _middle(dim: int, lower: Bound, upper: Bound) -> Float[Tensor, " d"]:

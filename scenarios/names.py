@@ -33,6 +33,7 @@ from strategies.relizo import ReLIZO, ReLIZOConfig
 from strategies.scaffold import Scaffold1, Scaffold2
 from strategies.seedzo import SeedZO, SeedZOConfig
 from strategies.square import Square, SquareConfig
+from strategies.thompson import FederatedThompson, FederatedThompsonConfig
 
 AnyScenario = (
     QuadraticScenario
@@ -255,6 +256,12 @@ STRATEGIES: dict[str, StrategyEntry] = {
     ),
     "square": StrategyEntry(
         SquareConfig, Square, "values", "random search by squares of an image (Andriushchenko 2020)"
+    ),
+    "thompson": StrategyEntry(
+        FederatedThompsonConfig,
+        FederatedThompson,
+        "values",
+        "Thompson sampling of the gradient of an image, over the corners of the box",
     ),
     "fedzen": StrategyEntry(
         FedZeNConfig, FedZeN, "probes", "Newton steps, Hessian learned on shared directions"

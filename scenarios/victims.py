@@ -9,9 +9,10 @@ once for given settings and kept in the user's cache directory.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -49,20 +50,38 @@ class VictimSettings:
 
 def get_victims(images: Images, settings: VictimSettings, cache_dir: str) -> list[nn.Module]:
     """Return trained victims, from the cache if they are there; "" is the user's cache."""
-    folder = Path(cache_dir or platformdirs.user_cache_dir("fedzo")) / "victims"
-    folder = folder / _fingerprint(images, settings)
-    parameters = _cached(folder)
-    if parameters is None:
-        logger.info("training %d victims; they are kept in %s", settings.num_victims, folder)
-        parameters = _train_all(images, settings)
-        save_checkpoint(folder, Checkpoint({"parameters": parameters}, asdict(settings)))
+    parameters = cached_parameters(
+        lambda: _train_all(images, settings),
+        folder=Path(cache_dir or platformdirs.user_cache_dir("fedzo")) / "victims",
+        images=images,
+        facts=asdict(settings),
+        what=f"{settings.num_victims} victims",
+    )
     side, classes = images.pixels.shape[-1], images.num_classes
     return [load_parameters(make_cnn(side, classes), row) for row in parameters]
 
 
-def _fingerprint(images: Images, settings: VictimSettings) -> str:
+def cached_parameters(
+    train: Callable[[], Float[Tensor, "n d"]],
+    *,
+    folder: Path,
+    images: Images,
+    facts: Mapping[str, Any],
+    what: str,
+) -> Float[Tensor, "n d"]:
+    """Return what training on these images gives, from the cache if it is there."""
+    folder = folder / _fingerprint(images, facts)
+    parameters = _cached(folder)
+    if parameters is None:
+        logger.info("training %s; this is done once, they are kept in %s", what, folder)
+        parameters = train()
+        save_checkpoint(folder, Checkpoint({"parameters": parameters}, facts))
+    return parameters
+
+
+def _fingerprint(images: Images, facts: Mapping[str, Any]) -> str:
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(json.dumps(asdict(settings), sort_keys=True).encode())
+    digest.update(json.dumps(facts, sort_keys=True).encode())
     digest.update(images.pixels.numpy().tobytes())
     digest.update(images.labels.numpy().tobytes())
     return digest.hexdigest()
@@ -93,15 +112,35 @@ def _train_all(images: Images, settings: VictimSettings) -> Float[Tensor, "n d"]
 def _train(
     images: Images, num_classes: int, victim: int, settings: VictimSettings
 ) -> Float[Tensor, " d"]:
-    """Train one victim by Adam on its shard."""
-    generator = stream(settings.seed, "victims", "training", victim)
-    model = make_cnn(images.pixels.shape[-1], num_classes)
+    """Train one victim on its shard."""
+    return fit_network(
+        make_cnn(images.pixels.shape[-1], num_classes),
+        images,
+        Training(settings.epochs, settings.batch_size, settings.lr, settings.label_smoothing),
+        generator=stream(settings.seed, "victims", "training", victim),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a network is trained by Adam."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    label_smoothing: float = 0.0
+
+
+def fit_network(
+    model: nn.Module, images: Images, training: Training, *, generator: np.random.Generator
+) -> Float[Tensor, " d"]:
+    """Draw the parameters of a network without storage and train them on images."""
     model = load_parameters(model, random_module(model, generator=generator))
     model.train().requires_grad_(True)
-    loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    for _ in range(settings.epochs):
-        for batch in _batches(len(images), settings.batch_size, generator):
+    loss = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
+    for _ in range(training.epochs):
+        for batch in _batches(len(images), training.batch_size, generator):
             optimizer.zero_grad()
             part = images.take(batch)
             loss(model(part.pixels.unsqueeze(1)), part.labels).backward()

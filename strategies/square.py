@@ -17,20 +17,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.square import recolored, square_side, stripes
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange
 from fedzo.randomness import stream
 from strategies.base import RoundStrategy
+from strategies.comparison import Answered, compare, finite_box, nobody
 from strategies.rounds import Round, RoundConfig, RoundPlan
-
-HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""Shares of the horizon at which the area of the squares is halved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +44,15 @@ class SquareConfig(RoundConfig):
 
 @dataclass(frozen=True, slots=True)
 class SquareState:
-    """The best x, and what clients answered there; nobody before the first round."""
+    """The best x, and what clients answered there."""
 
     x: Float[Tensor, " d"]
-    clients: Int[Tensor, " k"]
-    values: Float[Tensor, " k"]
+    answered: Answered
 
     @property
     def answers(self) -> Mapping[int, float]:
         """What clients have answered at x."""
-        return dict(zip(self.clients.tolist(), self.values.tolist(), strict=True))
+        return self.answered.by_client()
 
 
 class Square(RoundStrategy[SquareState]):
@@ -83,53 +78,24 @@ class Square(RoundStrategy[SquareState]):
                 f"strategy square needs an image: dim={len(x)} must be a square number; use"
                 " another strategy"
             )
-        return SquareState(x, torch.empty(0, dtype=torch.int64), x.new_empty(0))
+        return SquareState(x, nobody(x))
 
     def round(self, state: SquareState, plan: RoundPlan) -> Round[SquareState]:
-        proposal = self._propose(state, plan)
-        known = torch.equal(state.clients, torch.as_tensor(plan.cohort))
-        first = plan.round_index == 1
-        points = [proposal] if known or first else [state.x, proposal]
-        [replies] = yield [
-            Exchange(
-                kind="query.value",
-                client_ids=plan.cohort,
-                shared={"x": torch.stack(points)},
-                expects={"values": [(len(points),), (0,)]},
-            )
-        ]
-        values, clients = replies.tensors["values"], torch.as_tensor(replies.client_ids)
-        if values.shape[1] == 0:
+        proposal, first = self._propose(state, plan), plan.round_index == 1
+        compared = yield from compare(state.x, proposal, state.answered, plan, blind=first)
+        if compared is None:
             return state
-        old = state.values[torch.isin(state.clients, clients)] if known else values[:, 0]
-        if first or values[:, -1].mean() < old.mean():
-            return SquareState(proposal, clients, values[:, -1])
-        return SquareState(state.x, clients, old)
+        if first or compared.change < 0:
+            return SquareState(proposal, compared.new)
+        return SquareState(state.x, compared.old)
 
     def _propose(self, state: SquareState, plan: RoundPlan) -> Float[Tensor, " d"]:
         """Return the stripes of the first round, or x with one square changed."""
-        x = state.x.clone()
-        side = math.isqrt(len(x))
-        if not all(torch.as_tensor(bound).isfinite().all() for bound in (plan.lower, plan.upper)):
-            raise ConfigError(
-                f"strategy square needs a bounded box, got [{plan.lower}, {plan.upper}]; give the"
-                " objectives finite bounds or use another strategy"
-            )
-        lower = torch.as_tensor(plan.lower).to(x).expand_as(x).reshape(side, side)
-        upper = torch.as_tensor(plan.upper).to(x).expand_as(x).reshape(side, side)
+        config, side = self._config, math.isqrt(len(state.x))
+        lower, upper = finite_box(state.x, plan, "square")
         generator = stream(plan.seed, "square", plan.problem, plan.round_index)
-        plane = x.reshape(side, side)
+        shape = (1, side, side)
         if plan.round_index == 1:
-            ends = torch.from_numpy(generator.integers(0, 2, side)).bool()
-            return torch.where(ends, upper, lower).reshape(-1)
-        h = self._side(plan.round_index, side)
-        top, left = generator.integers(0, side - h + 1, 2)
-        window = (slice(top, top + h), slice(left, left + h))
-        plane[window] = (upper if generator.integers(0, 2) else lower)[window]
-        return x
-
-    def _side(self, round_index: int, side: int) -> int:
-        """Return h for a round: at least 1, below the image's side."""
-        passed = sum(round_index > share * self._config.horizon for share in HALVINGS)
-        area = self._config.area / 2**passed
-        return int(np.clip(round(math.sqrt(area) * side), 1, max(1, side - 1)))
+            return stripes(lower, upper, shape, generator=generator)
+        h = square_side(plan.round_index / config.horizon, config.area, side)
+        return recolored(state.x, lower, upper, shape, h, generator=generator)

@@ -12,13 +12,15 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedzo.history import RoundRecord, read_history
+from fedzo.plots import plot_runs
 from scenarios.compare import Comparison, compare
 from scenarios.config_file import ComparisonPlan, read_comparison
 
@@ -37,6 +39,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "relizo": SERVER,
     "fedzen": {"client.mu": (0.01, 0.1, 1.0), "client.num_directions": (5, 20, 50)},
     "fzoos": {"strategy.initial_step": (0.01, 0.03, 0.1), "strategy.num_directions": (20, 50, 100)},
+    "thompson": {"strategy.lengthscale": (1.5, 2.5, 4.0), "strategy.spread": (0.3, 0.5, 1.0)},
     "square": {"strategy.area": (0.05, 0.1, 0.2), "strategy.horizon": (300, 1000, 10000)},
 }
 MU = {"client.mu": (0.1, 0.5, 2.0)}
@@ -49,9 +52,15 @@ ATTACK_LOCAL = {"strategy.local_lr": (0.01, 0.03, 0.1), "strategy.local_steps": 
 ATTACK_SERVER = {"strategy.server_lr": (0.03, 0.1, 0.3), "client.num_directions": (2, 5, 10)}
 
 
+WITHIN = (100, 200, 500, 1000, 5000)
+"""Queries within which an attack's success is reported."""
+
+
 def grid(method: str, plan: ComparisonPlan) -> dict[str, tuple[float, ...]]:
     """Return the two settings that are tuned, three values each."""
     scenario, settings = plan.experiment["scenario"], plan.experiment["settings"]
+    if method == "thompson" and settings.get("scenario.waves"):
+        return {"strategy.noise": (0.05, 0.1, 0.3), "strategy.spread": (0.3, 0.5, 1.0)}
     if scenario == "attack" and method in ("fedzo", "scaffold2"):
         return ATTACK_LOCAL
     if scenario == "attack" and method in ("fedzo_adam", "seedzo"):
@@ -137,10 +146,11 @@ def measure(name: str) -> None:
             if ":" not in key or key.split(":")[0] in [m.split("=")[0] for m in methods]
         }
         result = compare(base, methods, plan.seeds, at=plan.at, out=out, resume=True)
-        parts += [f"## {title}", "", *table(result), ""]
+        histories = _histories(result, out)
+        parts += [f"## {title}", "", *table(result, histories), ""]
         if extra:
             parts += ["Settings: " + _sentence(chosen), ""]
-        _figures(result, out, f"{name}-{title.split()[0]}")
+        _figures(histories, f"{name}-{title.split()[0]}")
     minutes = (time.perf_counter() - begin) / 60
     seeds = ", ".join(map(str, plan.seeds))
     tuning = "" if ablation else "; tuning on seeds 100 (and 101), nine settings a method"
@@ -150,15 +160,20 @@ def measure(name: str) -> None:
     (OUT / f"{name}.md").write_text("\n".join(parts) + "\n")
 
 
-def table(result: Comparison) -> list[str]:
+Histories = Mapping[str, Sequence[Sequence[RoundRecord]]]
+
+
+def table(result: Comparison, histories: Histories) -> list[str]:
     """Return Markdown: medians at the milestones, or an attack's queries and success."""
     if not result.milestones:
-        head = ["method", "mean queries", "success rate", "mean rounds", "floats up"]
+        within = [f"≤ {count:,}" for count in WITHIN]
+        head = ["method", "mean queries", "success rate", *within, "mean rounds", "floats up"]
         rows = [
             [
                 row.strategy,
                 f"{row.means['mean_queries']:.0f} ± {row.errors['mean_queries']:.0f}",
                 f"{row.means['success_rate']:.3f}",
+                *(f"{_success(histories[row.strategy], count):.2f}" for count in WITHIN),
                 f"{row.means['mean_rounds']:.0f}",
                 f"{row.means['floats_up']:,.0f}",
             ]
@@ -196,14 +211,24 @@ def _sentence(chosen: Mapping[str, Mapping[str, float]]) -> str:
     return "; ".join(each) + "."
 
 
-def _figures(result: Comparison, runs: Path, stem: str) -> None:
-    from fedzo.history import read_history
-    from fedzo.plots import plot_runs
+def _success(runs: Sequence[Sequence[RoundRecord]], within: int) -> float:
+    """Return the share of all images of all runs that were solved within so many queries."""
+    hits = [
+        any(r.metrics.get("success") and r.queries <= within for r in run if r.problem == problem)
+        for run in runs
+        for problem in sorted({r.problem for r in run})
+    ]
+    return float(np.mean(hits))
 
-    histories = {
+
+def _histories(result: Comparison, runs: Path) -> Histories:
+    return {
         row.strategy: [read_history(p) for p in sorted((runs / row.strategy).rglob("*.jsonl"))]
         for row in result.rows
     }
+
+
+def _figures(histories: Histories, stem: str) -> None:
     for axis in ("queries", "rounds", "bytes"):
         plot_runs(OUT / f"{stem}-{axis}.png", histories, axis=axis, title=f"{stem}, by {axis}")
 

@@ -1,0 +1,270 @@
+"""Attack many images of one victim at once, counting every query.
+
+All images advance together: what their attackers ask for goes to the victim as one request, so a
+victim that answers batches answers them fast. An image leaves as soon as it is answered otherwise
+inside the ball, or its budget is spent. Every image has a generator of its own, made from the seed
+and its number, so nobody's result depends on who is attacked beside it (but for victims that order
+images or look at all of them, such as detectors).
+
+Counting: a query is one image that the victim answered. Images that the victim refused are counted
+apart. Of the answers to one request the first success ends the attack, but all of its images have
+been asked and are counted.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.attacks.attacker import Attacker, Reply, Running, Task, start
+from fedzo.attacks.coordinates import Coordinates
+from fedzo.attacks.goal import Goal, LossName
+from fedzo.attacks.region import Norm, Region, region_around, to_levels
+from fedzo.attacks.victim import UNKNOWN, Answers, Victim, join_answers
+from fedzo.config import require
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+
+_PATIENCE = 100
+"""Requests in a row that cost nothing, refused or asked before, after which an image is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackSettings:
+    """What is allowed, and how it is counted.
+
+    norm, radius: see fedzo.attacks.region. query_budget: most queries an image. universal: one
+    perturbation for all images; a proposal then costs a query an image, and success is the share
+    `universal_rate` of them. levels: pixel values are whole steps of 1 / levels, 0 for any value.
+    batch: most images in one request.
+    """
+
+    norm: Norm = "linf"
+    radius: float = 0.1
+    query_budget: int = 1000
+    seed: int = 0
+    loss: LossName = "margin"
+    universal: bool = False
+    universal_rate: float = 0.5
+    levels: int = 0
+    coordinates: Coordinates = field(default_factory=Coordinates)
+    batch: int = 4096
+
+    def __post_init__(self) -> None:
+        require(self.query_budget >= 1, "query_budget", self.query_budget, "at least 1")
+        require(
+            0 < self.universal_rate <= 1, "universal_rate", self.universal_rate, "above 0, up to 1"
+        )
+        require(self.levels >= 0, "levels", self.levels, "0 (any value) or more, such as 255")
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of one image, or of all of them for a universal perturbation.
+
+    delta: the successful perturbation, else the best one inside the ball. queries: images answered;
+    refused: images that were not. label: of the perturbed image (of the first, if universal).
+    """
+
+    index: int
+    success: bool
+    queries: int
+    refused: int
+    delta: Float[Tensor, " d"]
+    loss: float
+    label: int
+
+
+@dataclass(slots=True)
+class _Subject:
+    """One attack under way: its images, and the best that it has found."""
+
+    index: int
+    images: Float[Tensor, "k c h w"]
+    goals: list[Goal]
+    region: Region
+    running: Running
+    found: Found
+    unpaid: int = 0
+
+
+def attack(
+    victim: Victim,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    attacker: Attacker,
+    settings: AttackSettings,
+    *,
+    targets: Int[Tensor, " n"] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Found]:
+    """Attack images whose right answers are `labels`; with targets, to be answered as these.
+
+    `progress` is told after every request how many attacks are over and how many were answered.
+    Raises ConfigError for images out of [0, 1], or off the levels.
+    """
+    _check(images, labels, settings)
+    goals = [
+        Goal(int(label), None if targets is None else int(targets[i]), settings.loss)
+        for i, label in enumerate(labels)
+    ]
+    groups = [range(len(images))] if settings.universal else [[i] for i in range(len(images))]
+    subjects = [
+        _subject(number, images[list(group)], [goals[i] for i in group], attacker, settings)
+        for number, group in enumerate(groups)
+    ]
+    active = subjects
+    while active:
+        asked = [_affordable(subject, settings) for subject in active]
+        answers = _ask(victim, active, asked, settings)
+        active = [
+            subject
+            for subject, deltas, answer in zip(active, asked, answers, strict=True)
+            if _goes_on(subject, deltas, answer, victim, settings)
+        ]
+        if progress:
+            progress(len(subjects) - len(active), sum(s.found.queries for s in subjects))
+    return [subject.found for subject in subjects]
+
+
+def _check(images: Tensor, labels: Tensor, settings: AttackSettings) -> None:
+    if images.dim() != 4 or len(images) != len(labels) or not len(images):
+        raise ConfigError(
+            f"images have shape {tuple(images.shape)} for {len(labels)} labels; give"
+            " [n, channels, height, width] with one label each"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not 0 <= low <= high <= 1:
+        raise ConfigError(f"pixels lie in [{low:g}, {high:g}]; scale them to [0, 1]")
+    steps = images * settings.levels
+    if settings.levels and float((steps - steps.round()).abs().max()) > 1e-3:
+        raise ConfigError(
+            f"levels={settings.levels}, but the images' values are no whole steps of"
+            f" 1/{settings.levels}; round the images, or set levels=0"
+        )
+
+
+def _subject(
+    index: int,
+    images: Float[Tensor, "k c h w"],
+    goals: list[Goal],
+    attacker: Attacker,
+    settings: AttackSettings,
+) -> _Subject:
+    region = region_around(images, settings.norm, settings.radius)
+    budget = (
+        settings.query_budget if not settings.universal else settings.query_budget // len(goals)
+    )
+    task = Task(
+        region, settings.coordinates, budget, stream(settings.seed, "attack", "image", index)
+    )
+    nothing = torch.zeros_like(region.lower)
+    found = Found(index, False, 0, 0, nothing, math.inf, UNKNOWN)
+    return _Subject(index, images, goals, region, start(attacker, task), found)
+
+
+def _affordable(subject: _Subject, settings: AttackSettings) -> Float[Tensor, "q d"]:
+    """Return as many of the perturbations asked for as the budget still covers."""
+    left = (settings.query_budget - subject.found.queries) // len(subject.images)
+    deltas = subject.running.asked[:left]
+    return to_levels(deltas, settings.levels) if settings.levels else deltas
+
+
+def _ask(
+    victim: Victim,
+    subjects: Sequence[_Subject],
+    asked: Sequence[Float[Tensor, "q d"]],
+    settings: AttackSettings,
+) -> list[Answers]:
+    """Ask the victim about all perturbed images; returns the answers of each subject."""
+    pictures = [
+        perturbed(subject.images, deltas) for subject, deltas in zip(subjects, asked, strict=True)
+    ]
+    if victim.tells == "order":
+        return [victim.ask(part) for part in pictures]
+    parts = [victim.ask(part) for part in torch.cat(pictures).split(settings.batch)]
+    everything, answers, first = join_answers(parts), [], 0
+    for part in pictures:
+        answers.append(everything.take(slice(first, first + len(part))))
+        first += len(part)
+    return answers
+
+
+def perturbed(
+    images: Float[Tensor, "k c h w"], deltas: Float[Tensor, "q d"]
+) -> Float[Tensor, "b c h w"]:
+    """Return every image under every perturbation, clipped to [0, 1]; b = q k."""
+    added = images.unsqueeze(0) + deltas.reshape(-1, 1, *images.shape[1:]).to(images)
+    return added.clamp(0, 1).flatten(0, 1)
+
+
+def _goes_on(
+    subject: _Subject,
+    deltas: Float[Tensor, "q d"],
+    answers: Answers,
+    victim: Victim,
+    settings: AttackSettings,
+) -> bool:
+    """Take the answers in; return whether the attack goes on."""
+    images, old = len(subject.images), subject.found
+    subject.unpaid = 0 if answers.queries else subject.unpaid + 1
+    count = old.queries + answers.queries
+    refused = len(answers) - int(answers.answered.sum())
+    subject.found = replace(old, queries=count, refused=old.refused + refused)
+    reply, first_labels = _reply(subject, answers, victim, settings)
+    _keep_best(subject, deltas, reply, first_labels, ordered=victim.tells == "order")
+    if subject.found.success or count + images > settings.query_budget:
+        return False
+    if subject.unpaid >= _PATIENCE:
+        return False
+    subject.running.tell(reply)
+    return not subject.running.done
+
+
+def _reply(
+    subject: _Subject, answers: Answers, victim: Victim, settings: AttackSettings
+) -> tuple[Reply, Int[Tensor, " q"]]:
+    """Return what the attacker is told, and the first image's labels."""
+    if len(subject.goals) == 1:
+        [goal] = subject.goals
+        return Reply(goal.losses(answers, victim.tells), goal.reached(answers)), answers.labels
+    count = len(subject.goals)
+    parts = [answers.take(slice(i, None, count)) for i in range(count)]
+    pairs = list(zip(subject.goals, parts, strict=True))
+    losses = torch.stack([goal.losses(part, victim.tells).clamp(min=0) for goal, part in pairs])
+    reached = torch.stack([goal.reached(part) for goal, part in pairs]).double().mean(dim=0)
+    return Reply(losses.mean(dim=0), reached >= settings.universal_rate), parts[0].labels
+
+
+def _keep_best(
+    subject: _Subject,
+    deltas: Float[Tensor, "q d"],
+    reply: Reply,
+    labels: Int[Tensor, " q"],
+    *,
+    ordered: bool,
+) -> None:
+    """Note the first success inside the ball, or a better perturbation inside it.
+
+    Places in an order mean nothing beside those of another request: the newest best one is kept.
+    """
+    if ordered:
+        subject.found = replace(subject.found, loss=math.inf)
+    for i, delta in enumerate(deltas):
+        better = bool(reply.reached[i]) or float(reply.losses[i]) < subject.found.loss
+        if not better or not subject.region.contains(delta):
+            continue
+        loss = float(reply.losses[i])
+        subject.found = replace(
+            subject.found,
+            success=bool(reply.reached[i]),
+            delta=delta,
+            loss=loss,
+            label=int(labels[i]),
+        )
+        if subject.found.success:
+            return

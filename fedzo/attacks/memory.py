@@ -1,0 +1,121 @@
+"""Never ask twice: answers are remembered, and kept in a file that an attack can go on from.
+
+An image that was asked before in this run is answered from memory and is no query. An image whose
+answer is in the journal of an earlier, interrupted run is not asked either, but is counted as it
+was then: the same attack with the same seed then goes the same way, up to where it was, for free.
+The journal has one line of JSON an image: a hash of its pixels, the label, the scores; its first
+line names the victim.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, join_answers
+from fedzo.errors import ConfigError
+
+
+class Remembered:
+    """A victim whose answers are remembered; orders, which depend on the request, are not taken.
+
+    replayed: images answered from the journal of an earlier run.
+    """
+
+    def __init__(self, victim: Victim, journal: Path | None = None, *, name: str = "") -> None:
+        if victim.tells == "order":
+            raise ConfigError("an order depends on the whole request and cannot be remembered")
+        self._victim, self._journal = victim, journal
+        self._known: dict[str, Answers] = {}
+        self._earlier: dict[str, Answers] = _read(journal, name) if journal else {}
+        if journal and not journal.exists():
+            journal.parent.mkdir(parents=True, exist_ok=True)
+            journal.write_text(json.dumps({"answers_of": name}) + "\n")
+        self._refused = Answers(torch.tensor([UNKNOWN]), None, torch.tensor([False]))
+        self.replayed = 0
+
+    @property
+    def tells(self) -> AnswerKind:
+        return self._victim.tells
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        keys = [_key(image) for image in images]
+        paid = torch.tensor([self._is_first(keys, i) for i in range(len(keys))])
+        new = [i for i in paid.nonzero().flatten().tolist() if keys[i] not in self._earlier]
+        self.replayed += int(paid.sum()) - len(new)
+        if new:
+            self._learn([keys[i] for i in new], self._victim.ask(images[new]))
+        for key in keys:
+            if key in self._earlier:
+                self._known[key] = self._earlier[key]
+        found = [self._known.get(key, self._refused) for key in keys]
+        together = join_answers(found)
+        return replace(together, paid=paid & together.answered)
+
+    def _is_first(self, keys: list[str], i: int) -> bool:
+        return keys[i] not in self._known and keys[i] not in keys[:i]
+
+    def _learn(self, keys: list[str], answers: Answers) -> None:
+        """Remember what was answered; what was refused may be asked again."""
+        lines = []
+        for i, key in enumerate(keys):
+            row = _row(answers, i)
+            if bool(row.answered[0]):
+                self._known[key] = row
+                lines.append(_line(key, row))
+            else:
+                self._refused = row
+        if self._journal and lines:
+            with self._journal.open("a") as file:
+                file.write("".join(lines))
+
+
+def _row(answers: Answers, i: int) -> Answers:
+    scores = None if answers.scores is None else answers.scores[i : i + 1]
+    return Answers(answers.labels[i : i + 1], scores, answers.answered[i : i + 1])
+
+
+def _key(image: Float[Tensor, "c h w"]) -> str:
+    return hashlib.blake2b(image.float().numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def _line(key: str, row: Answers) -> str:
+    scores = None if row.scores is None else row.scores[0].tolist()
+    return json.dumps({"image": key, "label": int(row.labels[0]), "scores": scores}) + "\n"
+
+
+def _read(journal: Path, name: str) -> dict[str, Answers]:
+    """Return the answers in a journal; a last line that was cut off is taken out of the file.
+
+    Raises ConfigError for a journal of another victim, and for a damaged one.
+    """
+    if not journal.exists():
+        return {}
+    raw = journal.read_text()
+    text = raw[: raw.rfind("\n") + 1]
+    if text != raw:
+        journal.write_text(text)
+    try:
+        first, *rest = [json.loads(line) for line in text.splitlines()]
+        owner = first["answers_of"]
+        known = {entry["image"]: _entry(entry) for entry in rest}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{journal} is damaged ({error}); remove it to attack from the beginning"
+        ) from error
+    if owner != name:
+        raise ConfigError(
+            f"{journal} holds answers of {owner!r}, not of {name!r}; give another --out"
+        )
+    return known
+
+
+def _entry(entry: dict[str, Any]) -> Answers:
+    scores = entry["scores"]
+    table = None if scores is None else torch.tensor([scores], dtype=torch.float32)
+    return Answers(torch.tensor([int(entry["label"])]), table, torch.tensor([True]))

@@ -1,0 +1,193 @@
+"""Where a perturbation may be: a ball of a norm inside the range of valid pixels.
+
+    D = { delta in [lower, upper]:  |delta| <= radius },   lower = -x, upper = 1 - x  for an image x
+
+| norm  | |delta|                                | radius             |
+|-------|----------------------------------------|--------------------|
+| linf  | largest absolute change of a value     | in units of [0, 1] |
+| l2    | root of the sum of squares             | in units of [0, 1] |
+| l0    | number of pixels changed (any channel) | pixels             |
+| patch | side of the smallest square around all | pixels             |
+
+Projections are exact, onto the ball and the box together: for l2 the nearest point is
+clamp(delta / (1 + t)) with the t >= 0 at which the norm is the radius, found by bisection; for l0
+the pixels that lose most by being left out are kept; for patch the best window is. `toward(g)` is
+the point of D with the lowest <g, delta>, which for l2 is clamp(-t g). Shapes: delta [d],
+d = channels height width. Cost: d log d at most; nothing is queried.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import require
+
+Norm = Literal["linf", "l2", "l0", "patch"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+_HALVINGS = 60
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The perturbations that are allowed; shape is (channels, height, width)."""
+
+    norm: Norm
+    radius: float
+    lower: Float[Tensor, " d"]
+    upper: Float[Tensor, " d"]
+    shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        check_radius(self.norm, self.radius, self.shape)
+
+    @property
+    def dim(self) -> int:
+        return len(self.lower)
+
+    def project(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return the nearest allowed perturbation."""
+        clipped = delta.clamp(self.lower, self.upper)
+        if self.norm == "linf":
+            return clipped.clamp(-self.radius, self.radius)
+        if self.size(clipped) <= self.radius:
+            return clipped
+        if self.norm == "l2":
+            return self._shrunk(delta)
+        loss_left_out = delta.square() - (delta - clipped).square()
+        return torch.where(self._best_pixels(loss_left_out), clipped, torch.zeros_like(delta))
+
+    def toward(self, gradient: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return the allowed perturbation that a linear function falls most for."""
+        if self.norm == "l2":
+            return self._stretched(-gradient)
+        corner = torch.where(gradient > 0, self.lower, self.upper)
+        if self.norm == "linf":
+            return corner.clamp(-self.radius, self.radius)
+        chosen = self._best_pixels(-corner * gradient)
+        return torch.where(chosen, corner, torch.zeros_like(gradient))
+
+    def part_way(
+        self,
+        start: Float[Tensor, " d"],
+        gradient: Float[Tensor, " d"],
+        share: float,
+    ) -> Float[Tensor, " d"]:
+        """Return a step from `start` to `toward(gradient)` that changes only a share of it.
+
+        linf: the share of the values that promise most. l2: a mixture of both, stretched to the
+        border. l0, patch: the values inside the better pixels alone, their places only for shares
+        above one half.
+        """
+        target = self.toward(gradient)
+        if share >= 1:
+            return target
+        if self.norm == "l2":
+            return self._stretched((1 - share) * start + share * target)
+        if self.norm != "linf":
+            if share > 0.5 or not start.any():
+                return target
+            corner = torch.where(gradient > 0, self.lower, self.upper)
+            target = torch.where(start != 0, corner, torch.zeros_like(start))
+        promise = (start - target) * gradient
+        count = max(1, round(share * int((target != start).sum())))
+        best = promise.topk(count).indices
+        return start.index_copy(0, best, target[best])
+
+    def size(self, delta: Float[Tensor, " d"]) -> float:
+        """Return the norm of a perturbation."""
+        if self.norm == "l2":
+            return float(delta.norm())
+        if self.norm == "linf":
+            return float(delta.abs().max())
+        changed = delta.reshape(self.shape).ne(0).any(dim=0)
+        if self.norm == "l0":
+            return float(changed.sum())
+        places = changed.nonzero()
+        return float((places.amax(0) - places.amin(0)).max() + 1) if len(places) else 0.0
+
+    def contains(self, delta: Float[Tensor, " d"]) -> bool:
+        """Say whether a perturbation is allowed, up to rounding."""
+        slack = _SLACK * max(1.0, float(self.radius))
+        inside = (delta >= self.lower - _SLACK) & (delta <= self.upper + _SLACK)
+        return bool(inside.all()) and self.size(delta) <= self.radius + slack
+
+    def of_radius(self, radius: float) -> "Region":
+        """Return the same box with a ball of another radius."""
+        return Region(self.norm, radius, self.lower, self.upper, self.shape)
+
+    def _shrunk(self, delta: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return clamp(delta / (1 + t)) on the sphere: the projection onto ball and box."""
+        low, high = 0.0, max(1.0, 2 * float(delta.norm()) / self.radius)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            short = (delta / (1 + middle)).clamp(self.lower, self.upper).norm() <= self.radius
+            low, high = (low, middle) if short else (middle, high)
+        return (delta / (1 + high)).clamp(self.lower, self.upper)
+
+    def _stretched(self, direction: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return clamp(t direction) on the sphere, or in the corner of the box before it."""
+        largest = float(direction.abs().max())
+        if largest == 0:
+            return torch.zeros_like(direction)
+        unit = direction / largest
+        low, high = 0.0, self.radius / max(float(unit.norm()), 1e-12)
+        while (unit * high).clamp(self.lower, self.upper).norm() < self.radius:
+            low, high = high, 2 * high
+            if high > 1e6 * self.radius:
+                break
+        for _ in range(_HALVINGS // 2):
+            middle = (low + high) / 2
+            short = (unit * middle).clamp(self.lower, self.upper).norm() <= self.radius
+            low, high = (middle, high) if short else (low, middle)
+        return (unit * low).clamp(self.lower, self.upper)
+
+    def _best_pixels(self, gain: Float[Tensor, " d"]) -> Tensor:
+        """Return which values belong to the pixels, or to the window, of the largest gain."""
+        by_pixel = gain.reshape(self.shape).sum(dim=0)
+        count = int(self.radius)
+        if self.norm == "l0":
+            mask = torch.zeros(by_pixel.numel(), dtype=torch.bool)
+            mask[by_pixel.flatten().topk(count).indices] = True
+            return mask.reshape(by_pixel.shape).expand(self.shape).reshape(-1)
+        total = torch.nn.functional.avg_pool2d(by_pixel[None], count, stride=1)[0]
+        top, left = divmod(int(total.argmax()), total.shape[1])
+        mask = torch.zeros_like(by_pixel, dtype=torch.bool)
+        mask[top : top + count, left : left + count] = True
+        return mask.expand(self.shape).reshape(-1)
+
+
+def check_radius(norm: Norm, radius: float, shape: tuple[int, int, int]) -> None:
+    """Raise ConfigError for a radius that the norm does not have on such images."""
+    if norm in ("linf", "l2"):
+        require(radius > 0, "radius", radius, "positive")
+        return
+    most = shape[1] * shape[2] if norm == "l0" else min(shape[1:])
+    whole = radius == int(radius) and 1 <= radius <= most
+    require(whole, "radius", radius, f"a whole number of pixels from 1 to {most} for {norm}")
+
+
+def region_around(images: Float[Tensor, "k c h w"], norm: Norm, radius: float) -> Region:
+    """Return what may be added to one image, or to each of several.
+
+    Several images have one region, whose perturbations must be clipped for each of them.
+    """
+    if len(images) == 1:
+        flat = images[0].reshape(-1)
+        lower, upper = -flat, 1 - flat
+    else:
+        lower = images.new_full((images[0].numel(),), -1.0)
+        upper = -lower
+    channels, height, width = images.shape[1:]
+    return Region(norm, radius, lower, upper, (channels, height, width))
+
+
+def to_levels(delta: Float[Tensor, "*q d"], levels: int) -> Float[Tensor, "*q d"]:
+    """Return changes of an image rounded toward none, to whole steps of 1 / levels.
+
+    What is inside a region stays inside, and images whose values are whole steps stay so.
+    """
+    return (delta * levels + delta.sign() * _SLACK).trunc() / levels

@@ -1,0 +1,159 @@
+"""What is attacked: images in, scores or labels or an order out.
+
+A *query* is one image that the victim answered. Images are [b, c, h, w] in [0, 1]; what a victim
+tells is one of
+
+    logits, probabilities   scores [b, k] of the k classes
+    labels                  the class of the highest score alone
+    order                   for every class the places of the images of one request among each
+                            other, 0 for the highest score: a judge who compares but does not rate
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedzo.errors import ObjectiveError
+
+AnswerKind = Literal["logits", "probabilities", "labels", "order"]
+
+UNKNOWN = -1
+"""The label of an image whose class was not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a victim said of b images.
+
+    labels: UNKNOWN where it is not told. scores: none for a victim of labels, NaN where one is not
+    told; places of an order are scores from 0 upwards. answered: False for images that the victim
+    refused. paid: what counts as a query; None for all that was answered.
+    """
+
+    labels: Int[Tensor, " b"]
+    scores: Float[Tensor, "b k"] | None
+    answered: Bool[Tensor, " b"]
+    paid: Bool[Tensor, " b"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def queries(self) -> int:
+        """Return how many of them are queries."""
+        return int((self.answered if self.paid is None else self.paid).sum())
+
+    def take(self, rows: slice | Tensor) -> "Answers":
+        """Return some of the answers."""
+        scores = None if self.scores is None else self.scores[rows]
+        paid = None if self.paid is None else self.paid[rows]
+        return Answers(self.labels[rows], scores, self.answered[rows], paid)
+
+
+@runtime_checkable
+class Victim(Protocol):
+    """A model that answers images."""
+
+    @property
+    def tells(self) -> AnswerKind:
+        """What answers consist of."""
+        ...
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        """Return what the victim says; raises ObjectiveError when it cannot be reached."""
+        ...
+
+
+def from_scores(scores: Float[Tensor, "b k"]) -> Answers:
+    """Return the answers of a victim that tells its scores."""
+    return Answers(scores.argmax(dim=1), scores, torch.ones(len(scores), dtype=torch.bool))
+
+
+def from_labels(labels: Int[Tensor, " b"]) -> Answers:
+    """Return the answers of a victim that tells labels."""
+    return Answers(labels, None, torch.ones(len(labels), dtype=torch.bool))
+
+
+def join_answers(parts: list[Answers]) -> Answers:
+    """Put answers one after the other.
+
+    Where all images of some parts were refused, the scores of these are NaN like their others'.
+    """
+    widths = [part.scores.shape[1] for part in parts if part.scores is not None]
+    scores = None
+    if widths:
+        blank = torch.full((1, max(widths)), torch.nan)
+        scores = torch.cat([_widened(part, blank) for part in parts])
+    paid = [part.answered if part.paid is None else part.paid for part in parts]
+    return Answers(
+        torch.cat([part.labels for part in parts]),
+        scores,
+        torch.cat([part.answered for part in parts]),
+        torch.cat(paid) if any(part.paid is not None for part in parts) else None,
+    )
+
+
+def _widened(part: Answers, blank: Float[Tensor, "1 k"]) -> Float[Tensor, "b k"]:
+    if part.scores is None or part.scores.shape[1] < blank.shape[1]:
+        return blank.expand(len(part), -1)
+    return part.scores
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleVictim:
+    """A torch module that maps images to scores, asked in evaluation mode without gradients."""
+
+    module: nn.Module
+    tells: Literal["logits", "probabilities"] = "logits"
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        with torch.no_grad():
+            scores = self.module(images)
+        if scores.dim() != 2 or len(scores) != len(images):
+            raise ObjectiveError(
+                f"the module returned shape {tuple(scores.shape)} for {len(images)} images; it must"
+                " return scores [images, classes]"
+            )
+        return from_scores(scores)
+
+
+@dataclass(frozen=True, slots=True)
+class CallableVictim:
+    """Any function of an array of images [b, c, h, w], float32, as a victim.
+
+    It returns scores [b, k], or labels [b] with `tells="labels"`.
+    """
+
+    function: Callable[[NDArray[np.float32]], Any]
+    tells: Literal["logits", "probabilities", "labels"] = "logits"
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        """Call the function; raises ObjectiveError unless it returns what it should."""
+        told = self.function(images.numpy().astype(np.float32))
+        return read_answers(told, len(images), self.tells)
+
+
+def read_answers(told: object, count: int, tells: AnswerKind) -> Answers:
+    """Return the answers in an array or in nested lists.
+
+    Raises ObjectiveError unless these are `count` labels, or rows of as many scores each.
+    """
+    wanted = "labels [images]" if tells == "labels" else "scores [images, classes]"
+    try:
+        array = np.asarray(told, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ObjectiveError(f"the victim answered {told!r:.80}, not {wanted}") from error
+    if array.ndim != (1 if tells == "labels" else 2) or len(array) != count or not array.size:
+        raise ObjectiveError(
+            f"the victim answered an array of shape {array.shape} for {count} images, not {wanted}"
+        )
+    if not np.isfinite(array).all():
+        raise ObjectiveError("the victim answered something that is not finite")
+    table = torch.from_numpy(array)
+    return from_labels(table.long()) if tells == "labels" else from_scores(table.float())

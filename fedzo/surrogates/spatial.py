@@ -1,0 +1,158 @@
+"""A Gaussian process on the gradient of a function of images: neighboring pixels matter alike.
+
+    g ~ N(0, a^2 K),   K = K_channels x K_rows x K_columns,   K_rows[i, j] = exp(-(i - j)^2 / 2 l^2)
+    row: a change v of the image and the change y of the function,  y = <g, v> + noise
+    sample = g0 + K V^T (V K V^T + s^2 I)^-1 (y - V g0 - e),   g0 ~ prior, e ~ noise   (Matheron)
+    a^2 = y^T (V K V^T + s^2 I)^-1 y / r,   s = noise times the rows' mean prior deviation
+
+One query that changes all pixels at once says one number about the whole gradient, and the prior
+makes a few tens of them a usable picture of it. What lies beyond the linear model, the curvature of
+the function, is the noise. The amplitude a has the value of most evidence. K is never formed:
+its factors are applied along the axes, so images of any size cost 2 d (height + width) a product.
+Shapes: moves [r, d], changes [r], d = channels height width. Cost of a sample: r^3 / 3 + r d.
+
+Ru, Cobb, Blaas & Gal, "BayesOpt Adversarial Attack", ICLR 2020, model the loss itself by a GP on
+downsampled images; a prior on the gradient, as in the slopes of fedzo.surrogates.slopes, is
+fedzo's own.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_JITTER = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialPrior:
+    """The covariance K: shape is (channels, height, width), lengthscale in pixels.
+
+    A lengthscale of 0 is white noise. Channels are correlated by `channels`, from 0 to 1.
+    """
+
+    shape: tuple[int, int, int]
+    lengthscale: float
+    channels: float = 0.5
+
+    def apply(self, moves: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
+        """Return K v for every row."""
+        covariances = [axis @ axis.T for axis in self._factors(moves.dtype)]
+        return self._along_axes(moves, covariances)
+
+    def sample(self, *, generator: np.random.Generator) -> Float[Tensor, " d"]:
+        """Draw a gradient, float32."""
+        drawn = generator.standard_normal(int(np.prod(self.shape)), dtype=np.float32)
+        return self._along_axes(
+            torch.from_numpy(drawn).unsqueeze(0), self._factors(torch.float32)
+        ).squeeze(0)
+
+    def _along_axes(
+        self, rows: Float[Tensor, "r d"], matrices: list[Float[Tensor, "s s"]]
+    ) -> Float[Tensor, "r d"]:
+        across, down, along = matrices
+        table = down @ rows.reshape(-1, *self.shape) @ along.T
+        if self.shape[0] > 1:
+            table = torch.einsum("ij,rjhw->rihw", across, table)
+        return table.reshape(len(rows), -1)
+
+    def _factors(self, dtype: torch.dtype) -> list[Float[Tensor, "s s"]]:
+        channels, height, width = self.shape
+        return [
+            _channel_factor(channels, self.channels).to(dtype),
+            _axis_factor(height, self.lengthscale).to(dtype),
+            _axis_factor(width, self.lengthscale).to(dtype),
+        ]
+
+
+@functools.lru_cache(maxsize=64)
+def _axis_factor(count: int, lengthscale: float) -> Float[Tensor, "s s"]:
+    if lengthscale == 0:
+        return torch.eye(count, dtype=torch.float64)
+    place = torch.arange(count, dtype=torch.float64) / lengthscale
+    covariance = torch.exp(-0.5 * (place.unsqueeze(1) - place).square())
+    factor: Tensor = torch.linalg.cholesky(
+        covariance + _JITTER * torch.eye(count, dtype=torch.float64)
+    )
+    return factor
+
+
+@functools.lru_cache(maxsize=64)
+def _channel_factor(count: int, correlation: float) -> Float[Tensor, "s s"]:
+    same = torch.full((count, count), correlation, dtype=torch.float64)
+    own = (1 - correlation + _JITTER) * torch.eye(count, dtype=torch.float64)
+    factor: Tensor = torch.linalg.cholesky(same + own)
+    return factor
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows seen so far: moves, K times them, the function's changes, their noise, V K V^T."""
+
+    moves: Float[Tensor, "r d"]
+    smooth: Float[Tensor, "r d"]
+    change: Float[Tensor, " r"]
+    noise: Float[Tensor, " r"]
+    gram: Float[Tensor, "r r"]
+
+    def __len__(self) -> int:
+        return len(self.change)
+
+
+def no_changes(dim: int) -> Changes:
+    """Return an empty table."""
+    table, row = torch.empty(0, dim), torch.empty(0, dtype=torch.float64)
+    return Changes(table, table, row, row, torch.empty(0, 0, dtype=torch.float64))
+
+
+def add_change(
+    rows: Changes,
+    prior: SpatialPrior,
+    move: Float[Tensor, " d"],
+    change: float,
+    *,
+    noise: float,
+    most: int,
+) -> Changes:
+    """Return the newest `most` rows with one more; noise is relative to the prior deviation."""
+    move = move.float().unsqueeze(0)
+    smooth = prior.apply(move)
+    moves, smooths = torch.cat([rows.moves, move]), torch.cat([rows.smooth, smooth])
+    against = (moves @ smooth[0]).double()
+    gram = torch.cat([torch.cat([rows.gram, against[:-1].unsqueeze(0)]), against.unsqueeze(1)], 1)
+    number = torch.tensor([[change], [noise]], dtype=torch.float64)
+    kept = slice(max(0, len(moves) - most), None)
+    return Changes(
+        moves[kept],
+        smooths[kept],
+        torch.cat([rows.change, number[0]])[kept],
+        torch.cat([rows.noise, number[1]])[kept],
+        gram[kept, kept],
+    )
+
+
+def sample_gradient(
+    rows: Changes, prior: SpatialPrior, *, spread: float, generator: np.random.Generator
+) -> Float[Tensor, " d"]:
+    """Draw a gradient from the posterior, its deviations from the mean times `spread`."""
+    drawn = prior.sample(generator=generator)
+    if not len(rows):
+        return drawn
+    deviation = rows.noise * rows.gram.diagonal().mean().sqrt()
+    factor = _factorize(rows.gram, deviation.square())
+    errors = torch.from_numpy(generator.standard_normal(len(rows))) * deviation
+    expected = (rows.moves @ drawn).double() + errors
+    solved = torch.cholesky_solve(torch.stack([rows.change, expected], dim=1), factor)
+    amplitude = ((rows.change @ solved[:, 0]) / len(rows)).clamp(min=1e-24).sqrt()
+    weights = solved[:, 0] - spread * amplitude * solved[:, 1]
+    return float(spread * amplitude) * drawn + weights.float() @ rows.smooth
+
+
+def _factorize(gram: Float[Tensor, "r r"], noise: Float[Tensor, " r"]) -> Float[Tensor, "r r"]:
+    """Factorize V K V^T + noise; rows of no move at all have no variance of their own."""
+    jitter = _JITTER * max(float(gram.diagonal().mean()), 1e-12)
+    factor: Tensor = torch.linalg.cholesky(gram + torch.diag(noise + jitter))
+    return factor

@@ -1,0 +1,83 @@
+"""The attackers by name, and which suits what a victim tells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedzo.attacks.attacker import Attacker
+from fedzo.attacks.edge import Edge
+from fedzo.attacks.estimated import EstimatedDescent, RankSGD
+from fedzo.attacks.hopskipjump import HopSkipJump
+from fedzo.attacks.simba import SimBA
+from fedzo.attacks.square import Square
+from fedzo.attacks.surrogate import Surrogate
+from fedzo.attacks.thompson import Thompson
+from fedzo.attacks.victim import AnswerKind
+from fedzo.config import Scalar, build_config, unknown_key
+from fedzo.errors import ConfigError
+
+SCORES: tuple[AnswerKind, ...] = ("logits", "probabilities")
+LABELS: tuple[AnswerKind, ...] = (*SCORES, "labels")
+ORDER: tuple[AnswerKind, ...] = (*SCORES, "order")
+
+
+@dataclass(frozen=True, slots=True)
+class AttackerEntry:
+    """An attacker's config, which victims it can attack, its line in `fedzo list`, its defaults."""
+
+    config: type[Attacker]
+    needs: tuple[AnswerKind, ...]
+    line: str
+    defaults: Mapping[str, Scalar]
+
+
+_ZO: Mapping[str, Scalar] = {"estimator": "forward", "optimizer": "adam", "momentum": 0.9}
+ATTACKERS: dict[str, AttackerEntry] = {
+    "thompson": AttackerEntry(
+        Thompson, SCORES, "Thompson sampling of the gradient; our best with scores (default)", {}
+    ),
+    "square": AttackerEntry(
+        Square, SCORES, "random search by squares (Andriushchenko et al. 2020)", {}
+    ),
+    "nes": AttackerEntry(
+        EstimatedDescent, SCORES, "signs of central differences (Ilyas et al. 2018)", {}
+    ),
+    "zo": AttackerEntry(
+        EstimatedDescent, SCORES, "any estimator, directions and optimizer of fedzo", _ZO
+    ),
+    "simba": AttackerEntry(SimBA, SCORES, "one basis vector at a time (Guo et al. 2019)", {}),
+    "fzoos": AttackerEntry(
+        Surrogate, SCORES, "derivative GP and virtual steps (FZooS for one client)", {}
+    ),
+    "edge": AttackerEntry(
+        Edge, LABELS, "Thompson sampling by the boundary; our best with labels (default)", {}
+    ),
+    "hopskipjump": AttackerEntry(
+        HopSkipJump, LABELS, "walk along the decision boundary (Chen et al. 2020)", {}
+    ),
+    "rank": AttackerEntry(
+        RankSGD, ORDER, "order of candidates alone, ZO-RankSGD (Tang et al. 2024; default)", {}
+    ),
+}
+_DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}
+
+
+def default_attacker(tells: AnswerKind) -> str:
+    """Return the name of the best attacker for what a victim tells."""
+    return _DEFAULTS.get(tells, "thompson")
+
+
+def make_attacker(name: str, tells: AnswerKind, settings: Mapping[str, Scalar]) -> Attacker:
+    """Return an attacker with its settings over the entry's.
+
+    Raises ConfigError for an unknown name or setting, and for a victim that tells too little.
+    """
+    if name not in ATTACKERS:
+        raise unknown_key(name, ATTACKERS, what="attacker")
+    entry = ATTACKERS[name]
+    if tells not in entry.needs:
+        able = [other for other, rival in ATTACKERS.items() if tells in rival.needs]
+        raise ConfigError(
+            f"attacker {name} needs a victim that tells {' or '.join(entry.needs)}, and this one"
+            f" tells {tells}; use {' or '.join(able)}"
+        )
+    return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")

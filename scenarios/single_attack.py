@@ -1,0 +1,205 @@
+"""Attack one victim on chosen images: what `fedzo attack` and scripts call.
+
+Images that the victim gets wrong anyway are no subject of an attack: images are drawn by seed and
+screened, one query each, until enough are answered right. Screening is counted apart; then
+
+    screening_queries + queries = images that the victim has answered (victim_queries)
+                                + answers taken from the journal of an interrupted run (replayed)
+
+mean_queries counts a failure as the whole budget, median_queries too; both are of attacked images.
+An attacker who sees an order alone cannot know that he has succeeded: he spends his whole budget,
+and the victim inside is asked once more, not counted, to judge for the report.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.attacks.attack import AttackSettings, Found, attack, perturbed
+from fedzo.attacks.goal import Goal
+from fedzo.attacks.memory import Remembered
+from fedzo.attacks.victim import AnswerKind, Victim
+from fedzo.attacks.wrappers import Meter, OrderOnly
+from fedzo.config import Scalar, require
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+from scenarios.attackers import default_attacker, make_attacker
+
+_SCREENED_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `fedzo attack` is asked for; "" is the default attacker for what the victim tells.
+
+    target: the class to be answered as; None for any other. attacker_settings: without prefix.
+    """
+
+    num_images: int = 20
+    attacker: str = ""
+    attacker_settings: Mapping[str, Scalar] = field(default_factory=dict)
+    target: int | None = None
+    settings: AttackSettings = field(default_factory=AttackSettings)
+
+    def __post_init__(self) -> None:
+        require(self.num_images >= 1, "images", self.num_images, "at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an attack has given: the images, what was found for each, and what it has cost."""
+
+    plan: Plan
+    attacker: str
+    tells: AnswerKind
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    found: Sequence[Found]
+    screening_queries: int
+    victim_queries: int
+    replayed: int
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `--json` prints, without the victim's name."""
+        settings, budget = self.plan.settings, self.plan.settings.query_budget
+        counted = [found.queries if found.success else budget for found in self.found]
+        return {
+            "attacker": self.attacker,
+            "tells": self.tells,
+            "norm": settings.norm,
+            "radius": settings.radius,
+            "query_budget": budget,
+            "seed": settings.seed,
+            "images": len(self.images),
+            "success_rate": mean(float(found.success) for found in self.found),
+            "mean_queries": mean(counted),
+            "median_queries": median(counted),
+            "queries": sum(found.queries for found in self.found),
+            "refused": sum(found.refused for found in self.found),
+            "screening_queries": self.screening_queries,
+            "victim_queries": self.victim_queries,
+            "replayed": self.replayed,
+            "wall_s": self.seconds,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary and one entry an image."""
+        each = [
+            {
+                "image": found.index,
+                "label": int(self.labels[found.index]),
+                "answer": found.label,
+                "success": found.success,
+                "queries": found.queries,
+                "refused": found.refused,
+                "loss": found.loss if found.loss < float("inf") else None,
+                "linf": float(found.delta.abs().max()),
+                "l2": float(found.delta.norm()),
+                "values_changed": int(found.delta.ne(0).sum()),
+            }
+            for found in self.found
+        ]
+        return {**self.summary(), "each": each}
+
+
+def attack_victim(
+    victim: Victim,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    plan: Plan,
+    *,
+    journal: Path | None = None,
+    name: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Screen images, attack those that the victim gets right, and report.
+
+    journal: a file in which answers are kept, and from which an interrupted attack goes on; it
+    remembers the victim's name.
+    Raises ConfigError when too few images are answered right.
+    """
+    begun = time.perf_counter()
+    chosen_attacker = plan.attacker or default_attacker(victim.tells)
+    attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings)
+    meter = Meter(victim)
+    asked: Victim = meter if victim.tells == "order" else Remembered(meter, journal, name=name)
+    chosen, screened = _screen(asked, images, labels, plan)
+    targets = None
+    if plan.target is not None:
+        targets = torch.full((len(chosen),), plan.target)
+    found = attack(
+        asked,
+        images[chosen],
+        labels[chosen],
+        attacker,
+        plan.settings,
+        targets=targets,
+        progress=progress,
+    )
+    if isinstance(victim, OrderOnly):
+        found = _judged(victim.victim, images[chosen], labels[chosen], found, plan)
+    return Report(
+        plan,
+        chosen_attacker,
+        victim.tells,
+        images[chosen],
+        labels[chosen],
+        found,
+        screened,
+        meter.queries,
+        asked.replayed if isinstance(asked, Remembered) else 0,
+        time.perf_counter() - begun,
+    )
+
+
+def _judged(
+    judge: Victim,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    found: Sequence[Found],
+    plan: Plan,
+) -> list[Found]:
+    """Say what has succeeded where the attacker cannot: one more answer an image, not counted."""
+    judged = []
+    for one in found:
+        told = judge.ask(perturbed(images[one.index].unsqueeze(0), one.delta.unsqueeze(0)))
+        reached = Goal(int(labels[one.index]), plan.target).reached(told)
+        judged.append(replace(one, success=bool(reached[0]), label=int(told.labels[0])))
+    return judged
+
+
+def _screen(
+    victim: Victim, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], plan: Plan
+) -> tuple[Int[Tensor, " k"], int]:
+    """Return the first images in random order that are answered right, and what that has cost.
+
+    A victim that tells no labels is not screened: nobody could say which answers are right.
+    """
+    order = torch.from_numpy(stream(plan.settings.seed, "attack", "order").permutation(len(images)))
+    if plan.target is not None:
+        order = order[labels[order] != plan.target]
+    if victim.tells == "order":
+        return order[: plan.num_images], 0
+    right: list[int] = []
+    queries = first = 0
+    while first < len(order):
+        part = order[first : first + min(_SCREENED_AT_ONCE, plan.num_images - len(right))]
+        first += len(part)
+        answers = victim.ask(images[part])
+        queries += answers.queries
+        hits = (answers.labels == labels[part]) & answers.answered
+        right += part[hits].tolist()
+        if len(right) >= plan.num_images:
+            return torch.tensor(right[: plan.num_images]), queries
+    raise ConfigError(
+        f"images={plan.num_images} asks for more than the {len(right)} of {len(order)} that the"
+        " victim answers as labelled; lower it, or check that victim and data belong together"
+    )

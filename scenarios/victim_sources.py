@@ -1,0 +1,195 @@
+"""Victims from words: a shipped name, a file, an address, and what is wrapped around them.
+
+    mnist, fashion, mnist-onnx, ...   see scenarios.shipped
+    path/to/model.onnx                an ONNX file
+    http://host/path                  an endpoint that speaks the protocol of fedzo.attacks.remote
+    command:python serve.py           a command that does, on stdin and stdout
+    file.py:name, package.module:name a torch module, a function of images, a Victim, or a function
+                                      without arguments that returns one of these
+
+Wrappers are words too, from the inside to the outside: labels, order, top=K, rounded=DECIMALS,
+noisy=STD, limit=QUERIES, latency=SECONDS, detector=DISTANCE.
+"""
+
+import inspect
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fedzo.attacks.onnx import OnnxVictim
+from fedzo.attacks.remote import RemoteVictim
+from fedzo.attacks.victim import CallableVictim, ModuleVictim, Victim
+from fedzo.attacks.wrappers import (
+    DuplicateDetector,
+    LabelOnly,
+    Latency,
+    NoisyScores,
+    OrderOnly,
+    QueryLimit,
+    RoundedScores,
+    TopScores,
+)
+from fedzo.config import require, unknown_key
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+from fedzo.transport import Command, Http
+from scenarios.custom import load_object
+from scenarios.data import load_images
+from scenarios.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
+
+Tells = Literal["logits", "probabilities", "labels"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """How a victim is reached.
+
+    tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, or
+    an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n]; by default
+    those of the shipped victim, or mnist. The others are for endpoints and commands.
+    """
+
+    tells: Tells = "logits"
+    data: str = ""
+    timeout_s: float = 30.0
+    retries: int = 5
+    pause_s: float = 0.2
+    rate_limit: float = 0.0
+    batch: int = 64
+    cache_dir: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.tells in get_args(Tells), "tells", self.tells, ", ".join(get_args(Tells)))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A victim, and images [n, c, h, w] with labels to attack it with; remote victims cost."""
+
+    victim: Victim
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    remote: bool
+
+
+def open_source(
+    name: str, wrappers: Sequence[str], settings: SourceSettings, stack: ExitStack
+) -> Source:
+    """Return a victim by its words; the stack ends what was started for it.
+
+    Raises ConfigError for words that are none.
+    """
+    base, _, kind = name.partition("-")
+    if name in shipped_names():
+        shipped = shipped_network(base, cache_dir=settings.cache_dir)
+        images, labels = shipped.test.pixels.unsqueeze(1), shipped.test.labels
+        if settings.data:
+            images, labels = load_data(settings.data)
+        victim = shipped_victim(shipped.module, kind, images.shape[-1], stack)
+        return Source(wrapped(victim, wrappers, settings.seed), images, labels, kind == "http")
+    victim, remote = _outside(name, settings)
+    images, labels = load_data(settings.data or "mnist")
+    return Source(wrapped(victim, wrappers, settings.seed), images, labels, remote)
+
+
+def _outside(name: str, settings: SourceSettings) -> tuple[Victim, bool]:
+    """Return a victim that does not ship with fedzo, and whether it is elsewhere."""
+    waits: dict[str, Any] = {
+        n: getattr(settings, n) for n in ("timeout_s", "retries", "pause_s", "rate_limit")
+    }
+    if name.startswith(("http://", "https://")):
+        transport: Http | Command = Http(url=name, **waits)
+    elif name.startswith("command:"):
+        transport = Command(command=shlex.split(name.removeprefix("command:")), **waits)
+    elif name.endswith(".onnx"):
+        return OnnxVictim(Path(name), settings.tells), False
+    elif ":" in name:
+        return victim_from(load_object(name, what="victim"), settings.tells, name), False
+    else:
+        raise ConfigError(
+            f"victim {name!r} is none of {', '.join(shipped_names())}; or give file.py:name, a"
+            " .onnx file, an http:// address, or command:..."
+        )
+    return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch), True
+
+
+def victim_from(thing: object, tells: Tells, name: str) -> Victim:
+    """Make a victim of what a Python file holds; raises ConfigError for what can be none."""
+    if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
+        thing = thing()
+    if isinstance(thing, Victim) and not isinstance(thing, type):
+        return thing
+    if isinstance(thing, nn.Module):
+        if tells == "labels":
+            raise ConfigError("a torch module tells scores; leave --tells out and --wrap labels")
+        return ModuleVictim(thing.eval(), tells)
+    if callable(thing):
+        return CallableVictim(thing, tells)
+    raise ConfigError(f"{name} is {thing!r:.60}, not a torch module, a function or a Victim")
+
+
+def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    """Return images and labels by the name of a data set or an .npz file."""
+    if name in SHIPPED or name == "digits":
+        dataset = SHIPPED.get(name, "digits")
+        test = load_images(dataset, "", seed=0)[1]
+        return test.pixels.unsqueeze(1), test.labels
+    if not name.endswith(".npz"):
+        raise ConfigError(f"data {name!r} is none of mnist, fashion, digits, and no .npz file")
+    try:
+        with np.load(name, allow_pickle=False) as file:
+            images, labels = (torch.from_numpy(np.array(file[n])) for n in ("images", "labels"))
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"data {name} cannot be read: {error}; it must hold arrays `images` and `labels`"
+        ) from error
+    images = images.unsqueeze(1) if images.dim() == 3 else images
+    return images.float(), labels.long()
+
+
+def wrapped(victim: Victim, wrappers: Sequence[str], seed: int) -> Victim:
+    """Return a victim inside wrappers given as words."""
+    for number, word in enumerate(wrappers):
+        name, _, value = word.partition("=")
+        victim = _wrap(victim, name, value, stream(seed, "wrapper", number))
+    return victim
+
+
+def _wrap(victim: Victim, name: str, value: str, generator: np.random.Generator) -> Victim:
+    plain: dict[str, Callable[[], Victim]] = {
+        "labels": lambda: LabelOnly(victim),
+        "order": lambda: OrderOnly(victim),
+    }
+    whole: dict[str, Callable[[int], Victim]] = {
+        "top": lambda k: TopScores(victim, k),
+        "rounded": lambda decimals: RoundedScores(victim, decimals),
+        "limit": lambda queries: QueryLimit(victim, queries),
+    }
+    real: dict[str, Callable[[float], Victim]] = {
+        "noisy": lambda std: NoisyScores(victim, std, generator=generator),
+        "latency": lambda seconds: Latency(victim, seconds),
+        "detector": lambda distance: DuplicateDetector(victim, distance),
+    }
+    if name in plain and not value:
+        return plain[name]()
+    try:
+        if name in whole:
+            return whole[name](int(value))
+        if name in real:
+            return real[name](float(value))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"wrapper {name}={value!r} needs a number, such as {name}=2") from error
+    if name in plain:
+        raise ConfigError(f"wrapper {name} takes no value, got {value!r}")
+    raise unknown_key(name, [*plain, *whole, *real], what="wrapper")

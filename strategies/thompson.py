@@ -1,0 +1,107 @@
+"""Federated Thompson sampling: clients judge complete proposals, the server learns the gradient.
+
+    g ~ posterior of grad F given all changes of the mean so far;   x' = corners of the box against
+    g in a share of the coordinates, x elsewhere;   x <- x' if mean_i f_i(x') < mean_i f_i(x)
+
+The same proposals and the same learning as the attacker fedzo.attacks.thompson, which explains
+them; what is learned from is the mean of the clients' answers, one number each, at points that all
+of them share, so their heterogeneity cancels. An x of a square number of coordinates is taken for
+an image, whose neighboring pixels the prior believes to matter alike; with lengthscale 0, or for
+any other number, coordinates are independent. Shapes: x [d]. Queries: 1 a client and round, and x
+once. Floats a client and round: d down, 1 up.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.attacks.region import Region
+from fedzo.attacks.thompson import Incumbent, ThompsonConfig, learn, propose
+from fedzo.config import Scalar, config_values, take_config
+from fedzo.randomness import stream
+from fedzo.surrogates.spatial import SpatialPrior, no_changes
+from strategies.base import RoundStrategy
+from strategies.comparison import Answered, compare, finite_box, nobody
+from strategies.rounds import Round, RoundConfig, RoundPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedThompsonConfig(RoundConfig):
+    """Settings of rounds, and those of fedzo.attacks.thompson.ThompsonConfig."""
+
+    lengthscale: float = 2.5
+    noise: float = 0.1
+    spread: float = 0.5
+    max_rows: int = 200
+    up: float = 1.5
+    down: float = 0.95
+    floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        RoundConfig.__post_init__(self)
+        self.sampling()
+
+    def sampling(self) -> ThompsonConfig:
+        """Return the attacker's part; raises ConfigError for values out of range."""
+        return take_config(ThompsonConfig, config_values(self))
+
+
+@dataclass(frozen=True, slots=True)
+class ThompsonState:
+    """The best x with what was learned, and what clients answered there."""
+
+    best: Incumbent
+    answered: Answered
+
+    @property
+    def x(self) -> Float[Tensor, " d"]:
+        """The best x."""
+        return self.best.delta
+
+    @property
+    def answers(self) -> Mapping[int, float]:
+        """What clients have answered at x."""
+        return self.answered.by_client()
+
+
+class FederatedThompson(RoundStrategy[ThompsonState]):
+    """Thompson sampling over the corners of a box, all clients asked at the same proposal."""
+
+    def __init__(
+        self,
+        config: FederatedThompsonConfig,
+        *,
+        rule: str = "values",
+        client_config: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self._config = config
+        self._sampling = config.sampling()
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> ThompsonState:
+        return ThompsonState(Incumbent(x, 0.0, no_changes(len(x))), nobody(x))
+
+    def round(self, state: ThompsonState, plan: RoundPlan) -> Round[ThompsonState]:
+        x, prior = state.x, self._prior(len(state.x))
+        low, high = finite_box(x, plan, "thompson")
+        region = Region("linf", math.inf, low, high, prior.shape)
+        generator = stream(plan.seed, "thompson", plan.problem, plan.round_index)
+        proposal = propose(state.best, region, prior, self._sampling, generator=generator)
+        compared = yield from compare(x, proposal, state.answered, plan)
+        if compared is None:
+            return state
+        change = compared.change
+        best = learn(state.best, proposal, state.best.loss + change, prior, self._sampling)
+        return ThompsonState(best, compared.new if change < 0 else compared.old)
+
+    def _prior(self, dim: int) -> SpatialPrior:
+        side = math.isqrt(dim)
+        if side * side != dim or not self._sampling.lengthscale:
+            return SpatialPrior((1, 1, dim), 0.0)
+        return SpatialPrior((1, side, side), self._sampling.lengthscale)
