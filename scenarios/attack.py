@@ -8,32 +8,41 @@
 Shu, Lin, Dai & Low, arXiv 2308.04077, section 6.2 and appendix; victims as in scenarios.victims.
 Each image is a problem of its own. The start is no perturbation, x = 1/2. Whether the attack has
 succeeded is asked of the clients after every round, one query each, counted; the attack on an image
-stops there.
+stops there. Images are chosen by the victims that are trained here; live ones are not asked.
+
+What leaks: every client sees the points that it is asked at, hence the image and all perturbations;
+the server sees margins (square, thompson, fzoos with values), slopes along directions that it knows
+(seedzo), or whole gradient estimates and models (fedzo, scaffold), never a victim, its data or its
+scores of other classes. A margin tells how sure a victim is of the true class.
 
 Differs from the paper: the start (the paper takes the lower corner of the box), clamping is a
 setting, and the images are those with a positive averaged margin, chosen by seed.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from fedzo.attacks.coordinates import Coordinates
+from fedzo.attacks.remote import RemoteVictim
+from fedzo.attacks.victim import ModuleVictim, Victim
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
+from fedzo.transport import Http
 from scenarios.attack_figure import draw_attack
+from scenarios.attack_objective import MarginObjective, margins, perturb
 from scenarios.data import DatasetName, Images, load_images
 from scenarios.scenario import Suggestions
-from scenarios.victims import VictimSettings, get_victims
+from scenarios.victims import Architecture, VictimSettings, get_victims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +51,12 @@ class AttackConfig:
 
     dataset, data_dir: see scenarios.data. radius: of the Linf box, in pixel units of [0, 1].
     num_images: attacked one after the other. classes_per_client: the victims' heterogeneity.
-    clamp: whether a perturbed image is clamped to [0, 1]. waves: k, 0 for all pixels. victim_seed:
-    of the victims' training, apart from the run's seed so that all seeds attack the same victims.
-    cache_dir: where trained victims are kept, "" for the user's cache.
+    clamp: whether a perturbed image is clamped to [0, 1]. waves, blocks: k, 0 for all pixels.
+    victim_seed: of the victims' training, apart from the run's seed so that all seeds attack the
+    same victims. architectures: strided, pooled, or mixed, one after the other. endpoints:
+    addresses of live victims that tell logits (fedzo.attacks.remote), commas between them: those of
+    the last clients. held_out: victims that take no part, on which the perturbation is tried when
+    it is reported. cache_dir: where trained victims are kept, "" for the user's cache.
     """
 
     dataset: DatasetName = "mnist5k"
@@ -54,6 +66,10 @@ class AttackConfig:
     classes_per_client: int = 7
     clamp: bool = True
     waves: int = 0
+    blocks: int = 0
+    architectures: Literal["strided", "pooled", "mixed"] = "strided"
+    endpoints: str = ""
+    held_out: int = 0
     epochs: int = 25
     victim_seed: int = 0
     noise_std: float = 0.0
@@ -61,7 +77,9 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.radius <= 1, "radius", self.radius, "in (0, 1]")
-        require(self.waves >= 0, "waves", self.waves, "0 (all pixels) or more")
+        for name in ("waves", "blocks", "held_out"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 (none) or more")
+        require(not (self.waves and self.blocks), "blocks", self.blocks, "0 beside waves")
         require(self.num_images >= 1, "num_images", self.num_images, "at least 1")
         require(
             self.classes_per_client >= 1,
@@ -74,65 +92,6 @@ class AttackConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class MarginObjective:
-    """The margin of one victim on one perturbed image; a black box."""
-
-    victim: nn.Module
-    image: Float[Tensor, "s s"]
-    label: Int[Tensor, ""]
-    radius: float
-    clamp: bool
-    basis: Float[Tensor, "d p"] | None = None
-    lower: float = 0.0
-    upper: float = 1.0
-
-    @property
-    def dim(self) -> int:
-        return self.image.numel() if self.basis is None else len(self.basis)
-
-    def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        with torch.no_grad():
-            flat = x.reshape(-1, self.dim)
-            pixels = perturb(self.image, flat, self.radius, clamp=self.clamp, basis=self.basis)
-            logits = self.victim(pixels.unsqueeze(1))
-            return margins(logits, self.label.expand(len(logits))).reshape(x.shape[:-1])
-
-
-def perturb(
-    image: Float[Tensor, "s s"],
-    x: Float[Tensor, "q d"],
-    radius: float,
-    *,
-    clamp: bool,
-    basis: Float[Tensor, "d p"] | None = None,
-) -> Float[Tensor, "q s s"]:
-    """Return the image under each perturbation."""
-    unit = 2 * x - 1
-    if basis is not None:
-        unit = (unit @ basis).clamp(-1, 1)
-    pixels = image + radius * unit.reshape(-1, *image.shape)
-    return pixels.clamp(0, 1) if clamp else pixels
-
-
-def cosine_waves(side: int, count: int) -> Float[Tensor, "d p"]:
-    """Return the count^2 lowest two-dimensional cosine waves, flat, of norm `side`.
-
-    The constant wave is 1 in every pixel, so one coefficient can fill the box.
-    """
-    place = (torch.arange(side) + 0.5) * (math.pi / side)
-    waves = torch.cos(torch.arange(count).unsqueeze(1) * place) * math.sqrt(2)
-    waves[0] = 1.0
-    return torch.einsum("as,bt->abst", waves, waves).reshape(count * count, side * side)
-
-
-def margins(logits: Float[Tensor, "q c"], labels: Int[Tensor, " q"]) -> Float[Tensor, " q"]:
-    """Return the true class's logit minus the largest other one."""
-    true = logits.gather(1, labels.unsqueeze(1))
-    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return (true - others.amax(dim=1, keepdim=True)).squeeze(1)
-
-
-@dataclass(frozen=True, slots=True)
 class ImageProblem:
     """The attack on one image."""
 
@@ -141,11 +100,15 @@ class ImageProblem:
     lower: float = 0.0
     upper: float = 1.0
     asks_clients: bool = True
+    transfer: Callable[[Float[Tensor, " d"]], float] | None = None
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
         assert values is not None
-        margin = float(values.double().mean())
-        return Report(margin, {"success": float(margin < 0)}, solved=margin < 0)
+        value = float(values.double().mean())
+        metrics = {"success": float(value < 0)}
+        if self.transfer:
+            metrics["transfer"] = self.transfer(x)
+        return Report(value, metrics, solved=value < 0)
 
 
 class AttackScenario:
@@ -183,17 +146,46 @@ class AttackScenario:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         train, test = load_images(config.dataset, config.data_dir, seed=config.victim_seed)
-        settings = VictimSettings(
-            num_victims=num_clients,
-            classes_per_client=config.classes_per_client,
-            seed=config.victim_seed,
-            epochs=config.epochs,
-        )
-        self.victims = get_victims(train, settings, config.cache_dir)
+        addresses = [a for a in config.endpoints.split(",") if a]
+        own = num_clients - len(addresses)
+        require(own >= 1, "endpoints", config.endpoints, f"fewer than the {num_clients} clients")
+        self.victims = self._trained(train, own, config.victim_seed)
+        self.live = [RemoteVictim(transport=Http(url=address)) for address in addresses]
+        self.held_out = self._trained(train, config.held_out, config.victim_seed + 1)
         self.images = self._choose(test, seed)
-        side = self.images.pixels.shape[-1]
-        require(config.waves <= side, "waves", config.waves, f"at most {side}, the image's side")
-        self._basis = cosine_waves(side, config.waves) if config.waves else None
+        self._basis = self._make_basis(self.images.pixels.shape[-1])
+
+    def _trained(self, images: Images, count: int, seed: int) -> list[Victim]:
+        """Return so many victims trained in this place."""
+        config = self._config
+        names: list[Architecture] = ["strided", "pooled"]
+        if config.architectures != "mixed":
+            names = [config.architectures]
+        if not count:
+            return []
+        families = [
+            get_victims(
+                images,
+                VictimSettings(
+                    num_victims=count,
+                    classes_per_client=config.classes_per_client,
+                    seed=seed,
+                    epochs=config.epochs,
+                    architecture=name,
+                ),
+                config.cache_dir,
+            )
+            for name in names
+        ]
+        return [ModuleVictim(families[i % len(families)][i]) for i in range(count)]
+
+    def _make_basis(self, side: int) -> Float[Tensor, "d p"] | None:
+        for name in ("waves", "blocks"):
+            count = getattr(self._config, name)
+            require(count <= side, name, count, f"at most {side}, the image's side")
+            if count:
+                return Coordinates(name, count).basis((1, side, side))
+        return None
 
     @property
     def num_problems(self) -> int:
@@ -202,10 +194,11 @@ class AttackScenario:
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         config = self._config
         image, label = self.images.pixels[problem], self.images.labels[problem]
+        everyone = [*self.victims, *self.live]
         return cohort_of(
             [
                 MarginObjective(
-                    self.victims[client], image, label, config.radius, config.clamp, self._basis
+                    everyone[client], image, label, config.radius, config.clamp, self._basis
                 )
                 for client in client_ids
             ]
@@ -213,12 +206,31 @@ class AttackScenario:
 
     def problem(self, index: int) -> Problem:
         dim = self.images.pixels[index].numel() if self._basis is None else len(self._basis)
-        return ImageProblem(index, torch.full((dim,), 0.5))
+        transfer = self._transfer(index) if self.held_out else None
+        return ImageProblem(index, torch.full((dim,), 0.5), transfer=transfer)
+
+    def _transfer(self, index: int) -> Callable[[Float[Tensor, " d"]], float]:
+        """Return how the share of held-out victims that an x fools is found."""
+        image, label = self.images.pixels[index], self.images.labels[index]
+        config = self._config
+
+        def share(x: Float[Tensor, " d"]) -> float:
+            flat = x.unsqueeze(0)
+            pixels = perturb(image, flat, config.radius, clamp=config.clamp, basis=self._basis)
+            fooled = [margins(victim, pixels, label) < 0 for victim in self.held_out]
+            return float(torch.cat(fooled).double().mean())
+
+        return share
 
     def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
-        """Return success rate, and mean total queries and rounds to success or to giving up."""
+        """Return success rate, and mean total queries and rounds to success or to giving up.
+
+        transfer_rate: share of held-out victims that the last perturbations fool.
+        """
         count = len(last)
+        transfer = [r.metrics["transfer"] for r in last if "transfer" in r.metrics]
         return {
+            **({"transfer_rate": sum(transfer) / count} if transfer else {}),
             "success_rate": sum(record.metrics["success"] for record in last) / count,
             "mean_queries": sum(record.queries for record in last) / count,
             "mean_rounds": sum(record.round_index for record in last) / count,
@@ -242,9 +254,7 @@ class AttackScenario:
     def _averaged_margins(
         self, pixels: Float[Tensor, "q s s"], labels: Int[Tensor, " q"]
     ) -> Float[Tensor, " q"]:
-        with torch.no_grad():
-            scores = [victim(pixels.unsqueeze(1)) for victim in self.victims]
-        return torch.stack([margins(s, labels) for s in scores]).mean(dim=0)
+        return torch.stack([margins(v, pixels, labels) for v in self.victims]).mean(dim=0)
 
     def _choose(self, test: Images, seed: int) -> Images:
         """Choose images with a positive averaged margin; raises ConfigError if they are too few."""

@@ -1,4 +1,4 @@
-"""The command line: `fedzo list | run | compare | plot | deploy | audit | attack`."""
+"""The command line: `fedzo list | run | compare | plot | deploy | audit | attack | defend`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from scenarios.attackers import ATTACKERS
 from scenarios.cli_attack import attack_command
 from scenarios.cli_audit import audit_command
 from scenarios.cli_compare import compare_command
+from scenarios.cli_defend import defend_command
 from scenarios.cli_deploy import deploy_command
 from scenarios.cli_options import (
     BudgetOption,
@@ -150,6 +151,7 @@ app.command("compare")(compare_command)
 app.command("deploy")(deploy_command)
 app.command("audit")(audit_command)
 app.command("attack")(attack_command)
+app.command("defend")(defend_command)
 
 
 @app.command()

@@ -58,7 +58,8 @@ def attack_command(
         list[str] | None,
         typer.Option(
             help="put around the victim: labels, order, top=K, rounded=DECIMALS, noisy=STD,"
-            " limit=QUERIES, latency=SECONDS, detector=DISTANCE; may be repeated"
+            " limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA, defense=DIRECTORY;"
+            " may be repeated"
         ),
     ] = None,
     settings: Annotated[

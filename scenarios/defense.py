@@ -16,6 +16,7 @@ trained without the black box at once, so that zeroth-order steps only have to a
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,13 +204,13 @@ def _train_through(
         targets = _answers(victim, clean, rows, answers)
         codes = purifier.encode(_noisy(clean, config.sigma, generator))
         each = zo_gradient(
-            lambda points, targets=targets: _stability(purifier, victim, points, targets),
+            partial(_stability, purifier, victim, targets),
             codes,
             config.gradient(),
             generator=generator,
         )
         optimizer.zero_grad()
-        each.mean().backward()  # type: ignore[no-untyped-call]
+        each.mean().backward()
         optimizer.step()
         losses.append(float(each.detach().mean()))
         report("black box", step + 1, config.steps)
@@ -237,8 +238,8 @@ def _answers(
 def _stability(
     purifier: Purifier,
     victim: Victim,
-    points: Float[Tensor, "b q k"],
     targets: Int[Tensor, " b"],
+    points: Float[Tensor, "b q k"],
 ) -> Float[Tensor, "b q"]:
     """Return the cross-entropy of the victim's scores of decoded codes with its clean answers."""
     with torch.no_grad():
@@ -266,14 +267,14 @@ class SmoothedVictim:
         purifier: nn.Module | None,
         sigma: float,
         *,
+        generator: np.random.Generator,
         votes: int = 32,
         num_classes: int = 10,
-        seed: int = 0,
     ) -> None:
         require(votes >= 1, "votes", votes, "at least 1")
         self.victim, self._classes = victim, num_classes
         self._smoothing = Smoothing(sigma=sigma, batch=votes)
-        self._purifier, self._generator = purifier, stream(seed, "smoothed victim")
+        self._purifier, self._generator = purifier, generator
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         shares = torch.stack([self._shares(image) for image in images])

@@ -8,7 +8,8 @@
                                       without arguments that returns one of these
 
 Wrappers are words too, from the inside to the outside: labels, order, top=K, rounded=DECIMALS,
-noisy=STD, limit=QUERIES, latency=SECONDS, detector=DISTANCE.
+noisy=STD, limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA (the vote of 32 noisy
+copies), defense=DIRECTORY (the same, purified by what `fedzo defend` made).
 """
 
 import inspect
@@ -43,6 +44,7 @@ from fedzo.randomness import stream
 from fedzo.transport import Command, Http
 from scenarios.custom import load_object
 from scenarios.data import load_images
+from scenarios.defense import SmoothedVictim, load_defense
 from scenarios.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
 
 Tells = Literal["logits", "probabilities", "labels"]
@@ -178,9 +180,13 @@ def _wrap(victim: Victim, name: str, value: str, generator: np.random.Generator)
         "noisy": lambda std: NoisyScores(victim, std, generator=generator),
         "latency": lambda seconds: Latency(victim, seconds),
         "detector": lambda distance: DuplicateDetector(victim, distance),
+        "smoothed": lambda sigma: SmoothedVictim(victim, None, sigma, generator=generator),
     }
     if name in plain and not value:
         return plain[name]()
+    if name == "defense" and value:
+        defense = load_defense(Path(value))
+        return SmoothedVictim(victim, defense.purifier, defense.config.sigma, generator=generator)
     try:
         if name in whole:
             return whole[name](int(value))
@@ -192,4 +198,4 @@ def _wrap(victim: Victim, name: str, value: str, generator: np.random.Generator)
         raise ConfigError(f"wrapper {name}={value!r} needs a number, such as {name}=2") from error
     if name in plain:
         raise ConfigError(f"wrapper {name} takes no value, got {value!r}")
-    raise unknown_key(name, [*plain, *whole, *real], what="wrapper")
+    raise unknown_key(name, [*plain, *whole, *real, "defense=DIRECTORY"], what="wrapper")

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
@@ -25,9 +25,11 @@ from fedzo.errors import CheckpointError
 from fedzo.objective import flatten_parameters
 from fedzo.randomness import stream
 from scenarios.data import Images
-from scenarios.networks import load_parameters, make_cnn, random_module
+from scenarios.networks import load_parameters, make_cnn, make_pooled_cnn, random_module
 from scenarios.partition import Partition, split
 
+Architecture = Literal["strided", "pooled"]
+_MAKERS = {"strided": make_cnn, "pooled": make_pooled_cnn}
 _RECIPE = 1
 """Raise when the training below changes: old cached victims are then not taken."""
 
@@ -45,6 +47,7 @@ class VictimSettings:
     batch_size: int = 32
     lr: float = 2e-3
     label_smoothing: float = 0.1
+    architecture: Architecture = "strided"
     recipe: int = _RECIPE
 
 
@@ -58,7 +61,8 @@ def get_victims(images: Images, settings: VictimSettings, cache_dir: str) -> lis
         what=f"{settings.num_victims} victims",
     )
     side, classes = images.pixels.shape[-1], images.num_classes
-    return [load_parameters(make_cnn(side, classes), row) for row in parameters]
+    make = _MAKERS[settings.architecture]
+    return [load_parameters(make(side, classes), row) for row in parameters]
 
 
 def cached_parameters(
@@ -114,7 +118,7 @@ def _train(
 ) -> Float[Tensor, " d"]:
     """Train one victim on its shard."""
     return fit_network(
-        make_cnn(images.pixels.shape[-1], num_classes),
+        _MAKERS[settings.architecture](images.pixels.shape[-1], num_classes),
         images,
         Training(settings.epochs, settings.batch_size, settings.lr, settings.label_smoothing),
         generator=stream(settings.seed, "victims", "training", victim),

@@ -8,7 +8,7 @@ them; what is learned from is the mean of the clients' answers, one number each,
 of them share, so their heterogeneity cancels. An x of a square number of coordinates is taken for
 an image, whose neighboring pixels the prior believes to matter alike; with lengthscale 0, or for
 any other number, coordinates are independent. Shapes: x [d]. Queries: 1 a client and round, and x
-once. Floats a client and round: d down, 1 up.
+once (beside the driver's own question there). Floats a client and round: d down, 1 up.
 """
 
 import math

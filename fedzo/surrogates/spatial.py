@@ -51,7 +51,7 @@ class SpatialPrior:
         ).squeeze(0)
 
     def _along_axes(
-        self, rows: Float[Tensor, "r d"], matrices: list[Float[Tensor, "s s"]]
+        self, rows: Float[Tensor, "r d"], matrices: list[Tensor]
     ) -> Float[Tensor, "r d"]:
         across, down, along = matrices
         table = down @ rows.reshape(-1, *self.shape) @ along.T
@@ -59,7 +59,7 @@ class SpatialPrior:
             table = torch.einsum("ij,rjhw->rihw", across, table)
         return table.reshape(len(rows), -1)
 
-    def _factors(self, dtype: torch.dtype) -> list[Float[Tensor, "s s"]]:
+    def _factors(self, dtype: torch.dtype) -> list[Tensor]:
         channels, height, width = self.shape
         return [
             _channel_factor(channels, self.channels).to(dtype),

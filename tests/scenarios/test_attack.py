@@ -6,16 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from fedzo.attacks.coordinates import cosine_waves
+from fedzo.attacks.goal import margin
+from fedzo.attacks.server import serving
+from fedzo.attacks.victim import ModuleVictim
 from fedzo.errors import ConfigError
 from scenarios import make_experiment, simulate
-from scenarios.attack import (
-    AttackConfig,
-    AttackScenario,
-    MarginObjective,
-    cosine_waves,
-    margins,
-    perturb,
-)
+from scenarios.attack import AttackConfig, AttackScenario
+from scenarios.attack_objective import MarginObjective, perturb
 from scenarios.data import load_images
 from scenarios.victims import VictimSettings, get_victims
 
@@ -33,7 +31,7 @@ IMAGE = torch.tensor([[0.5, 0.1], [0.0, 1.0]])
 
 def test_the_margin_by_hand() -> None:
     logits = torch.tensor([[1.0, 4.0, 2.0], [5.0, 0.0, 5.5]])
-    assert margins(logits, torch.tensor([1, 0])).tolist() == [2.0, -0.5]
+    assert margin(logits, torch.tensor([1, 0])).tolist() == [2.0, -0.5]
 
 
 @pytest.mark.parametrize(("clamp", "corner"), [(True, 0.0), (False, -0.1)])
@@ -47,7 +45,7 @@ def test_the_box_maps_to_the_ball(clamp: bool, corner: float) -> None:
 
 
 def test_the_objective_is_the_margin_of_the_perturbed_image() -> None:
-    objective = MarginObjective(Linear(), IMAGE, torch.tensor(1), 0.2, clamp=True)
+    objective = MarginObjective(ModuleVictim(Linear()), IMAGE, torch.tensor(1), 0.2, clamp=True)
     x = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.0, 1.0, 0.5, 0.5]])
     torch.testing.assert_close(objective.value(x), torch.tensor([0.3, 0.0]))
 
@@ -67,7 +65,7 @@ def test_cosine_waves_are_orthogonal_and_the_first_fills_the_box() -> None:
 
 
 def test_the_objective_is_a_black_box() -> None:
-    objective = MarginObjective(Linear(), IMAGE, torch.tensor(1), 0.2, clamp=True)
+    objective = MarginObjective(ModuleVictim(Linear()), IMAGE, torch.tensor(1), 0.2, clamp=True)
     assert not objective.value(torch.full((1, 4), 0.5, requires_grad=True)).requires_grad
 
 
@@ -81,13 +79,13 @@ def test_victims_are_as_prescribed(scenario: AttackScenario) -> None:
     """specs: clients near 0.65 of at most 0.7, the ensemble above 0.9, 84% positive margins."""
     _, test = load_images("mnist5k", "", seed=0)
     with torch.no_grad():
-        scores = torch.stack([v(test.pixels.unsqueeze(1)) for v in scenario.victims])
+        scores = torch.stack([v.ask(test.pixels.unsqueeze(1)).scores for v in scenario.victims])
     own = (scores.argmax(-1) == test.labels).float().mean(1)
     assert float(own.min()) > 0.55
     assert float(own.max()) <= 0.72
     ensemble = (scores.mean(0).argmax(-1) == test.labels).float().mean()
     assert float(ensemble) > 0.9
-    averaged = torch.stack([margins(s, test.labels) for s in scores]).mean(0)
+    averaged = torch.stack([margin(s, test.labels) for s in scores]).mean(0)
     assert 0.7 < float((averaged > 0).float().mean()) < 0.95
 
 
@@ -156,3 +154,62 @@ def test_too_many_images_are_refused(scenario: AttackScenario, tmp_path: Path) -
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         AttackConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_held_out_victims_are_tried_and_not_asked(tmp_path: Path) -> None:
+    settings = {
+        "scenario.dataset": "digits",
+        "scenario.epochs": 10,
+        "scenario.num_images": 2,
+        "scenario.radius": 0.3,
+        "scenario.cache_dir": str(tmp_path),
+    }
+    runs = [
+        simulate(
+            make_experiment(
+                "attack",
+                "thompson",
+                num_clients=4,
+                num_rounds=30,
+                settings={**settings, "scenario.held_out": held_out},
+            )
+        )
+        for held_out in (0, 3)
+    ]
+    assert runs[0].summary()["queries"] == runs[1].summary()["queries"]
+    assert "transfer_rate" not in runs[0].metrics
+    assert runs[1].metrics["transfer_rate"] in [k / 6 for k in range(7)]
+
+
+def test_mixed_architectures_blocks_and_a_live_endpoint(tmp_path: Path) -> None:
+    train, _ = load_images("digits", "", seed=0)
+    live = get_victims(
+        train, VictimSettings(num_victims=1, classes_per_client=10, seed=7, epochs=2), str(tmp_path)
+    )[0]
+    with serving(ModuleVictim(live)) as server:
+        result = simulate(
+            make_experiment(
+                "attack",
+                "thompson",
+                num_clients=3,
+                num_rounds=6,
+                settings={
+                    "scenario.dataset": "digits",
+                    "scenario.epochs": 10,
+                    "scenario.classes_per_client": 10,
+                    "scenario.num_images": 1,
+                    "scenario.blocks": 4,
+                    "scenario.architectures": "mixed",
+                    "scenario.endpoints": server.url,
+                    "scenario.cache_dir": str(tmp_path),
+                    "strategy.lengthscale": 0,
+                },
+            )
+        )
+        assert result.solutions[0].shape == (16,)
+        assert server.queries == result.summary()["queries"] // 3
+
+
+def test_waves_and_blocks_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"blocks=2 must be 0 beside waves"):
+        AttackConfig(waves=3, blocks=2)

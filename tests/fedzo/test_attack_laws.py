@@ -1,0 +1,383 @@
+"""The laws of attackers: one suite for all, on a linear victim of images 8 x 8."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from fedzo.attacks.attack import AttackSettings, Found, attack
+from fedzo.attacks.attacker import Attacker
+from fedzo.attacks.coordinates import Coordinates
+from fedzo.attacks.memory import Remembered
+from fedzo.attacks.region import Norm, region_around
+from fedzo.attacks.victim import AnswerKind, Answers, CallableVictim, Victim
+from fedzo.attacks.wrappers import LabelOnly, Meter, OrderOnly, QueryLimit, ask_some
+from fedzo.errors import ConfigError, FedzoError
+from fedzo.randomness import stream
+from scenarios.attackers import ATTACKERS, make_attacker
+
+SHAPE = (1, 8, 8)
+WEIGHTS = stream(0, "weights").standard_normal((3, 64))
+OUTSIDE = ("edge", "hopskipjump")
+BUDGET = 60
+RADII: dict[Norm, float] = {"linf": 0.03, "l2": 0.25, "l0": 5, "patch": 3}
+CASES: list[tuple[str, Norm]] = [
+    *((name, norm) for name in ATTACKERS for norm in ("linf", "l2")),
+    *((name, norm) for name in ("thompson", "square") for norm in ("l0", "patch")),
+]
+
+
+def scores(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return linear scores, the same bits whatever else is asked."""
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    return np.array([(WEIGHTS * (row - 0.5)).sum(axis=1) for row in flat]).reshape(-1, 3)
+
+
+def judge(images: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(scores(images.numpy()).argmax(axis=1))
+
+
+def pictures(count: int = 3, key: str = "images") -> torch.Tensor:
+    drawn = stream(0, key).uniform(-0.1, 1.1, (count, *SHAPE))
+    return torch.from_numpy(drawn).float().clamp(0, 1)
+
+
+def close_pictures(count: int = 3) -> torch.Tensor:
+    """Return images whose margin is small, so that attacks succeed, but not at once."""
+    images = []
+    for image in pictures(count):
+        values = scores(image[None].numpy())[0]
+        first, second = np.argsort(-values)[:2]
+        gap = WEIGHTS[first] - WEIGHTS[second]
+        excess = (values[first] - values[second] - 0.6) / (gap @ gap)
+        moved = image - torch.from_numpy(excess * gap).reshape(SHAPE).float()
+        images.append(moved.clamp(0, 1))
+    return torch.stack(images)
+
+
+class Recorder:
+    """Counts and keeps every image that the linear function is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[NDArray[np.float32]] = []
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        self.asked.append(images.copy())
+        return scores(images)
+
+
+def victim_for(name: str, recorder: Any = scores) -> Victim:
+    victim = CallableVictim(recorder)
+    needs = ATTACKERS[name].needs
+    if "labels" in needs:
+        return LabelOnly(victim)
+    return OrderOnly(victim) if "order" in needs else victim
+
+
+def attacker_of(name: str, tells: AnswerKind) -> Attacker:
+    return make_attacker(name, tells, {})
+
+
+def settings_for(name: str, norm: Norm, **more: Any) -> AttackSettings:
+    budget = 35 if name == "fzoos" else BUDGET
+    return AttackSettings(**{"norm": norm, "radius": RADII[norm], "query_budget": budget, **more})
+
+
+def run(
+    name: str, settings: AttackSettings, images: torch.Tensor, **more: Any
+) -> tuple[list[Found], Recorder, Meter]:
+    recorder = Recorder()
+    meter = Meter(victim_for(name, recorder))
+    found = attack(meter, images, judge(images), attacker_of(name, meter.tells), settings, **more)
+    return found, recorder, meter
+
+
+def same(one: Found, other: Found) -> bool:
+    """Say whether all fields are the same bits; NaN is itself."""
+    left, right = (replace(f, delta=torch.zeros(1), loss=0.0) for f in (one, other))
+    fields = [(f.index, f.success, f.queries, f.refused, f.label) for f in (left, right)]
+    losses = np.array_equal(np.array([one.loss]), np.array([other.loss]), equal_nan=True)
+    return fields[0] == fields[1] and losses and torch.equal(one.delta, other.delta)
+
+
+def inside(found: Found, image: torch.Tensor, norm: Norm) -> None:
+    ball = region_around(image[None], norm, RADII[norm])
+    assert ball.size(found.delta) <= RADII[norm] + 1e-5
+    moved = image.reshape(-1) + found.delta
+    assert float(moved.min()) >= -1e-5
+    assert float(moved.max()) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_bounds_counts_and_success(name: str, norm: Norm) -> None:
+    images = close_pictures()
+    settings = settings_for(name, norm)
+    found, recorder, meter = run(name, settings, images)
+    asked = np.concatenate(recorder.asked)
+    assert asked.min() >= 0
+    assert asked.max() <= 1
+    assert meter.queries == sum(one.queries for one in found) == len(asked)
+    assert all(one.queries <= settings.query_budget for one in found)
+    assert all(one.refused == 0 for one in found)
+    for one, image, label in zip(found, images, judge(images), strict=True):
+        inside(one, image, norm)
+        assert int(one.success) == int(one.success and norm in RADII)
+        moved = (image + one.delta.reshape(SHAPE)).clamp(0, 1)
+        told = int(judge(moved[None])[0])
+        if one.success:
+            assert told != int(label)
+            assert told == one.label
+        elif name != "rank":
+            assert one.queries > 0
+    if name in OUTSIDE:
+        return
+    balls = (
+        [region_around(image[None], norm, RADII[norm] * (1 + 1e-5)) for image in images]
+        if (norm in ("linf", "l2"))
+        else [region_around(image[None], norm, RADII[norm]) for image in images]
+    )
+    for row in torch.from_numpy(asked):
+        # Rounding of image + delta - image is no change of a pixel.
+        changes = [(row - image).reshape(-1) for image in images]
+        changes = [torch.where(c.abs() < 1e-6, torch.zeros_like(c), c) for c in changes]
+        assert any(
+            ball.size(c) <= ball.radius + 1e-6 for ball, c in zip(balls, changes, strict=True)
+        )
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_the_seed_alone_decides(name: str, norm: Norm) -> None:
+    images = pictures()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    settings = settings_for(name, norm)
+    first, again = (run(name, settings, images)[0] for _ in range(2))
+    other, recorder, _ = run(name, replace(settings, seed=1), images)
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(torch_state, torch.get_rng_state())
+    now = np.random.get_state()  # noqa: NPY002
+    assert np.array_equal(numpy_state[1], now[1])
+    assert numpy_state[2:] == now[2:]
+    _, before, _ = run(name, settings, images)
+    asked = [np.concatenate(r.asked) for r in (before, recorder)]
+    assert not np.array_equal(asked[0], asked[1])
+    assert len(other) == len(first)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_nobody_depends_on_who_is_attacked_beside(name: str, norm: Norm) -> None:
+    images = close_pictures()
+    settings = settings_for(name, norm)
+    among, _, _ = run(name, settings, images)
+    alone, _, _ = run(name, settings, images[:1])
+    others = torch.cat([images[:1], pictures(2, key="others")])
+    beside, _, _ = run(name, settings, others)
+    batched, _, _ = run(name, replace(settings, batch=7), images)
+    assert same(among[0], alone[0])
+    assert same(among[0], beside[0])
+    assert all(same(a, b) for a, b in zip(among, batched, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKERS if name != "rank"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_everyone_succeeds_in_a_large_ball(name: str, norm: Norm) -> None:
+    """The images have a margin of 0.6, which a tenth of these radii would be enough for."""
+    images = close_pictures()
+    radius = {"linf": 0.15, "l2": 1.2}[norm]
+    found, _, _ = run(name, settings_for(name, norm, radius=radius, query_budget=200), images)
+    assert all(one.success for one in found)
+
+
+def test_rank_comes_nearer_to_the_boundary_on_average() -> None:
+    images = close_pictures(4)
+    found, _, _ = run("rank", settings_for("rank", "linf", radius=0.1, query_budget=200), images)
+    moved = torch.stack([f.delta.reshape(SHAPE) for f in found]) + images
+    assert float((judge(moved.clamp(0, 1)) != judge(images)).double().mean()) >= 0.75
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_targeted_success_is_the_target(name: str, norm: Norm) -> None:
+    images = close_pictures()
+    labels = judge(images)
+    targets = (labels + 1) % 3
+    radius = {"linf": 0.3, "l2": 2.5}[norm]
+    settings = settings_for(name, norm, radius=radius, query_budget=120)
+    found, _, _ = run(name, settings, images, targets=targets)
+    for one, image, target in zip(found, images, targets, strict=True):
+        told = int(judge((image + one.delta.reshape(SHAPE)).clamp(0, 1)[None])[0])
+        if one.success:
+            assert told == int(target) == one.label
+    if name in ("thompson", "square", "nes", "simba"):
+        assert any(one.success for one in found)
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("budget", [1, 2, 13, 41])
+def test_no_budget_is_exceeded(name: str, norm: Norm, budget: int) -> None:
+    settings = settings_for(name, norm, radius=0.001, query_budget=budget)
+    found, _, meter = run(name, settings, pictures(2))
+    assert meter.queries == sum(one.queries for one in found)
+    assert all(one.queries <= budget for one in found)
+    if name not in ("fzoos", "zo"):
+        assert all(one.queries == budget for one in found)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_universal_perturbations(name: str, norm: Norm) -> None:
+    images = close_pictures(4)
+    settings = settings_for(name, norm, universal=True, query_budget=4 * 30, universal_rate=0.5)
+    [found], recorder, meter = run(name, settings, images)
+    assert meter.queries == found.queries == len(np.concatenate(recorder.asked))
+    assert found.queries <= settings.query_budget
+    ball = region_around(images, norm, RADII[norm])
+    assert ball.size(found.delta) <= RADII[norm] + 1e-5
+    moved = (images + found.delta.reshape(SHAPE)).clamp(0, 1)
+    if found.success:
+        assert float((judge(moved) != judge(images)).double().mean()) >= 0.5
+
+
+@pytest.mark.parametrize("name", ["square", "thompson"])
+def test_a_universal_budget_below_one_proposal_asks_nothing(name: str) -> None:
+    settings = settings_for(name, "linf", universal=True, query_budget=2)
+    try:
+        [found], recorder, _ = run(name, settings, pictures(3))
+    except ConfigError:
+        return
+    assert found.queries == 0
+    assert not any(len(part) for part in recorder.asked)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_levels(name: str, norm: Norm) -> None:
+    images = (close_pictures() * 255).round() / 255
+    settings = settings_for(name, norm, levels=255, radius=max(RADII[norm], 8 / 255))
+    found, recorder, _ = run(name, settings, images)
+    asked = np.concatenate(recorder.asked) * 255
+    assert np.abs(asked - asked.round()).max() < 1e-2
+    for one, image in zip(found, images, strict=True):
+        ball = region_around(image[None], norm, settings.radius)
+        assert ball.size(one.delta) <= settings.radius + 1e-5
+        steps = (image.reshape(-1) + one.delta) * 255
+        assert float((steps - steps.round()).abs().max()) < 1e-2
+
+
+@pytest.mark.parametrize("coordinates", ["waves", "blocks", "tanh"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_coordinates(name: str, norm: Norm, coordinates: str) -> None:
+    images = close_pictures(2)
+    settings = settings_for(name, norm, coordinates=Coordinates(coordinates, 4), query_budget=30)
+    found, _, meter = run(name, settings, images)
+    assert meter.queries == sum(one.queries for one in found)
+    for one, image in zip(found, images, strict=True):
+        inside(one, image, norm)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_color_images_that_are_not_square(name: str, norm: Norm) -> None:
+    weights = stream(0, "colors").standard_normal((3, 3 * 5 * 7))
+
+    def function(images: NDArray[np.float32]) -> NDArray[np.float64]:
+        return images.reshape(len(images), -1).astype(np.float64) @ weights.T
+
+    images = torch.from_numpy(stream(0, "colorful").random((2, 3, 5, 7))).float()
+    labels = torch.from_numpy(function(images.numpy()).argmax(axis=1))
+    victim = victim_for(name, function)
+    attacker = attacker_of(name, victim.tells)
+    for one in attack(victim, images, labels, attacker, settings_for(name, norm)):
+        assert region_around(images[:1], norm, RADII[norm]).size(one.delta) <= RADII[norm] + 1e-5
+
+
+class Refusing:
+    """Refuses the first image, or every third."""
+
+    def __init__(self, victim: Victim, every: int) -> None:
+        self.victim, self.every, self.seen = victim, every, 0
+
+    @property
+    def tells(self) -> AnswerKind:
+        return self.victim.tells
+
+    def ask(self, images: torch.Tensor) -> Answers:
+        numbers = torch.arange(self.seen, self.seen + len(images))
+        self.seen += len(images)
+        served = numbers % self.every != 0 if self.every else numbers > 0
+        return ask_some(self.victim, images, served)
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+@pytest.mark.parametrize("every", [0, 3])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_refusals_are_survived(name: str, every: int, norm: Norm) -> None:
+    meter = Meter(Refusing(victim_for(name), every))
+    settings = settings_for(name, norm, radius=0.001, query_budget=55)
+    images = pictures(1)
+    [found] = attack(meter, images, judge(images), attacker_of(name, meter.tells), settings)
+    assert found.queries == meter.queries <= 55
+    assert found.refused == meter.refused >= 1
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+@pytest.mark.parametrize("limit", [0, 25, 47])
+def test_a_victim_that_stops_answering_ends_the_attack(name: str, limit: int) -> None:
+    meter = Meter(QueryLimit(victim_for(name), limit))
+    settings = settings_for(name, "linf", radius=0.001, query_budget=50)
+    images = pictures(1)
+    [found] = attack(meter, images, judge(images), attacker_of(name, meter.tells), settings)
+    assert found.queries == meter.queries <= limit
+
+
+@pytest.mark.parametrize("name", ["thompson", "square", "simba", "nes", "fzoos"])
+def test_a_refusal_of_the_first_image_does_not_stop_learning(name: str) -> None:
+    """Descent goes on when only the image itself was refused: the loss is below the start's."""
+    images = pictures(1)
+    first = Refusing(victim_for(name), 0)
+    settings = settings_for(name, "linf", radius=0.02, query_budget=200)
+    plain = attack(
+        victim_for(name), images, judge(images), attacker_of(name, first.tells), settings
+    )[0]
+    refused = attack(first, images, judge(images), attacker_of(name, first.tells), settings)[0]
+    values = np.sort(scores(images.numpy())[0])
+    start = values[-1] - values[-2]
+    assert start - refused.loss > 0.5 * (start - plain.loss) > 0
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+def test_memory_changes_no_result(name: str) -> None:
+    """A budget that ends in the middle of a request, and answers that were asked before."""
+    if ATTACKERS[name].needs[-1] == "order":
+        pytest.skip("an order cannot be remembered")
+    images = pictures(2)
+    settings = settings_for(name, "linf", radius=0.001, query_budget=47)
+    victim = Remembered(victim_for(name))
+    for _ in range(2):
+        found = attack(victim, images, judge(images), attacker_of(name, victim.tells), settings)
+        assert all(one.queries <= 47 for one in found)
+    assert all(one.queries == 0 for one in found)
+
+
+def test_wrong_inputs_are_named() -> None:
+    images, attacker = pictures(2), attacker_of("square", "logits")
+    victim, settings = CallableVictim(scores), AttackSettings(query_budget=3)
+    for wrong in (images * 2, images - 1, images * torch.nan, images[0], images[:0]):
+        with pytest.raises(ConfigError):
+            attack(victim, wrong, torch.zeros(len(wrong), dtype=torch.int64), attacker, settings)
+    with pytest.raises(ConfigError):
+        attack(victim, images, torch.zeros(1, dtype=torch.int64), attacker, settings)
+    with pytest.raises(ConfigError, match="levels"):
+        attack(victim, images, judge(images), attacker, replace(settings, levels=10))
+
+
+def test_labels_and_targets_that_do_not_fit_are_named() -> None:
+    images, attacker = pictures(2), attacker_of("square", "logits")
+    victim, settings = CallableVictim(scores), AttackSettings(query_budget=3)
+    for labels in (torch.tensor([3, 0]), torch.tensor([-1, 0])):
+        with pytest.raises(FedzoError):
+            attack(victim, images, labels, attacker, settings)
+    with pytest.raises(FedzoError):
+        attack(victim, images, judge(images), attacker, settings, targets=torch.tensor([1]))
