@@ -52,7 +52,7 @@ class DefenseConfig:
     epochs: int = 6
     steps: int = 300
     batch_size: int = 32
-    lr: float = 3e-4
+    lr: float = 1e-3
     estimator: str = "coordinate"
     num_directions: int = 20
     mu: float = 0.05

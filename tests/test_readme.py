@@ -22,7 +22,7 @@ COMMANDS = [
 
 def test_the_readme_has_what_is_tested_here() -> None:
     assert len(SCRIPTS) == 2
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 14
     assert "make demo" in README
     assert "make test" in README
 
@@ -59,7 +59,9 @@ def test_its_links_lead_somewhere() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "docs/design.md",
+        "docs/attacks.md",
         "docs/fzoos.md",
+        "docs/results/attacks.md",
         "docs/results/engine.md",
         "docs/results/fzoos.md",
     ):

@@ -49,7 +49,9 @@ class Edge(ThompsonConfig):
     goes on, in `waves` x `waves` cosine waves, from the nearest success.
     """
 
+    lengthscale: float = 2.5
     noise: float = 0.2
+    spread: float = 0.5
     floor: float = 0.02
     widest: float = 8.0
     tolerance: float = 0.02

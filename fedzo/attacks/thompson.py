@@ -43,9 +43,9 @@ class ThompsonConfig:
     up, down, floor: how the share of values that a proposal may change follows success and failure.
     """
 
-    lengthscale: float = 2.5
+    lengthscale: float = 2.0
     noise: float = 0.1
-    spread: float = 0.5
+    spread: float = 0.3
     max_rows: int = 200
     up: float = 1.5
     down: float = 0.95

