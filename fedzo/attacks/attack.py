@@ -95,19 +95,22 @@ class _Subject:
 def attack(
     victim: Victim,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    labels: Int[Tensor, " labels"],
     attacker: Attacker,
     settings: AttackSettings,
     *,
-    targets: Int[Tensor, " n"] | None = None,
+    targets: Int[Tensor, " targets"] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Found]:
     """Attack images whose right answers are `labels`; with targets, to be answered as these.
 
     `progress` is told after every request how many attacks are over and how many were answered.
-    Raises ConfigError for images out of [0, 1], or off the levels.
+    Raises ConfigError for images out of [0, 1] or off the levels, for labels or targets that are
+    not as many or negative, and for a budget that no proposal fits in.
     """
     _check(images, labels, settings)
+    if targets is not None:
+        _check_classes(targets, "targets", len(images))
     goals = [
         Goal(int(label), None if targets is None else int(targets[i]), settings.loss)
         for i, label in enumerate(labels)
@@ -132,10 +135,15 @@ def attack(
 
 
 def _check(images: Tensor, labels: Tensor, settings: AttackSettings) -> None:
-    if images.dim() != 4 or len(images) != len(labels) or not len(images):
+    if images.dim() != 4 or not len(images):
         raise ConfigError(
-            f"images have shape {tuple(images.shape)} for {len(labels)} labels; give"
-            " [n, channels, height, width] with one label each"
+            f"images have shape {tuple(images.shape)}; give [n, channels, height, width], n >= 1"
+        )
+    _check_classes(labels, "labels", len(images))
+    if settings.universal and settings.query_budget < len(images):
+        raise ConfigError(
+            f"query_budget {settings.query_budget} is for {len(images)} images that are attacked"
+            " with one perturbation; each proposal takes a query an image, so give more"
         )
     low, high = float(images.min()), float(images.max())
     if not 0 <= low <= high <= 1:
@@ -145,6 +153,14 @@ def _check(images: Tensor, labels: Tensor, settings: AttackSettings) -> None:
         raise ConfigError(
             f"levels={settings.levels}, but the images' values are no whole steps of"
             f" 1/{settings.levels}; round the images, or set levels=0"
+        )
+
+
+def _check_classes(classes: Int[Tensor, " n"], name: str, images: int) -> None:
+    if len(classes) != images or bool((classes < 0).any()):
+        raise ConfigError(
+            f"{name} are {classes.tolist()[:8]} for {images} images; give one class of 0, 1, 2, ..."
+            " for each"
         )
 
 
@@ -177,7 +193,7 @@ def _affordable(subject: _Subject, settings: AttackSettings) -> Float[Tensor, "q
 def _ask(
     victim: Victim,
     subjects: Sequence[_Subject],
-    asked: Sequence[Float[Tensor, "q d"]],
+    asked: Sequence[Tensor],
     settings: AttackSettings,
 ) -> list[Answers]:
     """Ask the victim about all perturbed images; returns the answers of each subject."""
@@ -221,8 +237,17 @@ def _goes_on(
         return False
     if subject.unpaid >= _PATIENCE:
         return False
-    subject.running.tell(reply)
+    subject.running.tell(_filled(reply, len(subject.running.asked)))
     return not subject.running.done
+
+
+def _filled(reply: Reply, count: int) -> Reply:
+    """Return a reply to `count` proposals: those that the budget did not cover were refused."""
+    missing = count - len(reply.losses)
+    return Reply(
+        torch.cat([reply.losses, reply.losses.new_full((missing,), math.nan)]),
+        torch.cat([reply.reached, reply.reached.new_zeros(missing)]),
+    )
 
 
 def _reply(

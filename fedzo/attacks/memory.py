@@ -92,19 +92,18 @@ def _line(key: str, row: Answers) -> str:
 def _read(journal: Path, name: str) -> dict[str, Answers]:
     """Return the answers in a journal; a last line that was cut off is taken out of the file.
 
-    Raises ConfigError for a journal of another victim, and for a damaged one.
+    Raises ConfigError for a journal of another victim, and for a damaged one; such files are left
+    as they are.
     """
     if not journal.exists():
         return {}
-    raw = journal.read_text()
-    text = raw[: raw.rfind("\n") + 1]
-    if text != raw:
-        journal.write_text(text)
     try:
+        raw = journal.read_text()
+        text = raw[: raw.rfind("\n") + 1]
         first, *rest = [json.loads(line) for line in text.splitlines()]
         owner = first["answers_of"]
         known = {entry["image"]: _entry(entry) for entry in rest}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
             f"{journal} is damaged ({error}); remove it to attack from the beginning"
         ) from error
@@ -112,6 +111,8 @@ def _read(journal: Path, name: str) -> dict[str, Answers]:
         raise ConfigError(
             f"{journal} holds answers of {owner!r}, not of {name!r}; give another --out"
         )
+    if text != raw:
+        journal.write_text(text)
     return known
 
 

@@ -3,9 +3,10 @@
     question  {"images": [[[[...]]]]}          [b, c, h, w], pixels in [0, 1]
     answer    {"logits": [[...]]}  or  {"probabilities": [[...]]}  or  {"labels": [...]}
 
-one row or number an image, in order; an image that is refused is `null`. `tells` says which of the
-three is expected. Requests hold at most `batch` images; timeouts, retries and the rate limit are
-those of fedzo.transport. Queries are counted by answers that have arrived.
+one row or number an image, in order; an image that is refused is `null`, and so is a score that is
+not told. `tells` says which of the three is expected. Requests hold at most `batch` images;
+timeouts, retries and the rate limit are those of fedzo.transport. Queries are counted by answers
+that have arrived.
 """
 
 import json

@@ -9,6 +9,7 @@ with a Retry-After. It binds to 127.0.0.1 and stops when the block ends.
 """
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +107,8 @@ def _answer(
 
 
 def _rows(answers: Answers) -> list[Any]:
-    told = answers.labels if answers.scores is None else answers.scores
-    pairs = zip(told.tolist(), answers.answered.tolist(), strict=True)
+    rows: list[Any] = answers.labels.tolist()
+    if answers.scores is not None:
+        rows = [[None if math.isnan(z) else z for z in row] for row in answers.scores.tolist()]
+    pairs = zip(rows, answers.answered.tolist(), strict=True)
     return [row if answered else None for row, answered in pairs]

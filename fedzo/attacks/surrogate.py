@@ -75,6 +75,10 @@ class Surrogate:
             u = sample_directions("orthogonal", m, dim, generator=task.generator)
             ends = (z + self.probe_radius * reach * math.sqrt(dim) * u).clamp(low, high)
             reply = yield coordinates.perturbations(ends, region)
+            if not math.isfinite(value):
+                best = lowest(reply.losses)
+                z, value = ends[best], float(reply.losses[best])
+                continue
             fresh = _rows(z.expand_as(ends), ends, reply.losses - value, at, number)
             rows = join_rows([rows, fresh]).newest(self.max_rows)
             number += m

@@ -99,7 +99,12 @@ def learn(
     prior: SpatialPrior,
     config: ThompsonConfig,
 ) -> Incumbent:
-    """Add what a proposal showed; a loss that is not finite teaches nothing but caution."""
+    """Add what a proposal showed; a loss that is not finite teaches nothing but caution.
+
+    Where the incumbent's own loss is not known, the first proposal with a loss takes its place.
+    """
+    if not math.isfinite(state.loss) and math.isfinite(loss):
+        return replace(state, delta=proposal, loss=loss)
     rows, change = state.rows, loss - state.loss
     if math.isfinite(change):
         rows = add_change(

@@ -71,8 +71,9 @@ class Victim(Protocol):
 
 
 def from_scores(scores: Float[Tensor, "b k"]) -> Answers:
-    """Return the answers of a victim that tells its scores."""
-    return Answers(scores.argmax(dim=1), scores, torch.ones(len(scores), dtype=torch.bool))
+    """Return the answers of a victim that tells its scores, NaN for those that it does not."""
+    labels = scores.nan_to_num(-torch.inf).argmax(dim=1)
+    return Answers(labels, scores, torch.ones(len(scores), dtype=torch.bool))
 
 
 def from_labels(labels: Int[Tensor, " b"]) -> Answers:
@@ -84,6 +85,7 @@ def join_answers(parts: list[Answers]) -> Answers:
     """Put answers one after the other.
 
     Where all images of some parts were refused, the scores of these are NaN like their others'.
+    Raises ObjectiveError for parts with other numbers of scores.
     """
     widths = [part.scores.shape[1] for part in parts if part.scores is not None]
     scores = None
@@ -100,9 +102,12 @@ def join_answers(parts: list[Answers]) -> Answers:
 
 
 def _widened(part: Answers, blank: Float[Tensor, "1 k"]) -> Float[Tensor, "b k"]:
-    if part.scores is None or part.scores.shape[1] < blank.shape[1]:
-        return blank.expand(len(part), -1)
-    return part.scores
+    width = 0 if part.scores is None else part.scores.shape[1]
+    if part.scores is not None and width == blank.shape[1]:
+        return part.scores
+    if bool(part.answered.any()):
+        raise ObjectiveError(f"the victim told {blank.shape[1]} scores, then {width}")
+    return blank.expand(len(part), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ class ModuleVictim:
 class CallableVictim:
     """Any function of an array of images [b, c, h, w], float32, as a victim.
 
-    It returns scores [b, k], or labels [b] with `tells="labels"`.
+    It returns scores [b, k], NaN for those that are not told, or labels [b] with `tells="labels"`.
     """
 
     function: Callable[[NDArray[np.float32]], Any]
@@ -142,7 +147,8 @@ class CallableVictim:
 def read_answers(told: object, count: int, tells: AnswerKind) -> Answers:
     """Return the answers in an array or in nested lists.
 
-    Raises ObjectiveError unless these are `count` labels, or rows of as many scores each.
+    Raises ObjectiveError unless these are `count` labels, or rows of as many scores each, finite
+    but for some that are not told: NaN, or None.
     """
     wanted = "labels [images]" if tells == "labels" else "scores [images, classes]"
     try:
@@ -153,7 +159,11 @@ def read_answers(told: object, count: int, tells: AnswerKind) -> Answers:
         raise ObjectiveError(
             f"the victim answered an array of shape {array.shape} for {count} images, not {wanted}"
         )
-    if not np.isfinite(array).all():
-        raise ObjectiveError("the victim answered something that is not finite")
     table = torch.from_numpy(array)
-    return from_labels(table.long()) if tells == "labels" else from_scores(table.float())
+    if tells == "labels":
+        if not bool(((table >= 0) & (table == table.round())).all()):
+            raise ObjectiveError(f"the victim answered {told!r:.80}; labels are 0, 1, 2, ...")
+        return from_labels(table.long())
+    if bool(table.isinf().any()) or bool(table.isnan().all(dim=1).any()):
+        raise ObjectiveError("the victim answered scores that are not finite")
+    return from_scores(table.float())

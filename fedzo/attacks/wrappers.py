@@ -6,7 +6,7 @@ LabelOnly(RoundedScores(ModuleVictim(net), 2)).
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class LabelOnly(_Around):
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         answers = self.victim.ask(images)
-        return Answers(answers.labels, None, answers.answered)
+        return replace(answers, scores=None)
 
 
 class OrderOnly(_Around):
@@ -74,8 +74,10 @@ class OrderOnly(_Around):
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         answers = self.victim.ask(images)
         assert answers.scores is not None
-        places = answers.scores.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
-        return Answers(torch.full_like(answers.labels, UNKNOWN), places.float(), answers.answered)
+        known = answers.scores.nan_to_num(-torch.inf)
+        places = known.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
+        nothing = torch.full_like(answers.labels, UNKNOWN)
+        return replace(answers, labels=nothing, scores=places.float())
 
 
 class TopScores(_Around):
@@ -90,9 +92,10 @@ class TopScores(_Around):
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         answers = self.victim.ask(images)
         assert answers.scores is not None
-        top = answers.scores.topk(min(self._count, answers.scores.shape[1]), dim=1)
-        told = torch.full_like(answers.scores, torch.nan).scatter(1, top.indices, top.values)
-        return Answers(answers.labels, told, answers.answered)
+        known = answers.scores.nan_to_num(-torch.inf)
+        top = known.topk(min(self._count, known.shape[1]), dim=1).indices
+        told = torch.full_like(known, torch.nan).scatter(1, top, answers.scores.gather(1, top))
+        return replace(answers, scores=told)
 
 
 class RoundedScores(_Around):
@@ -108,7 +111,7 @@ class RoundedScores(_Around):
         answers = self.victim.ask(images)
         assert answers.scores is not None
         rounded = answers.scores.round(decimals=self._decimals)
-        return Answers(answers.labels, rounded, answers.answered)
+        return replace(answers, scores=rounded)
 
 
 class NoisyScores(_Around):
@@ -125,8 +128,8 @@ class NoisyScores(_Around):
         assert answers.scores is not None
         noise = self._generator.standard_normal(tuple(answers.scores.shape))
         noisy = answers.scores + self._std * torch.from_numpy(noise).to(answers.scores)
-        told = from_scores(noisy)
-        return Answers(told.labels, told.scores, answers.answered)
+        labels = torch.where(answers.answered, from_scores(noisy).labels, UNKNOWN)
+        return replace(answers, labels=labels, scores=noisy)
 
 
 class QueryLimit(_Around):
@@ -176,7 +179,8 @@ class _Seen:
         """Return the distance to the k-th nearest remembered image, inf where there are fewer."""
         if self.rows is None or len(self.rows) < neighbors:
             return torch.full((len(flat),), torch.inf)
-        return torch.cdist(flat, self.rows).kthvalue(neighbors, dim=1).values
+        exact = torch.cdist(flat, self.rows, compute_mode="donot_use_mm_for_euclid_dist")
+        return exact.kthvalue(neighbors, dim=1).values
 
     def add(self, flat: Float[Tensor, "b d"]) -> None:
         """Remember images."""

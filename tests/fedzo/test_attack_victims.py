@@ -343,7 +343,7 @@ def test_a_dead_endpoint_is_named() -> None:
         b'{"logits": [[1, 2]]}',
         b'{"logits": [[1, 2], [1]]}',
         b'{"logits": [[1, 2], ["a", 2]]}',
-        b'{"logits": [[1, 2], [null, 2]]}',
+        b'{"logits": [[1, 2], [null, null]]}',
         b'{"logits": [[1, 2], [Infinity, 2]]}',
         b'{"logits": [1, 2]}',
         b'{"logits": [[], []]}',
@@ -360,6 +360,9 @@ def test_answers_with_null_are_refusals() -> None:
     assert read_json(b'{"logits": [null, null]}', 2, "logits").queries == 0
     answers = read_json(b'{"logits": [null, [1, 2]]}', 2, "logits")
     assert answers.labels.tolist() == [UNKNOWN, 1]
+    answers = read_json(b'{"logits": [[null, -2], [1, 2]]}', 2, "logits")
+    assert answers.labels.tolist() == [1, 1]
+    assert answers.queries == 2
 
 
 @pytest.mark.parametrize("labels", [[1.5, 0.0], [[1], [0]], ["a", "b"], [1], [math.nan, 1.0]])
