@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
+from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import RoundPlan
 
 
@@ -40,10 +41,14 @@ class Compared:
     old: Answered
     new: Answered
 
-    @property
-    def change(self) -> float:
-        """Return the mean change from x to the proposal."""
-        return float((self.new.values - self.old.values).double().mean())
+    def change(self, config: RobustConfig, plan: RoundPlan) -> float:
+        """Return the change from x to the proposal that the clients agree on.
+
+        The mean of their changes, or what `strategy.aggregator` makes of them: numbers, so a liar
+        can at most make the server err about one proposal. Raises TooFewAnswers as `aggregate`.
+        """
+        changes = (self.new.values - self.old.values).double().unsqueeze(1)
+        return float(aggregate(changes, config, plan, purpose="change"))
 
 
 def compare(

@@ -9,8 +9,9 @@ random ends. Shapes: x [d], d a square number. Queries: 1 a client and round, an
 Floats a client and round: 1 up, d down (the squares could be made from a seed, were all clients
 sure to be asked every round).
 
-Differs from the paper: the objective is the mean of all clients, so one number of each decides; the
-schedule is that of the paper for 10,000 iterations, scaled to `horizon` proposals.
+Differs from the paper: the objective is the mean of all clients (or what `strategy.aggregator`
+makes of their changes), so one number of each decides; the schedule is that of the paper for 10,000
+iterations, scaled to `horizon` proposals.
 """
 
 import math
@@ -26,18 +27,19 @@ from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from strategies.base import RoundStrategy
 from strategies.comparison import Answered, compare, finite_box, nobody
+from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SquareConfig(RoundConfig):
+class SquareConfig(RobustConfig):
     """Settings: area is the first share of the image a square covers, halved along the horizon."""
 
     area: float = 0.1
     horizon: int = 10000
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        RobustConfig.__post_init__(self)
         require(0 < self.area <= 1, "area", self.area, "in (0, 1]")
         require(self.horizon >= 1, "horizon", self.horizon, "at least 1")
 
@@ -72,6 +74,7 @@ class Square(RoundStrategy[SquareState]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SquareState:
+        self._config.require_clients(num_clients)
         side = math.isqrt(len(x))
         if side * side != len(x):
             raise ConfigError(
@@ -85,7 +88,7 @@ class Square(RoundStrategy[SquareState]):
         compared = yield from compare(state.x, proposal, state.answered, plan, blind=first)
         if compared is None:
             return state
-        if first or compared.change < 0:
+        if first or compared.change(self._config, plan) < 0:
             return SquareState(proposal, compared.new)
         return SquareState(state.x, compared.old)
 

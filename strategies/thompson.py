@@ -4,11 +4,12 @@
     g in a share of the coordinates, x elsewhere;   x <- x' if mean_i f_i(x') < mean_i f_i(x)
 
 The same proposals and the same learning as the attacker fedzo.attacks.thompson, which explains
-them; what is learned from is the mean of the clients' answers, one number each, at points that all
-of them share, so their heterogeneity cancels. An x of a square number of coordinates is taken for
-an image, whose neighboring pixels the prior believes to matter alike; with lengthscale 0, or for
-any other number, coordinates are independent. Shapes: x [d]. Queries: 1 a client and round, and x
-once (beside the driver's own question there). Floats a client and round: d down, 1 up.
+them; what is learned from is the mean of the clients' answers (with `strategy.aggregator` what that
+rule makes of their changes), one number each, at points that all of them share, so their
+heterogeneity cancels. An x of a square number of coordinates is taken for an image, whose
+neighboring pixels the prior believes to matter alike; with lengthscale 0, or for any other number,
+coordinates are independent. Shapes: x [d]. Queries: 1 a client and round, and x once (beside the
+driver's own question there). Floats a client and round: d down, 1 up.
 """
 
 import math
@@ -25,12 +26,13 @@ from fedzo.randomness import stream
 from fedzo.surrogates.spatial import SpatialPrior, no_changes
 from strategies.base import RoundStrategy
 from strategies.comparison import Answered, compare, finite_box, nobody
+from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederatedThompsonConfig(RoundConfig):
-    """Settings of rounds, and those of fedzo.attacks.thompson.ThompsonConfig."""
+class FederatedThompsonConfig(RobustConfig):
+    """Settings of rounds and rules, and those of fedzo.attacks.thompson.ThompsonConfig."""
 
     lengthscale: float = 2.5
     noise: float = 0.1
@@ -41,7 +43,7 @@ class FederatedThompsonConfig(RoundConfig):
     floor: float = 0.01
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        RobustConfig.__post_init__(self)
         self.sampling()
 
     def sampling(self) -> ThompsonConfig:
@@ -85,6 +87,7 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         return self._config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ThompsonState:
+        self._config.require_clients(num_clients)
         return ThompsonState(Incumbent(x, 0.0, no_changes(len(x))), nobody(x))
 
     def round(self, state: ThompsonState, plan: RoundPlan) -> Round[ThompsonState]:
@@ -96,7 +99,7 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         compared = yield from compare(x, proposal, state.answered, plan)
         if compared is None:
             return state
-        change = compared.change
+        change = compared.change(self._config, plan)
         best = learn(state.best, proposal, state.best.loss + change, prior, self._sampling)
         return ThompsonState(best, compared.new if change < 0 else compared.old)
 

@@ -33,12 +33,21 @@ def make(client: int) -> TorchObjective:
     return TorchObjective(function=lambda x: (x - 0.5) @ weights, dim=D, lower=0.0, upper=1.0)
 
 
-def go(rounds: int, *, square: bool = False, seed: int = 0, **config: object) -> Outcome:
-    engine = InProcessEngine(FunctionEnvironment(make), make_rules())
+def make_with_a_liar(client: int) -> TorchObjective:
+    """Client 0 says five times the opposite."""
+    weights = slope(client) * (1 if client else -5)
+    return TorchObjective(function=lambda x: (x - 0.5) @ weights, dim=D, lower=0.0, upper=1.0)
+
+
+def go(
+    rounds: int, *, square: bool = False, seed: int = 0, liar: bool = False, **config: object
+) -> Outcome:
+    environment = FunctionEnvironment(make_with_a_liar if liar else make)
+    engine = InProcessEngine(environment, make_rules())
     problem = OpenProblem(initial_x=torch.full((D,), 0.5).double(), lower=0.0, upper=1.0)
     settings = RunSettings(num_clients=N, num_rounds=rounds, seed=seed)
     strategy = (
-        Square(SquareConfig(horizon=rounds))
+        Square(SquareConfig(horizon=rounds, **config))  # type: ignore[arg-type]
         if square
         else FederatedThompson(FederatedThompsonConfig(**config))  # type: ignore[arg-type]
     )
@@ -66,6 +75,17 @@ def test_a_linear_function_of_blobs_is_learned_faster_than_by_squares() -> None:
     ]
     assert min(shares[0]) > 0.9
     assert min(shares[0]) > max(shares[1])
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_a_robust_rule_withstands_a_liar_and_the_mean_does_not(square: bool) -> None:
+    honest = (slope(1) + slope(2)) / 2
+    least = -float(honest.abs().sum()) / 2
+    robust = go(80, square=square, liar=True, aggregator="median", num_byzantine=1)
+    assert float((robust.state.x - 0.5) @ honest) < (0.1 if square else 0.5) * least
+    assert float((go(80, square=square, liar=True).state.x - 0.5) @ honest) > 0
+    with pytest.raises(ConfigError, match="num_byzantine"):
+        go(1, square=square, num_byzantine=1)
 
 
 def test_same_seed_same_run_other_seed_another() -> None:
