@@ -48,6 +48,8 @@ def print_report(console: Console, victim: str, report: Report) -> None:
     table.add_row("answered by the victim", f"{report.victim_queries:,}")
     if summary["refused"] or report.replayed:
         table.add_row("refused, from the journal", f"{summary['refused']:,}, {report.replayed:,}")
+    if report.query_cost:
+        table.add_row("cost", f"{summary['cost']:,.2f}")
     table.add_row("seconds", f"{report.seconds:.2f}")
     console.print(table)
     each = Table("image", "label", "answer", "queries", "linf", "l2", "success")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fedzo.attacks.attacker import Attacker
 from fedzo.attacks.edge import Edge
 from fedzo.attacks.estimated import EstimatedDescent, RankSGD
+from fedzo.attacks.goal import LossName
 from fedzo.attacks.hopskipjump import HopSkipJump
 from fedzo.attacks.simba import SimBA
 from fedzo.attacks.square import Square
@@ -58,26 +59,36 @@ ATTACKERS: dict[str, AttackerEntry] = {
         RankSGD, ORDER, "order of candidates alone, ZO-RankSGD (Tang et al. 2024; default)", {}
     ),
 }
+_HINT: dict[AnswerKind, str] = {"labels": ", or loss boundary"}
 _DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}
 
 
-def default_attacker(tells: AnswerKind) -> str:
+def default_attacker(tells: AnswerKind, loss: LossName = "margin") -> str:
     """Return the name of the best attacker for what a victim tells."""
-    return _DEFAULTS.get(tells, "thompson")
+    return "thompson" if loss == "boundary" else _DEFAULTS.get(tells, "thompson")
 
 
-def make_attacker(name: str, tells: AnswerKind, settings: Mapping[str, Scalar]) -> Attacker:
+def make_attacker(
+    name: str, tells: AnswerKind, settings: Mapping[str, Scalar], *, loss: LossName = "margin"
+) -> Attacker:
     """Return an attacker with its settings over the entry's.
 
-    Raises ConfigError for an unknown name or setting, and for a victim that tells too little.
+    With loss boundary attackers by scores need labels alone. Raises ConfigError for an unknown name
+    or setting, and for a victim that tells too little.
     """
     if name not in ATTACKERS:
         raise unknown_key(name, ATTACKERS, what="attacker")
     entry = ATTACKERS[name]
+    if loss == "boundary":
+        if entry.needs != SCORES:
+            raise ConfigError(f"attacker {name} finds the boundary itself; leave loss boundary out")
+        if tells == "order":
+            raise ConfigError("loss boundary needs a victim that tells labels, not an order alone")
+        return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")
     if tells not in entry.needs:
         able = [other for other, rival in ATTACKERS.items() if tells in rival.needs]
         raise ConfigError(
             f"attacker {name} needs a victim that tells {' or '.join(entry.needs)}, and this one"
-            f" tells {tells}; use {' or '.join(able)}"
+            f" tells {tells}; use {' or '.join(able)}{_HINT.get(tells, '')}"
         )
     return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")

@@ -1,6 +1,7 @@
 """`fedzo attack`: attack one victim that answers with scores, labels or an order."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,11 @@ from rich.progress import Progress
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.coordinates import COORDINATES, Coordinates
 from fedzo.attacks.region import NORMS
-from fedzo.config import Scalar, build_config, parse_setting, unknown_key
+from fedzo.config import build_config, unknown_key
 from fedzo.errors import ConfigError
 from scenarios.attack_report import print_report, write_report
 from scenarios.attackers import ATTACKERS
-from scenarios.cli_options import JsonOption, finish, guard, prepare, stderr
+from scenarios.cli_options import JsonOption, by_section, finish, guard, prepare, stderr
 from scenarios.shipped import shipped_names
 from scenarios.single_attack import Plan, Report, attack_victim
 from scenarios.victim_sources import SourceSettings, open_source
@@ -44,7 +45,7 @@ def attack_command(
     images: Annotated[int, typer.Option(help="images that are attacked")] = 20,
     seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
     target: Annotated[int | None, typer.Option(help="the class to be answered as")] = None,
-    loss: Annotated[str, typer.Option(help="margin or cross_entropy")] = "margin",
+    loss: Annotated[str, typer.Option(help="margin, cross_entropy or boundary")] = "margin",
     universal: Annotated[
         bool, typer.Option("--universal", help="one perturbation for all images, one budget")
     ] = False,
@@ -90,7 +91,7 @@ def attack_command(
     prepare(1)
 
     def work() -> dict[str, Any]:
-        parts = _parts(settings or [])
+        parts = by_section(settings or [], ("attacker", "victim"))
         plan = Plan(
             num_images=images,
             attacker=attacker or "",
@@ -113,6 +114,7 @@ def attack_command(
         )
         source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
         report = _run(victim, wrap or [], source, plan, out, resume, quiet=json_output)
+        report = replace(report, query_cost=source.query_cost)
         if out:
             write_report(out, victim, report)
         if not json_output:
@@ -165,18 +167,6 @@ def _run(
                 task, completed=over, description=f"attack {name}, {queries:,} queries"
             ),
         )
-
-
-def _parts(texts: list[str]) -> dict[str, dict[str, Scalar]]:
-    """Return settings by section, without the prefix."""
-    parts: dict[str, dict[str, Scalar]] = {"attacker": {}, "victim": {}}
-    for text in texts:
-        key, value = parse_setting(text)
-        section, _, name = key.partition(".")
-        if section not in parts or not name:
-            raise ConfigError(f"--set {text}: settings begin with attacker. or victim.")
-        parts[section][name] = value
-    return parts
 
 
 def _coordinates(text: str) -> Coordinates:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -13,28 +14,29 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedzo.attacks.victim import Victim
-from fedzo.config import build_config, parse_setting
+from fedzo.config import build_config
 from fedzo.errors import ConfigError
 from fedzo.plots import save_figure
 from fedzo.randomness import stream
 from fedzo.smoothing import Certificate, Smoothing, certified_accuracy
-from scenarios.cli_options import JsonOption, finish, guard, prepare, stderr
+from scenarios.cli_options import JsonOption, by_section, finish, guard, prepare, stderr
 from scenarios.data import Images
 from scenarios.defense import (
     DefenseConfig,
-    SmoothedVictim,
-    certify_images,
     save_defense,
     train_defense,
 )
-from scenarios.shipped import SHIPPED, shipped_network, shipped_victim
+from scenarios.shipped import SHIPPED, shipped_network
+from scenarios.smoothed import SmoothedVictim, certify_images
+from scenarios.victim_sources import Source, SourceSettings, open_source
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def defend_command(
     victim: Annotated[
-        str, typer.Argument(help="mnist, fashion, or either behind ONNX or HTTP: mnist-onnx, ...")
+        str,
+        typer.Argument(help="as of `fedzo attack`: mnist, file.py:name, model.onnx, http://..."),
     ],
     sigma: Annotated[
         float, typer.Option(help="of the noise that it is smoothed with, pixels in [0, 1]")
@@ -50,8 +52,8 @@ def defend_command(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="a setting of the training, such as defense.estimator=forward, defense.latent=16,"
-            " defense.lr=0.001; may be repeated",
+            help="a setting of the training or of how the victim is reached, such as"
+            " defense.estimator=forward, defense.lr=0.001, victim.data=mine.npz; may be repeated",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="directory for the defense and a figure")] = None,
@@ -60,25 +62,31 @@ def defend_command(
     """Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).
 
     A denoiser and an encoder are trained through the model's scores by zeroth-order gradients, and
-    certified beside the undefended smoothed model (Cohen et al. 2019).
+    certified beside the undefended smoothed model (Cohen et al. 2019). Of your own data, grey
+    squares, the first images are certified and all others train.
+
     Attack it then with: fedzo attack mnist --wrap defense=DIRECTORY
+
     Example: fedzo defend mnist --steps 100 --out runs/defense
     """
     prepare(1)
 
     def work() -> dict[str, Any]:
-        parsed = dict(parse_setting(text) for text in settings or [])
-        wrong = [key for key in parsed if not key.startswith("defense.")]
-        if wrong:
-            raise ConfigError(f"--set {wrong[0]}: settings of `fedzo defend` begin with defense.")
-        given = {key.removeprefix("defense."): value for key, value in parsed.items()}
+        parts = by_section(settings or [], ("defense", "victim"))
         config = build_config(
             DefenseConfig,
-            {"sigma": sigma, "steps": steps, "seed": seed, **given},
+            {"sigma": sigma, "steps": steps, "seed": seed, **parts["defense"]},
             section="defense",
         )
+        source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
         smoothing = Smoothing(sigma=config.sigma, count=samples)
-        summary = _defend(victim, config, smoothing, certify, out, quiet=json_output)
+        with ExitStack() as stack:
+            opened = open_source(victim, [], source, stack)
+            shipped = victim.partition("-")[0] if not source.data else ""
+            apart = shipped_network(shipped).train if shipped in SHIPPED else None
+            train, test = _split(opened, apart, certify, config)
+            job = _Job(victim, opened.victim, train, test, config, smoothing)
+            summary = job.run(out, quiet=json_output)
         if not json_output:
             _print(Console(), summary)
         return summary
@@ -86,90 +94,94 @@ def defend_command(
     finish(guard(work), json_output)
 
 
-def _defend(
-    name: str,
-    config: DefenseConfig,
-    smoothing: Smoothing,
-    count: int,
-    out: Path | None,
-    *,
-    quiet: bool,
-) -> dict[str, Any]:
-    base, _, kind = name.partition("-")
-    if base not in SHIPPED or kind not in ("", "onnx", "http"):
-        raise ConfigError(f"victim {name!r} is none of {', '.join(SHIPPED)}, -onnx, -http")
-    begun = time.perf_counter()
-    shipped = shipped_network(base)
-    with ExitStack() as stack:
-        victim = shipped_victim(shipped.module, kind, shipped.test.pixels.shape[-1], stack)
-        bar = stack.enter_context(
-            Progress(console=stderr, disable=quiet or not stderr.is_terminal, transient=True)
-        )
-        task = bar.add_task("train", total=1)
-        defense = train_defense(
-            victim,
-            shipped.train,
-            config,
-            progress=lambda stage, done, of: bar.update(
-                task, description=f"train through the {stage}", completed=done, total=of
-            ),
-        )
-        if out:
-            save_defense(out, defense, shipped.test.pixels.shape[-1])
-        certifying = _Certifying(victim, shipped.test.take(_first(count, shipped.test)), smoothing)
-        curves = {
-            label: certifying.accuracies(purifier, config.seed, bar, label)
-            for label, purifier in (("undefended", None), ("defended", defense.purifier))
-        }
-    if out:
-        _draw(out / "figure.png", curves, name, config)
-    return {
-        "victim": name,
-        "sigma": config.sigma,
-        "steps": config.steps,
-        "estimator": config.estimator,
-        "training_queries": defense.queries,
-        "images": count,
-        "samples": smoothing.count,
-        "largest_radius": smoothing.largest_radius,
-        **{
-            f"certified_{label}": dict(zip(map(str, RADII), values, strict=True))
-            for label, values in curves.items()
-        },
-        "seed": config.seed,
-        "wall_s": time.perf_counter() - begun,
-        "out": str(out) if out else None,
-    }
+def _split(
+    source: Source, apart: Images | None, count: int, config: DefenseConfig
+) -> tuple[Images, Images]:
+    """Return what is trained on, and the `count` images that are certified.
 
-
-def _first(count: int, images: Images) -> Any:
-    if not 1 <= count <= len(images):
-        raise ConfigError(f"certify={count} must be from 1 to {len(images)}, the test images")
-    return list(range(count))
+    apart: images for the training alone, where there are such.
+    """
+    shape = tuple(source.images.shape[1:])
+    if shape[0] != 1 or shape[1] != shape[2] or shape[1] % 4:
+        raise ConfigError(
+            f"images have shape {shape}; a defense is for grey squares whose side divides by 4:"
+            " (1, side, side)"
+        )
+    images = Images(source.images.squeeze(1), source.labels)
+    most = len(images) if apart else len(images) - config.batch_size
+    if not 1 <= count <= most:
+        raise ConfigError(
+            f"certify={count} must be from 1 to {most}, of {len(images)} images"
+            + ("" if apart else f" with a batch of {config.batch_size} left for the training")
+        )
+    numbers = torch.arange(len(images))
+    return apart or images.take(numbers[count:]), images.take(numbers[:count])
 
 
 @dataclass(frozen=True, slots=True)
-class _Certifying:
-    """What is certified, and how."""
+class _Job:
+    """What is defended, and how."""
 
+    name: str
     victim: Victim
-    images: Images
+    train: Images
+    test: Images
+    config: DefenseConfig
     smoothing: Smoothing
 
-    def accuracies(self, purifier: Any, seed: int, bar: Progress, label: str) -> list[float]:
+    def run(self, out: Path | None, *, quiet: bool) -> dict[str, Any]:
+        """Train, save, certify and draw; returns the summary."""
+        begun = time.perf_counter()
+        disable = quiet or not stderr.is_terminal
+        with Progress(console=stderr, disable=disable, transient=True) as bar:
+            task = bar.add_task("train", total=1)
+            defense = train_defense(
+                self.victim,
+                self.train,
+                self.config,
+                progress=lambda stage, done, of: bar.update(
+                    task, description=f"train through the {stage}", completed=done, total=of
+                ),
+            )
+            if out:
+                save_defense(out, defense, self.test.pixels.shape[-1])
+            curves = {
+                label: self._accuracies(purifier, bar, label)
+                for label, purifier in (("undefended", None), ("defended", defense.purifier))
+            }
+        if out:
+            _draw(out / "figure.png", curves, self.name, self.config)
+        return {
+            "victim": self.name,
+            "sigma": self.config.sigma,
+            "steps": self.config.steps,
+            "estimator": self.config.estimator,
+            "training_queries": defense.queries,
+            "images": len(self.test),
+            "samples": self.smoothing.count,
+            "largest_radius": self.smoothing.largest_radius,
+            **{
+                f"certified_{label}": dict(zip(map(str, RADII), values, strict=True))
+                for label, values in curves.items()
+            },
+            "seed": self.config.seed,
+            "wall_s": time.perf_counter() - begun,
+            "out": str(out) if out else None,
+        }
+
+    def _accuracies(self, purifier: Any, bar: Progress, label: str) -> list[float]:
         """Return the certified accuracy at each of RADII."""
-        task = bar.add_task(f"certify {label}", total=len(self.images))
-        smoothed = SmoothedVictim(
-            self.victim, purifier, self.smoothing.sigma, generator=stream(seed, "smoothed")
-        )
+        seed = self.config.seed
+        task = bar.add_task(f"certify {label}", total=len(self.test))
+        generator = stream(seed, "smoothed")
         certificates: list[Certificate] = certify_images(
-            smoothed,
-            self.images.pixels.unsqueeze(1),
+            SmoothedVictim(self.victim, purifier, self.smoothing.sigma, generator=generator),
+            self.test.pixels.unsqueeze(1),
             self.smoothing,
             seed=seed,
             progress=lambda done: bar.update(task, completed=done),
         )
-        return [certified_accuracy(certificates, self.images.labels, r) for r in RADII]
+        return [certified_accuracy(certificates, self.test.labels, r) for r in RADII]
 
 
 def _print(console: Console, summary: dict[str, Any]) -> None:

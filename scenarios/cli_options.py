@@ -66,6 +66,23 @@ def merged(
     return base
 
 
+def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[str, Scalar]]:
+    """Return settings KEY=VALUE by their section, without its name.
+
+    Raises ConfigError for settings of other sections.
+    """
+    parts: dict[str, dict[str, Scalar]] = {section: {} for section in sections}
+    for text in texts:
+        key, value = parse_setting(text)
+        section, _, name = key.partition(".")
+        if section not in parts or not name:
+            raise ConfigError(
+                f"--set {text}: settings begin with {' or '.join(f'{s}.' for s in sections)}"
+            )
+        parts[section][name] = value
+    return parts
+
+
 def prepare(threads: int) -> None:
     torch.set_num_threads(max(1, threads))
     handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)

@@ -25,14 +25,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fedzo.attacks.victim import AnswerKind, Answers, Victim
+from fedzo.attacks.victim import Victim, ask_all
 from fedzo.attacks.wrappers import Meter
 from fedzo.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.objective import flatten_parameters
 from fedzo.randomness import stream
-from fedzo.smoothing import Certificate, Smoothing, certify, noisy_votes
 from fedzo.zo_gradient import ZoGradientConfig, zo_gradient
 from scenarios.data import Images
 from scenarios.networks import load_parameters, random_module
@@ -230,7 +229,7 @@ def _answers(
     """Return the victim's answers to clean images, each asked for once."""
     new = [i for i, row in enumerate(rows.tolist()) if row not in known]
     if new:
-        told = victim.ask(clean[new]).labels.tolist()
+        told = ask_all(victim, clean[new]).labels.tolist()
         known.update({int(rows[i]): label for i, label in zip(new, told, strict=True)})
     return torch.tensor([known[row] for row in rows.tolist()])
 
@@ -244,77 +243,12 @@ def _stability(
     """Return the cross-entropy of the victim's scores of decoded codes with its clean answers."""
     with torch.no_grad():
         decoded = purifier.decoder(points.flatten(0, 1))
-    answers = victim.ask(decoded)
+    answers = ask_all(victim, decoded)
     assert answers.scores is not None
     scores = answers.scores if victim.tells == "logits" else (answers.scores + 1e-6).log()
     log_p = scores.log_softmax(dim=1)
     wanted = targets.repeat_interleave(points.shape[1]).unsqueeze(1)
     return -log_p.gather(1, wanted).reshape(points.shape[:2])
-
-
-class SmoothedVictim:
-    """A defended victim: the vote of the victim on noisy copies of an image, purified or not.
-
-    It tells the shares of the votes as probabilities. One query of the attacker is `votes` of the
-    victim inside.
-    """
-
-    tells: AnswerKind = "probabilities"
-
-    def __init__(
-        self,
-        victim: Victim,
-        purifier: nn.Module | None,
-        sigma: float,
-        *,
-        generator: np.random.Generator,
-        votes: int = 32,
-        num_classes: int = 10,
-    ) -> None:
-        require(votes >= 1, "votes", votes, "at least 1")
-        self.victim, self._classes = victim, num_classes
-        self._smoothing = Smoothing(sigma=sigma, batch=votes)
-        self._purifier, self._generator = purifier, generator
-
-    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        shares = torch.stack([self._shares(image) for image in images])
-        answered = torch.ones(len(images), dtype=torch.bool)
-        return Answers(shares.argmax(dim=1), shares, answered)
-
-    def _shares(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, " k"]:
-        votes = noisy_votes(
-            self.classify,
-            image,
-            self._smoothing,
-            self._smoothing.batch,
-            generator=self._generator,
-        )
-        votes = torch.nn.functional.pad(votes, (0, self._classes - len(votes)))
-        return votes.float() / self._smoothing.batch
-
-    def classify(self, images: Float[Tensor, "b c h w"]) -> Int[Tensor, " b"]:
-        """Return the victim's answers to purified images."""
-        with torch.no_grad():
-            shown = images if self._purifier is None else self._purifier(images)
-        return self.victim.ask(shown).labels
-
-
-def certify_images(
-    victim: SmoothedVictim,
-    images: Float[Tensor, "n 1 s s"],
-    smoothing: Smoothing,
-    *,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> list[Certificate]:
-    """Return a certificate for every image."""
-    certificates = []
-    for i, image in enumerate(images):
-        generator = stream(seed, "certify", i)
-        certificates.append(certify(victim.classify, image, smoothing, generator=generator))
-        if progress:
-            progress(i + 1)
-    return certificates
 
 
 def save_defense(folder: Path, defense: Defense, side: int) -> None:

@@ -54,7 +54,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an attack has given: the images, what was found for each, and what it has cost."""
+    """What an attack has given: the images, what was found for each, and what it has cost.
+
+    query_cost: price of a query; cost, in the summary, is that of what the victim has answered now.
+    """
 
     plan: Plan
     attacker: str
@@ -66,6 +69,7 @@ class Report:
     victim_queries: int
     replayed: int
     seconds: float
+    query_cost: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints, without the victim's name."""
@@ -87,6 +91,7 @@ class Report:
             "screening_queries": self.screening_queries,
             "victim_queries": self.victim_queries,
             "replayed": self.replayed,
+            "cost": self.query_cost * self.victim_queries,
             "wall_s": self.seconds,
         }
 
@@ -145,8 +150,9 @@ def _attacked(
     progress: Callable[[int, int], None] | None,
 ) -> Report:
     begun = time.perf_counter()
-    chosen_attacker = plan.attacker or default_attacker(victim.tells)
-    attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings)
+    loss = plan.settings.loss
+    chosen_attacker = plan.attacker or default_attacker(victim.tells, loss)
+    attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings, loss=loss)
     meter = Meter(victim)
     asked: Victim = meter if victim.tells == "order" else Remembered(meter, journal, name=name)
     chosen, screened = _screen(asked, images, labels, plan)

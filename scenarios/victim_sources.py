@@ -17,6 +17,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,14 +39,15 @@ from fedzo.attacks.wrappers import (
     RoundedScores,
     TopScores,
 )
-from fedzo.config import require, unknown_key
+from fedzo.config import require, require_nonnegative, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from fedzo.transport import Command, Http
 from scenarios.custom import load_object
 from scenarios.data import load_images
-from scenarios.defense import SmoothedVictim, load_defense
+from scenarios.defense import load_defense
 from scenarios.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
+from scenarios.smoothed import SmoothedVictim
 
 Tells = Literal["logits", "probabilities", "labels"]
 
@@ -56,11 +58,15 @@ class SourceSettings:
 
     tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, or
     an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n]; by default
-    those of the shipped victim, or mnist. The others are for endpoints and commands.
+    those of the shipped victim, or mnist. query_cost: price of a query, in any unit; only reported.
+    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. The others are
+    for endpoints and commands.
     """
 
     tells: Tells = "logits"
     data: str = ""
+    query_cost: float = 0.0
+    headers: str = ""
     timeout_s: float = 30.0
     retries: int = 5
     pause_s: float = 0.2
@@ -71,16 +77,16 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         require(self.tells in get_args(Tells), "tells", self.tells, ", ".join(get_args(Tells)))
+        require_nonnegative("query_cost", self.query_cost)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A victim, and images [n, c, h, w] with labels to attack it with; remote victims cost."""
+    """A victim, and images [n, c, h, w] with labels to attack it with."""
 
     victim: Victim
     images: Float[Tensor, "n c h w"]
     labels: Int[Tensor, " n"]
-    remote: bool
 
 
 def open_source(
@@ -91,37 +97,51 @@ def open_source(
     Raises ConfigError for words that are none.
     """
     base, _, kind = name.partition("-")
+    data = settings.data or (base if name in shipped_names() else "mnist")
+    images, labels = load_data(data)
     if name in shipped_names():
-        shipped = shipped_network(base, cache_dir=settings.cache_dir)
-        images, labels = shipped.test.pixels.unsqueeze(1), shipped.test.labels
-        if settings.data:
-            images, labels = load_data(settings.data)
-        victim = shipped_victim(shipped.module, kind, images.shape[-1], stack)
-        return Source(wrapped(victim, wrappers, settings.seed), images, labels, kind == "http")
-    victim, remote = _outside(name, settings)
-    images, labels = load_data(settings.data or "mnist")
-    return Source(wrapped(victim, wrappers, settings.seed), images, labels, remote)
+        module = shipped_network(base, cache_dir=settings.cache_dir).module
+        victim = shipped_victim(module, kind, images.shape[-1], stack)
+    else:
+        victim = _outside(name, settings)
+    classes = max(10, int(labels.max()) + 1)
+    return Source(wrapped(victim, wrappers, settings.seed, classes), images, labels)
 
 
-def _outside(name: str, settings: SourceSettings) -> tuple[Victim, bool]:
-    """Return a victim that does not ship with fedzo, and whether it is elsewhere."""
+def _outside(name: str, settings: SourceSettings) -> Victim:
+    """Return a victim that does not ship with fedzo."""
     waits: dict[str, Any] = {
         n: getattr(settings, n) for n in ("timeout_s", "retries", "pause_s", "rate_limit")
     }
     if name.startswith(("http://", "https://")):
-        transport: Http | Command = Http(url=name, **waits)
+        transport: Http | Command = Http(url=name, headers=_headers(settings.headers), **waits)
     elif name.startswith("command:"):
         transport = Command(command=shlex.split(name.removeprefix("command:")), **waits)
     elif name.endswith(".onnx"):
-        return OnnxVictim(Path(name), settings.tells), False
+        return OnnxVictim(Path(name), settings.tells)
     elif ":" in name:
-        return victim_from(load_object(name, what="victim"), settings.tells, name), False
+        return victim_from(load_object(name, what="victim"), settings.tells, name)
     else:
         raise ConfigError(
             f"victim {name!r} is none of {', '.join(shipped_names())}; or give file.py:name, a"
             " .onnx file, an http:// address, or command:..."
         )
-    return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch), True
+    return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch)
+
+
+def _headers(path: str) -> dict[str, str]:
+    """Return the headers in a file, none for no file; values are not repeated in errors."""
+    if not path:
+        return {}
+    try:
+        lines = [line for line in Path(path).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"victim.headers={path} cannot be read: {error}") from error
+    pairs = [line.partition(":") for line in lines]
+    for number, (name, colon, value) in enumerate(pairs, start=1):
+        if not (colon and name.strip() and value.strip()):
+            raise ConfigError(f"line {number} of {path} is no header; write lines `Name: value`")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def victim_from(thing: object, tells: Tells, name: str) -> Victim:
@@ -148,7 +168,7 @@ def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
     if not name.endswith(".npz"):
         raise ConfigError(f"data {name!r} is none of mnist, fashion, digits, and no .npz file")
     try:
-        with np.load(name, allow_pickle=False) as file:
+        with np.load(name) as file:
             images, labels = (torch.from_numpy(np.array(file[n])) for n in ("images", "labels"))
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(
@@ -158,15 +178,18 @@ def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
     return images.float(), labels.long()
 
 
-def wrapped(victim: Victim, wrappers: Sequence[str], seed: int) -> Victim:
-    """Return a victim inside wrappers given as words."""
+def wrapped(victim: Victim, wrappers: Sequence[str], seed: int, classes: int = 10) -> Victim:
+    """Return a victim of so many classes inside wrappers given as words."""
     for number, word in enumerate(wrappers):
         name, _, value = word.partition("=")
-        victim = _wrap(victim, name, value, stream(seed, "wrapper", number))
+        victim = _wrap(victim, name, value, classes, stream(seed, "wrapper", number))
     return victim
 
 
-def _wrap(victim: Victim, name: str, value: str, generator: np.random.Generator) -> Victim:
+def _wrap(
+    victim: Victim, name: str, value: str, classes: int, generator: np.random.Generator
+) -> Victim:
+    smooth = partial(SmoothedVictim, num_classes=classes, generator=generator)
     plain: dict[str, Callable[[], Victim]] = {
         "labels": lambda: LabelOnly(victim),
         "order": lambda: OrderOnly(victim),
@@ -180,13 +203,13 @@ def _wrap(victim: Victim, name: str, value: str, generator: np.random.Generator)
         "noisy": lambda std: NoisyScores(victim, std, generator=generator),
         "latency": lambda seconds: Latency(victim, seconds),
         "detector": lambda distance: DuplicateDetector(victim, distance),
-        "smoothed": lambda sigma: SmoothedVictim(victim, None, sigma, generator=generator),
+        "smoothed": lambda sigma: smooth(victim, None, sigma),
     }
     if name in plain and not value:
         return plain[name]()
     if name == "defense" and value:
         defense = load_defense(Path(value))
-        return SmoothedVictim(victim, defense.purifier, defense.config.sigma, generator=generator)
+        return smooth(victim, defense.purifier, defense.config.sigma)
     try:
         if name in whole:
             return whole[name](int(value))

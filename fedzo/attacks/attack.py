@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.attacks.attacker import Attacker, Reply, Running, Task, start
+from fedzo.attacks.boundary import Boundary
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
 from fedzo.attacks.region import Norm, Region, region_around, to_levels
@@ -36,7 +37,8 @@ _PATIENCE = 100
 class AttackSettings:
     """What is allowed, and how it is counted.
 
-    norm, radius: see fedzo.attacks.region. query_budget: most queries an image. universal: one
+    norm, radius: see fedzo.attacks.region. loss: of fedzo.attacks.goal; boundary looks at labels
+    only, and the attacker is told distances. query_budget: most queries an image. universal: one
     perturbation for all images; a proposal then costs a query an image, and success is the share
     `universal_rate` of them. levels: pixel values are whole steps of 1 / levels, 0 for any value.
     batch: most images in one request.
@@ -115,9 +117,10 @@ def attack(
         Goal(int(label), None if targets is None else int(targets[i]), settings.loss)
         for i, label in enumerate(labels)
     ]
+    told = Boundary(attacker) if settings.loss == "boundary" else attacker
     groups = [range(len(images))] if settings.universal else [[i] for i in range(len(images))]
     subjects = [
-        _subject(number, images[list(group)], [goals[i] for i in group], attacker, settings)
+        _subject(number, images[list(group)], [goals[i] for i in group], told, settings)
         for number, group in enumerate(groups)
     ]
     active = subjects

@@ -73,7 +73,7 @@ class Edge(ThompsonConfig):
         require(self.waves >= 1, "waves", self.waves, "at least 1")
 
     def search(self, task: Task) -> Search:
-        region = check_norm(task.region, "edge")
+        region = check_norm(task.region, "attacker edge")
         nearest = yield from self._sampled(task)
         count = min(self.waves, *region.shape[1:])
         waves = replace(task, coordinates=Coordinates("waves", count))

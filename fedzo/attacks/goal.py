@@ -3,7 +3,8 @@
     margin           z_y - max_{c != y} z_c                  untargeted; true class y
                      max_{c != t} z_c - z_t                  targeted; class t
     cross_entropy    log p_y + log 2,  - log p_t - log 2     below 0: p_y below, p_t above one half
-    labels           +1 where the attack has not succeeded, -1 where it has
+    labels           +1 where the attack has not succeeded, -1 where it has; also of loss boundary,
+                     whose distances fedzo.attacks.boundary makes of these
     order            minus the place of y, or the place of t: only good for comparing
 
 z are logits, or log(p + 1e-6) of a victim that tells probabilities: the logarithm gives back the
@@ -24,7 +25,7 @@ from torch import Tensor
 from fedzo.attacks.victim import AnswerKind, Answers
 from fedzo.errors import ConfigError
 
-LossName = Literal["margin", "cross_entropy"]
+LossName = Literal["margin", "cross_entropy", "boundary"]
 _LEAST = 1e-6
 
 
@@ -60,7 +61,7 @@ class Goal:
         """
         if not answers.answered.any():
             return torch.full((len(answers),), torch.nan, dtype=torch.float64)
-        if answers.scores is None:
+        if answers.scores is None or self.loss == "boundary":
             losses = 1.0 - 2.0 * self.reached(answers).double()
         else:
             losses = self._of_scores(answers.scores.double(), tells)

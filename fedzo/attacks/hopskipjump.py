@@ -53,7 +53,7 @@ class HopSkipJump:
         require(self.smoothing > 0, "smoothing", self.smoothing, "positive")
 
     def search(self, task: Task) -> Search:
-        check_norm(task.region, "hopskipjump")
+        check_norm(task.region, "attacker hopskipjump")
         delta = yield from _first_success(task)
         if delta is not None:
             yield from self.walk(delta, task)
@@ -91,12 +91,12 @@ class HopSkipJump:
         return v
 
 
-def check_norm(region: Region, attacker: str) -> Region:
+def check_norm(region: Region, who: str) -> Region:
     """Return the region; raises ConfigError for norms whose ball does not shrink continuously."""
     if region.norm not in ("linf", "l2"):
         raise ConfigError(
-            f"attacker {attacker} knows the norms linf and l2, not {region.norm}; use thompson or"
-            " square, with a victim that tells scores"
+            f"{who} knows the norms linf and l2, not {region.norm}; use thompson or square, with a"
+            " victim that tells scores"
         )
     return region
 

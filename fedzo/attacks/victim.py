@@ -70,6 +70,15 @@ class Victim(Protocol):
         ...
 
 
+def ask_all(victim: Victim, images: Float[Tensor, "b c h w"]) -> Answers:
+    """Return complete answers; raises ObjectiveError where an image is refused, or a score kept."""
+    answers = victim.ask(images)
+    kept = answers.scores is not None and bool(answers.scores.isnan().any())
+    if kept or not bool(answers.answered.all()):
+        raise ObjectiveError("the victim refused an image or kept a score, and all are needed here")
+    return answers
+
+
 def from_scores(scores: Float[Tensor, "b k"]) -> Answers:
     """Return the answers of a victim that tells its scores, NaN for those that it does not."""
     labels = scores.nan_to_num(-torch.inf).argmax(dim=1)

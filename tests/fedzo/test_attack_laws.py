@@ -1,5 +1,6 @@
 """The laws of attackers: one suite for all, on a linear victim of images 8 x 8."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedzo.attacks.attack import AttackSettings, Found, attack
-from fedzo.attacks.attacker import Attacker, Reply, Task, start
+from fedzo.attacks.attacker import Attacker, Reply, Search, Task, start
+from fedzo.attacks.boundary import Boundary
 from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
 from fedzo.attacks.memory import Remembered
 from fedzo.attacks.region import Norm, region_around
@@ -20,7 +22,7 @@ from fedzo.attacks.victim import AnswerKind, Answers, CallableVictim, Victim
 from fedzo.attacks.wrappers import LabelOnly, Meter, OrderOnly, QueryLimit, ask_some
 from fedzo.errors import ConfigError, FedzoError
 from fedzo.randomness import stream
-from scenarios.attackers import ATTACKERS, make_attacker
+from scenarios.attackers import ATTACKERS, SCORES, make_attacker
 
 SHAPE = (1, 8, 8)
 WEIGHTS = stream(0, "weights").standard_normal((3, 64))
@@ -209,6 +211,64 @@ def test_nobody_depends_on_who_is_attacked_beside(name: str, norm: Norm) -> None
     assert same(among[0], alone[0])
     assert same(among[0], beside[0])
     assert all(same(a, b) for a, b in zip(among, batched, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKERS if ATTACKERS[name].needs == SCORES])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attackers_by_scores_attack_by_distances_of_the_boundary(name: str, norm: Norm) -> None:
+    """With labels alone: counts, bounds, real success, the same again and beside others."""
+    images = close_pictures()
+    radius = {"linf": 0.15, "l2": 1.2}[norm]
+    settings = settings_for(name, norm, radius=radius, query_budget=400, loss="boundary")
+
+    def found_among(images: torch.Tensor) -> list[Found]:
+        meter = Meter(LabelOnly(CallableVictim(scores)))
+        attacker = make_attacker(name, "labels", {}, loss="boundary")
+        found = attack(meter, images, judge(images), attacker, settings)
+        assert meter.queries == sum(one.queries for one in found)
+        assert all(one.queries <= 400 for one in found)
+        return found
+
+    found = found_among(images)
+    assert all(one.success for one in found)
+    for one, image, label in zip(found, images, judge(images), strict=True):
+        assert region_around(image[None], norm, radius).contains(one.delta)
+        moved = (image + one.delta.reshape(SHAPE)).clamp(0, 1)
+        assert int(judge(moved[None])[0]) != int(label)
+    assert same(found[0], found_among(images[:1])[0])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_distances_of_the_boundary_by_hand(norm: Norm) -> None:
+    """Success from size 0.8 on: L = log(0.8 / 0.2), within the tolerance; never: log 8."""
+    asked: list[int] = []
+    told: list[torch.Tensor] = []
+
+    class Once:
+        def search(self, task: Task) -> Search:
+            reply = yield torch.stack([torch.eye(1, 4)[0], -torch.eye(1, 4)[0], torch.zeros(4)])
+            told.append(reply.losses)
+
+    region = region_around(torch.zeros(1, 1, 2, 2), norm, 0.2)
+    running = start(Boundary(Once()), Task(region, Coordinates(), 100, stream(0, "search")))
+    while not running.done:
+        asked.append(len(running.asked))
+        reached = running.asked[:, 0] >= 0.8
+        running.tell(Reply(1.0 - 2.0 * reached.double(), reached))
+    [losses] = told
+    assert asked == [3, 3] + [1] * Boundary(Once()).bisections
+    assert math.log(4) <= float(losses[0]) <= math.log(4) + 0.02
+    assert losses[1:].tolist() == pytest.approx([math.log(8)] * 2)
+
+
+def test_boundaries_need_labels_and_attackers_that_do_not_look_for_them() -> None:
+    for name in OUTSIDE:
+        with pytest.raises(ConfigError, match="itself"):
+            make_attacker(name, "labels", {}, loss="boundary")
+    with pytest.raises(ConfigError, match="labels"):
+        make_attacker("nes", "order", {}, loss="boundary")
+    with pytest.raises(ConfigError, match="or loss boundary"):
+        make_attacker("nes", "labels", {})
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKERS if name != "rank"])

@@ -1,6 +1,7 @@
 """`fedzo attack` and `fedzo defend`: counts, files, resume, and one sentence for bad input."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fedzo.attacks.onnx import export_onnx
+from fedzo.attacks.remote import RemoteVictim
 from fedzo.attacks.server import serving
 from fedzo.attacks.victim import ModuleVictim
 from fedzo.randomness import stream
+from fedzo.transport import Http
 from scenarios.cli import app
 from scenarios.data import load_images
 from scenarios.networks import load_parameters, make_pooled_cnn
+from scenarios.victim_sources import SourceSettings, open_source
 from scenarios.victims import Training, fit_network
 
 SOURCE = """
@@ -127,9 +131,12 @@ def test_failures_and_a_rate_limit_cost_time_and_no_queries(folder: Path) -> Non
             "victim.pause_s=0.001",
             "--set",
             "victim.retries=12",
+            "--set",
+            "victim.query_cost=0.5",
         )
         assert server.failures > 0
         assert server.queries == result["victim_queries"]
+        assert result["cost"] == server.queries / 2
 
 
 def test_labels_order_and_other_wrappers(folder: Path) -> None:
@@ -190,6 +197,57 @@ def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], sentence:
     told = go(first, *data, *rest, status=2)
     assert sentence in " ".join(told.split())
     assert "Traceback" not in told
+
+
+def test_a_model_of_ones_own_is_defended_and_attacked(folder: Path, tmp_path: Path) -> None:
+    victim, out = f"{folder}/mine.py:model", tmp_path / "defense"
+    fast = ["--steps", "2", "--certify", "4", "--samples", "60", "--out", str(out)]
+    data = ["--set", "victim.data=digits"]
+    made = CliRunner().invoke(app, ["defend", victim, *data, *fast, "--sigma", "0.3", "--json"])
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+    assert told["images"] == 4
+    gradients = 2 * 32 * (2 * 32 + 1)
+    assert gradients + 32 <= told["training_queries"] <= gradients + 2 * 32
+    assert set(told["certified_defended"]) == set(told["certified_undefended"])
+    assert (out / "figure.png").stat().st_size > 1000
+    assert go(victim, *FAST, "--wrap", f"defense={out}")["tells"] == "probabilities"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{}/mine.py:model", "--certify", "350"], "certify=350 must be from 1 to"),
+        (["{}/mine.py:model", "--set", "radius=1"], "settings begin with defense. or victim."),
+        (["{}/mine.py:model", "--sigma", "0"], "sigma=0.0 must be positive"),
+        (["{}/mine.py:nothing"], "not a torch module, a function or a Victim"),
+        (["{}/mine.py:score", "--set", "victim.tells=labels"], "trained through scores"),
+    ],
+)
+def test_bad_input_of_defend_is_one_sentence(
+    folder: Path, arguments: list[str], sentence: str
+) -> None:
+    given = [argument.format(folder) for argument in arguments]
+    done = CliRunner().invoke(
+        app, ["defend", *given, "--set", "victim.data=digits", "--steps", "1"]
+    )
+    assert done.exit_code == 2, done.output
+    assert sentence in " ".join(done.stderr.split())
+
+
+def test_headers_come_from_a_file(tmp_path: Path) -> None:
+    headers = tmp_path / "headers"
+    headers.write_text("Authorization: Bearer a:b\n\nX-Team: red\n")
+    with ExitStack() as stack:
+        settings = SourceSettings(headers=str(headers), data="digits")
+        victim = open_source("http://127.0.0.1:9/", [], settings, stack).victim
+    assert isinstance(victim, RemoteVictim)
+    assert isinstance(victim.transport, Http)
+    assert victim.transport.headers == {"Authorization": "Bearer a:b", "X-Team": "red"}
+    headers.write_text("Authorization: x\nsecret\n")
+    told = go("http://127.0.0.1:9/", *FAST, "--set", f"victim.headers={headers}", status=2)
+    assert "line 2 of" in " ".join(told.split())
+    assert "secret" not in told
 
 
 def test_a_server_that_is_not_there_is_a_failed_run() -> None:

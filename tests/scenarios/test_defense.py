@@ -15,13 +15,12 @@ from fedzo.smoothing import Smoothing, certified_accuracy
 from scenarios.data import Images, load_images
 from scenarios.defense import (
     DefenseConfig,
-    SmoothedVictim,
-    certify_images,
     load_defense,
     save_defense,
     train_defense,
 )
 from scenarios.networks import load_parameters, make_pooled_cnn
+from scenarios.smoothed import SmoothedVictim, certify_images
 from scenarios.victims import Training, fit_network
 
 
