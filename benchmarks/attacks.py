@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.coordinates import Coordinates
+from fedzo.attacks.goal import LossName
 from fedzo.attacks.victim import ModuleVictim, Victim
 from fedzo.attacks.wrappers import LabelOnly, Meter
 from scenarios.attackers import make_attacker
@@ -52,6 +53,11 @@ OURS: dict[str, tuple[str, str, dict[str, tuple[Any, ...]]]] = {
     "fzoos, waves": ("fzoos", "scores", {WAVES: (7, 10), "num_directions": (5, 10)}),
     "rank, waves": ("rank", "scores", {WAVES: (7, 10), "num_directions": (10, 20)}),
     "edge": ("edge", "labels", {"handover": (0.1, 0.3), "waves": (7, 10)}),
+    "thompson, boundary": (
+        "thompson",
+        "labels",
+        {"lengthscale": (2.0, 3.0), "spread": (0.3, 0.6)},
+    ),
     "hopskipjump, waves": ("hopskipjump", "labels", {WAVES: (7, 10), "first_directions": (15, 30)}),
     "hopskipjump": (
         "hopskipjump",
@@ -124,11 +130,13 @@ def run_ours(name: str, setting: str, chosen: Mapping[str, Any], tuning: bool, s
     waves = chosen.pop(WAVES, 0)
     coordinates = Coordinates("waves", waves) if waves else Coordinates()
     _, norm, radius = SETTINGS[setting]
+    loss: LossName = "boundary" if name.endswith("boundary") else "margin"
     settings = AttackSettings(
-        norm=norm, radius=radius, query_budget=BUDGET, seed=seed, coordinates=coordinates
+        norm=norm, radius=radius, query_budget=BUDGET, seed=seed, loss=loss, coordinates=coordinates
     )
+    made = make_attacker(attacker, victim.tells, chosen, loss=loss)
     begun = time.perf_counter()
-    found = attack(meter, images, labels, make_attacker(attacker, victim.tells, chosen), settings)
+    found = attack(meter, images, labels, made, settings)
     assert meter.queries == sum(one.queries for one in found)
     return Result(
         [one.success for one in found],

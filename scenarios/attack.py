@@ -3,7 +3,7 @@
     delta = radius clamp(B (2 x - 1), -1, 1),  x in [0, 1]^d;   image' = clamp(image + delta, 0, 1)
     B = I (d = pixels), or side times the lowest k x k cosine waves of the image plane (d = k^2)
     f_i(x) = logit_i,true(image') - max_{c != true} logit_i,c(image')          (margin of client i)
-    F(x) = (1/N) sum_i f_i(x);   success: F(x) < 0
+    F(x) = (1/N) sum_i f_i(x);   success: F(x) < 0;   the attack goes on to F(x) < -confidence
 
 Shu, Lin, Dai & Low, arXiv 2308.04077, section 6.2 and appendix; victims as in scenarios.victims.
 Each image is a problem of its own. The start is no perturbation, x = 1/2. Whether the attack has
@@ -51,12 +51,14 @@ class AttackConfig:
 
     dataset, data_dir: see scenarios.data. radius: of the Linf box, in pixel units of [0, 1].
     num_images: attacked one after the other. classes_per_client: the victims' heterogeneity.
-    clamp: whether a perturbed image is clamped to [0, 1]. waves, blocks: k, 0 for all pixels.
-    victim_seed: of the victims' training, apart from the run's seed so that all seeds attack the
-    same victims. architectures: strided, pooled, or mixed, one after the other. endpoints:
-    addresses of live victims that tell logits (fedzo.attacks.remote), commas between them: those of
-    the last clients. held_out: victims that take no part, on which the perturbation is tried when
-    it is reported. cache_dir: where trained victims are kept, "" for the user's cache.
+    confidence: the averaged margin below 0 at which an attack stops; more of it costs queries and
+    fools more victims that took no part (Carlini & Wagner 2017). clamp: whether a perturbed image
+    is clamped to [0, 1]. waves, blocks: k, 0 for all pixels. victim_seed: of the victims' training,
+    apart from the run's seed so that all seeds attack the same victims. architectures: strided,
+    pooled, or mixed, one after the other. endpoints: addresses of live victims that tell logits
+    (fedzo.attacks.remote), commas between them: those of the last clients. held_out: victims that
+    take no part, on which the perturbation is tried when it is reported. cache_dir: where trained
+    victims are kept, "" for the user's cache.
     """
 
     dataset: DatasetName = "mnist5k"
@@ -65,6 +67,7 @@ class AttackConfig:
     num_images: int = 5
     classes_per_client: int = 7
     clamp: bool = True
+    confidence: float = 0.0
     waves: int = 0
     blocks: int = 0
     architectures: Literal["strided", "pooled", "mixed"] = "strided"
@@ -89,6 +92,7 @@ class AttackConfig:
         )
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require_nonnegative("noise_std", self.noise_std)
+        require_nonnegative("confidence", self.confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class ImageProblem:
     lower: float = 0.0
     upper: float = 1.0
     asks_clients: bool = True
+    confidence: float = 0.0
     transfer: Callable[[Float[Tensor, " d"]], float] | None = None
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
@@ -108,7 +113,7 @@ class ImageProblem:
         metrics = {"success": float(value < 0)}
         if self.transfer:
             metrics["transfer"] = self.transfer(x)
-        return Report(value, metrics, solved=value < 0)
+        return Report(value, metrics, solved=value < -self.confidence)
 
 
 class AttackScenario:
@@ -207,7 +212,12 @@ class AttackScenario:
     def problem(self, index: int) -> Problem:
         dim = self.images.pixels[index].numel() if self._basis is None else len(self._basis)
         transfer = self._transfer(index) if self.held_out else None
-        return ImageProblem(index, torch.full((dim,), 0.5), transfer=transfer)
+        return ImageProblem(
+            index,
+            torch.full((dim,), 0.5),
+            confidence=self._config.confidence,
+            transfer=transfer,
+        )
 
     def _transfer(self, index: int) -> Callable[[Float[Tensor, " d"]], float]:
         """Return how the share of held-out victims that an x fools is found."""

@@ -179,6 +179,18 @@ def test_held_out_victims_are_tried_and_not_asked(tmp_path: Path) -> None:
     assert runs[0].summary()["queries"] == runs[1].summary()["queries"]
     assert "transfer_rate" not in runs[0].metrics
     assert runs[1].metrics["transfer_rate"] in [k / 6 for k in range(7)]
+    made = make_experiment(
+        "attack",
+        "thompson",
+        num_clients=4,
+        num_rounds=200,
+        settings={**settings, "scenario.confidence": 2.0},
+    )
+    confident = simulate(made)
+    assert confident.summary()["queries"] > runs[0].summary()["queries"]
+    assert confident.metrics["success_rate"] == 1
+    stopped = [r.value for r in confident.records if r.metrics["success"]]
+    assert min(stopped) < -2 < max(stopped) < 0  # type: ignore[type-var]
 
 
 def test_mixed_architectures_blocks_and_a_live_endpoint(tmp_path: Path) -> None:
