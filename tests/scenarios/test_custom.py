@@ -91,12 +91,12 @@ def test_a_file_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("", "must be file.py:function"),
-        ("bowl", "must be file.py:function"),
+        ("", "must be file.py:name or package.module:name"),
+        ("bowl", "must be file.py:name or package.module:name"),
         ("missing.py:bowl", "which is not a file"),
         ("no.such.module:bowl", "cannot be imported"),
         ("{file}:bowls", "has no function 'bowls'; it has bowl"),
-        ("{file}:number", "has no function 'number'"),
+        ("{file}:number", "is 3; it must be a function of a client id"),
     ],
 )
 def test_bad_references_are_named(tmp_path: Path, reference: str, message: str) -> None:
