@@ -1,9 +1,10 @@
 """The attackers by name, and which suits what a victim tells."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedzo.attacks.attacker import Attacker
+from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
 from fedzo.attacks.edge import Edge
 from fedzo.attacks.estimated import EstimatedDescent, RankSGD
 from fedzo.attacks.goal import LossName
@@ -23,40 +24,49 @@ ORDER: tuple[AnswerKind, ...] = (*SCORES, "order")
 
 @dataclass(frozen=True, slots=True)
 class AttackerEntry:
-    """An attacker's config, which victims it can attack, its line in `fedzo list`, its defaults."""
+    """An attacker's config, and its defaults over the config's.
+
+    needs: the victims it can attack. line: what it is, in one line. coordinates: in which it can
+    search; others would change nothing.
+    """
 
     config: type[Attacker]
     needs: tuple[AnswerKind, ...]
     line: str
-    defaults: Mapping[str, Scalar]
+    coordinates: tuple[CoordinateName, ...] = COORDINATES
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
 
 
-_ZO: Mapping[str, Scalar] = {"estimator": "forward", "optimizer": "adam", "momentum": 0.9}
+_PIXELS: tuple[CoordinateName, ...] = ("pixels",)
+_BASES: tuple[CoordinateName, ...] = ("pixels", "waves", "blocks")
 ATTACKERS: dict[str, AttackerEntry] = {
     "thompson": AttackerEntry(
-        Thompson, SCORES, "Thompson sampling of the gradient; our best with scores (default)", {}
+        Thompson, SCORES, "Thompson sampling of the gradient; our best with scores", _PIXELS
     ),
     "square": AttackerEntry(
-        Square, SCORES, "random search by squares (Andriushchenko et al. 2020)", {}
+        Square, SCORES, "random search by squares (Andriushchenko et al. 2020)", _PIXELS
     ),
     "nes": AttackerEntry(
-        EstimatedDescent, SCORES, "signs of central differences (Ilyas et al. 2018)", {}
+        EstimatedDescent, SCORES, "signs of central differences (Ilyas et al. 2018)"
     ),
     "zo": AttackerEntry(
-        EstimatedDescent, SCORES, "any estimator, directions and optimizer of fedzo", _ZO
+        EstimatedDescent,
+        SCORES,
+        "any estimator, directions and optimizer of fedzo",
+        defaults={"estimator": "forward", "optimizer": "adam", "momentum": 0.9},
     ),
-    "simba": AttackerEntry(SimBA, SCORES, "one basis vector at a time (Guo et al. 2019)", {}),
+    "simba": AttackerEntry(SimBA, SCORES, "one basis vector at a time (Guo et al. 2019)", _BASES),
     "fzoos": AttackerEntry(
-        Surrogate, SCORES, "derivative GP and virtual steps (FZooS for one client)", {}
+        Surrogate, SCORES, "derivative GP and virtual steps (FZooS for one client)"
     ),
     "edge": AttackerEntry(
-        Edge, LABELS, "Thompson sampling by the boundary; our best with labels (default)", {}
+        Edge, LABELS, "Thompson sampling by the boundary; our best with labels", _PIXELS
     ),
     "hopskipjump": AttackerEntry(
-        HopSkipJump, LABELS, "walk along the decision boundary (Chen et al. 2020)", {}
+        HopSkipJump, LABELS, "walk along the decision boundary (Chen et al. 2020)", _BASES
     ),
     "rank": AttackerEntry(
-        RankSGD, ORDER, "order of candidates alone, ZO-RankSGD (Tang et al. 2024; default)", {}
+        RankSGD, ORDER, "order of candidates alone, ZO-RankSGD (Tang et al. 2024)"
     ),
 }
 _HINT: dict[AnswerKind, str] = {"labels": ", or loss boundary"}
@@ -66,6 +76,16 @@ _DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}
 def default_attacker(tells: AnswerKind, loss: LossName = "margin") -> str:
     """Return the name of the best attacker for what a victim tells."""
     return "thompson" if loss == "boundary" else _DEFAULTS.get(tells, "thompson")
+
+
+def check_coordinates(name: str, coordinates: Coordinates) -> None:
+    """Raise ConfigError for coordinates that an attacker does not search in."""
+    if coordinates.name not in ATTACKERS[name].coordinates:
+        able = [n for n, entry in ATTACKERS.items() if coordinates.name in entry.coordinates]
+        raise ConfigError(
+            f"attacker {name} does not search in {coordinates.name}, but in"
+            f" {', '.join(ATTACKERS[name].coordinates)}; use attacker {' or '.join(able)}"
+        )
 
 
 def make_attacker(

@@ -132,6 +132,8 @@ class _Job:
     def run(self, out: Path | None, *, quiet: bool) -> dict[str, Any]:
         """Train, save, certify and draw; returns the summary."""
         begun = time.perf_counter()
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
         disable = quiet or not stderr.is_terminal
         with Progress(console=stderr, disable=disable, transient=True) as bar:
             task = bar.add_task("train", total=1)

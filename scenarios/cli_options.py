@@ -16,7 +16,7 @@ from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, FedzoError
 from scenarios.names import SCENARIOS, STRATEGIES
 
-stderr = Console(stderr=True)
+stderr = Console(stderr=True, emoji=False)
 ResultT = TypeVar("ResultT")
 
 ScenarioArgument = Annotated[
@@ -98,6 +98,15 @@ def guard(work: Callable[[], ResultT]) -> ResultT:
     except FedzoError as error:
         stderr.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        stderr.print(
+            f"error: {error.filename} cannot be written: {error.strerror}; name another path",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+            style="red",
+        )
+        raise typer.Exit(2) from error
     except KeyboardInterrupt:
         stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
         raise typer.Exit(130) from None

@@ -30,7 +30,7 @@ from fedzo.attacks.wrappers import Meter, OrderOnly
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
-from scenarios.attackers import default_attacker, make_attacker
+from scenarios.attackers import check_coordinates, default_attacker, make_attacker
 
 _SCREENED_AT_ONCE = 32
 
@@ -50,6 +50,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         require(self.num_images >= 1, "images", self.num_images, "at least 1")
+        if self.target is not None:
+            require(self.target >= 0, "target", self.target, "a class: 0, 1, 2, ...")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def _attacked(
     loss = plan.settings.loss
     chosen_attacker = plan.attacker or default_attacker(victim.tells, loss)
     attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings, loss=loss)
+    check_coordinates(chosen_attacker, plan.settings.coordinates)
     meter = Meter(victim)
     asked: Victim = meter if victim.tells == "order" else Remembered(meter, journal, name=name)
     chosen, screened = _screen(asked, images, labels, plan)
@@ -213,17 +216,19 @@ def _screen(
     if victim.tells == "order":
         return order[: plan.num_images], 0
     right: list[int] = []
-    queries = first = 0
+    queries = first = refused = 0
     while first < len(order):
         part = order[first : first + min(_SCREENED_AT_ONCE, plan.num_images - len(right))]
         first += len(part)
         answers = victim.ask(images[part])
         queries += answers.queries
+        refused += len(answers) - int(answers.answered.sum())
         hits = (answers.labels == labels[part]) & answers.answered
         right += part[hits].tolist()
         if len(right) >= plan.num_images:
             return torch.tensor(right[: plan.num_images]), queries
     raise ConfigError(
         f"images={plan.num_images} asks for more than the {len(right)} of {len(order)} that the"
-        " victim answers as labelled; lower it, or check that victim and data belong together"
+        f" victim answers as labelled{f' (it refused {refused})' if refused else ''}; lower it, or"
+        " check that victim and data belong together"
     )

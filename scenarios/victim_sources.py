@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedzo.attacks.onnx import OnnxVictim
@@ -116,7 +117,10 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
     if name.startswith(("http://", "https://")):
         transport: Http | Command = Http(url=name, headers=_headers(settings.headers), **waits)
     elif name.startswith("command:"):
-        transport = Command(command=shlex.split(name.removeprefix("command:")), **waits)
+        command = shlex.split(name.removeprefix("command:"))
+        if not command:
+            raise ConfigError(f"victim {name!r} names no program; write command:PROGRAM ARGUMENTS")
+        transport = Command(command=command, **waits)
     elif name.endswith(".onnx"):
         return OnnxVictim(Path(name), settings.tells)
     elif ":" in name:
@@ -169,13 +173,42 @@ def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
         raise ConfigError(f"data {name!r} is none of mnist, fashion, digits, and no .npz file")
     try:
         with np.load(name) as file:
-            images, labels = (torch.from_numpy(np.array(file[n])) for n in ("images", "labels"))
-    except (OSError, KeyError, ValueError) as error:
+            images, labels = (np.array(file[n]) for n in ("images", "labels"))
+    except (OSError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"data {name} cannot be read: {error}; it must hold arrays `images` and `labels`"
+            f"data {name} is no .npz file with arrays `images` and `labels` ({error!s:.60})"
         ) from error
-    images = images.unsqueeze(1) if images.dim() == 3 else images
-    return images.float(), labels.long()
+    _check_arrays(name, images, labels)
+    images = images[:, np.newaxis] if images.ndim == 3 else images
+    return torch.from_numpy(images).float(), torch.from_numpy(labels).long()
+
+
+def _check_arrays(name: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Raise ConfigError unless there are images in [0, 1], and a class for each."""
+    if images.ndim not in (3, 4) or not images.size or images.dtype.kind not in "fiub":
+        raise ConfigError(
+            f"data {name}: images have shape {images.shape} of {images.dtype}; give numbers"
+            " [n, height, width] or [n, channels, height, width]"
+        )
+    if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        raise ConfigError(
+            f"data {name}: images have shape {images.shape}; channels come second:"
+            " images.transpose(0, 3, 1, 2)"
+        )
+    if not 0 <= images.min() <= images.max() <= 1:
+        raise ConfigError(
+            f"data {name}: pixels lie in [{images.min()}, {images.max()}]; scale them to [0, 1],"
+            " such as images / 255"
+        )
+    if labels.shape == images.shape[:1] and labels.dtype.kind in "iu":
+        require(
+            bool(labels.min() >= 0), f"data {name}: the least label", int(labels.min()), "0 or more"
+        )
+    else:
+        raise ConfigError(
+            f"data {name}: labels have shape {labels.shape} of {labels.dtype} for {len(images)}"
+            " images; give one class of 0, 1, 2, ... for each"
+        )
 
 
 def wrapped(victim: Victim, wrappers: Sequence[str], seed: int, classes: int = 10) -> Victim:
@@ -215,9 +248,9 @@ def _wrap(
             return whole[name](int(value))
         if name in real:
             return real[name](float(value))
+    except ConfigError as error:
+        raise ConfigError(f"wrapper {name}={value}: {error}") from error
     except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"wrapper {name}={value!r} needs a number, such as {name}=2") from error
     if name in plain:
         raise ConfigError(f"wrapper {name} takes no value, got {value!r}")

@@ -127,8 +127,14 @@ class ModuleVictim:
     tells: Literal["logits", "probabilities"] = "logits"
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        """Call the module; raises ObjectiveError where it fails or returns anything else."""
         with torch.no_grad():
-            scores = self.module(images)
+            scores = _called(self.module, images)
+        if not isinstance(scores, Tensor):
+            raise ObjectiveError(
+                f"the module returned {type(scores).__name__}; it must return scores"
+                " [images, classes]"
+            )
         if scores.dim() != 2 or len(scores) != len(images):
             raise ObjectiveError(
                 f"the module returned shape {tuple(scores.shape)} for {len(images)} images; it must"
@@ -148,9 +154,20 @@ class CallableVictim:
     tells: Literal["logits", "probabilities", "labels"] = "logits"
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        """Call the function; raises ObjectiveError unless it returns what it should."""
-        told = self.function(images.numpy().astype(np.float32))
+        """Call the function; raises ObjectiveError where it fails or returns anything else."""
+        told = _called(self.function, images.numpy().astype(np.float32))
         return read_answers(told, len(images), self.tells)
+
+
+def _called(function: Callable[[Any], Any], images: Any) -> Any:
+    """Return what somebody's code says; whatever it raises becomes an ObjectiveError."""
+    try:
+        return function(images)
+    except Exception as error:
+        raise ObjectiveError(
+            f"the victim failed on images of shape {tuple(images.shape)}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_answers(told: object, count: int, tells: AnswerKind) -> Answers:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -187,8 +188,18 @@ def test_targets_universal_levels_and_other_norms(folder: Path) -> None:
         ),
         (["{}/mine.py:model", "--resume"], "--resume needs --out"),
         (["{}/mine.py:model", "--coordinates", "wave"], "did you mean waves"),
+        (
+            ["{}/mine.py:model", "--coordinates", "waves:4"],
+            "does not search in waves, but in pixels",
+        ),
+        (["{}/mine.py:model", "--coordinates", "waves:x"], "waves:x: write a whole number"),
+        (["{}/mine.py:model", "--target", "-1"], "target=-1 must be a class"),
+        (["{}/mine.py:model", "--wrap", "top=0"], "wrapper top=0: count=0 must be at least 1"),
+        (["{}/mine.py:model", "--wrap", "limit=2"], "the 2 of 360 that the victim answers"),
+        (["{}/mine.py:model", "--out", "{}/mine.py"], "cannot be written: File exists"),
+        (["command:"], "names no program"),
         (["{}/mine.py:model", "--norm", "l0", "--radius", "1.5"], "a whole number of pixels"),
-        (["{}/mine.py:model", "--set", "victim.data=none.npz"], "cannot be read"),
+        (["{}/mine.py:model", "--set", "victim.data=none.npz"], "no .npz file with arrays"),
     ],
 )
 def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], sentence: str) -> None:
@@ -264,12 +275,59 @@ def test_a_server_that_is_not_there_is_a_failed_run() -> None:
 
 
 def test_data_from_a_file(folder: Path, tmp_path: Path) -> None:
-    import numpy as np
-
     _, test = load_images("digits", "", seed=0)
     np.savez(tmp_path / "own.npz", images=test.pixels.numpy(), labels=test.labels.numpy())
     own = go(f"{folder}/mine.py:model", *FAST[2:], "--set", f"victim.data={tmp_path}/own.npz")
     assert own["mean_queries"] == go(f"{folder}/mine.py:model", *FAST)["mean_queries"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda i, y: (i * 255, y), "pixels lie in [0.0, 255.0]; scale them"),
+        (lambda i, y: (i * np.nan, y), "pixels lie in [nan, nan]"),
+        (lambda i, y: (i.reshape(len(i), -1), y), "images have shape (360, 64)"),
+        (lambda i, y: (i[:0], y[:0]), "images have shape (0, 8, 8)"),
+        (lambda i, y: (i[..., None], y), "channels come second: images.transpose(0, 3, 1, 2)"),
+        (lambda i, y: (i, y[:50]), "labels have shape (50,)"),
+        (lambda i, y: (i, np.eye(10)[y]), "labels have shape (360, 10)"),
+        (lambda i, y: (i, y.astype(str)), "labels have shape (360,) of <U"),
+        (lambda i, y: (i, y - 1), "the least label=-1 must be 0 or more"),
+        (lambda i, y: (i, y.astype(object)), "is no .npz file with arrays"),
+    ],
+)
+def test_data_that_are_none_are_named(
+    folder: Path, tmp_path: Path, change: Any, sentence: str
+) -> None:
+    _, test = load_images("digits", "", seed=0)
+    images, labels = change(test.pixels.numpy(), test.labels.numpy())
+    np.savez(tmp_path / "own.npz", images=images, labels=labels)
+    given = [*FAST[2:], "--set", f"victim.data={tmp_path}/own.npz"]
+    told = go(f"{folder}/mine.py:model", *given, status=2)
+    assert sentence in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("crash", "failed on images of shape (4, 1, 8, 8): ValueError: boom"),
+        ("nan", "scores that are not finite"),
+        ("table", "an array of shape (2, 2, 2) for 4 images"),
+        ("Words()", "the module returned str; it must return scores"),
+    ],
+)
+def test_functions_that_fail_are_failed_runs(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import torch\n"
+        "def crash(images): raise ValueError('boom')\n"
+        "def nan(images): return [[float('nan')] * 10 for _ in images]\n"
+        "def table(images): return [[[1, 2], [3, 4]]] * 2\n"
+        "class Words(torch.nn.Module):\n"
+        "    def forward(self, x): return 'seven'\n"
+        f"it = {name}\n"
+    )
+    told = go(f"{tmp_path}/broken.py:it", *FAST, status=1)
+    assert sentence in " ".join(told.split())
 
 
 def test_the_number_of_threads_is_left_as_it_was(folder: Path) -> None:
