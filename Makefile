@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT := runs/demo
 
-.PHONY: demo test test-slow check wheel-test bench format clean
+.PHONY: demo test test-docs test-slow check wheel-test bench format clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,9 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 
 test: .venv/.installed  ## the default tests, under five minutes
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-docs: .venv/.installed  ## the commands of README.md and the examples of docs, a few minutes
+	$(BIN)/pytest -m "slow or not slow" tests/test_readme.py tests/scenarios/test_examples.py
 
 test-slow: .venv/.installed  ## the tests that take longer
 	$(BIN)/pytest -m slow

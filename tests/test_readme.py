@@ -42,6 +42,7 @@ def test_the_first_script_optimizes() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     for command in COMMANDS:
         done = subprocess.run(
