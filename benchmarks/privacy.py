@@ -3,16 +3,17 @@
     python benchmarks/privacy.py
 
 10 clients of 5,000 records, 26 features, 10 softplus units, one output (DIFF2 on a table), and
-networks for which there is no closed form here. Medians in milliseconds a round of all clients, and
-ratios in the same run. One torch thread. opacus runs with ghost norms (grad_sample_mode="ghost")
-and with its per-sample gradients (hooks); it knows gradients, not changes between two points.
+modules: of linear layers, and others, for which there is no closed form here. Milliseconds a round
+of all clients, medians over repeats in which everybody runs in turn, and ratios of them. One torch
+thread. opacus runs with ghost norms (grad_sample_mode="ghost") and with its per-sample gradients
+(hooks); it knows gradients, not changes between two points.
 """
 
 import argparse
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,16 +29,22 @@ from scenarios.networks import load_parameters, make_cnn, random_mlp, random_mod
 CLIENTS, RECORDS, LAYERS = 10, 5000, (26, 10, 1)
 
 
-def milliseconds(work: Callable[[int], Any], repeats: int) -> float:
-    """Return the median of a call, after two to warm up; it gets the number of the call."""
-    work(-1)
-    work(-1)
-    times = []
-    for number in range(repeats):
-        begun = time.perf_counter()
-        work(number)
-        times.append(time.perf_counter() - begun)
-    return 1e3 * statistics.median(times)
+Work = Callable[[int], Any]
+
+
+def compare(works: Mapping[str, Work], repeats: int) -> None:
+    """Print the median of each work, after two calls to warm up; it gets the number of the call."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for number in (-1, -1, *range(repeats)):
+        for name, work in works.items():
+            begun = time.perf_counter()
+            work(number)
+            if number >= 0:
+                times[name].append(1e3 * (time.perf_counter() - begun))
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    base = next(iter(medians.values()))
+    for name, taken in medians.items():
+        print(f"| {name} | {taken:.1f} | {base / taken:.1f} |", flush=True)
 
 
 def shards() -> MLPShards:
@@ -59,9 +66,24 @@ def trail(dim: int, count: int, like: Tensor) -> list[Tensor]:
     return [like + step for step in steps]
 
 
-def tabular(data: MLPShards) -> LoopedFiniteSums:
+class Opaque(nn.Module):
+    """A module of which fedzo does not know what it is made of."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inner(x)
+        return found
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(LAYERS[0], LAYERS[1]), nn.Softplus(), nn.Linear(LAYERS[1], 1))
+
+
+def tabular(data: MLPShards, net: nn.Module) -> LoopedFiniteSums:
     """Return the same objectives as modules, one a client."""
-    net = nn.Sequential(nn.Linear(LAYERS[0], LAYERS[1]), nn.Softplus(), nn.Linear(LAYERS[1], 1))
     spans = [slice(i * RECORDS, (i + 1) * RECORDS) for i in range(CLIENTS)]
     parts = [
         ModuleObjective(net, _squared, data.inputs[s], data.targets[s].unsqueeze(1)) for s in spans
@@ -81,12 +103,12 @@ def _squared(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().mean()
 
 
-def by_opacus(mode: str, data: MLPShards, xs: list[Tensor]) -> Callable[[int], None]:
+def by_opacus(mode: str, data: MLPShards, xs: list[Tensor]) -> Work:
     """Return a function that sums the clipped gradients of every client with opacus."""
     from opacus import GradSampleModule
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
-    net = nn.Sequential(nn.Linear(LAYERS[0], LAYERS[1]), nn.Softplus(), nn.Linear(LAYERS[1], 1))
+    net = network()
     ghost = mode == "ghost"
     module = (
         GradSampleModuleFastGradientClipping(net, max_grad_norm=1.0, use_ghost_clipping=True)
@@ -118,20 +140,16 @@ def by_opacus(mode: str, data: MLPShards, xs: list[Tensor]) -> Callable[[int], N
     return work
 
 
-def say(name: str, ms: float, base: float) -> None:
-    print(f"| {name} | {ms:.1f} | {base / ms:.1f} |", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=31)
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = shards()
     start = random_mlp(LAYERS, generator=stream(2, "start"))
     xs = [x.expand(CLIENTS, -1) for x in trail(len(start), given.repeats + 2, start)]
     norms = torch.ones(CLIENTS)
-    looped = tabular(data)
+    looped, opaque = tabular(data, network()), tabular(data, Opaque(network()))
     everyone = torch.arange(RECORDS)
 
     def mapped(number: int) -> None:
@@ -140,7 +158,13 @@ def main() -> None:
             _ = (1 / gradients.norm(dim=1)).clamp(max=1.0) @ gradients
 
     def pieces(number: int) -> None:
+        clipped_sums(opaque, xs[number], None, norms)
+
+    def linear(number: int) -> None:
         clipped_sums(looped, xs[number], None, norms)
+
+    def linear_change(number: int) -> None:
+        clipped_sums(looped, xs[number + 1], xs[number], norms)
 
     def mapped_change(number: int) -> None:
         for own in looped.objectives:
@@ -156,25 +180,26 @@ def main() -> None:
     def closed_change(number: int) -> None:
         data.clipped_sums(xs[number + 1], xs[number], norms, MAX_FLOATS)
 
-    print("| 10 x 5,000 records, 26-10-1 | ms | times faster |\n|---|---|---|")
-    base = milliseconds(mapped, given.repeats)
-    say("gradients: vmap(grad)", base, base)
-    say(
-        "gradients: vmap(grad) in pieces, as for other networks",
-        milliseconds(pieces, given.repeats),
-        base,
-    )
-    say("gradients: closed form", milliseconds(closed, given.repeats), base)
+    print("| gradients of 10 x 5,000 records, 26-10-1 | ms | times faster |\n|---|---|---|")
+    works: dict[str, Work] = {
+        "vmap(grad)": mapped,
+        "modules of unknown parts: vmap(grad) in pieces": pieces,
+        "modules of linear layers: closed form": linear,
+        "all clients at once: closed form": closed,
+    }
     if importlib.util.find_spec("opacus"):
         flat = [x[0].clone() for x in xs]
-        for mode in ("hooks", "ghost"):
-            ms = milliseconds(by_opacus(mode, data, flat), given.repeats)
-            say(f"gradients: opacus, {mode}", ms, base)
+        works |= {f"opacus, {mode}": by_opacus(mode, data, flat) for mode in ("hooks", "ghost")}
     else:
         print("| opacus is not installed | | |")
-    base = milliseconds(mapped_change, given.repeats)
-    say("changes: vmap(grad) at both points", base, base)
-    say("changes: closed form, passes kept", milliseconds(closed_change, given.repeats), base)
+    compare(works, given.repeats)
+    print("\n| changes of them | ms | times faster |\n|---|---|---|")
+    changes = {
+        "vmap(grad) at both points": mapped_change,
+        "modules of linear layers: closed form": linear_change,
+        "all clients at once: closed form, passes kept": closed_change,
+    }
+    compare(changes, given.repeats)
 
     cnn = make_cnn(28, 10)
     x = random_module(cnn, generator=stream(3, "cnn"))
@@ -196,9 +221,7 @@ def main() -> None:
         clipped_sums(clients, x2, None, torch.ones(2))
 
     print("\n| 2 x 200 images, CNN | ms | times faster |\n|---|---|---|")
-    base = milliseconds(plain, given.repeats)
-    say("vmap(grad), all at once", base, base)
-    say("fedzo, in pieces", milliseconds(chunked, given.repeats), base)
+    compare({"vmap(grad), all at once": plain, "fedzo, in pieces": chunked}, given.repeats)
 
 
 if __name__ == "__main__":

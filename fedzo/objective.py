@@ -138,9 +138,9 @@ class TorchObjective:
 class ModuleObjective:
     """The loss of a torch module on given data, as a function of its flat parameter vector.
 
-    x is the concatenation of `module.named_parameters()`, each flattened. The module runs in
-    evaluation mode with frozen buffers, so asking changes nothing. `loss(outputs, targets)` returns
-    a scalar.
+    x is the concatenation of `module.named_parameters()`, each flattened, and is turned into the
+    inputs' type where that is another floating one. The module runs in evaluation mode with frozen
+    buffers, so asking changes nothing. `loss(outputs, targets)` returns a scalar.
     """
 
     module: torch.nn.Module
@@ -157,6 +157,12 @@ class ModuleObjective:
     @property
     def num_examples(self) -> int:
         return len(self.inputs)
+
+    @property
+    def initial_x(self) -> Float[Tensor, " d"] | None:
+        """The module's own parameters, where a run may start; None where it has only shapes."""
+        x = flatten_parameters(self.module)
+        return None if x.is_meta else x
 
     def minibatch(self, indices: Tensor) -> "ModuleObjective":
         return ModuleObjective(
@@ -193,8 +199,12 @@ class ModuleObjective:
     def _loss(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         return self.loss(self._outputs(x, self.inputs), self.targets)
 
+    def cast(self, x: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+        """Return x in the type of the inputs, or as it is where those are not floating."""
+        return x.to(self.inputs.dtype) if self.inputs.is_floating_point() else x
+
     def _outputs(self, x: Float[Tensor, " d"], inputs: Tensor) -> Tensor:
-        state = unflatten_parameters(self.module, x)
+        state = unflatten_parameters(self.module, self.cast(x))
         modes = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:

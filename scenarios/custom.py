@@ -1,7 +1,8 @@
 """Your own objectives: a function client id -> objective, from Python or from a file.
 
 F is the mean of the clients' values; it is known only by asking them, one query each, counted. The
-start is the middle of the box, or 0 where the box is unbounded.
+start is `initial_x` of client 0's objective where that has one (a module has: its parameters), or
+the middle of the box, or 0 where the box is unbounded.
 """
 
 import importlib
@@ -75,6 +76,8 @@ class CustomScenario:
     def problem(self, index: int) -> Problem:
         first = self._objective(0)
         start = self._initial_x
+        if start is None:
+            start = getattr(first, "initial_x", None)
         if start is None:
             start = _middle(first.dim, first.lower, first.upper)
         if start.shape != (first.dim,):

@@ -22,15 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.privacy.clipping import Clipped, shrink
-from fedzo.privacy.layers import (
-    Layer,
-    squared_norms,
-    squared_norms_of_changes,
-    weighted_sum,
-    weighted_sum_of_changes,
-    without,
-)
+from fedzo.privacy.clipping import Clipped
+from fedzo.privacy.layers import Layer, clipped_sums_of
 from scenarios.mlp_memo import LayersMemo
 from scenarios.networks import (
     ActivationName,
@@ -86,14 +79,17 @@ class MLPBatches:
     def passed(self, x: Float[Tensor, "n d"]) -> list[Layer]:
         """Return what every layer has seen of the batch, forward and backward, at one point."""
         parameters = mlp_parameters(x, self.layers)
-        inputs, sums = [self.inputs], []
+        inputs, sums = [self.inputs], list[Tensor]()
         for weight, bias in parameters:
-            sums.append((weight.mT @ inputs[-1].mT).mT + bias)  # a W is four times slower here
-            inputs.append(activate(sums[-1], self.activation))
+            if sums:
+                inputs.append(activate(sums[-1], self.activation))
+            # a W is four times slower here
+            sums.append(torch.baddbmm(bias.mT, weight.mT, inputs[-1].mT).mT)
         slopes = [_output_slopes(sums[-1], self.targets, self.loss)]
         for (weight, _), z in zip(parameters[:0:-1], sums[-2::-1], strict=True):
-            slopes.append((weight @ slopes[-1].mT).mT * activation_slope(z, self.activation))
-        seen = [Layer(a, e) for a, e in zip(inputs[:-1], slopes[::-1], strict=True)]
+            back = (weight @ slopes[-1].mT).mT
+            slopes.append(back.mul_(activation_slope(z, self.activation)))
+        seen = [Layer(a, e) for a, e in zip(inputs, slopes[::-1], strict=True)]
         return [replace(seen[0], squares=self.squares), *seen[1:]]
 
     def clipped_sums(
@@ -241,17 +237,9 @@ def _clipped(
     now: Sequence[Layer], before: Sequence[Layer] | None, clip_norms: Float[Tensor, " n"]
 ) -> Clipped:
     """Return clipped sums of what the layers have seen at one point, or of its change from one."""
-    squares = squared_norms(now) if before is None else squared_norms_of_changes(now, before)
-    lost = ~squares.isfinite()
-    if bool(lost.any()):
-        now, before = without(now, lost), None if before is None else without(before, lost)
-    factors = shrink(squares.sqrt(), clip_norms.unsqueeze(1))
-    sums = (
-        weighted_sum(now, factors)
-        if before is None
-        else weighted_sum_of_changes(now, before, factors)
-    )
-    return Clipped(sums, (factors < 1).sum(dim=-1).to(sums.dtype))
+    layers, shortened = clipped_sums_of(now, before, clip_norms)
+    parts = [part for matrix, bias in layers for part in (matrix.mT.flatten(-2), bias)]
+    return Clipped(torch.cat(parts, dim=-1), shortened)
 
 
 def mlp_dim(layers: Sequence[int]) -> int:

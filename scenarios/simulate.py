@@ -218,8 +218,9 @@ def federate(
     """Minimize the mean of your own clients' objectives.
 
     make_objective(client_id) is called once a client, 0 to num_clients - 1; on the engines ray and
-    flower it is copied into their processes. The start is `initial_x`, or the middle of the box.
-    `settings` are dotted names as of `--set`.
+    flower it is copied into their processes. The start is `initial_x`, or that of client 0's
+    objective (a module's parameters), or the middle of the box. `settings` are dotted names as of
+    `--set`.
     """
     experiment = make_experiment(
         "custom",

@@ -11,8 +11,9 @@ the change of record i's gradient between two points.
 A record whose gradient is not finite counts as zero: if it made its client fail, or the sum NaN, it
 would show.
 
-A cohort that knows a shorter way offers `clipped_sums`; for others, the records' gradients are made
-by torch.func.vmap(grad), so many at a time as fit into a bound on memory.
+A cohort that knows a shorter way offers `clipped_sums`, and modules of linear layers have one
+(fedzo.privacy.linear); for others, the records' gradients are made by torch.func.vmap(grad), so
+many at a time as fit into a bound on memory.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,9 @@ from torch import Tensor
 from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
 from fedzo.finite import all_finite
-from fedzo.objective import FiniteSum, Objective
+from fedzo.objective import FiniteSum, ModuleObjective, Objective
+from fedzo.privacy.layers import shrink
+from fedzo.privacy.linear import sum_of_linear
 
 MAX_FLOATS = 1 << 22
 """Floats that records' gradients may take at once: 16 MB, which was fastest here."""
@@ -66,14 +69,6 @@ class RecordLosses(Protocol):
     def record_loss(self, x: Float[Tensor, " d"], index: Tensor) -> Float[Tensor, ""]:
         """Return the loss of one record; differentiable, and fit for torch.func.vmap."""
         ...
-
-
-def shrink(
-    norms: Float[Tensor, "*n"], clip_norm: float | Float[Tensor, "*#n"]
-) -> Float[Tensor, "*n"]:
-    """Return min(1, C / norm), and 0 for norms that are not finite."""
-    factors = (clip_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
-    return factors.where(norms.isfinite(), 0.0)
 
 
 def clip_rows(vectors: Float[Tensor, "n d"], clip_norm: float | Float[Tensor, " n"]) -> Clipped:
@@ -159,6 +154,10 @@ def _sum_of_one(
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
     """Return the clipped sum of one client, and how many records were shortened."""
     assert isinstance(objective, FiniteSum)
+    if isinstance(objective, ModuleObjective):
+        found = sum_of_linear(objective, x, previous, clip_norm, max_floats)
+        if found is not None:
+            return found
     total, shortened = torch.zeros_like(x), x.new_zeros(())
     rows = max(1, max_floats // (len(x) * (1 if previous is None else 2)))
     for index in torch.arange(objective.num_examples).split(rows):

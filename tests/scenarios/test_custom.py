@@ -1,6 +1,7 @@
 """Own objectives: from Python and from a file, counted to the last query."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
-from fedzo.objective import CallableObjective, TorchObjective
+from fedzo.objective import (
+    CallableObjective,
+    ModuleObjective,
+    TorchObjective,
+    flatten_parameters,
+)
+from fedzo.randomness import stream
 from scenarios import federate, make_experiment, simulate
 from scenarios.custom import load_function
 
@@ -180,3 +187,35 @@ def test_a_callback_ends_the_whole_run() -> None:
     result = federate(make, num_clients=2, num_rounds=9, callbacks=[lambda s: True])
     assert result.stops == ["callback"]
     assert len(result.records) == 1
+
+
+@pytest.mark.parametrize("strategy", ["dp_gd", "diff2", "fedavg", "fedzo"])
+@pytest.mark.parametrize("given", [None, torch.float64])
+def test_a_module_starts_at_its_parameters_and_learns(
+    strategy: str, given: torch.dtype | None
+) -> None:
+    """Whatever the type of x; private strategies as well, by the closed form of linear layers."""
+    random = stream(5, "module")
+    inputs = torch.from_numpy(random.standard_normal((200, 4))).float()
+    labels = (inputs.sum(dim=1) > 0).long()
+    net = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Dropout(), torch.nn.Linear(5, 2)
+    )
+    for parameter in net.parameters():
+        shape = tuple(parameter.shape)
+        parameter.data = torch.from_numpy(0.3 * random.standard_normal(shape)).float()
+    start = flatten_parameters(net)
+    loss = torch.nn.functional.cross_entropy
+    own = ModuleObjective(net, loss, inputs, labels)
+    private = {"strategy.epsilon": 20.0, "strategy.delta": 1e-3}
+    result = federate(
+        lambda client: replace(own, inputs=inputs[client::2], targets=labels[client::2]),
+        num_clients=2,
+        strategy=strategy,
+        num_rounds=10,
+        initial_x=None if given is None else start.to(given),
+        settings=private if strategy in ("dp_gd", "diff2") else None,
+    )
+    assert result.records[0].value == pytest.approx(float(own.value(start)))
+    assert result.records[-1].value < 0.95 * result.records[0].value
+    assert torch.equal(flatten_parameters(net), start)
