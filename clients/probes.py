@@ -19,22 +19,28 @@ import torch
 from torch import Tensor
 
 from clients.local import start_points
-from fedzo.config import require, take_config
+from fedzo.config import require, require_nonnegative, take_config
 from fedzo.directions import basis_blocks
 from fedzo.estimators import make_scheme
 from fedzo.exchange import ClientState, Exchange
 from fedzo.oracle import Oracle
+from fedzo.surrogates.spatial import smooth_directions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbesConfig:
-    """Settings of probes: the difference scheme, its directions and radius, in units of x."""
+    """Settings of probes: the difference scheme, its directions and radius, in units of x.
+
+    lengthscale: above 0, x is a square image and directions are smooth over so many pixels.
+    """
 
     estimator: Literal["forward", "central"] = "forward"
     num_directions: int = 20
     mu: float = 0.01
+    lengthscale: float = 0.0
 
     def __post_init__(self) -> None:
+        require_nonnegative("lengthscale", self.lengthscale)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
 
@@ -59,9 +65,10 @@ def answer_probes(
     probes = take_config(Probes, exchange.config)
     x = start_points(exchange)
     first = exchange.per_client["first_row"]
-    directions = basis_blocks(
+    rough = basis_blocks(
         first, probes.num_directions, oracle.cohort.dim, seed=probes.seed, problem=probes.problem
-    ).to(x)
+    )
+    directions = smooth_directions(rough, probes.lengthscale).to(x)
     scheme = make_scheme(probes.estimator)
     points = scheme.points(x, directions, probes.mu)
     forward = probes.estimator == "forward"

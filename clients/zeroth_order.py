@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clients.correction import Correction, keep_control
 from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
-from fedzo.config import require, take_config
+from fedzo.config import require, require_nonnegative, take_config
 from fedzo.directions import DirectionKind, sample_cohort_directions
 from fedzo.estimators import (
     EstimatorName,
@@ -35,6 +35,7 @@ from fedzo.exchange import ClientState, Exchange
 from fedzo.optimizers import OptimizerName, make_optimizer
 from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
 from fedzo.randomness import streams
+from fedzo.surrogates.spatial import smooth_directions
 
 MEMORY = "residual_values"
 _DRAWN_AHEAD = 1 << 18
@@ -47,7 +48,9 @@ class ZerothOrderConfig(MinibatchConfig):
 
     estimator: forward, central, residual (one query a direction) or coordinate (all axes).
     directions: their law, see fedzo.directions; num_directions: a step and client.
-    mu: smoothing radius, in units of x. optimizer, momentum: the local optimizer.
+    mu: smoothing radius, in units of x. lengthscale: above 0, x is a square image and directions
+    are smooth over so many pixels, so the estimate is that of K grad f, K as in
+    fedzo.surrogates.spatial, up to scale. optimizer, momentum: the local optimizer.
     non_finite: "fail" or "skip" values that are NaN or inf. out_of_bounds: "clip" or "allow"
     queries outside the box. project: whether iterates are projected onto the box.
     """
@@ -56,6 +59,7 @@ class ZerothOrderConfig(MinibatchConfig):
     directions: DirectionKind = "orthogonal"
     num_directions: int = 20
     mu: float = 0.01
+    lengthscale: float = 0.0
     optimizer: OptimizerName = "adam"
     momentum: float = 0.0
     non_finite: NonFinitePolicy = "fail"
@@ -66,6 +70,11 @@ class ZerothOrderConfig(MinibatchConfig):
         MinibatchConfig.__post_init__(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
+        axes = self.estimator == "coordinate"
+        require_nonnegative("lengthscale", self.lengthscale)
+        require(
+            not (axes and self.lengthscale), "lengthscale", self.lengthscale, "0 along the axes"
+        )
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
 
 
@@ -173,6 +182,7 @@ class Estimate:
         drawn = sample_cohort_directions(
             kind, steps * count, d, generators=self._generators, dtype=dtype
         )
+        drawn = smooth_directions(drawn, self._config.lengthscale)
         return list(drawn.split(count, dim=1))
 
 

@@ -21,7 +21,11 @@ class Report:
 
 @runtime_checkable
 class Problem(Protocol):
-    """One problem of a scenario."""
+    """One problem of a scenario.
+
+    It may say beside whether its x is a square image (`image`), whose neighboring coordinates
+    matter alike.
+    """
 
     @property
     def index(self) -> int: ...

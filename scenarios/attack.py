@@ -105,6 +105,7 @@ class ImageProblem:
     upper: float = 1.0
     asks_clients: bool = True
     confidence: float = 0.0
+    image: bool = True
     transfer: Callable[[Float[Tensor, " d"]], float] | None = None
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
@@ -143,6 +144,7 @@ class AttackScenario:
             "strategy.max_step": 0.5,
             "strategy.min_step": 0.03,
             "strategy.line_search": "3,10",
+            "strategy.lengthscale": 1.5,
         },
     }
 
@@ -216,6 +218,7 @@ class AttackScenario:
             index,
             torch.full((dim,), 0.5),
             confidence=self._config.confidence,
+            image=not self._config.waves,
             transfer=transfer,
         )
 

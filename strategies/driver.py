@@ -128,6 +128,7 @@ class _Run:
             ),
             **key,
             judged=self._evaluation_due(round_index),
+            image=getattr(self._problem, "image", None),
             lower=self._problem.lower,
             upper=self._problem.upper,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.surrogates.kernels import KernelName
 from strategies.robust import RobustConfig
 
@@ -19,6 +19,7 @@ USED_BY: Mapping[str, tuple[Variant, ...]] = {
     **dict.fromkeys(
         ("num_directions", "probe_radius", "initial_step", "kernel", "max_rows"), _SLOPES
     ),
+    "lengthscale": _IMPROVED,
     **dict.fromkeys(("max_step", "min_step", "step_rule", "line_search"), _IMPROVED),
     **dict.fromkeys(("curvature", "design", "shared_every", "private_gain"), _IMPROVED),
     **dict.fromkeys(("local_steps", "local_lr"), _LOCAL),
@@ -41,7 +42,9 @@ class FZooSConfig(RobustConfig):
     improved: initial_step, max_step, min_step: how far a virtual step moves a coordinate, in units
     of x (min_step 0: a millionth of initial_step). step_rule: "normalized" steps along the
     gradient, "sign" along its signs. line_search: virtual steps after which clients are asked.
-    curvature: whether the surrogate may have an isotropic quadratic trend. design: whether clients
+    curvature: whether the surrogate may have an isotropic quadratic trend. lengthscale: where x is
+    a square image, the pixels over which gradients are taken to be smooth, and probes are; 0: not
+    at all. design: whether clients
     probe the same directions or their own; "auto" decides every round, with shared ones at least
     every shared_every rounds; private_gain: by what factor private directions must explain more.
     With an aggregator other than the mean, directions are always shared.
@@ -60,6 +63,7 @@ class FZooSConfig(RobustConfig):
     kernel: KernelName = "matern52"
     max_rows: int = 400
     curvature: bool = True
+    lengthscale: float = 0.0
     design: Literal["auto", "shared", "private"] = "auto"
     shared_every: int = 8
     private_gain: float = 2.0
@@ -74,6 +78,7 @@ class FZooSConfig(RobustConfig):
         for name in ("probe_radius", "initial_step", "max_step", "local_lr", "private_gain"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
+        require_nonnegative("lengthscale", self.lengthscale)
         if not self.rule.is_mean:
             require(
                 self.variant != "improved" or self.design != "private",

@@ -10,7 +10,9 @@ gamma = 1, because all clients share the surrogate of F: no drift, no random fea
 that a client takes alone. Rows are slopes; clients are co-kriged. The directions of a round are the
 same for all clients (shared) or each client's own (private), whichever would leave less doubt of
 grad F for the same queries. The line search compares expected values, not observed ones, so noise
-and the sampling of clients do not fool it. Why each part is there: docs/fzoos.md.
+and the sampling of clients do not fool it. Where x is an image, gradients may be taken to be smooth
+(lengthscale): then F(x) = h(L^T x) with K = L L^T of fedzo.surrogates.spatial, and the surrogate is
+that of h. Why each part is there: docs/fzoos.md.
 
 Queries a client and round: m + the stops of the line search (4), and 1 where x_r was not asked of
 this cohort before. Floats up as many as queries; down d + 1 and d a stop. Server: a few r^3 / 3 +
@@ -39,6 +41,7 @@ from fedzo.surrogates.slopes import (
     no_rows,
     rows_between,
 )
+from fedzo.surrogates.spatial import SpatialPrior, smooth_directions, square_prior
 from strategies.fzoos_config import FZooSConfig
 from strategies.fzoos_state import Anchor, SlopeState
 from strategies.robust import agree
@@ -70,8 +73,9 @@ class SlopeSearch:
         if replies.tensors["values"].shape[1] == 0:
             return state
         state, posterior = self._learn(state, plan, first, probes, replies)
+        space = self._space(state, plan)
         path = virtual_steps(
-            posterior,
+            lambda z: space.color(posterior.gradient(space.adjoint(z))),
             state.x.double(),
             state.step,
             rule=self._config.step_rule,
@@ -125,7 +129,12 @@ class SlopeSearch:
         unseen = torch.zeros(len(plan.cohort), m, dtype=torch.float64)
         fresh = self._rows(state, plan, first, unseen, torch.as_tensor(plan.cohort))
         rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
-        return explained_variance(state.prior, rows, state.x.double(), plan.num_clients)
+        x = self._space(state, plan).adjoint(state.x.double())
+        return explained_variance(state.prior, rows, x, plan.num_clients)
+
+    def _space(self, state: SlopeState, plan: RoundPlan) -> SpatialPrior:
+        """Return the prior on the gradient; rows are kept in its white coordinates."""
+        return square_prior(len(state.x), self._config.lengthscale, image=plan.image)
 
     def _count(self, state: SlopeState) -> int:
         return min(self._config.num_directions, len(state.x))
@@ -141,6 +150,7 @@ class SlopeSearch:
                 "num_directions": self._count(state),
                 "mu": self._config.probe_length(len(state.x)),
                 "base": not known,
+                "lengthscale": self._space(state, plan).lengthscale,
             },
             expects={"values": [(self._count(state) + (not known),), (0,)]},
         )
@@ -175,7 +185,7 @@ class SlopeSearch:
         if len(first) == 1 < len(clients) and changes.shape[1] >= ENOUGH_DIRECTIONS:
             prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
             measured = True
-        x, total = state.x.double(), plan.num_clients
+        x, total = self._space(state, plan).adjoint(state.x.double()), plan.num_clients
         shape = geometry(rows, rows, x)
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
             grids = self._grids(prior, len(x), fit_rho=not measured and total > 1)
@@ -204,8 +214,11 @@ class SlopeSearch:
         One block belongs to all clients together, several to one client each.
         """
         m, x = changes.shape[1], state.x.double()
+        space = self._space(state, plan)
         u = basis_blocks(first, m, len(x), seed=plan.seed, problem=plan.problem).flatten(0, 1)
+        u = smooth_directions(u, space.lengthscale)
         ends = project(x + self._config.probe_length(len(x)) * u, plan.lower, plan.upper)
+        x, ends = space.adjoint(x), space.adjoint(ends)
         together = len(first) == 1
         numbers = torch.arange(len(ends))
         return rows_between(
@@ -242,6 +255,7 @@ class SlopeSearch:
         values = answers.tensors["values"].double()
         base = state.anchor.of(clients)
         points = torch.cat([state.x.unsqueeze(0), path]).double()
+        points = self._space(state, plan).adjoint(points)
         steps = torch.cat([base.values.unsqueeze(1), values], dim=1).diff(dim=1)
         steps, kept = agree(steps, self._config, plan, purpose="line search")
         changes = steps.mean(dim=0)

@@ -73,7 +73,8 @@ class TooFewAnswers(RunError):
 class RoundPlan:
     """What the driver has decided for a round: its number (from 1), the cohort, the box of x.
 
-    judged: whether x will be judged after it. num_rounds: at most as many will be run.
+    judged: whether x will be judged after it. num_rounds: at most as many will be run. image:
+    whether x is a square image, None where nobody knows.
     """
 
     round_index: int
@@ -83,6 +84,7 @@ class RoundPlan:
     seed: int = 0
     problem: int = 0
     judged: bool = True
+    image: bool | None = None
     lower: Bound = -float("inf")
     upper: Bound = float("inf")
 

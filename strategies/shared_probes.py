@@ -1,6 +1,7 @@
 """One question to the cohort: values around x along directions that all clients share.
 
-    directions: the next m rows of the run's random bases, orthonormal; m is at most d
+    directions: the next m rows of the run's random bases, orthonormal; m is at most d. With a
+                lengthscale, x is a square image and they are made smooth (fedzo.surrogates.spatial)
 
 A block that would reach over the end of a basis begins with the next basis instead. Floats a
 client: d + 1 down; up as many as queries, or m where slopes are asked for. Queries: m + 1
@@ -17,6 +18,7 @@ from torch import Tensor
 from fedzo.config import Scalar
 from fedzo.directions import basis_blocks
 from fedzo.exchange import Exchange, Replies
+from fedzo.surrogates.spatial import smooth_directions
 from strategies.rounds import RoundPlan
 
 DEFAULTS: Mapping[str, Scalar] = {"estimator": "forward", "num_directions": 20, "mu": 0.01}
@@ -66,5 +68,6 @@ def probe(
     values = replies.tensors[answer].double()
     if values.shape[1] == 0:
         return None
-    [directions] = basis_blocks(torch.tensor([first]), m, dim, seed=plan.seed, problem=plan.problem)
+    [rough] = basis_blocks(torch.tensor([first]), m, dim, seed=plan.seed, problem=plan.problem)
+    directions = smooth_directions(rough, float(settings.get("lengthscale", 0.0)))
     return Probed(values, directions, first + m)

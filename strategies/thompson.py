@@ -6,10 +6,10 @@
 The same proposals and the same learning as the attacker fedzo.attacks.thompson, which explains
 them; what is learned from is the mean of the clients' answers (with `strategy.aggregator` what that
 rule makes of their changes), one number each, at points that all of them share, so their
-heterogeneity cancels. An x of a square number of coordinates is taken for an image, whose
-neighboring pixels the prior believes to matter alike; with lengthscale 0, or for any other number,
-coordinates are independent. Shapes: x [d]. Queries: 1 a client and round, and x once (beside the
-driver's own question there). Floats a client and round: d down, 1 up.
+heterogeneity cancels. Where x is an image (or nobody knows, and it has a square number of
+coordinates), the prior believes that neighboring pixels matter alike; with lengthscale 0, and
+elsewhere, coordinates are independent. Shapes: x [d]. Queries: 1 a client and round, and x once
+(beside the driver's own question there). Floats a client and round: d down, 1 up.
 """
 
 import math
@@ -23,7 +23,7 @@ from fedzo.attacks.region import Region
 from fedzo.attacks.thompson import Incumbent, ThompsonConfig, learn, propose
 from fedzo.config import Scalar, config_values, take_config
 from fedzo.randomness import stream
-from fedzo.surrogates.spatial import SpatialPrior, no_changes
+from fedzo.surrogates.spatial import no_changes, square_prior
 from strategies.base import RoundStrategy
 from strategies.comparison import Answered, compare, finite_box, nobody
 from strategies.robust import RobustConfig
@@ -91,7 +91,8 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         return ThompsonState(Incumbent(x, 0.0, no_changes(len(x))), nobody(x))
 
     def round(self, state: ThompsonState, plan: RoundPlan) -> Round[ThompsonState]:
-        x, prior = state.x, self._prior(len(state.x))
+        x = state.x
+        prior = square_prior(len(x), self._sampling.lengthscale, image=plan.image)
         low, high = finite_box(x, plan, "thompson")
         region = Region("linf", math.inf, low, high, prior.shape)
         generator = stream(plan.seed, "thompson", plan.problem, plan.round_index)
@@ -102,9 +103,3 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         change = compared.change(self._config, plan)
         best = learn(state.best, proposal, state.best.loss + change, prior, self._sampling)
         return ThompsonState(best, compared.new if change < 0 else compared.old)
-
-    def _prior(self, dim: int) -> SpatialPrior:
-        side = math.isqrt(dim)
-        if side * side != dim or not self._sampling.lengthscale:
-            return SpatialPrior((1, 1, dim), 0.0)
-        return SpatialPrior((1, side, side), self._sampling.lengthscale)

@@ -73,16 +73,14 @@ class Recorder:
 
         return Watched()
 
-    def walk(self, posterior: Any, x: Tensor, eta: float, **settings: Any) -> Tensor:
+    def walk(self, gradient_at: Any, x: Tensor, eta: float, **settings: Any) -> Tensor:
         self.round += 1
-        every = virtual_steps(posterior, x, eta, **{**settings, "stops": range(1, STEPS + 1)})
+        every = virtual_steps(gradient_at, x, eta, **{**settings, "stops": range(1, STEPS + 1)})
         path = torch.cat([x.unsqueeze(0), every])[:STEPS]
         if self.round > 1:
-            for step, (point, gradient) in enumerate(
-                zip(path, posterior.gradient(path), strict=True)
-            ):
+            for step, (point, gradient) in enumerate(zip(path, gradient_at(path), strict=True)):
                 self.by_step[step].append(cosine(gradient, point))
-        return virtual_steps(posterior, x, eta, **settings)
+        return virtual_steps(gradient_at, x, eta, **settings)
 
 
 def curve(strategy: str, settings: dict[str, Any]) -> np.ndarray:

@@ -86,7 +86,13 @@ class Surrogate:
             prior = fit(prior, rows, shape, 1, _grids(prior, step * math.sqrt(dim)))
             posterior = condition(prior, rows, z, 1, shape=shape)
             path = virtual_steps(
-                posterior, z, step, rule=self.step_rule, stops=_STOPS, lower=low, upper=high
+                posterior.gradient,
+                z,
+                step,
+                rule=self.step_rule,
+                stops=_STOPS,
+                lower=low,
+                upper=high,
             )
             reply = yield coordinates.perturbations(path, region)
             fresh = _rows(z.expand_as(path), path, reply.losses - value, at, number)

@@ -1,4 +1,4 @@
-"""Virtual steps: a walk downhill on the slope surrogate, without a query.
+"""Virtual steps: a walk downhill on a surrogate, without a query.
 
     normalized:  z <- P(z - eta g / rms(g)),   sign:  z <- P(z - eta sign(g)),   g = grad F(z)
     eta is halved whenever g turns by more than a right angle
@@ -8,7 +8,7 @@ section 3.2, call such steps dynamic virtual updates and stop them by uncertaint
 search over the points of the walk decides afterwards. Shapes: x [d]. Cost: r d a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor
 
 from fedzo.objective import Bound
 from fedzo.oracle import project
-from fedzo.surrogates.slope_posterior import SlopePosterior
 
 StepRule = Literal["normalized", "sign"]
 
 
 def virtual_steps(
-    posterior: SlopePosterior,
+    gradient: Callable[[Float[Tensor, "q d"]], Float[Tensor, "q d"]],
     x: Float[Tensor, " d"],
     eta: float,
     *,
@@ -36,7 +35,7 @@ def virtual_steps(
     z, last = x.unsqueeze(0), torch.zeros(1, len(x), dtype=x.dtype)
     points = []
     for t in range(1, stops[-1] + 1):
-        g = posterior.gradient(z)
+        g = gradient(z)
         if float((g * last).sum()) < 0:
             eta = eta / 2
         last = g

@@ -17,12 +17,15 @@ fedzo's own.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from fedzo.config import require
 
 _JITTER = 1e-6
 
@@ -38,10 +41,23 @@ class SpatialPrior:
     lengthscale: float
     channels: float = 0.5
 
+    @property
+    def is_white(self) -> bool:
+        """Whether K is the identity."""
+        return self.lengthscale == 0 and self.shape[0] == 1
+
     def apply(self, moves: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
         """Return K v for every row."""
         covariances = [axis @ axis.T for axis in self._factors(moves.dtype)]
         return self._along_axes(moves, covariances)
+
+    def color(self, white: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Return L w for every row, K = L L^T: white noise becomes gradients of the prior."""
+        return self._through(white, self._factors(white.dtype))
+
+    def adjoint(self, moves: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Return L^T v for every row, where white coordinates see it: <L w, v> = <w, L^T v>."""
+        return self._through(moves, [axis.T for axis in self._factors(moves.dtype)])
 
     def sample(self, *, generator: np.random.Generator) -> Float[Tensor, " d"]:
         """Draw a gradient, float32."""
@@ -49,6 +65,11 @@ class SpatialPrior:
         return self._along_axes(
             torch.from_numpy(drawn).unsqueeze(0), self._factors(torch.float32)
         ).squeeze(0)
+
+    def _through(self, rows: Float[Tensor, "*n d"], matrices: list[Tensor]) -> Tensor:
+        if self.is_white:
+            return rows
+        return self._along_axes(rows.reshape(-1, rows.shape[-1]), matrices).reshape(rows.shape)
 
     def _along_axes(
         self, rows: Float[Tensor, "r d"], matrices: list[Tensor]
@@ -66,6 +87,40 @@ class SpatialPrior:
             _axis_factor(height, self.lengthscale).to(dtype),
             _axis_factor(width, self.lengthscale).to(dtype),
         ]
+
+
+def square_prior(dim: int, lengthscale: float, *, image: bool | None = None) -> SpatialPrior:
+    """Return the prior of square images of one channel, or white noise where x is none.
+
+    image: whether x is one; None: it is if it has a square number of coordinates.
+    """
+    side = math.isqrt(dim)
+    if image is False or not lengthscale or side * side != dim:
+        return SpatialPrior((1, 1, dim), 0.0)
+    return SpatialPrior((1, side, side), lengthscale)
+
+
+def smooth_directions(
+    directions: Float[Tensor, "*n d"], lengthscale: float
+) -> Float[Tensor, "*n d"]:
+    """Return directions of the same lengths, colored by the prior of square images.
+
+    They are no longer orthonormal: slopes along them say most of a gradient that the prior expects.
+    One after the other, for rounding in a batch depends on a matrix's place in memory. Raises
+    ConfigError for a lengthscale where d is not a square number.
+    """
+    prior = square_prior(directions.shape[-1], lengthscale)
+    if prior.is_white:
+        square = math.isqrt(directions.shape[-1]) ** 2 == directions.shape[-1]
+        require(
+            square or not lengthscale, "lengthscale", lengthscale, "0, for x is no square image"
+        )
+        return directions
+    rows = directions.reshape(-1, directions.shape[-1])
+    smooth = torch.stack([prior.color(row.clone()) for row in rows]).reshape(directions.shape)
+    lengths, now = (torch.linalg.vector_norm(u, dim=-1, keepdim=True) for u in (directions, smooth))
+    resized: Tensor = smooth * (lengths / now)
+    return resized
 
 
 @functools.lru_cache(maxsize=64)

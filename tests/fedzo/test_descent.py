@@ -46,7 +46,7 @@ def test_every_stop_is_a_point_inside_the_box(
     lower = torch.tensor([-0.5, -1.0, -0.2, -0.1], dtype=torch.float64)
     x = torch.zeros(D, dtype=torch.float64)
     points = virtual_steps(
-        surrogate(x, seed), x, eta, rule=rule, stops=stops, lower=lower, upper=0.3
+        surrogate(x, seed).gradient, x, eta, rule=rule, stops=stops, lower=lower, upper=0.3
     )
     assert points.shape == (len(stops), D)
     assert (points >= lower).all()
@@ -57,8 +57,8 @@ def test_every_stop_is_a_point_inside_the_box(
 def test_a_stop_is_the_same_point_of_any_walk(rule: StepRule) -> None:
     x = normals(D, key="x")
     posterior = surrogate(x)
-    whole = virtual_steps(posterior, x, 0.3, rule=rule, stops=range(1, 10), **FREE)
-    some = virtual_steps(posterior, x, 0.3, rule=rule, stops=[2, 3, 9], **FREE)
+    whole = virtual_steps(posterior.gradient, x, 0.3, rule=rule, stops=range(1, 10), **FREE)
+    some = virtual_steps(posterior.gradient, x, 0.3, rule=rule, stops=[2, 3, 9], **FREE)
     assert torch.equal(some, whole[[1, 2, 8]])
 
 
@@ -66,7 +66,7 @@ def test_a_stop_is_the_same_point_of_any_walk(rule: StepRule) -> None:
 def test_the_first_normalized_step_has_length_eta_along_the_gradient(eta: float, seed: int) -> None:
     x = normals(D, key="x", seed=seed)
     posterior = surrogate(x, seed)
-    [z] = virtual_steps(posterior, x, eta, rule="normalized", stops=[1], **FREE)
+    [z] = virtual_steps(posterior.gradient, x, eta, rule="normalized", stops=[1], **FREE)
     step, [g] = z - x, posterior.gradient(x.unsqueeze(0))
     assert float(step.square().mean().sqrt()) == pytest.approx(eta, rel=1e-9)
     assert float(step @ g) == pytest.approx(-float(step.norm() * g.norm()), rel=1e-9)
@@ -78,7 +78,7 @@ def test_a_sign_step_moves_each_coordinate_by_eta_against_the_gradient(
 ) -> None:
     x = normals(D, key="x", seed=seed)
     posterior = surrogate(x, seed)
-    [z] = virtual_steps(posterior, x, eta, rule="sign", stops=[1], **FREE)
+    [z] = virtual_steps(posterior.gradient, x, eta, rule="sign", stops=[1], **FREE)
     step, [g] = z - x, posterior.gradient(x.unsqueeze(0))
     assert torch.allclose(step.abs(), torch.full_like(step, eta), rtol=1e-9)
     assert (step * g < 0).all()
@@ -88,7 +88,7 @@ def test_a_sign_step_moves_each_coordinate_by_eta_against_the_gradient(
 def test_steps_keep_their_length_while_the_gradient_keeps_its_side(rule: StepRule) -> None:
     x = torch.zeros(D, dtype=torch.float64)
     posterior = surrogate(x, bowl=False)
-    points = virtual_steps(posterior, x, 0.05, rule=rule, stops=range(1, 7), **FREE)
+    points = virtual_steps(posterior.gradient, x, 0.05, rule=rule, stops=range(1, 7), **FREE)
     steps = torch.cat([x.unsqueeze(0), points]).diff(dim=0)
     lengths = steps.square().mean(1).sqrt()
     assert torch.allclose(lengths, torch.full_like(lengths, 0.05), rtol=1e-9)
@@ -104,7 +104,7 @@ def test_a_step_is_half_as_long_after_every_turn(rule: StepRule) -> None:
         owners=torch.zeros(12, 1, dtype=torch.int64), start=ids, end=ids + 1,
     )  # fmt: skip
     posterior = condition(SlopePrior(kernel="matern52", lengthscale=3.0), rows, x, 1)
-    points = virtual_steps(posterior, x, 1.0, rule=rule, stops=range(1, 6), **FREE)
+    points = virtual_steps(posterior.gradient, x, 1.0, rule=rule, stops=range(1, 6), **FREE)
     expected, z, eta, side = [], 0.9, 1.0, 1
     for _ in range(5):
         now = 1 if z > 0 else -1
@@ -121,7 +121,7 @@ def test_a_flat_surrogate_is_not_left(rule: StepRule) -> None:
     still = SlopePosterior(
         flat.prior, flat.rows, flat.center, N, flat.factor, torch.zeros_like(flat.weights)
     )
-    points = virtual_steps(still, x, 0.5, rule=rule, stops=[1, 4], **FREE)
+    points = virtual_steps(still.gradient, x, 0.5, rule=rule, stops=[1, 4], **FREE)
     assert torch.equal(points, x.expand(2, D))
 
 
@@ -130,7 +130,7 @@ def test_a_flat_surrogate_is_not_left(rule: StepRule) -> None:
 @given(seed=st.integers(0, 100))
 def test_the_walk_lowers_a_convex_quadratic(rule: StepRule, seed: int) -> None:
     x = OPTIMUM + torch.nn.functional.normalize(normals(D, key="x", seed=seed), dim=0)
-    points = virtual_steps(surrogate(x, seed), x, 0.2, rule=rule, stops=[1, 2, 12], **FREE)
+    points = virtual_steps(surrogate(x, seed).gradient, x, 0.2, rule=rule, stops=[1, 2, 12], **FREE)
     values = quadratic(points)
     assert values[-1] < 0.35 * quadratic(x)
     assert values.min() < quadratic(x)
