@@ -264,10 +264,18 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "Thompson sampling of the gradient of an image, over the corners of the box",
     ),
     "fedzen": StrategyEntry(
-        FedZeNConfig, FedZeN, "probes", "Newton steps, Hessian learned on shared directions"
+        FedZeNConfig,
+        FedZeN,
+        "probes",
+        "Newton steps, Hessian learned on shared directions",
+        refused={"client.lengthscale": "the Hessian is learned along orthonormal directions"},
     ),
     "relizo": StrategyEntry(
-        ReLIZOConfig, ReLIZO, "probes", "least-norm interpolation of recent shared slopes"
+        ReLIZOConfig,
+        ReLIZO,
+        "probes",
+        "least-norm interpolation of recent shared slopes",
+        refused={"client.lengthscale": "the least norm supposes that coordinates matter alike"},
     ),
 }
 

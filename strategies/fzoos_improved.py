@@ -19,6 +19,7 @@ this cohort before. Floats up as many as queries; down d + 1 and d a stop. Serve
 r^2 d for r = max_rows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedzo.config import require
 from fedzo.directions import basis_blocks
 from fedzo.exchange import Exchange, Replies
 from fedzo.oracle import project
@@ -60,6 +62,13 @@ class SlopeSearch:
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SlopeState:
         config = self._config
+        square = math.isqrt(len(x)) ** 2 == len(x)
+        require(
+            square or not config.lengthscale,
+            "lengthscale",
+            config.lengthscale,
+            f"0, for x has {len(x)} coordinates and is no square image",
+        )
         prior = SlopePrior(kernel=config.kernel, lengthscale=config.first_lengthscale(len(x)))
         nobody = torch.empty(0, dtype=torch.int64)
         anchor = Anchor(clients=nobody, values=nobody.double(), point=0)

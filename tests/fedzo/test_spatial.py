@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from fedzo.surrogates.spatial import (
     Changes,
@@ -12,6 +13,8 @@ from fedzo.surrogates.spatial import (
     add_change,
     no_changes,
     sample_gradient,
+    smooth_directions,
+    square_prior,
 )
 
 SHAPE = (2, 3, 4)
@@ -144,3 +147,44 @@ def test_rows_of_no_move_and_equal_rows_do_no_harm() -> None:
         rows = add_change(rows, prior, repeated.float(), 0.5, noise=1e-6, most=10)
     found = sample_gradient(rows, prior, spread=0.5, generator=stream(0, "g"))
     assert bool(found.isfinite().all())
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_color_and_adjoint_are_a_root_of_the_covariance(
+    prior: SpatialPrior, dtype: torch.dtype
+) -> None:
+    white, moves = normals(3, 2, D, key="w").to(dtype), normals(3, 2, D, key="v").to(dtype)
+    seen = prior.adjoint(moves)
+    torch.testing.assert_close((prior.color(white) * moves).sum(-1), (white * seen).sum(-1))
+    both = prior.color(seen.flatten(0, 1))
+    torch.testing.assert_close(both, prior.apply(moves.flatten(0, 1)), rtol=1e-4, atol=1e-5)
+    assert both.dtype == seen.dtype == dtype
+
+
+def test_only_square_images_of_one_channel_have_a_prior_from_a_number() -> None:
+    assert square_prior(36, 1.5) == SpatialPrior((1, 6, 6), 1.5)
+    assert square_prior(36, 1.5, image=True) == SpatialPrior((1, 6, 6), 1.5)
+    rows = normals(2, 36, key="rows")
+    for white in (square_prior(36, 0.0), square_prior(35, 1.5), square_prior(36, 1.5, image=False)):
+        assert white.is_white
+    assert square_prior(36, 1.5, image=False).color(rows) is rows
+
+
+@pytest.mark.parametrize("side", [3, 17, 28])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_smooth_directions_keep_their_lengths_and_their_bits(side: int, dtype: torch.dtype) -> None:
+    """However many are asked for at once, so clients may be spread over processes."""
+    rough = normals(4, 5, side * side, key="u").to(dtype)
+    smooth = smooth_directions(rough, 1.5)
+    torch.testing.assert_close(smooth.norm(dim=-1), rough.norm(dim=-1))
+    assert torch.equal(torch.stack([smooth_directions(u, 1.5) for u in rough[1]]), smooth[1])
+    image = smooth.reshape(4, 5, side, side)
+    beside = (image[..., 1:] * image[..., :-1]).mean() / image.square().mean()
+    assert float(beside) > 0.4
+    assert smooth_directions(rough, 0.0) is rough
+
+
+def test_directions_that_are_no_image_cannot_be_smooth() -> None:
+    with pytest.raises(ConfigError, match=r"lengthscale=2\.0 must be 0, for x is no square image"):
+        smooth_directions(torch.ones(2, 35), 2.0)

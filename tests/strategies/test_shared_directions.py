@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from fedzo.errors import ConfigError
+from fedzo.objective import TorchObjective
+from scenarios import federate
 from scenarios.experiment import make_experiment
 from scenarios.simulate import RunResult, simulate
 from strategies.fedzen import learn_hessian, newton_step
@@ -102,3 +105,37 @@ def test_relizo_is_the_least_norm_gradient() -> None:
     torch.testing.assert_close(
         moved[inside].abs(), torch.full_like(moved, 0.03)[inside], rtol=1e-4, atol=0
     )
+
+
+@pytest.mark.parametrize("strategy", ["seedzo", "fedzo", "fedzo_adam", "scaffold2"])
+def test_on_images_smooth_directions_need_fewer_queries(strategy: str) -> None:
+    side = 12
+    place = torch.arange(side).double() / 3
+    weights = (place.sin().unsqueeze(1) * place.cos()).flatten()
+
+    def reached(lengthscale: float) -> float:
+        result = federate(
+            lambda _: TorchObjective(
+                function=lambda x: x @ weights, dim=side**2, lower=-1, upper=1
+            ),
+            num_clients=2,
+            strategy=strategy,
+            num_rounds=4,
+            settings={"client.num_directions": 4, "client.lengthscale": lengthscale},
+        )
+        return float(result.final_value or 0.0)
+
+    assert reached(2.0) < 1.5 * reached(0.0) < 0
+
+
+@pytest.mark.parametrize("strategy", ["fedzen", "relizo"])
+def test_smooth_directions_are_refused_where_they_would_mislead(strategy: str) -> None:
+    with pytest.raises(ConfigError, match=r"client\.lengthscale is refused: the"):
+        make_experiment("quadratic", strategy, settings={"client.lengthscale": 1.0})
+
+
+def test_smooth_directions_want_a_square_image() -> None:
+    with pytest.raises(ConfigError, match=r"lengthscale=1\.0 must be 0"):
+        run("seedzo", **{"client.lengthscale": 1.0})
+    with pytest.raises(ConfigError, match=r"lengthscale=1\.0 must be 0 along the axes"):
+        run("fedzo", **{"client.lengthscale": 1.0, "client.estimator": "coordinate"})
