@@ -169,13 +169,15 @@ def _check_adversaries(experiment: Experiment) -> None:
 def _without_unused(
     entry: StrategyEntry, given: Mapping[str, Scalar], resolved: Mapping[str, Scalar]
 ) -> dict[str, Scalar]:
-    """Leave out the settings that the chosen variant of a strategy does not use.
+    """Leave out the settings that a strategy refuses, or that its chosen variant does not use.
 
-    Raises ConfigError when one of them was given.
+    Raises ConfigError when one of the latter was given.
     """
     variant = resolved.get("strategy.variant")
     used: dict[str, Scalar] = {}
     for key, value in resolved.items():
+        if key in entry.refused:
+            continue
         variants = variants_using(entry, key)
         if variants is None or variant in variants:
             used[key] = value
