@@ -59,8 +59,11 @@ class RunDirectory:
         self._count = 0
         self._saved_at = 0.0
         self._run_name = new_run_name()
-        # What clients keep themselves they keep for the last round only.
-        self._every_s = 0.0 if experiment.engine in ("flower", "superlink") else CHECKPOINT_EVERY_S
+        # What clients keep themselves they keep for the last round only, and a private round that
+        # is repeated with other noise would be released twice and counted once.
+        kept_by_clients = experiment.engine in ("flower", "superlink")
+        unrepeatable = experiment.settings.get("strategy.noise_source") == "os"
+        self._every_s = 0.0 if kept_by_clients or unrepeatable else CHECKPOINT_EVERY_S
 
     @property
     def history(self) -> Path:

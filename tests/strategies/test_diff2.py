@@ -13,6 +13,7 @@ from torch import Tensor
 from clients import make_rules
 from clients.gradient_difference import ClippedConfig
 from fedzo.aggregation import median, trimmed_mean
+from fedzo.checkpoint import Checkpoint
 from fedzo.cohort import CohortObjective
 from fedzo.config import config_values
 from fedzo.errors import ConfigError, RunError
@@ -361,6 +362,23 @@ def test_a_run_stops_before_the_release_that_exceeds_the_budget(tmp_path: Path) 
     assert result.summary()["gradients"] == 100, "nothing was asked beyond"
     again = simulate(made, out=tmp_path, resume=True)
     assert again.records[-1].round_index == 10
+
+
+def test_noise_that_cannot_be_repeated_is_saved_every_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    def count(_: Path, checkpoint: Checkpoint) -> None:
+        saved.append(checkpoint.facts["num_records"])
+
+    monkeypatch.setattr("scenarios.rundir.save_checkpoint", count)
+    settings = {"strategy.noise_source": "os"}
+    simulate(
+        make_experiment("regression", "diff2", num_rounds=4, num_clients=3, settings=settings),
+        out=tmp_path,
+    )
+    assert saved[:5] == [1, 2, 3, 4, 5], "a round that is made again would be released twice"
 
 
 def test_going_on_for_more_rounds_does_not_calibrate_anew() -> None:
