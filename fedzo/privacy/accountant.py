@@ -5,14 +5,12 @@
     delta(epsilon) = Phi(mu / 2 - epsilon / mu) - e^epsilon Phi(-mu / 2 - epsilon / mu)
 
 Dong, Roth & Su, "Gaussian Differential Privacy", JRSS B 2022, corollaries 1 and 2 of section 3; the
-curve is exact. The numbers come from dp-accounting: its closed form for releases to which every
-record contributes, its privacy loss distributions (PLD) for Poisson samples, its Renyi accountant
-(RDP) for samples of fixed size.
+curve is exact. The numbers come from dp-accounting (fedzo.privacy.composition): its closed form for
+releases to which every record contributes, its privacy loss distributions (PLD) for Poisson
+samples, its Renyi accountant (RDP) for samples of fixed size. It takes a second to import, which
+only private runs pay.
 
-A noise multiplier z is always std / (L2 sensitivity under the adjacency that is claimed). Pitfall
-of dp-accounting 0.6: its PLD accountant doubles the sensitivity for REPLACE_ONE by itself, its RDP
-accountant does not. So plain releases are told to both as ADD_OR_REMOVE_ONE, for which z is all
-that matters; Poisson samples with replace_one go to the PLD accountant with 2 z.
+A noise multiplier z is always std / (L2 sensitivity under the adjacency that is claimed).
 """
 
 import math
@@ -21,17 +19,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import dp_accounting as dp
-import numpy as np
 import torch
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
-from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS, compute_epsilon
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fedzo.errors import ConfigError
 from fedzo.privacy.gaussian import Adjacency
 
 AccountantName = Literal["auto", "pld", "rdp"]
@@ -108,12 +99,16 @@ def mu_of(rows: Sequence[tuple[float, float]]) -> float:
 
 def noise_for(epsilon: float, delta: float) -> float:
     """Return z of a single release that costs (epsilon, delta): 1 / mu."""
-    return float(dp.get_sigma_gaussian(epsilon, delta))
+    from dp_accounting import get_sigma_gaussian
+
+    return float(get_sigma_gaussian(epsilon, delta))
 
 
 def epsilon_of(mu: float, delta: float) -> float:
     """Return epsilon of a mu-GDP mechanism."""
-    return 0.0 if mu == 0 else float(dp.get_epsilon_gaussian(1 / mu, delta))
+    from dp_accounting import get_epsilon_gaussian
+
+    return 0.0 if mu == 0 else float(get_epsilon_gaussian(1 / mu, delta))
 
 
 @lru_cache(maxsize=4096)
@@ -124,68 +119,8 @@ def _epsilon(
         return 0.0
     if any(z == 0 for z, _, _, _ in rows):
         return float("inf")
-    sampled = [row for row in rows if row[2]]
-    if not sampled and accountant == "auto":
+    if accountant == "auto" and not any(drawn for _, _, drawn, _ in rows):
         return epsilon_of(mu_of([(z, n) for z, n, _, _ in rows]), delta)
-    if sampled and any(p > 0 for _, _, _, p in sampled):
-        return _by_renyi(rows, delta, adjacency, accountant)
-    found = _accountant(rows, adjacency, accountant)
-    return float(found.get_epsilon(delta))
+    from fedzo.privacy.composition import composed_epsilon
 
-
-def _by_renyi(
-    rows: Sequence[Row], delta: float, adjacency: Adjacency, accountant: AccountantName
-) -> float:
-    """Return epsilon where some samples have a fixed size: RDP with replace_one alone knows them.
-
-    Renyi divergences add up, so those of one release of each kind are computed once.
-    """
-    if adjacency != "replace_one" or accountant == "pld" or any(p < 0 for _, _, _, p in rows):
-        raise ConfigError(
-            "samples of fixed size are accounted for by RDP with adjacency=replace_one, and without"
-            " Poisson samples; set strategy.adjacency=replace_one"
-        )
-    total = sum(count * _renyi(z, drawn, population) for z, count, drawn, population in rows)
-    return float(compute_epsilon(DEFAULT_RDP_ORDERS, total, delta)[0])
-
-
-@lru_cache(maxsize=256)
-def _renyi(z: float, drawn: int, population: int) -> NDArray[np.float64]:
-    """Return the Renyi divergence of one release at each of dp-accounting's orders."""
-    relation = dp.NeighboringRelation.REPLACE_ONE
-    accountant = RdpAccountant(DEFAULT_RDP_ORDERS, relation)
-    accountant.compose(_event(z, drawn, population))
-    return np.asarray(accountant._rdp)
-
-
-def _accountant(
-    rows: Sequence[Row], adjacency: Adjacency, accountant: AccountantName
-) -> dp.PrivacyAccountant:
-    """Return dp-accounting's accountant with the releases composed."""
-    poisson = any(b for _, _, b, _ in rows)
-    relation = dp.NeighboringRelation.REPLACE_ONE
-    alone = dp.NeighboringRelation.ADD_OR_REMOVE_ONE
-    if poisson and adjacency == "replace_one":
-        if accountant == "rdp":
-            raise ConfigError("Poisson samples with adjacency=replace_one are accounted for by PLD")
-        return _composed(PLDAccountant(relation), rows, 2.0)
-    if accountant == "rdp":
-        return _composed(RdpAccountant(neighboring_relation=alone), rows, 1.0)
-    return _composed(PLDAccountant(alone), rows, 1.0)
-
-
-def _composed(
-    accountant: dp.PrivacyAccountant, rows: Sequence[Row], factor: float
-) -> dp.PrivacyAccountant:
-    for z, count, drawn, population in rows:
-        accountant.compose(_event(factor * z, drawn, population), count)
-    return accountant
-
-
-def _event(z: float, drawn: int, population: int) -> dp.DpEvent:
-    gaussian = dp.GaussianDpEvent(z)
-    if not drawn:
-        return gaussian
-    if population < 0:
-        return dp.PoissonSampledDpEvent(drawn / -population, gaussian)
-    return dp.SampledWithoutReplacementDpEvent(population, drawn, gaussian)
+    return composed_epsilon(rows, delta, adjacency, accountant)
