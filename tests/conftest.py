@@ -1,20 +1,70 @@
-"""Shapes and types of every call are checked while tests run."""
+"""Shapes and types are checked while tests run: the first calls of every function in every test."""
 
+import functools
 import sys
-from types import ModuleType
+from collections import Counter
+from collections.abc import Callable
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
+import jaxtyping
+import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
+
+CHECKED_CALLS = 20
+"""Of a function in a test. Later ones repeat them, and checking all took two thirds of the time."""
 
 checker = ModuleType("fedzo_test_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
 sys.modules[checker.__name__] = checker
-install_import_hook(["fedzo", "strategies", "clients", "scenarios"], "fedzo_test_checker.check")
+
+checked_calls: Counter[CodeType] = Counter()
+check_all = jaxtyping.jaxtyped
+
+
+@functools.wraps(check_all)
+def check_first(*args: Any, **settings: Any) -> Callable[[Any], Any]:
+    """Return a decorator as that of jaxtyping, which checks the first calls in every test."""
+    decorate = check_all(*args, **settings)
+
+    def decorator(function: Any) -> Any:
+        if not isinstance(function, FunctionType):
+            return decorate(function)
+        checked: Callable[..., Any] | None = None
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal checked
+            if checked_calls[function.__code__] >= CHECKED_CALLS:
+                return function(*args, **kwargs)
+            checked_calls[function.__code__] += 1
+            checked = checked or decorate(function)
+            return checked(*args, **kwargs)
+
+        return call
+
+    return decorator
+
+
+jaxtyping.jaxtyped = check_first  # type: ignore[assignment]
+jaxtyping.install_import_hook(
+    ["fedzo", "strategies", "clients", "scenarios"], "fedzo_test_checker.check"
+)
+
+
+@pytest.fixture(autouse=True)
+def _count_calls_anew() -> None:
+    checked_calls.clear()
+
 
 # The same examples at every run, and no failure for a slow machine or a cold cache.
 settings.register_profile(
-    "fedzo", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "fedzo",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fedzo")
 

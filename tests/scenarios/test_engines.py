@@ -166,6 +166,7 @@ def test_ray_agrees_to_nine_digits_whatever_the_chunks() -> None:
     torch.testing.assert_close(found.state.x, expected.state.x, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_cluster")
 def test_flowers_engine_gives_the_same_bits() -> None:
     expected = run_mixed(in_process(1))

@@ -256,7 +256,10 @@ def on_an_image(rounds: int = 4, image: bool | None = None, **config: object) ->
     return outcome.records[-1].value
 
 
-@pytest.mark.parametrize("design", ["auto", "shared", "private"])
+@pytest.mark.parametrize(
+    "design",
+    ["auto", *(pytest.param(d, marks=pytest.mark.slow) for d in ("shared", "private"))],
+)
 def test_on_images_a_spatial_prior_needs_fewer_queries(design: str) -> None:
     """Rows are kept in white coordinates, where the same surrogate is exact as well."""
     assert on_an_image(design=design, lengthscale=2.0) < 1.3 * on_an_image(design=design) < 0
