@@ -50,6 +50,7 @@ OURS: dict[str, tuple[str, str, dict[str, tuple[Any, ...]]]] = {
     "nes, waves": ("nes", "scores", {WAVES: (7, 10), "num_directions": (5, 10)}),
     "nes": ("nes", "scores", {"lr": (0.1, 0.3), "num_directions": (10, 25)}),
     "simba": ("simba", "scores", {WAVES: (0, 7, 14, 28)}),
+    "fzoos": ("fzoos", "scores", {"lengthscale": (1.5, 2.5), "num_directions": (5, 10)}),
     "fzoos, waves": ("fzoos", "scores", {WAVES: (7, 10), "num_directions": (5, 10)}),
     "rank, waves": ("rank", "scores", {WAVES: (7, 10), "num_directions": (10, 20)}),
     "edge": ("edge", "labels", {"handover": (0.1, 0.3), "waves": (7, 10)}),

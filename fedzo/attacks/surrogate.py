@@ -4,11 +4,13 @@
     walk downhill on the posterior mean; ask at a few stops of the walk; go to the lowest
 
 The surrogate is fedzo.surrogates.slopes for one client; strategies.fzoos_improved is the same for
-many. After Shu, Lin, Dai & Low, "Federated Zeroth-Order Optimization using Trajectory-Informed
-Surrogate Gradients", arXiv 2308.04077; differs as told there. Shapes: z [p]. Cost: m queries and
-one for each stop a round, and once the image itself.
+many. In pixels gradients are smooth (fedzo.surrogates.spatial), and rows are kept in the white
+coordinates of that prior. After Shu, Lin, Dai & Low, "Federated Zeroth-Order Optimization using
+Trajectory-Informed Surrogate Gradients", arXiv 2308.04077; differs as told there. Shapes: z [p].
+Cost: m queries and one for each stop a round, and once the image itself.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -17,11 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task, lowest
-from fedzo.config import require
+from fedzo.config import require, require_nonnegative
 from fedzo.directions import sample_directions
 from fedzo.surrogates.descent import StepRule, virtual_steps
 from fedzo.surrogates.kernels import KernelName
-from fedzo.surrogates.slope_posterior import condition, fit
+from fedzo.surrogates.slope_posterior import SlopePosterior, condition, fit
 from fedzo.surrogates.slopes import (
     SlopePrior,
     SlopeRows,
@@ -30,6 +32,7 @@ from fedzo.surrogates.slopes import (
     no_rows,
     rows_between,
 )
+from fedzo.surrogates.spatial import SpatialPrior
 
 _STOPS = (3, 10)
 
@@ -39,16 +42,19 @@ class Surrogate:
     """The attacker `fzoos`.
 
     probe_radius, initial_step, max_step: root mean square change of a coordinate, in units of the
-    radius; max_rows: newest slopes that are kept.
+    radius; max_rows: newest slopes that are kept; lengthscale: over how many pixels gradients are
+    smooth, 0 for not at all (where an attack searches in pixels or tanh; waves and blocks have
+    their own).
     """
 
-    num_directions: int = 10
+    num_directions: int = 5
     probe_radius: float = 0.2
     initial_step: float = 0.5
     max_step: float = 1.0
     step_rule: StepRule = "sign"
     kernel: KernelName = "matern52"
     max_rows: int = 300
+    lengthscale: float = 1.5
 
     def __post_init__(self) -> None:
         for name in ("num_directions", "max_rows"):
@@ -56,6 +62,7 @@ class Surrogate:
         for name in ("probe_radius", "initial_step", "max_step"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
+        require_nonnegative("lengthscale", self.lengthscale)
 
     def search(self, task: Task) -> Search:
         region, coordinates = task.region, task.coordinates
@@ -69,24 +76,27 @@ class Surrogate:
         rows, number, at = no_rows(z), 1, 0
         step = self.initial_step * reach
         prior = SlopePrior(kernel=self.kernel, lengthscale=16 * step * math.sqrt(dim))
+        space = self._space(task, dim)
         low, high = self._box(task, z, reach)
         m = min(self.num_directions, dim)
         while True:
-            u = sample_directions("orthogonal", m, dim, generator=task.generator)
+            u = space.smooth(sample_directions("orthogonal", m, dim, generator=task.generator))
             ends = (z + self.probe_radius * reach * math.sqrt(dim) * u).clamp(low, high)
             reply = yield coordinates.perturbations(ends, region)
             if not math.isfinite(value):
                 best = lowest(reply.losses)
                 z, value = ends[best], float(reply.losses[best])
                 continue
-            fresh = _rows(z.expand_as(ends), ends, reply.losses - value, at, number)
+            here = space.adjoint(z)
+            ends = space.adjoint(ends)
+            fresh = _rows(here.expand_as(ends), ends, reply.losses - value, at, number)
             rows = join_rows([rows, fresh]).newest(self.max_rows)
             number += m
-            shape = geometry(rows, rows, z)
+            shape = geometry(rows, rows, here)
             prior = fit(prior, rows, shape, 1, _grids(prior, step * math.sqrt(dim)))
-            posterior = condition(prior, rows, z, 1, shape=shape)
+            posterior = condition(prior, rows, here, 1, shape=shape)
             path = virtual_steps(
-                posterior.gradient,
+                functools.partial(_gradient, posterior, space),
                 z,
                 step,
                 rule=self.step_rule,
@@ -95,7 +105,8 @@ class Surrogate:
                 upper=high,
             )
             reply = yield coordinates.perturbations(path, region)
-            fresh = _rows(z.expand_as(path), path, reply.losses - value, at, number)
+            stops = space.adjoint(path)
+            fresh = _rows(here.expand_as(stops), stops, reply.losses - value, at, number)
             rows = join_rows([rows, fresh]).newest(self.max_rows)
             best = lowest(reply.losses)
             if float(reply.losses[best]) < value:
@@ -105,12 +116,26 @@ class Surrogate:
                 step = max(1e-3 * self.initial_step * reach, step / 4)
             number += len(path)
 
+    def _space(self, task: Task, dim: int) -> SpatialPrior:
+        """Return the prior on the gradient in the coordinates z: white where they are no image."""
+        shape = task.region.shape
+        if not self.lengthscale or task.coordinates.basis(shape) is not None:
+            return SpatialPrior((1, 1, dim), 0.0)
+        return SpatialPrior(shape, self.lengthscale)
+
     def _box(self, task: Task, z: Tensor, reach: float) -> tuple[Tensor, Tensor]:
         if task.coordinates.name == "pixels":
             region = task.region
             return region.lower.to(z), region.upper.to(z)
         far = 3.0 if task.coordinates.name == "tanh" else max(reach, 1.0)
         return torch.full_like(z, -far), torch.full_like(z, far)
+
+
+def _gradient(
+    posterior: SlopePosterior, space: SpatialPrior, z: Float[Tensor, "q p"]
+) -> Float[Tensor, "q p"]:
+    """Return the posterior mean at z of a surrogate whose rows are white."""
+    return space.color(posterior.gradient(space.adjoint(z)))
 
 
 def _rows(

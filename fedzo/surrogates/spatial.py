@@ -59,6 +59,20 @@ class SpatialPrior:
         """Return L^T v for every row, where white coordinates see it: <L w, v> = <w, L^T v>."""
         return self._through(moves, [axis.T for axis in self._factors(moves.dtype)])
 
+    def smooth(self, directions: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Return directions of the same lengths, colored; orthonormal ones are so no longer.
+
+        One after the other, for rounding in a batch depends on a matrix's place in memory.
+        """
+        if self.is_white:
+            return directions
+        rows = directions.reshape(-1, directions.shape[-1])
+        colored = torch.stack([self.color(row.clone()) for row in rows]).reshape(directions.shape)
+        pair = (directions, colored)
+        lengths, now = (torch.linalg.vector_norm(u, dim=-1, keepdim=True) for u in pair)
+        resized: Tensor = colored * (lengths / now)
+        return resized
+
     def sample(self, *, generator: np.random.Generator) -> Float[Tensor, " d"]:
         """Draw a gradient, float32."""
         drawn = generator.standard_normal(int(np.prod(self.shape)), dtype=np.float32)
@@ -106,21 +120,12 @@ def smooth_directions(
     """Return directions of the same lengths, colored by the prior of square images.
 
     They are no longer orthonormal: slopes along them say most of a gradient that the prior expects.
-    One after the other, for rounding in a batch depends on a matrix's place in memory. Raises
-    ConfigError for a lengthscale where d is not a square number.
+    Raises ConfigError for a lengthscale where d is not a square number.
     """
-    prior = square_prior(directions.shape[-1], lengthscale)
-    if prior.is_white:
-        square = math.isqrt(directions.shape[-1]) ** 2 == directions.shape[-1]
-        require(
-            square or not lengthscale, "lengthscale", lengthscale, "0, for x is no square image"
-        )
-        return directions
-    rows = directions.reshape(-1, directions.shape[-1])
-    smooth = torch.stack([prior.color(row.clone()) for row in rows]).reshape(directions.shape)
-    lengths, now = (torch.linalg.vector_norm(u, dim=-1, keepdim=True) for u in (directions, smooth))
-    resized: Tensor = smooth * (lengths / now)
-    return resized
+    dim = directions.shape[-1]
+    square = math.isqrt(dim) ** 2 == dim
+    require(square or not lengthscale, "lengthscale", lengthscale, "0, for x is no square image")
+    return square_prior(dim, lengthscale).smooth(directions)
 
 
 @functools.lru_cache(maxsize=64)

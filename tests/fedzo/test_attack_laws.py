@@ -22,6 +22,7 @@ from fedzo.attacks.victim import AnswerKind, Answers, CallableVictim, Victim
 from fedzo.attacks.wrappers import LabelOnly, Meter, OrderOnly, QueryLimit, ask_some
 from fedzo.errors import ConfigError, FedzoError
 from fedzo.randomness import stream
+from fedzo.surrogates.spatial import SpatialPrior
 from scenarios.attackers import ATTACKERS, SCORES, make_attacker
 
 SHAPE = (1, 8, 8)
@@ -440,6 +441,29 @@ def test_a_refusal_of_the_first_image_does_not_stop_learning(name: str) -> None:
         told += losses.tolist()
         running.tell(Reply(losses, torch.zeros(len(losses), dtype=torch.bool)))
     assert np.mean(told[-30:]) < 0.3 * least < 0
+
+
+def test_a_prior_of_smooth_gradients_takes_fzoos_further_down() -> None:
+    """In pixels; waves are smooth by themselves, and there the lengthscale changes nothing."""
+    shape = (2, 9, 9)
+    slope = SpatialPrior(shape, 2.0).sample(generator=stream(0, "slope"))
+    ball = region_around(torch.full((1, *shape), 0.5), "linf", 0.1)
+
+    def lowest(lengthscale: float, coordinates: Coordinates) -> float:
+        attacker = make_attacker("fzoos", "logits", {"lengthscale": lengthscale})
+        task = Task(ball, coordinates, 60, stream(0, "search"))
+        running, losses = start(attacker, task), torch.empty(0)
+        while len(losses) < 60:
+            told = running.asked @ slope
+            losses = torch.cat([losses, told])
+            running.tell(Reply(told, torch.zeros(len(told), dtype=torch.bool)))
+        return float(losses.min())
+
+    pixels, waves = Coordinates(), Coordinates("waves", 3)
+    assert lowest(2.0, pixels) < 1.2 * lowest(0.0, pixels) < 0
+    assert lowest(2.0, waves) == lowest(0.0, waves)
+    with pytest.raises(ConfigError, match=r"lengthscale=-1\.0"):
+        make_attacker("fzoos", "logits", {"lengthscale": -1.0})
 
 
 @pytest.mark.parametrize("name", ATTACKERS)
