@@ -27,6 +27,8 @@ class Linear(nn.Module):
 
 
 IMAGE = torch.tensor([[0.5, 0.1], [0.0, 1.0]])
+trains = pytest.mark.xdist_group("victims")
+"""Ten victims are trained for all tests of one process."""
 
 
 def test_the_margin_by_hand() -> None:
@@ -75,6 +77,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> AttackScenario:
     return AttackScenario(config, num_clients=10, seed=0)
 
 
+@trains
 def test_victims_are_as_prescribed(scenario: AttackScenario) -> None:
     """specs: clients near 0.65 of at most 0.7, the ensemble above 0.9, 84% positive margins."""
     _, test = load_images("mnist5k", "", seed=0)
@@ -89,6 +92,7 @@ def test_victims_are_as_prescribed(scenario: AttackScenario) -> None:
     assert 0.7 < float((averaged > 0).float().mean()) < 0.95
 
 
+@trains
 def test_images_start_with_a_positive_averaged_margin(scenario: AttackScenario) -> None:
     for index in range(scenario.num_problems):
         problem = scenario.problem(index)

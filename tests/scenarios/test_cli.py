@@ -170,7 +170,9 @@ def own(client):
 """
 
 
-@pytest.mark.parametrize(("estimator", "lines"), [("forward", 3), ("residual", 9)])
+@pytest.mark.parametrize(
+    ("estimator", "lines"), [("forward", 3), pytest.param("residual", 9, marks=pytest.mark.slow)]
+)
 def test_killed_in_mid_run_and_resumed_it_ends_at_the_same_bits(
     tmp_path: Path, estimator: str, lines: int
 ) -> None:

@@ -147,8 +147,9 @@ def vars_of(record: Any) -> Mapping[str, Any]:
     return json.loads(record.to_json())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("chunk_size", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("chunk_size", [1, 3])
 def test_ray_gives_the_same_bits_where_chunks_are_equal(chunk_size: int) -> None:
     expected = run_mixed(in_process(chunk_size))
     with on_ray(chunk_size=chunk_size) as engine:
@@ -278,6 +279,7 @@ def test_liars_lie_the_same_on_every_engine(engine: str) -> None:
         assert found == {**expected, "engine": engine, "wall_s": found["wall_s"]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_client_states_of_ray_survive_a_checkpoint_and_another_engine() -> None:
     expected = run_mixed(in_process(1))
@@ -297,13 +299,17 @@ def test_client_states_of_ray_survive_a_checkpoint_and_another_engine() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_quarters_of_a_gpu_make_four_actors() -> None:
-    with on_ray(num_gpus=0.25, num_cpus=0.25) as engine:
+def test_quarters_of_a_gpu_make_four_actors_and_the_same_bits() -> None:
+    expected = run_mixed(in_process(1))
+    with on_ray(num_gpus=0.25, num_cpus=0.25, chunk_size=1) as engine:
         assert len(engine.actors) == 4
         assert len(set([ray.get(a.pid.remote()) for a in engine.actors._actors])) == 4
         seen = ray.get([actor.visible_gpus.remote() for actor in engine.actors._actors])
         assert seen == ["0"] * 4
-        assert torch.isfinite(run_mixed(engine).state.x).all()
+        found = run_mixed(engine)
+    assert torch.equal(found.state.x, expected.state.x)
+    assert not torch.equal(found.state.x, X0)
+    same_history(found, expected)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -312,6 +318,7 @@ def test_a_cluster_without_room_says_what_it_has() -> None:
         RayEngine(lambda: FunctionEnvironment(objective), make_rules, RayConfig(num_gpus=3.0))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_killed_actors_are_replaced_and_nothing_is_lost() -> None:
     expected = run_mixed(in_process(1))

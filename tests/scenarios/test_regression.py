@@ -144,7 +144,7 @@ def test_clients_may_have_unequally_many_records() -> None:
     [
         ("strict", "diff2"),
         ("strict", "diff2_zo"),
-        pytest.param("ray", "diff2", marks=pytest.mark.xdist_group("ray")),
+        pytest.param("ray", "diff2", marks=[pytest.mark.xdist_group("ray"), pytest.mark.slow]),
     ],
 )
 def test_private_runs_give_the_same_bits_on_every_engine(engine: str, strategy: str) -> None:

@@ -263,7 +263,7 @@ def on_an_image(rounds: int = 4, image: bool | None = None, **config: object) ->
 def test_on_images_a_spatial_prior_needs_fewer_queries(design: str) -> None:
     """Rows are kept in white coordinates, where the same surrogate is exact as well."""
     assert on_an_image(design=design, lengthscale=2.0) < 1.3 * on_an_image(design=design) < 0
-    found = on_an_image(rounds=150, design=design, lengthscale=1.5, initial_step=0.3, max_step=1.0)
+    found = on_an_image(rounds=90, design=design, lengthscale=1.5, initial_step=0.3, max_step=1.0)
     least = -float(sum(smooth_slope(k) for k in range(N)).div(N).square().sum()) / 2  # type: ignore[union-attr]
     assert found < 0.98 * least
 
