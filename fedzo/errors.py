@@ -1,7 +1,7 @@
 """What can go wrong, in five kinds.
 
 `ConfigError` is the user's to mend before anything has run (exit status 2 on the command line);
-the others end a run that had started (exit status 1).
+the others end a run that had started (exit status 1). A `FedzoWarning` ends nothing.
 """
 
 
@@ -27,3 +27,7 @@ class CheckpointError(FedzoError):
 
 class RunError(FedzoError):
     """A run cannot go on, for example because too few clients answered."""
+
+
+class FedzoWarning(UserWarning):
+    """Something is probably not what the user wants; the text says what and how to change it."""

@@ -3,9 +3,10 @@
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
 import torch
 import typer
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from fedzo.config import Scalar, parse_setting
-from fedzo.errors import ConfigError, FedzoError
+from fedzo.errors import ConfigError, FedzoError, FedzoWarning
 from scenarios.names import SCENARIOS, STRATEGIES
 
 stderr = Console(stderr=True, emoji=False)
@@ -89,6 +90,27 @@ def prepare(threads: int) -> None:
     logger = logging.getLogger("scenarios")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print fedzo's own warnings as a sentence, others as Python does."""
+    if issubclass(category, FedzoWarning):
+        _say(f"warning: {message}", "yellow")
+        return
+    stream = sys.stderr if file is None else file
+    stream.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+def _say(sentence: str, style: str) -> None:
+    stderr.print(sentence, highlight=False, soft_wrap=True, markup=False, style=style)
 
 
 def guard(work: Callable[[], ResultT]) -> ResultT:
@@ -96,15 +118,11 @@ def guard(work: Callable[[], ResultT]) -> ResultT:
     try:
         return work()
     except FedzoError as error:
-        stderr.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
+        _say(f"error: {error}", "red")
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        stderr.print(
-            f"error: {error.filename} cannot be written: {error.strerror}; name another path",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-            style="red",
+        _say(
+            f"error: {error.filename} cannot be written: {error.strerror}; name another path", "red"
         )
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
