@@ -4,7 +4,6 @@ Both get all points of a question at once as JSON, {"points": [[...], ...]}, and
 {"values": [...]}, one number a point. Nothing but the standard library is needed at the other end.
 """
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,12 @@ from torch import Tensor
 
 from fedzo.config import require_nonnegative
 from fedzo.errors import ObjectiveError
+from fedzo.json_answers import named_list, no_answer
 from fedzo.objective import Bound, check_box
 from fedzo.transport import Command, Http, Transport
+
+_NUMBER_BYTES = 256
+"""Room for a number in an answer; 17 digits and what stands around them take 30."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,8 @@ class _Remote(ABC):
     """What both kinds share; for timeout_s, retries, pause_s, rate_limit see fedzo.transport.
 
     batch: most points in one question, 0 is no limit. Tries that fail are not counted as queries:
-    what was computed in vain is unknown.
+    what was computed in vain is unknown. Where a part of a question fails for good, it and those
+    before it are counted, those after it were not asked.
     """
 
     dim: int
@@ -49,12 +53,20 @@ class _Remote(ABC):
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """Ask for all points; raises ObjectiveError when the last try has failed."""
         points = x.detach().cpu().double().reshape(-1, self.dim)
-        parts = points.split(self.batch or max(1, len(points)))
-        values = [value for part in parts for value in self._ask(part.tolist())]
+        values: list[float] = []
+        for part in points.split(self.batch or len(points)) if len(points) else ():
+            try:
+                values += self._ask(part.tolist())
+            except ObjectiveError as error:  # what comes after this part was not asked
+                error.points_asked = len(values) + len(part)  # type: ignore[attr-defined]
+                raise
         return torch.tensor(values, dtype=torch.float64).to(x).reshape(x.shape[:-1])
 
     def _ask(self, points: list[list[float]]) -> list[float]:
-        return self.transport.ask({"points": points}, lambda told: _values(told, len(points)))
+        count = len(points)
+        return self.transport.ask(
+            {"points": points}, lambda told: _values(told, count), room=_NUMBER_BYTES * count
+        )
 
     def _waits(self) -> dict[str, Any]:
         return {n: getattr(self, n) for n in ("timeout_s", "retries", "pause_s", "rate_limit")}
@@ -69,7 +81,7 @@ class HttpObjective(_Remote):
     """An objective behind an HTTP endpoint that is asked by POST."""
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def _transport(self, waits: dict[str, Any]) -> Transport:
         return Http(url=self.url, headers=self.headers, **waits)
@@ -87,14 +99,12 @@ class CommandObjective(_Remote):
 
 def _values(answer: bytes, count: int) -> list[float]:
     """Return the values in an answer; raises ObjectiveError for anything but one number a point."""
+    rows = named_list(answer, "values", "numbers")
+    if any(isinstance(row, bool) or not isinstance(row, int | float) for row in rows):
+        raise no_answer(answer, "values", "numbers")
+    if len(rows) != count:
+        raise ObjectiveError(f"{count} points were asked and {len(rows)} values came back")
     try:
-        raw: Any = json.loads(answer)["values"]
-        if not isinstance(raw, list):
-            raise TypeError
-        values = [float(value) for value in raw]
-    except (ValueError, TypeError, KeyError) as error:
-        shown = answer[:80].decode(errors="replace")
-        raise ObjectiveError(f'the answer {shown!r} is not {{"values": [numbers]}}') from error
-    if len(values) != count:
-        raise ObjectiveError(f"{count} points were asked and {len(values)} values came back")
-    return values
+        return [float(row) for row in rows]
+    except OverflowError as error:
+        raise ObjectiveError("a value in the answer is an integer beyond any float") from error

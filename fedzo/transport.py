@@ -1,38 +1,37 @@
 """How something that lives elsewhere is asked: over HTTP, or through a command.
 
-A question is JSON; so is the answer. Tries that fail are made again, each after twice the wait of
-the one before, or after as long as the other end asks for (Retry-After of HTTP 429 and 503). What
-was computed in vain at the other end is unknown: only an answer that arrives is one.
+A question is JSON; so is the answer. `timeout_s` is the time for all of a try, from the look-up of
+the host to the last byte of the answer. Tries that fail in a way that passes (no connection, a
+connection that breaks, too late, status 408, 425, 429 or 5xx, an exit status, an answer that is
+none) are made again, each after twice the wait of the one before, or after as long as the other end
+asks for (Retry-After, up to 300 s; waits of a second or more are told). So a question takes at most
+`retries` + 1 times `timeout_s`, and the waits. What was computed in vain at the other end is
+unknown: only an answer that arrives is one.
 """
 
-import contextlib
 import json
 import math
-import os
-import signal
-import subprocess
+import re
 import time
-import urllib.error
-import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import TypeVar
+from urllib.parse import urlsplit
 
+from fedzo.addresses import shown_url, split_login
 from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.http_post import post
+from fedzo.pipes import converse
+from fedzo.tries import Tries
 
 AnswerT = TypeVar("AnswerT")
-_LONGEST_WAIT_S = 300.0
-
-
-class _Later(ObjectiveError):
-    """The other end says how long to wait."""
-
-    def __init__(self, text: str, wait_s: float) -> None:
-        super().__init__(text)
-        self.wait_s = wait_s
+_LEAST_ROOM = 4 << 20
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SET_BY_US = ("content-length", "transfer-encoding", "connection")
+_SHORT = 6
+"""Words of a header that are shorter hide nothing, and may stand anywhere in a text."""
 
 
 @dataclass(slots=True)
@@ -53,9 +52,8 @@ class _Pace:
 class Transport(ABC):
     """What both kinds share.
 
-    timeout_s: longest wait for an answer, over HTTP for each part of it; retries: further tries
-    after an error or a timeout, the first after `pause_s`. rate_limit: most requests a second, 0
-    for no limit.
+    timeout_s: longest wait for the whole of an answer; retries: further tries after a failure that
+    passes, the first after `pause_s`. rate_limit: most requests a second, 0 for no limit.
     """
 
     timeout_s: float = 60.0
@@ -68,35 +66,41 @@ class Transport(ABC):
         require(0 < self.timeout_s < math.inf, "timeout_s", self.timeout_s, "positive and finite")
         for name in ("retries", "pause_s", "rate_limit"):
             require_nonnegative(name, getattr(self, name))
+        require(self.retries == int(self.retries), "retries", self.retries, "a whole number")
 
-    def ask(self, question: Mapping[str, object], read: Callable[[bytes], AnswerT]) -> AnswerT:
+    def ask(
+        self,
+        question: Mapping[str, object],
+        read: Callable[[bytes], AnswerT],
+        *,
+        room: int = 0,
+    ) -> AnswerT:
         """Return what `read` makes of the answer; raises ObjectiveError after the last try.
 
         `read` raises ObjectiveError for an answer that is none, which is then asked for again.
+        room: bytes that the answer may take beyond 4 MiB.
         """
-        body = json.dumps(question).encode()
-        pause = self.pause_s
-        for tries_left in range(self.retries, -1, -1):
+        try:
+            body = json.dumps(question, allow_nan=False).encode()
+        except ValueError as error:
+            raise ObjectiveError(
+                f"{self.name()} is not asked about NaN or infinity, which JSON cannot say"
+            ) from error
+
+        def once() -> AnswerT:
             if self.rate_limit:
                 self._pace.wait(1 / self.rate_limit)
-            try:
-                return read(self.answer(body))
-            except FileNotFoundError as error:
-                raise ObjectiveError(f"{self.name()} does not exist: {error}") from error
-            except (OSError, HTTPException, subprocess.SubprocessError, ObjectiveError) as error:
-                if tries_left == 0:
-                    raise ObjectiveError(
-                        f"{self.name()} failed {self.retries + 1} times, at last:"
-                        f" {type(error).__name__.lstrip('_')}: {error}"
-                    ) from error
-                wait = error.wait_s if isinstance(error, _Later) else pause
-            time.sleep(min(wait, _LONGEST_WAIT_S))
-            pause *= 2
-        raise AssertionError("unreachable")
+            return read(self.answer(body, _LEAST_ROOM + room))
+
+        return Tries(self.name(), int(self.retries), self.pause_s, self.hide).of(once)
+
+    def hide(self, text: str) -> str:
+        """Return a text without what must not be shown, and without control characters."""
+        return "".join(letter if letter.isprintable() else " " for letter in text)
 
     @abstractmethod
-    def answer(self, question: bytes) -> bytes:
-        """Ask once, and return what came back as it is."""
+    def answer(self, question: bytes, limit: int) -> bytes:
+        """Ask once, and return what came back as it is; raises Final beyond `limit` bytes."""
 
     @abstractmethod
     def name(self) -> str:
@@ -105,33 +109,36 @@ class Transport(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http(Transport):
-    """An HTTP endpoint that is asked by POST."""
+    """An HTTP endpoint that is asked by POST.
+
+    headers are sent to the origin of `url` alone, and never shown. A user and a password in the
+    address become a header. For redirects see fedzo.http_post.
+    """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         Transport.__post_init__(self)
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"url={self.url!r} must begin with http:// or https://")
+        url, login = split_login(self.url)
+        _check_headers(self.headers)
+        if login and "authorization" not in {name.lower() for name in self.headers}:
+            object.__setattr__(self, "headers", {**self.headers, "Authorization": login})
+        object.__setattr__(self, "url", url)
 
-    def answer(self, question: bytes) -> bytes:
+    def answer(self, question: bytes, limit: int) -> bytes:
         headers = {"Content-Type": "application/json", **self.headers}
-        request = urllib.request.Request(self.url, data=question, headers=headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-                answer: bytes = response.read()
-                return answer
-        except urllib.error.HTTPError as error:
-            text = f"status {error.code} {error.reason}: "
-            text += error.read(200).decode(errors="replace")
-            wait = error.headers.get("Retry-After", "") if error.code in (429, 503) else ""
-            if wait.replace(".", "", 1).isdigit():
-                raise _Later(text, float(wait)) from error
-            raise ObjectiveError(text) from error
+        return post(self.url, question, headers, timeout_s=self.timeout_s, limit=limit)
 
     def name(self) -> str:
-        return f"the endpoint {self.url}"
+        return f"the endpoint {shown_url(self.url)}"
+
+    def hide(self, text: str) -> str:
+        query = urlsplit(self.url).query
+        for value in (*self.headers.values(), query, *re.split("[=&]", query)):
+            for word in (value, *value.split()):
+                text = text.replace(word, "***") if len(word) >= _SHORT else text
+        return Transport.hide(self, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,22 +151,26 @@ class Command(Transport):
         Transport.__post_init__(self)
         if isinstance(self.command, str) or not self.command:
             raise ConfigError(f"command={self.command!r} must be a list: the program, arguments")
+        if any("\0" in str(word) for word in self.command):
+            raise ConfigError("command has a word with a zero byte in it; take that out")
 
-    def answer(self, question: bytes) -> bytes:
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            list(self.command), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        ) as process:
-            try:
-                answer, said = process.communicate(question, timeout=self.timeout_s)
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
-        if process.returncode:
-            last = said.decode(errors="replace").strip()[-200:]
-            raise ObjectiveError(f"exit status {process.returncode}: {last}")
-        return answer
+    def answer(self, question: bytes, limit: int) -> bytes:
+        return converse(self.command, question, timeout_s=self.timeout_s, limit=limit)
 
     def name(self) -> str:
         return f"the command {self.command[0]}"
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Raise ConfigError for headers that cannot be sent; values are not repeated."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigError(f"header {name!r} has a name of other signs than letters, digits, -")
+        if name.lower() in _SET_BY_US:
+            raise ConfigError(f"header {name} is set by fedzo; leave it out")
+        if not isinstance(value, str) or not value.isprintable() or not _is_latin(value):
+            raise ConfigError(f"the value of header {name} must be one line of Latin-1 text")
+
+
+def _is_latin(text: str) -> bool:
+    return all(ord(letter) < 256 for letter in text)

@@ -9,9 +9,8 @@ timeouts, retries and the rate limit are those of fedzo.transport. Queries are c
 that have arrived.
 """
 
-import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,9 +20,12 @@ from fedzo.attacks.victim import Answers, join_answers, read_answers
 from fedzo.attacks.wrappers import spread_answers
 from fedzo.config import require
 from fedzo.errors import ObjectiveError
+from fedzo.json_answers import named_list
 from fedzo.transport import Transport
 
 Tells = Literal["logits", "probabilities", "labels"]
+_ROOM: dict[Tells, int] = {"logits": 1 << 20, "probabilities": 1 << 20, "labels": 256}
+"""Bytes that the answer to an image may take: a score takes 30, so there may be 30,000 classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,25 +41,33 @@ class RemoteVictim:
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Ask part by part; raises ObjectiveError when the last try has failed."""
-        return join_answers([self._ask(part) for part in images.split(self.batch)])
+        parts: list[Answers] = []
+        for part in images.split(self.batch):
+            try:
+                parts.append(self._ask(part))
+            except ObjectiveError as error:  # what comes after this part was not asked
+                error.points_asked = sum(map(len, parts)) + len(part)  # type: ignore[attr-defined]
+                raise
+        return join_answers(parts)
 
     def _ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        question = {"images": images.tolist()}
-        return self.transport.ask(question, lambda told: read_json(told, len(images), self.tells))
+        count = len(images)
+        return self.transport.ask(
+            {"images": images.tolist()},
+            lambda told: read_json(told, count, self.tells),
+            room=_ROOM[self.tells] * count,
+        )
 
 
 def read_json(answer: bytes, count: int, tells: Tells) -> Answers:
     """Return the answers in JSON; raises ObjectiveError unless it is what was expected."""
-    try:
-        raw: Any = json.loads(answer)
-        rows = raw[tells]
-        if not isinstance(rows, list):
-            raise TypeError
-    except (ValueError, TypeError, KeyError) as error:
-        shown = answer[:80].decode(errors="replace")
-        raise ObjectiveError(f'the answer {shown!r} is not {{"{tells}": [...]}}') from error
+    rows = named_list(answer, tells, "...")
     if len(rows) != count:
         raise ObjectiveError(f"{count} images were asked and {len(rows)} answers came back")
     told = [row for row in rows if row is not None]
     answered = torch.tensor([row is not None for row in rows], dtype=torch.bool)
-    return spread_answers(read_answers(told, len(told), tells) if told else None, answered, tells)
+    try:
+        known = read_answers(told, len(told), tells) if told else None
+    except OverflowError as error:
+        raise ObjectiveError("a number in the answer is an integer beyond any float") from error
+    return spread_answers(known, answered, tells)

@@ -98,9 +98,12 @@ def _answer(
         return 500, b'{"error": "injected failure"}'
     try:
         images = torch.tensor(json.loads(body)["images"], dtype=torch.float32)
-        answers = victim.ask(images)
     except Exception as error:
         return 400, json.dumps({"error": str(error)[:200]}).encode()
+    try:
+        answers = victim.ask(images)
+    except Exception as error:  # somebody's code may raise anything, and may not the next time
+        return 500, json.dumps({"error": str(error)[:200]}).encode()
     state.requests += 1
     state.queries += int(answers.answered.sum())
     return 200, json.dumps({victim.tells: _rows(answers)}).encode()
