@@ -83,7 +83,9 @@ def speaking(speak: Callable[[socket.socket], None]) -> Iterator[str]:
             try:
                 connection, _ = server.accept()
                 with connection:
-                    connection.recv(65536)
+                    question = b""
+                    while not question.endswith(b"]]}"):
+                        question += connection.recv(65536)
                     speak(connection)
             except OSError:
                 return
