@@ -152,7 +152,7 @@ class _OfGradients:
 
     def _records(self, previous: Tensor | None, clip_norm: float) -> Clipped:
         x = self._points[0]
-        norms = x.new_full((len(x),), clip_norm)
+        norms = torch.full((len(x),), clip_norm, dtype=torch.float64)
         found = self._oracle.clipped_gradients(
             x, previous, norms, max_floats=self._config.max_floats
         )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.privacy.layers import Layer
+from fedzo.privacy.layers import Layer, squared
 
 Key = tuple[int, ...]
 
@@ -54,10 +54,10 @@ class LayersMemo:
         return found
 
     def squares(self, data: tuple[Tensor, ...]) -> Float[Tensor, " t"]:
-        """Return the squared norms of the inputs, the first of the data."""
+        """Return the squared norms of the inputs, the first of the data, in float64."""
         self._belong_to(data)
         if self._squares is None:
-            self._squares = data[0].square().sum(dim=-1)
+            self._squares = squared(data[0])
         return self._squares
 
     def _belong_to(self, data: tuple[Tensor, ...]) -> None:

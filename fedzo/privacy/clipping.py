@@ -9,7 +9,7 @@ sensitivity that the noise is made for (as the published code of DIFF2 does). Fo
 the change of record i's gradient between two points.
 
 A record whose gradient is not finite counts as zero: if it made its client fail, or the sum NaN, it
-would show.
+would show. What rounding adds is in fedzo.privacy.rounding: no record is ever longer than C.
 
 A cohort that knows a shorter way offers `clipped_sums`, and modules of linear layers have one
 (fedzo.privacy.linear); for others, the records' gradients are made by torch.func.vmap(grad), so
@@ -17,7 +17,6 @@ many at a time as fit into a bound on memory.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,21 +25,24 @@ from torch import Tensor
 
 from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
-from fedzo.finite import all_finite
 from fedzo.objective import FiniteSum, ModuleObjective, Objective
-from fedzo.privacy.layers import shrink
 from fedzo.privacy.linear import sum_of_linear
+from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
+
+__all__ = [
+    "MAX_FLOATS",
+    "Clipped",
+    "ClipsRecords",
+    "RecordLosses",
+    "clip_rows",
+    "clipped_sums",
+    "objectives_of",
+    "record_values",
+    "shrink",
+]
 
 MAX_FLOATS = 1 << 22
 """Floats that records' gradients may take at once: 16 MB, which was fastest here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clipped:
-    """Sums of clipped vectors [n, d], and how many of each client's were shortened [n]."""
-
-    sums: Float[Tensor, "n d"]
-    shortened: Float[Tensor, " n"]
 
 
 @runtime_checkable
@@ -71,17 +73,6 @@ class RecordLosses(Protocol):
         ...
 
 
-def clip_rows(vectors: Float[Tensor, "n d"], clip_norm: float | Float[Tensor, " n"]) -> Clipped:
-    """Return the clipped vectors themselves, and which of them were shortened (0 or 1).
-
-    Vectors that are not finite become zeros.
-    """
-    norms = torch.linalg.vector_norm(vectors, dim=1)
-    vectors = vectors.where(norms.isfinite().unsqueeze(1), 0.0)
-    factors = shrink(norms, clip_norm)
-    return Clipped(vectors * factors.unsqueeze(1), (factors < 1).to(vectors.dtype))
-
-
 def clipped_sums(
     cohort: CohortObjective,
     x: Float[Tensor, "n d"],
@@ -96,7 +87,21 @@ def clipped_sums(
     where objectives have no records.
     """
     if isinstance(cohort, ClipsRecords):
-        return cohort.clipped_sums(x, previous, clip_norms, max_floats)
+        found = cohort.clipped_sums(x, previous, clip_norms, max_floats)
+    else:
+        found = _looped(cohort, x, previous, clip_norms, max_floats)
+    sizes = getattr(cohort, "sizes", None)
+    return found if sizes is None else hold(found, clip_norms.double() * sizes.to(x.device))
+
+
+def _looped(
+    cohort: CohortObjective,
+    x: Float[Tensor, "n d"],
+    previous: Float[Tensor, "n d"] | None,
+    clip_norms: Float[Tensor, " n"],
+    max_floats: int,
+) -> Clipped:
+    """Return the sums of one client after the other."""
     rows = []
     for position, objective in enumerate(objectives_of(cohort)):
         before = None if previous is None else previous[position]
@@ -164,12 +169,9 @@ def _sum_of_one(
         gradients = _gradients(objective, x, index)
         if previous is not None:
             gradients = gradients - _gradients(objective, previous, index)
-        norms = torch.linalg.vector_norm(gradients, dim=1)
-        if not all_finite(norms):
-            gradients = gradients.where(norms.isfinite().unsqueeze(1), 0.0)
-        factors = shrink(norms, clip_norm)
+        gradients, factors, short = weighed(gradients, clip_norm)
         total += factors @ gradients
-        shortened += (factors < 1).sum()
+        shortened += short.sum()
     return total, shortened
 
 

@@ -16,8 +16,9 @@ R^d, coordinate j of the sum of the inner ones changes by at most |D_j|, and the
 clients, and a small change can change the choice. They are refused.
 
 Differs from the published code of DIFF2: n_min is the least n_p, and every record of client p
-weighs 1 / (k n_p). Rounding of floating-point numbers is not covered (Mironov, "On significance of
-the least significant bits for differential privacy", CCS 2012).
+weighs 1 / (k n_p). Rounding never makes a record longer than C (fedzo.privacy.rounding); that of
+sums and of the noise is not covered (Mironov, "On significance of the least significant bits for
+differential privacy", CCS 2012).
 """
 
 import secrets

@@ -60,13 +60,13 @@ def sum_of_linear(
         return None
     points = 1 if previous is None else 2
     step = max(1, max_floats // (points * sum(_floats(layer) for layer in probe)))
-    norms = x.new_full((1,), clip_norm)
+    norms = torch.tensor([clip_norm], dtype=torch.float64, device=x.device)
     shortened = total.new_zeros(())
     for first in range(0, objective.num_examples, step):
         rows = slice(first, first + step)
         now = _pass(parts, objective, x, rows)
         before = None if previous is None else _pass(parts, objective, previous, rows)
-        sums, count = clipped_sums_of(now, before, norms)
+        sums, count = clipped_sums_of(now, before, norms, into=total.dtype)
         flat = [
             part.flatten()
             for layer, (matrix, bias) in zip(now, sums, strict=True)
