@@ -28,7 +28,7 @@ from torch import Tensor
 from clients.gradients import no_answer
 from clients.local import start_points
 from fedzo.bases import Blocks
-from fedzo.config import require, take_config
+from fedzo.config import check_types, require, take_config
 from fedzo.estimators import make_scheme
 from fedzo.exchange import ClientState, Exchange
 from fedzo.oracle import BoundsPolicy, Oracle
@@ -55,6 +55,7 @@ class ClippedConfig:
     out_of_bounds: BoundsPolicy = "clip"
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
         require(self.max_floats >= 1, "max_floats", self.max_floats, "at least 1")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange
 from fedzo.randomness import permutations, streams
@@ -32,6 +32,7 @@ class MinibatchConfig:
     sampling: Literal["epochs", "balanced"] = "epochs"
 
     def __post_init__(self) -> None:
+        check_types(self)
         size = self.batch_size
         require(size >= 0, "batch_size", size, "0 (all examples) or more")
         if self.sampling == "balanced":

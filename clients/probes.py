@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from clients.local import start_points
-from fedzo.config import require, require_nonnegative, take_config
+from fedzo.config import check_types, require, require_nonnegative, take_config
 from fedzo.directions import basis_blocks
 from fedzo.estimators import make_scheme
 from fedzo.exchange import ClientState, Exchange
@@ -40,6 +40,7 @@ class ProbesConfig:
     lengthscale: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_nonnegative("lengthscale", self.lengthscale)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")

@@ -6,7 +6,7 @@ The defaults are those of Shu et al., arXiv 2308.04077, and of their published c
 from dataclasses import dataclass
 from typing import Literal
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.surrogates.kernels import KernelName
 
 GammaName = Literal["inverse", "constant", "theory", "data"]
@@ -40,6 +40,7 @@ class SurrogateConfig:
     anchor_candidates: int = 200
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("max_points", "capacity", "num_features", "feature_points", "initial_queries"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("active_queries", "anchor_queries", "gamma_value", "lengthscale"):

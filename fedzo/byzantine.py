@@ -38,7 +38,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 AttackName = Literal[
     "none",
@@ -98,6 +98,7 @@ class ByzantineConfig:
     evaluations: int = 16
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_clients >= 0, "num_clients", self.num_clients, "0 or more")
         require(0 <= self.scale < math.inf, "scale", self.scale, "0 (the usual one) or more")
         require(self.evaluations >= 4, "evaluations", self.evaluations, "at least 4")

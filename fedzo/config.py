@@ -1,17 +1,22 @@
 """Settings: frozen dataclasses of scalars, filled from dotted names, TOML or a message.
 
-Every field is a number, a string, a bool or a Literal of them. Types are checked by pydantic,
-ranges by the dataclass itself in `__post_init__`.
+Every field is a number, a string, a bool or a Literal of them. What a user types is converted by
+pydantic; types and ranges are checked by the dataclass itself in `__post_init__`, whoever makes it.
 """
 
 import difflib
+import functools
 import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from os import PathLike, fspath
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pydantic
 
 from fedzo.errors import ConfigError
@@ -30,8 +35,9 @@ def build_config(cls: type[ConfigT], values: Mapping[str, Scalar], *, section: s
     for name in values:
         if name not in field_names(cls):
             raise unknown_key(f"{section}.{name}", [f"{section}.{n}" for n in field_names(cls)])
+    typed = {name: _typed(f"{section}.{name}", v, _hints(cls)[name]) for name, v in values.items()}
     try:
-        return pydantic.TypeAdapter(cls).validate_python(dict(values))
+        return pydantic.TypeAdapter(cls).validate_python(typed)
     except pydantic.ValidationError as error:
         raise ConfigError(_first_problem(error, section)) from error
 
@@ -76,6 +82,27 @@ def unknown_key(key: str, valid: Iterable[str], *, what: str = "setting") -> Con
     return ConfigError(f"unknown {what} {key}; {hint}")
 
 
+def check_types(config: object) -> None:
+    """Raise ConfigError unless every field of a config holds what its annotation allows.
+
+    NaN is no number. Numbers of other libraries become Python's, and paths texts.
+    """
+    for name, hint in _hints(type(config)).items():
+        value = getattr(config, name)
+        fitted = checked(name, value, hint)
+        if type(fitted) is not type(value):
+            object.__setattr__(config, name, fitted)
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """Return a value as an annotation wants it, as `check_types` does; raises ConfigError else."""
+    fitted = _fitted(value, hint)
+    if fitted is _MISFIT:
+        shown = f"{value!r}" if isinstance(value, str) else f"{value!s:.60}"
+        require(False, name, shown, _allowed(hint))
+    return fitted
+
+
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Raise ConfigError unless the condition on a setting holds."""
     if not condition:
@@ -95,3 +122,72 @@ def _first_problem(error: pydantic.ValidationError, section: str) -> str:
         return f"{section}.{text}" if _STARTS_WITH_NAME.match(text) else text
     name = ".".join(str(part) for part in first["loc"])
     return f"{section}.{name}={first['input']!r} is not allowed: {first['msg']}"
+
+
+_MISFIT = object()
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    """Return the annotations of a config's fields."""
+    return _resolved(cls)
+
+
+@functools.cache
+def _resolved(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {name: hints[name] for name in field_names(cls)}
+
+
+def _fitted(value: Any, hint: Any) -> Any:
+    """Return a value as the annotation wants it, or _MISFIT; what is no scalar is left alone."""
+    if get_origin(hint) in (Union, UnionType):
+        each = [_fitted(value, option) for option in get_args(hint)]
+        return next((fitted for fitted in each if fitted is not _MISFIT), _MISFIT)
+    if get_origin(hint) is Literal:
+        return value if isinstance(value, str) and value in get_args(hint) else _MISFIT
+    if hint is str:
+        return _text(value)
+    if hint is bool:
+        return bool(value) if isinstance(value, bool | np.bool_) else _MISFIT
+    if hint in (int, float):
+        return _number(value, hint)
+    plain = hint is NoneType or is_dataclass(hint)
+    return value if not plain or isinstance(value, hint) else _MISFIT
+
+
+def _text(value: Any) -> Any:
+    path = fspath(value) if isinstance(value, PathLike) else value
+    return path if isinstance(path, str) else _MISFIT
+
+
+def _number(value: Any, kind: Any) -> Any:
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, Integral if kind is int else Real
+    ):
+        return _MISFIT
+    try:
+        number = kind(value)
+    except OverflowError:
+        return _MISFIT
+    if math.isnan(number):
+        return _MISFIT
+    return value if type(value) is int else number
+
+
+def _allowed(hint: Any) -> str:
+    """Say what an annotation allows."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_allowed(option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return "left out" if hint is NoneType else words.get(hint, f"a {hint.__name__}")
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Return what was typed for pydantic to convert: 30 may be a text, but true is no number."""
+    if isinstance(value, bool) and hint in (int, float):
+        require(False, name, str(value).lower(), _allowed(hint))
+    if hint is str and type(value) is int:
+        return str(value)
+    return _text(value) if isinstance(value, PathLike) else value

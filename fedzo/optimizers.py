@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 
 OptimizerName = Literal["sgd", "adam"]
@@ -56,6 +57,7 @@ class SGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_fraction("momentum", self.momentum)
 
     def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
@@ -88,8 +90,10 @@ class Adam:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_fraction("beta1", self.beta1)
         _require_fraction("beta2", self.beta2)
+        require_nonnegative("eps", self.eps)
 
     def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
         return OptimizerState(0, torch.zeros_like(x), torch.zeros_like(x))

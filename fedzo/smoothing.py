@@ -9,6 +9,7 @@ CERTIFY: `guess` noisy copies choose the class, `count` others bound its probabi
 Clopper-Pearson. Shapes: image [c, h, w]. Cost: guess + count classifications an image.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 Classify = Callable[[Float[Tensor, "b c h w"]], Int[Tensor, " b"]]
 ABSTAINED = -1
@@ -35,7 +36,8 @@ class Smoothing:
     batch: int = 1000
 
     def __post_init__(self) -> None:
-        require(self.sigma > 0, "sigma", self.sigma, "positive")
+        check_types(self)
+        require(0 < self.sigma < math.inf, "sigma", self.sigma, "positive and finite")
         require(0 < self.alpha < 1, "alpha", self.alpha, "between 0 and 1")
         for name in ("guess", "count", "batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

@@ -20,7 +20,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from fedzo.addresses import shown_url, split_login
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.http_post import post
 from fedzo.pipes import converse
@@ -63,6 +63,7 @@ class Transport(ABC):
     _pace: _Pace = field(default_factory=_Pace, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 < self.timeout_s < math.inf, "timeout_s", self.timeout_s, "positive and finite")
         for name in ("retries", "pause_s", "rate_limit"):
             require_nonnegative(name, getattr(self, name))

@@ -13,6 +13,7 @@ Differs from the paper's code: the coordinate-wise estimate is a sum over coordi
 mean.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.directions import DirectionKind, direction_scale, sample_cohort_directions
 from fedzo.estimators import gradient_coefficients, make_scheme
 
@@ -39,8 +40,9 @@ class ZoGradientConfig:
     mu: float = 0.005
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
-        require(self.mu > 0, "mu", self.mu, "positive")
+        require(0 < self.mu < math.inf, "mu", self.mu, "positive and finite")
 
     def num_queries(self, k: int) -> int:
         """Return the queries that a row of length k costs."""

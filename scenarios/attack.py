@@ -32,7 +32,7 @@ from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.remote import RemoteVictim
 from fedzo.attacks.victim import ModuleVictim, Victim
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem, Report
@@ -79,6 +79,7 @@ class AttackConfig:
     cache_dir: str = ""
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 < self.radius <= 1, "radius", self.radius, "in (0, 1]")
         for name in ("waves", "blocks", "held_out"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 (none) or more")

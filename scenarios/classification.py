@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.objective import ModuleObjective, unflatten_parameters
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -64,6 +64,7 @@ class ClassificationConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
         count = self.max_examples
         require(count >= 0, "max_examples", count, "0 (all) or more")

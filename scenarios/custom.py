@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require
+from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objective import Bound, Objective
 from fedzo.problem import OpenProblem, Problem
@@ -36,7 +36,8 @@ class CustomConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        check_types(self)
+        require_nonnegative("noise_std", self.noise_std)
 
 
 class CustomScenario:

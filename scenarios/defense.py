@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from fedzo.attacks.victim import Victim, ask_all
 from fedzo.attacks.wrappers import Meter
 from fedzo.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.objective import flatten_parameters
 from fedzo.randomness import stream
@@ -58,11 +58,13 @@ class DefenseConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 < self.sigma < math.inf, "sigma", self.sigma, "positive and finite")
         require(0 < self.lr < math.inf, "lr", self.lr, "positive and finite")
         for name in ("latent", "epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.steps >= 0, "steps", self.steps, "0 (without the black box) or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
         self.gradient()
 
     def gradient(self) -> ZoGradientConfig:

@@ -11,6 +11,7 @@ from fedzo.byzantine import ByzantineConfig
 from fedzo.config import (
     Scalar,
     build_config,
+    checked,
     config_values,
     field_names,
     require,
@@ -108,8 +109,12 @@ def make_experiment(
     """
     classes = config_classes(scenario, strategy, engine)
     build = SCENARIOS[scenario].build
-    rounds = build.default_rounds if num_rounds is None else num_rounds
-    clients = build.default_clients if num_clients is None else num_clients
+    rounds = checked("rounds", build.default_rounds if num_rounds is None else num_rounds, int)
+    clients = checked("clients", build.default_clients if num_clients is None else num_clients, int)
+    seed, query_budget = (
+        checked("seed", seed, int),
+        checked("query_budget", query_budget, int | None),
+    )
     require(rounds >= 0, "rounds", rounds, "0 or more")
     require(clients >= 1, "clients", clients, "at least 1")
     require(0 <= seed < 2**63, "seed", seed, "0 or more, and below 2^63")

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -59,7 +59,8 @@ class MetricConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.radius > 0, "radius", self.radius, "positive")
+        check_types(self)
+        require(0 < self.radius < np.inf, "radius", self.radius, "positive and finite")
         require(self.max_rows >= 0, "max_rows", self.max_rows, "0 (all) or more")
         require(self.max_iterations >= 1, "max_iterations", self.max_iterations, "at least 1")
         require_nonnegative("noise_std", self.noise_std)

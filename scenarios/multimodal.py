@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from scenarios.quadratic import dirichlet_shares
@@ -42,6 +42,7 @@ class MultimodalConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.dim >= 2, "dim", self.dim, "at least 2")
         require(
             0 <= self.heterogeneity < math.inf,

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 
 PartitionKind = Literal["iid", "by_label", "dirichlet", "quantity_skew"]
@@ -40,13 +40,14 @@ class Partition:
     shuffled: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(
             self.classes_per_client >= 1,
             "classes_per_client",
             self.classes_per_client,
             "at least 1",
         )
-        require(self.alpha > 0, "alpha", self.alpha, "positive")
+        require(0 < self.alpha < np.inf, "alpha", self.alpha, "positive and finite")
         require(self.min_size >= 1, "min_size", self.min_size, "at least 1")
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
 from scenarios.scenario import Suggestions, mean_metrics
@@ -41,6 +41,7 @@ class QuadraticConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.dim >= 1, "dim", self.dim, "at least 1")
         require(
             0 <= self.heterogeneity < math.inf,

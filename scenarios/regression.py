@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.privacy.clipping import MAX_FLOATS
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -61,6 +61,7 @@ class RegressionConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
         require(self.max_records >= 0, "max_records", self.max_records, "0 (all) or more")
         require_nonnegative("feature_bound", self.feature_bound)

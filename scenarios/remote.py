@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import require
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.problem import OpenProblem, Problem
 from scenarios.scenario import Suggestions, mean_metrics
@@ -33,8 +33,9 @@ class RemoteConfig:
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.dim >= 1, "dim", self.dim, "at least 1")
-        require(self.noise_std >= 0, "noise_std", self.noise_std, "0 or more")
+        require_nonnegative("noise_std", self.noise_std)
         if self.lower >= self.upper:
             raise ConfigError(f"lower={self.lower} must be below upper={self.upper}")
         require(0 <= self.start <= 1, "start", self.start, "from 0 to 1")

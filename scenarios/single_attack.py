@@ -27,7 +27,7 @@ from fedzo.attacks.goal import Goal
 from fedzo.attacks.memory import Remembered
 from fedzo.attacks.victim import AnswerKind, Victim
 from fedzo.attacks.wrappers import Meter, OrderOnly
-from fedzo.config import Scalar, require
+from fedzo.config import Scalar, check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attackers import check_coordinates, default_attacker, make_attacker
@@ -49,6 +49,7 @@ class Plan:
     settings: AttackSettings = field(default_factory=AttackSettings)
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_images >= 1, "images", self.num_images, "at least 1")
         if self.target is not None:
             require(self.target >= 0, "target", self.target, "a class: 0, 1, 2, ...")

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from fedzo.attacks.wrappers import (
     RoundedScores,
     TopScores,
 )
-from fedzo.config import require, require_nonnegative, unknown_key
+from fedzo.config import check_types, require, require_nonnegative, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from fedzo.transport import Command, Http
@@ -77,8 +77,11 @@ class SourceSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.tells in get_args(Tells), "tells", self.tells, ", ".join(get_args(Tells)))
-        require_nonnegative("query_cost", self.query_cost)
+        check_types(self)
+        for name in ("query_cost", "retries", "pause_s", "rate_limit", "seed"):
+            require_nonnegative(name, getattr(self, name))
+        require(0 < self.timeout_s < np.inf, "timeout_s", self.timeout_s, "positive and finite")
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import build_config
+from fedzo.config import build_config, check_types
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import ClientState, Exchange, Replies
 from fedzo.history import RoundRecord
@@ -127,6 +127,9 @@ class StartSettings:
     query_budget: int = -1
     lower: float = -math.inf
     upper: float = math.inf
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 def _start_settings(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedzo.config import check_types, require
 from fedzo.history import RoundRecord
 
 StopReason = Literal["rounds", "budget", "privacy", "solved", "callback"]
@@ -44,3 +45,9 @@ class RunSettings:
     seed: int = 0
     query_budget: int | None = None
     liars: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.num_clients >= 1, "num_clients", self.num_clients, "at least 1")
+        require(self.num_rounds >= 0, "num_rounds", self.num_rounds, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")

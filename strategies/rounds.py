@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
 from fedzo.exchange import Exchange, Replies
 from fedzo.objective import Bound
@@ -58,6 +58,7 @@ class RoundConfig:
         return max(1, round(self.participation * num_clients))
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 < self.participation <= 1, "participation", self.participation, "in (0, 1]")
         require(self.min_answers >= 1, "min_answers", self.min_answers, "at least 1")
         require_nonnegative("max_failed_rounds", self.max_failed_rounds)

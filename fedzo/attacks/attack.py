@@ -25,7 +25,7 @@ from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
 from fedzo.attacks.region import Norm, Region, region_around, to_levels
 from fedzo.attacks.victim import UNKNOWN, Answers, Victim, join_answers
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -56,12 +56,14 @@ class AttackSettings:
     batch: int = 4096
 
     def __post_init__(self) -> None:
-        require(self.query_budget >= 1, "query_budget", self.query_budget, "at least 1")
-        require(
-            0 < self.universal_rate <= 1, "universal_rate", self.universal_rate, "above 0, up to 1"
-        )
+        check_types(self)
+        require(self.radius > 0, "radius", self.radius, "positive")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        for name in ("query_budget", "batch"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        rate = self.universal_rate
+        require(0 < rate <= 1, "universal_rate", rate, "above 0, up to 1")
         require(self.levels >= 0, "levels", self.levels, "0 (any value) or more, such as 255")
-        require(self.batch >= 1, "batch", self.batch, "at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedzo.attacks.attacker import Attacker, Reply, Search, Task, start
 from fedzo.attacks.hopskipjump import check_norm
 from fedzo.attacks.region import Region
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Boundary:
     tolerance: float = 0.02
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(1 < self.widest < math.inf, "widest", self.widest, "above 1, and finite")
         require(0 < self.tolerance < 1, "tolerance", self.tolerance, "between 0 and 1")
 

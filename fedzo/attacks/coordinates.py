@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.region import Region
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 CoordinateName = Literal["pixels", "waves", "blocks", "tanh"]
 COORDINATES: tuple[CoordinateName, ...] = get_args(CoordinateName)
@@ -34,6 +34,10 @@ class Coordinates:
 
     name: CoordinateName = "pixels"
     count: int = 7
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.count >= 1, "count", self.count, "at least 1")
 
     def basis(self, shape: tuple[int, int, int]) -> Float[Tensor, "p d"] | None:
         """Return the rows that z combines; None for as many as there are values.

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
 from fedzo.attacks.region import Region
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.directions import DirectionKind, direction_scale, sample_directions
 from fedzo.estimators import EstimatorName, gradient_coefficients, make_scheme
 from fedzo.optimizers import OptimizerName, make_optimizer
@@ -53,6 +53,7 @@ class EstimatedDescent:
     step: StepRule = "normalized"
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         for name in ("mu", "lr"):
             value = getattr(self, name)
@@ -97,6 +98,7 @@ class RankSGD:
     momentum: float = 0.5
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_directions >= 2, "num_directions", self.num_directions, "at least 2")
         for name in ("mu", "lr"):
             value = getattr(self, name)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fedzo.attacks.attacker import Reply, Search, Task
 from fedzo.attacks.region import Region
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 
 _STARTS = 100
@@ -48,6 +48,7 @@ class HopSkipJump:
     smoothing: float = 0.9
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.first_directions >= 2, "first_directions", self.first_directions, "2 or more")
         require(0 < self.tolerance < 1, "tolerance", self.tolerance, "between 0 and 1")
         require(self.smoothing > 0, "smoothing", self.smoothing, "positive")

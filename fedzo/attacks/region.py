@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 Norm = Literal["linf", "l2", "l0", "patch"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -44,6 +44,7 @@ class Region:
     shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_radius(self.norm, self.radius, self.shape)
 
     @property

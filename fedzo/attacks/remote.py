@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedzo.attacks.victim import Answers, join_answers, read_answers
 from fedzo.attacks.wrappers import spread_answers
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ObjectiveError
 from fedzo.json_answers import named_list
 from fedzo.transport import Transport
@@ -37,6 +37,7 @@ class RemoteVictim:
     batch: int = 256
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:

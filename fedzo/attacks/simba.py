@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class SimBA:
     step: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 <= self.step < math.inf, "step", self.step, "0 (automatic) or more")
 
     def search(self, task: Task) -> Search:

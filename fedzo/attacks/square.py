@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
 from fedzo.attacks.region import Region
-from fedzo.config import require
+from fedzo.config import check_types, require
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the horizon at which the area of the squares is halved."""
@@ -81,6 +81,7 @@ class Square:
     area: float = 0.8
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 < self.area <= 1, "area", self.area, "in (0, 1]")
 
     def search(self, task: Task) -> Search:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task, lowest
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.directions import sample_directions
 from fedzo.surrogates.descent import StepRule, virtual_steps
 from fedzo.surrogates.kernels import KernelName
@@ -57,6 +57,7 @@ class Surrogate:
     lengthscale: float = 1.5
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("num_directions", "max_rows"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_radius", "initial_step", "max_step"):

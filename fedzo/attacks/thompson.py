@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
 from fedzo.attacks.region import Region
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.surrogates.spatial import (
     Changes,
     SpatialPrior,
@@ -52,6 +52,7 @@ class ThompsonConfig:
     floor: float = 0.01
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("lengthscale", "spread"):
             value = getattr(self, name)
             require(0 <= value < math.inf, name, value, "0 or more, and finite")

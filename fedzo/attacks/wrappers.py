@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, from_scores
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 
 
@@ -203,6 +203,7 @@ class DuplicateDetector:
     _seen: _Seen = field(default_factory=_Seen)
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_nonnegative("distance", self.distance)
         require(self.neighbors >= 1, "neighbors", self.neighbors, "at least 1")
 

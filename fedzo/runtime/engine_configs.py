@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -23,6 +23,7 @@ class InProcessConfig:
     record: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.chunk_size >= 0, "chunk_size", self.chunk_size, "0 (automatic) or more")
 
 
@@ -52,6 +53,7 @@ class RayConfig:
     record: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("num_actors", "num_gpus", "chunk_size", "retries", "cluster_cpus"):
             require_nonnegative(name, getattr(self, name))
         require(self.num_cpus > 0, "num_cpus", self.num_cpus, "positive, such as 0.5")
@@ -76,6 +78,7 @@ class FlowerConfig:
     record: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.num_cpus >= 1, "num_cpus", self.num_cpus, "at least 1")
         require_nonnegative("num_gpus", self.num_gpus)
         require(0 < self.poll_s <= 60, "poll_s", self.poll_s, "above 0, at most 60")
@@ -94,5 +97,6 @@ class SuperLinkConfig:
     record: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.wait_s > 0, "wait_s", self.wait_s, "positive")
         require(0 < self.poll_s <= 60, "poll_s", self.poll_s, "above 0, at most 60")

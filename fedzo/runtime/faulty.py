@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, RecordDict
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.exchange import Exchange, Replies
 from fedzo.messages import (
     decode_tensors,
@@ -50,6 +50,7 @@ class FaultConfig:
     reorder: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         for entry in fields(self):
             value = getattr(self, entry.name)
             require(0 <= value <= 1, entry.name, value, "a probability, from 0 to 1")
