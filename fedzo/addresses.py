@@ -1,6 +1,7 @@
 """Addresses of endpoints: what is in them, and what of it may be shown."""
 
 import base64
+import hashlib
 import re
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
@@ -15,7 +16,7 @@ def split_login(url: str) -> tuple[str, str]:
     Raises ConfigError for what is none, without showing it where it may hold a password.
     """
     shown = f"url={url!r}" if "@" not in url else "url (it holds a password and is not shown)"
-    if not url.lower().startswith(("http://", "https://")):
+    if not is_address(url):
         raise ConfigError(f"{shown} must begin with http:// or https://")
     try:
         parts = urlsplit(url)
@@ -40,6 +41,26 @@ def origin(parts: SplitResult) -> tuple[str, str, int | None]:
 
 def shown_url(url: str) -> str:
     """Return an address as anybody may read it: without user, password, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "http://?"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?...' if parts.query else ''}"
+
+
+def public_name(name: str) -> str:
+    """Return a name as it may lie in files: an address without secrets, all else as it is.
+
+    Addresses that differ in their query keep different names.
+    """
+    if not is_address(name):
+        return name
+    query = name.partition("#")[0].partition("?")[2]
+    digest = hashlib.blake2b(query.encode(), digest_size=4).hexdigest() if query else ""
+    return shown_url(name) + digest
+
+
+def is_address(name: str) -> bool:
+    """Return whether a name is that of an endpoint."""
+    return name.lower().startswith(("http://", "https://"))

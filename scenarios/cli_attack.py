@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from fedzo.addresses import public_name
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.coordinates import COORDINATES, Coordinates
 from fedzo.attacks.region import NORMS
@@ -92,6 +93,7 @@ def attack_command(
 
     def work() -> dict[str, Any]:
         parts = by_section(settings or [], ("attacker", "victim"))
+        shown = public_name(victim)
         plan = Plan(
             num_images=images,
             attacker=attacker or "",
@@ -116,12 +118,12 @@ def attack_command(
         report = _run(victim, wrap or [], source, plan, out, resume, quiet=json_output)
         report = replace(report, query_cost=source.query_cost)
         if out:
-            write_report(out, victim, report)
+            write_report(out, shown, report)
         if not json_output:
-            print_report(Console(), victim, report)
+            print_report(Console(), shown, report)
             if out:
                 stderr.print(f"figure: {out / 'figure.png'}", highlight=False, soft_wrap=True)
-        return {"victim": victim, **report.summary(), "out": str(out) if out else None}
+        return {"victim": shown, **report.summary(), "out": str(out) if out else None}
 
     finish(guard(work), json_output)
 
@@ -153,8 +155,9 @@ def _run(
         bar = stack.enter_context(
             Progress(console=stderr, disable=quiet or not stderr.is_terminal, transient=True)
         )
+        shown = public_name(name)
         task = bar.add_task(
-            f"attack {name}", total=1 if plan.settings.universal else plan.num_images
+            f"attack {shown}", total=1 if plan.settings.universal else plan.num_images
         )
         return attack_victim(
             source.victim,
@@ -162,9 +165,9 @@ def _run(
             source.labels,
             plan,
             journal=journal,
-            name=" ".join([name, *wrappers]),
+            name=" ".join([shown, *wrappers]),
             progress=lambda over, queries: bar.update(
-                task, completed=over, description=f"attack {name}, {queries:,} queries"
+                task, completed=over, description=f"attack {shown}, {queries:,} queries"
             ),
         )
 

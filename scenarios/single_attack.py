@@ -31,6 +31,7 @@ from fedzo.config import Scalar, check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attackers import check_coordinates, default_attacker, make_attacker
+from scenarios.rehearsal import rehearse
 
 _SCREENED_AT_ONCE = 32
 
@@ -157,6 +158,7 @@ def _attacked(
     chosen_attacker = plan.attacker or default_attacker(victim.tells, loss)
     attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings, loss=loss)
     check_coordinates(chosen_attacker, plan.settings.coordinates)
+    rehearse(attacker, images, labels, plan.num_images, plan.settings)
     meter = Meter(victim)
     asked: Victim = meter if victim.tells == "order" else Remembered(meter, journal, name=name)
     chosen, screened = _screen(asked, images, labels, plan)
@@ -218,8 +220,10 @@ def _screen(
         return order[: plan.num_images], 0
     right: list[int] = []
     queries = first = refused = 0
-    while first < len(order):
-        part = order[first : first + min(_SCREENED_AT_ONCE, plan.num_images - len(right))]
+    most = min(len(order), _most_screened(plan))
+    while first < most:
+        wanted = min(_SCREENED_AT_ONCE, plan.num_images - len(right))
+        part = order[first : min(first + wanted, most)]
         first += len(part)
         answers = victim.ask(images[part])
         queries += answers.queries
@@ -229,7 +233,19 @@ def _screen(
         if len(right) >= plan.num_images:
             return torch.tensor(right[: plan.num_images]), queries
     raise ConfigError(
-        f"images={plan.num_images} asks for more than the {len(right)} of {len(order)} that the"
+        f"images={plan.num_images} asks for more than the {len(right)} of {first} that the"
         f" victim answers as labelled{f' (it refused {refused})' if refused else ''}; lower it, or"
         " check that victim and data belong together"
+        f"{'' if first == len(order) else f' ({len(order) - first} others were not asked)'}"
     )
+
+
+def _most_screened(plan: Plan) -> int:
+    """Return how many images are screened at most before too few are said to be answered right.
+
+    A victim that is right once in twenty times is as good as none; nor may screening cost much more
+    than the attack itself.
+    """
+    each = 1 if plan.settings.universal else plan.num_images
+    worth = min(20 * plan.num_images, plan.settings.query_budget * each)
+    return max(_SCREENED_AT_ONCE, 4 * plan.num_images, worth)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victim import AnswerKind, Answers, Victim, ask_all
 from fedzo.config import require
 from fedzo.errors import ObjectiveError
@@ -43,6 +44,26 @@ class SmoothedVictim:
         answered = torch.ones(len(images), dtype=torch.bool)
         return Answers(shares.argmax(dim=1), shares, answered)
 
+    @property
+    def batch(self) -> int | None:
+        """One image is a request or more of the victim inside, where that has a limit."""
+        return None if at_once(self.victim) is None else 1
+
+    def recall(self, count: int) -> None:
+        """Take note of images answered in an earlier run; each was `votes` inside."""
+        recall(self.victim, count * self._smoothing.batch)
+
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        """Draw the noise of images answered in an earlier run."""
+
+        def pretended(copies: Float[Tensor, "b c h w"]) -> Int[Tensor, " b"]:
+            replay(self.victim, self._shown(copies))
+            return torch.zeros(len(copies), dtype=torch.int64)
+
+        votes, generator = self._smoothing.batch, self._generator
+        for image in images:
+            noisy_votes(pretended, image, self._smoothing, votes, generator=generator)
+
     def _shares(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, " k"]:
         votes = noisy_votes(
             self.classify,
@@ -61,9 +82,13 @@ class SmoothedVictim:
 
     def classify(self, images: Float[Tensor, "b c h w"]) -> Int[Tensor, " b"]:
         """Return the victim's answers to purified images."""
+        return ask_all(self.victim, self._shown(images)).labels
+
+    def _shown(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return purified images."""
         with torch.no_grad():
-            shown = images if self._purifier is None else self._purifier(images)
-        return ask_all(self.victim, shown).labels
+            shown: Tensor = images if self._purifier is None else self._purifier(images)
+        return shown
 
 
 def certify_images(

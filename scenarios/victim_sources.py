@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedzo.addresses import is_address
 from fedzo.attacks.onnx import OnnxVictim
 from fedzo.attacks.remote import RemoteVictim
 from fedzo.attacks.victim import CallableVictim, ModuleVictim, Victim
@@ -84,6 +85,10 @@ class SourceSettings:
         require(self.batch >= 1, "batch", self.batch, "at least 1")
 
 
+_WAITS = ("timeout_s", "retries", "pause_s", "rate_limit")
+_DEFAULTS = SourceSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A victim, and images [n, c, h, w] with labels to attack it with."""
@@ -101,6 +106,7 @@ def open_source(
     Raises ConfigError for words that are none.
     """
     base, _, kind = name.partition("-")
+    _check_used(name, settings)
     data = settings.data or (base if name in shipped_names() else "mnist")
     images, labels = load_data(data)
     if name in shipped_names():
@@ -112,15 +118,28 @@ def open_source(
     return Source(wrapped(victim, wrappers, settings.seed, classes), images, labels)
 
 
+def _check_used(name: str, settings: SourceSettings) -> None:
+    """Raise ConfigError for a setting that would change nothing for this victim."""
+    remote = is_address(name) or name.startswith("command:")
+    unused = [] if remote else [*_WAITS, "batch"]
+    unused += [] if is_address(name) else ["headers"]
+    unused += ["tells"] if name in shipped_names() else []
+    for field in unused:
+        value = getattr(settings, field)
+        if value != getattr(_DEFAULTS, field):
+            raise ConfigError(
+                f"victim.{field}={value} changes nothing for victim {name}; leave it out"
+                + ("" if field != "tells" else ", or add --wrap labels")
+            )
+
+
 def _outside(name: str, settings: SourceSettings) -> Victim:
     """Return a victim that does not ship with fedzo."""
-    waits: dict[str, Any] = {
-        n: getattr(settings, n) for n in ("timeout_s", "retries", "pause_s", "rate_limit")
-    }
-    if name.startswith(("http://", "https://")):
+    waits: dict[str, Any] = {n: getattr(settings, n) for n in _WAITS}
+    if is_address(name):
         transport: Http | Command = Http(url=name, headers=_headers(settings.headers), **waits)
     elif name.startswith("command:"):
-        command = shlex.split(name.removeprefix("command:"))
+        command = _words(name)
         if not command:
             raise ConfigError(f"victim {name!r} names no program; write command:PROGRAM ARGUMENTS")
         transport = Command(command=command, **waits)
@@ -136,18 +155,28 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
     return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch)
 
 
+def _words(name: str) -> list[str]:
+    try:
+        return shlex.split(name.removeprefix("command:"))
+    except ValueError as error:
+        raise ConfigError(f"victim {name!r} is no command: {error}") from error
+
+
 def _headers(path: str) -> dict[str, str]:
     """Return the headers in a file, none for no file; values are not repeated in errors."""
     if not path:
         return {}
     try:
-        lines = [line for line in Path(path).read_text().splitlines() if line.strip()]
+        lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"victim.headers={path} cannot be read: {error}") from error
     pairs = [line.partition(":") for line in lines]
     for number, (name, colon, value) in enumerate(pairs, start=1):
         if not (colon and name.strip() and value.strip()):
             raise ConfigError(f"line {number} of {path} is no header; write lines `Name: value`")
+    names = [name.strip().lower() for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path} has two headers of one name; leave one of them out")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.attacks.attacker import Attacker, Reply, Running, Task, start
+from fedzo.attacks.attacker import Attacker, Reply, Running, Task
 from fedzo.attacks.boundary import Boundary
+from fedzo.attacks.budget import begin
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
 from fedzo.attacks.region import Norm, Region, region_around, to_levels
@@ -112,7 +113,7 @@ def attack(
     Raises ConfigError for images out of [0, 1] or off the levels, for labels or targets that are
     not as many or negative, and for a budget that no proposal fits in.
     """
-    _check(images, labels, settings)
+    check_inputs(images, labels, settings)
     if targets is not None:
         _check_classes(targets, "targets", len(images))
     goals = [
@@ -139,7 +140,8 @@ def attack(
     return [subject.found for subject in subjects]
 
 
-def _check(images: Tensor, labels: Tensor, settings: AttackSettings) -> None:
+def check_inputs(images: Tensor, labels: Tensor, settings: AttackSettings) -> None:
+    """Raise ConfigError for images, labels or a universal budget that no attack fits."""
     if images.dim() != 4 or not len(images):
         raise ConfigError(
             f"images have shape {tuple(images.shape)}; give [n, channels, height, width], n >= 1"
@@ -185,7 +187,7 @@ def _subject(
     )
     nothing = torch.zeros_like(region.lower)
     found = Found(index, False, 0, 0, nothing, math.inf, UNKNOWN)
-    return _Subject(index, images, goals, region, start(attacker, task), found)
+    return _Subject(index, images, goals, region, begin(attacker, task), found)
 
 
 def _affordable(subject: _Subject, settings: AttackSettings) -> Float[Tensor, "q d"]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Attacker, Reply, Search, Task, start
+from fedzo.attacks.budget import first_step
 from fedzo.attacks.hopskipjump import check_norm
 from fedzo.attacks.region import Region
 from fedzo.config import check_types, require
@@ -44,6 +45,10 @@ class Boundary:
     def bisections(self) -> int:
         """Return the queries between the radius and the widest size."""
         return math.ceil(math.log2(math.log(self.widest) / self.tolerance))
+
+    def first_step(self, task: Task) -> int:
+        """Return two queries a proposal, and the bisections of one that succeeds."""
+        return 2 * first_step(self.attacker, task) + self.bisections
 
     def search(self, task: Task) -> Search:
         check_norm(task.region, "loss boundary")

@@ -60,6 +60,12 @@ class EstimatedDescent:
             require(0 < value < math.inf, name, value, "positive and finite")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0, below 1")
 
+    def first_step(self, task: Task) -> int:
+        """Return the queries of a step, of two where slopes are between steps, and one more."""
+        scheme, dim = make_scheme(self.estimator), task.coordinates.dim(task.region)
+        m = dim if self.estimator == "coordinate" else self.num_directions
+        return (1 + scheme.remembers) * scheme.num_queries(m) + 1
+
     def search(self, task: Task) -> Search:
         region, dim = task.region, task.coordinates.dim(task.region)
         unit, mu = _units(region, dim, self.mu)
@@ -104,6 +110,10 @@ class RankSGD:
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0, below 1")
+
+    def first_step(self, task: Task) -> int:
+        """Return the candidates of a step, and one more."""
+        return self.num_directions + 1
 
     def search(self, task: Task) -> Search:
         region, dim = task.region, task.coordinates.dim(task.region)

@@ -4,21 +4,29 @@ An image that was asked before in this run is answered from memory and is no que
 answer is in the journal of an earlier, interrupted run is not asked either, but is counted as it
 was then: the same attack with the same seed then goes the same way, up to where it was, for free.
 The journal has one line of JSON an image: a hash of its pixels, the label, the scores; its first
-line names the victim.
+line names the victim. A victim that takes requests of some size is asked request by request, and
+what one has answered is in the journal before the next is made.
 """
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, join_answers
 from fedzo.errors import ConfigError
+
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 class Remembered:
@@ -32,10 +40,11 @@ class Remembered:
             raise ConfigError("an order depends on the whole request and cannot be remembered")
         self._victim, self._journal = victim, journal
         self._known: dict[str, Answers] = {}
-        self._earlier: dict[str, Answers] = _read(journal, name) if journal else {}
+        self._earlier: dict[str, Answers] = _read(journal, name, victim.tells) if journal else {}
         if journal and not journal.exists():
             journal.parent.mkdir(parents=True, exist_ok=True)
-            journal.write_text(json.dumps({"answers_of": name}) + "\n")
+            journal.write_text(json.dumps({"answers_of": name, "tells": victim.tells}) + "\n")
+        recall(victim, len(self._earlier))
         self._refused = Answers(torch.tensor([UNKNOWN]), None, torch.tensor([False]))
         self.replayed = 0
 
@@ -46,19 +55,28 @@ class Remembered:
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         keys = [_key(image) for image in images]
         paid = torch.tensor([self._is_first(keys, i) for i in range(len(keys))])
-        new = [i for i in paid.nonzero().flatten().tolist() if keys[i] not in self._earlier]
-        self.replayed += int(paid.sum()) - len(new)
-        if new:
-            self._learn([keys[i] for i in new], self._victim.ask(images[new]))
-        for key in keys:
-            if key in self._earlier:
-                self._known[key] = self._earlier[key]
+        first = paid.nonzero().flatten()
+        told = torch.tensor([keys[i] in self._earlier for i in first.tolist()], dtype=torch.bool)
+        self._replay(keys, images, first[told])
+        new = first[~told]
+        for part in new.split(at_once(self._victim) or len(new)) if len(new) else ():
+            self._learn([keys[i] for i in part.tolist()], self._victim.ask(images[part]))
         found = [self._known.get(key, self._refused) for key in keys]
         together = join_answers(found)
         return replace(together, paid=paid & together.answered)
 
     def _is_first(self, keys: list[str], i: int) -> bool:
         return keys[i] not in self._known and keys[i] not in keys[:i]
+
+    def _replay(
+        self, keys: list[str], images: Float[Tensor, "b c h w"], places: Int[Tensor, " p"]
+    ) -> None:
+        """Take answers from the journal."""
+        self.replayed += len(places)
+        for i in places.tolist():
+            self._known[keys[i]] = self._earlier[keys[i]]
+        if len(places):
+            replay(self._victim, images[places])
 
     def _learn(self, keys: list[str], answers: Answers) -> None:
         """Remember what was answered; what was refused may be asked again."""
@@ -86,24 +104,34 @@ def _key(image: Float[Tensor, "c h w"]) -> str:
 
 def _line(key: str, row: Answers) -> str:
     scores = None if row.scores is None else row.scores[0].tolist()
-    return json.dumps({"image": key, "label": int(row.labels[0]), "scores": scores}) + "\n"
+    entry = {"image": key, "label": int(row.labels[0]), "scores": scores}
+    if row.scores is not None and row.scores.dtype != torch.float32:
+        entry["dtype"] = str(row.scores.dtype).removeprefix("torch.")
+    return json.dumps(entry) + "\n"
 
 
-def _read(journal: Path, name: str) -> dict[str, Answers]:
+def _read(journal: Path, name: str, tells: AnswerKind) -> dict[str, Answers]:
     """Return the answers in a journal; a last line that was cut off is taken out of the file.
 
-    Raises ConfigError for a journal of another victim, and for a damaged one; such files are left
-    as they are.
+    Raises ConfigError for a journal of another victim, or one that told something else, and for a
+    damaged one; such files are left as they are.
     """
     if not journal.exists():
         return {}
     try:
-        raw = journal.read_text()
-        text = raw[: raw.rfind("\n") + 1]
-        first, *rest = [json.loads(line) for line in text.splitlines()]
-        owner = first["answers_of"]
+        raw = journal.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        first, *rest = [json.loads(line) for line in whole.decode().splitlines()]
+        owner, told = first["answers_of"], first.get("tells", tells)
         known = {entry["image"]: _entry(entry) for entry in rest}
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        AttributeError,
+    ) as error:
         raise ConfigError(
             f"{journal} is damaged ({error}); remove it to attack from the beginning"
         ) from error
@@ -111,12 +139,18 @@ def _read(journal: Path, name: str) -> dict[str, Answers]:
         raise ConfigError(
             f"{journal} holds answers of {owner!r}, not of {name!r}; give another --out"
         )
-    if text != raw:
-        journal.write_text(text)
+    if told != tells or any((row.scores is None) != (tells == "labels") for row in known.values()):
+        raise ConfigError(
+            f"{journal} holds other answers than the {tells} that the victim tells now; ask as"
+            " before, or give another --out"
+        )
+    if whole != raw:
+        os.truncate(journal, len(whole))
     return known
 
 
 def _entry(entry: dict[str, Any]) -> Answers:
     scores = entry["scores"]
-    table = None if scores is None else torch.tensor([scores], dtype=torch.float32)
+    dtype = _DTYPES[entry.get("dtype", "float32")]
+    table = None if scores is None else torch.tensor([scores], dtype=dtype)
     return Answers(torch.tensor([int(entry["label"])]), table, torch.tensor([True]))

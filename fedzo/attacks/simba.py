@@ -31,6 +31,10 @@ class SimBA:
         check_types(self)
         require(0 <= self.step < math.inf, "step", self.step, "0 (automatic) or more")
 
+    def first_step(self, task: Task) -> int:
+        """Return the image itself, and a proposal."""
+        return 2
+
     def search(self, task: Task) -> Search:
         region = task.region
         step = self.step or _step(task)

@@ -65,6 +65,10 @@ class Surrogate:
             require(0 < value < math.inf, name, value, "positive and finite")
         require_nonnegative("lengthscale", self.lengthscale)
 
+    def first_step(self, task: Task) -> int:
+        """Return the image, the probes, and the first stop of a walk."""
+        return 2 + min(self.num_directions, task.coordinates.dim(task.region))
+
     def search(self, task: Task) -> Search:
         region, coordinates = task.region, task.coordinates
         dim = coordinates.dim(region)

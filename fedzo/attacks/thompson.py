@@ -125,6 +125,10 @@ def learn(
 class Thompson(ThompsonConfig):
     """The attacker `thompson`, for victims that tell scores."""
 
+    def first_step(self, task: Task) -> int:
+        """Return the image itself, and a proposal."""
+        return 2
+
     def search(self, task: Task) -> Search:
         region = task.region
         prior = SpatialPrior(region.shape, self.lengthscale)

@@ -1,7 +1,8 @@
 """What stands between an attacker and a model: less is told, or less is answered.
 
 Wrappers are victims around victims, from the inside to the outside:
-LabelOnly(RoundedScores(ModuleVictim(net), 2)).
+LabelOnly(RoundedScores(ModuleVictim(net), 2)). Those that count, remember or draw go on where they
+were after an interruption (fedzo.attacks.resuming).
 """
 
 import time
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, from_scores
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
@@ -27,6 +29,17 @@ class _Around:
     @property
     def tells(self) -> AnswerKind:
         return self.victim.tells
+
+    @property
+    def batch(self) -> int | None:
+        """How many images are asked in one request, if the victim inside has a limit."""
+        return at_once(self.victim)
+
+    def recall(self, count: int) -> None:
+        recall(self.victim, count)
+
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        replay(self.victim, images)
 
 
 class Meter(_Around):
@@ -121,11 +134,17 @@ class NoisyScores(_Around):
         super().__init__(victim)
         _needs_scores(victim, "NoisyScores")
         require_nonnegative("std", std)
-        self._std, self._generator = std, generator
+        self._std, self._generator, self._replayed = std, generator, 0
+
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        super().replay(images)
+        self._replayed += len(images)
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         answers = self.victim.ask(images)
         assert answers.scores is not None
+        self._generator.standard_normal((self._replayed, answers.scores.shape[1]))
+        self._replayed = 0
         noise = self._generator.standard_normal(tuple(answers.scores.shape))
         noisy = answers.scores + self._std * torch.from_numpy(noise).to(answers.scores)
         labels = torch.where(answers.answered, from_scores(noisy).labels, UNKNOWN)
@@ -139,6 +158,10 @@ class QueryLimit(_Around):
         super().__init__(victim)
         require_nonnegative("limit", limit)
         self.remaining = limit
+
+    def recall(self, count: int) -> None:
+        super().recall(count)
+        self.remaining = max(0, self.remaining - count)
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         served = torch.arange(len(images)) < self.remaining
@@ -188,8 +211,8 @@ class _Seen:
         self.rows = kept[-self.most :]
 
 
-@dataclass(slots=True)
-class DuplicateDetector:
+@dataclass
+class DuplicateDetector(_Around):
     """Refuses an image whose k-th nearest among those asked before is nearer than `distance`.
 
     Distances are root mean square differences of values. Chen, Carlini & Wagner, "Stateful
@@ -207,17 +230,21 @@ class DuplicateDetector:
         require_nonnegative("distance", self.distance)
         require(self.neighbors >= 1, "neighbors", self.neighbors, "at least 1")
 
-    @property
-    def tells(self) -> AnswerKind:
-        return self.victim.tells
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        super().replay(images)
+        self._seen.add(_flat(images))
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         served = torch.ones(len(images), dtype=torch.bool)
-        flat = images.flatten(1) / images[0].numel() ** 0.5
-        for i, row in enumerate(flat.split(1)):
+        for i, row in enumerate(_flat(images).split(1)):
             served[i] = bool(self._seen.distances(row, self.neighbors)[0] >= self.distance)
             self._seen.add(row)
         return ask_some(self.victim, images, served)
+
+
+def _flat(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+    """Return images as rows whose distances are root mean squares."""
+    return images.flatten(1) / images[0].numel() ** 0.5
 
 
 def ask_some(victim: Victim, images: Float[Tensor, "b c h w"], served: Tensor) -> Answers:

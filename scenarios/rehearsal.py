@@ -1,0 +1,37 @@
+"""An attack is begun once without asking: what cannot be is said before anything is spent."""
+
+from dataclasses import replace
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.attacks.attack import AttackSettings, check_inputs
+from fedzo.attacks.attacker import Attacker, Task, start
+from fedzo.attacks.boundary import Boundary
+from fedzo.attacks.budget import shortfall
+from fedzo.attacks.region import region_around
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+
+
+def rehearse(
+    attacker: Attacker,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    num_images: int,
+    settings: AttackSettings,
+) -> None:
+    """Raise ConfigError where an attack on so many of these images cannot begin, or never move."""
+    check_inputs(images, labels, replace(settings, universal=False))
+    shared = num_images if settings.universal else 1
+    task = Task(
+        region_around(images[:1], settings.norm, settings.radius),
+        settings.coordinates,
+        settings.query_budget // shared,
+        stream(settings.seed, "attack", "rehearsal"),
+    )
+    told = Boundary(attacker) if settings.loss == "boundary" else attacker
+    sentence = shortfall(told, task)
+    if sentence:
+        raise ConfigError(sentence)
+    start(told, task)
