@@ -179,9 +179,7 @@ def _subject(
     settings: AttackSettings,
 ) -> _Subject:
     region = region_around(images, settings.norm, settings.radius)
-    budget = (
-        settings.query_budget if not settings.universal else settings.query_budget // len(goals)
-    )
+    budget = settings.query_budget // len(goals)
     task = Task(
         region, settings.coordinates, budget, stream(settings.seed, "attack", "image", index)
     )

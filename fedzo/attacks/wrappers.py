@@ -5,6 +5,7 @@ LabelOnly(RoundedScores(ModuleVictim(net), 2)). Those that count, remember or dr
 were after an interruption (fedzo.attacks.resuming).
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -244,7 +245,7 @@ class DuplicateDetector(_Around):
 
 def _flat(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
     """Return images as rows whose distances are root mean squares."""
-    return images.flatten(1) / images[0].numel() ** 0.5
+    return images.flatten(1) / math.sqrt(images[0].numel())
 
 
 def ask_some(victim: Victim, images: Float[Tensor, "b c h w"], served: Tensor) -> Answers:
