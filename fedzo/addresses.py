@@ -27,7 +27,8 @@ def split_login(url: str) -> tuple[str, str]:
     if not good:
         raise ConfigError(f"{shown} is no address; write http://HOST:PORT/PATH without blanks")
     user, _, where = parts.netloc.rpartition("@")
-    login = base64.b64encode(unquote(user).encode()).decode()
+    name, _, password = user.partition(":")
+    login = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
     path, query = (quote(text, safe="/%:;=@&+$,!?*'()[]~#") for text in (parts.path, parts.query))
     plain = urlunsplit((parts.scheme, where, path, query, ""))
     return plain, f"Basic {login}" if user else ""

@@ -4,6 +4,7 @@ The command is started in a process group of its own. When it ends, or has to, w
 the group is killed, so that a child which holds a pipe open keeps nobody waiting.
 """
 
+import errno
 import os
 import selectors
 import signal
@@ -17,6 +18,8 @@ from typing import IO
 from fedzo.errors import ObjectiveError
 from fedzo.tries import Final, too_long
 
+_SHORTAGE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Of processes, memory or files: it may pass."""
 _CHUNK = 1 << 16
 _GLANCE_S = 0.05
 _LAST_WORDS = 200
@@ -44,7 +47,9 @@ def converse(command: Sequence[str], question: bytes, *, timeout_s: float, limit
         )
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Final(f"does not exist: {error.strerror}") from error
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno in _SHORTAGE:
+            raise
         raise Final(f"cannot be run: {error.strerror}") from error
     with process:
         try:

@@ -80,7 +80,7 @@ class _Remote(ABC):
 class HttpObjective(_Remote):
     """An objective behind an HTTP endpoint that is asked by POST."""
 
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def _transport(self, waits: dict[str, Any]) -> Transport:

@@ -28,6 +28,7 @@ from fedzo.tries import Tries
 
 AnswerT = TypeVar("AnswerT")
 _LEAST_ROOM = 4 << 20
+_LONGEST_S = 1e6
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SET_BY_US = ("content-length", "transfer-encoding", "connection")
 _SHORT = 6
@@ -65,8 +66,11 @@ class Transport(ABC):
     def __post_init__(self) -> None:
         check_types(self)
         require(0 < self.timeout_s < math.inf, "timeout_s", self.timeout_s, "positive and finite")
+        require(self.timeout_s <= _LONGEST_S, "timeout_s", self.timeout_s, f"up to {_LONGEST_S:g}")
         for name in ("retries", "pause_s", "rate_limit"):
             require_nonnegative(name, getattr(self, name))
+        slow = 0 < self.rate_limit < 1 / _LONGEST_S
+        require(not slow, "rate_limit", self.rate_limit, f"0 (none), or {1 / _LONGEST_S:g} or more")
         require(self.retries == int(self.retries), "retries", self.retries, "a whole number")
 
     def ask(
@@ -116,7 +120,7 @@ class Http(Transport):
     address become a header. For redirects see fedzo.http_post.
     """
 
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

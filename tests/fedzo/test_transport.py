@@ -22,7 +22,10 @@ import torch
 
 import fedzo.tries
 from fedzo.attacks.remote import RemoteVictim
+from fedzo.cohort import cohort_of
 from fedzo.errors import ConfigError, FedzoWarning, ObjectiveError
+from fedzo.http_post import post
+from fedzo.oracle import Oracle
 from fedzo.remote import CommandObjective, HttpObjective
 from fedzo.transport import Command, Http
 
@@ -396,6 +399,7 @@ def test_a_user_in_the_address_becomes_a_header_and_is_not_shown() -> None:
     with serving(lambda _: (404, {}, b"")) as seen:
         told = failure(seen.url.replace("//", "//me:s3cret%21@") + "a%20b?key=s3cret-value#part")
     assert seen.headers[0]["Authorization"] == "Basic bWU6czNjcmV0IQ=="
+    assert Http(url="http://me@h/").headers == {"Authorization": "Basic bWU6"}
     assert seen.paths == ["/a%20b?key=s3cret-value"]
     assert f"{seen.url}a%20b?... refuses" in told
     http = Http(url="http://me:s3cret@h/", headers={"authorization": "mine"})
@@ -453,6 +457,24 @@ def test_a_server_that_speaks_no_tls_is_not_asked_again() -> None:
         assert "no secure connection" in failure(seen.url.replace("http:", "https:"), retries=3)
 
 
+def test_a_server_that_reads_no_question_is_left_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"within 0.3 s"):
+            post(url, b" " * (1 << 25), {}, timeout_s=0.3, limit=1)
+        assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"timeout_s": 1e10}, {"timeout_s": torch.inf}, {"rate_limit": 1e-300}, {"pause_s": torch.inf}],
+)
+def test_waits_that_never_end_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Http(url="http://h/", **settings)  # type: ignore[arg-type]
+
+
 def test_nan_is_not_asked() -> None:
     with serving(lambda _: (200, {}, GOOD)) as seen:
         box = HttpObjective(url=seen.url, dim=1)
@@ -477,6 +499,12 @@ def test_points_after_a_part_that_failed_are_not_counted() -> None:
             box.value(torch.zeros(7, 1))
     assert caught.value.points_asked == 4  # type: ignore[attr-defined]
     assert len(seen.paths) == 2
+    with serving(reply) as seen:
+        box = HttpObjective(url=seen.url, dim=1, batch=2)
+        oracle = Oracle(cohort_of([box, Sphere()]))
+        oracle.value(torch.zeros(2, 7, 1))
+    assert oracle.counts()["queries"] == [4, 7]
+    assert "refuses the question" in oracle.failures[0]
 
 
 def test_rates_hold_for_repeated_tries() -> None:
@@ -484,6 +512,15 @@ def test_rates_hold_for_repeated_tries() -> None:
         begun = time.monotonic()
         asked(seen.url, retries=3, rate_limit=50.0)
         assert time.monotonic() - begun >= 0.06
+
+
+class Sphere:
+    """An objective that always answers."""
+
+    dim, lower, upper = 1, -torch.inf, torch.inf
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return x.square().sum(-1)
 
 
 def python(code: str, **settings: Any) -> CommandObjective:
@@ -577,9 +614,13 @@ def test_a_child_in_a_session_of_its_own_keeps_nobody_waiting(tmp_path: Path) ->
 def test_programs_that_cannot_be_run_are_told_once(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("no program")
+    odd = tmp_path / "odd"
+    odd.write_bytes(b"\x01\x02\x03 no program")
+    odd.chmod(0o755)
     for line, sentence in (
         ([str(plain)], "cannot be run"),
         ([str(plain / "below")], "does not exist"),
+        ([str(odd)], "cannot be run: Exec format"),
     ):
         box = CommandObjective(command=line, dim=1, pause_s=60.0)
         with pytest.raises(ObjectiveError, match=sentence):
