@@ -29,9 +29,10 @@ class RoundRecord:
     with 200 examples counts 200.
     clients: those asked this round; client_queries: queries each of them answered, this round.
     failures: client -> reason. late, duplicates: answers of this round that came after their
-    exchange, or again; neither was used. epsilon: privacy spent, None when not private; noise_std:
-    standard deviation of the noise in what was released last; shortened: the share of vectors that
-    were clipped then, where that is told. wall_s: seconds.
+    exchange, or again; neither was used. epsilon: privacy spent on this problem, None when not
+    private; epsilon_run: by the run so far, problems before this one included; noise_std: standard
+    deviation of the noise in what was released last; shortened: the share of vectors that were
+    clipped then, where that is told. wall_s: seconds.
     """
 
     problem: int = 0
@@ -49,6 +50,7 @@ class RoundRecord:
     bytes_down: int = 0
     wall_s: float = 0.0
     epsilon: float | None = None
+    epsilon_run: float | None = None
     noise_std: float | None = None
     shortened: float | None = None
     clients: tuple[int, ...] = ()
@@ -83,7 +85,7 @@ class RoundRecord:
         parts = [f"round {self.round_index}"]
         parts += [] if self.value is None else [f"F = {self.value:.6g}"]
         parts += [f"{self.queries} queries", f"{self.wall_s:.1f} s"]
-        parts += [] if self.epsilon is None else [f"epsilon = {self.epsilon:.4g}"]
+        parts += [] if self.epsilon_run is None else [f"epsilon = {self.epsilon_run:.4g}"]
         return "  ".join([*parts, *(f"client {c}: {why}" for c, why in self.failures.items())])
 
     def to_json(self) -> str:
@@ -94,8 +96,8 @@ class RoundRecord:
     def from_json(line: str) -> "RoundRecord":
         raw = json.loads(line)
         raw["failures"] = {int(client): reason for client, reason in raw["failures"].items()}
-        for name in ("value", "epsilon"):
-            raw[name] = None if raw[name] is None else float(raw[name])
+        for name in ("value", "epsilon", "epsilon_run"):
+            raw[name] = None if raw.get(name) is None else float(raw[name])
         raw["nodes"] = {
             int(node): {name: float(value) for name, value in numbers.items()}
             for node, numbers in raw.get("nodes", {}).items()

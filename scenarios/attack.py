@@ -243,9 +243,10 @@ class AttackScenario:
         """
         count = len(last)
         transfer = [r.metrics["transfer"] for r in last if "transfer" in r.metrics]
+        success = [r.metrics["success"] for r in last if "success" in r.metrics]
         return {
             **({"transfer_rate": sum(transfer) / count} if transfer else {}),
-            "success_rate": sum(record.metrics["success"] for record in last) / count,
+            **({"success_rate": sum(success) / count} if success else {}),
             "mean_queries": sum(record.queries for record in last) / count,
             "mean_rounds": sum(record.round_index for record in last) / count,
         }

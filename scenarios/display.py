@@ -91,6 +91,11 @@ def print_result(console: Console, result: RunResult) -> None:
     if summary["epsilon"] is not None:
         delta = result.experiment.settings["strategy.delta"]
         table.add_row("epsilon", f"{summary['epsilon']:.4g} (delta {delta:g})")
+    if summary["privacy"] is not None:
+        noise, judged = (summary["privacy"][name] for name in ("noise", "judged"))
+        told = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
+        table.add_row("noise", told[noise])
+        table.add_row("objective and metrics", judged)
     table.add_row("seconds", f"{summary['wall_s']:.2f}")
     ends = Counter(result.stops)
     table.add_row("ended by", ", ".join(f"{why} ({n})" for why, n in ends.items()) or "-")

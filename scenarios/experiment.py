@@ -20,7 +20,7 @@ from fedzo.config import (
 from fedzo.errors import ConfigError
 from fedzo.runtime.faulty import FaultConfig
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
-from strategies.privacy import PrivacyConfig
+from scenarios.ownership import is_own, simulated_privacy
 from strategies.robust import RobustConfig
 
 SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
@@ -38,6 +38,11 @@ class Experiment:
     seed: int = 0
     query_budget: int | None = None
     settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def own_data(self) -> bool:
+        """Whether it is about data of the user's own (see scenarios.ownership)."""
+        return is_own(self.config("scenario"))
 
     @property
     def liars(self) -> range:
@@ -126,16 +131,15 @@ def make_experiment(
             f"at least {clients}, one query a client",
         )
     entry = STRATEGIES[strategy]
-    simulated = _of_simulations(classes["strategy"]) if engine != "superlink" else {}
     suggested = build.suggested.get(entry.rule, {})
-    wanted = {**simulated, **suggested, **entry.preset, **(settings or {})}
+    wanted = {**suggested, **entry.preset, **(settings or {})}
     _check_keys(wanted, classes, entry.refused)
+    world = _built(classes["scenario"], "scenario", wanted)
+    wanted = {**simulated_privacy(classes["strategy"], world, engine), **wanted}
     resolved: dict[str, Scalar] = {}
     for section, cls in classes.items():
-        prefix = f"{section}."
-        own = {k.removeprefix(prefix): v for k, v in wanted.items() if k.startswith(prefix)}
-        values = config_values(build_config(cls, own, section=section))
-        resolved.update({prefix + name: value for name, value in values.items()})
+        values = config_values(_built(cls, section, wanted))
+        resolved.update({f"{section}.{name}": value for name, value in values.items()})
     resolved = _without_unused(entry, settings or {}, resolved)
     exact = resolved.get("client.gradient") == "exact"
     if build.black_box and (entry.rule == "first_order" or exact):
@@ -200,14 +204,11 @@ def variants_using(entry: StrategyEntry, key: str) -> tuple[str, ...] | None:
     return entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
 
 
-def _of_simulations(strategy: type) -> dict[str, Scalar]:
-    """Return settings of private strategies where no data of anybody are at stake.
-
-    Noise then repeats with the seed, and what is not private may be told.
-    """
-    if not issubclass(strategy, PrivacyConfig):
-        return {}
-    return {"strategy.noise_source": "stream", "strategy.report_shortened": True}
+def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:
+    """Build the config of a section from the dotted settings that concern it."""
+    prefix = f"{section}."
+    own = {k.removeprefix(prefix): v for k, v in wanted.items() if k.startswith(prefix)}
+    return build_config(cls, own, section=section)
 
 
 def _check_keys(

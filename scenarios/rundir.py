@@ -27,21 +27,28 @@ from fedzo.checkpoint import (
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.exchange import ClientState
 from fedzo.history import RoundRecord, append_history, read_history, write_history
+from fedzo.privacy.accountant import Ledger
 from scenarios.experiment import Experiment
 from strategies.driver import Snapshot
+from strategies.privacy import Spent
 
 CHECKPOINT_EVERY_S = 0.5
+SPENT = "spent"
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands: its records, the solved problems, the snapshot inside the current."""
+    """Where a run stands: its records, the solved problems, the snapshot inside the current.
+
+    spent: what the solved problems have released, where that is counted.
+    """
 
     records: Sequence[RoundRecord] = ()
     solutions: Sequence[Float[Tensor, " d"]] = ()
     snapshot: Snapshot | None = None
     client_states: Mapping[int, ClientState] = field(default_factory=dict)
     run_name: str = ""
+    spent: Spent | None = None
 
 
 def new_run_name() -> str:
@@ -115,7 +122,7 @@ class RunDirectory:
         write_history(self.history, records)
         solutions = [checkpoint.tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
         if not facts["within"]:
-            return Position(records, solutions, run_name=self._run_name)
+            return Position(records, solutions, run_name=self._run_name, spent=_spent(checkpoint))
         state = restore_state(empty_state, checkpoint)
         states = unpack_client_states(checkpoint.tensors)
         snapshot = Snapshot(records[-1], state, facts["stop"])
@@ -135,9 +142,12 @@ class RunDirectory:
         facts = {**part.facts, "within": True, "stop": snapshot.stop}
         self._save({**part.tensors, **pack_client_states(states)}, facts, solutions)
 
-    def close_problem(self, solutions: Sequence[Float[Tensor, " d"]]) -> None:
+    def close_problem(
+        self, solutions: Sequence[Float[Tensor, " d"]], spent: Spent | None = None
+    ) -> None:
         """Write a checkpoint at the end of a problem."""
-        self._save({}, {"within": False}, solutions)
+        part = flatten_state(spent, SPENT) if spent else Checkpoint({}, {})
+        self._save(part.tensors, {**part.facts, "within": False}, solutions)
 
     def _save(
         self,
@@ -153,6 +163,12 @@ class RunDirectory:
         facts = {**facts, **counts, "run_name": self._run_name}
         save_checkpoint(self.path / "checkpoint", Checkpoint({**tensors, **named}, facts))
         self._saved_at = time.monotonic()
+
+
+def _spent(checkpoint: Checkpoint) -> Spent | None:
+    """Return what was spent by the end of a problem; None where nothing is counted."""
+    counted = any(name.startswith(f"{SPENT}.") for name in checkpoint.facts)
+    return restore_state(Spent(Ledger.empty()), checkpoint, SPENT) if counted else None
 
 
 def _difference(old: str, new: str) -> str:

@@ -20,11 +20,13 @@ from fedzo.runtime.engine import Engine
 from scenarios.custom import CustomConfig, CustomScenario
 from scenarios.engines import build_scenario, open_engine
 from scenarios.experiment import Experiment, make_experiment
-from scenarios.names import STRATEGIES
+from scenarios.names import SCENARIOS, STRATEGIES
 from scenarios.rundir import Position, RunDirectory, new_run_name
 from scenarios.scenario import Scenario
 from strategies.base import RoundStrategy
 from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
+from strategies.privacy import Spent
+from strategies.uncovered import claim, warn_of_uncovered
 
 RESULT = "result.json"
 
@@ -33,7 +35,8 @@ RESULT = "result.json"
 class RunResult:
     """What a run gave: all records, the last x of every problem, and where it was written.
 
-    `stops` says why each problem ended, of those that this call has run.
+    `stops` says why each problem ended, of those that this call has run. `spent` is what a private
+    strategy has released to the clients in the whole run.
     """
 
     experiment: Experiment
@@ -42,6 +45,7 @@ class RunResult:
     metrics: Mapping[str, float]
     stops: Sequence[StopReason]
     out: Path | None
+    spent: Spent | None = None
 
     @property
     def x(self) -> Float[Tensor, " d"]:
@@ -75,9 +79,17 @@ class RunResult:
 
     @property
     def epsilon(self) -> float | None:
-        """Privacy spent, of the problem that spent most; None without any, or without noise."""
-        found = [record.epsilon for record in self.last_records if record.epsilon is not None]
+        """Privacy spent by all releases of the run; None without any, or without noise."""
+        told = [record.epsilon_run for record in self.last_records]
+        found = [epsilon for epsilon in told if epsilon is not None]
         return max(found) if found and math.isfinite(max(found)) else None
+
+    @property
+    def privacy(self) -> dict[str, Any] | None:
+        """What is claimed, and what it rests on; None where nothing is."""
+        judged = any(record.value is not None for record in self.records)
+        config = self.experiment.config("strategy")
+        return None if self.epsilon is None else claim(config, self.epsilon, judged=judged)
 
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -101,6 +113,7 @@ class RunResult:
             "bytes_down": self._sum("bytes_down"),
             "wall_s": sum(record.wall_s for record in self.last_records),
             "epsilon": self.epsilon,
+            "privacy": self.privacy,
             "stops": list(self.stops),
             "clients_failed": sum(len(record.failures) for record in self.records),
             "out": None if self.out is None else str(self.out),
@@ -139,10 +152,13 @@ def simulate(
     given = scenario is not None
     scenario = scenario or build_scenario(experiment)
     scenario.problem(0)
+    own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None if out is None else RunDirectory(out, experiment)
     if directory:
         directory.open(resume=resume)
     strategy = build_strategy(experiment)
+    if own:
+        warn_of_uncovered(strategy.rounds, experiment.seed)
     position = Position(run_name=new_run_name())
     if directory:
         start = scenario.problem(0).initial_x
@@ -150,7 +166,7 @@ def simulate(
     with open_engine(
         experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
     ) as engine:
-        result = _solve(experiment, scenario, strategy, engine, directory, position, callbacks)
+        result = _solve(experiment, scenario, strategy, engine, own, directory, position, callbacks)
     if out:
         _draw(out / "figure.png", scenario, result)
         fresh = (out / RESULT).with_suffix(".new")
@@ -164,6 +180,7 @@ def _solve(
     scenario: Scenario,
     strategy: RoundStrategy[Any],
     engine: Engine,
+    own: bool,
     directory: RunDirectory | None,
     position: Position,
     callbacks: Sequence[Callback],
@@ -171,6 +188,7 @@ def _solve(
     """Solve the problems that are left, one after the other."""
     records, solutions = list(position.records), list(position.solutions)
     stops: list[StopReason] = []
+    spent = position.spent
     for index in range(len(solutions), scenario.num_problems):
         engine.restore_client_states(position.client_states)
         keep = _keeper(directory, solutions, engine)
@@ -183,6 +201,9 @@ def _solve(
                 num_rounds=experiment.num_rounds,
                 seed=experiment.seed,
                 query_budget=experiment.query_budget,
+                num_problems=scenario.num_problems,
+                spent=spent,
+                public_data=not own,
                 liars=frozenset(experiment.liars),
             ),
             callbacks=[*keep, *callbacks],
@@ -192,13 +213,14 @@ def _solve(
         solutions.append(outcome.state.x)
         stops.append(outcome.stop)
         position = Position()
+        spent = getattr(outcome.state, "privacy", None)
         if directory:
-            directory.close_problem(solutions)
+            directory.close_problem(solutions, spent)
         if outcome.stop == "callback":
             break
     metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
     out = None if directory is None else directory.path
-    return RunResult(experiment, records, solutions, metrics, stops, out)
+    return RunResult(experiment, records, solutions, metrics, stops, out, spent)
 
 
 def federate(

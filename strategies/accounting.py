@@ -9,7 +9,7 @@ from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.messages import exchange_size, replies_size
-from strategies.rounds import SpendsPrivacy, TooFewAnswers
+from strategies.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
 
 
 def counted(
@@ -40,12 +40,19 @@ def counted(
 
 
 def with_privacy(total: RoundRecord, state: object) -> RoundRecord:
-    """Add what a private method has spent to a record."""
+    """Add what a private method has spent to a record, and whom it asked and left out."""
+    if isinstance(state, LeavesOut):
+        asked = {c: why for c, why in state.left_out.items() if c in total.clients}
+        total = replace(total, failures={**total.failures, **asked})
     if not isinstance(state, SpendsPrivacy):
         return total
     spent = state.privacy
     return replace(
-        total, epsilon=spent.epsilon, noise_std=spent.noise_std, shortened=spent.shortened
+        total,
+        epsilon=spent.epsilon,
+        epsilon_run=spent.epsilon_run,
+        noise_std=spent.noise_std,
+        shortened=spent.shortened,
     )
 
 

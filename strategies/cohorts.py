@@ -1,9 +1,8 @@
-"""Who is asked in a round: a sample of the clients from a stream of its own."""
+"""Who is asked in a round: a sample of the clients, from a generator of the strategy's."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from fedzo.randomness import stream
 from strategies.rounds import RoundConfig
 
 
@@ -31,5 +30,5 @@ def sample_cohort(
     size = min(num_clients, wanted) or rounds.cohort_size(num_clients)
     if size == num_clients:
         return range(num_clients)
-    generator = stream(seed, "cohort", problem, round_index)
+    generator = rounds.cohort_generator(seed, problem, round_index)
     return sorted(generator.choice(num_clients, size, replace=False).tolist())

@@ -48,10 +48,10 @@ from strategies.privacy import (
     Release,
     Spent,
     charged,
-    least_records,
     private_mean,
     share_shortened,
 )
+from strategies.record_bounds import Claims, admitted
 from strategies.rounds import Round, RoundConfig, RoundPlan
 
 
@@ -59,9 +59,8 @@ from strategies.rounds import Round, RoundConfig, RoundPlan
 class DIFF2State:
     """x, where v was asked, v, rounds so far, and what is known and spent.
 
-    variance: of the noise in a coordinate of v. records: the least n_p, 0 before it is known.
-    turns: walks so far. multipliers: of the noise, calibrated in the first round for the rounds of
-    that run.
+    variance: of the noise in a coordinate of v. claims: of records, and the bound on them. turns:
+    walks so far. multipliers: of the noise, calibrated in the first round for that run.
     """
 
     x: Float[Tensor, " d"]
@@ -71,9 +70,19 @@ class DIFF2State:
     moments: OptimizerState
     age: int
     turns: int
-    records: int
+    claims: Claims
     multipliers: Multipliers
     privacy: Spent
+
+    @property
+    def records(self) -> int:
+        """The bound on the records of a client that takes part, 0 before it is known."""
+        return self.claims.bound
+
+    @property
+    def left_out(self) -> Mapping[int, str]:
+        """Return the clients that say a number of records for which the noise is not made."""
+        return self.claims.left_out
 
 
 class DIFF2(RoundStrategy[DIFF2State]):
@@ -111,14 +120,14 @@ class DIFF2(RoundStrategy[DIFF2State]):
         unknown = Multipliers(0.0, 0.0)
         spent = Spent(Ledger.empty(), shortened=0.0 if self._config.report_shortened else None)
         zero = torch.zeros_like(x)
-        return DIFF2State(x, x, zero, 0.0, self._optimizer.init(x), 0, 0, 0, unknown, spent)
+        claims = Claims.none(num_clients)
+        return DIFF2State(x, x, zero, 0.0, self._optimizer.init(x), 0, 0, claims, unknown, spent)
 
     def round(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
+        claims = yield from admitted(state.claims, self._config, plan)
         if not state.records:
-            [replies] = yield [Exchange(kind="query.records", client_ids=plan.cohort)]
-            records = least_records(replies, self._config, plan)
-            state = replace(state, records=records)
-            state = replace(state, multipliers=self._calibrated(plan, records))
+            state = replace(state, multipliers=self._calibrated(plan, claims.bound))
+        state, plan = replace(state, claims=claims), replace(plan, cohort=claims.members)
         due = self._due(state)
         spent = self._charged(state, due, plan)
         question = self._question(state, plan, due)
@@ -156,7 +165,9 @@ class DIFF2(RoundStrategy[DIFF2State]):
         v was told to it then, so the round must not count as spoilt: what it released is charged.
         """
         config = self._config
-        client = plan.cohort[state.turns % len(plan.cohort)]
+        client = state.turns % plan.num_clients
+        if client not in plan.cohort:
+            return replace(state, turns=state.turns + 1)
         names = ("local_steps", "local_lr", "local_batch", "local_clip", "noise_source")
         local: dict[str, Scalar] = {name: getattr(config, name) for name in names}
         [replies] = yield [
@@ -186,7 +197,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
             return Multipliers(*[config.noise_multiplier] * 3)
         if config.epsilon == math.inf:
             return Multipliers(0.0, 0.0)
-        whole = self._plan(plan.num_rounds, len(plan.cohort), records)
+        whole = self._plan(plan.num_rounds, plan.num_clients, records).times(plan.num_problems)
         if config.calibration == "paper":
             return paper_multipliers(whole, config)
         return tight_multipliers(whole, config, config.restart_share, config.local_share)
@@ -224,7 +235,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
         """Return the ledger with all that this round publishes."""
         config = self._config
         if state.multipliers.restart == 0:
-            return Spent(state.privacy.ledger, math.inf)
+            return state.privacy.without_noise()
         releases = [(release.noise_multiplier, 1) for release in due.values()]
         spent = charged(state.privacy, config, releases)
         first_of_turn = config.routine == "bvr_l_sgd" and state.turns % plan.num_clients == 0

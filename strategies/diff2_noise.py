@@ -15,7 +15,7 @@ accountant says epsilon.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
 from strategies.privacy import PrivacyConfig, scaled_to_budget
@@ -38,6 +38,15 @@ class Plan:
     changes: int
     local: int = 0
     sampling: Sampling = EVERYBODY
+
+    def times(self, count: int) -> "Plan":
+        """Return so many such runs against the same clients."""
+        return replace(
+            self,
+            restarts=count * self.restarts,
+            changes=count * self.changes,
+            local=count * self.local,
+        )
 
     def ledger(self, multipliers: Multipliers) -> Ledger:
         """Return the ledger at the end of the run."""

@@ -27,6 +27,7 @@ from strategies.accounting import (
 from strategies.cohorts import sample_cohort
 from strategies.judging import Verdict, judged_models, verdict
 from strategies.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
+from strategies.privacy import carried_on
 from strategies.rounds import (
     KnowsAnswers,
     KnowsModels,
@@ -83,7 +84,8 @@ class _Run:
         if resume:
             self.state, self._total = resume.state, resume.record
             return
-        self.state = strategy.init(problem.initial_x, settings.num_clients)
+        fresh = strategy.init(problem.initial_x, settings.num_clients)
+        self.state = carried_on(fresh, settings.spent)
         self._total = RoundRecord(problem=problem.index, round_index=0)
         self._close_round(judge=True)
 
@@ -94,7 +96,8 @@ class _Run:
                 self.stop = "rounds"
             else:
                 self._run_round()
-        if self.records and self._total.value is None and self._judged < self._total.round_index:
+        unjudged = self._total.value is None and not self._asks_nobody
+        if self.records and unjudged and self._judged < self._total.round_index:
             self._total = opened(self._total, self._total.round_index)
             self._close_round(judge=True)
 
@@ -123,6 +126,7 @@ class _Run:
             round_index=round_index,
             num_rounds=self._settings.num_rounds,
             num_clients=clients,
+            num_problems=self._settings.num_problems,
             cohort=sample_cohort(
                 self._strategy.rounds, self.state, clients, round_index=round_index, **key
             ),
@@ -212,7 +216,7 @@ class _Run:
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""
-        if judge:
+        if judge and not self._asks_nobody:
             self._judge()
         now = time.perf_counter()
         passed = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
@@ -241,15 +245,25 @@ class _Run:
         )
         self.stop = "solved" if found.solved else self.stop
 
+    @property
+    def _asks_nobody(self) -> bool:
+        """Return whether x is never judged: what private data say of it would be a release."""
+        rounds, told = self._strategy.rounds, self._settings.public_data
+        public = told and not self._problem.asks_clients
+        return rounds.is_private and rounds.evaluate_every == 0 and not public
+
     def _evaluation_due(self, round_index: int) -> bool:
         every = self._strategy.rounds.evaluate_every
+        if self._asks_nobody:
+            return False
         if round_index in (0, self._settings.num_rounds):
             return True
         return every > 0 and round_index % every == 0
 
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
-        asked = self._settings.num_clients if self._problem.asks_clients else 0
+        asks = self._problem.asks_clients and not self._asks_nobody
+        asked = self._settings.num_clients if asks else 0
         return asked * (asked if isinstance(self.state, KnowsModels) else 1)
 
     def _evaluate(self) -> Verdict:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from fedzo.config import check_types, require
 from fedzo.history import RoundRecord
+from strategies.privacy import Spent
 
 StopReason = Literal["rounds", "budget", "privacy", "solved", "callback"]
 
@@ -36,14 +37,19 @@ Callback = Callable[[Snapshot], bool | None]
 class RunSettings:
     """The outer limits of a run; query_budget counts all clients together, None is no limit.
 
-    liars: clients that are known to the simulation, not to the strategy, as malicious; what they
-    say of x or of their own models is not judged.
+    num_problems: that are put to the same clients in this run; spent: what the earlier ones have
+    released, where it is counted. public_data: whether a private method's x may be judged although
+    evaluate_every=0. liars: clients that are known to the simulation, not to the strategy, as
+    malicious; what they say of x or of their own models is not judged.
     """
 
     num_clients: int
     num_rounds: int
     seed: int = 0
     query_budget: int | None = None
+    num_problems: int = 1
+    spent: Spent | None = None
+    public_data: bool = True
     liars: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ computing takes.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -31,7 +31,7 @@ from fedzo.privacy.gaussian import (
     sensitivity,
 )
 from strategies.robust import RobustConfig, aggregate
-from strategies.rounds import PrivacySpent, RoundPlan, TooFewAnswers
+from strategies.rounds import PrivacySpent, RoundPlan, StateT, TooFewAnswers
 
 _ROUNDING = 1 + 1e-6
 """Calibration and accounting agree to so much."""
@@ -44,11 +44,13 @@ class PrivacyConfig(RobustConfig):
     epsilon, delta: the budget. noise_multiplier: std over sensitivity of every release; 0 makes it
     as small as the budget allows for the run's rounds, none for epsilon=inf. unit: whose data
     are protected, a record's or all of a client's. adjacency: whether neighboring data sets differ
-    by one replaced, or one added or removed; numbers of records are public. noise: who adds it:
-    the server, once, or each client its share of it, so that nobody sees a mean without it.
-    noise_source: os, the operating system's entropy, or stream, which repeats with the seed and is
-    for simulations alone. report_shortened: whether the share of clipped vectors is written to the
-    history; it is not private.
+    by one replaced, or one added or removed; numbers of records are public. min_records: that a
+    client must have to take part, for which the noise of unit=record is made; 0 finds a number
+    among what clients say (strategies.record_bounds). noise: who adds it: the server, once, or each
+    client its share of it, so that nobody sees a mean without it. noise_source: os, the operating
+    system's entropy, or stream, which repeats with the seed and is for simulations alone.
+    report_shortened: whether the share of clipped vectors is written to the history; it is not
+    private.
     """
 
     epsilon: float = 3.0
@@ -56,6 +58,7 @@ class PrivacyConfig(RobustConfig):
     noise_multiplier: float = 0.0
     unit: Unit = "record"
     adjacency: Adjacency = "replace_one"
+    min_records: int = 0
     noise: Literal["server", "clients"] = "server"
     noise_source: NoiseSource = "os"
     report_shortened: bool = False
@@ -66,6 +69,12 @@ class PrivacyConfig(RobustConfig):
         require(0 < self.delta < 1, "delta", self.delta, "above 0 and below 1")
         z = self.noise_multiplier
         require(0 <= z < math.inf, "noise_multiplier", z, "0 (from epsilon) or more, and finite")
+        require(self.min_records >= 0, "min_records", self.min_records, "0 (found) or more")
+        if self.min_records and self.unit == "client":
+            raise ConfigError(
+                f"min_records={self.min_records} has no effect with unit=client, whose noise does"
+                " not depend on records; leave it out, or set unit=record"
+            )
         num_averaged(self.rule, 3, self.num_byzantine)
         if self.noise == "clients" and not self.rule.is_mean:
             raise ConfigError(
@@ -73,15 +82,35 @@ class PrivacyConfig(RobustConfig):
                 " set noise=server"
             )
 
+    @property
+    def is_private(self) -> bool:
+        """Whether anything is claimed."""
+        return self.epsilon < math.inf
+
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a private run has spent, and its last release: std of the noise, share of shortened."""
+    """What a private run has spent, and its last release: std of the noise, share of shortened.
+
+    ledger, epsilon: of the problem at hand; before: what earlier problems have released to the same
+    clients; epsilon_run: of all that, which the budget is for.
+    """
 
     ledger: Ledger
     epsilon: float = 0.0
     noise_std: float = 0.0
     shortened: float | None = None
+    before: Ledger = field(default_factory=Ledger.empty)
+    epsilon_run: float = 0.0
+
+    @property
+    def whole(self) -> Ledger:
+        """All releases of the run."""
+        return self.before.joined(self.ledger)
+
+    def without_noise(self) -> "Spent":
+        """Return what a release without noise makes of it."""
+        return replace(self, epsilon=math.inf, epsilon_run=math.inf)
 
 
 def charged(
@@ -98,10 +127,25 @@ def charged(
     for noise_multiplier, count in releases:
         if count:
             ledger = ledger.after(noise_multiplier, count, sampling)
-    epsilon = ledger.epsilon(config.delta, adjacency=config.adjacency)
-    if epsilon > config.epsilon * _ROUNDING:
+    now = replace(spent, ledger=ledger)
+    own, whole = (
+        part.epsilon(config.delta, adjacency=config.adjacency) for part in (ledger, now.whole)
+    )
+    if whole > config.epsilon * _ROUNDING:
         raise PrivacySpent
-    return Spent(ledger, epsilon, spent.noise_std, spent.shortened)
+    return replace(now, epsilon=own, epsilon_run=whole)
+
+
+def carried_on(fresh: StateT, before: Spent | None) -> StateT:
+    """Return the first state of a problem, with all that was spent on the problems before it.
+
+    The same clients answer, so everything that the run releases counts together.
+    """
+    if before is None:
+        return fresh
+    own = fresh.privacy  # type: ignore[attr-defined]
+    spent = replace(own, before=before.whole, epsilon_run=before.epsilon_run)
+    return replace(fresh, privacy=spent)  # type: ignore[type-var]
 
 
 def scaled_to_budget(config: PrivacyConfig, ledger_of: Callable[[float], Ledger]) -> float:
@@ -172,43 +216,20 @@ def private_mean(
     clients add the noise, all of the cohort must answer: raises TooFewAnswers.
     """
     k = num_averaged(config.rule, len(vectors), config.num_byzantine)
-    std = release.std(config, k)
     if config.noise == "clients":
         if len(vectors) < len(plan.cohort):
             raise TooFewAnswers(
                 f"round {plan.round_index}: {len(vectors)} of {len(plan.cohort)} clients answered,"
                 " and noise=clients is enough only when all do"
             )
-        return Published(aggregate(vectors, config, plan), std)
+        return Published(aggregate(vectors, config, plan), release.std(config, k))
     clipped = clip_rows(vectors.double(), release.clip_norm)
-    mean = aggregate(clipped.sums, config, plan, purpose=purpose)
+    mean = aggregate(clipped.sums, config, plan, purpose=purpose)  # or too few, before k is used
+    std = release.std(config, k)
     where = (purpose, plan.problem, plan.round_index)
     noise = gaussian_noise(len(mean), std, config.noise_source, plan.seed, *where)
     shortened = float(clipped.shortened.mean()) if config.report_shortened else None
     return Published((mean + noise).to(vectors.dtype), std, shortened)
-
-
-def least_records(replies: Replies, config: PrivacyConfig, plan: RoundPlan) -> int:
-    """Return the number of records of the client that has fewest.
-
-    Raises TooFewAnswers where somebody has not said, for it may be that one, and ConfigError where
-    clients have none.
-    """
-    if len(replies.client_ids) < len(plan.cohort):
-        raise TooFewAnswers(
-            f"round {plan.round_index}: {len(replies.client_ids)} of {len(plan.cohort)} clients"
-            " said how many records they have, and the noise is made for the fewest"
-        )
-    if config.unit == "client":
-        return 1
-    counts = replies.counts.get("num_examples", {})
-    found = [counts.get(client, 0) for client in replies.client_ids]
-    if not all(found):
-        raise ConfigError(
-            "strategy.unit=record needs objectives over records; set it to client, or run the"
-            " scenarios regression or classification"
-        )
-    return min(found)
 
 
 def share_shortened(replies: Replies) -> float | None:

@@ -15,8 +15,9 @@ take the place of the mean where the bound on its sensitivity is known (fedzo.pr
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from fedzo.errors import ConfigError
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
-from fedzo.privacy.gaussian import Unit
+from fedzo.privacy.gaussian import Unit, private_generator
 from strategies.base import RoundStrategy
 from strategies.fedavg import local_training
 from strategies.privacy import (
@@ -72,6 +73,12 @@ class PrivateFedAvgConfig(PrivacyConfig):
                 " use diff2"
             )
 
+    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
+        """Return a generator that is as secret as the noise, where the sample must be."""
+        if self.secret_sample and self.noise_source == "os":
+            return private_generator(self.noise_source, seed)
+        return PrivacyConfig.cohort_generator(self, seed, problem, round_index)
+
 
 @dataclass(frozen=True, slots=True)
 class PrivateFedAvgState:
@@ -109,7 +116,7 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
     def round(self, state: PrivateFedAvgState, plan: RoundPlan) -> Round[PrivateFedAvgState]:
         config = self._config
         z = state.noise_multiplier or self._calibrated(plan)
-        spent = Spent(state.privacy.ledger, math.inf)
+        spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config, [(z, 1)], self._sampling(plan))
         [replies] = yield [
@@ -118,14 +125,14 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
         release = Release(config.clip_norm, z)
         told = private_mean(replies.tensors["update"], release, config, plan)
         moments, x = self._optimizer.step(state.moments, state.x, -told.mean, config.server_lr)
-        spent = Spent(spent.ledger, spent.epsilon, told.std, told.shortened)
+        spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         return PrivateFedAvgState(project(x, plan.lower, plan.upper), moments, z, spent)
 
     def _calibrated(self, plan: RoundPlan) -> float:
         config = self._config
         if config.noise_multiplier or config.epsilon == math.inf:
             return config.noise_multiplier
-        rounds, sampling = max(1, plan.num_rounds), self._sampling(plan)
+        rounds, sampling = max(1, plan.num_rounds) * plan.num_problems, self._sampling(plan)
         z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)
         if sampling == EVERYBODY:
             return z

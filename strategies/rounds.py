@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
 from fedzo.exchange import Exchange, Replies
 from fedzo.objective import Bound
+from fedzo.randomness import stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class RoundConfig:
     whether answers with NaN or inf are rejected, or passed on to a rule; auto passes them on to
     robust rules, for which they count among num_byzantine. timeout_s: longest
     wait for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the
-    first and the last x.
+    first and the last x, and none of a private method that clients would have to be asked about.
     """
 
     participation: float = 1.0
@@ -52,6 +54,15 @@ class RoundConfig:
         return self.non_finite == "reject" or (
             self.non_finite == "auto" and not self.bears_non_finite
         )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether what is told of clients' data is bounded by an epsilon."""
+        return False
+
+    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
+        """Return the generator that draws the cohort of a round."""
+        return stream(seed, "cohort", problem, round_index)
 
     def cohort_size(self, num_clients: int) -> int:
         """Return how many clients are asked in a round."""
@@ -74,8 +85,9 @@ class TooFewAnswers(RunError):
 class RoundPlan:
     """What the driver has decided for a round: its number (from 1), the cohort, the box of x.
 
-    judged: whether x will be judged after it. num_rounds: at most as many will be run. image:
-    whether x is a square image, None where nobody knows.
+    judged: whether x will be judged after it. num_rounds: at most as many will be run, for each of
+    num_problems that are put to the same clients. image: whether x is a square image, None where
+    nobody knows.
     """
 
     round_index: int
@@ -84,6 +96,7 @@ class RoundPlan:
     cohort: Sequence[int]
     seed: int = 0
     problem: int = 0
+    num_problems: int = 1
     judged: bool = True
     image: bool | None = None
     lower: Bound = -float("inf")
@@ -142,11 +155,27 @@ class SpendsPrivacy(Protocol):
 
 
 @runtime_checkable
+class LeavesOut(Protocol):
+    """A state of a method that does not let every client take part."""
+
+    @property
+    def left_out(self) -> Mapping[int, str]:
+        """Client -> why it does not take part; those asked in a round are its failures."""
+        ...
+
+
+@runtime_checkable
 class Spending(Protocol):
-    """What was spent so far, and the last release: std of its noise, share of shortened vectors."""
+    """What was spent on this problem, and in the run so far, and the last release.
+
+    That is, the std of its noise, and the share of shortened vectors.
+    """
 
     @property
     def epsilon(self) -> float: ...
+
+    @property
+    def epsilon_run(self) -> float: ...
 
     @property
     def noise_std(self) -> float: ...

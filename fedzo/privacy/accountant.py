@@ -76,6 +76,16 @@ class Ledger:
         rows[int(same.nonzero()[0]) if bool(same.any()) else -1, 1] += count
         return Ledger(rows)
 
+    def joined(self, other: "Ledger") -> "Ledger":
+        """Return the ledger of the releases of both, about the same data."""
+        ledger = self
+        for z, count, drawn, population in other.rows.tolist():
+            fixed = Sampling(
+                drawn=int(drawn), population=abs(int(population)), fixed_size=population >= 0
+            )
+            ledger = ledger.after(z, int(count), fixed)
+        return ledger
+
     def epsilon(
         self,
         delta: float,

@@ -1,0 +1,133 @@
+"""For how many records a client the noise is made, and which clients take part.
+
+    bound = strategy.min_records, or, where that is 0, found among the N numbers that clients say:
+            n_(j+1) in ascending order, with the least j <= (N - 1) / 2 for which
+            2 (N - j) n_(j+1) >= max_i (N - i) n_(i+1)
+
+The noise of a mean over k clients with at least b records each is proportional to 1 / (k b). So a
+minority of clients that say too little, or nothing, cannot make the noise more than twice as large
+as it would be without them, and nobody is left out for less than that. Whoever says fewer than the
+bound must not take part: one of its records could move the mean by more than the noise covers. Who
+says more than it has gives up its own protection, nobody else's. Numbers of records are public.
+"""
+
+import math
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fedzo.errors import ConfigError, FedzoWarning
+from fedzo.exchange import Exchange, Replies
+from strategies.privacy import PrivacyConfig
+from strategies.rounds import RoundPlan, TooFewAnswers
+
+MOST_RECORDS = 10**12
+"""Nobody has more; who says so is left out."""
+
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """How many records each client says that it has (-1 before it has), and the bound."""
+
+    said: Int[Tensor, " n"]
+    bound: int = 0
+
+    @staticmethod
+    def none(num_clients: int) -> "Claims":
+        return Claims(torch.full((num_clients,), _UNKNOWN, dtype=torch.int64))
+
+    @property
+    def members(self) -> list[int]:
+        """Return the clients that take part."""
+        if not self.bound:
+            return []
+        fits = (self.said >= self.bound) & (self.said <= MOST_RECORDS)
+        return [int(client) for client in fits.nonzero().flatten()]
+
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Return those that have said a number and do not take part, with the reason."""
+        told = {c: int(n) for c, n in enumerate(self.said.tolist()) if n != _UNKNOWN}
+        return {
+            client: f"left out: it says {number} records, and the noise is made for clients of"
+            f" {self.bound} to {MOST_RECORDS:g} (strategy.min_records)"
+            for client, number in told.items()
+            if not self.bound <= number <= MOST_RECORDS
+        }
+
+
+def admitted(
+    claims: Claims, config: PrivacyConfig, plan: RoundPlan
+) -> Generator[list[Exchange], list[Replies], Claims]:
+    """Ask the clients that do not take part yet, and return who does.
+
+    Raises TooFewAnswers where nobody does, and ConfigError where most clients have no records.
+    """
+    absent = sorted(set(plan.cohort) - set(claims.members))
+    if not absent:
+        return claims
+    again = {"optional": True} if claims.bound else {}
+    question = Exchange(
+        kind="query.records", client_ids=absent, config=again, expects={"records": [(1,)]}
+    )
+    [replies] = yield [question]
+    if config.unit == "client":
+        return Claims(torch.ones_like(claims.said), 1)
+    said = _updated(claims.said, replies)
+    found = Claims(said, config.min_records or _found(_plausible(said)))
+    if (said[list(replies.client_ids)] == 0).sum() * 2 > len(plan.cohort):
+        raise ConfigError(
+            "strategy.unit=record needs objectives over records; set it to client, or run the"
+            " scenarios regression or classification"
+        )
+    _tell(claims.left_out if claims.bound else {}, found.left_out)
+    if config.min_records and not found.members and (known := _plausible(said)):
+        raise ConfigError(
+            f"strategy.min_records={config.min_records} is more than any of {len(known)} clients"
+            f" says that it has; set it to {known[-1]} or less"
+        )
+    least = min(config.min_answers, len(plan.cohort))
+    if len(found.members) < least:
+        raise TooFewAnswers(
+            f"round {plan.round_index}: {len(found.members)} of {len(plan.cohort)} clients said how"
+            f" many records they have, as the noise must know, strategy.min_answers={least}"
+        )
+    return found
+
+
+def _updated(said: Int[Tensor, " n"], replies: Replies) -> Int[Tensor, " n"]:
+    """Return the claims with those that came; 0 of clients that do not count their records."""
+    counts = replies.counts.get("num_examples", {})
+    said = said.clone()
+    for client in replies.client_ids:
+        said[client] = min(counts.get(client, 0), torch.iinfo(torch.int64).max)
+    return said
+
+
+def _plausible(said: Int[Tensor, " n"]) -> list[int]:
+    return sorted(n for n in said.tolist() if 1 <= n <= MOST_RECORDS)
+
+
+def _found(claims: Sequence[int]) -> int:
+    """Return the bound that a minority cannot move by much; 0 where nobody has said a number."""
+    if not claims:
+        return 0
+    count = len(claims)
+    averaged = [(count - j) * claims[j] for j in range((count - 1) // 2 + 1)]
+    enough = math.ceil(max(averaged) / 2)
+    return next(claims[j] for j, records in enumerate(averaged) if records >= enough)
+
+
+def _tell(before: Mapping[int, str], now: Mapping[int, str]) -> None:
+    """Warn of clients that have not been left out before."""
+    fresh = {client: reason for client, reason in now.items() if client not in before}
+    if fresh:
+        client, reason = next(iter(fresh.items()))
+        more = f", and {len(fresh) - 1} more" if len(fresh) > 1 else ""
+        warnings.warn(f"client {client}{more}: {reason}", FedzoWarning, stacklevel=2)

@@ -1,0 +1,51 @@
+"""What a private run on somebody's data tells beside what its epsilon covers."""
+
+import warnings
+from typing import Any
+
+from fedzo.errors import FedzoWarning
+from strategies.privacy import PrivacyConfig
+from strategies.rounds import RoundConfig
+
+
+def warn_of_uncovered(rounds: RoundConfig, seed: int) -> None:
+    """Say what undoes or escapes the privacy that a strategy claims, each once a run."""
+    if not isinstance(rounds, PrivacyConfig) or not rounds.is_private:
+        return
+    for sentence in uncovered(rounds, seed):
+        warnings.warn(sentence, FedzoWarning, stacklevel=3)
+
+
+def uncovered(config: PrivacyConfig, seed: int) -> list[str]:
+    """Return a sentence for each thing that epsilon does not cover and the settings ask for."""
+    told = []
+    if config.noise_source == "stream":
+        told.append(
+            f"strategy.noise_source=stream makes the noise from the public seed={seed}: whoever"
+            " knows it takes the noise off, and epsilon says nothing about data of your own; leave"
+            " it out, and noise is of the operating system's entropy"
+        )
+    if config.evaluate_every > 0:
+        told.append(
+            "F and metrics are computed on private data without noise, and epsilon does not cover"
+            f" them (strategy.evaluate_every={config.evaluate_every}); set it to 0, and nobody is"
+            " asked, or keep them as secret as the data"
+        )
+    if config.report_shortened:
+        told.append(
+            "strategy.report_shortened=true tells the share of clipped vectors without noise, and"
+            " epsilon does not cover it; leave it out"
+        )
+    return told
+
+
+def claim(config: PrivacyConfig, epsilon: float, *, judged: bool) -> dict[str, Any]:
+    """Return what a run claims, and what that rests on."""
+    return {
+        "epsilon": epsilon,
+        "delta": config.delta,
+        "unit": config.unit,
+        "adjacency": config.adjacency,
+        "noise": "simulated" if config.noise_source == "stream" else "os",
+        "judged": "not covered by epsilon" if judged else "nothing",
+    }
