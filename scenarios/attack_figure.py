@@ -53,7 +53,8 @@ def _show(
 
 
 def _draw_margins(axes: Axes, history: Sequence[RoundRecord]) -> None:
-    for problem in sorted({record.problem for record in history}):
+    judged = {record.problem for record in history if record.value is not None}
+    for problem in sorted(judged):
         records = [record for record in history if record.problem == problem]
         curve = run_curve(records, "value", "queries")
         axes.plot(
@@ -64,5 +65,5 @@ def _draw_margins(axes: Axes, history: Sequence[RoundRecord]) -> None:
     axes.set_ylabel("margin averaged over clients")
     axes.set_title("below 0 the averaged victims are fooled", fontsize="small")
     axes.grid(alpha=0.3)
-    if len(axes.lines) <= _SHOWN + 1:
+    if 1 < len(axes.lines) <= _SHOWN + 1:
         axes.legend(fontsize="x-small")

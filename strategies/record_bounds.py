@@ -80,7 +80,7 @@ def admitted(
     if config.unit == "client":
         return Claims(torch.ones_like(claims.said), 1)
     said = _updated(claims.said, replies)
-    found = Claims(said, config.min_records or _found(_plausible(said)))
+    found = Claims(said, config.min_records or found_bound(_plausible(said)))
     if (said[list(replies.client_ids)] == 0).sum() * 2 > len(plan.cohort):
         raise ConfigError(
             "strategy.unit=record needs objectives over records; set it to client, or run the"
@@ -90,7 +90,7 @@ def admitted(
     if config.min_records and not found.members and (known := _plausible(said)):
         raise ConfigError(
             f"strategy.min_records={config.min_records} is more than any of {len(known)} clients"
-            f" says that it has; set it to {known[-1]} or less"
+            f" says that it has; set it to {max(known)} or less"
         )
     least = min(config.min_answers, len(plan.cohort))
     if len(found.members) < least:
@@ -111,14 +111,14 @@ def _updated(said: Int[Tensor, " n"], replies: Replies) -> Int[Tensor, " n"]:
 
 
 def _plausible(said: Int[Tensor, " n"]) -> list[int]:
-    return sorted(n for n in said.tolist() if 1 <= n <= MOST_RECORDS)
+    return [int(n) for n in said.tolist() if 1 <= n <= MOST_RECORDS]
 
 
-def _found(claims: Sequence[int]) -> int:
+def found_bound(claims: Sequence[int]) -> int:
     """Return the bound that a minority cannot move by much; 0 where nobody has said a number."""
     if not claims:
         return 0
-    count = len(claims)
+    count, claims = len(claims), sorted(claims)
     averaged = [(count - j) * claims[j] for j in range((count - 1) // 2 + 1)]
     enough = math.ceil(max(averaged) / 2)
     return next(claims[j] for j, records in enumerate(averaged) if records >= enough)

@@ -89,6 +89,8 @@ def shared(data: str, table: Path) -> tuple[str, Settings]:
         "scenario.path": str(table),
         "scenario.scales": str(HERE / "diamonds.toml"),
         "scenario.target": "price",
+        "strategy.noise_source": "stream",
+        "strategy.report_shortened": True,
     }
 
 
