@@ -5,6 +5,7 @@ decoded to an exchange of one client, the same local rule runs that serves whole
 simulation, and the answer is encoded. What a rule remembers stays on the client (clients.states).
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +17,10 @@ from flwr.clientapp import ClientApp
 
 from clients.rules import make_rules
 from clients.states import load_states, moment_of, save_states, state_file
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.messages import decode_exchange, encode_replies, exchange_token
 from fedzo.objective import Objective
+from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName
 from fedzo.runtime.local import Environment, FunctionEnvironment, Rule, serve
@@ -90,7 +92,13 @@ class _Node:
         states, now = load_states(context.state, run, file), moment_of(exchange.config)
         before = states.before(now)
         environment = on_device(self.environment_of(context), _device(context, self.device))
-        replies, (after,) = serve(exchange, environment, _rules(), [before])
+        try:
+            replies, (after,) = serve(exchange, environment, _rules(), [before])
+        except ConfigError as error:
+            if not str(error).startswith(NOT_AVERAGED):
+                raise
+            warnings.warn(str(error), FedzoWarning, stacklevel=2)
+            raise ConfigError(NOT_AVERAGED) from None  # by how much is not told to the server
         if after is not before:
             save_states(context.state, states.after(now, attempt, after), file)
         answers = encode_replies(replies, token=exchange_token(exchange))

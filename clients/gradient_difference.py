@@ -32,6 +32,7 @@ from fedzo.config import check_types, require, take_config
 from fedzo.estimators import make_scheme
 from fedzo.exchange import ClientState, Exchange
 from fedzo.oracle import BoundsPolicy, Oracle
+from fedzo.privacy.averages import queries_to_compare
 from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clip_rows
 from fedzo.privacy.gaussian import NoiseSource, Unit, gaussian_noise
 
@@ -78,6 +79,7 @@ class ClippedTask:
     unit: Unit = "record"
     noise_source: NoiseSource = "os"
     report: bool = False
+    compare: bool = False
     seed: int = 0
     round_index: int = 0
     exchange_index: int = 0
@@ -100,14 +102,18 @@ def answer_clipped(exchange: Exchange, oracle: Oracle, states: Sequence[ClientSt
     x = start_points(exchange)
     before = exchange.shared.get("previous")
     points = [x] if before is None else [x, before.expand(len(x), -1)]
-    if config.gradient == "exact":
-        source: Source = _OfGradients(oracle, points, config, task)
-    elif oracle.remaining < _queries(config, x.shape[1]) * len(points):
+    exact = config.gradient == "exact"
+    if not exact and oracle.remaining < _needed(config, task, oracle, len(points)):
         names = (["fresh"] if task.fresh else []) + (["change"] if before is not None else [])
         told = {name: no_answer(x) for name in names}
         return {**told, **_report(task, torch.zeros(len(x)))}, states
-    else:
-        source = _OfSlopes(oracle, points, config, task, exchange)
+    if task.compare:
+        oracle.compare_records(x)
+    source: Source = (
+        _OfGradients(oracle, points, config, task)
+        if exact
+        else _OfSlopes(oracle, points, config, task, exchange)
+    )
     found: dict[str, Clipped] = {}
     if before is not None:
         found["change"] = source.change(task.change_clip)
@@ -202,8 +208,11 @@ class _OfSlopes:
         return [self._scale * self._scheme.slopes(values.T, self._mu, None) for values in told]
 
 
-def _queries(config: ClippedConfig, dim: int) -> int:
-    return make_scheme(config.estimator).num_queries(min(config.num_directions, dim))
+def _needed(config: ClippedConfig, task: ClippedTask, oracle: Oracle, num_points: int) -> int:
+    """Return the queries of slopes at so many points, and of a comparison of records."""
+    directions = min(config.num_directions, oracle.cohort.dim)
+    slopes = make_scheme(config.estimator).num_queries(directions) * num_points
+    return slopes + (queries_to_compare(oracle.cohort) if task.compare else 0)
 
 
 def _noisy(

@@ -22,6 +22,7 @@ from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objective import Bound
+from fedzo.privacy.averages import points_beside, queries_to_compare, require_averages
 from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clipped_sums, record_values
 
 NonFinitePolicy = Literal["fail", "skip"]
@@ -133,6 +134,16 @@ class Oracle:
         means = torch.stack([values.mean(dim=1) for values in told])
         self._inspect(means, "value")
         return told
+
+    def compare_records(self, x: Float[Tensor, "n d"]) -> None:
+        """Raise ConfigError where examples' losses do not average to a client's objective.
+
+        It counts the queries that are asked for it, and nothing where that is known.
+        """
+        queries = queries_to_compare(self.cohort)
+        if queries:
+            self._spend(queries)
+            require_averages(self.cohort, self.project(points_beside(x)))
 
     def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
         """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import torch
 
+from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.messages import exchange_size, replies_size
+from fedzo.privacy.averages import NOT_AVERAGED
 from strategies.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
 
 
@@ -79,15 +81,18 @@ def require_answers(
 ) -> None:
     """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer.
 
-    Exchanges whose config says `optional` may stay without answers.
+    Raises ConfigError where the losses of most clients' records are of no use. Exchanges whose
+    config says `optional` may stay without answers.
     """
     if all(exchange.config.get("optional") for exchange in exchanges):
         return
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)
+    failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
+    if 2 * sum(NOT_AVERAGED in reason for _, reason in failed) > asked:
+        raise ConfigError(NOT_AVERAGED)
     if answered >= min(least, asked):
         return
-    failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
     raise TooFewAnswers(
         f"round {round_index}: {answered} of {asked} clients answered {exchanges[0].kind},"
         f" strategy.min_answers={least}; client {failed[0][0]}: {failed[0][1]}"

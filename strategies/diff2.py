@@ -253,6 +253,8 @@ class DIFF2(RoundStrategy[DIFF2State]):
             "report": config.report_shortened,
             "noise_source": config.noise_source,
         }
+        if config.unit == "record" and not state.age:
+            asked["compare"] = True
         if config.noise == "clients":
             stds = {"fresh": "noise_std", "change": "change_std"}
             asked.update({stds[n]: r.share(config, len(clients)) for n, r in due.items()})
