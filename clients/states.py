@@ -6,21 +6,20 @@ that is resumed finds the state that belonged to its checkpoint, or hears that i
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fedzo.config import Scalar
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import CheckpointError, ConfigError, RunError
 from fedzo.exchange import ClientState
 from fedzo.messages import decode_tensors, encode_tensors
+from fedzo.storage import replacing, storing
+from fedzo.tensor_file import read_tensors, write_tensors
 
 STATES, FACTS = "fedzo-states", "fedzo-facts"
 _JUDGED = 1 << 30
@@ -116,10 +115,9 @@ def load_states(records: RecordDict, run: str, file: Path | None) -> States:
     if file is None or not file.exists():
         return States(run)
     try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return States.of(opened.metadata()["facts"], tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        tensors, facts = read_tensors(file)
+        return States.of(facts, tensors)
+    except (CheckpointError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"the client's state {file} cannot be read ({error}); remove it to start afresh"
         ) from error
@@ -131,11 +129,10 @@ def save_states(records: RecordDict, states: States, file: Path | None) -> None:
     records[STATES], records[FACTS] = encode_tensors(tensors), ConfigRecord({"facts": facts})
     if file is None:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(f".{os.getpid()}")
-    own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    save_file(own, fresh, metadata={"facts": facts})
-    fresh.replace(file)
+    with storing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as fresh:
+            write_tensors(fresh, tensors, facts)
 
 
 def state_file(directory: str | Path, run: str, client_id: int) -> Path:

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, written atomically, the previous one kept.
+"""Checkpoints: one safetensors file with a digest, written atomically, the previous one kept.
 
 A state is a (nested) dataclass of tensors, numbers and strings. Its tensors are stored as they are
 and its scalars as JSON in the file's header, so reading executes nothing. `current.safetensors` is
@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fedzo.errors import CheckpointError
+from fedzo.storage import LEFTOVER, replacing, storing
+from fedzo.tensor_file import read_tensors, write_tensors
 
 StateT = TypeVar("StateT")
 CURRENT, PREVIOUS = "current.safetensors", "previous.safetensors"
@@ -32,28 +32,30 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; at every moment a complete one exists."""
-    directory.mkdir(parents=True, exist_ok=True)
-    own = f"{os.getpid()}-{threading.get_ident()}"
-    fresh = directory / f"fresh-{own}.safetensors"
-    tensors = {
-        name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.tensors.items()
-    }
-    save_file(tensors, fresh, metadata={"facts": json.dumps(checkpoint.facts)})
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    current = directory / CURRENT
-    if current.exists():
-        linked = directory / f"linked-{own}.safetensors"
-        linked.unlink(missing_ok=True)
-        os.link(current, linked)
-        linked.replace(directory / PREVIOUS)
-    fresh.replace(current)
+    """Write a checkpoint; at every moment a complete one exists.
+
+    Raises StorageError when the disk is full or fails.
+    """
+    with storing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / CURRENT) as fresh:
+            write_tensors(fresh, checkpoint.tensors, json.dumps(checkpoint.facts))
+            if (directory / CURRENT).exists():
+                _keep(directory / CURRENT, directory / PREVIOUS)
 
 
-def has_checkpoint(directory: Path) -> bool:
-    """Return whether a checkpoint was ever completed in this directory."""
-    return (directory / CURRENT).exists()
+def _keep(current: Path, previous: Path) -> None:
+    """Make the previous checkpoint the current one's other name."""
+    linked = previous.with_name(f"{previous.name}.{os.getpid()}-{threading.get_ident()}{LEFTOVER}")
+    linked.unlink(missing_ok=True)
+    os.link(current, linked)
+    linked.replace(previous)
+    linked.unlink(missing_ok=True)  # it stays where both names were of one file already
+
+
+def has_checkpoint(directory: Path, *, name: str = "") -> bool:
+    """Return whether a checkpoint, that of this name or any, was completed in this directory."""
+    return any((directory / one).exists() for one in ([name] if name else [CURRENT, PREVIOUS]))
 
 
 def load_checkpoint(directory: Path, *, name: str = CURRENT) -> Checkpoint:
@@ -63,14 +65,34 @@ def load_checkpoint(directory: Path, *, name: str = CURRENT) -> Checkpoint:
     """
     path = directory / name
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return Checkpoint(tensors, json.loads(file.metadata()["facts"]))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        tensors, facts = read_tensors(path)
+        return Checkpoint(tensors, _facts(path, facts))
+    except CheckpointError as error:
         remedy = "start again in an empty directory"
         if name == CURRENT and _is_whole(directory / PREVIOUS):
             remedy = f"to go on from the one before, move {directory / PREVIOUS} over it"
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error}); {remedy}") from error
+        raise CheckpointError(f"checkpoint {error}; {remedy}") from error
+
+
+def restore_previous(directory: Path) -> Checkpoint:
+    """Put the previous checkpoint in the place of a damaged one, and return it.
+
+    Raises CheckpointError when it is missing or damaged too.
+    """
+    checkpoint = load_checkpoint(directory, name=PREVIOUS)
+    with storing(directory):
+        (directory / PREVIOUS).replace(directory / CURRENT)
+    return checkpoint
+
+
+def _facts(path: Path, text: str) -> dict[str, Any]:
+    try:
+        facts = json.loads(text)
+        if isinstance(facts, dict):
+            return facts
+        raise ValueError("its facts are no table")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
 def _is_whole(path: Path) -> bool:

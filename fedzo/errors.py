@@ -1,4 +1,4 @@
-"""What can go wrong, in five kinds.
+"""What can go wrong, in six kinds.
 
 `ConfigError` is the user's to mend before anything has run (exit status 2 on the command line);
 the others end a run that had started (exit status 1). A `FedzoWarning` ends nothing.
@@ -23,6 +23,10 @@ class MessageError(FedzoError):
 
 class CheckpointError(FedzoError):
     """A checkpoint is missing, damaged or belongs to another run."""
+
+
+class StorageError(FedzoError):
+    """A file cannot be written: the disk is full or fails; the run can go on when it is mended."""
 
 
 class RunError(FedzoError):

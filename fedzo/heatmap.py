@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fedzo.figure_text import figure_text
 from fedzo.plots import save_figure
 
 Table = NDArray[np.float64]
@@ -32,9 +33,10 @@ def draw_heatmap(
     for axes, (name, panel) in zip(all_axes, panels.items(), strict=True):
         image = axes.imshow(panel, vmin=low, vmax=high, cmap=colors, aspect="auto")
         axes.set_facecolor("lightgrey")
-        axes.set_title(name, fontsize="small")
-        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize="x-small")
-        axes.set_yticks(range(len(rows)), rows, fontsize="x-small")
+        axes.set_title(figure_text(name), fontsize="small")
+        below, left = ([figure_text(name) for name in names] for names in (columns, rows))
+        axes.set_xticks(range(len(columns)), below, rotation=60, ha="right", fontsize="x-small")
+        axes.set_yticks(range(len(rows)), left, fontsize="x-small")
         axes.axvline(len(columns) - 1.5, color="white", lw=3)
         for (row, column), value in np.ndenumerate(panel):
             if np.isfinite(value):
@@ -44,5 +46,5 @@ def draw_heatmap(
                 text = f"{value:.3g}"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=6)
     figure.colorbar(image, ax=list(all_axes), shrink=0.8)
-    figure.suptitle(title, fontsize="small")
+    figure.suptitle(figure_text(title), fontsize="small")
     save_figure(figure, path)

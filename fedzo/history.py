@@ -8,12 +8,17 @@ configuration or count, without the envelope of a transport.
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from pydantic import TypeAdapter, ValidationError
 
 from fedzo.errors import CheckpointError
+from fedzo.sealed_line import is_sealed, seal, unseal
+from fedzo.storage import replacing, storing
 
 AXES = ("queries", "rounds", "examples", "floats", "bytes", "seconds", "epsilon")
 
@@ -94,37 +99,43 @@ class RoundRecord:
 
     @staticmethod
     def from_json(line: str) -> "RoundRecord":
-        raw = json.loads(line)
-        raw["failures"] = {int(client): reason for client, reason in raw["failures"].items()}
-        for name in ("value", "epsilon", "epsilon_run"):
-            raw[name] = None if raw.get(name) is None else float(raw[name])
-        raw["nodes"] = {
-            int(node): {name: float(value) for name, value in numbers.items()}
-            for node, numbers in raw.get("nodes", {}).items()
-        }
-        for name in ("clients", "client_queries"):
-            raw[name] = tuple(raw[name])
-        raw["metrics"] = {name: float(value) for name, value in raw["metrics"].items()}
-        return RoundRecord(**raw)
+        """Return the record in a line, with a checksum or without; ValueError if it is none."""
+        try:
+            raw = json.loads(unseal(line))
+            unknown = raw.keys() - {entry.name for entry in fields(RoundRecord)}
+            if unknown:
+                raise ValueError(f"{', '.join(sorted(unknown))} is no field of it")
+            record: RoundRecord = _adapter().validate_python(raw)
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        if any(isinstance(n, int) and abs(n) >= _LARGEST for n in astuple(record)):
+            raise ValueError("it counts beyond 2^63")
+        return record
+
+
+_LARGEST = 1 << 63
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> Any:
+    return TypeAdapter(RoundRecord)
 
 
 def write_history(path: Path, records: Iterable[RoundRecord]) -> None:
-    """Replace the history at `path` by these records."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
+    """Replace the history at `path` by these records; raises StorageError where it cannot."""
+    with storing(path), replacing(path) as fresh, fresh.open("w") as file:
         _write(file, records)
-    fresh.replace(path)
 
 
 def append_history(path: Path, records: Iterable[RoundRecord]) -> None:
-    """Add records at the end of the history at `path`."""
-    with path.open("a") as file:
+    """Add records at the end of the history at `path`; raises StorageError where it cannot."""
+    with storing(path), path.open("a") as file:
         _write(file, records)
 
 
 def _write(file: TextIO, records: Iterable[RoundRecord]) -> None:
     """Write records so that they are on the disk before a checkpoint speaks of them."""
-    file.writelines(record.to_json() + "\n" for record in records)
+    file.writelines(seal(record.to_json()) + "\n" for record in records)
     file.flush()
     os.fsync(file.fileno())
 
@@ -132,19 +143,51 @@ def _write(file: TextIO, records: Iterable[RoundRecord]) -> None:
 def read_history(path: Path) -> list[RoundRecord]:
     """Read a history; an unfinished last line, left by a killed run, is dropped.
 
-    Raises CheckpointError for any other damaged line.
+    Lines have checksums, or, in files of versions before there were any, none of them has one.
+    Raises CheckpointError for any other damaged line, and for a file that cannot be read.
     """
-    records = []
-    lines = path.read_text().split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
+    records: list[RoundRecord] = []
+    sealed = None
+    for number, line in enumerate(_lines(path), start=1):
         try:
-            records.append(RoundRecord.from_json(line))
-        except (ValueError, TypeError, KeyError) as error:
+            text = line.decode()
+            records.append(RoundRecord.from_json(text))
+            if sealed is not None and sealed != is_sealed(text):
+                raise ValueError("some lines have a checksum and others have none")
+            sealed = is_sealed(text)
+        except ValueError as error:
+            begin = line[:60].decode(errors="replace")
             raise CheckpointError(
-                f"{path} line {number} is not a round record: {line[:60]!r}; delete the file's"
-                " lines from there on, or the run, and start again"
+                f"{path} line {number} is not a round record: {begin!r}"
+                f" ({_first_line(error)}); delete the file's lines from there on, or the run, and"
+                " start again"
             ) from error
     return records
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the finished lines of a file, each of a bounded length."""
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{path} is no file that can be read; restore it")
+        with path.open("rb") as file:
+            while line := file.readline(_LONGEST_LINE):
+                if line.endswith(b"\n"):
+                    yield line[:-1]
+                elif len(line) == _LONGEST_LINE:
+                    raise CheckpointError(f"{path} has a line too long for a round record")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+
+
+_LONGEST_LINE = 1 << 28
+
+
+def _first_line(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def _plain(value: object) -> object:

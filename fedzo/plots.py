@@ -14,10 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
+from fedzo.figure_text import figure_text
 from fedzo.history import AXES, RoundRecord
+from fedzo.storage import replacing
 
 Floats = NDArray[np.float64]
 LABELS = {
@@ -31,6 +34,7 @@ LABELS = {
     "value": "objective F(x)",
 }
 
+MOST_LABELS = 20
 GAP_FLOOR = 1e-9
 """Smaller gaps to the optimum are drawn here: on a logarithmic axis zero has no place."""
 
@@ -83,6 +87,7 @@ def draw_runs(
 ) -> None:
     """Draw one line a label; several runs under one label are seeds of one method."""
     lowest = np.inf
+    lines: dict[str, Line2D] = {}
     floor = GAP_FLOOR if quantity == "gap" else -np.inf
     for label, histories in runs.items():
         curve, error = mean_curve([run_curve(h, quantity, axis) for h in histories])
@@ -92,7 +97,8 @@ def draw_runs(
             else label
         )
         values = np.maximum(curve.values, floor)
-        (line,) = axes.plot(curve.positions, values, drawstyle="steps-post", label=name)
+        (line,) = axes.plot(curve.positions, values, drawstyle="steps-post")
+        lines[figure_text(name)] = line
         low, high = np.maximum(values - error, floor), values + error
         axes.fill_between(
             curve.positions, low, high, step="post", alpha=0.2, color=line.get_color(), lw=0
@@ -101,9 +107,11 @@ def draw_runs(
     if 0 < lowest < np.inf:
         axes.set_yscale("log")
     axes.set_xlabel(LABELS.get(axis, axis))
-    axes.set_ylabel(LABELS.get(quantity, quantity.replace("_", " ")))
+    axes.set_ylabel(LABELS.get(quantity, figure_text(quantity.replace("_", " "))))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    told = list(lines)[:MOST_LABELS]
+    more = f"{len(told)} of {len(runs)} runs" if len(told) < len(runs) else None
+    axes.legend([lines[name] for name in told], told, fontsize="small", title=more)
 
 
 def plot_runs(
@@ -118,11 +126,12 @@ def plot_runs(
     records = [record for histories in runs.values() for h in histories for record in h]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     draw_runs(figure.add_subplot(), runs, axis=axis, quantity=quantity or quantity_of(records))
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(figure_text(title), fontsize="medium")
     save_figure(figure, path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG without touching matplotlib's global state."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
+    with replacing(path) as fresh:
+        FigureCanvasAgg(figure).print_png(fresh)  # type: ignore[no-untyped-call]

@@ -1,6 +1,5 @@
 """What an attack on one victim leaves behind: a table, a grid of pictures, JSON, the images."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -9,12 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fedzo.attacks.attack import Found, perturbed
 from fedzo.plots import save_figure
+from fedzo.storage import write_whole
+from fedzo.strict_json import strict_json
 from scenarios.single_attack import Report
+from scenarios.terminal import title
 
 _SHOWN = 10
 
@@ -23,21 +25,22 @@ def write_report(folder: Path, victim: str, report: Report) -> None:
     """Write report.json, figure.png and images.safetensors (images, perturbations, labels)."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"victim": victim, **report.to_json()}
-    (folder / "report.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(folder / "report.json", strict_json(content, indent=1) + "\n")
     draw_report(folder / "figure.png", report)
     deltas = torch.stack([found.delta for found in report.found])
     tensors = {"images": report.images, "labels": report.labels, "perturbations": deltas}
-    save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "images.safetensors")
+    whole = {name: t.contiguous() for name, t in tensors.items()}
+    write_whole(folder / "images.safetensors", save(whole))
 
 
 def print_report(console: Console, victim: str, report: Report) -> None:
     """Print what an attack gave, the first images one by one."""
     summary = report.summary()
     settings = report.plan.settings
-    title = (
+    name = title(
         f"{report.attacker} against {victim} ({report.tells}), {settings.norm} {settings.radius:g}"
     )
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(title=name, show_header=False, title_justify="left")
     hit = sum(found.success for found in report.found)
     table.add_row("success", f"{summary['success_rate']:.2f} ({hit} of {len(report.found)})")
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
@@ -103,8 +106,8 @@ def _amplified(delta: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
     return 0.5 + delta / (2 * largest) if largest > 0 else torch.full_like(delta, 0.5)
 
 
-def _show(axes: Axes, image: Float[Tensor, "c h w"], title: str, *, color: str = "black") -> None:
+def _show(axes: Axes, image: Float[Tensor, "c h w"], above: str, *, color: str = "black") -> None:
     picture = image.permute(1, 2, 0) if len(image) == 3 else image.mean(dim=0)
     axes.imshow(picture.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
-    axes.set_title(title, fontsize="small", color=color)
+    axes.set_title(above, fontsize="small", color=color)
     axes.set_axis_off()

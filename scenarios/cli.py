@@ -13,6 +13,7 @@ from fedzo.byzantine import ATTACKS
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from fedzo.visible import visible
 from scenarios.attackers import ATTACKERS
 from scenarios.cli_attack import attack_command
 from scenarios.cli_audit import audit_command
@@ -176,7 +177,7 @@ def plot(
             raise ConfigError(f"--out {path} cannot be written: {error.strerror}") from error
         return path
 
-    typer.echo(f"figure: {guard(work)}")
+    typer.echo(f"figure: {visible(str(guard(work)))}")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from scenarios.attackers import ATTACKERS
 from scenarios.cli_options import JsonOption, by_section, finish, guard, prepare, stderr
 from scenarios.shipped import shipped_names
 from scenarios.single_attack import Plan, Report, attack_victim
+from scenarios.terminal import markup, say_place
 from scenarios.victim_sources import SourceSettings, open_source
 
 _JOURNAL = "answers.jsonl"
@@ -122,7 +123,7 @@ def attack_command(
         if not json_output:
             print_report(Console(), shown, report)
             if out:
-                stderr.print(f"figure: {out / 'figure.png'}", highlight=False, soft_wrap=True)
+                say_place(stderr, "figure", out / "figure.png")
         return {"victim": shown, **report.summary(), "out": str(out) if out else None}
 
     finish(guard(work), json_output)
@@ -157,7 +158,7 @@ def _run(
         )
         shown = public_name(name)
         task = bar.add_task(
-            f"attack {shown}", total=1 if plan.settings.universal else plan.num_images
+            markup(f"attack {shown}"), total=1 if plan.settings.universal else plan.num_images
         )
         return attack_victim(
             source.victim,
@@ -167,7 +168,7 @@ def _run(
             journal=journal,
             name=" ".join([shown, *wrappers]),
             progress=lambda over, queries: bar.update(
-                task, completed=over, description=f"attack {shown}, {queries:,} queries"
+                task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
             ),
         )
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from fedzo.config import parse_setting
 from scenarios.audit import Audit, audit, draw_audit
 from scenarios.cli_options import JsonOption, SetOption, finish, guard, prepare, stderr
+from scenarios.terminal import markup, say_place, title
 
 
 def audit_command(
@@ -41,7 +42,7 @@ def audit_command(
         begun = time.perf_counter()
         quiet = json_output or not stderr.is_terminal
         with Progress(console=stderr, disable=quiet, transient=True) as progress:
-            task = progress.add_task(f"audit {strategy}", total=trials)
+            task = progress.add_task(markup(f"audit {strategy}"), total=trials)
             found = audit(
                 strategy,
                 num_rounds=rounds,
@@ -79,7 +80,7 @@ def audit_command(
 
 def _print(console: Console, strategy: str, found: Audit, out: Path | None) -> None:
     result = found.result
-    table = Table(title=f"audit of {strategy}", show_header=False, title_justify="left")
+    table = Table(title=title(f"audit of {strategy}"), show_header=False, title_justify="left")
     table.add_row("claim", f"epsilon {result.claim:g}, delta {result.delta:g}")
     table.add_row("shown, if Gaussian", f"epsilon >= {result.epsilon_low:.3f}")
     table.add_row("shown, of any mechanism", f"epsilon >= {result.epsilon_free:.3f}")
@@ -88,4 +89,4 @@ def _print(console: Console, strategy: str, found: Audit, out: Path | None) -> N
     table.add_row("runs counted", f"{result.trials:,} of each data set, as many to choose by")
     console.print(table)
     if out:
-        console.print(f"figure: {out}", highlight=False, soft_wrap=True)
+        say_place(console, "figure", out)

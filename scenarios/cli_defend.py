@@ -16,6 +16,7 @@ from rich.table import Table
 from fedzo.attacks.victim import Victim
 from fedzo.config import build_config
 from fedzo.errors import ConfigError
+from fedzo.figure_text import figure_text
 from fedzo.plots import save_figure
 from fedzo.randomness import stream
 from fedzo.smoothing import Certificate, Smoothing, certified_accuracy
@@ -28,6 +29,7 @@ from scenarios.defense import (
 )
 from scenarios.shipped import SHIPPED, shipped_network
 from scenarios.smoothed import SmoothedVictim, certify_images
+from scenarios.terminal import say_place, title
 from scenarios.victim_sources import Source, SourceSettings, open_source
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -187,8 +189,8 @@ class _Job:
 
 
 def _print(console: Console, summary: dict[str, Any]) -> None:
-    title = f"certified accuracy of {summary['victim']}, sigma {summary['sigma']:g}"
-    table = Table("l2 radius", *map(str, RADII), title=title, title_justify="left")
+    name = title(f"certified accuracy of {summary['victim']}, sigma {summary['sigma']:g}")
+    table = Table("l2 radius", *map(str, RADII), title=name, title_justify="left")
     for label in ("undefended", "defended"):
         values = summary[f"certified_{label}"].values()
         table.add_row(label, *(f"{value:.2f}" for value in values))
@@ -199,7 +201,7 @@ def _print(console: Console, summary: dict[str, Any]) -> None:
         highlight=False,
     )
     if summary["out"]:
-        console.print(f"defense: {summary['out']}", highlight=False, soft_wrap=True)
+        say_place(console, "defense", summary["out"])
 
 
 def _draw(path: Path, curves: dict[str, list[float]], name: str, config: DefenseConfig) -> None:
@@ -209,7 +211,7 @@ def _draw(path: Path, curves: dict[str, list[float]], name: str, config: Defense
         axes.plot(RADII, values, marker="o", label=label)
     axes.set_xlabel("l2 radius")
     axes.set_ylabel("certified accuracy")
-    axes.set_title(f"{name}, sigma {config.sigma:g}", fontsize="small")
+    axes.set_title(figure_text(f"{name}, sigma {config.sigma:g}"), fontsize="small")
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)
     axes.legend()

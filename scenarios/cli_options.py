@@ -1,6 +1,6 @@
 """What the commands share: options, and the way from an error to an exit status."""
 
-import json
+import errno
 import logging
 import sys
 import warnings
@@ -15,10 +15,15 @@ from rich.logging import RichHandler
 
 from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, FedzoError, FedzoWarning
+from fedzo.strict_json import strict_json
+from fedzo.visible import visible
 from scenarios.names import SCENARIOS, STRATEGIES
+from scenarios.terminal import say
 
 stderr = Console(stderr=True, emoji=False)
 ResultT = TypeVar("ResultT")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "overflow")
 
 ScenarioArgument = Annotated[
     str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
@@ -87,10 +92,18 @@ def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[st
 def prepare(threads: int) -> None:
     torch.set_num_threads(max(1, threads))
     handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
+    handler.setFormatter(_Visible("%(message)s"))
     logger = logging.getLogger("scenarios")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     warnings.showwarning = _show_warning
+
+
+class _Visible(logging.Formatter):
+    """Keeps what a message quotes from acting on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 def _show_warning(
@@ -110,7 +123,7 @@ def _show_warning(
 
 
 def _say(sentence: str, style: str) -> None:
-    stderr.print(sentence, highlight=False, soft_wrap=True, markup=False, style=style)
+    say(stderr, sentence, style=style)
 
 
 def guard(work: Callable[[], ResultT]) -> ResultT:
@@ -125,11 +138,34 @@ def guard(work: Callable[[], ResultT]) -> ResultT:
             f"error: {error.filename} cannot be written: {error.strerror}; name another path", "red"
         )
         raise typer.Exit(2) from error
+    except OSError as error:
+        if error.errno not in _DISK and not error.filename:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {place}{error.strerror}; a run with --out goes on with --resume", "red")
+        raise typer.Exit(1) from error
+    except MemoryError as error:
+        _say(_too_large(str(error)), "red")
+        raise typer.Exit(1) from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
+        _say(_too_large(str(error)), "red")
+        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
         raise typer.Exit(130) from None
 
 
+def _too_large(reason: str) -> str:
+    """Return the sentence for what asks for more memory than there is."""
+    told = f" ({reason.splitlines()[0]})" if reason else ""
+    return (
+        f"error: the settings ask for more memory than there is{told}; lower sizes such as clients,"
+        " scenario.dim, hidden layers, client.num_directions or batches"
+    )
+
+
 def finish(summary: dict[str, Any], json_output: bool) -> None:
     if json_output:
-        sys.stdout.write(json.dumps(summary) + "\n")
+        sys.stdout.write(strict_json(summary) + "\n")

@@ -1,6 +1,5 @@
 """Several strategies on the same problems and seeds: tables with standard errors, one figure."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from fedzo.config import Scalar, field_names, unknown_key
 from fedzo.errors import ConfigError, RunError
 from fedzo.history import AXES
 from fedzo.plots import plot_runs
+from fedzo.storage import storing, write_whole
+from fedzo.strict_json import strict_json
 from scenarios.experiment import (
     Experiment,
     config_classes,
@@ -23,6 +24,7 @@ from scenarios.experiment import (
 from scenarios.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.names import STRATEGIES
 from scenarios.simulate import RunResult, simulate
+from scenarios.terminal import say
 
 MEASURES = (
     "final_value",
@@ -102,9 +104,7 @@ def compare(
     for number, (name, experiment) in enumerate(experiments, start=1):
         seed = experiment.seed
         if console and console.is_terminal:
-            console.print(
-                f"run {number} of {len(experiments)}: {name}, seed {seed}", highlight=False
-            )
+            say(console, f"run {number} of {len(experiments)}: {name}, seed {seed}")
         place = None if out is None else out / name / f"seed-{seed}"
         try:
             results[name].append(simulate(experiment, out=place, resume=resume))
@@ -133,7 +133,8 @@ def compare(
         asks = all(summary["queries"] for summary in summaries)
         chosen = "rounds" if axis == "queries" and not asks else axis
         plot_runs(figure, histories, axis=chosen, title=title)
-        (out / "compare.json").write_text(json.dumps(comparison.to_json(), indent=1))
+        with storing(out):
+            write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
 
 

@@ -13,12 +13,14 @@ import tomli_w
 from rich.console import Console
 
 from fedzo.errors import ConfigError, RunError
-from fedzo.history import RoundRecord
+from fedzo.history import RoundRecord, read_history
 from fedzo.runtime.deployment import LocalDeployment
+from fedzo.visible import visible
 from scenarios.custom import load_function
 from scenarios.engines import MESSAGES
 from scenarios.flower_app import ERROR, RUN_CONFIG, experiment_of
 from scenarios.simulate import RESULT
+from scenarios.terminal import say
 
 RUN, FILES, APP = "run", "deployment", "app"
 LOOK_S, STATUS_S = 0.5, 20.0
@@ -89,11 +91,11 @@ def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -
         out / FILES, num_nodes=trial.nodes, tls=trial.tls, node_config=node_config
     )
     with network:
-        console.print(f"SuperLink on {network.address}, {trial.nodes} SuperNodes", highlight=False)
+        say(console, f"SuperLink on {network.address}, {trial.nodes} SuperNodes")
         shown: dict[str, Any] = {"address": network.address, "tls": trial.tls, "refused": None}
         if trial.drill and trial.tls:
             shown["refused"] = network.try_stranger()
-            console.print(f"an unregistered node: {shown['refused']}", markup=False, soft_wrap=True)
+            say(console, f"an unregistered node: {shown['refused']}")
         run_id = network.submit(app, config)
         shown["restarted_nodes"] = _watch(network, run_id, target, console, drill=trial.drill)
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
@@ -142,7 +144,7 @@ def _watch(
         network.revive()
         records = _records(target)
         for record in records[told:]:
-            console.print(record.line(), highlight=False, markup=False, soft_wrap=True)
+            say(console, visible(record.line()))
         told = len(records)
         if drill and not restarted and records and records[-1].round_index >= 1:
             pid = network.kill_node(0)
@@ -164,10 +166,7 @@ def _watch(
 
 def _records(target: Path) -> list[RoundRecord]:
     path = target / "history.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    return [RoundRecord.from_json(line) for line in lines]
+    return read_history(path) if path.exists() else []
 
 
 def _exchange_seconds(path: Path) -> float | None:

@@ -6,16 +6,17 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from fedzo.visible import visible
 from scenarios.compare import Comparison, Row
 from scenarios.experiment import Experiment
 from scenarios.grid import Grid
 from scenarios.milestones import COSTS, Target
 from scenarios.simulate import RunResult
+from scenarios.terminal import markup, say, say_place, shown, title
 from strategies.driver import Snapshot
 
 
@@ -36,8 +37,8 @@ class Progress:
             disable=not console.is_terminal,
         )
         name = f"{experiment.scenario} / {experiment.strategy} / seed {experiment.seed}"
-        self._task = self._bar.add_task(name, total=self._rounds, value="-", queries=0)
-        self._name = name
+        self._task = self._bar.add_task(markup(name), total=self._rounds, value="-", queries=0)
+        self._name = markup(name)
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -70,7 +71,7 @@ def print_result(console: Console, result: RunResult) -> None:
     """Print what a run gave."""
     summary, experiment = result.summary(), result.experiment
     table = Table(
-        title=f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}",
+        title=title(f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}"),
         show_header=False,
         title_justify="left",
     )
@@ -79,7 +80,7 @@ def print_result(console: Console, result: RunResult) -> None:
     )
     table.add_row("best", _number(summary["best_value"]))
     for name, value in result.metrics.items():
-        table.add_row(name.replace("_", " "), _number(value))
+        table.add_row(shown(name.replace("_", " ")), _number(value))
     table.add_row("rounds", f"{summary['rounds']:,}")
     table.add_row("queries", f"{summary['queries']:,}")
     if summary["gradients"]:
@@ -103,23 +104,23 @@ def print_result(console: Console, result: RunResult) -> None:
     if summary["clients_failed"]:
         _print_failures(console, result)
     if result.out:
-        console.print(f"figure: {result.out / 'figure.png'}", highlight=False, soft_wrap=True)
-        console.print(f"history: {result.out / 'history.jsonl'}", highlight=False, soft_wrap=True)
+        say_place(console, "figure", result.out / "figure.png")
+        say_place(console, "history", result.out / "history.jsonl")
 
 
 def print_deployment(console: Console, summary: dict[str, Any]) -> None:
     """Print what a deployed run gave, and what the trial of the network showed."""
-    shown = summary["deployment"]
+    network = summary["deployment"]
     table = Table(title="deployed run", title_justify="left", show_header=False)
     for name in ("scenario", "strategy", "rounds", "final_value", "queries", "clients_failed"):
-        table.add_row(name.replace("_", " "), str(summary[name]))
-    table.add_row("seconds an exchange (median)", f"{shown['exchange_s'] or math.nan:.1f}")
-    if shown["refused"]:
-        table.add_row("unregistered node", escape(shown["refused"]))
-    if shown["restarted_nodes"]:
-        table.add_row("killed and restarted", f"node of client {shown['restarted_nodes'][0]}")
+        table.add_row(name.replace("_", " "), shown(summary[name]))
+    table.add_row("seconds an exchange (median)", f"{network['exchange_s'] or math.nan:.1f}")
+    if network["refused"]:
+        table.add_row("unregistered node", shown(network["refused"]))
+    if network["restarted_nodes"]:
+        table.add_row("killed and restarted", f"node of client {network['restarted_nodes'][0]}")
     console.print(table)
-    console.print(f"run: {summary['out']}", highlight=False, soft_wrap=True)
+    say_place(console, "run", summary["out"])
 
 
 def _print_failures(console: Console, result: RunResult) -> None:
@@ -127,11 +128,10 @@ def _print_failures(console: Console, result: RunResult) -> None:
     failed = [record for record in result.records if record.failures]
     client, reason = next(iter(failed[0].failures.items()))
     total = sum(len(record.failures) for record in failed)
-    console.print(
+    say(
+        console,
         f"{total:,} answers failed; the first: client {client}, round {failed[0].round_index}:"
-        f" {reason}",
-        highlight=False,
-        markup=False,
+        f" {visible(reason)}",
     )
     clients = result.experiment.num_clients
     if any(0 < record.judges < clients for record in result.records):
@@ -144,14 +144,14 @@ def _print_failures(console: Console, result: RunResult) -> None:
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a row for each strategy: mean and, where it is not zero, standard error over seeds."""
-    table = Table(title=comparison.title, title_justify="left", padding=(0, 0, 0, 1))
+    table = Table(title=title(comparison.title), title_justify="left", padding=(0, 0, 0, 1))
     table.add_column("strategy")
     known = dict.fromkeys(name for row in comparison.rows for name in row.means)
     names = [name for name in known if name != "best_value"]
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(shown(name.replace("_", " ")), justify="right")
     for row in comparison.rows:
-        table.add_row(row.strategy, *(_cell(name, row) for name in names))
+        table.add_row(shown(row.strategy), *(_cell(name, row) for name in names))
     console.print(table)
     console.print("mean ± one standard error over seeds", highlight=False)
     if comparison.milestones:
@@ -159,16 +159,16 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for target in comparison.targets:
         _print_target(console, target)
     if comparison.figure:
-        console.print(f"figure: {comparison.figure}", highlight=False, soft_wrap=True)
+        say_place(console, "figure", comparison.figure)
 
 
 def print_grid(console: Console, grid: Grid) -> None:
     """Print a table for every panel, and which row has the best worst case."""
     for panel, rows in grid.cells.items():
-        table = Table(title=f"{grid.title} {panel}".strip(), title_justify="left")
+        table = Table(title=title(f"{grid.title} {panel}".strip()), title_justify="left")
         table.add_column("rule")
         for attack in next(iter(rows.values())):
-            table.add_column(attack.replace("_", " "), justify="right")
+            table.add_column(shown(attack.replace("_", " ")), justify="right")
         table.add_column("worst", justify="right")
         known = {row: grid.worst(panel, row) for row in rows}
         best = (max if grid.higher_is_better else min)(
@@ -176,33 +176,35 @@ def print_grid(console: Console, grid: Grid) -> None:
         )
         for row, cells in rows.items():
             worst = _number(known[row])
-            shown = [f"{mean:.4g}" for mean, _ in cells.values()]
-            table.add_row(row, *shown, f"[bold]{worst}[/bold]" if known[row] == best else worst)
+            means = [f"{mean:.4g}" for mean, _ in cells.values()]
+            table.add_row(
+                shown(row), *means, f"[bold]{worst}[/bold]" if known[row] == best else worst
+            )
         console.print(table)
     console.print("mean over seeds; worst: over the attacks shown", highlight=False)
     if grid.figure:
-        console.print(f"figure: {grid.figure}", highlight=False, soft_wrap=True)
+        say_place(console, "figure", grid.figure)
 
 
 def _print_target(console: Console, target: Target) -> None:
     """Print what it took to reach a level; the cheapest of each kind is bold."""
-    title = f"{target.metric.replace('_', ' ')} {target.level:g}: spent until there, median"
-    table = Table(title=title, title_justify="left")
+    name = f"{target.metric.replace('_', ' ')} {target.level:g}: spent until there, median"
+    table = Table(title=title(name), title_justify="left")
     table.add_column("strategy")
     medians = {name: target.median(name) for name in target.spent}
-    shown = [n for n in COSTS if any(found and found[n] for found in medians.values())] or [
+    costs = [n for n in COSTS if any(found and found[n] for found in medians.values())] or [
         "rounds"
     ]
     known = [found for found in medians.values() if found is not None]
-    least = {n: min((found[n] for found in known), default=0) for n in shown}
-    for name in [*shown, "seeds"]:
+    least = {n: min((found[n] for found in known), default=0) for n in costs}
+    for name in [*costs, "seeds"]:
         table.add_column(name, justify="right")
     for name, found in medians.items():
-        costs = ["never" if found is None else f"{found[n]:,.0f}" for n in shown]
-        best = [found is not None and found[n] == least[n] for n in shown]
-        cells = [f"[bold]{c}[/bold]" if b else c for c, b in zip(costs, best, strict=True)]
+        spent = ["never" if found is None else f"{found[n]:,.0f}" for n in costs]
+        best = [found is not None and found[n] == least[n] for n in costs]
+        cells = [f"[bold]{c}[/bold]" if b else c for c, b in zip(spent, best, strict=True)]
         runs = target.spent[name]
-        table.add_row(name, *cells, f"{sum(run is not None for run in runs)} of {len(runs)}")
+        table.add_row(shown(name), *cells, f"{sum(run is not None for run in runs)} of {len(runs)}")
     console.print(table)
 
 
@@ -221,7 +223,7 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
             f"[bold]{_number(value)}[/bold]" if first else _number(value)
             for value, first in zip(values, best, strict=True)
         ]
-        table.add_row(row.strategy, *cells)
+        table.add_row(shown(row.strategy), *cells)
     console.print(table)
 
 

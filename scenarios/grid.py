@@ -6,7 +6,6 @@ of one measure at the end of the runs; NaN, which is worse than anything, where 
 on.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,12 @@ from fedzo.byzantine import ATTACKS
 from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.heatmap import draw_heatmap
+from fedzo.storage import storing, write_whole
+from fedzo.strict_json import strict_json
+from fedzo.visible import visible
 from scenarios.compare import Comparison, compare, planned
 from scenarios.milestones import LOWER_IS_BETTER, known
+from scenarios.terminal import say
 
 WORST = "worst"
 
@@ -110,7 +113,7 @@ def run_grid(
     measure = shape.measure
     for panel, attack, plan in plans:
         if console and console.is_terminal:
-            console.print(f"{panel} {attack}".strip(), highlight=False)
+            say(console, f"{panel} {attack}".strip())
         place = None if out is None else out / (re.sub(r"[^\w.=-]", "-", panel) or "runs") / attack
         found = compare(
             plan, strategies, seeds, out=place, resume=resume, console=console, tolerant=True
@@ -122,12 +125,13 @@ def run_grid(
         for label, reason in found.failures.items():
             rows[label][attack] = (math.nan, math.nan)
             if console:
-                console.print(f"{attack}: {label} failed: {reason}", highlight=False)
+                say(console, f"{attack}: {label} failed: {visible(reason)}")
     title = f"{base['scenario']}, seeds {', '.join(map(str, seeds))}: {measure.replace('_', ' ')}"
     grid = Grid(title, measure, cells, None if out is None else out / "grid.png")
     if out is not None:
-        (out / "grid.json").write_text(json.dumps(grid.to_json(), indent=1))
-        _draw(grid, shape.attacks)
+        with storing(out):
+            write_whole(out / "grid.json", strict_json(grid.to_json(), indent=1))
+            _draw(grid, shape.attacks)
     return grid
 
 

@@ -5,6 +5,7 @@ resume: a run that is killed anywhere goes on from a consistent state.
 """
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,23 +16,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.checkpoint import (
+    CURRENT,
+    PREVIOUS,
     Checkpoint,
     flatten_state,
     has_checkpoint,
     load_checkpoint,
     pack_client_states,
+    restore_previous,
     restore_state,
     save_checkpoint,
     unpack_client_states,
 )
-from fedzo.errors import CheckpointError, ConfigError
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning
 from fedzo.exchange import ClientState
 from fedzo.history import RoundRecord, append_history, read_history, write_history
+from fedzo.lock import LOCK, DirectoryLock
 from fedzo.privacy.accountant import Ledger
+from fedzo.storage import LEFTOVER, remove_leftovers, write_whole
 from scenarios.experiment import Experiment
+from scenarios.experiment_file import check_same, sealed_toml
 from strategies.driver import Snapshot
 from strategies.privacy import Spent
 
+CHECKPOINT = "checkpoint"
 CHECKPOINT_EVERY_S = 0.5
 SPENT = "spent"
 
@@ -69,64 +77,120 @@ class RunDirectory:
         # What clients keep themselves they keep for the last round only, and a private round that
         # is repeated with other noise would be released twice and counted once.
         kept_by_clients = experiment.engine in ("flower", "superlink")
-        unrepeatable = experiment.settings.get("strategy.noise_source") == "os"
-        self._every_s = 0.0 if kept_by_clients or unrepeatable else CHECKPOINT_EVERY_S
+        self._unrepeatable = experiment.settings.get("strategy.noise_source") == "os"
+        self._every_s = 0.0 if kept_by_clients or self._unrepeatable else CHECKPOINT_EVERY_S
+        self._toml = path / "experiment.toml"
+        self._lock = DirectoryLock(path)
 
     @property
     def history(self) -> Path:
         return self.path / "history.jsonl"
 
     def open(self, *, resume: bool) -> None:
-        """Make the directory ready; raises ConfigError rather than overwrite or mix runs."""
-        toml = self.path / "experiment.toml"
-        if toml.exists() and not resume:
+        """Make the directory ready and keep others out; `close` lets them in again.
+
+        Raises ConfigError rather than overwrite or mix runs, or write where another process does.
+        """
+        self._check(resume)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        try:
+            self._check(resume)  # again: nobody else changes it now
+            for folder in (self.path, self.path / CHECKPOINT, self.path / "clients"):
+                remove_leftovers(folder)
+            write_whole(self._toml, sealed_toml(self._experiment.to_toml()))
+        except OSError as error:
+            self.close()
+            raise self._cannot_be_written(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others work here."""
+        self._lock.release()
+
+    def _check(self, resume: bool) -> None:
+        """Raise ConfigError unless the directory is free for this run."""
+        if self._toml.exists() and not resume:
             raise ConfigError(
                 f"--out {self.path} already holds a run; add --resume to go on, delete it, or name"
                 " another"
             )
-        if not toml.exists() and self.path.is_dir() and any(self.path.iterdir()):
+        if not self._toml.exists() and self.path.is_dir() and not is_free(self.path):
             raise ConfigError(
                 f"--out {self.path} is not empty and holds no run; name a new directory"
             )
-        wanted = self._experiment.to_toml()
-        if toml.exists() and (found := toml.read_text()) != wanted:
-            raise ConfigError(
-                f"--out {self.path} holds another experiment ({_difference(found, wanted)}); resume"
-                " with the same settings, or name another directory"
-            )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            fresh = toml.with_suffix(".new")
-            fresh.write_text(wanted)
-            fresh.replace(toml)
-        except OSError as error:
-            raise ConfigError(
-                f"--out {self.path} cannot be written: {error.strerror}; name another directory"
-            ) from error
+        if self._toml.exists():
+            check_same(self._toml, self._experiment.to_toml())
+
+    def _cannot_be_written(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"--out {self.path} cannot be written: {error.strerror}; name another directory"
+        )
 
     def load(self, empty_state: Any) -> Position:
-        """Return where the run stands; `empty_state` is any state of its strategy."""
-        if not has_checkpoint(self.path / "checkpoint"):
+        """Return where the run stands; `empty_state` is any state of its strategy.
+
+        Raises CheckpointError when what lies there is damaged, or no run's.
+        """
+        if not has_checkpoint(self.path / CHECKPOINT):
             write_history(self.history, [])
             return Position(run_name=self._run_name)
-        checkpoint = load_checkpoint(self.path / "checkpoint")
+        checkpoint = self._newest_whole()
+        try:
+            return self._position(checkpoint, empty_state)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path / CHECKPOINT} is not of a run ({error!r}); start again in an empty"
+                " directory"
+            ) from error
+
+    def _newest_whole(self) -> Checkpoint:
+        """Return the checkpoint; where it is damaged, the one before, and say so."""
+        folder = self.path / CHECKPOINT
+        try:
+            return load_checkpoint(folder)
+        except CheckpointError as error:
+            if self._unrepeatable:
+                raise CheckpointError(
+                    f"{folder / CURRENT} is damaged, and with strategy.noise_source=os a run cannot"
+                    " go on from the one before: a round would be released twice and counted once;"
+                    " restore the file, or start again in an empty directory"
+                ) from error
+            if not has_checkpoint(folder, name=PREVIOUS):
+                raise
+            checkpoint = restore_previous(folder)
+            warnings.warn(
+                f"{folder / CURRENT} is damaged; the run goes on from the checkpoint before it",
+                FedzoWarning,
+                stacklevel=2,
+            )
+            return checkpoint
+
+    def _position(self, checkpoint: Checkpoint, empty_state: Any) -> Position:
         facts = checkpoint.facts
-        self._count = int(facts["num_records"])
-        self._run_name = facts["run_name"]
-        records = read_history(self.history)[: self._count] if self.history.exists() else []
-        if len(records) < self._count:
+        count, self._run_name = int(facts["num_records"]), str(facts["run_name"])
+        records = read_history(self.history)[:count] if self.history.exists() else []
+        if len(records) < count:
             raise CheckpointError(
                 f"{self.history} holds {len(records)} records and the checkpoint speaks of"
-                f" {self._count}; restore the file, or start again in an empty directory"
+                f" {count}; restore the file, or start again in an empty directory"
             )
-        write_history(self.history, records)
         solutions = [checkpoint.tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
-        if not facts["within"]:
-            return Position(records, solutions, run_name=self._run_name, spent=_spent(checkpoint))
-        state = restore_state(empty_state, checkpoint)
-        states = unpack_client_states(checkpoint.tensors)
-        snapshot = Snapshot(records[-1], state, facts["stop"])
-        return Position(records, solutions, snapshot, states, self._run_name)
+        snapshot, states, spent = None, {}, None
+        if facts["within"]:
+            state = restore_state(empty_state, checkpoint)
+            states = unpack_client_states(checkpoint.tensors)
+            snapshot = Snapshot(records[-1], state, facts["stop"])
+        else:
+            spent = _spent(checkpoint)
+        write_history(self.history, records)
+        self._count = count
+        return Position(records, solutions, snapshot, states, self._run_name, spent)
 
     def add(
         self,
@@ -161,7 +225,7 @@ class RunDirectory:
         named = {f"solution.{k}": x for k, x in enumerate(solutions)}
         counts = {"num_records": self._count, "num_solutions": len(solutions)}
         facts = {**facts, **counts, "run_name": self._run_name}
-        save_checkpoint(self.path / "checkpoint", Checkpoint({**tensors, **named}, facts))
+        save_checkpoint(self.path / CHECKPOINT, Checkpoint({**tensors, **named}, facts))
         self._saved_at = time.monotonic()
 
 
@@ -171,13 +235,9 @@ def _spent(checkpoint: Checkpoint) -> Spent | None:
     return restore_state(Spent(Ledger.empty()), checkpoint, SPENT) if counted else None
 
 
-def _difference(old: str, new: str) -> str:
-    """Return the first line that differs."""
-    pairs = zip(old.splitlines(), new.splitlines(), strict=False)
-    for before, now in pairs:
-        if before != now:
-            return f"there {before}, now {now}"
-    return "its settings differ"
+def is_free(directory: Path) -> bool:
+    """Return whether nothing but a lock, or what a killed process left of a file, lies here."""
+    return all(path.name == LOCK or path.name.endswith(LEFTOVER) for path in directory.iterdir())
 
 
 def find_runs(directories: list[Path]) -> dict[str, list[Any]]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scenarios.experiment import SECTIONS, Experiment, config_classes
+from scenarios.terminal import shown
 
 
 def print_settings(console: Console, experiment: Experiment) -> None:
@@ -17,8 +18,8 @@ def print_settings(console: Console, experiment: Experiment) -> None:
         hints = get_type_hints(classes[section])
         for name, value in experiment.section(section).items():
             allowed = ", ".join(map(str, get_args(hints[name]))) or hints[name].__name__
-            shown = repr(value) if isinstance(value, str) else str(value)
-            table.add_row(f"{section}.{name}", shown, allowed)
+            told = repr(value) if isinstance(value, str) else str(value)
+            table.add_row(shown(f"{section}.{name}"), shown(told), shown(allowed))
         console.print(table)
         for cls in reversed(classes[section].__mro__[:-1]):
             console.print(inspect.getdoc(cls) or "", highlight=False, markup=False)

@@ -1,6 +1,5 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from fedzo.history import RoundRecord
 from fedzo.objective import Objective
 from fedzo.plots import plot_runs
 from fedzo.runtime.engine import Engine
+from fedzo.storage import storing, write_whole
+from fedzo.strict_json import strict_json
 from scenarios.custom import CustomConfig, CustomScenario
 from scenarios.engines import build_scenario, open_engine
 from scenarios.experiment import Experiment, make_experiment
@@ -154,13 +155,34 @@ def simulate(
     scenario.problem(0)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None if out is None else RunDirectory(out, experiment)
-    if directory:
-        directory.open(resume=resume)
+    if directory is None:
+        return _simulated(experiment, scenario, None, callbacks, given=given, own=own, grid=grid)
+    directory.open(resume=resume)
+    try:
+        return _simulated(
+            experiment, scenario, directory, callbacks, given=given, own=own, grid=grid
+        )
+    finally:
+        directory.close()
+
+
+def _simulated(
+    experiment: Experiment,
+    scenario: Scenario,
+    directory: RunDirectory | None,
+    callbacks: Sequence[Callback],
+    *,
+    given: bool,
+    own: bool,
+    grid: Grid | None,
+) -> RunResult:
+    """Run an experiment in its directory, which is held by this process."""
     strategy = build_strategy(experiment)
     if own:
         warn_of_uncovered(strategy.rounds, experiment.seed)
-    position = Position(run_name=new_run_name())
+    position, out = Position(run_name=new_run_name()), None
     if directory:
+        out = directory.path
         start = scenario.problem(0).initial_x
         position = directory.load(strategy.init(start, experiment.num_clients))
     with open_engine(
@@ -168,10 +190,9 @@ def simulate(
     ) as engine:
         result = _solve(experiment, scenario, strategy, engine, own, directory, position, callbacks)
     if out:
-        _draw(out / "figure.png", scenario, result)
-        fresh = (out / RESULT).with_suffix(".new")
-        fresh.write_text(json.dumps(result.summary()) + "\n")
-        fresh.replace(out / RESULT)
+        with storing(out):
+            _draw(out / "figure.png", scenario, result)
+            write_whole(out / RESULT, strict_json(result.summary()) + "\n")
     return result
 
 

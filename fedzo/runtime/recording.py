@@ -8,6 +8,7 @@ from pathlib import Path
 from fedzo.exchange import Exchange, Replies
 from fedzo.messages import exchange_size, exchange_token, replies_size
 from fedzo.runtime.engine import Engine, Middleware
+from fedzo.storage import storing
 
 
 class Recording(Middleware):
@@ -21,8 +22,10 @@ class Recording(Middleware):
 
     def __init__(self, inner: Engine, path: Path) -> None:
         super().__init__(inner)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a")
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a")
+        self._path = path
         self._start = time.perf_counter()
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
@@ -35,12 +38,16 @@ class Recording(Middleware):
         received = self._inner.perform(exchanges, timeout_s=timeout_s)
         for exchange, replies in zip(exchanges, received, strict=True):
             self._write_replies(exchange, replies, began)
-        self._file.flush()
+        with storing(self._path):
+            self._file.flush()
         return received
 
     def close(self) -> None:
-        self._file.close()
-        super().close()
+        try:
+            with storing(self._path):
+                self._file.close()
+        finally:
+            super().close()
 
     def _write_replies(self, exchange: Exchange, replies: Replies, began: float) -> None:
         now = self._now()
@@ -64,7 +71,8 @@ class Recording(Middleware):
         self, at_s: float, way: str, exchange: Exchange, facts: Mapping[str, object]
     ) -> None:
         head = {"at_s": round(at_s, 6), "way": way, "exchange": exchange_token(exchange)}
-        self._file.write(json.dumps({**head, "kind": exchange.kind, **facts}) + "\n")
+        with storing(self._path):
+            self._file.write(json.dumps({**head, "kind": exchange.kind, **facts}) + "\n")
 
     def _now(self) -> float:
         return time.perf_counter() - self._start

@@ -1,0 +1,77 @@
+"""Files on disk: whole or as they were before, whatever happens while they are written.
+
+A file is written under a name of its own beside its place, brought to the disk, and put in its
+place in one step. What a killed process leaves of that ends in `LEFTOVER`, and whoever works in
+the directory next removes it.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedzo.errors import StorageError
+
+LEFTOVER = ".unfinished"
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing in a run that has started into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(Path(error.filename or path), error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Return the error for a file that the system did not let us write."""
+    return StorageError(
+        f"{path} cannot be written: {error.strerror or error}; make room or mend it, and go on with"
+        " --resume"
+    )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name to write to; it takes the place of `path` when all went well.
+
+    The name is the process's and thread's own, so that several may write the same file at once.
+    Links are followed, and devices and pipes written to as they are.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{LEFTOVER}")
+    try:
+        yield fresh
+        sync(fresh)
+        fresh.replace(path)
+        sync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the error that brought us here is the one to tell
+            fresh.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file by this content."""
+    with replacing(path) as fresh:
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed processes left here; only for whoever works here alone."""
+    for path in directory.glob(f"*{LEFTOVER}"):
+        path.unlink(missing_ok=True)
