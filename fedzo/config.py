@@ -67,8 +67,9 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not key=value; write for example client.mu=0.01")
     try:
-        value: Any = tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"v = {raw}")
+        value: Any = found["v"] if len(found) == 1 else raw
+    except (ValueError, RecursionError):  # too many digits and brackets too
         value = raw
     return key.strip(), value if isinstance(value, bool | int | float | str) else raw
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedzo.errors import ConfigError
+from fedzo.storage import remove_leftovers
 
 LOCK = "lock"
 
@@ -60,17 +61,22 @@ class DirectoryLock:
 
 @contextlib.contextmanager
 def locked(directory: Path | None) -> Iterator[None]:
-    """Make a directory and keep others out of it; without one, do nothing."""
+    """Make a directory and keep others out of it while the block runs; without one, do nothing."""
     if directory is None:
         yield
         return
+    new = [place for place in (directory, *directory.parents) if not place.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     lock = DirectoryLock(directory)
     lock.acquire()
     try:
+        remove_leftovers(directory)
         yield
     finally:
         lock.release()
+        with contextlib.suppress(OSError):  # what was refused before it wrote leaves nothing
+            for place in new:
+                place.rmdir()
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -15,6 +15,8 @@ from fedzo.attacks.coordinates import COORDINATES, Coordinates
 from fedzo.attacks.region import NORMS
 from fedzo.config import build_config, unknown_key
 from fedzo.errors import ConfigError
+from fedzo.lock import locked
+from fedzo.storage import storing
 from scenarios.attack_report import print_report, write_report
 from scenarios.attackers import ATTACKERS
 from scenarios.cli_options import JsonOption, by_section, finish, guard, prepare, stderr
@@ -116,10 +118,12 @@ def attack_command(
             ),
         )
         source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
-        report = _run(victim, wrap or [], source, plan, out, resume, quiet=json_output)
-        report = replace(report, query_cost=source.query_cost)
-        if out:
-            write_report(out, shown, report)
+        with locked(out):
+            report = _run(victim, wrap or [], source, plan, out, resume, quiet=json_output)
+            report = replace(report, query_cost=source.query_cost)
+            if out:
+                with storing(out):
+                    write_report(out, shown, report)
         if not json_output:
             print_report(Console(), shown, report)
             if out:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
+from fedzo.lock import locked
 from scenarios.cli_options import (
     BudgetOption,
     ClientsOption,
@@ -148,4 +149,8 @@ def compare_command(
             print_comparison(Console(), comparison)
         return comparison.to_json()
 
-    finish(guard(work), json_output)
+    def alone() -> dict[str, Any]:
+        with locked(out):
+            return work()
+
+    finish(guard(alone), json_output)

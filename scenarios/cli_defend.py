@@ -17,9 +17,11 @@ from fedzo.attacks.victim import Victim
 from fedzo.config import build_config
 from fedzo.errors import ConfigError
 from fedzo.figure_text import figure_text
+from fedzo.lock import locked
 from fedzo.plots import save_figure
 from fedzo.randomness import stream
 from fedzo.smoothing import Certificate, Smoothing, certified_accuracy
+from fedzo.storage import storing
 from scenarios.cli_options import JsonOption, by_section, finish, guard, prepare, stderr
 from scenarios.data import Images
 from scenarios.defense import (
@@ -88,6 +90,7 @@ def defend_command(
             apart = shipped_network(shipped).train if shipped in SHIPPED else None
             train, test = _split(opened, apart, certify, config)
             job = _Job(victim, opened.victim, train, test, config, smoothing)
+            stack.enter_context(locked(out))
             summary = job.run(out, quiet=json_output)
         if not json_output:
             _print(Console(), summary)
@@ -134,8 +137,6 @@ class _Job:
     def run(self, out: Path | None, *, quiet: bool) -> dict[str, Any]:
         """Train, save, certify and draw; returns the summary."""
         begun = time.perf_counter()
-        if out:
-            out.mkdir(parents=True, exist_ok=True)
         disable = quiet or not stderr.is_terminal
         with Progress(console=stderr, disable=disable, transient=True) as bar:
             task = bar.add_task("train", total=1)
@@ -154,7 +155,8 @@ class _Job:
                 for label, purifier in (("undefended", None), ("defended", defense.purifier))
             }
         if out:
-            _draw(out / "figure.png", curves, self.name, self.config)
+            with storing(out):
+                _draw(out / "figure.png", curves, self.name, self.config)
         return {
             "victim": self.name,
             "sigma": self.config.sigma,

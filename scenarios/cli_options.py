@@ -23,7 +23,7 @@ from scenarios.terminal import say
 stderr = Console(stderr=True, emoji=False)
 ResultT = TypeVar("ResultT")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "overflow")
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calc")
 
 ScenarioArgument = Annotated[
     str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")

@@ -14,11 +14,13 @@ from rich.console import Console
 
 from fedzo.errors import ConfigError, RunError
 from fedzo.history import RoundRecord, read_history
+from fedzo.lock import locked
 from fedzo.runtime.deployment import LocalDeployment
 from fedzo.visible import visible
 from scenarios.custom import load_function
 from scenarios.engines import MESSAGES
 from scenarios.flower_app import ERROR, RUN_CONFIG, experiment_of
+from scenarios.rundir import is_free
 from scenarios.simulate import RESULT
 from scenarios.terminal import say
 
@@ -78,6 +80,11 @@ def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -
     ConfigError for bad settings before anything is started, RunError when the run fails.
     """
     _check(trial, out, resume)
+    with locked(out):
+        return _deployed(trial, out, console, resume)
+
+
+def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[str, Any]:
     app, target = out.absolute() / APP, out.absolute() / RUN
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
@@ -121,7 +128,7 @@ def _check(trial: Trial, out: Path, resume: bool) -> None:
         raise ConfigError(
             f"--objective {trial.objective} is for scenario remote, not {experiment.scenario}"
         )
-    if out.exists() and any(out.iterdir()) and not resume:
+    if out.exists() and not is_free(out) and not resume:
         raise ConfigError(f"--out {out} is not empty; add --resume to go on, or name another")
 
 

@@ -21,6 +21,7 @@ from fedzo.errors import ConfigError
 from fedzo.runtime.faulty import FaultConfig
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
 from scenarios.ownership import is_own, simulated_privacy
+from scenarios.sizes import check_counts, check_memory
 from strategies.robust import RobustConfig
 
 SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
@@ -122,6 +123,7 @@ def make_experiment(
     )
     require(rounds >= 0, "rounds", rounds, "0 or more")
     require(clients >= 1, "clients", clients, "at least 1")
+    check_counts(rounds, clients, query_budget)
     require(0 <= seed < 2**63, "seed", seed, "0 or more, and below 2^63")
     if query_budget is not None:
         require(
@@ -140,6 +142,7 @@ def make_experiment(
     for section, cls in classes.items():
         values = config_values(_built(cls, section, wanted))
         resolved.update({f"{section}.{name}": value for name, value in values.items()})
+    check_memory(clients, resolved)
     resolved = _without_unused(entry, settings or {}, resolved)
     exact = resolved.get("client.gradient") == "exact"
     if build.black_box and (entry.rule == "first_order" or exact):

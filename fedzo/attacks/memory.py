@@ -22,11 +22,14 @@ from torch import Tensor
 from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, join_answers
 from fedzo.errors import ConfigError
+from fedzo.sealed_line import is_sealed, seal, unseal
+from fedzo.storage import storing, write_whole
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 }
+_FIELDS = {"answers_of", "tells", "image", "label", "scores", "dtype"}
 
 
 class Remembered:
@@ -42,8 +45,10 @@ class Remembered:
         self._known: dict[str, Answers] = {}
         self._earlier: dict[str, Answers] = _read(journal, name, victim.tells) if journal else {}
         if journal and not journal.exists():
-            journal.parent.mkdir(parents=True, exist_ok=True)
-            journal.write_text(json.dumps({"answers_of": name, "tells": victim.tells}) + "\n")
+            with storing(journal):
+                journal.parent.mkdir(parents=True, exist_ok=True)
+                first = json.dumps({"answers_of": name, "tells": victim.tells})
+                write_whole(journal, seal(first) + "\n")
         recall(victim, len(self._earlier))
         self._refused = Answers(torch.tensor([UNKNOWN]), None, torch.tensor([False]))
         self.replayed = 0
@@ -89,7 +94,7 @@ class Remembered:
             else:
                 self._refused = row
         if self._journal and lines:
-            with self._journal.open("a") as file:
+            with storing(self._journal), self._journal.open("a") as file:
                 file.write("".join(lines))
 
 
@@ -107,7 +112,7 @@ def _line(key: str, row: Answers) -> str:
     entry = {"image": key, "label": int(row.labels[0]), "scores": scores}
     if row.scores is not None and row.scores.dtype != torch.float32:
         entry["dtype"] = str(row.scores.dtype).removeprefix("torch.")
-    return json.dumps(entry) + "\n"
+    return seal(json.dumps(entry)) + "\n"
 
 
 def _read(journal: Path, name: str, tells: AnswerKind) -> dict[str, Answers]:
@@ -121,7 +126,7 @@ def _read(journal: Path, name: str, tells: AnswerKind) -> dict[str, Answers]:
     try:
         raw = journal.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]
-        first, *rest = [json.loads(line) for line in whole.decode().splitlines()]
+        first, *rest = _entries(whole.decode().split("\n")[:-1])
         owner, told = first["answers_of"], first.get("tells", tells)
         known = {entry["image"]: _entry(entry) for entry in rest}
     except (
@@ -145,8 +150,24 @@ def _read(journal: Path, name: str, tells: AnswerKind) -> dict[str, Answers]:
             " before, or give another --out"
         )
     if whole != raw:
-        os.truncate(journal, len(whole))
+        with storing(journal):
+            os.truncate(journal, len(whole))
     return known
+
+
+def _entries(lines: list[str]) -> list[dict[str, Any]]:
+    """Return what the lines hold; raises ValueError for damage, a damaged checksum's included.
+
+    Journals of versions before there were checksums have none.
+    """
+    if len({is_sealed(line) for line in lines}) > 1:
+        raise ValueError("some lines have a checksum and others have none")
+    entries: list[dict[str, Any]] = [json.loads(unseal(line)) for line in lines]
+    for entry in entries:
+        unknown = entry.keys() - _FIELDS
+        if unknown:
+            raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
+    return entries
 
 
 def _entry(entry: dict[str, Any]) -> Answers:

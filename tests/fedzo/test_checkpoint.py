@@ -1,10 +1,12 @@
 """Checkpoints are exact, atomic, and honest about damage."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fedzo.checkpoint import (
     CURRENT,
@@ -79,6 +81,41 @@ def test_every_cut_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
         (tmp_path / CURRENT).write_bytes(whole[:length])
         with pytest.raises(CheckpointError):
             load_checkpoint(tmp_path)
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    wanted = Checkpoint({"x": torch.randn(3), "b": torch.ones(2, dtype=torch.bfloat16)}, {"i": 0})
+    save_checkpoint(tmp_path, wanted)
+    whole = (tmp_path / CURRENT).read_bytes()
+    for bit in range(0, 8 * len(whole), 11):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / CURRENT).write_bytes(bytes(flipped))
+        try:
+            found = load_checkpoint(tmp_path)
+        except CheckpointError:
+            continue
+        assert found.facts == wanted.facts
+        assert all(torch.equal(found.tensors[name], wanted.tensors[name]) for name in ("x", "b"))
+
+
+def test_checkpoints_without_a_digest_are_read(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(2)}, tmp_path / CURRENT, metadata={"facts": '{"i": 3}'})
+    assert load_checkpoint(tmp_path).facts == {"i": 3}
+
+
+@pytest.mark.parametrize("facts", ["[" * 100_000, "9" * 5000, "3", "", "nul"], ids=len)
+def test_facts_that_are_none_are_refused(tmp_path: Path, facts: str) -> None:
+    save_file({"x": torch.ones(2)}, tmp_path / CURRENT, metadata={"facts": facts})
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(tmp_path)
+
+
+def test_nothing_is_left_where_both_names_were_of_one_file(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Checkpoint({}, {"i": 0}))
+    os.link(tmp_path / CURRENT, tmp_path / PREVIOUS)  # as after a kill between two renames
+    save_checkpoint(tmp_path, Checkpoint({}, {"i": 1}))
+    assert {path.name for path in tmp_path.iterdir()} == {CURRENT, PREVIOUS}
 
 
 def test_a_missing_part_names_itself(tmp_path: Path) -> None:

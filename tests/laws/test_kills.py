@@ -22,6 +22,7 @@ STRATEGIES = (
     *("fedzo", "fedavg", "fedprox", "scaffold1", "scaffold2", "fednova", "seedzo", "fedzen"),
     *("relizo", "fzoos", "fedamd", "fedpage", "fedsaga", "mifa"),
 )
+PATIENT = {**os.environ, "RAY_raylet_start_wait_time_s": "200"}  # on a busy machine
 RUN = [
     *(sys.executable, "-m", "scenarios.cli", "run", "quadratic", "--strategy", "scaffold2"),
     *("--seed", "3", "--json", "--set", "scenario.dim=30", "--rounds", "400", "--clients", "4"),
@@ -115,11 +116,13 @@ def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.xdist_group("ray")
 def test_twenty_kills_on_ray_change_nothing(tmp_path: Path) -> None:
     drawn, whole = random.Random(2), tmp_path / "whole"
-    subprocess.run([*RUN, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*RUN, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL, env=PATIENT)
     for number in range(20):
         out = tmp_path / f"cut-{number}"
         kill_on_ray(out, rounds=drawn.randrange(1, 300))
-        subprocess.run([*RUN, "--out", str(out), "--resume"], check=True, capture_output=True)
+        subprocess.run(
+            [*RUN, "--out", str(out), "--resume"], check=True, capture_output=True, env=PATIENT
+        )
         assert bits(out) == bits(whole)
         assert files(out) == files(whole)
 
@@ -127,7 +130,7 @@ def test_twenty_kills_on_ray_change_nothing(tmp_path: Path) -> None:
 def kill_on_ray(out: Path, *, rounds: int) -> None:
     """Start a run and kill it and its Ray when its history has so many rounds."""
     process = subprocess.Popen(
-        [*RUN, "--out", str(out)], stdout=subprocess.DEVNULL, start_new_session=True
+        [*RUN, "--out", str(out)], stdout=subprocess.DEVNULL, start_new_session=True, env=PATIENT
     )
     history, end = out / "history.jsonl", time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
