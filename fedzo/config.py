@@ -168,9 +168,9 @@ def _number(value: Any, kind: Any) -> Any:
         return _MISFIT
     try:
         number = kind(value)
-    except OverflowError:
-        return _MISFIT
-    if math.isnan(number):
+        if math.isnan(number):
+            return _MISFIT
+    except OverflowError:  # of a whole number too, which no float reaches
         return _MISFIT
     return value if type(value) is int else number
 

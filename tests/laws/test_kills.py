@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,13 @@ STRATEGIES = (
     *("fedzo", "fedavg", "fedprox", "scaffold1", "scaffold2", "fednova", "seedzo", "fedzen"),
     *("relizo", "fzoos", "fedamd", "fedpage", "fedsaga", "mifa"),
 )
+CLUSTER = """
+import ray
+started = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+print(started.address_info["gcs_address"], flush=True)
+input()
+"""
 PATIENT = {**os.environ, "RAY_raylet_start_wait_time_s": "200"}  # on a busy machine
-RUN = [
-    *(sys.executable, "-m", "scenarios.cli", "run", "quadratic", "--strategy", "scaffold2"),
-    *("--seed", "3", "--json", "--set", "scenario.dim=30", "--rounds", "400", "--clients", "4"),
-    *("--set", "strategy.participation=0.5", "--engine", "ray"),
-]
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -112,30 +113,50 @@ def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
     assert count >= 200
 
 
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """Hold a Ray cluster in a process of its own, and give its address."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env=PATIENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        yield process.stdout.readline().strip()
+        process.communicate("\n")
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-def test_twenty_kills_on_ray_change_nothing(tmp_path: Path) -> None:
+def test_twenty_kills_on_ray_change_nothing(tmp_path: Path, cluster: str) -> None:
     drawn, whole = random.Random(2), tmp_path / "whole"
-    subprocess.run([*RUN, "--out", str(whole)], check=True, stdout=subprocess.DEVNULL, env=PATIENT)
+    settings = {"scenario.dim": 30, "strategy.participation": 0.5, "engine.address": cluster}
+    experiment = make_experiment(
+        *("quadratic", "scaffold2"), engine="ray", num_rounds=200, num_clients=4, settings=settings
+    )
+
+    def run_in(out: Path) -> None:
+        simulate(experiment, out=out, resume=(out / "experiment.toml").exists())
+
+    assert os.waitpid(forked(lambda: run_in(whole)), 0)[1] == 0
     for number in range(20):
         out = tmp_path / f"cut-{number}"
-        kill_on_ray(out, rounds=drawn.randrange(1, 300))
-        subprocess.run(
-            [*RUN, "--out", str(out), "--resume"], check=True, capture_output=True, env=PATIENT
-        )
+        child = forked(lambda out=out: run_in(out))
+        wait_for_rounds(out / "history.jsonl", drawn.randrange(1, 150))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        assert os.waitpid(forked(lambda out=out: run_in(out)), 0)[1] == 0
         assert bits(out) == bits(whole)
         assert files(out) == files(whole)
+        print(f"killed {number + 1} times", flush=True)
 
 
-def kill_on_ray(out: Path, *, rounds: int) -> None:
-    """Start a run and kill it and its Ray when its history has so many rounds."""
-    process = subprocess.Popen(
-        [*RUN, "--out", str(out)], stdout=subprocess.DEVNULL, start_new_session=True, env=PATIENT
-    )
-    history, end = out / "history.jsonl", time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
+def wait_for_rounds(history: Path, rounds: int) -> None:
+    end = time.monotonic() + 200
+    while time.monotonic() < end:
         if history.exists() and history.read_text().count("\n") > rounds:
-            break
+            return
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    raise AssertionError("the run does not come so far")
