@@ -172,7 +172,7 @@ def _number(value: Any, kind: Any) -> Any:
             return _MISFIT
     except OverflowError:  # of a whole number too, which no float reaches
         return _MISFIT
-    return value if type(value) is int else number
+    return value if isinstance(value, int) else number
 
 
 def _allowed(hint: Any) -> str:

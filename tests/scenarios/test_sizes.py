@@ -28,7 +28,7 @@ from scenarios.experiment import make_experiment
     ],
 )
 def test_absurd_counts_are_refused(counts: dict[str, int], settings: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=r"at most|GB, and this machine has|not allowed"):
+    with pytest.raises(ConfigError, match=r"at most|GB, and this machine has|not allowed|must be"):
         make_experiment("quadratic", "fedzo", settings=settings, **counts)
 
 
