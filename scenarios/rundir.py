@@ -6,7 +6,8 @@ resume: a run that is killed anywhere goes on from a consistent state.
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,15 @@ class RunDirectory:
         except BaseException:
             self.close()
             raise
+
+    @contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Open the directory while the block runs."""
+        self.open(resume=resume)
+        try:
+            yield
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let others work here."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,44 +156,24 @@ def simulate(
     scenario.problem(0)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None if out is None else RunDirectory(out, experiment)
-    if directory is None:
-        return _simulated(experiment, scenario, None, callbacks, given=given, own=own, grid=grid)
-    directory.open(resume=resume)
-    try:
-        return _simulated(
-            experiment, scenario, directory, callbacks, given=given, own=own, grid=grid
-        )
-    finally:
-        directory.close()
-
-
-def _simulated(
-    experiment: Experiment,
-    scenario: Scenario,
-    directory: RunDirectory | None,
-    callbacks: Sequence[Callback],
-    *,
-    given: bool,
-    own: bool,
-    grid: Grid | None,
-) -> RunResult:
-    """Run an experiment in its directory, which is held by this process."""
-    strategy = build_strategy(experiment)
-    if own:
-        warn_of_uncovered(strategy.rounds, experiment.seed)
-    position, out = Position(run_name=new_run_name()), None
-    if directory:
-        out = directory.path
-        start = scenario.problem(0).initial_x
-        position = directory.load(strategy.init(start, experiment.num_clients))
-    with open_engine(
-        experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
-    ) as engine:
-        result = _solve(experiment, scenario, strategy, engine, own, directory, position, callbacks)
-    if out:
-        with storing(out):
-            _draw(out / "figure.png", scenario, result)
-            write_whole(out / RESULT, strict_json(result.summary()) + "\n")
+    with nullcontext() if directory is None else directory.held(resume=resume):
+        strategy = build_strategy(experiment)
+        if own:
+            warn_of_uncovered(strategy.rounds, experiment.seed)
+        position = Position(run_name=new_run_name())
+        if directory:
+            start = scenario.problem(0).initial_x
+            position = directory.load(strategy.init(start, experiment.num_clients))
+        with open_engine(
+            experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
+        ) as engine:
+            result = _solve(
+                experiment, scenario, strategy, engine, own, directory, position, callbacks
+            )
+        if out:
+            with storing(out):
+                _draw(out / "figure.png", scenario, result)
+                write_whole(out / RESULT, strict_json(result.summary()) + "\n")
     return result
 
 
