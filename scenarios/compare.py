@@ -25,6 +25,7 @@ from scenarios.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.names import STRATEGIES
 from scenarios.simulate import RunResult, simulate
 from scenarios.terminal import say
+from strategies.uncovered import warn_of_several
 
 MEASURES = (
     "final_value",
@@ -113,6 +114,8 @@ def compare(
             if not tolerant:
                 raise
             failures[name] = str(error)
+    ran = [run for runs in results.values() for run in runs]
+    warn_of_several(sum(run.experiment.own_data and run.epsilon is not None for run in ran))
     results = {name: runs for name, runs in results.items() if name not in failures}
     first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"

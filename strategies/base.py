@@ -21,6 +21,7 @@ from fedzo.problem import OpenProblem
 from fedzo.runtime.flower import FlowerEngine
 from strategies.driver import Callback, RunSettings, Snapshot, run_rounds
 from strategies.rounds import Round, RoundConfig, RoundPlan, StateT
+from strategies.uncovered import warn_of_uncovered
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -68,6 +69,7 @@ class RoundStrategy(Strategy, Generic[StateT]):
         than `min_answers` clients connect.
         """
         settings = _start_settings(train_config, evaluate_config)
+        warn_of_uncovered(self.rounds, settings.seed)
         engine = _Capped(FlowerEngine(grid), timeout)
         wait_s = min(timeout, self.rounds.timeout_s)
         num_clients = engine.inner.wait_for_clients(self.rounds.min_answers, wait_s)

@@ -39,6 +39,17 @@ def uncovered(config: PrivacyConfig, seed: int) -> list[str]:
     return told
 
 
+def warn_of_several(count: int) -> None:
+    """Say that runs on the same data add up, where there were several."""
+    if count > 1:
+        warnings.warn(
+            f"{count} private runs have released to the same clients; each one's epsilon counts its"
+            " own releases alone, and together they cost more (docs/privacy.md)",
+            FedzoWarning,
+            stacklevel=3,
+        )
+
+
 def claim(config: PrivacyConfig, epsilon: float, *, judged: bool) -> dict[str, Any]:
     """Return what a run claims, and what that rests on."""
     return {

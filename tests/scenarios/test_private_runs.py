@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import dp_accounting as dp
 import pytest
 import torch
 from dp_accounting.pld import PLDAccountant
+from flwr.app import Array, ArrayRecord
 from matplotlib.figure import Figure
 from torch import nn
 
+from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.history import RoundRecord, read_history
@@ -21,13 +24,17 @@ from fedzo.privacy.accountant import Ledger, Sampling
 from fedzo.problem import OpenProblem, Problem
 from fedzo.randomness import stream
 from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.inprocess_grid import InProcessGrid
 from scenarios.attack import AttackScenario
 from scenarios.attack_figure import _draw_margins
+from scenarios.compare import compare
 from scenarios.experiment import Experiment, make_experiment
 from scenarios.ownership import is_own
 from scenarios.regression import RegressionConfig, RegressionScenario
 from scenarios.simulate import RunResult, federate, simulate
 from strategies.cohorts import sample_cohort
+from strategies.diff2 import DIFF2
+from strategies.diff2_config import DIFF2Config
 from strategies.driver import RunSettings, run_rounds
 from strategies.outcome import Outcome
 from strategies.private_fedavg import PrivateFedAvg, PrivateFedAvgConfig
@@ -139,7 +146,7 @@ def own_objective(client: int) -> ModuleObjective:
     return ModuleObjective(nn.Linear(3, 1), nn.functional.mse_loss, inputs, inputs[:, :1])
 
 
-def told_by(work: Any) -> tuple[RunResult, list[str]]:
+def told_by(work: Any) -> tuple[Any, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = work()
@@ -282,6 +289,30 @@ def test_a_scenario_of_the_callers_own_is_never_public() -> None:
     assert any(
         "noise_source=stream" in s for s in told_by(lambda: simulate(made, scenario=scenario))[1]
     )
+
+
+def test_seeds_on_own_data_add_up_and_it_is_said(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("a,b\n" + "\n".join(f"{i},{i % 7}" for i in range(40)) + "\n")
+    own = {"scenario.data": "csv", "scenario.path": str(table), "scenario.scaling": "data"}
+    for settings, expected in ((own, 1), ({"scenario.max_records": 60}, 0)):
+        base = {
+            "scenario": "regression", "num_rounds": 1, "num_clients": 2,
+            "settings": {**settings, "scenario.hidden": 2},
+        }  # fmt: skip
+        said = told_by(partial(compare, base, ["dp_gd", "fedavg"], [0, 1]))[1]
+        assert sum("2 private runs have released" in s for s in said) == expected
+
+
+def test_a_strategy_started_on_a_grid_says_what_epsilon_does_not_cover() -> None:
+    app = build_client_app(own_objective)
+    arrays = ArrayRecord({"x": Array(torch.zeros(4).numpy())})
+    for every, expected in ((1, 1), (0, 0)):
+        strategy = DIFF2(DIFF2Config(evaluate_every=every, restart_period=1))
+        grid = InProcessGrid(app, num_clients=2)
+        result, said = told_by(partial(strategy.start, grid, arrays, num_rounds=2))
+        assert sum("F and metrics are computed on private data" in s for s in said) == expected
+        assert len(result.evaluate_metrics_clientapp) == 3 * expected
 
 
 def test_a_secret_sample_is_as_secret_as_the_noise() -> None:
