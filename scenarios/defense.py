@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fedzo.attacks.goal import log_probabilities
 from fedzo.attacks.victim import Victim, ask_all
 from fedzo.attacks.wrappers import Meter
 from fedzo.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
@@ -247,7 +248,9 @@ def _stability(
         decoded = purifier.decoder(points.flatten(0, 1))
     answers = ask_all(victim, decoded)
     assert answers.scores is not None
-    scores = answers.scores if victim.tells == "logits" else (answers.scores + 1e-6).log()
+    scores = answers.scores.to(points)
+    if victim.tells == "probabilities":
+        scores = log_probabilities(scores)
     log_p = scores.log_softmax(dim=1)
     wanted = targets.repeat_interleave(points.shape[1]).unsqueeze(1)
     return -log_p.gather(1, wanted).reshape(points.shape[:2])

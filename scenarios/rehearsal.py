@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attack import AttackSettings, check_inputs
@@ -17,12 +17,11 @@ from fedzo.randomness import stream
 def rehearse(
     attacker: Attacker,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
     num_images: int,
     settings: AttackSettings,
 ) -> None:
     """Raise ConfigError where an attack on so many of these images cannot begin, or never move."""
-    check_inputs(images, labels, replace(settings, universal=False))
+    check_inputs(images, replace(settings, universal=False))
     shared = num_images if settings.universal else 1
     task = Task(
         region_around(images[:1], settings.norm, settings.radius),

@@ -12,6 +12,7 @@ and the victim inside is asked once more, not counted, to judge for the report.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +25,12 @@ from torch import Tensor
 
 from fedzo.attacks.attack import AttackSettings, Found, attack, perturbed
 from fedzo.attacks.goal import Goal
+from fedzo.attacks.images import Given, read_images, read_labels
 from fedzo.attacks.memory import Remembered
 from fedzo.attacks.victim import AnswerKind, Victim
 from fedzo.attacks.wrappers import Meter, OrderOnly
 from fedzo.config import Scalar, check_types, require
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.randomness import stream
 from scenarios.attackers import check_coordinates, default_attacker, make_attacker
 from scenarios.rehearsal import rehearse
@@ -121,8 +123,8 @@ class Report:
 
 def attack_victim(
     victim: Victim,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
+    images: Given,
+    labels: Given,
     plan: Plan,
     *,
     journal: Path | None = None,
@@ -136,6 +138,8 @@ def attack_victim(
     It runs on one torch thread, which is faster for small models and on busy machines. Raises
     ConfigError when too few images are answered right.
     """
+    images = read_images(images)
+    labels = read_labels(labels, len(images))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -158,7 +162,7 @@ def _attacked(
     chosen_attacker = plan.attacker or default_attacker(victim.tells, loss)
     attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings, loss=loss)
     check_coordinates(chosen_attacker, plan.settings.coordinates)
-    rehearse(attacker, images, labels, plan.num_images, plan.settings)
+    rehearse(attacker, images, plan.num_images, plan.settings)
     meter = Meter(victim)
     asked: Victim = meter if victim.tells == "order" else Remembered(meter, journal, name=name)
     chosen, screened = _screen(asked, images, labels, plan)
@@ -174,8 +178,8 @@ def _attacked(
         targets=targets,
         progress=progress,
     )
-    if isinstance(victim, OrderOnly):
-        found = _judged(victim.victim, images[chosen], labels[chosen], found, plan)
+    if victim.tells == "order":
+        found = _judged(_judge_inside(victim), images[chosen], labels[chosen], found, plan)
     return Report(
         plan,
         chosen_attacker,
@@ -191,19 +195,38 @@ def _attacked(
 
 
 def _judged(
-    judge: Victim,
+    judge: Victim | None,
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, " n"],
     found: Sequence[Found],
     plan: Plan,
 ) -> list[Found]:
     """Say what has succeeded where the attacker cannot: one more answer an image, not counted."""
-    judged = []
+    if judge is None:
+        warnings.warn(
+            "the victim tells an order alone, and nobody can say whether an attack has succeeded;"
+            " no success is reported",
+            FedzoWarning,
+            stacklevel=2,
+        )
+        return list(found)
+    universal, judged = plan.settings.universal, []
     for one in found:
-        told = judge.ask(perturbed(images[one.index].unsqueeze(0), one.delta.unsqueeze(0)))
-        reached = Goal(int(labels[one.index]), plan.target).reached(told)
-        judged.append(replace(one, success=bool(reached[0]), label=int(told.labels[0])))
+        own = range(len(images)) if universal else [one.index]
+        told = judge.ask(perturbed(images[list(own)], one.delta.unsqueeze(0)))
+        goals = [Goal(int(labels[i]), plan.target) for i in own]
+        reached = [bool(g.reached(told.take(slice(i, i + 1)))[0]) for i, g in enumerate(goals)]
+        least = plan.settings.universal_rate if universal else 1.0
+        judged.append(replace(one, success=mean(reached) >= least, label=int(told.labels[0])))
     return judged
+
+
+def _judge_inside(victim: Victim) -> Victim | None:
+    """Return the victim around which orders are made, whatever stands around them."""
+    inside: Victim | None = victim
+    while inside is not None and not isinstance(inside, OrderOnly):
+        inside = getattr(inside, "victim", None)
+    return None if inside is None else inside.victim
 
 
 def _screen(

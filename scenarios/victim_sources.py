@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedzo.addresses import is_address
-from fedzo.attacks.onnx import OnnxVictim
+from fedzo.attacks.images import read_images, read_labels
+from fedzo.attacks.onnx import Layout, OnnxVictim
 from fedzo.attacks.remote import RemoteVictim
 from fedzo.attacks.victim import CallableVictim, ModuleVictim, Victim
 from fedzo.attacks.wrappers import (
@@ -61,14 +60,17 @@ class SourceSettings:
     tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, or
     an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n]; by default
     those of the shipped victim, or mnist. query_cost: price of a query, in any unit; only reported.
-    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. The others are
-    for endpoints and commands.
+    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. layout, output:
+    of an ONNX file: nchw, nhwc or, by its shape, auto; the output that is read, "" for the first.
+    The others are for endpoints and commands.
     """
 
     tells: Tells = "logits"
     data: str = ""
     query_cost: float = 0.0
     headers: str = ""
+    layout: Layout = "auto"
+    output: str = ""
     timeout_s: float = 30.0
     retries: int = 5
     pause_s: float = 0.2
@@ -124,6 +126,7 @@ def _check_used(name: str, settings: SourceSettings) -> None:
     unused = [] if remote else [*_WAITS, "batch"]
     unused += [] if is_address(name) else ["headers"]
     unused += ["tells"] if name in shipped_names() else []
+    unused += [] if name.lower().endswith(".onnx") else ["layout", "output"]
     for field in unused:
         value = getattr(settings, field)
         if value != getattr(_DEFAULTS, field):
@@ -143,8 +146,10 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
         if not command:
             raise ConfigError(f"victim {name!r} names no program; write command:PROGRAM ARGUMENTS")
         transport = Command(command=command, **waits)
-    elif name.endswith(".onnx"):
-        return OnnxVictim(Path(name), settings.tells)
+    elif name.lower().endswith(".onnx"):
+        return OnnxVictim(
+            Path(name), settings.tells, layout=settings.layout, output=settings.output
+        )
     elif ":" in name:
         return victim_from(load_object(name, what="victim"), settings.tells, name)
     else:
@@ -189,7 +194,7 @@ def victim_from(thing: object, tells: Tells, name: str) -> Victim:
     if isinstance(thing, nn.Module):
         if tells == "labels":
             raise ConfigError("a torch module tells scores; leave --tells out and --wrap labels")
-        return ModuleVictim(thing.eval(), tells)
+        return ModuleVictim(thing, tells)
     if callable(thing):
         return CallableVictim(thing, tells)
     raise ConfigError(f"{name} is {thing!r:.60}, not a torch module, a function or a Victim")
@@ -210,37 +215,9 @@ def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
         raise ConfigError(
             f"data {name} is no .npz file with arrays `images` and `labels` ({error!s:.60})"
         ) from error
-    _check_arrays(name, images, labels)
     images = images[:, np.newaxis] if images.ndim == 3 else images
-    return torch.from_numpy(images).float(), torch.from_numpy(labels).long()
-
-
-def _check_arrays(name: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
-    """Raise ConfigError unless there are images in [0, 1], and a class for each."""
-    if images.ndim not in (3, 4) or not images.size or images.dtype.kind not in "fiub":
-        raise ConfigError(
-            f"data {name}: images have shape {images.shape} of {images.dtype}; give numbers"
-            " [n, height, width] or [n, channels, height, width]"
-        )
-    if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
-        raise ConfigError(
-            f"data {name}: images have shape {images.shape}; channels come second:"
-            " images.transpose(0, 3, 1, 2)"
-        )
-    if not 0 <= images.min() <= images.max() <= 1:
-        raise ConfigError(
-            f"data {name}: pixels lie in [{images.min()}, {images.max()}]; scale them to [0, 1],"
-            " such as images / 255"
-        )
-    if labels.shape == images.shape[:1] and labels.dtype.kind in "iu":
-        require(
-            bool(labels.min() >= 0), f"data {name}: the least label", int(labels.min()), "0 or more"
-        )
-    else:
-        raise ConfigError(
-            f"data {name}: labels have shape {labels.shape} of {labels.dtype} for {len(images)}"
-            " images; give one class of 0, 1, 2, ... for each"
-        )
+    pixels = read_images(images, name=f"data {name}: ")
+    return pixels, read_labels(labels, len(pixels), name=f"data {name}: labels")
 
 
 def wrapped(victim: Victim, wrappers: Sequence[str], seed: int, classes: int = 10) -> Victim:

@@ -24,8 +24,9 @@ from fedzo.attacks.boundary import Boundary
 from fedzo.attacks.budget import begin
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
+from fedzo.attacks.images import Given, read_images, read_labels
 from fedzo.attacks.region import Norm, Region, region_around, to_levels
-from fedzo.attacks.victim import UNKNOWN, Answers, Victim, join_answers
+from fedzo.attacks.victim import UNKNOWN, Answers, Victim, ask_checked, join_answers
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -99,12 +100,12 @@ class _Subject:
 
 def attack(
     victim: Victim,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " labels"],
+    images: Given,
+    labels: Given,
     attacker: Attacker,
     settings: AttackSettings,
     *,
-    targets: Int[Tensor, " targets"] | None = None,
+    targets: Given | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Found]:
     """Attack images whose right answers are `labels`; with targets, to be answered as these.
@@ -113,9 +114,11 @@ def attack(
     Raises ConfigError for images out of [0, 1] or off the levels, for labels or targets that are
     not as many or negative, and for a budget that no proposal fits in.
     """
-    check_inputs(images, labels, settings)
+    images = read_images(images)
+    labels = read_labels(labels, len(images))
+    check_inputs(images, settings)
     if targets is not None:
-        _check_classes(targets, "targets", len(images))
+        targets = read_labels(targets, len(images), name="targets")
     goals = [
         Goal(int(label), None if targets is None else int(targets[i]), settings.loss)
         for i, label in enumerate(labels)
@@ -140,34 +143,18 @@ def attack(
     return [subject.found for subject in subjects]
 
 
-def check_inputs(images: Tensor, labels: Tensor, settings: AttackSettings) -> None:
-    """Raise ConfigError for images, labels or a universal budget that no attack fits."""
-    if images.dim() != 4 or not len(images):
-        raise ConfigError(
-            f"images have shape {tuple(images.shape)}; give [n, channels, height, width], n >= 1"
-        )
-    _check_classes(labels, "labels", len(images))
+def check_inputs(images: Tensor, settings: AttackSettings) -> None:
+    """Raise ConfigError for images or a universal budget that no attack fits."""
     if settings.universal and settings.query_budget < len(images):
         raise ConfigError(
             f"query_budget {settings.query_budget} is for {len(images)} images that are attacked"
             " with one perturbation; each proposal takes a query an image, so give more"
         )
-    low, high = float(images.min()), float(images.max())
-    if not 0 <= low <= high <= 1:
-        raise ConfigError(f"pixels lie in [{low:g}, {high:g}]; scale them to [0, 1]")
     steps = images * settings.levels
     if settings.levels and float((steps - steps.round()).abs().max()) > 1e-3:
         raise ConfigError(
             f"levels={settings.levels}, but the images' values are no whole steps of"
             f" 1/{settings.levels}; round the images, or set levels=0"
-        )
-
-
-def _check_classes(classes: Int[Tensor, " n"], name: str, images: int) -> None:
-    if len(classes) != images or bool((classes < 0).any()):
-        raise ConfigError(
-            f"{name} are {classes.tolist()[:8]} for {images} images; give one class of 0, 1, 2, ..."
-            " for each"
         )
 
 
@@ -206,8 +193,8 @@ def _ask(
         perturbed(subject.images, deltas) for subject, deltas in zip(subjects, asked, strict=True)
     ]
     if victim.tells == "order":
-        return [victim.ask(part) for part in pictures]
-    parts = [victim.ask(part) for part in torch.cat(pictures).split(settings.batch)]
+        return [ask_checked(victim, part) for part in pictures]
+    parts = [ask_checked(victim, part) for part in torch.cat(pictures).split(settings.batch)]
     everything, answers, first = join_answers(parts), [], 0
     for part in pictures:
         answers.append(everything.take(slice(first, first + len(part))))

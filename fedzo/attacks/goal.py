@@ -8,7 +8,9 @@
     order            minus the place of y, or the place of t: only good for comparing
 
 z are logits, or log(p + 1e-6) of a victim that tells probabilities: the logarithm gives back the
-differences of logits that a softmax hides near certainty. Scores that are not told (a victim of the
+differences of logits that a softmax hides near certainty. Who tells a positive p below 1e-6 does
+not round: then it is log(p) down to the least number of the type.
+Scores that are not told (a victim of the
 top k) are taken as the lowest one that is. Success is always read off the label, never the loss.
 Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks", S&P 2017, f6 (margin).
 Shapes: answers of q images, losses [q]; NaN for images that the victim refused.
@@ -27,6 +29,19 @@ from fedzo.errors import ConfigError
 
 LossName = Literal["margin", "cross_entropy", "boundary"]
 _LEAST = 1e-6
+_HUGE = 1e300
+
+
+def log_probabilities(p: Float[Tensor, "q k"], *, exact: bool = False) -> Float[Tensor, "q k"]:
+    """Return log(p + 1e-6), or where p is told exactly log(p); noise below 0 counts as 0."""
+    if exact:
+        return p.clamp(min=torch.finfo(p.dtype).tiny).log()
+    return (p.clamp(min=0) + _LEAST).log()
+
+
+def told_exactly(scores: Tensor | None) -> bool:
+    """Say whether probabilities are told so exactly that 1e-6 would hide differences."""
+    return scores is not None and bool(((scores > 0) & (scores < _LEAST)).any())
 
 
 def margin(
@@ -42,11 +57,15 @@ def margin(
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """To have an image of class `label` answered otherwise, or as `target`."""
+    """To have an image of class `label` answered otherwise, or as `target`.
+
+    exact: whether the victim is known to tell probabilities exactly (told_exactly).
+    """
 
     label: int
     target: int | None = None
     loss: LossName = "margin"
+    exact: bool = False
 
     def reached(self, answers: Answers) -> Bool[Tensor, " q"]:
         """Say which answers are a success; a label that is not told is none."""
@@ -64,7 +83,7 @@ class Goal:
         if answers.scores is None or self.loss == "boundary":
             losses = 1.0 - 2.0 * self.reached(answers).double()
         else:
-            losses = self._of_scores(answers.scores.double(), tells)
+            losses = self._of_scores(answers.scores.double(), tells).clamp(-_HUGE, _HUGE)
         return torch.where(answers.answered, losses, torch.nan)
 
     def _of_scores(self, scores: Float[Tensor, "q k"], tells: AnswerKind) -> Float[Tensor, " q"]:
@@ -77,7 +96,7 @@ class Goal:
         if tells == "order":
             return scores[:, wanted] if self.target is not None else -scores[:, wanted]
         if tells == "probabilities":
-            scores = (scores + _LEAST).log()
+            scores = log_probabilities(scores, exact=self.exact or told_exactly(scores))
         lowest = scores.nan_to_num(torch.inf).amin(dim=1, keepdim=True)
         scores = torch.where(scores.isnan(), lowest, scores)
         if self.loss == "margin":

@@ -7,9 +7,12 @@ tells is one of
     labels                  the class of the highest score alone
     order                   for every class the places of the images of one request among each
                             other, 0 for the highest score: a judge who compares but does not rate
+
+All answers pass fedzo.attacks.gate, and those of somebody's own Victim `ask_checked`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedzo.attacks.gate import read_labels, read_scores
 from fedzo.errors import ObjectiveError
 
 AnswerKind = Literal["logits", "probabilities", "labels", "order"]
@@ -121,26 +125,45 @@ def _widened(part: Answers, blank: Float[Tensor, "1 k"]) -> Float[Tensor, "b k"]
 
 @dataclass(frozen=True, slots=True)
 class ModuleVictim:
-    """A torch module that maps images to scores, asked in evaluation mode without gradients."""
+    """A torch module that maps images to scores, asked in evaluation mode without gradients.
+
+    Images come in the type and on the device of its parameters; its mode and its buffers are as
+    before when it has answered.
+    """
 
     module: nn.Module
     tells: Literal["logits", "probabilities"] = "logits"
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Call the module; raises ObjectiveError where it fails or returns anything else."""
-        with torch.no_grad():
-            scores = _called(self.module, images)
+        like = next((p for p in self.module.parameters() if p.is_floating_point()), images)
+        given = images.detach().to(like.device, like.dtype, copy=True)
+        with torch.no_grad(), evaluating(self.module):
+            scores = _called(self.module, given)
         if not isinstance(scores, Tensor):
             raise ObjectiveError(
                 f"the module returned {type(scores).__name__}; it must return scores"
                 " [images, classes]"
             )
-        if scores.dim() != 2 or len(scores) != len(images):
-            raise ObjectiveError(
-                f"the module returned shape {tuple(scores.shape)} for {len(images)} images; it must"
-                " return scores [images, classes]"
-            )
-        return from_scores(scores)
+        return read_answers(scores, len(images), self.tells, partial=False)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode; its mode and its buffers are put back in the end."""
+    training = [part for part in module.modules() if part.training]
+    owned = [(part, list(part.named_buffers(recurse=False))) for part in module.modules()]
+    buffers = [(part, name, b, b.clone()) for part, named in owned for name, b in named]
+    if training:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+        for part, name, buffer, before in buffers:
+            buffer.copy_(before)
+            setattr(part, name, buffer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +178,8 @@ class CallableVictim:
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Call the function; raises ObjectiveError where it fails or returns anything else."""
-        told = _called(self.function, images.numpy().astype(np.float32))
-        return read_answers(told, len(images), self.tells)
+        given = images.detach().cpu().numpy().astype(np.float32)
+        return read_answers(_called(self.function, given), len(images), self.tells)
 
 
 def _called(function: Callable[[Any], Any], images: Any) -> Any:
@@ -170,26 +193,31 @@ def _called(function: Callable[[Any], Any], images: Any) -> Any:
         ) from error
 
 
-def read_answers(told: object, count: int, tells: AnswerKind) -> Answers:
-    """Return the answers in an array or in nested lists.
+def read_answers(told: object, count: int, tells: AnswerKind, *, partial: bool = True) -> Answers:
+    """Return the answers in an array, a tensor or nested lists.
 
-    Raises ObjectiveError unless these are `count` labels, or rows of as many scores each, finite
-    but for some that are not told: NaN, or None.
+    Raises ObjectiveError unless these are `count` labels, or rows of as many scores each, of the
+    kind that is declared, finite but, if `partial`, for some that are not told: NaN, or None.
     """
-    wanted = "labels [images]" if tells == "labels" else "scores [images, classes]"
-    try:
-        array = np.asarray(told, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ObjectiveError(f"the victim answered {told!r:.80}, not {wanted}") from error
-    if array.ndim != (1 if tells == "labels" else 2) or len(array) != count or not array.size:
-        raise ObjectiveError(
-            f"the victim answered an array of shape {array.shape} for {count} images, not {wanted}"
-        )
-    table = torch.from_numpy(array)
     if tells == "labels":
-        if not bool(((table >= 0) & (table == table.round())).all()):
-            raise ObjectiveError(f"the victim answered {told!r:.80}; labels are 0, 1, 2, ...")
-        return from_labels(table.long())
-    if bool(table.isinf().any()) or bool(table.isnan().all(dim=1).any()):
+        return from_labels(read_labels(told, count))
+    labels, scores = read_scores(told, count, tells, partial=partial)
+    return Answers(labels, scores, torch.ones(count, dtype=torch.bool))
+
+
+def ask_checked(victim: Victim, images: Float[Tensor, "b c h w"]) -> Answers:
+    """Ask a victim, whoever wrote it; raises ObjectiveError for answers that are none."""
+    answers = victim.ask(images)
+    sizes = {len(answers.labels), len(answers.answered)}
+    if answers.scores is not None:
+        sizes.add(len(answers.scores))
+    if sizes != {len(images)}:
+        raise ObjectiveError(f"the victim answered {sorted(sizes)} of {len(images)} images")
+    if answers.scores is None:
+        if victim.tells != "labels":
+            raise ObjectiveError(f"the victim tells {victim.tells}, and told no scores")
+        return answers
+    known = answers.scores[answers.answered]
+    if bool(known.isinf().any()) or not bool(known.isfinite().any(dim=1).all()):
         raise ObjectiveError("the victim answered scores that are not finite")
-    return from_scores(table.float())
+    return answers

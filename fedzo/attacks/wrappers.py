@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.resuming import at_once, recall, replay
-from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, from_scores
+from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers, Victim, ask_checked, from_scores
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 
@@ -51,7 +51,7 @@ class Meter(_Around):
         self.queries = self.refused = self.requests = 0
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        answers = self.victim.ask(images)
+        answers = ask_checked(self.victim, images)
         self.queries += answers.queries
         self.refused += len(answers) - int(answers.answered.sum())
         self.requests += 1
