@@ -28,8 +28,10 @@ class RoundRecord:
     """What is known after a round; round_index 0 is the state before the first.
 
     value: the global objective F, None where it was not evaluated; judges: clients whose values
-    it is the mean of, 0 where F is known without asking. metrics: the scenario's. nodes: client ->
-    its own model's value and metrics, where there is no common x; value and metrics are then means.
+    it is the mean of, 0 where F is known without asking; partial: whether those are fewer
+    than must answer (strategy.min_judges), so that value compares with no other. metrics: the
+    scenario's. nodes: client -> its own model's value and metrics, where there is no common x;
+    value and metrics are then means.
     examples: losses of one example evaluated or differentiated at one point, so a query of a client
     with 200 examples counts 200.
     clients: those asked this round; client_queries: queries each of them answered, this round.
@@ -46,6 +48,7 @@ class RoundRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     nodes: dict[int, dict[str, float]] = field(default_factory=dict)
     judges: int = 0
+    partial: bool = False
     queries: int = 0
     gradients: int = 0
     examples: int = 0
@@ -73,6 +76,11 @@ class RoundRecord:
     def clients_answered(self) -> int:
         return len(self.clients) - len(self.failures)
 
+    @property
+    def whole_value(self) -> float | None:
+        """F where as many judges as must have answered; what is best is found among these."""
+        return None if self.partial else self.value
+
     def axis(self, name: str) -> float:
         """Return the position of this record on a plot axis, one of AXES."""
         return {
@@ -88,7 +96,9 @@ class RoundRecord:
     def line(self) -> str:
         """Return what a log says of the round, failures and their reasons included."""
         parts = [f"round {self.round_index}"]
-        parts += [] if self.value is None else [f"F = {self.value:.6g}"]
+        parts += (
+            [] if self.value is None else [f"F = {self.value:.6g}{' (partial)' * self.partial}"]
+        )
         parts += [f"{self.queries} queries", f"{self.wall_s:.1f} s"]
         parts += [] if self.epsilon_run is None else [f"epsilon = {self.epsilon_run:.4g}"]
         return "  ".join([*parts, *(f"client {c}: {why}" for c, why in self.failures.items())])

@@ -30,6 +30,7 @@ from scenarios.names import SCENARIOS
 from scenarios.scenario import Scenario
 from strategies.monna import MoNNAConfig, known_mixing
 from strategies.robust import RobustConfig
+from strategies.screening import outliers
 
 MESSAGES = "messages.jsonl"
 
@@ -141,12 +142,14 @@ def known_defence(experiment: Experiment) -> Rule | None:
     config = experiment.config("strategy")
     if not isinstance(config, RobustConfig):
         return None
-    rule, tolerated = config.rule, config.num_byzantine
-    if isinstance(config, MoNNAConfig):
-        return _or_mean(partial(known_mixing, config, num_liars=len(experiment.liars)))
+    rule, tolerated, num_liars = config.rule, config.num_byzantine, len(experiment.liars)
 
-    def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
-        return rule(vectors, num_byzantine=tolerated, generator=stream(0, "attacker's guess"))
+    def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:
+        kept = ~outliers(vectors, tolerated, config.outlier_multiple)
+        heard = vectors[kept]
+        if isinstance(config, MoNNAConfig):
+            return known_mixing(config, heard, num_liars=int(kept[-num_liars:].sum()))
+        return rule(heard, num_byzantine=tolerated, generator=stream(0, "attacker's guess"))
 
     return _or_mean(defend)
 

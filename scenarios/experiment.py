@@ -52,6 +52,11 @@ class Experiment:
         count = byzantine.num_clients if byzantine.active else 0
         return range(self.num_clients - count, self.num_clients)
 
+    @property
+    def known_liars(self) -> frozenset[int] | None:
+        """The malicious clients, None in a deployment, where nobody knows them."""
+        return None if self.engine == "superlink" else frozenset(self.liars)
+
     def section(self, name: str) -> dict[str, Scalar]:
         """Return the settings of one section without their prefix."""
         prefix = f"{name}."
@@ -161,6 +166,8 @@ def make_experiment(
         settings=resolved,
     )
     _check_adversaries(experiment)
+    least = resolved["strategy.min_judges"]
+    require(int(least) <= clients, "strategy.min_judges", least, f"at most clients={clients}")
     return experiment
 
 

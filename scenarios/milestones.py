@@ -121,7 +121,7 @@ def known(value: float) -> float | None:
 
 
 def _of(record: RoundRecord, metric: str) -> float | None:
-    return record.value if metric == "value" else record.metrics.get(metric)
+    return record.whole_value if metric == "value" else record.metrics.get(metric)
 
 
 def _spent(run: RunResult, metric: str, level: float) -> dict[str, float] | None:
@@ -140,8 +140,8 @@ def _lowest(run: RunResult, axis: str, limit: float) -> float:
     """Return the lowest F within the limit, averaged over problems; NaN where none was known."""
     by_problem: dict[int, float] = {}
     for record in run.records:
-        if record.value is not None and record.axis(axis) <= limit:
-            lowest = by_problem.get(record.problem, record.value)
-            by_problem[record.problem] = min(lowest, record.value)
+        if record.whole_value is not None and record.axis(axis) <= limit:
+            lowest = by_problem.get(record.problem, record.whole_value)
+            by_problem[record.problem] = min(lowest, record.whole_value)
     problems = len(run.last_records)
     return sum(by_problem.values()) / problems if len(by_problem) == problems else math.nan

@@ -71,8 +71,8 @@ class RunResult:
 
     @property
     def best_value(self) -> float | None:
-        """The lowest F, averaged over problems."""
-        return self._mean(min)
+        """The lowest F that all judges have answered, averaged over problems."""
+        return self._mean(min, whole=True)
 
     @property
     def queries(self) -> int:
@@ -124,11 +124,12 @@ class RunResult:
     def _sum(self, name: str) -> int:
         return sum(getattr(record, name) for record in self.last_records)
 
-    def _mean(self, pick: Callable[[list[float]], float]) -> float | None:
+    def _mean(self, pick: Callable[[list[float]], float], *, whole: bool = False) -> float | None:
         by_problem: dict[int, list[float]] = {}
         for record in self.records:
-            if record.value is not None:
-                by_problem.setdefault(record.problem, []).append(record.value)
+            value = record.whole_value if whole else record.value
+            if value is not None:
+                by_problem.setdefault(record.problem, []).append(value)
         picked = [pick(values) for values in by_problem.values()]
         return sum(picked) / len(picked) if picked else None
 
@@ -206,7 +207,7 @@ def _solve(
                 num_problems=scenario.num_problems,
                 spent=spent,
                 public_data=not own,
-                liars=frozenset(experiment.liars),
+                liars=experiment.known_liars,
             ),
             callbacks=[*keep, *callbacks],
             resume=position.snapshot,

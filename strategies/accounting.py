@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange, Replies
-from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.messages import exchange_size, replies_size
 from fedzo.privacy.averages import NOT_AVERAGED
@@ -67,6 +64,7 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
         metrics={},
         nodes={},
         judges=0,
+        partial=False,
         clients=(),
         client_queries=(),
         failures={},
@@ -99,13 +97,13 @@ def require_answers(
     )
 
 
-def non_finite(replies: Replies) -> dict[int, str]:
-    """Return the clients whose answer holds NaN or inf, with the reason for rejecting it."""
-    rejected: dict[int, str] = {}
-    for name, tensor in replies.tensors.items():
-        if not tensor.is_floating_point() or all_finite(tensor):
-            continue
-        rows = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1).tolist()
-        bad = [c for c, whole in zip(replies.client_ids, rows, strict=True) if not whole]
-        rejected.update(dict.fromkeys(bad, f"rejected: {name} is not finite"))
-    return rejected
+def require_any_answer(records: Sequence[RoundRecord]) -> None:
+    """Raise RunError where rounds were run and nobody has answered in any of them."""
+    asked = [record for record in records if record.round_index > 0 and record.clients]
+    if not asked or any(record.clients_answered for record in asked):
+        return
+    client, reason = next(iter(asked[-1].failures.items()))
+    raise RunError(
+        f"nobody has answered in any of {len(asked)} rounds, so x is where it started; client"
+        f" {client}: {reason}"
+    )

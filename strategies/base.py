@@ -85,6 +85,7 @@ class RoundStrategy(Strategy, Generic[StateT]):
                 num_rounds=num_rounds,
                 seed=settings.seed,
                 query_budget=None if settings.query_budget < 0 else settings.query_budget,
+                liars=None,
             ),
             callbacks=[_keep_in(result, initial_arrays, evaluate_fn)],
         )

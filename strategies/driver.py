@@ -17,15 +17,9 @@ from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem
 from fedzo.runtime.engine import Engine
-from strategies.accounting import (
-    counted,
-    non_finite,
-    opened,
-    require_answers,
-    with_privacy,
-)
+from strategies import accounting, judging
 from strategies.cohorts import sample_cohort
-from strategies.judging import Verdict, judged_models, verdict
+from strategies.judging import Verdict, trusted_values, verdict
 from strategies.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
 from strategies.privacy import carried_on
 from strategies.rounds import (
@@ -37,6 +31,7 @@ from strategies.rounds import (
     RoundPlan,
     TooFewAnswers,
 )
+from strategies.screening import rejected
 
 __all__ = ["Callback", "Outcome", "RunSettings", "Snapshot", "StopReason", "run_rounds"]
 
@@ -52,11 +47,12 @@ def run_rounds(
 ) -> Outcome:
     """Run a strategy on one problem; with `resume`, go on after the round of that snapshot.
 
-    Raises RunError when too few clients answer.
+    Raises RunError when too few clients answer, or nobody in any round.
     """
     run = _Run(strategy, engine, problem, settings, callbacks, resume)
     run.go()
     assert run.stop is not None
+    accounting.require_any_answer(run.records)
     return Outcome(run.state, run.records, run.stop)
 
 
@@ -75,6 +71,7 @@ class _Run:
         self._strategy, self._engine, self._problem = strategy, engine, problem
         self._settings, self._callbacks = settings, callbacks
         self.records: list[RoundRecord] = []
+        self._resumed = resume.record if resume else None
         self._exchange_index = 0
         self._free = False
         self._failed_rounds = 0
@@ -98,13 +95,13 @@ class _Run:
                 self._run_round()
         unjudged = self._total.value is None and not self._asks_nobody
         if self.records and unjudged and self._judged < self._total.round_index:
-            self._total = opened(self._total, self._total.round_index)
+            self._total = accounting.opened(self._total, self._total.round_index)
             self._close_round(judge=True)
 
     def _run_round(self) -> None:
         """Run one round, or end the run when the budget does not allow a single step."""
         before, plan = self._total, self._plan()
-        self._total = opened(before, plan.round_index)
+        self._total = accounting.opened(before, plan.round_index)
         self._exchange_index = 0
         self._free = False
         state = self._tried(plan)
@@ -114,7 +111,10 @@ class _Run:
             self._close_round(judge=self._evaluation_due(plan.round_index))
             return
         self.stop = self.stop or "budget"
-        kept = {name: getattr(before, name) for name in ("value", "metrics", "judges", "nodes")}
+        kept = {
+            name: getattr(before, name)
+            for name in ("value", "metrics", "judges", "partial", "nodes")
+        }
         self._total = replace(self._total, round_index=before.round_index, **kept)
         self._close_round(judge=before.value is None)
 
@@ -172,20 +172,22 @@ class _Run:
         timeout_s = self._strategy.rounds.timeout_s
         self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
-        pairs = zip(exchanges, received, strict=True)
-        accepted = [self._accept(exchange, replies) for exchange, replies in pairs]
+        accepted = self._accept(exchanges, received)
         answered = zip(exchanges, accepted, strict=True)
         self._free |= any(e.config.get("free", False) and len(r.client_ids) for e, r in answered)
         least = self._strategy.rounds.min_answers
-        require_answers(exchanges, accepted, least, self._total.round_index)
+        accounting.require_answers(exchanges, accepted, least, self._total.round_index)
         return accepted
 
-    def _accept(self, exchange: Exchange, received: Replies) -> Replies:
+    def _accept(self, exchanges: Sequence[Exchange], received: Sequence[Replies]) -> list[Replies]:
         """Count what came, rejected or not, and return what can be used."""
-        rejected = non_finite(received) if self._strategy.rounds.rejects_non_finite else {}
-        replies = received.without(rejected)
-        self._total = counted(self._total, exchange, received, replies.failures)
-        return replies
+        wrong = rejected(exchanges, received, self._strategy.rounds)
+        accepted = []
+        for exchange, replies in zip(exchanges, received, strict=True):
+            own = {c: reason for c, reason in wrong.items() if c in replies.client_ids}
+            accepted.append(replies.without(own))
+            self._total = accounting.counted(self._total, exchange, replies, accepted[-1].failures)
+        return accepted
 
     def _addressed(
         self, exchange: Exchange, together: Sequence[Exchange], reserve: int
@@ -220,7 +222,7 @@ class _Run:
             self._judge()
         now = time.perf_counter()
         passed = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
-        self._total = with_privacy(passed, self.state)
+        self._total = accounting.with_privacy(passed, self.state)
         self._clock = now
         self.records.append(self._total)
         snapshot = Snapshot(self._total, self.state, self.stop)
@@ -243,7 +245,7 @@ class _Run:
             metrics={**found.metrics, **measured},
             nodes=found.nodes,
         )
-        self.stop = "solved" if found.solved else self.stop
+        self.stop = "solved" if found.solved and not self._total.partial else self.stop
 
     @property
     def _asks_nobody(self) -> bool:
@@ -268,25 +270,29 @@ class _Run:
 
     def _evaluate(self) -> Verdict:
         """Judge x, or, where every node has a model, those of the honest ones."""
-        nodes, models = judged_models(self.state, self._settings.liars)
+        liars = self._settings.liars
+        unknown = self._strategy.rounds.expected_liars if liars is None else 0
+        nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return verdict(nodes, models, [self._problem.report(x, None) for x in models])
         known = self.state.answers if isinstance(self.state, KnowsAnswers) else {}
-        if len(known) == self._settings.num_clients and not self._settings.liars:
-            self._total = replace(self._total, judges=len(known))
-            values = torch.tensor(list(known.values()), dtype=torch.float64)
-            return verdict(nodes, models, [self._problem.report(models[0], values)])
-        question = Exchange(
-            kind="evaluate",
-            client_ids=range(self._settings.num_clients),
-            shared={"x": models},
-            expects={"values": [(len(models),), (0,)]},
-        )
-        self._exchange_index = -1  # a key of its own, the same after a resume
-        [replies] = self._perform([question], 0)
-        self._total = replace(self._total, judges=len(replies.client_ids))
-        answers = replies.tensors["values"]
+        if len(known) == self._settings.num_clients and not liars:
+            answers = torch.tensor(list(known.values()), dtype=torch.float64).unsqueeze(1)
+        else:
+            self._exchange_index = -1  # a key of its own, the same after a resume
+            [replies] = self._perform([judging.question(models, self._settings.num_clients)], 0)
+            answers = replies.tensors["values"]
         if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
-        pairs = zip(models, answers.T, strict=True)
+        kept = [trusted_values(values, unknown) for values in answers.T]
+        least = judging.required_judges(
+            self._settings.num_clients,
+            judging.known_to_fail(self.records[-1] if self.records else self._resumed, self._total),
+            self._strategy.rounds.min_judges,
+        )
+        partial = len(answers) + unknown < least
+        if partial and not any(record.partial for record in self.records):
+            judging.warn_of_partial(self._total.round_index, len(answers), least)
+        self._total = replace(self._total, judges=len(kept[0]), partial=partial)
+        pairs = zip(models, kept, strict=True)
         return verdict(nodes, models, [self._problem.report(x, values) for x, values in pairs])

@@ -40,7 +40,9 @@ class RunSettings:
     num_problems: that are put to the same clients in this run; spent: what the earlier ones have
     released, where it is counted. public_data: whether a private method's x may be judged although
     evaluate_every=0. liars: clients that are known to the simulation, not to the strategy, as
-    malicious; what they say of x or of their own models is not judged.
+    malicious; what they say of x or of their own models is not judged. None where nobody knows who
+    lies, as in a deployment: then F is judged without the num_byzantine most extreme answers at
+    either end.
     """
 
     num_clients: int
@@ -50,7 +52,7 @@ class RunSettings:
     num_problems: int = 1
     spent: Spent | None = None
     public_data: bool = True
-    liars: frozenset[int] = frozenset()
+    liars: frozenset[int] | None = frozenset()
 
     def __post_init__(self) -> None:
         check_types(self)

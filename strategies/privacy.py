@@ -50,7 +50,7 @@ class PrivacyConfig(RobustConfig):
     client its share of it, so that nobody sees a mean without it. noise_source: os, the operating
     system's entropy, or stream, which repeats with the seed and is for simulations alone.
     report_shortened: whether the share of clipped vectors is written to the history; it is not
-    private.
+    private. outlier_multiple: inf, because who is left out would depend on data.
     """
 
     epsilon: float = 3.0
@@ -62,9 +62,17 @@ class PrivacyConfig(RobustConfig):
     noise: Literal["server", "clients"] = "server"
     noise_source: NoiseSource = "os"
     report_shortened: bool = False
+    outlier_multiple: float = math.inf
 
     def __post_init__(self) -> None:
         RobustConfig.__post_init__(self)
+        multiple = self.outlier_multiple
+        require(
+            multiple == math.inf,
+            "outlier_multiple",
+            multiple,
+            "inf in a private strategy: whose answer counts must not depend on other clients' data",
+        )
         require(self.epsilon > 0, "epsilon", self.epsilon, "positive (inf is no privacy)")
         require(0 < self.delta < 1, "delta", self.delta, "above 0 and below 1")
         z = self.noise_multiplier

@@ -30,15 +30,20 @@ class RobustConfig(RoundConfig):
     """What a strategy that averages can be told beside.
 
     aggregator: a rule of fedzo.aggregation, or several joined by |. num_byzantine: how many of the
-    answers to one exchange may be malicious.
+    answers to one exchange may be malicious. outlier_multiple: answers that are further from the
+    cohort's median than so many times the others count as failures (strategies.screening); inf
+    leaves them to the rule.
     """
 
     aggregator: str = "mean"
     num_byzantine: int = 0
+    outlier_multiple: float = 3.0
 
     def __post_init__(self) -> None:
         RoundConfig.__post_init__(self)
         require(self.num_byzantine >= 0, "num_byzantine", self.num_byzantine, "0 or more")
+        multiple = self.outlier_multiple
+        require(multiple >= 1, "outlier_multiple", multiple, "1 or more, or inf")
         parse_aggregator(self.aggregator)
 
     @property
@@ -47,9 +52,17 @@ class RobustConfig(RoundConfig):
         return parse_aggregator(self.aggregator)
 
     @property
-    def bears_non_finite(self) -> bool:
-        """Whether the rule deals with answers that are not finite: all but the mean do."""
-        return not self.rule.is_mean
+    def expected_liars(self) -> int:
+        """How many of the answers to one exchange may be malicious."""
+        return self.num_byzantine
+
+    def withstands(self, num_answers: int) -> bool:
+        """Whether the rule bears num_byzantine liars among so many answers."""
+        try:
+            self.rule.require(num_answers, self.num_byzantine)
+        except ConfigError:
+            return False
+        return True
 
     @property
     def remembers(self) -> bool:

@@ -8,6 +8,7 @@ The driver (strategies.driver) does everything else: it samples cohorts, adds se
 to each exchange, drops failed and non-finite answers, counts, evaluates, records and checkpoints.
 """
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -30,10 +31,13 @@ class RoundConfig:
     participation: share of the clients asked in a round, sampled anew each time, at least one.
     min_answers: fewer answers to the exchanges made at once spoil the round. max_failed_rounds:
     rounds in a row that may be spoilt, and leave x as it was, before the run ends. non_finite:
-    whether answers with NaN or inf are rejected, or passed on to a rule; auto passes them on to
-    robust rules, for which they count among num_byzantine. timeout_s: longest
+    whether answers with NaN or inf are rejected, or passed on to a rule; auto rejects them, unless
+    too few would remain for a robust rule, for which they then count among num_byzantine.
+    timeout_s: longest
     wait for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the
     first and the last x, and none of a private method that clients would have to be asked about.
+    min_judges: as many clients must answer for an F that can be the best, or say that the goal is
+    reached; 0 is all but those who did not answer in the round before either, and more than half.
     """
 
     participation: float = 1.0
@@ -42,18 +46,21 @@ class RoundConfig:
     non_finite: Literal["auto", "reject", "pass"] = "auto"
     timeout_s: float = 3600.0
     evaluate_every: int = 1
+    min_judges: int = 0
 
     @property
-    def bears_non_finite(self) -> bool:
-        """Whether the strategy deals with answers that are not finite."""
-        return False
+    def expected_liars(self) -> int:
+        """How many of the answers to one exchange may be malicious."""
+        return 0
 
     @property
-    def rejects_non_finite(self) -> bool:
-        """Whether such answers are failures."""
-        return self.non_finite == "reject" or (
-            self.non_finite == "auto" and not self.bears_non_finite
-        )
+    def outlier_multiple(self) -> float:
+        """Beyond so many times the others' distance from the median an answer is absurd."""
+        return math.inf
+
+    def withstands(self, num_answers: int) -> bool:
+        """Whether so many answers are enough for the expected liars among them."""
+        return True
 
     @property
     def is_private(self) -> bool:
@@ -75,6 +82,7 @@ class RoundConfig:
         require_nonnegative("max_failed_rounds", self.max_failed_rounds)
         require(self.timeout_s > 0, "timeout_s", self.timeout_s, "positive")
         require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "0 or more")
+        require(self.min_judges >= 0, "min_judges", self.min_judges, "0 or more")
 
 
 class TooFewAnswers(RunError):

@@ -17,8 +17,9 @@ from fedzo.problem import OpenProblem, Report
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg, FedAvgConfig, Outcome, Snapshot, run_rounds
-from strategies.accounting import non_finite
 from strategies.driver import RunSettings
+from strategies.rounds import RoundConfig
+from strategies.screening import rejected
 
 D, N = 3, 4
 X0 = torch.ones(D, dtype=torch.float64)
@@ -181,6 +182,9 @@ def test_passing_changes_nothing_where_all_is_finite() -> None:
     assert torch.equal(passed.state.x, rejected.state.x)
 
 
+ASKED = Exchange(kind="train.any", client_ids=[4, 5, 9])
+
+
 @pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 2), (1, 0, 2)])
 def test_the_clients_that_are_not_finite_are_found(bad: float, shape: tuple[int, ...]) -> None:
@@ -188,12 +192,13 @@ def test_the_clients_that_are_not_finite_are_found(bad: float, shape: tuple[int,
     tensor[1].fill_(bad)
     replies = Replies(client_ids=[4, 5, 9], tensors={"a": torch.ones(3, 1), "b": tensor})
     expected = {} if tensor.numel() == 0 else {5: "rejected: b is not finite"}
-    assert non_finite(replies) == expected
+    assert rejected([ASKED], [replies], RoundConfig()) == expected
 
 
 def test_one_number_a_client_may_be_not_finite() -> None:
     replies = Replies(client_ids=[4, 5], tensors={"loss": torch.tensor([NAN, 1.0])})
-    assert non_finite(replies) == {4: "rejected: loss is not finite"}
+    found = rejected([ASKED], [replies], RoundConfig())
+    assert found == {4: "rejected: loss is not finite"}
 
 
 def test_judges_who_answer_nothing_are_as_good_as_absent() -> None:
