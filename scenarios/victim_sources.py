@@ -215,7 +215,7 @@ def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
         raise ConfigError(
             f"data {name} is no .npz file with arrays `images` and `labels` ({error!s:.60})"
         ) from error
-    images = images[:, np.newaxis] if images.ndim == 3 else images
+    images = images[:, np.newaxis] if images.ndim == 3 and images.size else images
     pixels = read_images(images, name=f"data {name}: ")
     return pixels, read_labels(labels, len(pixels), name=f"data {name}: labels")
 
