@@ -24,6 +24,7 @@ from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName
 from fedzo.runtime.local import Environment, FunctionEnvironment, Rule, serve
+from fedzo.runtime.threads import torch_threads
 
 
 def build_client_app(
@@ -54,7 +55,8 @@ def build_app(
 ) -> ClientApp:
     """Build the app of a client whose objectives depend on its node's and the run's config.
 
-    A `device` in the node's config (auto, cpu, cuda) says where objectives are evaluated.
+    A `device` in the node's config (auto, cpu, cuda) says where objectives are evaluated; `threads`
+    with how many threads of torch, one as on every engine.
     """
     node, app = _Node(environment_of, state_dir, device), ClientApp()
     for kind in _rules():
@@ -91,14 +93,15 @@ class _Node:
         file = state_file(str(directory), run, client) if directory else None
         states, now = load_states(context.state, run, file), moment_of(exchange.config)
         before = states.before(now)
-        environment = on_device(self.environment_of(context), _device(context, self.device))
-        try:
-            replies, (after,) = serve(exchange, environment, _rules(), [before])
-        except ConfigError as error:
-            if not str(error).startswith(NOT_AVERAGED):
-                raise
-            warnings.warn(str(error), FedzoWarning, stacklevel=2)
-            raise ConfigError(NOT_AVERAGED) from None  # by how much is not told to the server
+        with torch_threads(_threads(context)):
+            environment = on_device(self.environment_of(context), _device(context, self.device))
+            try:
+                replies, (after,) = serve(exchange, environment, _rules(), [before])
+            except ConfigError as error:
+                if not str(error).startswith(NOT_AVERAGED):
+                    raise
+                warnings.warn(str(error), FedzoWarning, stacklevel=2)
+                raise ConfigError(NOT_AVERAGED) from None  # by how much is not told to the server
         if after is not before:
             save_states(context.state, states.after(now, attempt, after), file)
         answers = encode_replies(replies, token=exchange_token(exchange))
@@ -121,6 +124,13 @@ def _device(context: Context, default: DeviceName) -> DeviceName:
     if name not in get_args(DeviceName):
         raise ConfigError(f"the node's device={name!r} must be auto, cpu or cuda")
     return cast(DeviceName, name)
+
+
+def _threads(context: Context) -> int:
+    told = context.node_config.get("threads", 1)
+    if type(told) is not int or told < 1:
+        raise ConfigError(f"the node's threads={told!r} must be a whole number of 1 or more")
+    return told
 
 
 def _client_id(context: Context) -> int:

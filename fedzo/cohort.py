@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.failure import failure_of
 from fedzo.objective import Bound, FiniteSum, Objective
 
 BLACK_BOX = (
@@ -108,8 +109,8 @@ class LoopedCohort:
                 if points.requires_grad and not values.requires_grad:
                     raise ObjectiveError(BLACK_BOX)
                 return values
-            except Exception as error:  # a client's code may raise anything; it fails alone
-                self.failures[position] = f"{type(error).__name__}: {error}"
+            except BaseException as error:  # a client's code may raise anything; it fails alone
+                self.failures[position] = failure_of(error)
                 asked = getattr(error, "points_asked", len(points))
                 self.unasked[position] = len(points) - asked
         return points.new_full((len(points),), torch.nan)
@@ -150,8 +151,8 @@ class LoopedFiniteSums(LoopedCohort):
         if position not in self.failures:
             try:
                 return objective.minibatch(indices)
-            except Exception as error:  # a client's code may raise anything; it fails alone
-                self.failures[position] = f"{type(error).__name__}: {error}"
+            except BaseException as error:  # a client's code may raise anything; it fails alone
+                self.failures[position] = failure_of(error)
         return objective
 
 

@@ -111,7 +111,7 @@ class CallableObjective:
         for number, point in enumerate(points, start=1):
             try:
                 yield self.function(point)
-            except Exception as error:
+            except BaseException as error:
                 error.points_asked = number  # type: ignore[attr-defined]
                 raise
 

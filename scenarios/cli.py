@@ -140,7 +140,9 @@ def run(
         base = read_experiment(config) if config else {"settings": {}}
         experiment = make_experiment(**merged(base, given, settings))
         with Progress(stderr, experiment) as progress:
-            result = simulate(experiment, out=out, resume=resume, callbacks=[progress.update])
+            result = simulate(
+                experiment, out=out, resume=resume, callbacks=[progress.update], threads=threads
+            )
         if not json_output:
             print_result(Console(), result)
         return result.summary()

@@ -128,7 +128,16 @@ def compare_command(
                 vary=parse_variation(vary),
                 measure=measure or "",
             )
-            found = run_grid(base, chosen, drawn, shape, out=out, resume=resume, console=stderr)
+            found = run_grid(
+                base,
+                chosen,
+                drawn,
+                shape,
+                out=out,
+                resume=resume,
+                console=stderr,
+                threads=threads,
+            )
             if not json_output:
                 print_grid(Console(), found)
             return found.to_json()
@@ -144,6 +153,7 @@ def compare_command(
             out=out,
             resume=resume,
             console=stderr,
+            threads=threads,
         )
         if not json_output:
             print_comparison(Console(), comparison)

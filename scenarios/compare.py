@@ -89,6 +89,7 @@ def compare(
     resume: bool = False,
     console: Console | None = None,
     tolerant: bool = False,
+    threads: int = 1,
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
@@ -108,7 +109,7 @@ def compare(
             say(console, f"run {number} of {len(experiments)}: {name}, seed {seed}")
         place = None if out is None else out / name / f"seed-{seed}"
         try:
-            results[name].append(simulate(experiment, out=place, resume=resume))
+            results[name].append(simulate(experiment, out=place, resume=resume, threads=threads))
             targets_of({name: results[name][:1]}, reach or {})  # a misspelled metric ends it here
         except RunError as error:
             if not tolerant:

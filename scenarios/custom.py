@@ -5,13 +5,8 @@ start is `initial_x` of client 0's objective where that has one (a module has: i
 the middle of the box, or 0 where the box is unbounded.
 """
 
-import importlib
-import importlib.util
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -21,9 +16,11 @@ from torch import Tensor
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
+from fedzo.failure import failure_of
 from fedzo.objective import Bound, Objective
 from fedzo.problem import OpenProblem, Problem
 from scenarios.scenario import Suggestions, mean_metrics
+from scenarios.user_code import load_object
 
 MakeObjective = Callable[[int], Objective]
 
@@ -96,9 +93,9 @@ class CustomScenario:
         """Make a client's objective; raises ConfigError when it cannot take part."""
         try:
             objective = self._make(client)
-        except Exception as error:  # the user's code may raise anything
+        except BaseException as error:  # the user's code may raise anything
             raise ConfigError(
-                f"the function raised {type(error).__name__}: {error}, for client {client}; it must"
+                f"the function raised {failure_of(error)}, for client {client}; it must"
                 " take a client id and return an objective"
             ) from error
         if not isinstance(objective, Objective):
@@ -125,42 +122,6 @@ def load_function(reference: str) -> MakeObjective:
             " client id that returns an objective"
         )
     return function  # type: ignore[no-any-return]
-
-
-def load_object(reference: str, *, what: str) -> Any:
-    """Load "file.py:name" or "module:name"; raises ConfigError, naming `what`, if there is none."""
-    where, colon, name = reference.rpartition(":")
-    if not colon or not where or not name:
-        raise ConfigError(f"{what}={reference!r} must be file.py:name or package.module:name")
-    file = where.endswith(".py")
-    module = _load_file(Path(where), what) if file else _load_module(where, what)
-    if not hasattr(module, name):
-        names = [n for n, f in inspect.getmembers(module, inspect.isfunction)]
-        raise ConfigError(f"{where} has no function {name!r}; it has {', '.join(names) or 'none'}")
-    return getattr(module, name)
-
-
-def _load_file(path: Path, what: str) -> ModuleType:
-    if not path.is_file():
-        raise ConfigError(f"{what} names {str(path)!r}, which is not a file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{str(path)!r} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may raise anything
-        raise ConfigError(
-            f"{str(path)!r} does not load: {type(error).__name__}: {error}"
-        ) from error
-    return module
-
-
-def _load_module(name: str, what: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"{what}: module {name!r} cannot be imported: {error}") from error
 
 
 def _middle(dim: int, lower: Bound, upper: Bound) -> Float[Tensor, " d"]:

@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -102,7 +101,6 @@ server_app = ServerApp()
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment of the run config on the nodes of the grid."""
-    torch.set_num_threads(1)
     config = context.run_config
     out = Path(str(config["out"])).absolute() if config.get("out") else None
     try:

@@ -95,6 +95,7 @@ def run_grid(
     out: Path | None = None,
     resume: bool = False,
     console: Console | None = None,
+    threads: int = 1,
 ) -> Grid:
     """Run every strategy under every attack with every seed; arguments as those of `compare`.
 
@@ -116,7 +117,14 @@ def run_grid(
             say(console, f"{panel} {attack}".strip())
         place = None if out is None else out / (re.sub(r"[^\w.=-]", "-", panel) or "runs") / attack
         found = compare(
-            plan, strategies, seeds, out=place, resume=resume, console=console, tolerant=True
+            plan,
+            strategies,
+            seeds,
+            out=place,
+            resume=resume,
+            console=console,
+            tolerant=True,
+            threads=threads,
         )
         measure = measure or _measure_of(found)
         rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})

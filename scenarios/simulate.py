@@ -17,9 +17,10 @@ from fedzo.history import RoundRecord
 from fedzo.objective import Objective
 from fedzo.plots import plot_runs
 from fedzo.runtime.engine import Engine
+from fedzo.runtime.threads import torch_threads
 from fedzo.storage import storing, write_whole
 from fedzo.strict_json import strict_json
-from scenarios.custom import CustomConfig, CustomScenario
+from scenarios.custom import CustomScenario
 from scenarios.engines import build_scenario, open_engine
 from scenarios.experiment import Experiment, make_experiment
 from scenarios.names import SCENARIOS, STRATEGIES
@@ -142,22 +143,25 @@ def simulate(
     callbacks: Sequence[Callback] = (),
     scenario: Scenario | None = None,
     grid: Grid | None = None,
+    threads: int = 1,
 ) -> RunResult:
     """Run an experiment.
 
     out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
     a ready one instead of the one that the experiment names. grid: of the deployment on whose nodes
-    an experiment with the engine superlink runs. Raises ConfigError for bad settings and RunError
-    when the run cannot go on.
+    an experiment with the engine superlink runs. threads: of torch, for this run; sums round by it.
+    Raises ConfigError for bad settings and RunError when the run cannot go on.
     """
     if resume and out is None:
         raise ConfigError("resume needs the directory of the run: give --out")
     given = scenario is not None
-    scenario = scenario or build_scenario(experiment)
-    scenario.problem(0)
+    with torch_threads(threads):
+        scenario = scenario or build_scenario(experiment)
+        scenario.problem(0)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None if out is None else RunDirectory(out, experiment)
-    with nullcontext() if directory is None else directory.held(resume=resume):
+    held = nullcontext() if directory is None else directory.held(resume=resume)
+    with torch_threads(threads), held:
         strategy = build_strategy(experiment)
         if own:
             warn_of_uncovered(strategy.rounds, experiment.seed)
@@ -239,13 +243,14 @@ def federate(
     settings: Mapping[str, Scalar] | None = None,
     out: Path | None = None,
     callbacks: Sequence[Callback] = (),
+    threads: int = 1,
 ) -> RunResult:
     """Minimize the mean of your own clients' objectives.
 
     make_objective(client_id) is called once a client, 0 to num_clients - 1; on the engines ray and
     flower it is copied into their processes. The start is `initial_x`, or that of client 0's
     objective (a module's parameters), or the middle of the box. `settings` are dotted names as of
-    `--set`.
+    `--set`. threads: of torch, meanwhile; more than one can be many times slower.
     """
     experiment = make_experiment(
         "custom",
@@ -257,15 +262,14 @@ def federate(
         query_budget=query_budget,
         settings=settings,
     )
-    config: CustomConfig = experiment.config("scenario")
     scenario = CustomScenario(
-        config,
+        experiment.config("scenario"),
         num_clients=num_clients,
         seed=seed,
         make_objective=make_objective,
         initial_x=initial_x,
     )
-    return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario)
+    return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
 
 
 def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:

@@ -32,6 +32,7 @@ from fedzo.attacks.wrappers import Meter, OrderOnly
 from fedzo.config import Scalar, check_types, require
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.randomness import stream
+from fedzo.runtime.threads import torch_threads
 from scenarios.attackers import check_coordinates, default_attacker, make_attacker
 from scenarios.rehearsal import rehearse
 
@@ -140,12 +141,8 @@ def attack_victim(
     """
     images = read_images(images)
     labels = read_labels(labels, len(images))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return _attacked(victim, images, labels, plan, journal, name, progress)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _attacked(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
+from fedzo.failure import failure_of
 from fedzo.objective import FiniteSum, ModuleObjective, Objective
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
@@ -108,10 +109,10 @@ def _looped(
         try:
             most = float(clip_norms[position])
             rows.append(_sum_of_one(objective, x[position], before, most, max_floats))
-        except Exception as error:  # a client's code may raise anything; it fails alone
+        except BaseException as error:  # a client's code may raise anything; it fails alone
             if isinstance(error, ConfigError):
                 raise
-            cohort.failures.setdefault(position, f"{type(error).__name__}: {error}")
+            cohort.failures.setdefault(position, failure_of(error))
             rows.append((torch.full_like(x[position], torch.nan), x.new_zeros(())))
     return Clipped(torch.stack([s for s, _ in rows]), torch.stack([c for _, c in rows]))
 
@@ -136,8 +137,8 @@ def record_values(cohort: CohortObjective, x: Float[Tensor, "n q d"]) -> list[Te
     for position, objective in enumerate(objectives_of(cohort)):
         try:
             rows.append(_losses(objective, x[position]))
-        except Exception as error:  # a client's code may raise anything; it fails alone
-            cohort.failures.setdefault(position, f"{type(error).__name__}: {error}")
+        except BaseException as error:  # a client's code may raise anything; it fails alone
+            cohort.failures.setdefault(position, failure_of(error))
             rows.append(x.new_full((x.shape[1], 1), torch.nan))
     return rows
 

@@ -1,9 +1,8 @@
 """An engine over any flwr Grid: Flower's simulation, a SuperLink, or `InProcessGrid`."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -17,12 +16,14 @@ from fedzo.runtime import _compat
 from fedzo.runtime.answers import Arrival, collect
 from fedzo.runtime.claims import believable
 from fedzo.runtime.inprocess import check_disjoint
-
-logger = logging.getLogger(__name__)
+from fedzo.runtime.inprocess_grid import InProcessGrid
+from fedzo.runtime.roster import Roster
 
 NO_NUMBER = "a node without a partition-id of 0 or more"
 NO_NODE = "no node has this partition-id"
 NOT_TAKEN = "the SuperLink did not take the message, such as for its size"
+NODE_S = 3.0
+"""Least time of a node in this process: it may be on a busy machine, with all of them."""
 OVERDUE_KEPT = 10_000
 """Unanswered messages whose answers are still looked for, so that late ones can be counted."""
 
@@ -32,8 +33,9 @@ class FlowerEngine:
 
     Clients are known by their `partition-id`, asked once a node; replies are sorted by it. The grid
     is polled every `poll_s` seconds. For a node that has not said who it is an exchange waits at
-    most `whoami_s` after it was first seen; it joins whenever it answers. Of two nodes with one
-    partition-id the one that answered last serves, so a client may come back under another node.
+    most `whoami_s` after it was first seen; it joins whenever it answers. Nodes that claim one
+    number do not take each other's place (Roster); a client whose node has left or is silent may
+    come back under another. Nodes of an InProcessGrid have the timeout each, at least NODE_S.
     Client states stay on the clients, who keep those of earlier rounds under `run_name`
     (clients.states): a resumed run of the same name goes on from them. `check` is called at every
     look and raises when what stands behind the grid has failed.
@@ -54,19 +56,19 @@ class FlowerEngine:
         self._whoami_s = whoami_s
         self._check = check
         self._run = {"name": run_name, "attempt": uuid4().hex}
-        self._nodes: dict[int, int] = {}
+        self._roster = Roster()
         self._greeted: dict[int, float] = {}
         self._greetings: dict[str, int] = {}
         self._overdue: list[str] = []
         self._late = 0
-        self._partitions = 0
-        self._complaints: dict[int, str] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         check_disjoint(exchanges)
         end = time.monotonic() + timeout_s
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
+        self._limit_nodes(timeout_s)
         self._find_nodes(wanted, end)
+        self._roster.settle()
         messages = [message for exchange in exchanges for message in self._messages(exchange)]
         arrivals = self._send(messages, end)
         replies = [collect(e, [*_arrivals_of(e, arrivals), *self._absent(e)]) for e in exchanges]
@@ -77,23 +79,29 @@ class FlowerEngine:
     def wait_for_clients(self, at_least: int, timeout_s: float) -> int:
         """Wait until some clients are connected; return how many there are to be.
 
-        That is `num-partitions` where the nodes know it, else one more than the largest
-        partition-id seen. Raises RunError when fewer than `at_least` are there in time.
+        That is what most nodes say as `num-partitions`, else one more than the largest partition-id
+        seen. As many nodes as clients are enough, whatever they say: who is not a client by then is
+        a failure in the history. Raises RunError when fewer than `at_least` are there in time.
         """
         end = time.monotonic() + timeout_s
-        while len(self._nodes) < max(at_least, self._partitions):
-            self._find_nodes(set(range(max(at_least, self._partitions))), end)
-            if time.monotonic() > end:
+        self._limit_nodes(min(timeout_s, self._whoami_s))
+        while True:
+            self._find_nodes(range(max(at_least, self._roster.total())), end)
+            needed = max(at_least, self._roster.total())
+            enough = max(len(self._roster.nodes), self._roster.heard) >= needed or self._is_full()
+            if time.monotonic() > end or (enough and not self._is_listening()):
                 break
             time.sleep(self._poll_s)
-        if len(self._nodes) < at_least:
-            said = sorted(set(self._complaints.values()))
+        self._roster.settle()
+        if self._roster.heard < at_least or not self._roster.nodes:
+            said = sorted(set(self._roster.complaints.values()))
+            count = len(self._roster.nodes)
             raise RunError(
-                f"{len(self._nodes)} clients are connected to the grid after {timeout_s:g} s,"
+                f"{count} clients are connected to the grid after {timeout_s:g} s,"
                 f" {at_least} are needed; start SuperNodes first"
                 + "".join(f"; one said: {complaint}" for complaint in said)
             )
-        return max(self._partitions, max(self._nodes) + 1)
+        return self._roster.total()
 
     def client_states(self) -> Mapping[int, ClientState]:
         return {}
@@ -108,52 +116,76 @@ class FlowerEngine:
     def close(self) -> None:
         """Do nothing: the grid belongs to whoever made it."""
 
+    def _limit_nodes(self, timeout_s: float) -> None:
+        """Let no node of this process take longer: polling sees only what has ended."""
+        if isinstance(self._grid, InProcessGrid):
+            self._grid.limit_nodes(max(timeout_s, NODE_S))
+
+    def _is_full(self) -> bool:
+        """Return whether all nodes are there that ever will be."""
+        grid = self._grid
+        return isinstance(grid, InProcessGrid) and len(self._greeted) >= grid.num_nodes
+
+    def _is_listening(self) -> bool:
+        """Return whether a node was asked lately who it is, and may still say."""
+        asked = [self._greeted.get(node, -math.inf) for node in self._greetings.values()]
+        return max(asked, default=-math.inf) + self._whoami_s >= time.monotonic()
+
     def _absent(self, exchange: Exchange) -> list[Arrival]:
-        return [Arrival(c, error=NO_NODE) for c in exchange.client_ids if c not in self._nodes]
+        away = [client for client in exchange.client_ids if client not in self._roster.nodes]
+        return [Arrival(client, error=self._roster.reason(client) or NO_NODE) for client in away]
 
     def _messages(self, exchange: Exchange) -> list[tuple[int, Message]]:
         contents = zip(exchange.client_ids, encode_exchange(exchange, self._run), strict=True)
         group = str(exchange.config.get("round_index", 0))
+        nodes = self._roster.nodes
         return [
-            (client, Message(content, self._nodes[client], exchange.kind, group_id=group))
+            (client, Message(content, nodes[client], exchange.kind, group_id=group))
             for client, content in contents
-            if client in self._nodes
+            if client in nodes
         ]
 
-    def _find_nodes(self, wanted: set[int], end: float) -> None:
+    def _find_nodes(self, wanted: Collection[int], end: float) -> None:
         """Greet new nodes, and wait a while for those greeted lately if a client is missing."""
         present = set(self._grid.get_node_ids())
-        self._nodes = {client: node for client, node in self._nodes.items() if node in present}
+        self._roster.keep(present)
         fresh = sorted(present - self._greeted.keys())
         self._greeted = {node: at for node, at in self._greeted.items() if node in present}
-        asked = [Message(RecordDict(), node, "query.whoami", group_id="whoami") for node in fresh]
+        self._greet(fresh)
+        while self._greetings and not all(client in self._roster.nodes for client in wanted):
+            self._pull({})
+            if time.monotonic() > end or not self._is_listening():
+                break
+            time.sleep(self._poll_s)
+        self._give_up_silent()
+
+    def _greet(self, nodes: Sequence[int]) -> None:
+        asked = [Message(RecordDict(), node, "query.whoami", group_id="whoami") for node in nodes]
         taken = set(self._grid.push_messages(asked)) if asked else set()
-        for node, message in zip(fresh, asked, strict=True):
+        for node, message in zip(nodes, asked, strict=True):
             if message.metadata.message_id in taken:
                 self._greetings[message.metadata.message_id] = node
                 self._greeted[node] = time.monotonic()
-        while self._greetings and not wanted <= self._nodes.keys():
-            self._pull({})
-            waiting = [self._greeted.get(node, -math.inf) for node in self._greetings.values()]
-            now = time.monotonic()
-            if now > end or max(waiting, default=-math.inf) + self._whoami_s < now:
-                break
-            time.sleep(self._poll_s)
+
+    def _give_up_silent(self) -> None:
+        """Let newcomers have the numbers of nodes that were asked anew and have not answered."""
+        late = time.monotonic() - self._whoami_s
+        for identity, node in list(self._greetings.items()):
+            if self._greeted.get(node, -math.inf) < late and self._roster.is_in_doubt(node):
+                self._roster.gone(node)
+                del self._greetings[identity]
 
     def _meet(self, node: int, reply: Message) -> None:
         """Take down which client a node says it is."""
         who = reply.content.get("whoami") if reply.has_content() else None
         number = who.get("partition-id") if isinstance(who, ConfigRecord) else None
         if not isinstance(who, ConfigRecord) or type(number) is not int or number < 0:
-            self._complaints[node] = _reason(reply) if reply.has_error() else NO_NUMBER
+            self._roster.complain(node, _reason(reply) if reply.has_error() else NO_NUMBER)
             return
-        if (before := self._nodes.get(number, node)) != node:
-            logger.warning(
-                "nodes %d and %d both are client %d; asking %d", before, node, number, node
-            )
-        self._nodes[number] = node
         total = who.get("num-partitions")
-        self._partitions = max(self._partitions, total if type(total) is int else 0)
+        holder = self._roster.claim(node, number, total if type(total) is int else 0)
+        if holder is not None:
+            self._greet([holder])
 
     def _send(self, messages: Sequence[tuple[int, Message]], end: float) -> list[Arrival]:
         """Push, poll until all have answered or time is up, and return what came, by client."""

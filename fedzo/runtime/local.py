@@ -14,6 +14,7 @@ from torch import Tensor
 from fedzo.cohort import CohortObjective, cohort_of, flip_labels
 from fedzo.config import take_config
 from fedzo.errors import ConfigError
+from fedzo.failure import failure_of
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.objective import Objective
 from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
@@ -81,10 +82,11 @@ def serve(
             cohort = flip_labels(cohort)
     except ConfigError:  # the experiment is wrong, not the client
         raise
-    except Exception as error:  # a client's set-up may raise anything; nothing was asked yet
+    except BaseException as error:  # a client's set-up may raise anything; nothing was asked yet
+        reason = failure_of(error)
         if len(ids) > 1:
             return _serve_one_by_one(exchange, environment, rules, states)
-        return _all_failed(ids, f"{type(error).__name__}: {error}"), states
+        return _all_failed(ids, reason), states
     oracle = _make_oracle(cohort, exchange, environment.noise_std)
     try:
         tensors, after = rules[exchange.kind](exchange, oracle, states)
@@ -95,8 +97,8 @@ def serve(
         if len(ids) > 1:
             return _serve_one_by_one(exchange, environment, rules, states)
         return _all_failed(ids, f"out of memory: {error}"), states
-    except Exception as error:  # the rule or a stacked objective failed for all of them
-        failed = _all_failed(ids, f"{type(error).__name__}: {error}")
+    except BaseException as error:  # the rule or a stacked objective failed for all of them
+        failed = _all_failed(ids, failure_of(error))
         return Replies(client_ids=[], failures=failed.failures, counts=_counts(oracle, ids)), states
     replies = Replies(client_ids=ids, tensors=tensors, counts=_counts(oracle, ids))
     if not oracle.failures:

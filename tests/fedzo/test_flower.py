@@ -1,6 +1,5 @@
 """Flower in this process: its own strategies on our grid, our strategy on any grid, same bits."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -320,20 +319,3 @@ def test_a_client_app_that_returns_nothing_or_fails_changes_no_state() -> None:
     assert "not a Message" in str(reply.error.reason)
     assert reply.error.code == 2
     assert "seen" not in grid._contexts[1000].state
-
-
-def test_every_message_is_delivered_and_late_answers_are_dropped() -> None:
-    app = ClientApp()
-    delivered: list[int] = []
-
-    @app.query("slow")
-    def slow(message: Message, context: Context) -> Message:
-        delivered.append(int(context.node_config["partition-id"]))
-        time.sleep(0.05)
-        return Message(RecordDict(), reply_to=message)
-
-    grid = InProcessGrid(app, num_clients=3)
-    asked = [Message(RecordDict(), node, "query.slow") for node in grid.get_node_ids()]
-    replies = list(grid.send_and_receive(asked, timeout=0.07))
-    assert delivered == [0, 1, 2]
-    assert len(replies) == 1

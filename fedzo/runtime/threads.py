@@ -1,0 +1,23 @@
+"""How many threads torch computes with: the same for everybody, because sums round by it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fedzo.config import require
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with this many threads, and afterwards with as many as before.
+
+    One is faster for small models and on busy machines.
+    """
+    require(count >= 1, "threads", count, "at least 1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,159 @@
+"""Functions in files and modules of the user's: `file.py:name` or `package.module:name`.
+
+A file loads like a script: it may import its neighbors, at once or later, hold dataclasses, and
+quit nothing but itself; what it keeps under `if __name__ == "__main__"` does not run. Afterwards
+its folder comes last on the search path: none of its files stands in for a module of others.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fedzo.errors import ConfigError
+from fedzo.failure import failure_of
+
+
+def load_object(reference: str, *, what: str) -> Any:
+    """Load "file.py:name" or "module:name"; raises ConfigError, naming `what`, if there is none."""
+    where, colon, name = reference.rpartition(":")
+    if not colon or not where or not name:
+        raise ConfigError(f"{what}={reference!r} must be file.py:name or package.module:name")
+    file = where.endswith(".py")
+    module = _load_file(Path(where), what) if file else _load_module(where, what)
+    if not hasattr(module, name):
+        names = [n for n, f in inspect.getmembers(module, inspect.isfunction)]
+        raise ConfigError(f"{where} has no function {name!r}; it has {', '.join(names) or 'none'}")
+    return getattr(module, name)
+
+
+def _load_file(given: Path, what: str) -> ModuleType:
+    path = given.expanduser().absolute()
+    if not path.is_file():
+        raise ConfigError(f"{what} names {str(given)!r}, which is not a file")
+    _make_room(path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{str(given)!r} cannot be loaded as Python")
+    module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
+    sys.modules[name] = module  # where dataclasses and pickle look for it
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:  # the user's file may raise anything
+        sys.modules.pop(name, None)
+        if before is not None:
+            sys.modules[name] = before
+        raise ConfigError(f"{str(given)!r} does not load: {_told(error, path)}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _load_module(name: str, what: str) -> ModuleType:
+    _search(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{what}: module {name!r} cannot be imported: {error}") from error
+    except BaseException as error:  # the user's module may raise anything
+        raise ConfigError(f"{what}: module {name!r} does not load: {failure_of(error)}") from error
+
+
+def _told(error: BaseException, path: Path) -> str:
+    """Return what went wrong, and in which line of the file."""
+    reason = failure_of(error)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{reason} (line {lines[-1]})" if lines else reason
+
+
+def _module_name(path: Path) -> str:
+    """Return the file's own name, or one made of its path where that is a module's already."""
+    held = sys.modules.get(path.stem)
+    if held is not None and _origin(held) == path:
+        return path.stem
+    if held is None and _installed(path.stem, path.parent) is None and path.stem.isidentifier():
+        return path.stem
+    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
+def _make_room(path: Path) -> None:
+    """Let the file find its neighbors, and not those of a file that was loaded before.
+
+    Raises ConfigError where it imports a neighbor whose name means something else here.
+    """
+    folder = path.parent
+    _search(folder)
+    for name in sorted(_imported(path, folder)):
+        held = sys.modules.get(name)
+        origin = _origin(held) if held is not None else _installed(name, folder)
+        if origin is not None and folder in origin.parents:
+            continue
+        if origin is not None and _is_of_a_user(origin):
+            for key in [key for key in sys.modules if key.partition(".")[0] == name]:
+                del sys.modules[key]
+        elif held is not None or origin is not None:
+            raise ConfigError(
+                f"{str(path)!r} imports {name}, which lies beside it, but another module of that"
+                f" name is in use here ({origin or 'part of Python'}); rename the file beside it"
+            )
+
+
+def _search(folder: Path) -> None:
+    """Put a folder on the search path: behind what is installed, before other folders of users."""
+    if str(folder) not in sys.path:
+        places = [i for i, entry in enumerate(sys.path) if not _is_of_a_user(Path(entry))]
+        sys.path.insert(1 + max(places, default=-1), str(folder))
+    importlib.invalidate_caches()
+
+
+def _imported(path: Path, folder: Path) -> set[str]:
+    """Return the neighbors that a file imports anywhere, and those that they import."""
+    found: set[str] = set()
+    waiting = [path]
+    while waiting:
+        for name in _imports_of(waiting.pop()) - found:
+            near = [folder / f"{name}.py", folder / name / "__init__.py"]
+            found |= {name} if any(file.is_file() for file in near) else set()
+            waiting += [file for file in near if file.is_file()]
+    return found
+
+
+def _imports_of(path: Path) -> set[str]:
+    """Return the top-level names that a file imports; none where it is no Python."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    nodes = list(ast.walk(tree))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    of = [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level and n.module]
+    return {name.partition(".")[0] for name in plain + of}
+
+
+def _origin(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
+
+
+def _installed(name: str, folder: Path) -> Path | None:
+    """Return where a module of this name lies outside of users' folders."""
+    if name in sys.stdlib_module_names:
+        return Path(sys.base_prefix) / name
+    entries = [e for e in sys.path if e != str(folder) and not _is_of_a_user(Path(e))]
+    spec = PathFinder.find_spec(name, entries)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def _is_of_a_user(path: Path) -> bool:
+    """Return whether a path belongs neither to Python, nor to what is installed, nor to fedzo."""
+    own = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parent.parent)
+    return path.is_absolute() and not any(place in (path, *path.parents) for place in own)
