@@ -44,11 +44,11 @@ from fedzo.config import check_types, require, require_nonnegative, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from fedzo.transport import Command, Http
-from scenarios.user_code import load_object
 from scenarios.data import load_images
 from scenarios.defense import load_defense
 from scenarios.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
 from scenarios.smoothed import SmoothedVictim
+from scenarios.user_code import load_object
 
 Tells = Literal["logits", "probabilities", "labels"]
 

