@@ -203,7 +203,7 @@ def main() -> None:
 
     cnn = make_cnn(28, 10)
     x = random_module(cnn, generator=stream(3, "cnn"))
-    load_parameters(cnn, x)
+    load_parameters(cnn, x).requires_grad_(True)
     random = stream(4, "images")
     images = torch.from_numpy(random.standard_normal((200, 1, 28, 28))).float()
     labels = torch.from_numpy(random.integers(0, 10, 200))

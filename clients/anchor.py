@@ -146,10 +146,7 @@ def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState
 
 
 def _large_batch(exchange: Exchange, oracle: Oracle, config: AnchorConfig) -> Tensor | None:
-    """Return an anchor's examples; None where it uses all.
-
-    One that has fewer than its batch goes through them again.
-    """
+    """Return an anchor's examples; None where it uses all."""
     drawn = _parts(exchange, oracle, config, config.anchor_batch_size, 1)
     return None if drawn is None else drawn[:, 0]
 
@@ -157,10 +154,13 @@ def _large_batch(exchange: Exchange, oracle: Oracle, config: AnchorConfig) -> Te
 def _parts(
     exchange: Exchange, oracle: Oracle, config: AnchorConfig, size: int, count: int
 ) -> Int[Tensor, "n t b"] | None:
-    """Return as many batches of a size; None where the size is 0."""
+    """Return as many batches of a size; None where the size is 0.
+
+    Several are to differ, so a client with fewer examples goes through them again.
+    """
     training = replace(take_config(LocalTraining, exchange.config), local_steps=count)
     wanted = MinibatchConfig(batch_size=size, sampling=config.sampling if size else "epochs")
-    return minibatches(oracle.cohort, wanted, training, exchange.client_ids)
+    return minibatches(oracle.cohort, wanted, training, exchange.client_ids, again=count > 1)
 
 
 def _in_parts(

@@ -74,6 +74,11 @@ class FirstOrder:
                     "client.compile=true knows plain local steps alone, not those of FedProx and"
                     " SCAFFOLD; set it to false"
                 )
+            if batches is not None and bool((batches < 0).any()):
+                raise ConfigError(
+                    f"client.batch_size={config.batch_size} with client.compile=true needs as many"
+                    " examples of every client; lower it, or set client.compile=false"
+                )
             loop = self._compiled_loop(cohort)
             of = part_of(cohort, None if batches is None else batches[:, 0])
             oracle.count_gradients(steps, of=of)

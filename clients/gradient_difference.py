@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clients.gradients import no_answer
-from clients.local import start_points
+from clients.local import require_resolution, start_points
 from fedzo.bases import Blocks
 from fedzo.config import check_types, require, take_config
 from fedzo.estimators import make_scheme
@@ -180,6 +180,7 @@ class _OfSlopes:
     ) -> None:
         dim = oracle.cohort.dim
         blocks = Blocks(dim, config.num_directions, task.seed, task.problem)
+        require_resolution(exchange, config.mu, dim**-0.5)
         self._scheme, self._mu = make_scheme(config.estimator), config.mu
         self._directions = blocks.directions(exchange.per_client["first_row"][:1], 0).to(points[0])
         self._scale = (dim / blocks.size) ** 0.5
@@ -205,7 +206,9 @@ class _OfSlopes:
             told = [row.unsqueeze(1) for row in self._oracle.value(asked)]
         else:
             told = self._oracle.record_values(asked)
-        return [self._scale * self._scheme.slopes(values.T, self._mu, None) for values in told]
+        kind = point.dtype
+        slopes = [self._scheme.slopes(values.T, self._mu, None, kind) for values in told]
+        return [self._scale * own for own in slopes]
 
 
 def _needed(config: ClippedConfig, task: ClippedTask, oracle: Oracle, num_points: int) -> int:

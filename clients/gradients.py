@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.local import LocalTraining, MinibatchConfig, part_of
+from clients.local import LocalTraining, MinibatchConfig, part_of, require_resolution
 from fedzo.bases import Blocks
 from fedzo.config import require, take_config
 from fedzo.estimators import make_scheme
@@ -63,6 +63,7 @@ class Gradients:
         if not self._exact:
             self._scheme = make_scheme(config.estimator)
             dim = oracle.cohort.dim
+            require_resolution(exchange, config.mu, dim**-0.5)
             wanted = dim if config.estimator == "coordinate" else num_directions
             self._blocks = Blocks(dim, wanted, training.seed, training.problem)
             self.num_queries = self._scheme.num_queries(self._blocks.size)
@@ -84,7 +85,7 @@ class Gradients:
             values = self._oracle.value(
                 self._scheme.points(x, directions, self._config.mu), of=part
             )
-            told.append(self._scheme.slopes(values, self._config.mu, None))
+            told.append(self._scheme.slopes(values, self._config.mu, None, x.dtype))
         return told
 
     def vectors(self, told: Float[Tensor, "n k"], step: int) -> Float[Tensor, "n d"]:

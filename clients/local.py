@@ -16,6 +16,7 @@ from torch import Tensor
 from fedzo.cohort import CohortObjective
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
+from fedzo.estimators import require_resolved
 from fedzo.exchange import Exchange
 from fedzo.randomness import permutations, streams
 
@@ -60,19 +61,31 @@ def start_points(exchange: Exchange) -> Float[Tensor, "n d"]:
     return exchange.shared["x"].expand(len(exchange.client_ids), -1)
 
 
+def require_resolution(exchange: Exchange, mu: float, reach: float) -> None:
+    """Raise ConfigError, before the first round asks anything, where x + mu u is x.
+
+    Later an x that has gone astray is no matter of settings.
+    """
+    if int(exchange.config.get("round_index", 0)) <= 1 and "x" in exchange.shared:
+        require_resolved(exchange.shared["x"], mu, reach)
+
+
 def minibatches(
     cohort: CohortObjective,
     config: MinibatchConfig,
     training: LocalTraining,
     client_ids: Sequence[int],
+    *,
+    again: bool = False,
 ) -> Int[Tensor, "n t b"] | None:
     """Return the examples that each client uses at each local step; None where it uses all.
 
-    epochs: every client goes through its examples in random order, again and again. balanced: every
-    minibatch has (nearly) as many examples of each class that the client has, drawn with
-    replacement; clients with different shares of the classes then send much more alike gradients,
-    which leaves malicious ones less room. Raises ConfigError when the objectives have no examples
-    to choose from, or no classes.
+    epochs: every client goes through its examples in random order, again and again; one that has
+    fewer than `batch_size` uses all of them, once a step, unless batches are to differ (`again`).
+    balanced: every minibatch has (nearly) as many examples of each class that the client has, drawn
+    with replacement; clients with different shares of the classes then send much more alike
+    gradients, which leaves malicious ones less room. Raises ConfigError when the objectives have no
+    examples to choose from, or no classes.
     """
     batch_size = config.batch_size
     if batch_size == 0:
@@ -91,10 +104,14 @@ def minibatches(
         labels = labels_of(cohort)
         pairs = zip(labels, generators, strict=True)
         return torch.stack([balanced(own, shape, generator=g) for own, g in pairs])
+    if max(sizes) < batch_size and not again:
+        return None
     if len(set(sizes)) == 1:
         return _epochs(training, client_ids, max(1, sizes[0]), shape)
     rows = [
         _epochs(training, [client], max(1, size), shape)
+        if again or size >= batch_size
+        else _whole(size, shape)
         for client, size in zip(client_ids, sizes, strict=True)
     ]
     return torch.cat(rows)
@@ -131,6 +148,13 @@ def balanced(
 def part_of(cohort: CohortObjective, batch: Int[Tensor, "n b"] | None) -> CohortObjective:
     """Return the cohort on one minibatch a client, or the whole where there is none."""
     return cohort if batch is None else cohort.minibatch(batch)  # type: ignore[attr-defined]
+
+
+def _whole(size: int, shape: tuple[int, int]) -> Int[Tensor, "1 t b"]:
+    """Return minibatches of all `size` examples, filled up with -1."""
+    rows = torch.full((1, *shape), -1)
+    rows[:, :, :size] = torch.arange(size)
+    return rows
 
 
 def _epochs(

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clients.local import start_points
+from clients.local import require_resolution, start_points
 from fedzo.config import check_types, require, require_nonnegative, take_config
 from fedzo.directions import basis_blocks
 from fedzo.estimators import make_scheme
@@ -64,6 +64,7 @@ def answer_probes(
 ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
     """Ask every client around x along its rows; answers nothing when the budget is too small."""
     probes = take_config(Probes, exchange.config)
+    require_resolution(exchange, probes.mu, oracle.cohort.dim**-0.5)
     x = start_points(exchange)
     first = exchange.per_client["first_row"]
     rough = basis_blocks(
@@ -77,6 +78,9 @@ def answer_probes(
     if probes.base != forward and not slopes:
         points = points[:, 1:] if forward else torch.cat([x.unsqueeze(1), points], dim=1)
     if oracle.remaining < points.shape[1]:
-        return {probes.answer: x.new_empty(len(x), 0)}, states
-    values = oracle.value(points)
-    return {probes.answer: scheme.slopes(values, probes.mu, None) if slopes else values}, states
+        kind = x.dtype if slopes else torch.float64
+        return {probes.answer: torch.empty(len(x), 0, dtype=kind)}, states
+    told = oracle.value(points)
+    return {
+        probes.answer: scheme.slopes(told, probes.mu, None, x.dtype) if slopes else told
+    }, states

@@ -2,12 +2,13 @@
 
     query.value, evaluate:   x [q, d]  ->  values [n, q]
 
-Cost: q queries a client. Sent: q d floats down, q up.
+Cost: q queries a client. Sent: q d floats down, q up, in float64 whatever the type of x.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fedzo.exchange import ClientState, Exchange
@@ -25,6 +26,7 @@ def answer_values(
     """Ask every client's objective at the same points; [n, 0] when the budget is too small."""
     x = exchange.shared["x"]
     if oracle.remaining < len(x):
-        return {"values": x.new_empty(len(exchange.client_ids), 0)}, states
+        none = torch.empty(len(exchange.client_ids), 0, dtype=torch.float64)
+        return {"values": none}, states
     points = x.expand(len(exchange.client_ids), *x.shape)
     return {"values": oracle.value(points)}, states

@@ -21,12 +21,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clients.correction import Correction, keep_control
-from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
+from clients.local import (
+    LocalTraining,
+    MinibatchConfig,
+    minibatches,
+    part_of,
+    require_resolution,
+    start_points,
+)
 from fedzo.config import require, require_nonnegative, take_config
 from fedzo.directions import DirectionKind, sample_cohort_directions
 from fedzo.estimators import (
     EstimatorName,
     combine,
+    direction_reach,
     estimator_scale,
     gradient_coefficients,
     make_scheme,
@@ -89,6 +97,7 @@ class ZerothOrder:
         batches = minibatches(oracle.cohort, config, training, exchange.client_ids)
         sources = streams(*training.key("directions"), clients=exchange.client_ids)
         estimate = Estimate(config, oracle, sources, training.local_steps)
+        require_resolution(exchange, config.mu, estimate.reach)
         start = start_points(exchange)
         memory = _load_memory(states, config, start) if estimate.scheme.remembers else None
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
@@ -139,6 +148,8 @@ class Estimate:
         self._count = oracle.cohort.dim if self._axes else config.num_directions
         self.num_queries = self.scheme.num_queries(self._count)
         self._scale = estimator_scale(config.estimator, config.directions, oracle.cohort.dim)
+        kind = "coordinate" if self._axes else config.directions
+        self.reach = direction_reach(kind, oracle.cohort.dim)
         self._config = config
         self._oracle = oracle
         self._generators = generators
@@ -156,7 +167,7 @@ class Estimate:
         mu = self._config.mu
         points = self.scheme.points(x, directions, mu)
         values = self._oracle.value(points, of=part_of(self._oracle.cohort, batch))
-        slopes = self.scheme.slopes(values, mu, memory)
+        slopes = self.scheme.slopes(values, mu, memory, x.dtype)
         complete = memory is None and not self._oracle.saw_non_finite
         coefficients = gradient_coefficients(slopes, self._scale, complete=complete)
         gradient = combine(coefficients, directions)
@@ -192,9 +203,10 @@ def _load_memory(
     """Return what clients remember; one without such a memory gets NaN: slopes to skip."""
     if not any(MEMORY in state for state in states):
         return None
-    blank = x.new_full((config.num_directions,), torch.nan)
-    known = [state.get(MEMORY, blank).to(x) for state in states]
-    return torch.stack([k if len(k) == config.num_directions else blank for k in known])
+    blank = torch.full((config.num_directions,), torch.nan, dtype=torch.float64)
+    known = [state.get(MEMORY, blank).double() for state in states]
+    rows = [k if len(k) == config.num_directions else blank for k in known]
+    return torch.stack(rows).to(x.device)
 
 
 def _save_memory(

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedzo.box import Bound
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.failure import failure_of
-from fedzo.objective import Bound, FiniteSum, Objective
+from fedzo.objective import FiniteSum, Objective
 
 BLACK_BOX = (
     "the objective is a black box: it has no gradient for a first-order client; use a zeroth-order"
@@ -56,7 +57,10 @@ class FiniteSumCohort(CohortObjective, Protocol):
     def sizes(self) -> Int[Tensor, " n"]: ...
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> CohortObjective:
-        """Return the means over the examples with these indices, counted from 0 in each client."""
+        """Return the means over the examples with these indices, counted from 0 in each client.
+
+        A client with fewer than b examples fills up with -1, which stands for none.
+        """
         ...
 
 
@@ -105,7 +109,7 @@ class LoopedCohort:
     def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
         if position not in self.failures:
             try:
-                values = self.objectives[position].value(points).to(points).reshape(len(points))
+                values = _as_values(self.objectives[position].value(points), points)
                 if points.requires_grad and not values.requires_grad:
                     raise ObjectiveError(BLACK_BOX)
                 return values
@@ -113,7 +117,7 @@ class LoopedCohort:
                 self.failures[position] = failure_of(error)
                 asked = getattr(error, "points_asked", len(points))
                 self.unasked[position] = len(points) - asked
-        return points.new_full((len(points),), torch.nan)
+        return points.new_full((len(points),), torch.nan, dtype=torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +154,26 @@ class LoopedFiniteSums(LoopedCohort):
         objective = self.objectives[position]
         if position not in self.failures:
             try:
-                return objective.minibatch(indices)
+                return objective.minibatch(indices[indices >= 0])
             except BaseException as error:  # a client's code may raise anything; it fails alone
                 self.failures[position] = failure_of(error)
         return objective
+
+
+def _as_values(answer: object, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+    """Return what an objective answered in float64; raises ObjectiveError for anything else."""
+    try:
+        values = torch.as_tensor(answer)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ObjectiveError(
+            f"the objective answered {answer!r:.60}; return a tensor with one real number a point"
+        ) from error
+    if values.is_complex() or values.numel() != len(points):
+        raise ObjectiveError(
+            f"the objective answered {str(values.dtype)[6:]} of shape {tuple(values.shape)} for"
+            f" {len(points)} points; return one real number a point"
+        )
+    return values.to(points.device, torch.float64).reshape(len(points))
 
 
 def _same_box(one: Objective, other: Objective) -> bool:

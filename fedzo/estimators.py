@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.directions import DirectionKind, direction_scale
+from fedzo.errors import ConfigError
 from fedzo.finite import all_finite
 
 EstimatorName = Literal["forward", "central", "residual", "coordinate"]
@@ -55,9 +56,16 @@ class Scheme(Protocol):
         ...
 
     def slopes(
-        self, values: Float[Tensor, "n q"], mu: float, memory: Float[Tensor, "n m"] | None
+        self,
+        values: Float[Tensor, "n q"],
+        mu: float,
+        memory: Float[Tensor, "n m"] | None,
+        dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
-        """Return directional slopes; `memory` holds the values of the step before."""
+        """Return directional slopes; `memory` holds the values of the step before.
+
+        dtype: of the slopes, that of x; differences are taken in the type of the values.
+        """
         ...
 
 
@@ -76,9 +84,13 @@ class Forward:
         return torch.cat([base, torch.add(base, directions, alpha=mu)], dim=1)
 
     def slopes(
-        self, values: Float[Tensor, "n q"], mu: float, memory: Float[Tensor, "n m"] | None
+        self,
+        values: Float[Tensor, "n q"],
+        mu: float,
+        memory: Float[Tensor, "n m"] | None,
+        dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
-        return (values[:, 1:] - values[:, :1]) / mu
+        return (values[:, 1:] - values[:, :1]).to(dtype or values.dtype) / mu
 
 
 class Central:
@@ -96,10 +108,14 @@ class Central:
         return x.unsqueeze(1) + torch.cat([offsets, -offsets], dim=1)
 
     def slopes(
-        self, values: Float[Tensor, "n q"], mu: float, memory: Float[Tensor, "n m"] | None
+        self,
+        values: Float[Tensor, "n q"],
+        mu: float,
+        memory: Float[Tensor, "n m"] | None,
+        dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
         plus, minus = values.chunk(2, dim=1)
-        return (plus - minus) / (2 * mu)
+        return (plus - minus).to(dtype or values.dtype) / (2 * mu)
 
 
 class Residual:
@@ -116,9 +132,14 @@ class Residual:
         return x.unsqueeze(1) + mu * directions
 
     def slopes(
-        self, values: Float[Tensor, "n q"], mu: float, memory: Float[Tensor, "n m"] | None
+        self,
+        values: Float[Tensor, "n q"],
+        mu: float,
+        memory: Float[Tensor, "n m"] | None,
+        dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
-        return torch.zeros_like(values) if memory is None else (values - memory) / mu
+        changes = torch.zeros_like(values) if memory is None else values - memory
+        return changes.to(dtype or values.dtype) / mu
 
 
 def make_scheme(name: EstimatorName) -> Scheme:
@@ -130,6 +151,27 @@ def make_scheme(name: EstimatorName) -> Scheme:
         "coordinate": Central(),
     }
     return schemes[name]
+
+
+def require_resolved(x: Float[Tensor, "*n d"], mu: float, reach: float = 1.0) -> None:
+    """Raise ConfigError where x + mu u is x itself, in most coordinates.
+
+    reach: about how far a direction goes along one coordinate.
+    """
+    if not bool(((x + mu * reach == x).double().mean() > 0.5).item()):
+        return
+    kind, longest = str(x.dtype).removeprefix("torch."), float(x.abs().max())
+    least = 8 * torch.finfo(x.dtype).eps * longest / reach
+    wider = ", or give a float64 start" if x.dtype != torch.float64 else ""
+    raise ConfigError(
+        f"mu={mu:g} is too small for x in {kind}, with numbers up to {longest:.3g}: x + mu u is x,"
+        f" so all slopes would be 0; raise mu to at least {least:.1e}{wider}"
+    )
+
+
+def direction_reach(kind: DirectionKind, dim: int) -> float:
+    """Return about how far a direction of this kind goes along a coordinate along which it goes."""
+    return dim**-0.5 if kind in ("sphere", "orthogonal") else 1.0
 
 
 def gradient_coefficients(

@@ -9,7 +9,6 @@ them: one for each example whose loss is evaluated or differentiated at one poin
 counted, and nothing that is asked of an objective by a rule bypasses the count.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,12 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.box import is_bounded, project
 from fedzo.cohort import CohortObjective, cohort_gradient
 from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
-from fedzo.objective import Bound
 from fedzo.privacy.averages import points_beside, queries_to_compare, require_averages
 from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clipped_sums, record_values
+
+__all__ = ["BoundsPolicy", "NonFinitePolicy", "Oracle", "project"]
 
 NonFinitePolicy = Literal["fail", "skip"]
 BoundsPolicy = Literal["clip", "allow"]
@@ -60,7 +61,7 @@ class Oracle:
         self._non_finite = non_finite
         self._may_skip = may_skip
         self.saw_non_finite = False
-        self._clip = out_of_bounds == "clip" and _is_bounded(cohort.lower, cohort.upper)
+        self._clip = out_of_bounds == "clip" and is_bounded(cohort.lower, cohort.upper)
         self._asked = 0
         self._differentiated = 0
         self._examples = torch.zeros(cohort.num_clients, dtype=torch.int64)
@@ -76,13 +77,14 @@ class Oracle:
     def value(
         self, x: Float[Tensor, "n q d"], *, of: CohortObjective | None = None
     ) -> Float[Tensor, "n q"]:
-        """Return values, NaN for failed clients; `of` is a minibatch of the cohort.
+        """Return values in float64, NaN for failed clients; `of` is a minibatch of the cohort.
 
         Raises RunError when the budget does not cover the q points; then nothing is asked.
         """
+        self._require_dim(x)
         self._spend(x.shape[1], of)
         with torch.no_grad():
-            values = (of or self.cohort).value(self.project(x) if self._clip else x)
+            values = (of or self.cohort).value(self.project(x) if self._clip else x).double()
         if self._noise_std > 0:
             values = values + self._noise_std * self._noise(values)
         self._inspect(values, "value")
@@ -92,6 +94,7 @@ class Oracle:
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
     ) -> Float[Tensor, "n d"]:
         """Return exact gradients by autograd; raises ObjectiveError for a black box."""
+        self._require_dim(x)
         self.count_gradients(1, of=of)
         gradient = cohort_gradient(of or self.cohort, self.project(x) if self._clip else x)
         self._inspect(gradient, "gradient")
@@ -169,6 +172,15 @@ class Oracle:
             "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
         }
 
+    def _require_dim(self, x: Float[Tensor, "n *q d"]) -> None:
+        """Raise ConfigError, before anything is asked, for points of another size."""
+        dim = self.cohort.dim
+        if x.shape[-1] != dim:
+            raise ConfigError(
+                f"x has {x.shape[-1]} numbers and the objectives have dim {dim}; start from as many"
+                " (of a module, the parameters that are trained: no frozen ones, no buffers)"
+            )
+
     def _spend(self, queries: int, of: CohortObjective | None = None) -> None:
         """Count queries of every client before they are asked."""
         if queries > self.remaining:
@@ -223,17 +235,3 @@ class Oracle:
             f" {found} of {bad.shape[1]}{remedy}"
         )
         return True
-
-
-def project(x: Float[Tensor, "*n d"], lower: Bound, upper: Bound) -> Float[Tensor, "*n d"]:
-    """Project points onto the box; returns x itself when there is no bound."""
-    if not _is_bounded(lower, upper):
-        return x
-    low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (lower, upper))
-    return x.clamp(low, high)
-
-
-def _is_bounded(lower: Bound, upper: Bound) -> bool:
-    if not isinstance(lower, int | float) or not isinstance(upper, int | float):
-        return True
-    return lower > -math.inf or upper < math.inf

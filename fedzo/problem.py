@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.objective import Bound
+from fedzo.box import Bound, check_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,10 @@ class Problem(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenProblem:
-    """A problem of which nothing is known but its clients: F is the mean of their answers."""
+    """A problem of which nothing is known but its clients: F is the mean of their answers.
+
+    Raises ConfigError for a start that is no vector of finite numbers.
+    """
 
     initial_x: Float[Tensor, " d"]
     lower: Bound = -float("inf")
@@ -59,5 +62,9 @@ class OpenProblem:
     index: int = 0
     asks_clients: bool = True
 
+    def __post_init__(self) -> None:
+        start = check_start(self.initial_x, self.lower, self.upper)
+        object.__setattr__(self, "initial_x", start)
+
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        return Report(None if values is None else float(values.mean()))
+        return Report(None if values is None else float(values.double().mean()))

@@ -25,7 +25,12 @@ from torch import Tensor
 
 from fedzo.config import check_types, require
 from fedzo.directions import DirectionKind, direction_scale, sample_cohort_directions
-from fedzo.estimators import gradient_coefficients, make_scheme
+from fedzo.estimators import (
+    direction_reach,
+    gradient_coefficients,
+    make_scheme,
+    require_resolved,
+)
 
 BlackBox = Callable[[Float[Tensor, "b q k"]], Float[Tensor, "b q"]]
 
@@ -104,9 +109,12 @@ def value_and_estimate(
             config.directions, config.num_directions, k, generators=generators, dtype=h.dtype
         )
         scale = direction_scale(config.directions, k)
+    require_resolved(
+        h.detach(), config.mu, 1.0 if complete else direction_reach(config.directions, k)
+    )
     points = scheme.points(h, u, config.mu)
     forward = config.estimator == "forward"
     values = function(points if forward else torch.cat([h.unsqueeze(1), points], dim=1))
-    slopes = scheme.slopes(values if forward else values[:, 1:], config.mu, None)
+    slopes = scheme.slopes(values if forward else values[:, 1:], config.mu, None, h.dtype)
     coefficients = gradient_coefficients(slopes, scale, complete=complete)
     return values[:, 0], (coefficients.unsqueeze(1) @ u).squeeze(1)

@@ -150,7 +150,7 @@ class ClassificationScenario:
             else random_module(self._cnn, generator=start)
         )
         if self._cnn is not None:
-            load_parameters(self._cnn, self._initial_x)
+            load_parameters(self._cnn, self._initial_x).requires_grad_(True)
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         if self._cnn is not None:

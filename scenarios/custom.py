@@ -5,24 +5,29 @@ start is `initial_x` of client 0's objective where that has one (a module has: i
 the middle of the box, or 0 where the box is unbounded.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fedzo.box import Bound, check_box, check_start
 from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
-from fedzo.objective import Bound, Objective
+from fedzo.objective import Objective
 from fedzo.problem import OpenProblem, Problem
 from scenarios.scenario import Suggestions, mean_metrics
 from scenarios.user_code import load_object
 
 MakeObjective = Callable[[int], Objective]
+Start = Tensor | NDArray[Any] | Sequence[float]
+"""What a start may be given as; see fedzo.box."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ class CustomScenario:
         num_clients: int,
         seed: int,
         make_objective: MakeObjective | None = None,
-        initial_x: Float[Tensor, " d"] | None = None,
+        initial_x: Start | None = None,
     ) -> None:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
@@ -78,7 +83,8 @@ class CustomScenario:
             start = getattr(first, "initial_x", None)
         if start is None:
             start = _middle(first.dim, first.lower, first.upper)
-        if start.shape != (first.dim,):
+        start = check_start(start, -math.inf, math.inf)
+        if len(start) != first.dim:
             raise ConfigError(
                 f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
             )
@@ -104,6 +110,7 @@ class CustomScenario:
                 " lower, upper and value; return for example fedzo.objective.CallableObjective("
                 "function=..., dim=...)"
             )
+        check_box(objective.dim, objective.lower, objective.upper)
         first = self._objectives.get(0, objective)
         if objective.dim != first.dim:
             raise ConfigError(

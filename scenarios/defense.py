@@ -31,7 +31,6 @@ from fedzo.attacks.wrappers import Meter
 from fedzo.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
-from fedzo.objective import flatten_parameters
 from fedzo.randomness import stream
 from fedzo.zo_gradient import ZoGradientConfig, zo_gradient
 from scenarios.data import Images
@@ -258,7 +257,7 @@ def _stability(
 
 def save_defense(folder: Path, defense: Defense, side: int) -> None:
     """Write a defense, for `load_defense`."""
-    parameters = flatten_parameters(defense.purifier)
+    parameters = torch.nn.utils.parameters_to_vector(defense.purifier.parameters()).detach()
     facts = {"side": side, "queries": defense.queries, **asdict(defense.config)}
     save_checkpoint(folder, Checkpoint({"parameters": parameters}, facts))
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fedzo.privacy.clipping import Clipped
@@ -43,7 +43,8 @@ _TOGETHER = 1 << 24
 class MLPBatches:
     """The losses on one batch for each client: inputs [n, b, i], targets [n, b].
 
-    squares: |inputs|^2 where that is known already.
+    squares: |inputs|^2 where that is known already. counted: which examples are there, where some
+    clients have fewer than b; the others weigh nothing.
     """
 
     inputs: Float[Tensor, "n b i"]
@@ -52,6 +53,7 @@ class MLPBatches:
     loss: LossName = "cross_entropy"
     activation: ActivationName = "relu"
     squares: Float[Tensor, "n b"] | None = None
+    counted: Bool[Tensor, "n b"] | None = None
     failures: dict[int, str] = field(default_factory=dict)
     lower: float = -_FREE
     upper: float = _FREE
@@ -66,10 +68,16 @@ class MLPBatches:
 
     @property
     def sizes(self) -> Int[Tensor, " n"]:
+        if self.counted is not None:
+            return self.counted.sum(dim=1)
         return torch.full((len(self.inputs),), self.inputs.shape[1])
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
-        return self.losses(x).mean(-1)
+        losses = self.losses(x)
+        if self.counted is None:
+            return losses.mean(-1)
+        there = losses.where(self.counted.unsqueeze(1), 0)
+        return there.sum(-1) / self.sizes.clamp(min=1).unsqueeze(1)
 
     def losses(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q b"]:
         """Return the loss of every example at every point."""
@@ -86,6 +94,8 @@ class MLPBatches:
             # a W is four times slower here
             sums.append(torch.baddbmm(bias.mT, weight.mT, inputs[-1].mT).mT)
         slopes = [_output_slopes(sums[-1], self.targets, self.loss)]
+        if self.counted is not None:
+            slopes[0] = slopes[0].where(self.counted.unsqueeze(-1), 0)
         for (weight, _), z in zip(parameters[:0:-1], sums[-2::-1], strict=True):
             back = (weight @ slopes[-1].mT).mT
             slopes.append(back.mul_(activation_slope(z, self.activation)))
@@ -138,7 +148,11 @@ class MLPShards:
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> MLPBatches:
         rows = self.offsets.unsqueeze(1) + indices
-        return self._batches(self.inputs[rows], self.targets[rows])
+        if torch.compiler.is_compiling() or not bool((indices < 0).any()):
+            return self._batches(self.inputs[rows], self.targets[rows])
+        rows = rows.where(indices >= 0, 0)  # any row does: it is not counted
+        batches = self._batches(self.inputs[rows], self.targets[rows])
+        return replace(batches, counted=indices >= 0)
 
     def labels_by_client(self) -> list[Tensor]:
         """Return the targets of each client's examples."""

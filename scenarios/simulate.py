@@ -20,12 +20,13 @@ from fedzo.runtime.engine import Engine
 from fedzo.runtime.threads import torch_threads
 from fedzo.storage import storing, write_whole
 from fedzo.strict_json import strict_json
-from scenarios.custom import CustomScenario
+from scenarios.custom import CustomScenario, Start
 from scenarios.engines import build_scenario, open_engine
 from scenarios.experiment import Experiment, make_experiment
 from scenarios.names import SCENARIOS, STRATEGIES
 from scenarios.rundir import Position, RunDirectory, new_run_name
 from scenarios.scenario import Scenario
+from scenarios.steps import resolved, watch
 from strategies.base import RoundStrategy
 from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
 from strategies.privacy import Spent
@@ -167,7 +168,7 @@ def simulate(
             warn_of_uncovered(strategy.rounds, experiment.seed)
         position = Position(run_name=new_run_name())
         if directory:
-            start = scenario.problem(0).initial_x
+            start = resolved(scenario.problem(0), experiment).initial_x
             position = directory.load(strategy.init(start, experiment.num_clients))
         with open_engine(
             experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
@@ -196,13 +197,14 @@ def _solve(
     records, solutions = list(position.records), list(position.solutions)
     stops: list[StopReason] = []
     spent = position.spent
+    standstill = watch(experiment)
     for index in range(len(solutions), scenario.num_problems):
         engine.restore_client_states(position.client_states)
         keep = _keeper(directory, solutions, engine)
         outcome = run_rounds(
             strategy,
             engine,
-            scenario.problem(index),
+            resolved(scenario.problem(index), experiment),
             RunSettings(
                 num_clients=experiment.num_clients,
                 num_rounds=experiment.num_rounds,
@@ -213,7 +215,7 @@ def _solve(
                 public_data=not own,
                 liars=experiment.known_liars,
             ),
-            callbacks=[*keep, *callbacks],
+            callbacks=[*keep, *callbacks, standstill],
             resume=position.snapshot,
         )
         records += outcome.records
@@ -236,7 +238,7 @@ def federate(
     num_clients: int,
     strategy: str = "fedzo",
     num_rounds: int = 50,
-    initial_x: Float[Tensor, " d"] | None = None,
+    initial_x: Start | None = None,
     seed: int = 0,
     query_budget: int | None = None,
     engine: str = "inprocess",

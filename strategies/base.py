@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.box import check_start
 from fedzo.config import build_config, check_types
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import ClientState, Exchange, Replies
@@ -21,8 +22,10 @@ from fedzo.problem import OpenProblem
 from fedzo.runtime.flower import FlowerEngine
 from strategies.driver import Callback, RunSettings, Snapshot, run_rounds
 from strategies.rounds import Round, RoundConfig, RoundPlan, StateT
+from strategies.standstill import Standstill
 from strategies.uncovered import warn_of_uncovered
 
+_COUNT = "num_batches_tracked"
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -61,7 +64,8 @@ class RoundStrategy(Strategy, Generic[StateT]):
     ) -> Result:
         """Run on a flwr grid, as flwr's own strategies do.
 
-        x is the concatenation of `initial_arrays`. `train_config` may hold `seed`, `query_budget`
+        x is the concatenation of `initial_arrays` but the buffers in it, which come back as they
+        are. `train_config` may hold `seed`, `query_budget`
         (all clients together) and the box `lower`, `upper` that the server projects x onto. F is
         the mean of the clients' values, asked as often as `evaluate_every` says. The wait for
         clients and for an exchange is `timeout`, or `timeout_s` of the strategy's own settings
@@ -70,6 +74,9 @@ class RoundStrategy(Strategy, Generic[StateT]):
         """
         settings = _start_settings(train_config, evaluate_config)
         warn_of_uncovered(self.rounds, settings.seed)
+        problem = OpenProblem(
+            initial_x=_vector(initial_arrays), lower=settings.lower, upper=settings.upper
+        )
         engine = _Capped(FlowerEngine(grid), timeout)
         wait_s = min(timeout, self.rounds.timeout_s)
         num_clients = engine.inner.wait_for_clients(self.rounds.min_answers, wait_s)
@@ -77,9 +84,7 @@ class RoundStrategy(Strategy, Generic[StateT]):
         run_rounds(
             self,
             engine,
-            OpenProblem(
-                initial_x=_vector(initial_arrays), lower=settings.lower, upper=settings.upper
-            ),
+            problem,
             RunSettings(
                 num_clients=num_clients,
                 num_rounds=num_rounds,
@@ -87,7 +92,10 @@ class RoundStrategy(Strategy, Generic[StateT]):
                 query_budget=None if settings.query_budget < 0 else settings.query_budget,
                 liars=None,
             ),
-            callbacks=[_keep_in(result, initial_arrays, evaluate_fn)],
+            callbacks=[
+                _keep_in(result, initial_arrays, evaluate_fn),
+                Standstill(num_rounds=num_rounds),
+            ],
         )
         return result
 
@@ -185,15 +193,35 @@ class _Capped:
         self.inner.close()
 
 
+def _optimized(arrays: ArrayRecord) -> list[str]:
+    """Return the names of the arrays that x is made of: all but the buffers of a state dict.
+
+    Buffers are arrays of whole numbers or flags beside floating ones, and the running statistics
+    that stand beside a count of batches.
+    """
+    floating = [name for name, array in arrays.items() if array.numpy().dtype.kind == "f"]
+    if not floating:
+        return list(arrays)
+    counts = [name for name in arrays if name.endswith(_COUNT)]
+    kept = {n.removesuffix(_COUNT) + s for n in counts for s in ("running_mean", "running_var")}
+    return [name for name in floating if name not in kept]
+
+
 def _vector(arrays: ArrayRecord) -> Float[Tensor, " d"]:
-    return torch.cat([torch.from_numpy(array.numpy()).reshape(-1) for array in arrays.values()])
+    """Return the start; arrays of whole numbers alone are one, in float64."""
+    parts = [torch.from_numpy(arrays[name].numpy()).reshape(-1) for name in _optimized(arrays)]
+    if not parts:
+        raise ConfigError("initial_arrays holds nothing to optimize; give the parameters")
+    return check_start(torch.cat(parts), -math.inf, math.inf)
 
 
 def _arrays_like(arrays: ArrayRecord, x: Float[Tensor, " d"]) -> ArrayRecord:
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    """Return the arrays with x in the place of what is optimized, and buffers as they were."""
+    shapes = {name: tuple(arrays[name].shape) for name in _optimized(arrays)}
     parts = x.split([torch.Size(shape).numel() for shape in shapes.values()])
     pairs = zip(shapes.items(), parts, strict=True)
-    return ArrayRecord({name: Array(part.reshape(shape).numpy()) for (name, shape), part in pairs})
+    moved = {name: Array(part.reshape(shape).numpy()) for (name, shape), part in pairs}
+    return ArrayRecord({name: moved.get(name, array) for name, array in arrays.items()})
 
 
 def _metrics(record: RoundRecord) -> MetricRecord:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.aggregation.rows import finite_rows, require_majority, trusted_rows
+from fedzo.aggregation.rows import finite_rows, precise, require_majority, trusted_rows
 from fedzo.config import require
 
 
@@ -29,7 +29,7 @@ def bucketing(
     half the number of groups.
     """
     require(size >= 1, "size", size, "at least 1")
-    n = len(vectors)
+    vectors, n = precise(vectors), len(vectors)
     size = min(size, n)
     require_majority(-(-n // size), num_byzantine)
     order = torch.from_numpy(generator.permutation(n))

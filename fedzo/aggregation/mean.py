@@ -10,6 +10,7 @@ n d additions, no floats of its own.
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.aggregation.rows import precise
 from fedzo.errors import ConfigError
 
 
@@ -27,6 +28,7 @@ def mean(
         raise ConfigError(
             f"num_byzantine={num_byzantine} must be 0: the mean tolerates no malicious client"
         )
+    vectors = precise(vectors)
     if weights is None:
         return vectors.mean(dim=0)
     return (weights.to(vectors) / weights.sum().to(vectors)) @ vectors

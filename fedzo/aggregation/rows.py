@@ -24,13 +24,15 @@ def trusted_rows(
     not finite.
     """
     require_majority(len(vectors), num_byzantine)
+    vectors = precise(vectors)
     finite = finite_rows(vectors)
     lost = len(vectors) - int(finite.sum())
     if lost == 0:
         return vectors, num_byzantine
     if lost > num_byzantine:
         raise ConfigError(
-            f"{lost} of {len(vectors)} vectors are not finite and num_byzantine={num_byzantine}"
+            f"{lost} of {len(vectors)} vectors are not finite (or longer than"
+            f" {_longest(vectors):.0e}, so that squares overflow) and num_byzantine={num_byzantine}"
             " may be; raise num_byzantine, or find out who sends them"
         )
     return vectors[finite], num_byzantine - lost
@@ -38,9 +40,18 @@ def trusted_rows(
 
 def finite_rows(vectors: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
     """Return which rows are finite, and short enough for squares of their distances to be."""
-    longest = torch.finfo(vectors.dtype).max ** 0.5 / 8
-    finite: Tensor = torch.linalg.vector_norm(vectors, dim=1) < longest
+    vectors = precise(vectors)
+    finite: Tensor = torch.linalg.vector_norm(vectors, dim=1) < _longest(vectors)
     return finite
+
+
+def precise(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Return vectors of half precision in float32, for squares of theirs overflow at 256."""
+    return vectors if vectors.dtype in (torch.float32, torch.float64) else vectors.float()
+
+
+def _longest(vectors: Float[Tensor, "n d"]) -> float:
+    return float(torch.finfo(vectors.dtype).max ** 0.5 / 8)
 
 
 def require_majority(num_clients: int, num_byzantine: int) -> None:

@@ -82,7 +82,7 @@ class EstimatedDescent:
             points = scheme.points(z.unsqueeze(0), u.unsqueeze(0), mu)[0]
             reply = yield task.coordinates.perturbations(points, region)
             values = reply.losses.unsqueeze(0)
-            slopes = scheme.slopes(values, mu, memory)
+            slopes = scheme.slopes(values, mu, memory, z.dtype)
             memory = values if scheme.remembers else None
             coefficients = gradient_coefficients(slopes, scale, complete=coordinate)[0]
             gradient = coefficients @ u

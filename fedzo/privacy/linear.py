@@ -48,9 +48,10 @@ def sum_of_linear(
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]] | None:
     """Return the sum of clipped gradients, or of changes, and how many records were shortened.
 
-    None where the module is not made of linear layers, or the short way would be a detour.
+    None where the module is not made of linear layers, some are frozen or in half precision, or the
+    short way would be a detour.
     """
-    parts = _parts(objective.module)
+    parts = _parts(objective.module) if objective.is_plain else None
     if not parts or objective.inputs.dim() < 2:
         return None
     total = torch.zeros_like(x)

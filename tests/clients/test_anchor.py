@@ -209,7 +209,7 @@ def test_an_anchor_with_all_its_examples_draws_parts_beside() -> None:
 
 
 def test_what_a_client_says_does_not_depend_on_its_company() -> None:
-    """Clients with fewer examples than the batch go through them again, alone or not."""
+    """Clients with fewer examples than the batch use all of them, alone or not."""
 
     def final(chunk: int, **more: Any) -> Any:
         settings = {

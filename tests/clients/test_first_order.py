@@ -217,3 +217,35 @@ def test_a_client_without_examples_fails_alone() -> None:
 
 def test_cohorts_of_examples_are_recognized() -> None:
     assert not hasattr(cohort_of([TorchObjective(function=lambda x: x.sum(-1), dim=2)]), "sizes")
+
+
+def test_a_batch_above_the_shard_takes_every_example_once() -> None:
+    """Clients of 2, 3 and 5 examples: as with all of them, in a list, stacked, in any company."""
+    sizes = torch.tensor([2, 3, 5])
+    inputs = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(10, 4)
+    labels = torch.arange(10) % 3
+    shards = MLPShards(
+        inputs=inputs, targets=labels, offsets=sizes.cumsum(0) - sizes, sizes=sizes, layers=(4, 3)
+    )
+    training = LocalTraining(local_steps=2, local_lr=0.1)
+    x = torch.linspace(-1, 1, 15, dtype=torch.float64).expand(3, 1, 15)
+    assert minibatches(shards, MinibatchConfig(batch_size=6), training, [0, 1, 2]) is None
+    batches = minibatches(shards, MinibatchConfig(batch_size=4), training, [0, 1, 2])
+    assert batches is not None
+    assert batches[:2, 1].tolist() == [[0, 1, -1, -1], [0, 1, 2, -1]]
+    assert sorted(batches[2].flatten().tolist()[:5]) == [0, 1, 2, 3, 4]
+    part, whole = shards.minibatch(batches[:, 0]), shards.value(x)
+    assert part.sizes.tolist() == [2, 3, 4]
+    torch.testing.assert_close(part.value(x)[:2], whole[:2])
+    norms = torch.full((3,), 0.1, dtype=torch.float64)
+    clipped = [c.clipped_sums(x[:, 0], None, norms, 1 << 20).sums[:2] for c in (part, shards)]
+    torch.testing.assert_close(*clipped)
+    spans = zip((0, 2, 5), sizes.tolist(), strict=True)
+    net = torch.nn.Linear(4, 3).double()
+    loss = torch.nn.functional.cross_entropy
+    looped = cohort_of(
+        [ModuleObjective(net, loss, inputs[a : a + n], labels[a : a + n]) for a, n in spans]
+    )
+    own = looped.minibatch(batches[:, 0])  # type: ignore[attr-defined]
+    assert own.sizes.tolist() == [2, 3, 4]
+    assert torch.equal(own.value(x)[:2], looped.value(x)[:2])

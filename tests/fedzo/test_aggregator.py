@@ -13,6 +13,7 @@ from fedzo.aggregation import (
     trimmed_mean,
 )
 from fedzo.errors import ConfigError
+from fedzo.randomness import stream
 
 
 def vectors(n: int = 9) -> torch.Tensor:
@@ -98,3 +99,14 @@ def test_what_is_impossible_is_refused(text: str, n: int, f: int, words: str) ->
     with pytest.raises(ConfigError) as error:
         parse_aggregator(text).require(n, f)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [name for name in AGGREGATORS if name != "centered_clipping"])
+def test_half_precision_is_aggregated_in_float32(name: str, dtype: torch.dtype) -> None:
+    """Squares of 300 are no number in float16."""
+    grid = torch.linspace(250, 350, 9 * 5, dtype=torch.float64).reshape(9, 5).to(dtype)
+    grid[3] += 8
+    rule, f = parse_aggregator(name), 0 if name == "mean" else 2
+    made = [rule(v, num_byzantine=f, generator=stream(0, "a")) for v in (grid, grid.float())]
+    assert torch.equal(*made)

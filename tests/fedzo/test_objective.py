@@ -1,6 +1,9 @@
 """Objectives and their adapters; one law suite for all of them."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +132,53 @@ def test_default_box_is_everything() -> None:
     objective = OBJECTIVES["torch"]
     assert objective.lower == -math.inf
     assert objective.upper == math.inf
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(2, 2.0, np.float16(2), np.array([2.0]), np.array(2), Decimal(2), Fraction(2)),
+        *(torch.tensor(2), torch.tensor([2.0]), torch.tensor(2.0).half()),
+        torch.tensor(2.0, requires_grad=True),
+    ],
+)
+def test_a_callable_may_return_any_real_number(answer: object) -> None:
+    told = CallableObjective(function=lambda x: answer, dim=3).value(torch.zeros(2, 3))
+    assert (told.tolist(), told.dtype) == ([2.0, 2.0], torch.float64)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("2", b"2", np.complex128(2), np.array([1.0, 2.0]), torch.tensor(2j), torch.ones(2)),
+        *(10**400, np.array(None), np.array("2"), object()),
+    ],
+)
+def test_what_is_no_real_number_is_refused(answer: object) -> None:
+    with pytest.raises(ObjectiveError, match="return one real number a point"):
+        CallableObjective(function=lambda x: answer, dim=3).value(torch.zeros(2, 3))
+
+
+class Told:
+    """Somebody's own objective, unchecked."""
+
+    dim, lower, upper = 3, -math.inf, math.inf
+
+    def __init__(self, answer: Any) -> None:
+        self.value = answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x.sum(), "answered float32 of shape () for 2 points; return one real"),
+        (lambda x: x.sum(-1) * 1j, "answered complex64 of shape (2,)"),
+        (lambda x: None, "answered None; return a tensor with one real number a point"),
+    ],
+)
+def test_what_an_objective_answers_is_checked(answer: Any, message: str) -> None:
+    cohort = cohort_of([Told(answer), OBJECTIVES["torch"]])
+    values = cohort.value(torch.ones(2, 2, 3))
+    assert message in cohort.failures[0]
+    assert values.isnan().tolist() == [[True, True], [False, False]]
+    assert values.dtype == torch.float64
