@@ -131,7 +131,20 @@ def plot_runs(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG without touching matplotlib's global state."""
+    """Write a figure as its suffix says, without touching matplotlib's global state."""
+    check_figure(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.lower().removeprefix(".")
+    FigureCanvasAgg(figure)
     with replacing(path) as fresh:
-        FigureCanvasAgg(figure).print_png(fresh)  # type: ignore[no-untyped-call]
+        figure.savefig(fresh, format=kind)
+
+
+def check_figure(path: Path) -> None:
+    """Raise ConfigError for a suffix that is no format of a figure."""
+    formats = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise ConfigError(
+            f"figure {path} has no suffix of a format; write {path.stem}.png, or one of"
+            f" {', '.join(formats)}"
+        )

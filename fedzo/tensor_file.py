@@ -14,14 +14,15 @@ from torch import Tensor
 
 from fedzo.errors import CheckpointError, StorageError
 
-_KEYS = ({"facts"}, {"facts", "digest"})
+_SEALED, _PLAIN = "digest and facts", "facts"
+"""One key alone: safetensors writes several in any order, and equal files must be equal bytes."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> None:
     """Write a file; raises StorageError or OSError where the system does not let us."""
     own = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(own, path, metadata={"facts": facts, "digest": _digest(own, facts)})
+        save_file(own, path, metadata={_SEALED: f"{_digest(own, facts)} {facts}"})
     except SafetensorError as error:
         raise StorageError(
             f"{path} cannot be written: {error}; make room or mend it, and go on with --resume"
@@ -36,11 +37,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             told: dict[str, str] = dict(file.metadata() or {})
-        if told.keys() not in _KEYS:
+        if told.keys() == {_PLAIN}:
+            return tensors, told[_PLAIN]
+        if told.keys() != {_SEALED}:
             raise ValueError("its header is damaged")
-        if "digest" in told and told["digest"] != _digest(tensors, told["facts"]):
+        digest, _, facts = told[_SEALED].partition(" ")
+        if digest != _digest(tensors, facts):
             raise ValueError("its digest does not fit")
-        return tensors, told["facts"]
+        return tensors, facts
     except Exception as error:  # who knows what damaged bytes do to a parser
         raise CheckpointError(f"{path} cannot be read ({error})") from error
 

@@ -12,7 +12,7 @@ from fedzo.aggregation import AGGREGATORS, MIXERS
 from fedzo.byzantine import ATTACKS
 from fedzo.errors import ConfigError
 from fedzo.history import AXES
-from fedzo.plots import plot_runs
+from fedzo.plots import check_figure, plot_runs
 from fedzo.visible import visible
 from scenarios.attackers import ATTACKERS
 from scenarios.cli_attack import attack_command
@@ -165,12 +165,17 @@ def plot(
         str | None, typer.Option(help="`value` or a metric (default: gap or value)")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="PNG file (default: plot-X.png beside the first)")
+        Path | None,
+        typer.Option(
+            help="file such as x.png, .pdf or .svg (default: plot-X.png beside the first)"
+        ),
     ] = None,
 ) -> None:
     """Draw the histories of runs; runs whose directories differ in seed-N alone become one line."""
 
     def work() -> Path:
+        if out is not None:
+            check_figure(out)
         runs = find_runs(directories)
         path = out or directories[0] / f"plot-{x}.png"
         try:

@@ -82,7 +82,7 @@ def compare_command(
         typer.Option(help="attacks, separated by commas, or all: a grid with each rule's worst"),
     ] = None,
     vary: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="KEY=V,V,...: a grid for every value (scenario.alpha=1,100)"),
     ] = None,
     measure: Annotated[
@@ -115,17 +115,25 @@ def compare_command(
             "engine": engine,
             "query_budget": query_budget,
         }
+        if resume and not (out and any(out.rglob("experiment.toml"))):
+            raise ConfigError("--resume needs --out with a comparison that was begun; leave it out")
         plan = read_comparison(config) if config else ComparisonPlan()
         base = merged(plan.experiment, given, settings)
         chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         base, chosen = with_aggregators(base, chosen, parse_rules(aggregators or ""))
-        if attacks or vary:
+        if vary and len(vary) > 1:
+            raise ConfigError(
+                f"--vary is given {len(vary)} times, and a grid varies one setting; leave one out"
+            )
+        if attacks is not None or vary:
+            if x != "queries":
+                raise ConfigError(f"--x {x} has no meaning for a grid; leave it out")
             if at or plan.at or reach:
                 raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
             shape = GridShape(
                 attacks=parse_attacks(attacks or "", base),
-                vary=parse_variation(vary),
+                vary=parse_variation(vary[0] if vary else None),
                 measure=measure or "",
             )
             found = run_grid(

@@ -1,8 +1,8 @@
 """Tables of numbers to predict a number from: columns, and how they are scaled.
 
 synthetic: drawn from a formula. california: scikit-learn's copy of California Housing (20,640
-blocks, 8 features) in its data home. csv: any CSV file with a header, plain or gzipped; a column of
-text becomes one indicator for each of its values. Nothing is downloaded.
+blocks, 8 features) in its data home. csv: a CSV file (see scenarios.csv_lines); a column of text
+becomes one indicator for each of its values. Nothing is downloaded.
 
 Scaling is part of what is learned from the data, so it must not come from private data unnoticed:
 
@@ -18,7 +18,7 @@ of k values is shifted and scaled as if all were as frequent.
 
 import logging
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
-from scenarios.tables import read_rows
+from scenarios.csv_lines import TableFormat
+from scenarios.csv_table import read_csv
 
 RegressionDataName = Literal["synthetic", "california", "csv"]
 ScalingName = Literal["public", "data"]
@@ -70,7 +71,12 @@ class Numbers:
 
 
 def load_columns(
-    name: RegressionDataName, path: str, target: str, *, seed: int
+    name: RegressionDataName,
+    path: str,
+    target: str,
+    layout: TableFormat | None = None,
+    *,
+    seed: int,
 ) -> tuple[Columns, Mapping[str, Any]]:
     """Return a table and the constants that are known for it.
 
@@ -82,7 +88,7 @@ def load_columns(
         return _california(path), CALIFORNIA
     if not path:
         raise ConfigError("data=csv needs scenario.path=FILE.csv")
-    return _csv(Path(path), target), {}
+    return _csv(Path(path), target, layout or TableFormat()), {}
 
 
 def read_scales(path: str) -> Mapping[str, Any]:
@@ -115,7 +121,7 @@ def scaled(
         if name == columns.target:
             continue
         told = known.get("columns", {}).get(name, {})
-        own = _learned(values[train]) if scaling == "data" else told
+        own = _learned(name, values[train]) if scaling == "data" else told
         parts.append(
             _indicators(name, values, own) if _is_text(values) else _shifted(name, values, own)
         )
@@ -131,9 +137,15 @@ def scaled(
     return Numbers(clipped.astype(np.float32), (goal / largest).astype(np.float32))
 
 
-def _learned(values: NDArray[Any]) -> Mapping[str, Any]:
+def _learned(name: str, values: NDArray[Any]) -> Mapping[str, Any]:
     if _is_text(values):
-        return {"values": sorted(set(values.tolist()))}
+        found = sorted(set(values.tolist()))
+        if len(found) < 2:
+            raise ConfigError(
+                f"column {name!r} holds only one value, {found[0]!r}, in the rows for training;"
+                " remove it"
+            )
+        return {"values": found}
     deviation = float(values.std())
     return {"center": float(values.mean()), "scale": deviation or 1.0}
 
@@ -171,35 +183,20 @@ def _is_text(values: NDArray[Any]) -> bool:
     return values.dtype.kind == "U"
 
 
-def _csv(path: Path, target: str) -> Columns:
-    header, *rows = read_rows(path)
-    if not rows or any(_number(cell) is not None for cell in header):
-        raise ConfigError(f"scenario.path={str(path)!r} needs a header line with column names")
-    goal = target or header[-1]
-    if goal not in header:
-        raise ConfigError(f"scenario.target={goal!r} is no column; there are {', '.join(header)}")
-    cells = dict(zip(header, zip(*rows, strict=True), strict=True))
-    columns = {name: _column(texts) for name, texts in cells.items()}
-    bad = [n for n, v in columns.items() if not _is_text(v) and not np.isfinite(v).all()]
-    if bad or _is_text(columns[goal]):
+def _csv(path: Path, target: str, layout: TableFormat) -> Columns:
+    found = read_csv(path, layout, target, labels=False)
+    goal = found.columns[found.goal]
+    if _is_text(goal):
         raise ConfigError(
-            f"scenario.path={str(path)!r}: column {(bad or [goal])[0]!r} must hold finite numbers"
+            f"scenario.path={str(path)!r}: column {found.goal!r}, the target, is text, such as"
+            f" {str(goal[0])[:40]!r}; it must hold finite numbers"
         )
-    return Columns(columns, goal)
-
-
-def _column(cells: Sequence[str]) -> NDArray[Any]:
-    numbers = [_number(cell) for cell in cells]
-    if any(number is None for number in numbers):
-        return np.asarray(cells)
-    return np.asarray(numbers, dtype=np.float64)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+    if len(goal) > 1 and goal.min() == goal.max():
+        raise ConfigError(
+            f"scenario.path={str(path)!r}: column {found.goal!r}, the target, is constant: all are"
+            f" {goal[0]:g}; name another with scenario.target"
+        )
+    return Columns(found.columns, found.goal)
 
 
 def _california(path: str) -> Columns:

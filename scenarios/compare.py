@@ -85,7 +85,7 @@ def compare(
     axis: str = "queries",
     at: Mapping[str, Sequence[float]] | None = None,
     reach: Mapping[str, Sequence[float]] | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     console: Console | None = None,
     tolerant: bool = False,
@@ -99,6 +99,9 @@ def compare(
     of its label, which has no means then; it is an error otherwise. Runs lie in out/LABEL/seed-N.
     Raises ConfigError before anything runs, or after the first run for metrics it does not have.
     """
+    out = None if out is None else Path(out)
+    if resume and out is None:
+        raise ConfigError("resume needs the directory of the comparison: give --out")
     experiments = planned(base, strategies, seeds)
     _check_axes(axis, at or {})
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
@@ -109,7 +112,7 @@ def compare(
             say(console, f"run {number} of {len(experiments)}: {name}, seed {seed}")
         place = None if out is None else out / name / f"seed-{seed}"
         try:
-            results[name].append(simulate(experiment, out=place, resume=resume, threads=threads))
+            results[name].append(_run(experiment, place, resume, threads))
             targets_of({name: results[name][:1]}, reach or {})  # a misspelled metric ends it here
         except RunError as error:
             if not tolerant:
@@ -140,6 +143,12 @@ def compare(
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
+
+
+def _run(experiment: Experiment, place: Path | None, resume: bool, threads: int) -> RunResult:
+    """Run one of a comparison; one that is resumed begins what it had not reached."""
+    begun = place is not None and (place / "experiment.toml").exists()
+    return simulate(experiment, out=place, resume=resume and begun, threads=threads)
 
 
 def _labelled(strategies: Sequence[str]) -> dict[str, str]:

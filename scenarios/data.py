@@ -7,7 +7,9 @@ gzipped, such as /usr/share/datasets/fashion-mnist of Debian's dataset-fashion-m
 
 import gzip
 import importlib.util
+import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,9 +54,10 @@ def load_images(name: DatasetName, data_dir: str, *, seed: int) -> tuple[Images,
     are not there, with what to install.
     """
     if name == "idx":
-        return _idx(Path(data_dir or FASHION_DIR), "train"), _idx(
-            Path(data_dir or FASHION_DIR), "t10k"
-        )
+        folder = Path(data_dir or FASHION_DIR)
+        train, test = _idx(folder, "train"), _idx(folder, "t10k")
+        _check_together(folder, train, test)
+        return train, test
     images = _mnist5k() if name == "mnist5k" else _digits()
     order = stream(seed, "data", name, "split").permutation(len(images))
     cut = len(images) * 4 // 5
@@ -92,7 +95,32 @@ def _digits() -> Images:
 def _idx(folder: Path, part: str) -> Images:
     pixels = _read_idx(folder, f"{part}-images", 3)
     labels = _read_idx(folder, f"{part}-labels", 1)
+    if len(pixels) != len(labels):
+        raise ConfigError(
+            f"data_dir={str(folder)!r}: {part}-images holds {len(pixels)} images and {part}-labels"
+            f" {len(labels)} labels; they belong to different data"
+        )
+    if not len(pixels) or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
+        raise ConfigError(
+            f"data_dir={str(folder)!r}: {part}-images has shape {pixels.shape}; give squares,"
+            " (images, side, side), one at least"
+        )
     return _images(pixels.astype(np.float32) / 255, labels)
+
+
+def _check_together(folder: Path, train: Images, test: Images) -> None:
+    """Raise ConfigError for training and test images that are not of one kind."""
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise ConfigError(
+            f"data_dir={str(folder)!r}: training images are {tuple(train.pixels.shape[1:])}, test"
+            f" images {tuple(test.pixels.shape[1:])}; they must be equally large"
+        )
+    strange = sorted(set(test.labels.tolist()) - set(train.labels.tolist()))
+    if strange or train.num_classes < 2:
+        raise ConfigError(
+            f"data_dir={str(folder)!r}: the training images must hold every class, two at least;"
+            f" they are of {len(train.labels.unique())}, without {strange} of the test images"
+        )
 
 
 def _read_idx(folder: Path, stem: str, dims: int) -> NDArray[np.uint8]:
@@ -103,16 +131,18 @@ def _read_idx(folder: Path, stem: str, dims: int) -> NDArray[np.uint8]:
             f"data_dir={str(folder)!r} has no file {stem}*; it must hold the four IDX files of"
             " MNIST or Fashion-MNIST (Debian: apt-get install dataset-fashion-mnist)"
         )
-    stored = found[0].read_bytes()
-    raw = gzip.decompress(stored) if found[0].suffix == ".gz" else stored
+    try:
+        stored = found[0].read_bytes()
+        raw = gzip.decompress(stored) if stored[:2] == b"\x1f\x8b" else stored
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{found[0]} cannot be read: {error}") from error
     header = 4 + 4 * dims
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dims]):
         raise ConfigError(f"{found[0]} is no IDX file of {dims}-axis bytes: it begins {raw[:4]!r}")
     shape = struct.unpack(f">{dims}I", raw[4:header])
-    if len(raw) - header != np.prod(shape):
-        raise ConfigError(
-            f"{found[0]} promises {np.prod(shape)} bytes and holds {len(raw) - header}"
-        )
+    promised = math.prod(shape)
+    if len(raw) - header != promised:
+        raise ConfigError(f"{found[0]} promises {promised} bytes and holds {len(raw) - header}")
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
 
 

@@ -255,15 +255,16 @@ def _stability(
     return -log_p.gather(1, wanted).reshape(points.shape[:2])
 
 
-def save_defense(folder: Path, defense: Defense, side: int) -> None:
+def save_defense(folder: Path | str, defense: Defense, side: int) -> None:
     """Write a defense, for `load_defense`."""
     parameters = torch.nn.utils.parameters_to_vector(defense.purifier.parameters()).detach()
     facts = {"side": side, "queries": defense.queries, **asdict(defense.config)}
-    save_checkpoint(folder, Checkpoint({"parameters": parameters}, facts))
+    save_checkpoint(Path(folder), Checkpoint({"parameters": parameters}, facts))
 
 
-def load_defense(folder: Path) -> Defense:
+def load_defense(folder: Path | str) -> Defense:
     """Read a defense; raises ConfigError when there is none."""
+    folder = Path(folder)
     if not has_checkpoint(folder):
         raise ConfigError(f"{folder} holds no defense; make one with `fedzo defend`")
     stored = load_checkpoint(folder)

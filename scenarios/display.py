@@ -79,6 +79,9 @@ def print_result(console: Console, result: RunResult) -> None:
         "objective", " -> ".join(_number(summary[k]) for k in ("initial_value", "final_value"))
     )
     table.add_row("best", _number(summary["best_value"]))
+    if any(record.partial for record in result.last_records):
+        judges = min(record.judges for record in result.last_records if record.partial)
+        table.add_row("judged by", f"{judges} of {experiment.num_clients} clients (partial)")
     for name, value in result.metrics.items():
         table.add_row(shown(name.replace("_", " ")), _number(value))
     table.add_row("rounds", f"{summary['rounds']:,}")

@@ -25,10 +25,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import check_types, require, require_nonnegative
+from fedzo.config import check_types, config_values, require, require_nonnegative, take_config
 from fedzo.errors import ConfigError
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
+from scenarios.csv_lines import TableFormat, require_csv
 from scenarios.networks import mlp_forward
 from scenarios.partition import by_label
 from scenarios.scenario import Suggestions, mean_metrics
@@ -41,14 +42,20 @@ MetricName = Literal["f1", "precision", "recall", "jaccard"]
 class MetricConfig:
     """Settings.
 
-    data, path: see scenarios.tables. metric: macro-averaged. hidden: units of the hidden layers,
-    separated by commas. radius: of the box around the trained parameters. classes_per_client: of
-    the clients' rows. max_rows: rows of a client that are used, 0 for all. training_seed: of the
-    split in halves and of the training, apart from the run's seed.
+    data, path: see scenarios.tables; header to thousands: of a CSV file, see scenarios.csv_lines.
+    metric: macro-averaged. hidden: units of the hidden layers, separated by commas. radius: of the
+    box around the trained parameters. classes_per_client: of the clients' rows. max_rows: rows of a
+    client that are used, 0 for all. training_seed: of the split in halves and of the training,
+    apart from the run's seed.
     """
 
     data: TableName = "digits"
     path: str = ""
+    header: Literal["auto", "yes", "no"] = "auto"
+    delimiter: Literal["auto", "comma", "semicolon", "tab", "bar"] = "auto"
+    missing: Literal["refuse", "drop", "keep"] = "refuse"
+    decimal: Literal["point", "comma"] = "point"
+    thousands: Literal["none", "comma", "point", "space"] = "none"
     metric: MetricName = "f1"
     hidden: str = "30,14"
     radius: float = 0.2
@@ -60,6 +67,7 @@ class MetricConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require_csv(self)
         require(0 < self.radius < np.inf, "radius", self.radius, "positive and finite")
         require(self.max_rows >= 0, "max_rows", self.max_rows, "0 (all) or more")
         require(self.max_iterations >= 1, "max_iterations", self.max_iterations, "at least 1")
@@ -68,7 +76,12 @@ class MetricConfig:
         require(0 <= seed < 2**32, "training_seed", seed, "0 or more, and below 2^32")
         classes = self.classes_per_client
         require(classes >= 1, "classes_per_client", classes, "at least 1")
+        self.layout()
         self.layers()
+
+    def layout(self) -> TableFormat:
+        """Return how the CSV file is written."""
+        return take_config(TableFormat, config_values(self))
 
     def layers(self) -> list[int]:
         """Return the hidden layers' units; raises ConfigError for anything but whole numbers."""
@@ -219,7 +232,7 @@ def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> 
 @functools.lru_cache(maxsize=1)
 def _train(config: MetricConfig) -> _Model:
     """Train the MLP on one half of the table with scikit-learn's L-BFGS, as the paper does."""
-    table = load_table(config.data, config.path)
+    table = load_table(config.data, config.path, config.layout())
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
@@ -244,12 +257,16 @@ def _train(config: MetricConfig) -> _Model:
         warnings.simplefilter("ignore", ConvergenceWarning)  # the paper stops at 300 iterations
         classifier.fit(features[train], table.labels[train])
     missing = set(range(len(table.names))) - set(classifier.classes_.tolist())
-    if missing or len(table.names) < 3:
+    if missing:
         raise ConfigError(
-            f"the training half must hold each of at least three classes; {len(missing)} of"
-            f" {len(table.names)} are missing; use another table or scenario.training_seed"
+            f"the training half must hold every class; {len(missing)} of {len(table.names)} are"
+            f" missing; use another table or scenario.training_seed"
         )
-    pairs = zip(classifier.coefs_, classifier.intercepts_, strict=True)
+    coefs, shifts = classifier.coefs_, classifier.intercepts_
+    if len(table.names) == 2:  # one logit there; here one of each class, whose difference it is
+        coefs = [*coefs[:-1], np.hstack([-coefs[-1] / 2, coefs[-1] / 2])]
+        shifts = [*shifts[:-1], np.hstack([-shifts[-1] / 2, shifts[-1] / 2])]
+    pairs = zip(coefs, shifts, strict=True)
     flat = [torch.from_numpy(part).flatten() for pair in pairs for part in pair]
     return _Model(
         torch.cat(flat).float(),

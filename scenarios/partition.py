@@ -11,6 +11,7 @@ from 0.
 | quantity_skew  | number of examples ~ Dirichlet(alpha) (Li et al., "NIID-Bench", ICDE 2022) |
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.config import check_types, require
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 
 PartitionKind = Literal["iid", "by_label", "dirichlet", "quantity_skew"]
 Indices = NDArray[np.int64]
@@ -109,6 +110,16 @@ def by_label(
         first = place * len(classes) // num_clients
         for step in range(classes_per_client):
             owners[int(circle[(first + step) % len(classes)])].append(client)
+    missing = [label for label, clients in owners.items() if not clients]
+    if missing:
+        warnings.warn(
+            f"{num_clients} clients of {classes_per_client} classes hold"
+            f" {len(owners) - len(missing)} of the {len(owners)} classes that are judged; nobody"
+            f" has the classes {', '.join(map(str, sorted(missing)))}: raise the number of clients"
+            " or classes_per_client",
+            FedzoWarning,
+            stacklevel=2,
+        )
     parts: list[list[Indices]] = [[] for _ in range(num_clients)]
     for label, clients in owners.items():
         members = generator.permutation(np.flatnonzero(labels == label))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import check_types, require, require_nonnegative
+from fedzo.config import check_types, config_values, require, require_nonnegative, take_config
 from fedzo.privacy.clipping import MAX_FLOATS
 from fedzo.problem import Problem, Report
 from fedzo.randomness import stream
@@ -30,6 +30,7 @@ from scenarios.columns import (
     read_scales,
     scaled,
 )
+from scenarios.csv_lines import TableFormat, require_csv
 from scenarios.mlp_cohort import MLPShards
 from scenarios.networks import ActivationName, random_mlp
 from scenarios.partition import Partition, split
@@ -40,7 +41,8 @@ from scenarios.scenario import Suggestions, mean_metrics
 class RegressionConfig:
     """Settings: the data and their scales (see scenarios.columns), the network, the split.
 
-    path: the CSV file, or scikit-learn's data home; target: name of a column, the last one if
+    path: the CSV file, or scikit-learn's data home; header to text_columns: of a CSV file, see
+    scenarios.csv_lines; target: name of a column, the last one if
     empty. feature_bound: largest |scaled feature|, 0 for none. max_records: that are used, drawn at
     random; 0 uses all. partition, alpha, min_size: see scenarios.partition; equal cuts all clients
     to the size of the smallest.
@@ -48,6 +50,12 @@ class RegressionConfig:
 
     data: RegressionDataName = "synthetic"
     path: str = ""
+    header: Literal["auto", "yes", "no"] = "auto"
+    delimiter: Literal["auto", "comma", "semicolon", "tab", "bar"] = "auto"
+    missing: Literal["refuse", "drop", "keep"] = "refuse"
+    decimal: Literal["point", "comma"] = "point"
+    thousands: Literal["none", "comma", "point", "space"] = "none"
+    text_columns: str = ""
     target: str = ""
     scaling: ScalingName = "public"
     scales: str = ""
@@ -62,11 +70,17 @@ class RegressionConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require_csv(self)
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
         require(self.max_records >= 0, "max_records", self.max_records, "0 (all) or more")
         require_nonnegative("feature_bound", self.feature_bound)
         require_nonnegative("noise_std", self.noise_std)
+        self.layout()
         self.split()
+
+    def layout(self) -> TableFormat:
+        """Return how the CSV file is written."""
+        return take_config(TableFormat, config_values(self))
 
     def split(self) -> Partition:
         """Return the partition that the settings name."""
@@ -94,7 +108,9 @@ class RegressionScenario:
     def __init__(self, config: RegressionConfig, *, num_clients: int, seed: int) -> None:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
-        columns, known = load_columns(config.data, config.path, config.target, seed=seed)
+        columns, known = load_columns(
+            config.data, config.path, config.target, config.layout(), seed=seed
+        )
         known = read_scales(config.scales) if config.scales else known
         count = len(columns.values[columns.target])
         order = stream(seed, "regression", "split").permutation(count)

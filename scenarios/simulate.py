@@ -1,9 +1,7 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from torch import Tensor
 
 from fedzo.config import Scalar, config_values
 from fedzo.errors import ConfigError
-from fedzo.history import RoundRecord
 from fedzo.objective import Objective
 from fedzo.plots import plot_runs
 from fedzo.runtime.engine import Engine
@@ -24,122 +21,23 @@ from scenarios.custom import CustomScenario, Start
 from scenarios.engines import build_scenario, open_engine
 from scenarios.experiment import Experiment, make_experiment
 from scenarios.names import SCENARIOS, STRATEGIES
+from scenarios.run_result import RunResult
 from scenarios.rundir import Position, RunDirectory, new_run_name
 from scenarios.scenario import Scenario
 from scenarios.steps import resolved, watch
 from strategies.base import RoundStrategy
 from strategies.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
-from strategies.privacy import Spent
-from strategies.uncovered import claim, warn_of_uncovered
+from strategies.uncovered import warn_of_uncovered
 
 RESULT = "result.json"
 
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run gave: all records, the last x of every problem, and where it was written.
-
-    `stops` says why each problem ended, of those that this call has run. `spent` is what a private
-    strategy has released to the clients in the whole run.
-    """
-
-    experiment: Experiment
-    records: Sequence[RoundRecord]
-    solutions: Sequence[Float[Tensor, " d"]]
-    metrics: Mapping[str, float]
-    stops: Sequence[StopReason]
-    out: Path | None
-    spent: Spent | None = None
-
-    @property
-    def x(self) -> Float[Tensor, " d"]:
-        """The last x of the first problem."""
-        return self.solutions[0]
-
-    @property
-    def last_records(self) -> list[RoundRecord]:
-        """The last record of every problem."""
-        return list({record.problem: record for record in self.records}.values())
-
-    @property
-    def initial_value(self) -> float | None:
-        """F at the start, averaged over problems."""
-        return self._mean(lambda values: values[0])
-
-    @property
-    def final_value(self) -> float | None:
-        """F at the end, averaged over problems."""
-        return self._mean(lambda values: values[-1])
-
-    @property
-    def best_value(self) -> float | None:
-        """The lowest F that all judges have answered, averaged over problems."""
-        return self._mean(min, whole=True)
-
-    @property
-    def queries(self) -> int:
-        """All queries of all clients for all problems."""
-        return self._sum("queries")
-
-    @property
-    def epsilon(self) -> float | None:
-        """Privacy spent by all releases of the run; None without any, or without noise."""
-        told = [record.epsilon_run for record in self.last_records]
-        found = [epsilon for epsilon in told if epsilon is not None]
-        return max(found) if found and math.isfinite(max(found)) else None
-
-    @property
-    def privacy(self) -> dict[str, Any] | None:
-        """What is claimed, and what it rests on; None where nothing is."""
-        judged = any(record.value is not None for record in self.records)
-        config = self.experiment.config("strategy")
-        return None if self.epsilon is None else claim(config, self.epsilon, judged=judged)
-
-    def summary(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        experiment = self.experiment
-        return {
-            "scenario": experiment.scenario,
-            "strategy": experiment.strategy,
-            "engine": experiment.engine,
-            "seed": experiment.seed,
-            "rounds": self._sum("round_index"),
-            "initial_value": self.initial_value,
-            "final_value": self.final_value,
-            "best_value": self.best_value,
-            "metrics": dict(self.metrics),
-            "queries": self.queries,
-            "gradients": self._sum("gradients"),
-            "examples": self._sum("examples"),
-            "floats_up": self._sum("floats_up"),
-            "floats_down": self._sum("floats_down"),
-            "bytes_up": self._sum("bytes_up"),
-            "bytes_down": self._sum("bytes_down"),
-            "wall_s": sum(record.wall_s for record in self.last_records),
-            "epsilon": self.epsilon,
-            "privacy": self.privacy,
-            "stops": list(self.stops),
-            "clients_failed": sum(len(record.failures) for record in self.records),
-            "out": None if self.out is None else str(self.out),
-        }
-
-    def _sum(self, name: str) -> int:
-        return sum(getattr(record, name) for record in self.last_records)
-
-    def _mean(self, pick: Callable[[list[float]], float], *, whole: bool = False) -> float | None:
-        by_problem: dict[int, list[float]] = {}
-        for record in self.records:
-            value = record.whole_value if whole else record.value
-            if value is not None:
-                by_problem.setdefault(record.problem, []).append(value)
-        picked = [pick(values) for values in by_problem.values()]
-        return sum(picked) / len(picked) if picked else None
+__all__ = ["RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
 
 
 def simulate(
     experiment: Experiment,
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     scenario: Scenario | None = None,
@@ -155,6 +53,11 @@ def simulate(
     """
     if resume and out is None:
         raise ConfigError("resume needs the directory of the run: give --out")
+    out = None if out is None else Path(out)
+    if resume and out is not None and not (out / "experiment.toml").exists():
+        raise ConfigError(
+            f"--resume: {out} holds no run; leave --resume out, or name its directory"
+        )
     given = scenario is not None
     with torch_threads(threads):
         scenario = scenario or build_scenario(experiment)
@@ -243,7 +146,7 @@ def federate(
     query_budget: int | None = None,
     engine: str = "inprocess",
     settings: Mapping[str, Scalar] | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     threads: int = 1,
 ) -> RunResult:

@@ -128,7 +128,7 @@ def attack_victim(
     labels: Given,
     plan: Plan,
     *,
-    journal: Path | None = None,
+    journal: Path | str | None = None,
     name: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -141,6 +141,7 @@ def attack_victim(
     """
     images = read_images(images)
     labels = read_labels(labels, len(images))
+    journal = None if journal is None else Path(journal)
     with torch_threads(1):
         return _attacked(victim, images, labels, plan, journal, name, progress)
 

@@ -1,12 +1,9 @@
 """Tables with a class in the last column, from packages and files; nothing is downloaded.
 
-digits: 1,797 8x8 digits of scikit-learn (BSD-3) as 64 features. csv: any CSV file, plain or
-gzipped, with or without a header. covertype: scikit-learn's copy of Covertype in its data home.
+digits: 1,797 8x8 digits of scikit-learn (BSD-3) as 64 features. csv: a CSV file, see
+scenarios.csv_lines. covertype: scikit-learn's copy of Covertype in its data home.
 """
 
-import csv
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
+from scenarios.csv_lines import TableFormat
+from scenarios.csv_table import read_csv
 
 TableName = Literal["digits", "csv", "covertype"]
 
@@ -32,13 +31,15 @@ class Table:
         return len(self.labels)
 
 
-def load_table(name: TableName, path: str) -> Table:
+def load_table(name: TableName, path: str, layout: TableFormat | None = None) -> Table:
     """Return a table; path is the CSV file, or scikit-learn's data home ("" for its default).
 
     Raises ConfigError when the data are not there or not a table, with what to do.
     """
     if name == "csv":
-        return _csv(Path(path)) if path else _missing("data=csv needs scenario.path=FILE.csv")
+        if not path:
+            raise ConfigError("data=csv needs scenario.path=FILE.csv")
+        return _csv(Path(path), layout or TableFormat())
     try:
         from sklearn.datasets import fetch_covtype, load_digits
     except ImportError as error:
@@ -57,52 +58,22 @@ def load_table(name: TableName, path: str) -> Table:
     return _table(raw.data, [str(label) for label in raw.target])
 
 
-def _missing(sentence: str) -> Table:
-    raise ConfigError(sentence)
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    """Return the cells of a CSV file, plain or gzipped, header included.
-
-    Raises ConfigError for what cannot be read or has lines of different length.
-    """
-    try:
-        stored = path.read_bytes()
-        text = (gzip.decompress(stored) if path.suffix == ".gz" else stored).decode()
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise ConfigError(f"scenario.path={str(path)!r} cannot be read: {error}") from error
-    rows = [row for row in csv.reader(text.splitlines()) if row]
-    if len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
+def _csv(path: Path, layout: TableFormat) -> Table:
+    found = read_csv(path, layout, "", labels=True)
+    features = {name: values for name, values in found.columns.items() if name != found.goal}
+    for name, values in features.items():
+        if values.dtype.kind == "U":
+            raise ConfigError(
+                f"scenario.path={str(path)!r}: column {name!r} is text, such as"
+                f" {str(values[0])[:40]!r}; all columns but the last must be numbers"
+            )
+    labels = found.columns[found.goal].tolist()
+    if len(set(labels)) == len(labels):
         raise ConfigError(
-            f"scenario.path={str(path)!r} is no table: every line needs the same number of columns,"
-            " at least two"
+            f"scenario.path={str(path)!r}: column {found.goal!r}, the class, differs in every row;"
+            " put the class last, or use the scenario regression"
         )
-    return rows
-
-
-def _csv(path: Path) -> Table:
-    rows = read_rows(path)
-    if not _is_number(rows[0][0]):
-        rows = rows[1:]
-    try:
-        features = np.array([[float(cell) for cell in row[:-1]] for row in rows])
-    except ValueError as error:
-        raise ConfigError(
-            f"scenario.path={str(path)!r}: {error}; all columns but the last must be numbers"
-        ) from error
-    if not np.isfinite(features).all():
-        raise ConfigError(
-            f"scenario.path={str(path)!r} holds numbers that are not finite; remove their lines"
-        )
-    return _table(features, [row[-1] for row in rows])
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return _table(np.stack(list(features.values()), axis=1), labels)
 
 
 def _table(features: NDArray[np.float64], classes: Sequence[str]) -> Table:

@@ -44,7 +44,7 @@ def _load_file(given: Path, what: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{str(given)!r} cannot be loaded as Python")
     module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
-    sys.modules[name] = module  # where dataclasses and pickle look for it
+    sys.modules[name] = module  # where dataclasses look for it
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
