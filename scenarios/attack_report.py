@@ -11,7 +11,7 @@ from rich.table import Table
 from safetensors.torch import save
 from torch import Tensor
 
-from fedzo.attacks.attack import Found, perturbed
+from fedzo.attacks.subject import Found, perturbed
 from fedzo.plots import save_figure
 from fedzo.storage import write_whole
 from fedzo.strict_json import strict_json
@@ -46,11 +46,15 @@ def print_report(console: Console, victim: str, report: Report) -> None:
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
     table.add_row("queries, median", f"{summary['median_queries']:,.1f}")
     table.add_row(
-        "queries in all, screening", f"{summary['queries']:,}, {report.screening_queries:,}"
+        "queries in all, screening",
+        f"{summary['queries']:,}, {summary['screening_queries']:,}",
     )
     table.add_row("answered by the victim", f"{report.victim_queries:,}")
     if summary["refused"] or report.replayed:
         table.add_row("refused, from the journal", f"{summary['refused']:,}, {report.replayed:,}")
+    if summary["confirm"] > 1:
+        noisy = {True: "noisy", False: "exact", None: "not seen to be noisy"}[summary["noisy"]]
+        table.add_row("answers to a success, victim", f"{summary['confirm']}, {noisy}")
     if report.query_cost:
         table.add_row("cost", f"{summary['cost']:,.2f}")
     table.add_row("seconds", f"{report.seconds:.2f}")

@@ -59,6 +59,12 @@ def attack_command(
     levels: Annotated[
         int, typer.Option(help="pixel values are whole steps of 1/LEVELS, such as 255; 0: any")
     ] = 0,
+    confirm: Annotated[
+        int,
+        typer.Option(
+            help="answers that a success takes; 0: one, and 9 of a victim that is seen to be noisy"
+        ),
+    ] = 0,
     wrap: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,6 +118,7 @@ def attack_command(
                     "loss": loss,
                     "universal": universal,
                     "levels": levels,
+                    "confirm": confirm,
                     "coordinates": _coordinates(coordinates),  # type: ignore[dict-item]
                 },
                 section="attack",

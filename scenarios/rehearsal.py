@@ -9,6 +9,7 @@ from fedzo.attacks.attack import AttackSettings, check_inputs
 from fedzo.attacks.attacker import Attacker, Task, start
 from fedzo.attacks.boundary import Boundary
 from fedzo.attacks.budget import shortfall
+from fedzo.attacks.estimated import RankSGD
 from fedzo.attacks.region import region_around
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -20,7 +21,10 @@ def rehearse(
     num_images: int,
     settings: AttackSettings,
 ) -> None:
-    """Raise ConfigError where an attack on so many of these images cannot begin, or never move."""
+    """Raise ConfigError where an attack on so many of these images cannot begin, or never move.
+
+    Every candidate of an attacker by order is an attempt: there it is a warning.
+    """
     check_inputs(images, replace(settings, universal=False))
     shared = num_images if settings.universal else 1
     task = Task(
@@ -31,6 +35,6 @@ def rehearse(
     )
     told = Boundary(attacker) if settings.loss == "boundary" else attacker
     sentence = shortfall(told, task)
-    if sentence:
+    if sentence and not isinstance(told, RankSGD):
         raise ConfigError(sentence)
     start(told, task)

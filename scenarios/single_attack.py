@@ -7,6 +7,8 @@ screened, one query each, until enough are answered right. Screening is counted 
                                 + answers taken from the journal of an interrupted run (replayed)
 
 mean_queries counts a failure as the whole budget, median_queries too; both are of attacked images.
+The answers that show whether the victim is noisy count as screening; those that confirm a success
+(fedzo.attacks.confirm) as the attack's.
 An attacker who sees an order alone cannot know that he has succeeded: he spends his whole budget,
 and the victim inside is asked once more, not counted, to judge for the report.
 """
@@ -14,7 +16,7 @@ and the victim inside is asked once more, not counted, to judge for the report.
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -23,20 +25,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.attacks.attack import AttackSettings, Found, attack, perturbed
-from fedzo.attacks.goal import Goal
+from fedzo.attacks.attack import AttackSettings, attack
+from fedzo.attacks.confirm import Confirmation
 from fedzo.attacks.images import Given, read_images, read_labels
 from fedzo.attacks.memory import Remembered
+from fedzo.attacks.subject import Found
 from fedzo.attacks.victim import AnswerKind, Victim
-from fedzo.attacks.wrappers import Meter, OrderOnly
+from fedzo.attacks.wrappers import Meter
 from fedzo.config import Scalar, check_types, require
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.randomness import stream
 from fedzo.runtime.threads import torch_threads
 from scenarios.attackers import check_coordinates, default_attacker, make_attacker
+from scenarios.order_judge import goals_of, judge_orders
 from scenarios.rehearsal import rehearse
 
 _SCREENED_AT_ONCE = 32
+_STARTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class Report:
     """What an attack has given: the images, what was found for each, and what it has cost.
 
     query_cost: price of a query; cost, in the summary, is that of what the victim has answered now.
+    confirmation: whether the victim was noisy, and how many answers a success takes.
     """
 
     plan: Plan
@@ -77,6 +83,7 @@ class Report:
     replayed: int
     seconds: float
     query_cost: float = 0.0
+    confirmation: Confirmation = field(default_factory=Confirmation)
 
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints, without the victim's name."""
@@ -95,7 +102,9 @@ class Report:
             "median_queries": median(counted),
             "queries": sum(found.queries for found in self.found),
             "refused": sum(found.refused for found in self.found),
-            "screening_queries": self.screening_queries,
+            "screening_queries": self.screening_queries + sum(f.checks for f in self.found),
+            "noisy": self.confirmation.noisy,
+            "confirm": self.confirmation.needed,
             "victim_queries": self.victim_queries,
             "replayed": self.replayed,
             "cost": self.query_cost * self.victim_queries,
@@ -112,6 +121,7 @@ class Report:
                 "success": found.success,
                 "queries": found.queries,
                 "refused": found.refused,
+                "reason": found.reason,
                 "loss": found.loss if found.loss < float("inf") else None,
                 "linf": float(found.delta.abs().max()),
                 "l2": float(found.delta.norm()),
@@ -167,6 +177,7 @@ def _attacked(
     targets = None
     if plan.target is not None:
         targets = torch.full((len(chosen),), plan.target)
+    confirmation = Confirmation(plan.settings.confirm)
     found = attack(
         asked,
         images[chosen],
@@ -174,10 +185,14 @@ def _attacked(
         attacker,
         plan.settings,
         targets=targets,
+        starts=_starts(images, labels, plan),
+        confirmation=confirmation,
         progress=progress,
     )
     if victim.tells == "order":
-        found = _judged(_judge_inside(victim), images[chosen], labels[chosen], found, plan)
+        goals = goals_of(labels[chosen], plan.target)
+        found = judge_orders(victim, images[chosen], goals, found, plan.settings, confirmation)
+    _say_reasons(found, plan.target)
     return Report(
         plan,
         chosen_attacker,
@@ -189,42 +204,29 @@ def _attacked(
         meter.queries,
         asked.replayed if isinstance(asked, Remembered) else 0,
         time.perf_counter() - begun,
+        confirmation=confirmation,
     )
 
 
-def _judged(
-    judge: Victim | None,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
-    found: Sequence[Found],
-    plan: Plan,
-) -> list[Found]:
-    """Say what has succeeded where the attacker cannot: one more answer an image, not counted."""
-    if judge is None:
+def _say_reasons(found: Sequence[Found], target: int | None) -> None:
+    """Warn of attacks that never began: their victim is not robust for that."""
+    reasons = [one.reason for one in found if one.reason]
+    if reasons:
         warnings.warn(
-            "the victim tells an order alone, and nobody can say whether an attack has succeeded;"
-            " no success is reported",
+            f"{len(reasons)} of {len(found)} attacks are no evidence of robustness: {reasons[0]};"
+            f" raise query_budget{'' if target is None else ', or add images of it to the data'}",
             FedzoWarning,
             stacklevel=2,
         )
-        return list(found)
-    universal, judged = plan.settings.universal, []
-    for one in found:
-        own = range(len(images)) if universal else [one.index]
-        told = judge.ask(perturbed(images[list(own)], one.delta.unsqueeze(0)))
-        goals = [Goal(int(labels[i]), plan.target) for i in own]
-        reached = [bool(g.reached(told.take(slice(i, i + 1)))[0]) for i, g in enumerate(goals)]
-        least = plan.settings.universal_rate if universal else 1.0
-        judged.append(replace(one, success=mean(reached) >= least, label=int(told.labels[0])))
-    return judged
 
 
-def _judge_inside(victim: Victim) -> Victim | None:
-    """Return the victim around which orders are made, whatever stands around them."""
-    inside: Victim | None = victim
-    while inside is not None and not isinstance(inside, OrderOnly):
-        inside = getattr(inside, "victim", None)
-    return None if inside is None else inside.victim
+def _starts(
+    images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], plan: Plan
+) -> Float[Tensor, "s c h w"] | None:
+    """Return some images of the target's class, where there are any."""
+    if plan.target is None or not bool((labels == plan.target).any()):
+        return None
+    return images[labels == plan.target][:_STARTS]
 
 
 def _screen(

@@ -19,14 +19,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.attacks.attacker import Attacker, Reply, Running, Task
+from fedzo.attacks.attacker import Attacker, Reply, Task
 from fedzo.attacks.boundary import Boundary
 from fedzo.attacks.budget import begin
+from fedzo.attacks.confirm import Asking, Confirmation
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
 from fedzo.attacks.images import Given, read_images, read_labels
-from fedzo.attacks.region import Norm, Region, region_around, to_levels
-from fedzo.attacks.victim import UNKNOWN, Answers, Victim, ask_checked, join_answers
+from fedzo.attacks.region import Norm, region_around, to_levels
+from fedzo.attacks.subject import Found, Subject, nothing_found
+from fedzo.attacks.victim import Answers, Victim, ask_checked, join_answers
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -43,7 +45,8 @@ class AttackSettings:
     only, and the attacker is told distances. query_budget: most queries an image. universal: one
     perturbation for all images; a proposal then costs a query an image, and success is the share
     `universal_rate` of them. levels: pixel values are whole steps of 1 / levels, 0 for any value.
-    batch: most images in one request.
+    batch: most images in one request. confirm: answers that a success takes, 0 for one, and 9 of a
+    victim that is seen to be noisy (fedzo.attacks.confirm).
     """
 
     norm: Norm = "linf"
@@ -56,6 +59,7 @@ class AttackSettings:
     levels: int = 0
     coordinates: Coordinates = field(default_factory=Coordinates)
     batch: int = 4096
+    confirm: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -66,36 +70,7 @@ class AttackSettings:
         rate = self.universal_rate
         require(0 < rate <= 1, "universal_rate", rate, "above 0, up to 1")
         require(self.levels >= 0, "levels", self.levels, "0 (any value) or more, such as 255")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What came of one image, or of all of them for a universal perturbation.
-
-    delta: the successful perturbation, else the best one inside the ball. queries: images answered;
-    refused: images that were not. label: of the perturbed image (of the first, if universal).
-    """
-
-    index: int
-    success: bool
-    queries: int
-    refused: int
-    delta: Float[Tensor, " d"]
-    loss: float
-    label: int
-
-
-@dataclass(slots=True)
-class _Subject:
-    """One attack under way: its images, and the best that it has found."""
-
-    index: int
-    images: Float[Tensor, "k c h w"]
-    goals: list[Goal]
-    region: Region
-    running: Running
-    found: Found
-    unpaid: int = 0
+        require(self.confirm >= 0, "confirm", self.confirm, "0 (as the victim needs) or more")
 
 
 def attack(
@@ -106,19 +81,25 @@ def attack(
     settings: AttackSettings,
     *,
     targets: Given | None = None,
+    starts: Given | None = None,
+    confirmation: Confirmation | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Found]:
     """Attack images whose right answers are `labels`; with targets, to be answered as these.
 
-    `progress` is told after every request how many attacks are over and how many were answered.
-    Raises ConfigError for images out of [0, 1] or off the levels, for labels or targets that are
-    not as many or negative, and for a budget that no proposal fits in.
+    starts: images that may be answered as the targets, from which attackers by labels begin where
+    they find nothing else. confirmation: looks for noise, and says afterwards whether there was
+    any; without it, confirm=0 is one answer. `progress` is told after every request how many
+    attacks are over and how many were answered. Raises ConfigError for images out of [0, 1] or off
+    the levels, for labels or targets that are not as many or negative, and for a budget that no
+    proposal fits in.
     """
     images = read_images(images)
     labels = read_labels(labels, len(images))
     check_inputs(images, settings)
     if targets is not None:
         targets = read_labels(targets, len(images), name="targets")
+    starts = None if starts is None else read_images(starts, name="starts: ")
     goals = [
         Goal(int(label), None if targets is None else int(targets[i]), settings.loss)
         for i, label in enumerate(labels)
@@ -126,9 +107,11 @@ def attack(
     told = Boundary(attacker) if settings.loss == "boundary" else attacker
     groups = [range(len(images))] if settings.universal else [[i] for i in range(len(images))]
     subjects = [
-        _subject(number, images[list(group)], [goals[i] for i in group], told, settings)
+        _subject(number, images[list(group)], [goals[i] for i in group], told, settings, starts)
         for number, group in enumerate(groups)
     ]
+    confirmation = confirmation or Confirmation(max(1, settings.confirm))
+    asking = Asking(victim, settings.query_budget, settings.universal_rate)
     active = subjects
     while active:
         asked = [_affordable(subject, settings) for subject in active]
@@ -136,10 +119,12 @@ def attack(
         active = [
             subject
             for subject, deltas, answer in zip(active, asked, answers, strict=True)
-            if _goes_on(subject, deltas, answer, victim, settings)
+            if _goes_on(subject, deltas, answer, asking, confirmation)
         ]
         if progress:
             progress(len(subjects) - len(active), sum(s.found.queries for s in subjects))
+    for subject in subjects:
+        confirmation.take_back(subject, asking)
     return [subject.found for subject in subjects]
 
 
@@ -164,18 +149,22 @@ def _subject(
     goals: list[Goal],
     attacker: Attacker,
     settings: AttackSettings,
-) -> _Subject:
+    starts: Tensor | None,
+) -> Subject:
     region = region_around(images, settings.norm, settings.radius)
     budget = settings.query_budget // len(goals)
     task = Task(
-        region, settings.coordinates, budget, stream(settings.seed, "attack", "image", index)
+        region,
+        settings.coordinates,
+        budget,
+        stream(settings.seed, "attack", "image", index),
+        (starts - images).flatten(1) if starts is not None and len(images) == 1 else None,
     )
-    nothing = torch.zeros_like(region.lower)
-    found = Found(index, False, 0, 0, nothing, math.inf, UNKNOWN)
-    return _Subject(index, images, goals, region, begin(attacker, task), found)
+    found = nothing_found(index, region.dim)
+    return Subject(index, images, goals, region, begin(attacker, task), found)
 
 
-def _affordable(subject: _Subject, settings: AttackSettings) -> Float[Tensor, "q d"]:
+def _affordable(subject: Subject, settings: AttackSettings) -> Float[Tensor, "q d"]:
     """Return as many of the perturbations asked for as the budget still covers."""
     left = (settings.query_budget - subject.found.queries) // len(subject.images)
     deltas = subject.running.asked[:left]
@@ -184,14 +173,12 @@ def _affordable(subject: _Subject, settings: AttackSettings) -> Float[Tensor, "q
 
 def _ask(
     victim: Victim,
-    subjects: Sequence[_Subject],
+    subjects: Sequence[Subject],
     asked: Sequence[Tensor],
     settings: AttackSettings,
 ) -> list[Answers]:
     """Ask the victim about all perturbed images; returns the answers of each subject."""
-    pictures = [
-        perturbed(subject.images, deltas) for subject, deltas in zip(subjects, asked, strict=True)
-    ]
+    pictures = [subject.under(deltas) for subject, deltas in zip(subjects, asked, strict=True)]
     if victim.tells == "order":
         return [ask_checked(victim, part) for part in pictures]
     parts = [ask_checked(victim, part) for part in torch.cat(pictures).split(settings.batch)]
@@ -202,35 +189,47 @@ def _ask(
     return answers
 
 
-def perturbed(
-    images: Float[Tensor, "k c h w"], deltas: Float[Tensor, "q d"]
-) -> Float[Tensor, "b c h w"]:
-    """Return every image under every perturbation, clipped to [0, 1]; b = q k."""
-    added = images.unsqueeze(0) + deltas.reshape(-1, 1, *images.shape[1:]).to(images)
-    return added.clamp(0, 1).flatten(0, 1)
-
-
 def _goes_on(
-    subject: _Subject,
+    subject: Subject,
     deltas: Float[Tensor, "q d"],
     answers: Answers,
-    victim: Victim,
-    settings: AttackSettings,
+    asking: Asking,
+    confirmation: Confirmation,
 ) -> bool:
     """Take the answers in; return whether the attack goes on."""
-    images, old = len(subject.images), subject.found
+    images, old, tells = len(subject.images), subject.found, asking.victim.tells
     subject.unpaid = 0 if answers.queries else subject.unpaid + 1
     count = old.queries + answers.queries
     refused = len(answers) - int(answers.answered.sum())
     subject.found = replace(old, queries=count, refused=old.refused + refused)
-    reply, first_labels = _reply(subject, answers, victim, settings)
-    _keep_best(subject, deltas, reply, first_labels, ordered=victim.tells == "order")
-    if subject.found.success or count + images > settings.query_budget:
-        return False
-    if subject.unpaid >= _PATIENCE:
-        return False
-    subject.running.tell(_filled(reply, len(subject.running.asked)))
-    return not subject.running.done
+    reply, first_labels = subject.reply(answers, tells, asking.rate)
+    subject.begun |= bool(reply.reached.any())
+
+    def holds(i: int) -> bool:
+        told = answers.take(slice(i * images, (i + 1) * images))
+        return confirmation.holds(subject, deltas[i], told, asking)
+
+    _keep_best(subject, deltas, reply, first_labels, holds, ordered=tells == "order")
+    over = subject.found.success or subject.found.queries + images > asking.query_budget
+    if not over and subject.unpaid < _PATIENCE:
+        subject.running.tell(_filled(reply, len(subject.running.asked)))
+        if not subject.running.done:
+            return True
+    subject.found = replace(subject.found, reason=_reason(subject, answers))
+    return False
+
+
+def _reason(subject: Subject, answers: Answers) -> str:
+    """Return why an attack by labels has found nothing to begin with, "" for any other."""
+    by_labels = answers.scores is None or subject.goals[0].loss == "boundary"
+    if subject.found.success or subject.begun or not by_labels:
+        return ""
+    target = subject.goals[0].target
+    wanted = "otherwise" if target is None else f"as class {target}"
+    return (
+        f"no image was answered {wanted}, inside the ball or outside, so there was no boundary to"
+        f" walk along ({subject.found.queries} queries)"
+    )
 
 
 def _filled(reply: Reply, count: int) -> Reply:
@@ -242,31 +241,18 @@ def _filled(reply: Reply, count: int) -> Reply:
     )
 
 
-def _reply(
-    subject: _Subject, answers: Answers, victim: Victim, settings: AttackSettings
-) -> tuple[Reply, Int[Tensor, " q"]]:
-    """Return what the attacker is told, and the first image's labels."""
-    if len(subject.goals) == 1:
-        [goal] = subject.goals
-        return Reply(goal.losses(answers, victim.tells), goal.reached(answers)), answers.labels
-    count = len(subject.goals)
-    parts = [answers.take(slice(i, None, count)) for i in range(count)]
-    pairs = list(zip(subject.goals, parts, strict=True))
-    losses = torch.stack([goal.losses(part, victim.tells).clamp(min=0) for goal, part in pairs])
-    reached = torch.stack([goal.reached(part) for goal, part in pairs]).double().mean(dim=0)
-    return Reply(losses.mean(dim=0), reached >= settings.universal_rate), parts[0].labels
-
-
 def _keep_best(
-    subject: _Subject,
+    subject: Subject,
     deltas: Float[Tensor, "q d"],
     reply: Reply,
     labels: Int[Tensor, " q"],
+    holds: Callable[[int], bool],
     *,
     ordered: bool,
 ) -> None:
-    """Note the first success inside the ball, or a better perturbation inside it.
+    """Note the first success inside the ball that holds, or a better perturbation inside it.
 
+    What does not hold has not reached the goal, and the attacker is told so.
     Places in an order mean nothing beside those of another request: the newest best one is kept.
     """
     if ordered:
@@ -274,6 +260,9 @@ def _keep_best(
     for i, delta in enumerate(deltas):
         better = bool(reply.reached[i]) or float(reply.losses[i]) < subject.found.loss
         if not better or not subject.region.contains(delta):
+            continue
+        if reply.reached[i] and not holds(i):
+            reply.reached[i] = False
             continue
         loss = float(reply.losses[i])
         subject.found = replace(

@@ -39,13 +39,15 @@ class Reply:
 class Task:
     """What an attacker knows: where perturbations may be, and how many he may ask for.
 
-    coordinates: those that attackers of few dimensions search in.
+    coordinates: those that attackers of few dimensions search in. starts: perturbations, of any
+    size, that may reach the goal; for attackers that find none of their own.
     """
 
     region: Region
     coordinates: Coordinates
     query_budget: int
     generator: np.random.Generator
+    starts: Float[Tensor, "s d"] | None = None
 
 
 Search = Generator[Float[Tensor, "q d"], Reply, None]

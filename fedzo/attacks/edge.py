@@ -5,7 +5,8 @@
     ask        delta(0.97 rho*) for the least radius rho* known; on success the ball itself, then
                bisect between both for the new rho*
     rows       (delta at the boundary, -1) with small noise;  (failed delta, -1/2) with large noise
-    after a fifth of the budget HopSkipJump in cosine waves goes on from the nearest success
+    after a fifth of the budget HopSkipJump in cosine waves goes on from the nearest success, or
+    from one of the task's starts where there was none
 
 On the boundary a loss that is linear with value 1 at the image has fallen by 1, which is what the
 score attack of fedzo.attacks.thompson would have been told; a perturbation that fails has made it
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from fedzo.attacks.attacker import Reply, Search, Task
 from fedzo.attacks.coordinates import Coordinates
-from fedzo.attacks.hopskipjump import Asks, HopSkipJump, check_norm
+from fedzo.attacks.hopskipjump import Asks, HopSkipJump, check_norm, first_start
 from fedzo.attacks.region import Region
 from fedzo.attacks.thompson import ThompsonConfig
 from fedzo.config import require
@@ -84,7 +85,12 @@ class Edge(ThompsonConfig):
         region, prior = task.region, SpatialPrior(task.region.shape, self.lengthscale)
         rows, share, spent = no_changes(region.dim), 1.0, 0
         radius, best = self.widest * region.radius, None
+        unused = task.starts is not None
         while best is None or spent < self.handover * task.query_budget:
+            if best is None and unused and spent >= self.handover * task.query_budget:
+                unused, start = False, (yield from first_start(task))
+                if start is not None:
+                    return start
             sample = sample_gradient(rows, prior, spread=self.spread, generator=task.generator)
             u = _mixed(best, sample.to(region.lower), share, region)
             wanted = radius if best is None else max(region.radius, self.step * radius)

@@ -11,7 +11,8 @@ Chen, Jordan & Wainwright, "HopSkipJumpAttack: A Query-Efficient Decision-Based 
 algorithm 2. u are Gaussian combinations of the task's coordinates, normalized: with waves this is
 QEBA-F of Li, Xu, Zhang, Yang & Li, CVPR 2020. Differs from the paper: r (theirs is smaller and
 depends on the norm), and before each bisection the line is asked where it enters the ball, for
-there the attack ends. Where 100 random images all fail to begin with, it gives up. Shapes: delta
+there the attack ends. Where 100 random images all fail to begin with, and the
+task's starts too, it gives up. Shapes: delta
 [d]. Cost of a step: B + bisection (the tolerance's) + halvings.
 """
 
@@ -127,11 +128,24 @@ def bisect(delta: Float[Tensor, " d"], region: Region, tolerance: float) -> Asks
 
 
 def _first_success(task: Task) -> Generator[Float[Tensor, "q d"], Reply, Tensor | None]:
-    """Return the first of some random images that succeeds, None if none of them does."""
+    """Return the first of some random images, or of the task's starts, that succeeds; or None."""
     region = task.region
     for _ in range(_STARTS):
         share = torch.from_numpy(task.generator.random(region.dim)).to(region.lower)
         delta = region.lower + share * (region.upper - region.lower)
+        reply = yield delta.unsqueeze(0)
+        if bool(reply.reached[0]):
+            return delta
+    given: Tensor | None = yield from first_start(task)
+    return given
+
+
+def first_start(task: Task) -> Generator[Float[Tensor, "q d"], Reply, Tensor | None]:
+    """Return the first of the task's starts that succeeds, None if none of them does."""
+    if task.starts is None:
+        return None
+    for row in range(len(task.starts)):
+        delta: Tensor = task.starts[row]
         reply = yield delta.unsqueeze(0)
         if bool(reply.reached[0]):
             return delta

@@ -58,7 +58,13 @@ class Remembered:
         return self._victim.tells
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        keys = [_key(image) for image in images]
+        return self._asked(images, [_key(image) for image in images])
+
+    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+        """Ask images that were asked before anew, for the `number`-th time; that is remembered."""
+        return self._asked(images, [f"{_key(image)}-{number}" for image in images])
+
+    def _asked(self, images: Float[Tensor, "b c h w"], keys: list[str]) -> Answers:
         paid = torch.tensor([self._is_first(keys, i) for i in range(len(keys))])
         first = paid.nonzero().flatten()
         told = torch.tensor([keys[i] in self._earlier for i in first.tolist()], dtype=torch.bool)

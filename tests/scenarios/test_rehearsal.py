@@ -54,7 +54,6 @@ def spent(attacker: str, settings: dict[str, Any], **more: Any) -> tuple[int, st
         ("zo", {"estimator": "residual"}, 21),
         ("nes", {}, 21),
         ("nes", {"num_directions": 3}, 7),
-        ("rank", {}, 21),
         ("fzoos", {}, 7),
         ("thompson", {}, 2),
         ("simba", {}, 2),
@@ -74,6 +73,14 @@ def test_a_shared_budget_counts_for_each_image() -> None:
     assert "covers 20 proposals" in spent("nes", {}, query_budget=41, universal=True)[1]
     assert "covers 0 proposals" in spent("square", {}, query_budget=1, universal=True)[1]
     assert spent("nes", {}, query_budget=42, universal=True)[1] == ""
+
+
+def test_candidates_of_an_order_are_attempts_below_one_step_too() -> None:
+    with pytest.warns(FedzoWarning, match="takes 21,"):
+        assert spent("rank", {}, query_budget=20)[1] == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert spent("rank", {}, query_budget=21)[1] == ""
 
 
 def test_few_coordinates_need_fewer_queries() -> None:

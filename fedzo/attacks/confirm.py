@@ -1,0 +1,173 @@
+"""Whether a success holds: a noisy victim errs by itself, and one lucky answer is no success.
+
+A success is asked again, which is no query of the attack: a victim of scores once, one of labels up
+to five times at every success. While answers agree the victim is exact, and nothing else is asked.
+Where they differ it is noisy, and from then on, or from the beginning for a given `confirm`,
+
+    success  =  of `confirm` answers about one perturbation at least m have reached the goal,
+                m the least number that fair coins reach once in twenty times (5 of 5, 8 of 9)
+
+counted within the budget, one after the other until that is settled; what had been taken for a
+success before noise was seen is asked in the end. Nor is it a success where the
+image as it was is answered otherwise as often as not: then the noise does it alone.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.attacks.subject import Subject
+from fedzo.attacks.victim import Answers, Victim, ask_checked
+from fedzo.errors import FedzoWarning
+
+NOISY_ANSWERS = 9
+"""The answers that a success of a noisy victim takes, unless somebody says how many."""
+_LABEL_CHECKS = 5
+_CHANCE = 0.05
+_ROUNDING = 1e-3
+
+
+@runtime_checkable
+class Again(Protocol):
+    """A victim that remembers answers, and can be asked the same image anew."""
+
+    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+        """Return new answers; `number` tells one time from the other."""
+        ...
+
+
+def ask_again(victim: Victim, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+    """Ask images that were asked before, whatever is remembered."""
+    return (
+        victim.again(images, number) if isinstance(victim, Again) else ask_checked(victim, images)
+    )
+
+
+def least_hits(answers: int) -> int:
+    """Return how many of so many answers must agree; all, where even that may be chance."""
+    tail = 0.0
+    for hits in range(answers, 0, -1):
+        tail += math.comb(answers, hits) * 0.5**answers
+        if tail > _CHANCE:
+            return min(hits + 1, answers)
+    return 1
+
+
+def agreed(hits: Iterable[bool], answers: int) -> bool:
+    """Say whether enough of `answers` answers are hits; asks no more than settle it."""
+    allowed = answers - least_hits(answers)
+    for hit in hits:
+        allowed -= not hit
+        if allowed < 0:
+            return False
+    return True
+
+
+def differ(first: Answers, second: Answers) -> bool:
+    """Say whether answers to the same images differ by more than rounding."""
+    both = first.answered & second.answered
+    if bool((first.labels != second.labels)[both].any()):
+        return True
+    if first.scores is None or second.scores is None:
+        return False
+    a, b = (one.scores[both].double() for one in (first, second) if one.scores is not None)
+    spread = (a.nan_to_num(-math.inf).amax(1) - a.nan_to_num(math.inf).amin(1)).clamp(min=1e-9)
+    return bool(((a - b).abs().nan_to_num(0) > _ROUNDING * spread.unsqueeze(1)).any())
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a subject is asked again: of whom, within which budget; rate: share that is a success."""
+
+    victim: Victim
+    query_budget: int
+    rate: float
+
+    def counted(self, subject: Subject, delta: Float[Tensor, " d"], number: int) -> bool:
+        """Ask again, count it, and say whether the goal is reached; not beyond the budget."""
+        if subject.found.queries + len(subject.images) > self.query_budget:
+            return False
+        told = ask_again(self.victim, subject.under(delta.unsqueeze(0)), number)
+        refused = len(told) - int(told.answered.sum())
+        found = subject.found
+        subject.found = replace(
+            found, queries=found.queries + told.queries, refused=found.refused + refused
+        )
+        return float(subject.shares(told)[0]) >= self.rate
+
+
+@dataclass(slots=True)
+class Confirmation:
+    """How successes of one attack are confirmed.
+
+    answers: that a success takes, 0 for one, and NOISY_ANSWERS where the victim is seen to be
+    noisy. noisy: what was seen, None for nothing yet.
+    """
+
+    answers: int = 0
+    noisy: bool | None = None
+    _clean: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> int:
+        """Return how many answers a success takes."""
+        return self.answers or (NOISY_ANSWERS if self.noisy else 1)
+
+    def holds(
+        self, subject: Subject, delta: Float[Tensor, " d"], told: Answers, ask: Asking
+    ) -> bool:
+        """Say whether a success, of which the victim `told` so, is one; counts what it asks."""
+        if not self.answers and self.noisy is None:
+            self._probe(subject, delta, told, ask)
+        return self.needed == 1 or self._settled(subject, delta, ask)
+
+    def take_back(self, subject: Subject, ask: Asking) -> None:
+        """Confirm in the end what was taken for a success before noise was seen."""
+        found = subject.found
+        if not found.success or self.needed == 1 or subject.index in self._clean:
+            return
+        if not self._settled(subject, found.delta, ask):
+            subject.found = replace(subject.found, success=False)
+
+    def _settled(self, subject: Subject, delta: Float[Tensor, " d"], ask: Asking) -> bool:
+        needed = self.needed
+        if subject.index not in self._clean:
+            still = torch.zeros_like(delta)
+            hits = [ask.counted(subject, still, number) for number in range(1, needed + 1)]
+            self._clean[subject.index] = 2 * sum(hits) < needed
+        return self._clean[subject.index] and agreed(
+            (ask.counted(subject, delta, number) for number in range(1, needed)), needed
+        )
+
+    def _probe(
+        self, subject: Subject, delta: Float[Tensor, " d"], told: Answers, ask: Asking
+    ) -> None:
+        """Ask the first image of a success again, and note whether the victim is noisy."""
+        by_labels = ask.victim.tells == "labels"
+        for number in range(1, 1 + (_LABEL_CHECKS if by_labels else 1)):
+            again = ask_again(ask.victim, subject.under(delta.unsqueeze(0))[:1], number)
+            checks = subject.found.checks + again.queries
+            subject.found = replace(subject.found, checks=checks)
+            if not bool(again.answered.all()):
+                return
+            if differ(told.take(slice(0, 1)), again):
+                self.noisy = True
+                _tell_noise()
+                return
+        self.noisy = None if by_labels else False
+
+
+def _tell_noise() -> None:
+    warnings.warn(
+        "the victim answers the same image differently each time, so a success is one that"
+        f" {least_hits(NOISY_ANSWERS)} of {NOISY_ANSWERS} answers agree on; confirm (--confirm)"
+        " sets how many are asked",
+        FedzoWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,90 @@
+"""One attack under way: its images, what was found, and what its attacker is told."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.attacks.attacker import Reply, Running
+from fedzo.attacks.goal import Goal
+from fedzo.attacks.region import Region
+from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of one image, or of all of them for a universal perturbation.
+
+    delta: the successful perturbation, else the best one inside the ball. queries: images answered;
+    refused: images that were not. label: of the perturbed image (of the first, if universal).
+    checks: answers that showed whether the victim is noisy, no queries of the attack. reason: why
+    the attack could not search, "" where it could.
+    """
+
+    index: int
+    success: bool
+    queries: int
+    refused: int
+    delta: Float[Tensor, " d"]
+    loss: float
+    label: int
+    checks: int = 0
+    reason: str = ""
+
+
+def nothing_found(index: int, dim: int) -> Found:
+    """Return what is known before anything is asked."""
+    return Found(index, False, 0, 0, torch.zeros(dim), math.inf, UNKNOWN)
+
+
+@dataclass(slots=True)
+class Subject:
+    """One attack under way. begun: whether anything, inside the ball or not, reached the goal."""
+
+    index: int
+    images: Float[Tensor, "k c h w"]
+    goals: list[Goal]
+    region: Region
+    running: Running
+    found: Found
+    unpaid: int = 0
+    begun: bool = False
+
+    def under(self, deltas: Float[Tensor, "q d"]) -> Float[Tensor, "b c h w"]:
+        """Return all images under each perturbation; b = q k."""
+        return perturbed(self.images, deltas)
+
+    def shares(self, answers: Answers) -> Float[Tensor, " q"]:
+        """Return the share of the images that reach the goal under each perturbation."""
+        reached = [goal.reached(part) for goal, part in self._parts(answers)]
+        return torch.stack(reached).double().mean(dim=0)
+
+    def reply(
+        self, answers: Answers, tells: AnswerKind, rate: float
+    ) -> tuple[Reply, Int[Tensor, " q"]]:
+        """Return what the attacker is told, and the first image's labels.
+
+        rate: the share of several images that is a success.
+        """
+        if len(self.goals) == 1:
+            [goal] = self.goals
+            return Reply(goal.losses(answers, tells), goal.reached(answers)), answers.labels
+        pairs = self._parts(answers)
+        losses = torch.stack([goal.losses(part, tells).clamp(min=0) for goal, part in pairs])
+        reached = self.shares(answers) >= rate
+        return Reply(losses.mean(dim=0), reached), pairs[0][1].labels
+
+    def _parts(self, answers: Answers) -> list[tuple[Goal, Answers]]:
+        """Return each image's goal, and its answers."""
+        count = len(self.goals)
+        return [(goal, answers.take(slice(i, None, count))) for i, goal in enumerate(self.goals)]
+
+
+def perturbed(
+    images: Float[Tensor, "k c h w"], deltas: Float[Tensor, "q d"]
+) -> Float[Tensor, "b c h w"]:
+    """Return every image under every perturbation, clipped to [0, 1]; b = q k."""
+    added = images.unsqueeze(0) + deltas.reshape(-1, 1, *images.shape[1:]).to(images)
+    return added.clamp(0, 1).flatten(0, 1)
