@@ -32,7 +32,7 @@ def read_labels(told: object, count: int) -> Int[Tensor, " b"]:
     with np.errstate(invalid="ignore"):
         whole = (array >= 0) & (array < _FINITE_CLASSES) & (array == np.round(array))
     if not whole.all():
-        raise ObjectiveError(f"the victim answered {told!r:.80}; labels are 0, 1, 2, ...")
+        raise ObjectiveError(f"the victim answered {_shown(told)}; labels are 0, 1, 2, ...")
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -49,7 +49,7 @@ def read_scores(
         raise _wrong_shape(array, count, _SCORES)
     _check_finite(array, tells, partial)
     if tells == "probabilities":
-        _check_probabilities(array)
+        check_probabilities(array)
     if array.shape[1] == 1:
         rest = 1 - array if tells == "probabilities" else np.zeros_like(array)
         array = np.concatenate([rest, array], axis=1)
@@ -77,7 +77,12 @@ def _numbers(told: object, wanted: str) -> NDArray[Any]:
             return array if array.dtype.kind == "f" else _from_integers(array)
         return array.astype(np.float32 if array.dtype == np.float16 else np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ObjectiveError(f"the victim answered {told!r:.80}, not {wanted}") from error
+        raise ObjectiveError(f"the victim answered {_shown(told)}, not {wanted}") from error
+
+
+def _shown(told: object) -> str:
+    """Return the beginning of what was told, on one line."""
+    return " ".join(f"{told!r:.200}".split())[:80]
 
 
 def _tensors(told: list[Any] | tuple[Any, ...]) -> bool:
@@ -136,7 +141,7 @@ def _bounded_below(array: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isneginf(array), least[:, None], array).astype(array.dtype)
 
 
-def _check_probabilities(array: NDArray[Any]) -> None:
+def check_probabilities(array: NDArray[Any]) -> None:
     """Raise ObjectiveError for scores that are no probabilities; rows may sum below one."""
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
     remedy = "say victim.tells=logits (tells='logits') if they are other scores"

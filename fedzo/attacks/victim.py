@@ -22,8 +22,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedzo.attacks.gate import read_labels, read_scores
-from fedzo.errors import ObjectiveError
+from fedzo.attacks.gate import check_probabilities, read_labels, read_scores
+from fedzo.config import require
+from fedzo.errors import ConfigError, ObjectiveError
 
 AnswerKind = Literal["logits", "probabilities", "labels", "order"]
 
@@ -134,6 +135,16 @@ class ModuleVictim:
     module: nn.Module
     tells: Literal["logits", "probabilities"] = "logits"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Module):
+            raise ConfigError(
+                f"module is a {type(self.module).__name__}; give a torch module, or a function to"
+                " CallableVictim"
+            )
+        require(
+            self.tells in ("logits", "probabilities"), "tells", self.tells, "logits, probabilities"
+        )
+
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Call the module; raises ObjectiveError where it fails or returns anything else."""
         like = next((p for p in self.module.parameters() if p.is_floating_point()), images)
@@ -176,6 +187,12 @@ class CallableVictim:
     function: Callable[[NDArray[np.float32]], Any]
     tells: Literal["logits", "probabilities", "labels"] = "logits"
 
+    def __post_init__(self) -> None:
+        allowed = ("logits", "probabilities", "labels")
+        require(self.tells in allowed, "tells", self.tells, ", ".join(allowed))
+        if not callable(self.function):
+            raise ConfigError(f"function is a {type(self.function).__name__}, and cannot be called")
+
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Call the function; raises ObjectiveError where it fails or returns anything else."""
         given = images.detach().cpu().numpy().astype(np.float32)
@@ -186,7 +203,7 @@ def _called(function: Callable[[Any], Any], images: Any) -> Any:
     """Return what somebody's code says; whatever it raises becomes an ObjectiveError."""
     try:
         return function(images)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ObjectiveError(
             f"the victim failed on images of shape {tuple(images.shape)}:"
             f" {type(error).__name__}: {error}"
@@ -208,6 +225,11 @@ def read_answers(told: object, count: int, tells: AnswerKind, *, partial: bool =
 def ask_checked(victim: Victim, images: Float[Tensor, "b c h w"]) -> Answers:
     """Ask a victim, whoever wrote it; raises ObjectiveError for answers that are none."""
     answers = victim.ask(images)
+    if not isinstance(answers, Answers):
+        raise ObjectiveError(
+            f"{type(victim).__name__}.ask returned a {type(answers).__name__}, not Answers; use"
+            " from_scores or from_labels of fedzo.attacks.victim"
+        )
     sizes = {len(answers.labels), len(answers.answered)}
     if answers.scores is not None:
         sizes.add(len(answers.scores))
@@ -220,4 +242,6 @@ def ask_checked(victim: Victim, images: Float[Tensor, "b c h w"]) -> Answers:
     known = answers.scores[answers.answered]
     if bool(known.isinf().any()) or not bool(known.isfinite().any(dim=1).all()):
         raise ObjectiveError("the victim answered scores that are not finite")
+    if victim.tells == "probabilities" and len(known) and not hasattr(victim, "victim"):
+        check_probabilities(known.numpy())  # what stands around another may add noise to them
     return answers

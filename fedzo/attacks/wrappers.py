@@ -66,7 +66,7 @@ class LabelOnly(_Around):
         return "labels"
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        answers = self.victim.ask(images)
+        answers = ask_checked(self.victim, images)
         return replace(answers, scores=None)
 
 
@@ -86,7 +86,7 @@ class OrderOnly(_Around):
         return "order"
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        answers = self.victim.ask(images)
+        answers = ask_checked(self.victim, images)
         assert answers.scores is not None
         known = answers.scores.nan_to_num(-torch.inf)
         places = known.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
@@ -104,7 +104,7 @@ class TopScores(_Around):
         self._count = count
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        answers = self.victim.ask(images)
+        answers = ask_checked(self.victim, images)
         assert answers.scores is not None
         known = answers.scores.nan_to_num(-torch.inf)
         top = known.topk(min(self._count, known.shape[1]), dim=1).indices
@@ -122,7 +122,7 @@ class RoundedScores(_Around):
         self._decimals = decimals
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        answers = self.victim.ask(images)
+        answers = ask_checked(self.victim, images)
         assert answers.scores is not None
         rounded = answers.scores.round(decimals=self._decimals)
         return replace(answers, scores=rounded)
@@ -142,7 +142,7 @@ class NoisyScores(_Around):
         self._replayed += len(images)
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        answers = self.victim.ask(images)
+        answers = ask_checked(self.victim, images)
         assert answers.scores is not None
         self._generator.standard_normal((self._replayed, answers.scores.shape[1]))
         self._replayed = 0
@@ -189,7 +189,7 @@ class Latency(_Around):
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         self._sleep(self._per_request + self._per_image * len(images))
-        return self.victim.ask(images)
+        return ask_checked(self.victim, images)
 
 
 @dataclass(slots=True)
@@ -250,7 +250,7 @@ def _flat(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
 
 def ask_some(victim: Victim, images: Float[Tensor, "b c h w"], served: Tensor) -> Answers:
     """Ask for the images marked; the others are refused."""
-    told = victim.ask(images[served]) if served.any() else None
+    told = ask_checked(victim, images[served]) if served.any() else None
     return spread_answers(told, served, victim.tells)
 
 

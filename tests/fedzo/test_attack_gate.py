@@ -9,7 +9,15 @@ import torch
 
 from fedzo.attacks.goal import Goal
 from fedzo.attacks.images import read_images, read_labels
-from fedzo.attacks.victim import ModuleVictim, read_answers
+from fedzo.attacks.victim import (
+    AnswerKind,
+    CallableVictim,
+    ModuleVictim,
+    ask_checked,
+    from_scores,
+    read_answers,
+)
+from fedzo.attacks.wrappers import LabelOnly, Meter, NoisyScores, TopScores
 from fedzo.errors import ConfigError, ObjectiveError
 
 NAN, INF = math.nan, math.inf
@@ -155,3 +163,76 @@ def test_labels_are_whole_numbers_of_any_type() -> None:
     for wrong in ([0.5, 1], ["a", "b"], [[0, 1], [1, 0]], [1], [-1, 0], [NAN, 1.0]):
         with pytest.raises(ConfigError):
             read_labels(wrong, 2)
+
+
+@pytest.mark.parametrize("make", [lambda f: CallableVictim(f), lambda f: ModuleVictim(Calls(f))])
+def test_victims_that_exit_or_fail_are_failures(make: Any) -> None:
+    for error in (SystemExit(3), RuntimeError("out of memory"), ZeroDivisionError()):
+
+        def fail(x: Any, error: BaseException = error) -> Any:
+            raise error
+
+        with pytest.raises(ObjectiveError, match=type(error).__name__):
+            make(fail).ask(torch.rand(2, 1, 2, 2))
+
+
+class Calls(torch.nn.Module):
+    """A module around a function."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "thing", "tells"),
+    [
+        (ModuleVictim, "module", len, "logits"),
+        (ModuleVictim, "module", Says(1), "labels"),
+        (CallableVictim, "function", len, "LOGITS"),
+        (CallableVictim, "function", 3, "logits"),
+    ],
+)
+def test_what_is_no_victim_is_refused_before_it_is_asked(
+    kind: Any, field: str, thing: Any, tells: str
+) -> None:
+    victim = object.__new__(kind)  # calls are checked against annotations in tests
+    object.__setattr__(victim, field, thing)
+    object.__setattr__(victim, "tells", tells)
+    with pytest.raises(ConfigError):
+        victim.__post_init__()
+
+
+class Own:
+    """Somebody's victim."""
+
+    tells: AnswerKind = "probabilities"
+
+    def __init__(self, told: Any) -> None:
+        self.told = told
+
+    def ask(self, images: torch.Tensor) -> Any:
+        return self.told
+
+
+def test_victims_of_ones_own_pass_the_gate_within_wrappers_too() -> None:
+    logits = from_scores(torch.tensor([[-6.0, 3.0], [4.0, 1.0]]))
+    for told in (logits, logits.scores):
+        for victim in (Own(told), LabelOnly(Own(told)), TopScores(Own(told), 1)):
+            with pytest.raises(ObjectiveError):
+                ask_checked(victim, torch.rand(2, 1, 2, 2))
+
+
+def test_noise_around_probabilities_is_no_fault_of_theirs() -> None:
+    inside = Own(from_scores(torch.tensor([[0.9, 0.1], [0.0, 1.0]])))
+    victim = NoisyScores(inside, 0.5, generator=np.random.default_rng(0))
+    assert ask_checked(Meter(victim), torch.rand(2, 1, 2, 2)).queries == 2
+
+
+def test_a_refusal_is_one_line() -> None:
+    with pytest.raises(ObjectiveError) as told:
+        read_answers(np.ones((3, 3), dtype=complex), 3, "logits")
+    assert "\n" not in str(told.value)

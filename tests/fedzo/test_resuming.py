@@ -26,6 +26,7 @@ from fedzo.attacks.wrappers import (
 )
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.randomness import stream
+from fedzo.sealed_line import unseal
 from scenarios.single_attack import Plan, attack_victim
 from scenarios.smoothed import SmoothedVictim
 
@@ -156,7 +157,7 @@ def test_a_journal_of_other_answers_is_left_alone(tmp_path: Path) -> None:
     Remembered(CallableVictim(scores), journal, name="v").ask(pictures(2))
     with pytest.raises(ConfigError, match="other answers than the labels"):
         Remembered(LabelOnly(CallableVictim(scores)), journal, name="v")
-    first, *rest = journal.read_text().splitlines(keepends=True)
+    first, *rest = [unseal(line) + "\n" for line in journal.read_text().splitlines()]
     journal.write_text(json.dumps({"answers_of": "v"}) + "\n" + "".join(rest))
     assert "tells" in first
     with pytest.raises(ConfigError, match="other answers than the labels"):
