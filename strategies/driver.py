@@ -52,7 +52,7 @@ def run_rounds(
     run = _Run(strategy, engine, problem, settings, callbacks, resume)
     run.go()
     assert run.stop is not None
-    accounting.require_any_answer(run.records)
+    accounting.require_any_answer(run.records, run.heard)
     return Outcome(run.state, run.records, run.stop)
 
 
@@ -75,6 +75,7 @@ class _Run:
         self._exchange_index = 0
         self._free = False
         self._failed_rounds = 0
+        self.heard = False
         self._judged = -1
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
@@ -181,11 +182,12 @@ class _Run:
 
     def _accept(self, exchanges: Sequence[Exchange], received: Sequence[Replies]) -> list[Replies]:
         """Count what came, rejected or not, and return what can be used."""
-        wrong = rejected(exchanges, received, self._strategy.rounds)
+        wrong = rejected(exchanges, received, self._strategy.rounds, self._settings.num_clients)
         accepted = []
         for exchange, replies in zip(exchanges, received, strict=True):
             own = {c: reason for c, reason in wrong.items() if c in replies.client_ids}
             accepted.append(replies.without(own))
+            self.heard |= exchange.kind != "evaluate" and len(replies.client_ids) > 0
             self._total = accounting.counted(self._total, exchange, replies, accepted[-1].failures)
         return accepted
 
@@ -285,11 +287,9 @@ class _Run:
         if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
         kept = [trusted_values(values, unknown) for values in answers.T]
-        least = judging.required_judges(
-            self._settings.num_clients,
-            judging.known_to_fail(self.records[-1] if self.records else self._resumed, self._total),
-            self._strategy.rounds.min_judges,
-        )
+        before = self.records[-1] if self.records else self._resumed
+        failing, rounds = judging.known_to_fail(before, self._total), self._strategy.rounds
+        least = judging.required_judges(self._settings.num_clients, failing, rounds.min_judges)
         partial = len(answers) + unknown < least
         if partial and not any(record.partial for record in self.records):
             judging.warn_of_partial(self._total.round_index, len(answers), least)

@@ -56,10 +56,13 @@ class RobustConfig(RoundConfig):
         """How many of the answers to one exchange may be malicious."""
         return self.num_byzantine
 
-    def withstands(self, num_answers: int) -> bool:
-        """Whether the rule bears num_byzantine liars among so many answers."""
+    def withstands(self, num_answers: int, num_asked: int, num_clients: int) -> bool:
+        """Whether the rule bears the liars that may be among so many answers of those asked."""
+        cohort = self.cohort_size(num_clients)
+        more = self.remembers and num_asked > cohort
+        liars = self.liars_of_all(cohort, num_clients) if more else self.num_byzantine
         try:
-            self.rule.require(num_answers, self.num_byzantine)
+            self.rule.require(num_answers, liars)
         except ConfigError:
             return False
         return True

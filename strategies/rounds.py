@@ -58,8 +58,8 @@ class RoundConfig:
         """Beyond so many times the others' distance from the median an answer is absurd."""
         return math.inf
 
-    def withstands(self, num_answers: int) -> bool:
-        """Whether so many answers are enough for the expected liars among them."""
+    def withstands(self, num_answers: int, num_asked: int, num_clients: int) -> bool:
+        """Whether so many answers of those asked are enough for the expected liars among them."""
         return True
 
     @property

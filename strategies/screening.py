@@ -26,7 +26,10 @@ from strategies.rounds import RoundConfig
 
 
 def rejected(
-    exchanges: Sequence[Exchange], parts: Sequence[Replies], config: RoundConfig
+    exchanges: Sequence[Exchange],
+    parts: Sequence[Replies],
+    config: RoundConfig,
+    num_clients: int,
 ) -> dict[int, str]:
     """Return the clients whose answers are not to be used -> the reason."""
     found: dict[int, str] = {}
@@ -41,7 +44,7 @@ def rejected(
         absurd = outliers(vectors, config.expected_liars, config.outlier_multiple)
         absurd = absurd if broken is None else absurd & ~broken
         reasons.update({ids[i]: _far(name, config) for i in _where(absurd)})
-        found.update(_affordable(reasons, len(ids), config))
+        found.update(_affordable(reasons, len(ids), config, num_clients))
     return found
 
 
@@ -70,12 +73,16 @@ def outliers(
     return absurd
 
 
-def _affordable(reasons: Mapping[int, str], num: int, config: RoundConfig) -> dict[int, str]:
+def _affordable(
+    reasons: Mapping[int, str], num: int, config: RoundConfig, num_clients: int
+) -> dict[int, str]:
     """Return as many of the reasons as leave enough answers for the rule, where there were."""
-    if config.expected_liars == 0 or config.non_finite == "reject" or not config.withstands(num):
+    if config.expected_liars == 0 or config.non_finite == "reject":
+        return dict(reasons)
+    if not config.withstands(num, num, num_clients):
         return dict(reasons)
     kept = dict(reasons)
-    while kept and not config.withstands(num - len(kept)):
+    while kept and not config.withstands(num - len(kept), num, num_clients):
         kept.popitem()
     return kept
 

@@ -133,7 +133,7 @@ def test_corrupting_never_gives_a_usable_answer(seed: int, client: int) -> None:
     [
         ({"drop": -0.1}, r"drop=-0\.1 must be a probability"),
         ({"reorder": 1.1}, "reorder=1.1 must be a probability"),
-        ({"crash": float("nan")}, "crash=nan must be a probability"),
+        ({"crash": float("nan")}, "crash=nan must be a number"),
         ({"crash": 0.6, "corrupt": 0.6}, "at most 1"),
     ],
 )

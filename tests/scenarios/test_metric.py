@@ -78,9 +78,9 @@ def test_a_csv_file_with_or_without_header(tmp_path: Path, header: str, packed: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,2,a\n3,b\n", r"is no table"),
-        ("", r"is no table"),
-        ("1,2,a\n3,x,b\n", r"all columns but the last must be numbers"),
+        ("1,2,a\n3,b\n", r"line 2: 2 cells, and 3 in the first line"),
+        ("", r"is empty"),
+        ("1,2,a\n3,x,b\n", r"say which with scenario\.header=yes or scenario\.header=no"),
         ("1,2,a\n3,4,a\n", r"has 1 class"),
     ],
 )

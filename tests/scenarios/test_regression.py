@@ -69,10 +69,10 @@ def test_scaling_by_the_data_is_a_choice_that_is_said_aloud(
         (CSV, SCALES.replace("scale = 10.0", "scale = 0.0"), "center and a positive scale"),
         (CSV, SCALES.replace("400.0", "-1"), "needs a positive target_scale"),
         (CSV, "a = [", "cannot be read"),
-        ("1,2\n3,4\n", SCALES, "needs a header line"),
+        ("1,2\n3,4\n", SCALES, "say which with scenario.header"),
         ("a,b\n1,x\n2,y\n", SCALES, "must hold finite numbers"),
         ("a,b\n1,2\n3\n", SCALES, "same number of columns"),
-        ("a,b\n", SCALES, "needs a header line"),
+        ("a,b\n", SCALES, "holds a header and no rows"),
     ],
 )
 def test_tables_and_scales_that_are_none_are_refused(
@@ -88,7 +88,10 @@ def test_missing_things_have_remedies(tmp_path: Path) -> None:
         (RegressionConfig(data="csv"), r"needs scenario\.path"),
         (RegressionConfig(data="csv", path=str(tmp_path / "no.csv")), "cannot be read"),
         (RegressionConfig(data="california", path=str(tmp_path)), "fetch_california_housing"),
-        (RegressionConfig(**{**files(tmp_path), "target": "prize"}), "is no column; there are age"),
+        (
+            RegressionConfig(**{**files(tmp_path), "target": "prize"}),
+            "is no column; did you mean 'price'",
+        ),
         (RegressionConfig(**{**files(tmp_path), "scales": ""}), "has no public scale"),
     ):
         with pytest.raises(ConfigError, match=match):

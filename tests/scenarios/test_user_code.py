@@ -98,9 +98,12 @@ def test_what_is_for_the_command_line_does_not_run(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_does_not_load_says_where(tmp_path: Path, text: str, said: str) -> None:
+    before = sys.modules.pop("mine", None)
     with pytest.raises(ConfigError, match=said):
         load(tmp_path, text)
     assert "mine" not in sys.modules or "other" in text
+    if before is not None:
+        sys.modules["mine"] = before
 
 
 def test_a_module_of_the_working_folder_loads_and_one_that_raises_is_a_sentence(

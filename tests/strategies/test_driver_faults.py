@@ -192,12 +192,12 @@ def test_the_clients_that_are_not_finite_are_found(bad: float, shape: tuple[int,
     tensor[1].fill_(bad)
     replies = Replies(client_ids=[4, 5, 9], tensors={"a": torch.ones(3, 1), "b": tensor})
     expected = {} if tensor.numel() == 0 else {5: "rejected: b is not finite"}
-    assert rejected([ASKED], [replies], RoundConfig()) == expected
+    assert rejected([ASKED], [replies], RoundConfig(), 3) == expected
 
 
 def test_one_number_a_client_may_be_not_finite() -> None:
     replies = Replies(client_ids=[4, 5], tensors={"loss": torch.tensor([NAN, 1.0])})
-    found = rejected([ASKED], [replies], RoundConfig())
+    found = rejected([ASKED], [replies], RoundConfig(), 3)
     assert found == {4: "rejected: loss is not finite"}
 
 

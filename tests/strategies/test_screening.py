@@ -28,7 +28,7 @@ def replies(vectors: torch.Tensor) -> Replies:
 def screen(vectors: torch.Tensor, kind: str = "train.any", **config: object) -> dict[int, str]:
     exchange = Exchange(kind=kind, client_ids=list(range(len(vectors))))
     settings = RobustConfig(**{"aggregator": "trimmed_mean", "num_byzantine": 1, **config})  # type: ignore[arg-type]
-    return rejected([exchange], [replies(vectors)], settings)
+    return rejected([exchange], [replies(vectors)], settings, len(vectors))
 
 
 @pytest.mark.parametrize("value", [5.0, -5.0, 1e150, -1e200, 1e308])
@@ -69,7 +69,7 @@ def test_questions_made_at_once_are_compared_together() -> None:
         Replies(client_ids=[1, 4], tensors={"update": COHORT[3:] * 99}),
     ]
     asked = [Exchange(kind="train.any", client_ids=part.client_ids) for part in parts]
-    assert list(rejected(asked, parts, config)) == [4]
+    assert list(rejected(asked, parts, config, 5)) == [4]
 
 
 @given(
