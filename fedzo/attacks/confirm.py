@@ -1,6 +1,7 @@
 """Whether a success holds: a noisy victim errs by itself, and one lucky answer is no success.
 
-A success is asked again, which is no query of the attack: a victim of scores once, one of labels up
+A success is asked again, which is no query of the attack: a victim of scores once, about an image
+that differs in the last bit of its pixels (so nobody pays twice for one answer), one of labels up
 to five times at every success. While answers agree the victim is exact, and nothing else is asked.
 Where they differ it is noisy, and from then on, or from the beginning for a given `confirm`,
 
@@ -72,10 +73,8 @@ def agreed(hits: Iterable[bool], answers: int) -> bool:
 def differ(first: Answers, second: Answers) -> bool:
     """Say whether answers to the same images differ by more than rounding."""
     both = first.answered & second.answered
-    if bool((first.labels != second.labels)[both].any()):
-        return True
     if first.scores is None or second.scores is None:
-        return False
+        return bool((first.labels != second.labels)[both].any())
     a, b = (one.scores[both].double() for one in (first, second) if one.scores is not None)
     spread = (a.nan_to_num(-math.inf).amax(1) - a.nan_to_num(math.inf).amin(1)).clamp(min=1e-9)
     return bool(((a - b).abs().nan_to_num(0) > _ROUNDING * spread.unsqueeze(1)).any())
@@ -150,8 +149,11 @@ class Confirmation:
     ) -> None:
         """Ask the first image of a success again, and note whether the victim is noisy."""
         by_labels = ask.victim.tells == "labels"
+        image = subject.under(delta.unsqueeze(0))[:1]
+        if not by_labels:
+            image = torch.nextafter(image, torch.full_like(image, 0.5))
         for number in range(1, 1 + (_LABEL_CHECKS if by_labels else 1)):
-            again = ask_again(ask.victim, subject.under(delta.unsqueeze(0))[:1], number)
+            again = ask_again(ask.victim, image, number)
             checks = subject.found.checks + again.queries
             subject.found = replace(subject.found, checks=checks)
             if not bool(again.answered.all()):
