@@ -1,0 +1,63 @@
+"""Every strategy gives what it gave, to the last bit, on every engine.
+
+Counts must agree anywhere; values and bits where the machine's arithmetic is that on which
+golden.json was written, elsewhere to six digits.
+"""
+
+import json
+from typing import Any
+
+import pytest
+from golden.runs import CASES, GOLDEN, arithmetic, experiment, written
+
+from clients.app import build_client_app
+from fedzo.runtime.inprocess_grid import InProcessGrid
+from scenarios.engines import ExperimentEnvironment
+from scenarios.run_result import RunResult
+from scenarios.simulate import simulate
+
+WRITTEN = json.loads(GOLDEN.read_text())
+SAME_BITS = WRITTEN["arithmetic"] == arithmetic()
+COHORT = ("fzoos-official", "diff2-walk")
+"""Runs whose arithmetic is of the cohort as a whole, so that single clients round otherwise."""
+HONEST = [name for name, (*_, more) in CASES.items() if "byzantine.attack" not in more]
+
+
+def check(result: RunResult, wanted: dict[str, Any], *, same_bits: bool = SAME_BITS) -> None:
+    found = written(result)
+    digits = 1e-9 if same_bits else 1e-6
+    assert found["value"] == pytest.approx(wanted["value"], rel=digits, abs=1e-12)
+    inexact = () if same_bits else ("value", "bits", "x")
+    assert {k: v for k, v in found.items() if k not in inexact} == {
+        k: v for k, v in wanted.items() if k not in inexact
+    }
+
+
+def on_a_grid(name: str) -> RunResult:
+    """Return the run of a case over messages, with one node a client."""
+    made = experiment(name, engine="superlink")
+    app = build_client_app(ExperimentEnvironment(made.to_toml()))
+    return simulate(made, grid=InProcessGrid(app, num_clients=made.num_clients))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_process(name: str) -> None:
+    check(simulate(experiment(name)), WRITTEN["runs"][name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_through_the_wire(name: str) -> None:
+    check(simulate(experiment(name, **{"engine.strict": True})), WRITTEN["runs"][name])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_on_a_grid(name: str) -> None:
+    alike = SAME_BITS and name not in COHORT
+    check(on_a_grid(name), WRITTEN["runs"][name], same_bits=alike)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("name", CASES)
+def test_on_ray(name: str) -> None:
+    check(simulate(experiment(name, engine="ray")), WRITTEN["runs"][name])
