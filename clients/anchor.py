@@ -24,114 +24,77 @@ their examples, or directions, differ:
 The parts are those of the batch; an anchor that uses all its examples draws parts beside.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.gradients import GradientConfig, Gradients, no_answer
-from clients.local import LocalTraining, MinibatchConfig, minibatches, start_points
-from fedzo.config import require, take_config
+from clients.gradients import Gradients
+from clients.local import minibatches
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import Oracle
-
-_BESIDE = 4
-"""Examples of each part that an anchor draws beside all its examples."""
-Answer = tuple[dict[str, Tensor], Sequence[ClientState]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnchorConfig(GradientConfig):
-    """Settings of the rule `anchor`.
-
-    batch_size: of a miner's step; anchor_batch_size: of an anchor; 0 takes all examples.
-    num_directions: of a miner's step; anchor_directions: of an anchor; at most the dimension of x.
-    """
-
-    anchor_batch_size: int = 0
-    anchor_directions: int = 100
-
-    def __post_init__(self) -> None:
-        GradientConfig.__post_init__(self)
-        size = self.anchor_batch_size
-        require(size >= 0, "anchor_batch_size", size, "0 (all examples) or more")
-        count = self.anchor_directions
-        require(count >= 1, "anchor_directions", count, "at least 1")
+from fedzo.protocol.question import no_numbers
+from fedzo.protocol.questions.anchored import (
+    BESIDE,
+    Anchor,
+    AnchorConfig,
+    Anchored,
+    Difference,
+    Mined,
+    Miner,
+    Walk,
+)
+from fedzo.protocol.questions.training_config import MinibatchConfig
+from fedzo.runtime.local import Answered, Clients
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnchorTask:
-    """What the strategy says beside: whether anchors report a variance, and of how many parts."""
-
-    micro_batches: int = 0
-
-    @property
-    def reports(self) -> bool:
-        """Whether anchors report a variance."""
-        return self.micro_batches > 1
-
-
-def answer_anchor(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+def answer_anchor(question: Anchor, clients: Clients) -> Answered:
     """Return the gradient of a large batch at x; nothing where the budget is too small."""
-    config = take_config(AnchorConfig, exchange.config)
-    task = take_config(AnchorTask, exchange.config)
-    gradients = Gradients(config, config.anchor_directions, exchange, oracle)
-    x = start_points(exchange)
+    config, states = question.settings, clients.states
+    gradients, x = Gradients(question, clients), clients.at(question.x)
     if not gradients.affords(1):
-        said = {"variance": no_answer(x)} if task.reports else {}
-        return {gradients.name: no_answer(x), **said}, states
-    if config.gradient == "exact" and task.reports:
-        told, variance = _in_parts(exchange, oracle, config, gradients)
-        return {gradients.name: told, "variance": variance}, states
-    [told] = gradients.tell([x], _large_batch(exchange, oracle, config), 0)
+        nothing = no_numbers(x)
+        return gradients.answer(nothing, nothing if question.reports else None), states
+    if config.exact and question.reports:
+        return gradients.answer(*_in_parts(question, clients, gradients)), states
+    [told] = gradients.tell([x], _large_batch(config, clients), 0)
     told = gradients.without_missing(told)
-    if task.reports:
-        return {gradients.name: told, "variance": _of_directions(told, oracle.cohort.dim)}, states
-    return {gradients.name: told}, states
+    variance = _of_directions(told, clients.cohort.dim) if question.reports else None
+    return gradients.answer(told, variance), states
 
 
-def answer_walk(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+def answer_walk(question: Walk, clients: Clients) -> Answered:
     """Return the mean gradient along local steps; nothing where the budget allows no step."""
-    config = take_config(AnchorConfig, exchange.config)
-    training = take_config(LocalTraining, exchange.config)
-    gradients = Gradients(config, config.anchor_directions, exchange, oracle)
-    start = start_points(exchange)
+    config, gradients = question.settings, Gradients(question, clients)
+    start = clients.at(question.x)
     wanted = MinibatchConfig(batch_size=config.anchor_batch_size, sampling=config.sampling)
-    batches = minibatches(oracle.cohort, wanted, training, exchange.client_ids)
+    batches = minibatches(clients, wanted, question.local_steps)
     total, steps = torch.zeros_like(start), 0
-    while steps < training.local_steps and gradients.affords(1):
+    while steps < question.local_steps and gradients.affords(1):
         batch = None if batches is None else batches[:, steps]
-        [told] = gradients.tell([start - training.local_lr * total], batch, steps)
+        [told] = gradients.tell([start - question.local_lr * total], batch, steps)
         told = gradients.vectors(gradients.without_missing(told), steps)
         total, steps = total + told, steps + 1
-    return {"gradient": total / steps if steps else no_answer(start)}, states
+    mean = total / steps if steps else no_numbers(start)
+    return Anchored(gradient=mean), clients.states
 
 
-def answer_difference(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+def answer_difference(question: Difference, clients: Clients) -> Answered:
     """Return how the gradient of one large batch differs between x and the previous x."""
-    config = take_config(AnchorConfig, exchange.config)
-    gradients = Gradients(config, config.anchor_directions, exchange, oracle)
-    x = start_points(exchange)
+    gradients, x = Gradients(question, clients), clients.at(question.x)
     if not gradients.affords(2):
-        return {gradients.name: no_answer(x)}, states
-    previous = exchange.shared["previous"].expand(len(x), -1)
-    now, before = gradients.tell([x, previous], _large_batch(exchange, oracle, config), 0)
-    return {gradients.name: gradients.without_missing(now - before)}, states
+        return gradients.answer(no_numbers(x)), clients.states
+    points = [x, clients.at(question.previous)]
+    now, before = gradients.tell(points, _large_batch(question.settings, clients), 0)
+    return gradients.answer(gradients.without_missing(now - before)), clients.states
 
 
-def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+def train_miner(question: Miner, clients: Clients) -> Answered:
     """Take local steps along v, corrected by the client's own differences."""
-    config = take_config(AnchorConfig, exchange.config)
-    training = take_config(LocalTraining, exchange.config)
-    gradients = Gradients(config, config.num_directions, exchange, oracle)
-    start, lr = start_points(exchange), training.local_lr
-    batches = minibatches(oracle.cohort, config, training, exchange.client_ids)
-    direction = exchange.shared["gradient"].expand_as(start)
-    old, x, said = start, start - lr * direction, [no_answer(start)]
-    for step in range(1, training.local_steps):
+    gradients = Gradients(question, clients)
+    start, lr = clients.at(question.x), question.local_lr
+    batches = minibatches(clients, question.settings, question.local_steps)
+    direction = clients.at(question.direction)
+    old, x, said = start, start - lr * direction, [no_numbers(start)]
+    for step in range(1, question.local_steps):
         if not gradients.affords(2):
             break
         batch = None if batches is None else batches[:, step]
@@ -139,43 +102,42 @@ def train_miner(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState
         said.append(gradients.without_missing(now - before))
         direction = direction + gradients.vectors(said[-1], step)
         old, x = x, x - lr * direction
-    stuck = len(said) == 1 < training.local_steps
-    if exchange.config.get("answer") == "slopes":
-        return {"slopes": torch.cat(said, dim=1)}, states
-    return {"update": torch.zeros_like(start) if stuck else x - start}, states
+    stuck = len(said) == 1 < question.local_steps
+    if question.tells == "slopes":
+        return Mined(slopes=torch.cat(said, dim=1)), clients.states
+    return Mined(update=torch.zeros_like(start) if stuck else x - start), clients.states
 
 
-def _large_batch(exchange: Exchange, oracle: Oracle, config: AnchorConfig) -> Tensor | None:
+def _large_batch(config: AnchorConfig, clients: Clients) -> Tensor | None:
     """Return an anchor's examples; None where it uses all."""
-    drawn = _parts(exchange, oracle, config, config.anchor_batch_size, 1)
+    drawn = _parts(config, clients, config.anchor_batch_size, 1)
     return None if drawn is None else drawn[:, 0]
 
 
 def _parts(
-    exchange: Exchange, oracle: Oracle, config: AnchorConfig, size: int, count: int
+    config: AnchorConfig, clients: Clients, size: int, count: int
 ) -> Int[Tensor, "n t b"] | None:
     """Return as many batches of a size; None where the size is 0.
 
     Several are to differ, so a client with fewer examples goes through them again.
     """
-    training = replace(take_config(LocalTraining, exchange.config), local_steps=count)
     wanted = MinibatchConfig(batch_size=size, sampling=config.sampling if size else "epochs")
-    return minibatches(oracle.cohort, wanted, training, exchange.client_ids, again=count > 1)
+    return minibatches(clients, wanted, count, again=count > 1)
 
 
 def _in_parts(
-    exchange: Exchange, oracle: Oracle, config: AnchorConfig, gradients: Gradients
+    question: Anchor, clients: Clients, gradients: Gradients
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
     """Return the gradient of the batch and the variance of one example's, from J parts."""
-    if not hasattr(oracle.cohort, "sizes"):
+    if not hasattr(clients.cohort, "sizes"):
         raise ConfigError(
             "strategy.norm_test needs objectives over examples, or client.gradient=zeroth_order;"
             " set it to 0"
         )
-    x, count = start_points(exchange), take_config(AnchorTask, exchange.config).micro_batches
+    x, count, config = clients.at(question.x), question.micro_batches, question.settings
     whole = config.anchor_batch_size == 0
-    size = _BESIDE if whole else max(1, config.anchor_batch_size // count)
-    batches = _parts(exchange, oracle, config, size, count)
+    size = BESIDE if whole else max(1, config.anchor_batch_size // count)
+    batches = _parts(config, clients, size, count)
     assert batches is not None
     found = torch.stack([gradients.tell([x], batches[:, j], 0)[0] for j in range(count)])
     mean = found.mean(dim=0)

@@ -1,29 +1,29 @@
 """The Flower ClientApp of a client that holds an objective.
 
-It answers `train.<rule>` for every rule, `query.value`, `evaluate` and `query.whoami`. A message is
+It answers every question that it has a rule for, and `query.whoami`. A message is
 decoded to an exchange of one client, the same local rule runs that serves whole cohorts in
 simulation, and the answer is encoded. What a rule remembers stays on the client (clients.states).
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.rules import make_rules
-from clients.states import load_states, moment_of, save_states, state_file
+from clients.states import load_states, save_states, state_file
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.messages import decode_exchange, encode_replies, exchange_token
+from fedzo.messages import decode_exchange, encode_replies
 from fedzo.objective import Objective
 from fedzo.privacy.averages import NOT_AVERAGED
+from fedzo.protocol.question import Question
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName
-from fedzo.runtime.local import Environment, FunctionEnvironment, Rule, serve
+from fedzo.runtime.local import Environment, FunctionEnvironment, Rules, serve
 from fedzo.runtime.threads import torch_threads
 
 
@@ -32,6 +32,7 @@ def build_client_app(
     *,
     state_dir: Path | None = None,
     device: DeviceName = "cpu",
+    rules: Rules | None = None,
 ) -> ClientApp:
     """Build the app of a client.
 
@@ -39,12 +40,12 @@ def build_client_app(
     `partition-id`; an Environment serves where there is more than one problem or observation noise.
     What rules remember is also written to `state_dir`, or to the node's `state-dir` if it has one:
     then it survives the node. Objectives are evaluated on `device`, or on the device that the
-    node's config names.
+    node's config names. `rules` answer questions: those of `clients.make_rules()` and your own.
     """
     environment = (
         FunctionEnvironment(make_objective) if callable(make_objective) else make_objective
     )
-    return build_app(_Always(environment), state_dir=state_dir, device=device)
+    return build_app(_Always(environment), state_dir=state_dir, device=device, rules=rules)
 
 
 def build_app(
@@ -52,14 +53,16 @@ def build_app(
     *,
     state_dir: Path | None = None,
     device: DeviceName = "cpu",
+    rules: Rules | None = None,
 ) -> ClientApp:
     """Build the app of a client whose objectives depend on its node's and the run's config.
 
     A `device` in the node's config (auto, cpu, cuda) says where objectives are evaluated; `threads`
     with how many threads of torch, one as on every engine.
     """
-    node, app = _Node(environment_of, state_dir, device), ClientApp()
-    for kind in _rules():
+    node = _Node(environment_of, state_dir, device, rules or make_rules())
+    app = ClientApp()
+    for kind in node.questions:
         category, _, action = kind.partition(".")
         getattr(app, category)(*([action] if action else []))(node.answer)
     app.query("whoami")(node.whoami)
@@ -83,20 +86,26 @@ class _Node:
     environment_of: Callable[[Context], Environment]
     state_dir: Path | None
     device: DeviceName
+    rules: Rules
+
+    @property
+    def questions(self) -> dict[str, type[Question[Any]]]:
+        """The questions that have a rule, by the type of their messages."""
+        return {question.kind: question for question in self.rules}
 
     def answer(self, message: Message, context: Context) -> Message:
         """Decode an exchange, run the rule on it, remember, and encode the answer."""
         kind, client = message.metadata.message_type, _client_id(context)
-        exchange = decode_exchange(message.content, kind=kind, client_id=client)
+        exchange = decode_exchange(message.content, self.questions[kind], client_id=client)
         run, attempt = _run_of(message)
         directory = context.node_config.get("state-dir") or self.state_dir
         file = state_file(str(directory), run, client) if directory else None
-        states, now = load_states(context.state, run, file), moment_of(exchange.config)
+        states, now = load_states(context.state, run, file), exchange.moment
         before = states.before(now)
         with torch_threads(_threads(context)):
             environment = on_device(self.environment_of(context), _device(context, self.device))
             try:
-                replies, (after,) = serve(exchange, environment, _rules(), [before])
+                replies, (after,) = serve(exchange, environment, self.rules, [before])
             except ConfigError as error:
                 if not str(error).startswith(NOT_AVERAGED):
                     raise
@@ -104,7 +113,7 @@ class _Node:
                 raise ConfigError(NOT_AVERAGED) from None  # by how much is not told to the server
         if after is not before:
             save_states(context.state, states.after(now, attempt, after), file)
-        answers = encode_replies(replies, token=exchange_token(exchange))
+        answers = encode_replies(replies, token=exchange.moment.token)
         return Message(answers[client], reply_to=message)
 
     def whoami(self, message: Message, context: Context) -> Message:
@@ -112,11 +121,6 @@ class _Node:
         total = int(context.node_config.get("num-partitions", 0))
         record = ConfigRecord({"partition-id": _client_id(context), "num-partitions": total})
         return Message(RecordDict({"whoami": record}), reply_to=message)
-
-
-@cache
-def _rules() -> Mapping[str, Rule]:
-    return make_rules()
 
 
 def _device(context: Context, default: DeviceName) -> DeviceName:

@@ -10,50 +10,36 @@ Shapes: x, x_start, g, c_i [n, d], c [d]. Cost: no query; what is sent: see stra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import take_config
-from fedzo.exchange import ClientState, Exchange
+from fedzo.exchange import ClientState
+from fedzo.protocol.questions.training import LocalSteps
 
 CONTROL = "control"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorrectionSettings:
-    """What a strategy says: the weight of FedProx, and whether clients renew their c_i.
-
-    renew_control: after the local steps, c_i becomes the mean of the uncorrected gradients, and
-    it is sent (SCAFFOLD type II).
-    """
-
-    proximal_weight: float = 0.0
-    renew_control: bool = False
 
 
 class Correction:
     """The correction of a cohort's gradients during one exchange."""
 
     def __init__(
-        self, exchange: Exchange, states: Sequence[ClientState], start: Float[Tensor, "n d"]
+        self, question: LocalSteps, states: Sequence[ClientState], start: Float[Tensor, "n d"]
     ) -> None:
-        self._settings = take_config(CorrectionSettings, exchange.config)
+        self._weight = question.proximal_weight
         self._states = states
         self._start = start
-        controlled = CONTROL in exchange.shared
-        self._own = _controls(states, start) if controlled else torch.zeros_like(start[:1])
-        self._shift = exchange.shared[CONTROL] - self._own if controlled else None
-        self._total = torch.zeros_like(start) if self._settings.renew_control else None
+        common = question.control
+        self._own = torch.zeros_like(start[:1]) if common is None else _controls(states, start)
+        self._shift = None if common is None else common - self._own
+        self._total = torch.zeros_like(start) if question.renew_control else None
         self._steps = 0
 
     @property
     def active(self) -> bool:
         """Whether there is anything to add or to renew."""
-        weighted = self._settings.proximal_weight != 0
-        return weighted or self._shift is not None or self._total is not None
+        return self._weight != 0 or self._shift is not None or self._total is not None
 
     def __call__(
         self, gradient: Float[Tensor, "n d"], x: Float[Tensor, "n d"]
@@ -62,16 +48,16 @@ class Correction:
         if self._total is not None:
             self._total = self._total + gradient
             self._steps += 1
-        if self._settings.proximal_weight:
-            gradient = gradient + self._settings.proximal_weight * (x - self._start)
+        if self._weight:
+            gradient = gradient + self._weight * (x - self._start)
         return gradient if self._shift is None else gradient + self._shift
 
-    def finish(self) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
-        """Return what is sent beside the update, and the clients' next states."""
+    def finish(self) -> tuple[Float[Tensor, "n d"] | None, Sequence[ClientState]]:
+        """Return the control variates to send, if any, and the clients' next states."""
         if self._total is None:
-            return {}, self._states
+            return None, self._states
         control = self._total / max(1, self._steps) if self._steps else self._own
-        return {"control": control}, keep_control(self._states, control)
+        return control, keep_control(self._states, control)
 
 
 def keep_control(

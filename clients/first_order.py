@@ -11,44 +11,25 @@ fedzo.optimizers may be used. `compile=True` compiles the whole local loop with 
 s once, then several times faster on small models); its results agree to rounding, not bit for bit.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clients.correction import Correction
-from clients.local import LocalTraining, MinibatchConfig, minibatches, part_of, start_points
+from clients.local import minibatches, part_of
+from fedzo.box import Bound
 from fedzo.cohort import CohortObjective, cohort_gradient
-from fedzo.config import require, take_config
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState, Exchange
-from fedzo.objective import Bound
-from fedzo.optimizers import Optimizer, OptimizerName, make_optimizer
-from fedzo.oracle import BoundsPolicy, Oracle, project
+from fedzo.optimizers import Optimizer, make_optimizer
+from fedzo.oracle import project
+from fedzo.protocol.questions.training import FirstOrderSteps, Trained
+from fedzo.protocol.questions.training_config import FirstOrderConfig
+from fedzo.runtime.local import Answered, Clients
 
 Batches = Int[Tensor, "n t b"] | None
 Gradient = Callable[[Float[Tensor, "n d"], Int[Tensor, "n b"] | None], Float[Tensor, "n d"]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstOrderConfig(MinibatchConfig):
-    """Settings of the rule `first_order`.
-
-    optimizer, momentum: the local optimizer. project: whether iterates are projected onto the box.
-    compile: whether the local loop is compiled; only for scenarios with stacked objectives.
-    """
-
-    optimizer: OptimizerName = "sgd"
-    momentum: float = 0.0
-    out_of_bounds: BoundsPolicy = "clip"
-    project: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        MinibatchConfig.__post_init__(self)
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
 
 
 class FirstOrder:
@@ -57,40 +38,28 @@ class FirstOrder:
     def __init__(self) -> None:
         self._compiled: Callable[..., Float[Tensor, "n d"]] | None = None
 
-    def __call__(
-        self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-    ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
-        config = take_config(FirstOrderConfig, exchange.config)
-        training = take_config(LocalTraining, exchange.config)
-        cohort = oracle.cohort
-        batches = minibatches(cohort, config, training, exchange.client_ids)
+    def __call__(self, question: FirstOrderSteps, clients: Clients) -> Answered:
+        config, cohort = question.settings, clients.cohort
+        batches = minibatches(clients, config, question.local_steps)
         optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
-        start = start_points(exchange)
-        steps, lr = training.local_steps, training.local_lr
-        correct = Correction(exchange, states, start)
+        start = clients.at(question.x)
+        steps, lr = question.local_steps, question.local_lr
+        correct = Correction(question, clients.states, start)
         if config.compile:
-            if correct.active:
-                raise ConfigError(
-                    "client.compile=true knows plain local steps alone, not those of FedProx and"
-                    " SCAFFOLD; set it to false"
-                )
-            if batches is not None and bool((batches < 0).any()):
-                raise ConfigError(
-                    f"client.batch_size={config.batch_size} with client.compile=true needs as many"
-                    " examples of every client; lower it, or set client.compile=false"
-                )
+            _require_compilable(config, batches, correct)
             loop = self._compiled_loop(cohort)
             of = part_of(cohort, None if batches is None else batches[:, 0])
-            oracle.count_gradients(steps, of=of)
-            return {"update": loop(cohort, start, batches, optimizer, steps, lr, config)}, states
+            clients.oracle.count_gradients(steps, of=of)
+            update = loop(cohort, start, batches, optimizer, steps, lr, config)
+            return Trained(update=update), clients.states
         box = (cohort.lower, cohort.upper) if config.project else None
 
         def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-            return correct(oracle.gradient(x, of=part_of(cohort, batch)), x)
+            return correct(clients.oracle.gradient(x, of=part_of(cohort, batch)), x)
 
         update = descend(gradient, start, batches, optimizer, steps, lr, box) - start
-        extra, states = correct.finish()
-        return {"update": update, **extra}, states
+        control, states = correct.finish()
+        return Trained(update=update, control=control), states
 
     def _compiled_loop(self, cohort: CohortObjective) -> Callable[..., Float[Tensor, "n d"]]:
         if hasattr(cohort, "objectives"):
@@ -100,6 +69,20 @@ class FirstOrder:
         if self._compiled is None:
             self._compiled = torch.compile(_descend_freely, fullgraph=True)
         return self._compiled
+
+
+def _require_compilable(config: FirstOrderConfig, batches: Batches, correct: Correction) -> None:
+    """Raise ConfigError for what the compiled loop does not know."""
+    if correct.active:
+        raise ConfigError(
+            "client.compile=true knows plain local steps alone, not those of FedProx and"
+            " SCAFFOLD; set it to false"
+        )
+    if batches is not None and bool((batches < 0).any()):
+        raise ConfigError(
+            f"client.batch_size={config.batch_size} with client.compile=true needs as many"
+            " examples of every client; lower it, or set client.compile=false"
+        )
 
 
 def descend(

@@ -18,111 +18,58 @@ Shortened records are counted only for a simulation: that count is not private.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.gradients import no_answer
-from clients.local import require_resolution, start_points
+from clients.local import require_resolution
 from fedzo.bases import Blocks
-from fedzo.config import check_types, require, take_config
 from fedzo.estimators import make_scheme
-from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import BoundsPolicy, Oracle
+from fedzo.oracle import Oracle
 from fedzo.privacy.averages import queries_to_compare
-from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clip_rows
-from fedzo.privacy.gaussian import NoiseSource, Unit, gaussian_noise
-
-Answer = tuple[dict[str, Tensor], Sequence[ClientState]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClippedConfig:
-    """Settings of the rule `gradient_difference`.
-
-    gradient: exact, or zeroth_order: made of the records' losses by `estimator`. num_directions: a
-    question, at most the dimension of x. mu: smoothing radius, in units of x. max_floats: that
-    records' gradients, or what makes them, may take at once; 4 bytes each in float32.
-    """
-
-    gradient: Literal["exact", "zeroth_order"] = "exact"
-    estimator: Literal["forward", "central"] = "central"
-    num_directions: int = 20
-    mu: float = 0.01
-    max_floats: int = MAX_FLOATS
-    out_of_bounds: BoundsPolicy = "clip"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
-        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
-        require(self.max_floats >= 1, "max_floats", self.max_floats, "at least 1")
+from fedzo.privacy.clipping import Clipped, clip_rows
+from fedzo.privacy.gaussian import gaussian_noise
+from fedzo.protocol import questions
+from fedzo.protocol.question import no_numbers
+from fedzo.protocol.questions.private import ClippedMeans, RecordsTold
+from fedzo.runtime.local import Answered, Clients
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClippedTask:
-    """What the strategy says beside: clip norms, of whom, and the client's share of the noise.
-
-    clip_norm, noise_std: of gradients, if they are asked for (`fresh`); change_clip, change_std: of
-    changes since the previous point, if one is given. report: whether the share of shortened
-    records is told, for simulations.
-    """
-
-    fresh: bool = True
-    clip_norm: float = 0.0
-    noise_std: float = 0.0
-    change_clip: float = 0.0
-    change_std: float = 0.0
-    unit: Unit = "record"
-    noise_source: NoiseSource = "os"
-    report: bool = False
-    compare: bool = False
-    seed: int = 0
-    round_index: int = 0
-    exchange_index: int = 0
-    problem: int = 0
-
-
-def answer_records(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+def answer_records(_question: questions.Records, clients: Clients) -> Answered:
     """Return how many records each client has, 1 where they do not count them."""
-    sizes = getattr(oracle.cohort, "sizes", torch.ones(len(exchange.client_ids)))
-    return {"records": sizes.double().unsqueeze(1)}, states
+    sizes = getattr(clients.cohort, "sizes", torch.ones(len(clients)))
+    return RecordsTold(records=sizes.double().unsqueeze(1)), clients.states
 
 
-def answer_clipped(exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> Answer:
+def answer_clipped(question: questions.Clipped, clients: Clients) -> Answered:
     """Return the clipped mean of every client at x, and of the change since the previous point.
 
     Nothing where the query budget is too small.
     """
-    config = take_config(ClippedConfig, exchange.config)
-    task = take_config(ClippedTask, exchange.config)
-    x = start_points(exchange)
-    before = exchange.shared.get("previous")
-    points = [x] if before is None else [x, before.expand(len(x), -1)]
-    exact = config.gradient == "exact"
-    if not exact and oracle.remaining < _needed(config, task, oracle, len(points)):
-        names = (["fresh"] if task.fresh else []) + (["change"] if before is not None else [])
-        told = {name: no_answer(x) for name in names}
-        return {**told, **_report(task, torch.zeros(len(x)))}, states
-    if task.compare:
-        oracle.compare_records(x)
+    x, previous = clients.at(question.x), question.previous
+    points = [x] if previous is None else [x, clients.at(previous)]
+    if not question.settings.exact and clients.oracle.remaining < _needed(question, clients):
+        told = dict.fromkeys(question.due, no_numbers(x))
+        return ClippedMeans(**told, shortened=_told(question, torch.zeros(len(x)))), clients.states
+    if question.compare:
+        clients.oracle.compare_records(x)
+    exact = question.settings.exact
     source: Source = (
-        _OfGradients(oracle, points, config, task)
+        _OfGradients(question, clients.oracle, points)
         if exact
-        else _OfSlopes(oracle, points, config, task, exchange)
+        else _OfSlopes(question, clients, points)
     )
     found: dict[str, Clipped] = {}
-    if before is not None:
-        found["change"] = source.change(task.change_clip)
-    if task.fresh:
-        found["fresh"] = source.fresh(task.clip_norm)
-    stds = {"fresh": task.noise_std, "change": task.change_std}
-    shortened = next(iter(found.values())).shortened
-    noisy = {n: _noisy(told.sums, task, exchange, n, stds[n]) for n, told in found.items()}
-    return {**noisy, **_report(task, shortened)}, states
+    if previous is not None:
+        found["change"] = source.change(question.change_clip)
+    if question.fresh:
+        found["fresh"] = source.fresh(question.clip_norm)
+    stds = {"fresh": question.noise_std, "change": question.change_std}
+    shortened = _told(question, next(iter(found.values())).shortened)
+    noisy = {n: _noisy(told.sums, question, clients, n, stds[n]) for n, told in found.items()}
+    return ClippedMeans(**noisy, shortened=shortened), clients.states
 
 
 @runtime_checkable
@@ -142,10 +89,10 @@ class _OfGradients:
     """Exact gradients, of records or of the client as a whole."""
 
     def __init__(
-        self, oracle: Oracle, points: Sequence[Tensor], config: ClippedConfig, task: ClippedTask
+        self, question: questions.Clipped, oracle: Oracle, points: Sequence[Tensor]
     ) -> None:
-        self._oracle, self._points, self._config = oracle, points, config
-        self._whole = [oracle.gradient(p) for p in points] if task.unit == "client" else []
+        self._oracle, self._points, self._config = oracle, points, question.settings
+        self._whole = [oracle.gradient(p) for p in points] if question.unit == "client" else []
 
     def fresh(self, clip_norm: float) -> Clipped:
         if self._whole:
@@ -171,20 +118,16 @@ class _OfSlopes:
     """Slopes along directions that all clients share, of records or of the client as a whole."""
 
     def __init__(
-        self,
-        oracle: Oracle,
-        points: Sequence[Tensor],
-        config: ClippedConfig,
-        task: ClippedTask,
-        exchange: Exchange,
+        self, question: questions.Clipped, clients: Clients, points: Sequence[Tensor]
     ) -> None:
-        dim = oracle.cohort.dim
-        blocks = Blocks(dim, config.num_directions, task.seed, task.problem)
-        require_resolution(exchange, config.mu, dim**-0.5)
+        config, dim = question.settings, len(question.x)
+        blocks = Blocks(dim, question.directions, clients.seed, clients.moment.problem)
+        require_resolution(clients, question.x, config.mu, dim**-0.5)
+        assert question.first_row is not None
         self._scheme, self._mu = make_scheme(config.estimator), config.mu
-        self._directions = blocks.directions(exchange.per_client["first_row"][:1], 0).to(points[0])
+        self._directions = blocks.directions(question.first_row[:1], 0).to(points[0])
         self._scale = (dim / blocks.size) ** 0.5
-        self._oracle, self._task = oracle, task
+        self._oracle, self._whole = clients.oracle, question.unit == "client"
         self._each = [self._slopes(point) for point in points]
 
     def fresh(self, clip_norm: float) -> Clipped:
@@ -202,7 +145,7 @@ class _OfSlopes:
         """Return the slopes of each client's records, or of its mean as one row."""
         spread = self._directions.expand(len(point), -1, -1)
         asked = self._scheme.points(point, spread, self._mu)
-        if self._task.unit == "client":
+        if self._whole:
             told = [row.unsqueeze(1) for row in self._oracle.value(asked)]
         else:
             told = self._oracle.record_values(asked)
@@ -211,26 +154,29 @@ class _OfSlopes:
         return [self._scale * own for own in slopes]
 
 
-def _needed(config: ClippedConfig, task: ClippedTask, oracle: Oracle, num_points: int) -> int:
-    """Return the queries of slopes at so many points, and of a comparison of records."""
-    directions = min(config.num_directions, oracle.cohort.dim)
-    slopes = make_scheme(config.estimator).num_queries(directions) * num_points
-    return slopes + (queries_to_compare(oracle.cohort) if task.compare else 0)
+def _needed(question: questions.Clipped, clients: Clients) -> int:
+    """Return the queries of slopes, and of a comparison of records."""
+    return question.cost().queries + (queries_to_compare(clients.cohort) if question.compare else 0)
 
 
 def _noisy(
-    means: Float[Tensor, "n k"], task: ClippedTask, exchange: Exchange, name: str, std: float
+    means: Float[Tensor, "n k"],
+    question: questions.Clipped,
+    clients: Clients,
+    name: str,
+    std: float,
 ) -> Float[Tensor, "n k"]:
     """Return the means with each client's share of the noise."""
     if std == 0:
         return means
-    where = (name, task.problem, task.round_index, task.exchange_index)
+    where, source = (name, *clients.moment.parts), question.noise_source
     rows = [
-        gaussian_noise(means.shape[1], std, task.noise_source, task.seed, *where, client)
-        for client in exchange.client_ids
+        gaussian_noise(means.shape[1], std, source, clients.seed, *where, client)
+        for client in clients.ids
     ]
     return means + torch.stack(rows).to(means)
 
 
-def _report(task: ClippedTask, shortened: Float[Tensor, " n"]) -> dict[str, Tensor]:
-    return {"shortened": shortened.double().unsqueeze(1)} if task.report else {}
+def _told(question: questions.Clipped, shortened: Float[Tensor, " n"]) -> Tensor | None:
+    """Return the share of shortened records, where it is asked for."""
+    return shortened.double().unsqueeze(1) if question.report else None

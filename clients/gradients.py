@@ -12,62 +12,32 @@ gradient, or m + 1 queries (forward), 2 m (central), each on a whole minibatch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clients.local import LocalTraining, MinibatchConfig, part_of, require_resolution
+from clients.local import part_of, require_resolution
 from fedzo.bases import Blocks
-from fedzo.config import require, take_config
 from fedzo.estimators import make_scheme
-from fedzo.exchange import Exchange
-from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GradientConfig(MinibatchConfig):
-    """Settings of rules that take exact gradients or estimate them.
-
-    gradient: exact, or zeroth_order: made of values by `estimator`; coordinate uses as many
-    directions as dimensions. num_directions: a step and client, otherwise; anchors and miners use
-    at most as many as dimensions. mu: smoothing radius, in units of x.
-    """
-
-    gradient: Literal["exact", "zeroth_order"] = "exact"
-    estimator: Literal["forward", "central", "coordinate"] = "forward"
-    num_directions: int = 20
-    mu: float = 0.01
-    non_finite: NonFinitePolicy = "fail"
-    out_of_bounds: BoundsPolicy = "clip"
-
-    def __post_init__(self) -> None:
-        MinibatchConfig.__post_init__(self)
-        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
-        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
+from fedzo.protocol.questions.anchored import Anchored, AnchoredQuestion
+from fedzo.runtime.local import Clients
 
 
 class Gradients:
     """A cohort's source of gradients in one exchange; block k of directions is for its step k."""
 
-    def __init__(
-        self, config: GradientConfig, num_directions: int, exchange: Exchange, oracle: Oracle
-    ) -> None:
-        training = take_config(LocalTraining, exchange.config)
-        self._exact = config.gradient == "exact"
-        self._config, self._oracle = config, oracle
+    def __init__(self, question: AnchoredQuestion[Any], clients: Clients) -> None:
+        self._config, self._oracle = question.settings, clients.oracle
         self._blocks: Blocks | None = None
         self.num_queries = 0
-        if not self._exact:
-            self._scheme = make_scheme(config.estimator)
-            dim = oracle.cohort.dim
-            require_resolution(exchange, config.mu, dim**-0.5)
-            wanted = dim if config.estimator == "coordinate" else num_directions
-            self._blocks = Blocks(dim, wanted, training.seed, training.problem)
+        if not self._config.exact:
+            require_resolution(clients, question.x, self._config.mu, len(question.x) ** -0.5)
+            self._scheme = make_scheme(self._config.estimator)
+            self._blocks = question.blocks(seed=clients.seed, problem=clients.moment.problem)
             self.num_queries = self._scheme.num_queries(self._blocks.size)
-            self._first: Int[Tensor, " n"] = exchange.per_client["first_row"]
+            assert question.first_row is not None
+            self._first: Int[Tensor, " n"] = question.first_row
 
     def tell(
         self, points: Sequence[Float[Tensor, "n d"]], batch: Int[Tensor, "n b"] | None, step: int
@@ -98,14 +68,12 @@ class Gradients:
 
     def without_missing(self, told: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Return zeros in the place of slopes, or differences of slopes, that are missing."""
-        return told if self._exact else told.masked_fill(told.isnan(), 0.0)
+        return told if self._blocks is None else told.masked_fill(told.isnan(), 0.0)
 
-    @property
-    def name(self) -> str:
-        """What the answer is called: gradient or slopes."""
-        return "gradient" if self._exact else "slopes"
-
-
-def no_answer(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 0"]:
-    """Return what a client says whose budget is too small."""
-    return torch.empty(len(x), 0, dtype=x.dtype)
+    def answer(
+        self, told: Float[Tensor, "n k"], variance: Float[Tensor, "n v"] | None = None
+    ) -> Anchored:
+        """Return what the client says: a gradient, or slopes."""
+        if self._blocks is None:
+            return Anchored(gradient=told, variance=variance)
+        return Anchored(slopes=told, variance=variance)

@@ -1,12 +1,6 @@
-"""What all local rules share: the settings of a round, minibatches, and the start of a cohort.
-
-A rule starts every client at the shared x [d], moves it for `local_steps` steps, and answers with
-the update x_end - x_start [n, d].
-"""
+"""What all local rules share: minibatches, and the check that values can tell points apart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,69 +8,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective
-from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.estimators import require_resolved
-from fedzo.exchange import Exchange
-from fedzo.randomness import permutations, streams
+from fedzo.protocol.questions.training_config import MinibatchConfig
+from fedzo.randomness import permutations
+from fedzo.runtime.local import Clients
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MinibatchConfig:
-    """What a rule can be told about its examples, where the objectives have some.
-
-    batch_size: examples a step, 0 takes all. sampling: "epochs" goes through them in random order;
-    "balanced" draws as many of each class that the client has.
-    """
-
-    batch_size: int = 0
-    sampling: Literal["epochs", "balanced"] = "epochs"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        size = self.batch_size
-        require(size >= 0, "batch_size", size, "0 (all examples) or more")
-        if self.sampling == "balanced":
-            require(size >= 1, "batch_size", size, "at least 1 with sampling=balanced")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalTraining:
-    """What the server says about a round and, of its exchanges, this one."""
-
-    local_steps: int
-    local_lr: float
-    seed: int = 0
-    round_index: int = 0
-    exchange_index: int = 0
-    problem: int = 0
-
-    def key(self, purpose: str) -> tuple[int, str, int, int, int]:
-        """Return the seed and the parts of the streams for a purpose in this exchange."""
-        return (self.seed, purpose, self.problem, self.round_index, self.exchange_index)
-
-
-def start_points(exchange: Exchange) -> Float[Tensor, "n d"]:
-    """Return the shared x once for every client."""
-    return exchange.shared["x"].expand(len(exchange.client_ids), -1)
-
-
-def require_resolution(exchange: Exchange, mu: float, reach: float) -> None:
+def require_resolution(clients: Clients, x: Float[Tensor, " d"], mu: float, reach: float) -> None:
     """Raise ConfigError, before the first round asks anything, where x + mu u is x.
 
     Later an x that has gone astray is no matter of settings.
     """
-    if int(exchange.config.get("round_index", 0)) <= 1 and "x" in exchange.shared:
-        require_resolved(exchange.shared["x"], mu, reach)
+    if clients.moment.round_index <= 1:
+        require_resolved(x, mu, reach)
 
 
 def minibatches(
-    cohort: CohortObjective,
-    config: MinibatchConfig,
-    training: LocalTraining,
-    client_ids: Sequence[int],
-    *,
-    again: bool = False,
+    clients: Clients, config: MinibatchConfig, steps: int, *, again: bool = False
 ) -> Int[Tensor, "n t b"] | None:
     """Return the examples that each client uses at each local step; None where it uses all.
 
@@ -87,7 +36,7 @@ def minibatches(
     gradients, which leaves malicious ones less room. Raises ConfigError when the objectives have no
     examples to choose from, or no classes.
     """
-    batch_size = config.batch_size
+    batch_size, cohort = config.batch_size, clients.cohort
     if batch_size == 0:
         return None
     if not hasattr(cohort, "sizes"):
@@ -98,21 +47,21 @@ def minibatches(
     for position, size in enumerate(sizes):
         if size == 0:
             cohort.failures.setdefault(position, "the client has no examples")
-    shape = (training.local_steps, batch_size)
+    shape = (steps, batch_size)
     if config.sampling == "balanced":
-        generators = streams(*training.key("balanced minibatches"), clients=client_ids)
+        generators = clients.streams("balanced minibatches")
         labels = labels_of(cohort)
         pairs = zip(labels, generators, strict=True)
         return torch.stack([balanced(own, shape, generator=g) for own, g in pairs])
     if max(sizes) < batch_size and not again:
         return None
     if len(set(sizes)) == 1:
-        return _epochs(training, client_ids, max(1, sizes[0]), shape)
+        return _epochs(clients, clients.ids, max(1, sizes[0]), shape)
     rows = [
-        _epochs(training, [client], max(1, size), shape)
+        _epochs(clients, [client], max(1, size), shape)
         if again or size >= batch_size
         else _whole(size, shape)
-        for client, size in zip(client_ids, sizes, strict=True)
+        for client, size in zip(clients.ids, sizes, strict=True)
     ]
     return torch.cat(rows)
 
@@ -158,12 +107,12 @@ def _whole(size: int, shape: tuple[int, int]) -> Int[Tensor, "1 t b"]:
 
 
 def _epochs(
-    training: LocalTraining, clients: Sequence[int], size: int, shape: tuple[int, int]
+    clients: Clients, ids: Sequence[int], size: int, shape: tuple[int, int]
 ) -> Int[Tensor, "n t b"]:
     """Return the minibatches of clients that have `size` examples each."""
     steps, batch_size = shape
     count = -(-steps * batch_size // size)
-    where = training.key("minibatches")
-    orders = permutations(*where, clients=clients, size=size, count=count)
+    where = (clients.seed, "minibatches", *clients.moment.parts)
+    orders = permutations(*where, clients=ids, size=size, count=count)
     flat = torch.from_numpy(orders).flatten(1)
     return flat[:, : steps * batch_size].reshape(-1, steps, batch_size)

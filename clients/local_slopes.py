@@ -12,21 +12,18 @@ arXiv 2308.04077, eq. 8, with gamma = 1 and frozen at x. Queries: m + 1. Floats 
 d + 1 and d. Cost: r^3 / 3 a client and exchange for r rows.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.local import LocalTraining, start_points
-from clients.probes import Probes
-from fedzo.config import take_config
 from fedzo.directions import basis_blocks
-from fedzo.exchange import ClientState, Exchange
+from fedzo.exchange import ClientState
 from fedzo.optimizers import make_optimizer
-from fedzo.oracle import Oracle
-from fedzo.surrogates.kernels import KernelName
+from fedzo.protocol.questions.surrogate import CorrectedSteps, SlopeGradient, SlopeGradients
+from fedzo.protocol.questions.training import Trained
+from fedzo.runtime.local import Answered, Clients
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, log_evidence
 from fedzo.surrogates.slopes import (
     SlopePrior,
@@ -41,77 +38,52 @@ LENGTHSCALE_FACTORS = (0.5, 1.0, 2.0)
 """Of the lengthscale in use: those whose evidence clients report."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlopeTask:
-    """What the strategy says of the surrogate."""
-
-    kernel: KernelName
-    lengthscale: float
-    max_rows: int
-
-    def prior(self) -> SlopePrior:
-        return SlopePrior(kernel=self.kernel, lengthscale=self.lengthscale)
-
-
-def answer_slope_gradient(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def answer_slope_gradient(question: SlopeGradient, clients: Clients) -> Answered:
     """Probe around x, keep the slopes, and answer the surrogate gradient at x.
 
     Where the budget is too small, answers from the rows in memory, without a query.
     """
-    task, probes = take_config(SlopeTask, exchange.config), take_config(Probes, exchange.config)
-    x, prior = start_points(exchange), task.prior()
-    tables = [_load(state, x[0].double()) for state in states]
-    if oracle.remaining > probes.num_directions:
-        fresh = _probe(probes, exchange, oracle, x)
+    center, prior = question.x.double(), question.prior
+    tables = [_load(state, center) for state in clients.states]
+    if clients.oracle.remaining > question.num_directions:
+        fresh = _probe(question, clients)
         tables = [
-            join_rows([old, new]).newest(task.max_rows)
+            join_rows([old, new]).newest(question.max_rows)
             for old, new in zip(tables, fresh, strict=True)
         ]
-    center = x[0].double()
     gradients = [_posterior(prior, rows, center).gradient(center.unsqueeze(0)) for rows in tables]
     evidence = torch.stack([_evidence(prior, rows, center) for rows in tables])
     after = [
         _save(state, rows, center, gradient[0])
-        for state, rows, gradient in zip(states, tables, gradients, strict=True)
+        for state, rows, gradient in zip(clients.states, tables, gradients, strict=True)
     ]
-    return {"gradient": torch.cat(gradients).to(x), "evidence": evidence}, after
+    gradient = torch.cat(gradients).to(question.x)
+    return SlopeGradients(gradient=gradient, evidence=evidence), after
 
 
-class LocalSlopes:
-    """The local rule `slopes`: corrected steps on each client's surrogate, without a query."""
-
-    def __call__(
-        self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-    ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
-        task = take_config(SlopeTask, exchange.config)
-        training = take_config(LocalTraining, exchange.config)
-        common = exchange.shared["gradient"]
-        start = torch.stack([state["x"] for state in states])
-        posteriors = [_posterior(task.prior(), _load(s, s["x"]), s["x"]) for s in states]
-        correction = common.double() - torch.stack([state["gradient"] for state in states])
-        optimizer = make_optimizer("adam")
-        x, moments = start, optimizer.init(start)
-        for _ in range(training.local_steps):
-            own = torch.cat(
-                [p.gradient(z.unsqueeze(0)) for p, z in zip(posteriors, x, strict=True)]
-            )
-            moments, x = optimizer.step(moments, x, own + correction, training.local_lr)
-            x = oracle.project(x)
-        return {"update": (x - start).to(common)}, states
+def take_corrected_steps(question: CorrectedSteps, clients: Clients) -> Answered:
+    """Take corrected steps on each client's surrogate, without a query."""
+    common, states = question.gradient, clients.states
+    start = torch.stack([state["x"] for state in states])
+    posteriors = [_posterior(question.prior, _load(s, s["x"]), s["x"]) for s in states]
+    correction = common.double() - torch.stack([state["gradient"] for state in states])
+    optimizer = make_optimizer("adam")
+    x, moments = start, optimizer.init(start)
+    for _ in range(question.local_steps):
+        own = torch.cat([p.gradient(z.unsqueeze(0)) for p, z in zip(posteriors, x, strict=True)])
+        moments, x = optimizer.step(moments, x, own + correction, question.local_lr)
+        x = clients.oracle.project(x)
+    return Trained(update=(x - start).to(common)), states
 
 
-def _probe(
-    probes: Probes, exchange: Exchange, oracle: Oracle, x: Float[Tensor, "n d"]
-) -> list[SlopeRows]:
+def _probe(question: SlopeGradient, clients: Clients) -> list[SlopeRows]:
     """Query around x and return each client's new rows."""
-    first = exchange.per_client["first_row"]
-    m, d = probes.num_directions, x.shape[1]
-    directions = basis_blocks(first, m, d, seed=probes.seed, problem=probes.problem)
+    x, first = clients.at(question.x), question.first_row
+    m, d, key = question.num_directions, x.shape[1], clients.moment.problem
+    directions = basis_blocks(first, m, d, seed=clients.seed, problem=key)
     base = x.double().unsqueeze(1)
-    ends = oracle.project(base + probes.mu * directions)
-    values = oracle.value(torch.cat([base, ends], dim=1).to(x)).double()
+    ends = clients.oracle.project(base + question.mu * directions)
+    values = clients.oracle.value(torch.cat([base, ends], dim=1).to(x)).double()
     numbers = torch.arange(m)
     return [
         rows_between(

@@ -13,9 +13,6 @@ A peer may tell every node something else: `lies` [n, l, d], with the positions 
 stand in for those rows of `models`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -25,43 +22,23 @@ from fedzo.aggregation import parse_aggregator
 from fedzo.aggregation.distances import distances_between
 from fedzo.aggregation.nearest_neighbors import neighbor_weights
 from fedzo.aggregation.rows import finite_rows
-from fedzo.config import take_config
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import Oracle
-from fedzo.randomness import stream
+from fedzo.protocol.questions.peers import Mix, Model
+from fedzo.runtime.local import Answered, Clients
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixingTask:
-    """What the strategy says: the rule, how many liars it must bear, whether to send the result."""
-
-    aggregator: str
-    num_byzantine: int
-    report: bool = True
-    seed: int = 0
-    round_index: int = 0
-    exchange_index: int = 0
-    problem: int = 0
-
-
-def mix_models(
-    exchange: Exchange, _oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def mix_models(question: Mix, clients: Clients) -> Answered:
     """Mix every client's own model with what it has heard, and keep the result."""
-    task = take_config(MixingTask, exchange.config)
-    own = torch.stack([state[MODEL] for state in states])
-    near = task.aggregator == "nearest_neighbor_average"
-    mixed = _all_at_once(exchange, own, task) if near else _one_by_one(exchange, own, task)
-    after = [{**state, MODEL: row} for state, row in zip(states, mixed, strict=True)]
-    return {"model": mixed if task.report else mixed[:, :0]}, after
+    own = torch.stack([state[MODEL] for state in clients.states])
+    near = question.aggregator == "nearest_neighbor_average"
+    mixed = _all_at_once(question, own) if near else _one_by_one(question, clients, own)
+    after = [{**state, MODEL: row} for state, row in zip(clients.states, mixed, strict=True)]
+    return Model(model=mixed if question.report else mixed[:, :0]), after
 
 
-def _all_at_once(
-    exchange: Exchange, own: Float[Tensor, "n d"], task: MixingTask
-) -> Float[Tensor, "n d"]:
+def _all_at_once(question: Mix, own: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Average the nearest for all nodes together: columns are models, the own one, and lies."""
-    models, heard, lies = _heard(exchange, own)
+    models, heard, lies = _heard(question, own)
     finite = finite_rows(models)
     models = models.where(finite.unsqueeze(1), 0)
     squares = distances_between(own, models).where(heard & finite, torch.inf)
@@ -70,7 +47,7 @@ def _all_at_once(
     told = told.nan_to_num(torch.inf, torch.inf, torch.inf)
     everything = torch.cat([nothing, squares, told], dim=1)
     counts = torch.isfinite(everything).sum(dim=1)
-    kept = 1 + heard.sum(dim=1) + lies.shape[1] - task.num_byzantine
+    kept = 1 + heard.sum(dim=1) + lies.shape[1] - question.num_byzantine
     weights = torch.cat(
         [
             neighbor_weights(row.unsqueeze(0), max(1, int(min(count, keep))))
@@ -84,18 +61,15 @@ def _all_at_once(
     return result
 
 
-def _one_by_one(
-    exchange: Exchange, own: Float[Tensor, "n d"], task: MixingTask
-) -> Float[Tensor, "n d"]:
-    models, heard, lies = _heard(exchange, own)
-    rule = parse_aggregator(task.aggregator)
-    where = (task.problem, task.round_index, task.exchange_index)
+def _one_by_one(question: Mix, clients: Clients, own: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    models, heard, lies = _heard(question, own)
+    rule, f = parse_aggregator(question.aggregator), question.num_byzantine
     rows = []
-    for i, client in enumerate(exchange.client_ids):
+    for i, client in enumerate(clients.ids):
         vectors = torch.cat([own[i : i + 1], models[heard[i]], lies[i]])
-        random = stream(task.seed, "mixing", *where, client)
+        random = clients.moment.stream(clients.seed, "mixing", client)
         try:
-            mixed = rule(vectors, num_byzantine=task.num_byzantine, generator=random, start=own[i])
+            mixed = rule(vectors, num_byzantine=f, generator=random, start=own[i])
         except ConfigError:  # too few of what this node has heard can be used
             mixed = own[i]
         rows.append(mixed)
@@ -103,15 +77,16 @@ def _one_by_one(
 
 
 def _heard(
-    exchange: Exchange, own: Float[Tensor, "n d"]
+    question: Mix, own: Float[Tensor, "n d"]
 ) -> tuple[Float[Tensor, "m d"], Bool[Tensor, "n m"], Float[Tensor, "n l d"]]:
     """Return the models, who has heard which of the others', and what each was told instead.
 
     Neither its own, nor one that told it something else instead.
     """
-    models, heard = exchange.shared["models"], exchange.per_client["heard"].bool().clone()
-    heard.scatter_(1, exchange.per_client["own"].unsqueeze(1), value=False)
-    if "liars" in exchange.per_client:
-        heard.scatter_(1, exchange.per_client["liars"], value=False)
-    lies = exchange.per_client.get("lies", own.new_empty(len(own), 0, own.shape[1]))
-    return models, heard, lies.to(own)
+    heard = question.heard.bool().clone()
+    heard.scatter_(1, question.own.unsqueeze(1), value=False)
+    if question.liars is not None:
+        heard.scatter_(1, question.liars, value=False)
+    none = own.new_empty(len(own), 0, own.shape[1])
+    lies = none if question.lies is None else question.lies.to(own)
+    return question.models, heard, lies

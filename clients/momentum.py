@@ -17,97 +17,70 @@ may be estimated from values, whose noise the momentum averages too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.gradients import GradientConfig
-from clients.local import LocalTraining, minibatches, part_of, start_points
-from clients.zeroth_order import Estimate, ZerothOrderConfig
-from fedzo.config import require, require_nonnegative, take_config
-from fedzo.directions import DirectionKind
-from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import Oracle
-from fedzo.randomness import streams
+from clients.local import minibatches, part_of
+from clients.zeroth_order import Estimate
+from fedzo.exchange import ClientState
+from fedzo.protocol.questions.peers import Model, OwnModel
+from fedzo.protocol.questions.training import MomentumSteps, Trained
+from fedzo.runtime.local import Answered, Clients
 
 MOMENTUM, MODEL = "momentum", "model"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MomentumConfig(GradientConfig):
-    """Settings of the rule `momentum`.
-
-    beta: share of the old momentum. weight_decay: added to the gradient, times x. directions: their
-    law, with gradient=zeroth_order, as in the rule of that name.
-    """
-
-    beta: float = 0.9
-    weight_decay: float = 0.0
-    directions: DirectionKind = "orthogonal"
-
-    def __post_init__(self) -> None:
-        GradientConfig.__post_init__(self)
-        require(0 <= self.beta < 1, "beta", self.beta, "at least 0 and below 1")
-        require_nonnegative("weight_decay", self.weight_decay)
-
-
-def train_momentum(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def train_momentum(question: MomentumSteps, clients: Clients) -> Answered:
     """Start at the server's x and answer how far the momentum leads."""
-    start = start_points(exchange)
-    x, momentum = _descend(exchange, oracle, start, _kept(states, MOMENTUM, start))
-    return {"update": x - start}, _keep(states, **{MOMENTUM: momentum})
+    start = clients.at(question.x)
+    x, momentum = _descend(question, clients, start)
+    return Trained(update=x - start), _keep(clients.states, **{MOMENTUM: momentum})
 
 
-def train_own_model(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def train_own_model(question: OwnModel, clients: Clients) -> Answered:
     """Go on from the own model, or from x where there is none, and answer where it leads."""
-    start = own_models(exchange, states)
-    x, momentum = _descend(exchange, oracle, start, _kept(states, MOMENTUM, start))
-    return {"model": x}, _keep(states, **{MOMENTUM: momentum, MODEL: x})
+    start = own_models(question, clients)
+    x, momentum = _descend(question, clients, start)
+    return Model(model=x), _keep(clients.states, **{MOMENTUM: momentum, MODEL: x})
 
 
-def own_models(exchange: Exchange, states: Sequence[ClientState]) -> Float[Tensor, "n d"]:
+def own_models(question: OwnModel, clients: Clients) -> Float[Tensor, "n d"]:
     """Return each client's model; the server's x where it has none yet."""
-    if "x" in exchange.shared:
-        return start_points(exchange)
-    return torch.stack([state[MODEL] for state in states])
+    if question.x is not None:
+        return clients.at(question.x)
+    return torch.stack([state[MODEL] for state in clients.states])
 
 
 def _descend(
-    exchange: Exchange, oracle: Oracle, x: Float[Tensor, "n d"], momentum: Float[Tensor, "n d"]
+    question: MomentumSteps | OwnModel, clients: Clients, x: Float[Tensor, "n d"]
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Take the local steps; fewer where the budget ends."""
-    config = take_config(MomentumConfig, exchange.config)
-    training = take_config(LocalTraining, exchange.config)
-    batches = minibatches(oracle.cohort, config, training, exchange.client_ids)
-    estimate = _estimate(config, training, exchange, oracle)
-    for step in range(training.local_steps):
+    config, oracle = question.settings, clients.oracle
+    momentum = _kept(clients.states, MOMENTUM, x)
+    batches = minibatches(clients, config, question.local_steps)
+    estimate = _estimate(question, clients)
+    for step in range(question.local_steps):
         batch = None if batches is None else batches[:, step]
         if estimate is None:
-            gradient = oracle.gradient(x, of=part_of(oracle.cohort, batch))
+            gradient = oracle.gradient(x, of=part_of(clients.cohort, batch))
         elif oracle.remaining < estimate.num_queries:
             break
         else:
             gradient, _ = estimate.gradient(x, batch, None)
         gradient = gradient + config.weight_decay * x if config.weight_decay else gradient
         momentum = config.beta * momentum + (1 - config.beta) * gradient
-        x = x - training.local_lr * momentum
+        x = x - question.local_lr * momentum
     return x, momentum
 
 
-def _estimate(
-    config: MomentumConfig, training: LocalTraining, exchange: Exchange, oracle: Oracle
-) -> Estimate | None:
-    if config.gradient == "exact":
+def _estimate(question: MomentumSteps | OwnModel, clients: Clients) -> Estimate | None:
+    settings = question.settings
+    if settings.exact:
         return None
-    zeroth = take_config(ZerothOrderConfig, exchange.config)
-    sources = streams(*training.key("directions"), clients=exchange.client_ids)
-    return Estimate(zeroth, oracle, sources, training.local_steps)
+    sources = clients.streams("directions")
+    return Estimate(settings.estimate, clients.oracle, sources, question.local_steps)
 
 
 def _kept(

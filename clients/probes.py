@@ -11,76 +11,34 @@ and q or m numbers up. fedzo's form of the shared seeds of Maritan, Dey & Schena
 2309.17174, and of FedKSeed. Cost: q queries (forward: m + 1, or m without the base; central: 2m).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
-from torch import Tensor
 
-from clients.local import require_resolution, start_points
-from fedzo.config import check_types, require, require_nonnegative, take_config
+from clients.local import require_resolution
 from fedzo.directions import basis_blocks
 from fedzo.estimators import make_scheme
-from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import Oracle
+from fedzo.protocol.question import no_numbers
+from fedzo.protocol.questions.probes import Probed, Probes
+from fedzo.runtime.local import Answered, Clients
 from fedzo.surrogates.spatial import smooth_directions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbesConfig:
-    """Settings of probes: the difference scheme, its directions and radius, in units of x.
-
-    lengthscale: above 0, x is a square image and directions are smooth over so many pixels.
-    """
-
-    estimator: Literal["forward", "central"] = "forward"
-    num_directions: int = 20
-    mu: float = 0.01
-    lengthscale: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require_nonnegative("lengthscale", self.lengthscale)
-        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
-        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probes(ProbesConfig):
-    """What the server says beside: whether to ask at x too, and the key of the directions.
-
-    answer: what is sent; slopes have no use for `base`.
-    """
-
-    base: bool = True
-    answer: Literal["values", "slopes"] = "values"
-    seed: int = 0
-    problem: int = 0
-
-
-def answer_probes(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def answer_probes(question: Probes, clients: Clients) -> Answered:
     """Ask every client around x along its rows; answers nothing when the budget is too small."""
-    probes = take_config(Probes, exchange.config)
-    require_resolution(exchange, probes.mu, oracle.cohort.dim**-0.5)
-    x = start_points(exchange)
-    first = exchange.per_client["first_row"]
-    rough = basis_blocks(
-        first, probes.num_directions, oracle.cohort.dim, seed=probes.seed, problem=probes.problem
-    )
-    directions = smooth_directions(rough, probes.lengthscale).to(x)
-    scheme = make_scheme(probes.estimator)
-    points = scheme.points(x, directions, probes.mu)
-    forward = probes.estimator == "forward"
-    slopes = probes.answer == "slopes"
-    if probes.base != forward and not slopes:
+    x, dim, problem = clients.at(question.x), len(question.x), clients.moment.problem
+    require_resolution(clients, question.x, question.mu, dim**-0.5)
+    m = question.num_directions
+    rough = basis_blocks(question.first_row, m, dim, seed=clients.seed, problem=problem)
+    directions = smooth_directions(rough, question.lengthscale).to(x)
+    scheme = make_scheme(question.estimator)
+    points = scheme.points(x, directions, question.mu)
+    forward = question.estimator == "forward"
+    if question.base != forward and not question.slopes:
         points = points[:, 1:] if forward else torch.cat([x.unsqueeze(1), points], dim=1)
-    if oracle.remaining < points.shape[1]:
-        kind = x.dtype if slopes else torch.float64
-        return {probes.answer: torch.empty(len(x), 0, dtype=kind)}, states
-    told = oracle.value(points)
-    return {
-        probes.answer: scheme.slopes(told, probes.mu, None, x.dtype) if slopes else told
-    }, states
+    enough = clients.oracle.remaining >= points.shape[1]
+    if not question.slopes:
+        nothing = no_numbers(x, torch.float64)
+        return Probed(values=clients.oracle.value(points) if enough else nothing), clients.states
+    if not enough:
+        return Probed(slopes=no_numbers(x)), clients.states
+    slopes = scheme.slopes(clients.oracle.value(points), question.mu, None, x.dtype)
+    return Probed(slopes=slopes), clients.states

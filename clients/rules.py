@@ -1,18 +1,29 @@
-"""Every question a client can answer, by message kind, and the settings of the training rules."""
+"""Who answers which question, and the settings of the rules that strategies name."""
 
-from clients.anchor import AnchorConfig, answer_anchor, answer_difference, answer_walk, train_miner
+from clients.anchor import answer_anchor, answer_difference, answer_walk, train_miner
 from clients.clipped_walk import train_clipped_walk
-from clients.first_order import FirstOrder, FirstOrderConfig
-from clients.gradient_difference import ClippedConfig, answer_clipped, answer_records
-from clients.gradients import GradientConfig
-from clients.local_slopes import LocalSlopes, answer_slope_gradient
+from clients.first_order import FirstOrder
+from clients.gradient_difference import answer_clipped, answer_records
+from clients.local_slopes import answer_slope_gradient, take_corrected_steps
 from clients.mixing import mix_models
-from clients.momentum import MomentumConfig, train_momentum, train_own_model
-from clients.probes import ProbesConfig, answer_probes
-from clients.surrogate import Surrogate, answer_weights
-from clients.surrogate_config import SurrogateConfig
-from clients.values import ValuesConfig, answer_values
-from clients.zeroth_order import ZerothOrder, ZerothOrderConfig, answer_gradient
+from clients.momentum import train_momentum, train_own_model
+from clients.probes import answer_probes
+from clients.surrogate import answer_weights, take_surrogate_steps
+from clients.values import answer_values
+from clients.zeroth_order import answer_gradient, take_zeroth_order_steps
+from fedzo.protocol import questions
+from fedzo.protocol.question import Question
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.probes import ProbesConfig
+from fedzo.protocol.questions.surrogate import SurrogateConfig
+from fedzo.protocol.questions.training_config import (
+    FirstOrderConfig,
+    GradientConfig,
+    MomentumConfig,
+    ZerothOrderConfig,
+)
+from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.runtime.local import Rule
 
 RULE_CONFIGS: dict[str, type] = {
@@ -28,27 +39,27 @@ RULE_CONFIGS: dict[str, type] = {
 }
 
 
-def make_rules() -> dict[str, Rule]:
-    """Return a fresh table: message kind -> rule."""
+def make_rules() -> dict[type[Question], Rule]:  # type: ignore[type-arg]
+    """Return a fresh table: question -> rule."""
     return {
-        "train.zeroth_order": ZerothOrder(),
-        "train.first_order": FirstOrder(),
-        "query.value": answer_values,
-        "query.probes": answer_probes,
-        "query.gradient": answer_gradient,
-        "train.surrogate": Surrogate(),
-        "query.weights": answer_weights,
-        "train.slopes": LocalSlopes(),
-        "query.slope_gradient": answer_slope_gradient,
-        "train.momentum": train_momentum,
-        "train.own_model": train_own_model,
-        "train.mix": mix_models,
-        "query.anchor": answer_anchor,
-        "query.difference": answer_difference,
-        "query.walk": answer_walk,
-        "train.miner": train_miner,
-        "query.records": answer_records,
-        "query.clipped": answer_clipped,
-        "train.clipped_walk": train_clipped_walk,
-        "evaluate": answer_values,
+        questions.Values: answer_values,
+        questions.Judge: answer_values,
+        questions.Probes: answer_probes,
+        questions.ZerothOrderSteps: take_zeroth_order_steps,
+        questions.FirstOrderSteps: FirstOrder(),
+        questions.MomentumSteps: train_momentum,
+        questions.GradientEstimate: answer_gradient,
+        questions.OwnModel: train_own_model,
+        questions.Mix: mix_models,
+        questions.Anchor: answer_anchor,
+        questions.Walk: answer_walk,
+        questions.Difference: answer_difference,
+        questions.Miner: train_miner,
+        questions.SurrogateSteps: take_surrogate_steps,
+        questions.SurrogateWeights: answer_weights,
+        questions.SlopeGradient: answer_slope_gradient,
+        questions.CorrectedSteps: take_corrected_steps,
+        questions.Records: answer_records,
+        questions.Clipped: answer_clipped,
+        questions.ClippedWalk: train_clipped_walk,
     }

@@ -7,34 +7,20 @@ that is resumed finds the state that belonged to its checkpoint, or hears that i
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from fedzo.config import Scalar
 from fedzo.errors import CheckpointError, ConfigError, RunError
-from fedzo.exchange import ClientState
+from fedzo.exchange import ClientState, Moment
 from fedzo.messages import decode_tensors, encode_tensors
 from fedzo.storage import replacing, storing
 from fedzo.tensor_file import read_tensors, write_tensors
 
 STATES, FACTS = "fedzo-states", "fedzo-facts"
-_JUDGED = 1 << 30
-"""F is judged after all exchanges of a round, under the exchange index -1."""
-
-Moment = tuple[int, int, int]
-"""When in a run: problem, round, exchange."""
-
-
-def moment_of(config: Mapping[str, Scalar]) -> Moment:
-    """Return the moment of the exchange with this config."""
-    problem, round_index, exchange = (
-        int(config.get(name, 0)) for name in ("problem", "round_index", "exchange_index")
-    )
-    return problem, round_index, exchange if exchange >= 0 else _JUDGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +45,8 @@ class States:
         lost = self.forgotten
         if lost and _precedes(lost, now) and (earlier is None or earlier < lost):
             raise RunError(
-                f"the client no longer has its memory of round {now[1]}: resume the run from a"
-                " later checkpoint, or start it again"
+                f"the client no longer has its memory of round {now.round_index}: resume the run"
+                " from a later checkpoint, or start it again"
             )
         return {} if earlier is None else self.by_moment[earlier]
 
@@ -70,11 +56,12 @@ class States:
         A repetition of an old message changes nothing.
         """
         newest = max(self.by_moment, default=None)
-        if newest and attempt == self.attempt and newest >= now:
+        if newest and attempt == self.attempt and not newest < now:
             return self
         here = [moment for moment in self.by_moment if _precedes(moment, now)]
-        old = [moment for moment in here if moment[1] < now[1]]
-        kept = {m: self.by_moment[m] for m in here if m[1] == now[1] or m == max(old)}
+        old = [moment for moment in here if moment.round_index < now.round_index]
+        this = [moment for moment in here if moment.round_index == now.round_index]
+        kept = {m: self.by_moment[m] for m in here if m in this or m == max(old)}
         gone = [m for m in here if m not in kept] + ([self.forgotten] if self.forgotten else [])
         lost = max([moment for moment in gone if _precedes(moment, now)], default=None)
         return States(self.run, attempt, {**kept, now: state}, lost)
@@ -82,24 +69,26 @@ class States:
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors under names that tell the moment."""
         return {
-            f"{'.'.join(map(str, moment))}/{name}": tensor
+            f"{moment.token}/{name}": tensor
             for moment, state in self.by_moment.items()
             for name, tensor in state.items()
         }
 
     def facts(self) -> str:
         """Return all but the tensors, as JSON."""
-        return json.dumps([self.run, self.attempt, list(self.by_moment), self.forgotten])
+        moments = [moment.parts for moment in self.by_moment]
+        lost = self.forgotten.parts if self.forgotten else None
+        return json.dumps([self.run, self.attempt, moments, lost])
 
     @staticmethod
     def of(facts: str, tensors: Mapping[str, Tensor]) -> "States":
         """Return the states that these facts and tensors describe."""
         run, attempt, moments, forgotten = json.loads(facts)
-        found: dict[Moment, dict[str, Tensor]] = {_moment(numbers): {} for numbers in moments}
+        found: dict[Moment, dict[str, Tensor]] = {Moment(*numbers): {} for numbers in moments}
         for key, tensor in tensors.items():
             when, _, name = key.partition("/")
-            found[_moment(map(int, when.split(".")))][name] = tensor
-        return States(run, attempt, found, _moment(forgotten) if forgotten else None)
+            found[Moment(*map(int, when.split(".")))][name] = tensor
+        return States(run, attempt, found, Moment(*forgotten) if forgotten else None)
 
 
 def load_states(records: RecordDict, run: str, file: Path | None) -> States:
@@ -147,9 +136,4 @@ def state_file(directory: str | Path, run: str, client_id: int) -> Path:
 
 def _precedes(one: Moment, other: Moment) -> bool:
     """Return whether one moment is before another of the same problem."""
-    return one[0] == other[0] and one < other
-
-
-def _moment(numbers: Iterable[int]) -> Moment:
-    problem, round_index, exchange = numbers
-    return problem, round_index, exchange
+    return one.problem == other.problem and one < other

@@ -31,13 +31,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clients.local import LocalTraining
-from clients.surrogate_config import SurrogateConfig, SurrogateTask
-from fedzo.config import take_config
-from fedzo.exchange import ClientState, Exchange
+from fedzo.exchange import ClientState
 from fedzo.optimizers import make_optimizer
-from fedzo.oracle import Oracle
-from fedzo.randomness import streams
+from fedzo.protocol.questions.surrogate import Surrogated, SurrogateSteps, SurrogateWeights
+from fedzo.runtime.local import Answered, Clients
 from fedzo.surrogates.gp import (
     GradientPosterior,
     Observations,
@@ -49,64 +46,56 @@ from fedzo.surrogates.random_features import RandomFeatures, make_features
 from fedzo.surrogates.trajectory import load_trajectory
 
 
-class Surrogate:
-    """The local rule `surrogate`."""
-
-    def __call__(
-        self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-    ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
-        cohort = _Cohort(exchange, oracle, states)
-        start = cohort.start()
-        x = cohort.walk(start)
-        reply = {"update": (x - start).to(cohort.dtype)}
-        cohort.remember(end=x)
-        if cohort.task.merged:
-            reply["weights"] = cohort.weights(x)
-        return reply, cohort.states()
+def take_surrogate_steps(question: SurrogateSteps, clients: Clients) -> Answered:
+    """Take local steps on corrected surrogates, with queries around them."""
+    cohort = _Cohort(question, clients)
+    start = cohort.start()
+    x = cohort.walk(start, question.begin)
+    update = (x - start).to(cohort.dtype)
+    cohort.remember(end=x)
+    weights = cohort.weights(x) if question.merged else None
+    return Surrogated(update=update, weights=weights), cohort.states()
 
 
-def answer_weights(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def answer_weights(question: SurrogateWeights, clients: Clients) -> Answered:
     """Query around the server's new x and answer each client's transferable surrogate."""
-    cohort = _Cohort(exchange, oracle, states)
+    cohort = _Cohort(question, clients)
     x = cohort.start()
-    ends = torch.stack([state["end"] for state in states])
+    ends = torch.stack([state["end"] for state in clients.states])
     radius = (x - ends).abs().mean(dim=1) / 2
-    if oracle.remaining >= 1:
+    if clients.oracle.remaining >= 1:
         cohort.ask(x.unsqueeze(1))
-    config = cohort.config
+    config = question.settings
     cohort.explore(x, config.anchor_queries, config.anchor_candidates, radius)
     cohort.remember(x=x.to(cohort.dtype))
-    return {"weights": cohort.weights(x)}, cohort.states()
+    return Surrogated(weights=cohort.weights(x)), cohort.states()
 
 
 class _Cohort:
     """The trajectories and surrogates of a cohort during one exchange."""
 
-    def __init__(self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]) -> None:
-        self.config = take_config(SurrogateConfig, exchange.config)
-        self.task = take_config(SurrogateTask, exchange.config)
-        self._training = take_config(LocalTraining, exchange.config)
-        self._exchange, self._oracle, self._states = exchange, oracle, list(states)
-        self._dim = oracle.cohort.dim
-        self._sources = streams(*self._training.key("active"), clients=exchange.client_ids)
-        sent_before = "x" not in exchange.shared
-        self._trajectory = load_trajectory(states, self._dim, self.config.capacity)
+    def __init__(self, question: SurrogateSteps | SurrogateWeights, clients: Clients) -> None:
+        self.config, self.task = question.settings, question
+        self._oracle, self._states = clients.oracle, list(clients.states)
+        self._seed, self._dim = clients.seed, clients.cohort.dim
+        self._sources = clients.streams("active")
+        self._trajectory = load_trajectory(clients.states, self._dim, self.config.capacity)
         self._extra: dict[str, Tensor] = {}
-        self._kept = torch.stack([state["x"] for state in states]) if sent_before else None
-        self.dtype = (exchange.shared["x"] if self._kept is None else self._kept).dtype
+        self._start = (
+            torch.stack([state["x"] for state in clients.states])
+            if question.x is None
+            else clients.at(question.x)
+        )
+        self.dtype = self._start.dtype
 
     def start(self) -> Float[Tensor, "n d"]:
         """Return the server's x, as sent now or kept from the last exchange."""
-        if self._kept is None:
-            return self._exchange.shared["x"].double().expand(len(self._states), -1)
-        return self._kept.double()
+        return self._start.double()
 
-    def walk(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Take the local steps."""
-        config, steps = self.config, self._training.local_steps
-        if self.task.begin:
+    def walk(self, x: Float[Tensor, "n d"], begin: bool) -> Float[Tensor, "n d"]:
+        """Take the local steps; `begin`: after some random queries around x."""
+        config, steps = self.config, self.task.local_steps
+        if begin:
             self._ask_randomly(x, config.initial_queries)
         if not self._trajectory.points.shape[1]:
             return x
@@ -119,7 +108,7 @@ class _Cohort:
             posterior, scale = self._posterior(x, lengthscale)
             own = posterior.gradient(x.unsqueeze(1)).squeeze(1) * scale
             gradient = own + self._correction(x, own, posterior, scale, t)
-            moments, x = optimizer.step(moments, x, gradient, self._training.local_lr)
+            moments, x = optimizer.step(moments, x, gradient, self.task.local_lr)
             self.ask(x.unsqueeze(1))
             if t < steps:
                 radius = torch.full((len(x),), config.active_radius, dtype=torch.float64)
@@ -185,9 +174,7 @@ class _Cohort:
 
     def _features(self) -> RandomFeatures:
         config = self.config
-        return make_features(
-            config.num_features, self._dim, config.feature_lengthscale, self._training.seed
-        )
+        return make_features(config.num_features, self._dim, config.feature_lengthscale, self._seed)
 
     def _kernel(self) -> KernelName:
         if self.config.kernel != "auto":
@@ -227,9 +214,9 @@ class _Cohort:
     ) -> Float[Tensor, "n d"]:
         """Return gamma_t (grad muhat - grad muhat_i); zero for clients that have no muhat_i yet."""
         known = [("weights" in state) for state in self._states]
-        if "weights" not in self._exchange.shared or not any(known):
+        common = self.task.weights if isinstance(self.task, SurrogateSteps) else None
+        if common is None or not any(known):
             return torch.zeros_like(x)
-        common = self._exchange.shared["weights"]
         mine = torch.stack([state.get("weights", common) for state in self._states])
         features = self._features()
         local = features.gradient(mine, x)

@@ -1,32 +1,17 @@
-"""Answer plain questions: the objective's value at given points.
-
-    query.value, evaluate:   x [q, d]  ->  values [n, q]
-
-Cost: q queries a client. Sent: q d floats down, q up, in float64 whatever the type of x.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""Answer fedzo.protocol.questions.values: the objective's value at given points."""
 
 import torch
-from torch import Tensor
 
-from fedzo.exchange import ClientState, Exchange
-from fedzo.oracle import Oracle
+from fedzo.protocol.question import no_numbers
+from fedzo.protocol.questions.values import Values, ValuesConfig, ValuesTold
+from fedzo.runtime.local import Answered, Clients
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValuesConfig:
-    """Settings of strategies whose clients only answer values: there are none."""
+__all__ = ["ValuesConfig", "answer_values"]
 
 
-def answer_values(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def answer_values(question: Values, clients: Clients) -> Answered:
     """Ask every client's objective at the same points; [n, 0] when the budget is too small."""
-    x = exchange.shared["x"]
-    if oracle.remaining < len(x):
-        none = torch.empty(len(exchange.client_ids), 0, dtype=torch.float64)
-        return {"values": none}, states
-    points = x.expand(len(exchange.client_ids), *x.shape)
-    return {"values": oracle.value(points)}, states
+    points = clients.at(question.x)
+    if clients.oracle.remaining < len(question.x):
+        return ValuesTold(values=no_numbers(points, torch.float64)), clients.states
+    return ValuesTold(values=clients.oracle.value(points)), clients.states

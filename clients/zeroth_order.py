@@ -13,7 +13,6 @@ their mean inwards, which stalled attacks near corners of the box (docs/results/
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,28 +20,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clients.correction import Correction, keep_control
-from clients.local import (
-    LocalTraining,
-    MinibatchConfig,
-    minibatches,
-    part_of,
-    require_resolution,
-    start_points,
-)
-from fedzo.config import require, require_nonnegative, take_config
-from fedzo.directions import DirectionKind, sample_cohort_directions
+from clients.local import minibatches, part_of, require_resolution
+from fedzo.directions import sample_cohort_directions
 from fedzo.estimators import (
-    EstimatorName,
     combine,
     direction_reach,
     estimator_scale,
     gradient_coefficients,
     make_scheme,
 )
-from fedzo.exchange import ClientState, Exchange
-from fedzo.optimizers import OptimizerName, make_optimizer
-from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
-from fedzo.randomness import streams
+from fedzo.exchange import ClientState
+from fedzo.optimizers import make_optimizer
+from fedzo.oracle import Oracle
+from fedzo.protocol.questions.training import (
+    Estimated,
+    GradientEstimate,
+    Trained,
+    ZerothOrderSteps,
+)
+from fedzo.protocol.questions.training_config import ZerothOrderConfig
+from fedzo.runtime.local import Answered, Clients
 from fedzo.surrogates.spatial import smooth_directions
 
 MEMORY = "residual_values"
@@ -50,87 +47,40 @@ _DRAWN_AHEAD = 1 << 18
 """Numbers of directions that may be drawn ahead for a cohort: 2 MB in float64."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZerothOrderConfig(MinibatchConfig):
-    """Settings of the rule `zeroth_order`.
-
-    estimator: forward, central, residual (one query a direction) or coordinate (all axes).
-    directions: their law, see fedzo.directions; num_directions: a step and client.
-    mu: smoothing radius, in units of x. lengthscale: above 0, x is a square image and directions
-    are smooth over so many pixels, so the estimate is that of K grad f, K as in
-    fedzo.surrogates.spatial, up to scale. optimizer, momentum: the local optimizer.
-    non_finite: "fail" or "skip" values that are NaN or inf. out_of_bounds: "clip" or "allow"
-    queries outside the box. project: whether iterates are projected onto the box.
-    """
-
-    estimator: EstimatorName = "forward"
-    directions: DirectionKind = "orthogonal"
-    num_directions: int = 20
-    mu: float = 0.01
-    lengthscale: float = 0.0
-    optimizer: OptimizerName = "adam"
-    momentum: float = 0.0
-    non_finite: NonFinitePolicy = "fail"
-    out_of_bounds: BoundsPolicy = "clip"
-    project: bool = False
-
-    def __post_init__(self) -> None:
-        MinibatchConfig.__post_init__(self)
-        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
-        require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
-        axes = self.estimator == "coordinate"
-        require_nonnegative("lengthscale", self.lengthscale)
-        require(
-            not (axes and self.lengthscale), "lengthscale", self.lengthscale, "0 along the axes"
-        )
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+def take_zeroth_order_steps(question: ZerothOrderSteps, clients: Clients) -> Answered:
+    """Take local steps along estimates; fewer where the budget ends."""
+    config, oracle = question.settings, clients.oracle
+    batches = minibatches(clients, config, question.local_steps)
+    estimate = Estimate(config, oracle, clients.streams("directions"), question.local_steps)
+    require_resolution(clients, question.x, config.mu, estimate.reach)
+    start = clients.at(question.x)
+    memory = _load_memory(clients.states, config, start) if estimate.scheme.remembers else None
+    optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
+    x, moments = start, optimizer.init(start)
+    correct = Correction(question, clients.states, start)
+    for step in range(question.local_steps):
+        if oracle.remaining < estimate.num_queries:
+            break
+        batch = None if batches is None else batches[:, step]
+        gradient, memory = estimate.gradient(x, batch, memory)
+        gradient = correct(gradient, x)
+        moments, x = optimizer.step(moments, x, gradient, question.local_lr)
+        x = oracle.project(x) if config.project else x
+    control, states = correct.finish()
+    return Trained(update=x - start, control=control), _save_memory(states, memory)
 
 
-class ZerothOrder:
-    """The local rule `zeroth_order`."""
-
-    def __call__(
-        self, exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-    ) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
-        config = take_config(ZerothOrderConfig, exchange.config)
-        training = take_config(LocalTraining, exchange.config)
-        batches = minibatches(oracle.cohort, config, training, exchange.client_ids)
-        sources = streams(*training.key("directions"), clients=exchange.client_ids)
-        estimate = Estimate(config, oracle, sources, training.local_steps)
-        require_resolution(exchange, config.mu, estimate.reach)
-        start = start_points(exchange)
-        memory = _load_memory(states, config, start) if estimate.scheme.remembers else None
-        optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
-        x, moments = start, optimizer.init(start)
-        correct = Correction(exchange, states, start)
-        for step in range(training.local_steps):
-            if oracle.remaining < estimate.num_queries:
-                break
-            batch = None if batches is None else batches[:, step]
-            gradient, memory = estimate.gradient(x, batch, memory)
-            gradient = correct(gradient, x)
-            moments, x = optimizer.step(moments, x, gradient, training.local_lr)
-            x = oracle.project(x) if config.project else x
-        extra, states = correct.finish()
-        return {"update": x - start, **extra}, _save_memory(states, memory)
-
-
-def answer_gradient(
-    exchange: Exchange, oracle: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, Tensor], Sequence[ClientState]]:
+def answer_gradient(question: GradientEstimate, clients: Clients) -> Answered:
     """Estimate every client's gradient at x once; it becomes the client's control variate.
 
     Answers a gradient of zero where the budget is too small.
     """
-    config = take_config(ZerothOrderConfig, exchange.config)
-    training = take_config(LocalTraining, exchange.config)
-    sources = streams(*training.key("directions"), clients=exchange.client_ids)
-    estimate = Estimate(config, oracle, sources, 1)
-    x = start_points(exchange)
-    if oracle.remaining < estimate.num_queries:
-        return {"gradient": torch.zeros_like(x)}, states
+    estimate = Estimate(question.settings, clients.oracle, clients.streams("directions"), 1)
+    x = clients.at(question.x)
+    if clients.oracle.remaining < estimate.num_queries:
+        return Estimated(gradient=torch.zeros_like(x)), clients.states
     gradient, _ = estimate.gradient(x, None, None)
-    return {"gradient": gradient}, keep_control(states, gradient)
+    return Estimated(gradient=gradient), keep_control(clients.states, gradient)
 
 
 class Estimate:
@@ -145,7 +95,7 @@ class Estimate:
     ) -> None:
         self.scheme = make_scheme(config.estimator)
         self._axes = config.estimator == "coordinate"
-        self._count = oracle.cohort.dim if self._axes else config.num_directions
+        self._count = config.directions_in(oracle.cohort.dim)
         self.num_queries = self.scheme.num_queries(self._count)
         self._scale = estimator_scale(config.estimator, config.directions, oracle.cohort.dim)
         kind = "coordinate" if self._axes else config.directions

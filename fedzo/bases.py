@@ -9,7 +9,7 @@ a client follow each other in its rows, none of them reaching over the end of a 
     v_k = v + sum_{j <= k} g_j,   x_0 - x_K = lr sum_{k < K} v_k = lr [ K v + sum_j (K - j) g_j ]
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -83,3 +83,29 @@ class Blocks:
         for j, part in enumerate(parts, start=1):
             total = total + (steps - j) * self.combine(part, first_row, j)
         return -lr * total
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """The blocks of each client's own directions, from `first_block` on, that slopes are along."""
+
+    blocks: Blocks
+    first_row: Int[Tensor, " n"]
+    first_block: int = 0
+
+    def vectors(self, slopes: Float[Tensor, "n k"]) -> Float[Tensor, "n s d"]:
+        """Return the gradients, one a block, that slopes stand for."""
+        parts = enumerate(slopes.split(self.blocks.size, dim=1), start=self.first_block)
+        return torch.stack(
+            [self.blocks.combine(part, self.first_row, block) for block, part in parts], dim=1
+        )
+
+    def slopes(self, vectors: Float[Tensor, "n s d"]) -> Float[Tensor, "n k"]:
+        """Return the slopes that clients with these gradients would tell."""
+        steps = enumerate(vectors.unbind(dim=1), start=self.first_block)
+        told = [self.blocks.project(own, self.first_row, block) for block, own in steps]
+        return torch.cat(told, dim=1)
+
+    def select(self, rows: Int[Tensor, " k"]) -> "Along":
+        """Return the part of the clients at these positions."""
+        return replace(self, first_row=self.first_row[rows])

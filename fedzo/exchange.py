@@ -7,31 +7,77 @@ are the wire form of the two (fedzo.messages) and exist only where there is a wi
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fedzo.config import Scalar
+from fedzo.protocol.question import Question
+from fedzo.randomness import stream, streams
 
 ClientState = Mapping[str, Tensor]
+JUDGING = -1
+"""The exchange index under which x is judged, after all exchanges of a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When in a run: the key of all streams that an exchange draws from, and its place in order."""
+
+    problem: int = 0
+    round_index: int = 0
+    exchange_index: int = 0
+
+    def stream(self, seed: int, purpose: str, *more: int) -> np.random.Generator:
+        """Return the generator for a purpose in this exchange."""
+        return stream(seed, purpose, *self.parts, *more)
+
+    def streams(
+        self, seed: int, purpose: str, clients: Sequence[int]
+    ) -> Sequence[np.random.Generator]:
+        """Return each client's generator for a purpose in this exchange."""
+        return streams(seed, purpose, *self.parts, clients=clients)
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Problem, round and exchange, as in the keys of streams."""
+        return self.problem, self.round_index, self.exchange_index
+
+    @property
+    def token(self) -> str:
+        """The name of the exchange within its run: problem.round.exchange."""
+        return ".".join(map(str, self.parts))
+
+    def __lt__(self, other: "Moment") -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[int, int, bool, int]:
+        return self.problem, self.round_index, self.exchange_index == JUDGING, self.exchange_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One question: a kind, the clients, what all of them get and what each gets.
+    """A question to some clients, and what the driver adds to it.
 
-    kind: "train.<rule>", "query.<what>" or "evaluate"; client_ids: ascending; shared: name ->
-    tensor for everyone; per_client: name -> tensor [n, ...], row i for client_ids[i]; config:
-    scalars. expects: name -> shapes that this tensor of a client's answer may have; it is not sent,
-    and answers from a wire that differ are rejected.
+    client_ids: ascending; row i of a tensor of each client's own is for client_ids[i]. budget: most
+    queries of each of them, None for no limit. optional: whether nobody need answer. poisoned:
+    whether these clients are to work on flipped labels.
     """
 
-    kind: str
+    question: Question[Any]
     client_ids: Sequence[int]
-    shared: Mapping[str, Tensor] = field(default_factory=dict)
-    per_client: Mapping[str, Tensor] = field(default_factory=dict)
-    config: Mapping[str, Scalar] = field(default_factory=dict)
-    expects: Mapping[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
+    moment: Moment = Moment()
+    seed: int = 0
+    budget: int | None = None
+    optional: bool = False
+    poisoned: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The question's name, in messages and logs."""
+        return self.question.kind
 
     def select(self, positions: Sequence[int]) -> "Exchange":
         """Return the part of the exchange that concerns the clients at these positions."""
@@ -39,7 +85,7 @@ class Exchange:
         return replace(
             self,
             client_ids=[self.client_ids[p] for p in positions],
-            per_client={name: tensor[rows] for name, tensor in self.per_client.items()},
+            question=self.question.select(rows),
         )
 
 
@@ -110,7 +156,7 @@ def reject_misfits(parts: Sequence[Replies]) -> list[Replies]:
 
 def misfit(part: Replies, exchange: Exchange) -> str:
     """Say what is wrong with an answer's tensors, by what is expected; empty if nothing."""
-    for name, shapes in exchange.expects.items():
+    for name, shapes in exchange.question.shapes().items():
         tensor = part.tensors.get(name)
         if tensor is None:
             return f"there is no tensor {name!r}"

@@ -2,25 +2,24 @@
 
 An exchange becomes one content a client:
 
-    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord, "run", "seal" }
+    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord, "head":
+                 ConfigRecord, "run", "seal" }
 
 and an answer one content back, with `failure` only where the client failed:
 
     RecordDict { "tensors": ArrayRecord, "counts": MetricRecord, "failure": ConfigRecord, "seal" }
 
-`run` says which run asks, for clients that keep something (clients.states). The seal holds a CRC-32
-of everything else, and, in an answer, the exchange that it answers: what was damaged on the way, or
-belongs to an earlier exchange, is recognized and never used.
-
-Sizes: floats are the elements of tensors; bytes are their sizes in memory plus 8 for each number of
-configuration or count and the length of each string. The envelope (names, protobuf, array headers,
-the seal) belongs to the transport and is not counted.
+`shared`, `own` and `config` are the parts of the question (fedzo.protocol.question), `head` what
+the driver adds and the VERSION of all this, `run` which run asks, for clients that keep something
+(clients.states). The seal holds a CRC-32 of everything else, and, in an answer, the exchange that
+it answers: what was damaged on the way, or belongs to an earlier exchange, is recognized and never
+used.
 """
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -28,60 +27,93 @@ from torch import Tensor
 
 from fedzo.config import Scalar
 from fedzo.errors import MessageError
-from fedzo.exchange import Exchange, Replies, join_replies
+from fedzo.exchange import Exchange, Moment, Replies, join_replies
+from fedzo.protocol.question import Parts, Question, put_together, take_apart
 from fedzo.runtime._compat import records_round_trip
 
 REASON_KEPT = 500
 """Characters of a client's reason that are kept."""
 
-_COMMON = ("shared", "config", "run")
+VERSION = 2
+"""Of the messages; a server and a client of different ones do not understand each other."""
+_COMMON = ("shared", "config", "head", "run")
 RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord)
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What travels: tensor elements, and bytes of payload."""
-
-    floats: int
-    bytes: int
 
 
 def encode_exchange(
     exchange: Exchange, run: Mapping[str, Scalar] | None = None
 ) -> list[RecordDict]:
     """Return one content for each client, in the order of client_ids."""
-    shared, config = encode_tensors(exchange.shared), ConfigRecord(dict(exchange.config))
-    run_record = ConfigRecord(dict(run or {}))
+    parts = take_apart(exchange.question)
+    records: dict[str, ArrayRecord | ConfigRecord | MetricRecord] = {
+        "shared": encode_tensors(parts.shared),
+        "config": ConfigRecord(dict(parts.scalars)),
+        "head": ConfigRecord({**head_of(exchange), "version": VERSION}),
+        "run": ConfigRecord(dict(run or {})),
+    }
     checked = 0
-    for name, record in zip(_COMMON, (shared, config, run_record), strict=True):
-        checked = _checksum(name, record, checked)
+    for name in _COMMON:
+        checked = _checksum(name, records[name], checked)
     contents = []
     for i in range(len(exchange.client_ids)):
-        own = encode_tensors({name: t[i] for name, t in exchange.per_client.items()})
+        own = encode_tensors({name: t[i] for name, t in parts.own.items()})
         seal = ConfigRecord({"crc32": _checksum("own", own, checked)})
-        content = RecordDict({"shared": shared, "own": own})
-        content["config"], content["run"], content["seal"] = config, run_record, seal
-        contents.append(content)
+        contents.append(RecordDict({**records, "own": own, "seal": seal}))
     return contents
 
 
-def decode_exchange(content: RecordDict, *, kind: str, client_id: int) -> Exchange:
-    """Return the exchange of one client; raises MessageError for anything malformed."""
+def decode_exchange(content: RecordDict, cls: type[Question[Any]], *, client_id: int) -> Exchange:
+    """Return the exchange of one client, whose question is a `cls`.
+
+    Raises MessageError for anything malformed, and for messages of another version.
+    """
+    _check_version(content)
     _check_seal(content, (*_COMMON, "own"))
     own = decode_tensors(_record(content, "own", ArrayRecord))
-    return Exchange(
-        kind=kind,
-        client_ids=[client_id],
+    parts = Parts(
         shared=decode_tensors(_record(content, "shared", ArrayRecord)),
-        per_client={name: tensor.unsqueeze(0) for name, tensor in own.items()},
-        config=_config(content),
+        own={name: tensor.unsqueeze(0) for name, tensor in own.items()},
+        scalars=_scalars(content, "config"),
+    )
+    head = _scalars(content, "head")
+    numbers = [head.get(name, 0) for name in ("problem", "round_index", "exchange_index")]
+    seed, budget = head.get("seed", 0), head.get("query_budget")
+    if any(type(n) is not int for n in (*numbers, seed, budget or 0)):
+        raise MessageError(f"the head holds {head!r:.200}, where whole numbers belong")
+    return Exchange(
+        question=put_together(cls, parts),
+        client_ids=[client_id],
+        moment=Moment(*numbers),  # type: ignore[arg-type]
+        seed=seed,  # type: ignore[arg-type]
+        budget=budget,  # type: ignore[arg-type]
+        optional=head.get("optional", False) is True,
+        poisoned=head.get("flip_labels", False) is True,
     )
 
 
-def exchange_token(exchange: Exchange) -> str:
-    """Return the name of an exchange within its run: problem.round.exchange."""
-    facts = ("problem", "round_index", "exchange_index")
-    return ".".join(str(exchange.config.get(name, 0)) for name in facts)
+def _check_version(content: RecordDict) -> None:
+    head = content.get("head")
+    found = head.get("version") if isinstance(head, ConfigRecord) else 1
+    if found != VERSION:
+        raise MessageError(
+            f"the server speaks version {found!r:.20} of fedzo's messages, this client version"
+            f" {VERSION}; install the same release of fedzo on both"
+        )
+
+
+def head_of(exchange: Exchange) -> dict[str, Scalar]:
+    """Return what the driver adds to a question, as scalars."""
+    moment = exchange.moment
+    head: dict[str, Scalar] = {
+        "seed": exchange.seed,
+        "round_index": moment.round_index,
+        "exchange_index": moment.exchange_index,
+        "problem": moment.problem,
+    }
+    if exchange.budget is not None:
+        head["query_budget"] = exchange.budget
+    flags = {"optional": exchange.optional, "flip_labels": exchange.poisoned}
+    return {**head, **{name: True for name, flag in flags.items() if flag}}
 
 
 def encode_replies(replies: Replies, *, token: str = "") -> dict[int, RecordDict]:
@@ -137,12 +169,15 @@ def decode_reply(content: RecordDict, *, client_id: int, token: str = "") -> Rep
 def exchange_through_wire(exchange: Exchange) -> Exchange:
     """Encode, serialize, parse and decode an exchange for all its clients."""
     contents = records_round_trip(encode_exchange(exchange))
-    parts = [
-        decode_exchange(content, kind=exchange.kind, client_id=client)
+    cls = type(exchange.question)
+    decoded = [
+        decode_exchange(content, cls, client_id=client)
         for client, content in zip(exchange.client_ids, contents, strict=True)
     ]
-    own = {name: torch.cat([p.per_client[name] for p in parts]) for name in exchange.per_client}
-    return replace(parts[0], client_ids=exchange.client_ids, per_client=own)
+    parts = [take_apart(one.question) for one in decoded]
+    own = {name: torch.cat([part.own[name] for part in parts]) for name in parts[0].own}
+    question = put_together(cls, replace(parts[0], own=own))
+    return replace(decoded[0], client_ids=exchange.client_ids, question=question)
 
 
 def replies_through_wire(replies: Replies) -> Replies:
@@ -151,23 +186,6 @@ def replies_through_wire(replies: Replies) -> Replies:
     received = records_round_trip(list(contents.values()))
     pairs = zip(contents, received, strict=True)
     return join_replies([decode_reply(content, client_id=client) for client, content in pairs])
-
-
-def exchange_size(exchange: Exchange) -> Size:
-    """Return what goes down, to all clients of the exchange together."""
-    n = len(exchange.client_ids)
-    shared = _tensor_size(exchange.shared.values())
-    own = _tensor_size(exchange.per_client.values())
-    scalars = sum(len(v) if isinstance(v, str) else 8 for v in exchange.config.values())
-    return Size(n * shared.floats + own.floats, n * (shared.bytes + scalars) + own.bytes)
-
-
-def replies_size(replies: Replies) -> Size:
-    """Return what came up, from all clients together."""
-    tensors = _tensor_size(replies.tensors.values())
-    counts = sum(len(numbers) for numbers in replies.counts.values())
-    reasons = sum(len(reason) for reason in replies.failures.values())
-    return Size(tensors.floats, tensors.bytes + 8 * counts + reasons)
 
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> ArrayRecord:
@@ -221,21 +239,13 @@ def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> Rec
     return RecordDict({"tensors": encode_tensors(tensors), "counts": MetricRecord(numbers)})
 
 
-def _tensor_size(tensors: Iterable[Tensor]) -> Size:
-    floats, size = 0, 0
-    for tensor in tensors:
-        floats += tensor.numel()
-        size += tensor.numel() * tensor.element_size()
-    return Size(floats, size)
-
-
-def _config(content: RecordDict) -> dict[str, Scalar]:
-    config: dict[str, Scalar] = {}
-    for name, value in _record(content, "config", ConfigRecord).items():
+def _scalars(content: RecordDict, title: str) -> dict[str, Scalar]:
+    found: dict[str, Scalar] = {}
+    for name, value in _record(content, title, ConfigRecord).items():
         if not isinstance(value, bool | int | float | str):
-            raise MessageError(f"config {name!r} is a {type(value).__name__}, not a scalar")
-        config[name] = value
-    return config
+            raise MessageError(f"{title} {name!r} is a {type(value).__name__}, not a scalar")
+        found[name] = value
+    return found
 
 
 def _record(content: RecordDict, name: str, kind: type[RecordT]) -> RecordT:

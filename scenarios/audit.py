@@ -28,7 +28,7 @@ from clients.rules import make_rules
 from fedzo.cohort import CohortObjective
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange
+from fedzo.exchange import Exchange, Moment
 from fedzo.plots import save_figure
 from fedzo.privacy.accountant import epsilon_of, noise_for
 from fedzo.privacy.audit import AuditResult, Floats, audit_scores
@@ -204,9 +204,7 @@ _ONLY: Mapping[str, Scalar] = {
 def _strategy(made: Experiment, more: Mapping[str, Scalar]) -> RoundStrategy[Any]:
     entry = STRATEGIES[made.strategy]
     changed = replace(made, settings={**made.settings, **more})
-    return entry.build(
-        changed.config("strategy"), rule=entry.rule, client_config=made.section("client")
-    )
+    return entry.build(changed.config("strategy"), client=made.config("client"))
 
 
 def _score(
@@ -251,11 +249,11 @@ def _published(state: Any) -> Tensor:
 def _driven(strategy: RoundStrategy[Any], state: Any, plan: RoundPlan, engine: Engine) -> Any:
     """Return the state after a round, every question of which is answered by the engine."""
     steps = strategy.round(state, plan)
-    facts = {"seed": plan.seed, "round_index": plan.round_index, "problem": 0}
+    moment = Moment(0, plan.round_index)
     try:
         asked: list[Exchange] = next(steps)
         while True:
-            told = [replace(e, config={**e.config, **facts}) for e in asked]
+            told = [replace(e, moment=moment, seed=plan.seed) for e in asked]
             asked = steps.send(engine.perform(told, timeout_s=60.0))
     except StopIteration as end:
         return end.value

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, config_values
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.objective import Objective
 from fedzo.plots import plot_runs
@@ -180,8 +180,7 @@ def federate(
 def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
     """Build the experiment's strategy with the settings of its clients."""
     entry = STRATEGIES[experiment.strategy]
-    client_config = config_values(experiment.config("client"))
-    return entry.build(experiment.config("strategy"), rule=entry.rule, client_config=client_config)
+    return entry.build(experiment.config("strategy"), client=experiment.config("client"))
 
 
 def _keeper(

@@ -6,8 +6,8 @@ from dataclasses import replace
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange, Replies
 from fedzo.history import RoundRecord
-from fedzo.messages import exchange_size, replies_size
 from fedzo.privacy.averages import NOT_AVERAGED
+from fedzo.protocol.sizes import exchange_size, replies_size
 from strategies.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
 
 
@@ -79,10 +79,10 @@ def require_answers(
 ) -> None:
     """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer.
 
-    Raises ConfigError where the losses of most clients' records are of no use. Exchanges whose
-    config says `optional` may stay without answers.
+    Raises ConfigError where the losses of most clients' records are of no use. Exchanges that are
+    optional may stay without answers.
     """
-    if all(exchange.config.get("optional") for exchange in exchanges):
+    if all(exchange.optional for exchange in exchanges):
         return
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)

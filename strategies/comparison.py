@@ -4,7 +4,6 @@ What the clients answered at x is remembered, so a cohort that stays the same is
 proposal alone; a client that was not asked at x is asked at both. Shapes: x, proposal [d].
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.questions.values import Values
+from strategies.asking import Asking, ask
 from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import RoundPlan
 
@@ -58,22 +58,15 @@ def compare(
     plan: RoundPlan,
     *,
     blind: bool = False,
-) -> Generator[list[Exchange], list[Replies], Compared | None]:
+) -> Asking[Compared | None]:
     """Ask the plan's cohort; `blind` leaves x out, whose values are then NaN.
 
     Returns None where the clients' budget does not cover the question.
     """
     known = torch.equal(answered.clients, torch.as_tensor(plan.cohort))
     points = [proposal] if known or blind else [x, proposal]
-    [replies] = yield [
-        Exchange(
-            kind="query.value",
-            client_ids=plan.cohort,
-            shared={"x": torch.stack(points)},
-            expects={"values": [(len(points),), (0,)]},
-        )
-    ]
-    values, clients = replies.tensors["values"], torch.as_tensor(replies.client_ids)
+    heard = yield from ask(Values(x=torch.stack(points)), plan.cohort)
+    values, clients = heard.said.values, torch.as_tensor(heard.clients)
     if values.shape[1] == 0:
         return None
     if known:

@@ -28,12 +28,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.bases import Blocks
-from fedzo.config import Scalar
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
 from fedzo.privacy.accountant import Ledger, Sampling
+from fedzo.protocol.questions.private import Clipped, ClippedConfig, ClippedWalk
+from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.diff2_config import DIFF2Config
 from strategies.diff2_noise import (
@@ -92,17 +92,10 @@ class DIFF2(RoundStrategy[DIFF2State]):
         self,
         config: DIFF2Config,
         *,
-        rule: str = "gradient_difference",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: ClippedConfig | None = None,
     ) -> None:
         self._config = config
-        defaults: dict[str, Scalar] = {
-            "gradient": "exact",
-            "estimator": "central",
-            "num_directions": 20,
-            "mu": 0.01,
-        }
-        self._client: dict[str, Scalar] = {**defaults, **(client_config or {})}
+        self._client = client or ClippedConfig()
         self._optimizer = make_optimizer("sgd", momentum=config.server_momentum)
         for setting, usual in (("routine", "gd"), ("memory", "stage")):
             if self._slopes and getattr(config, setting) != usual:
@@ -131,11 +124,12 @@ class DIFF2(RoundStrategy[DIFF2State]):
         due = self._due(state)
         spent = self._charged(state, due, plan)
         question = self._question(state, plan, due)
-        [replies] = yield [question]
-        if not replies.tensors[next(iter(due))].shape[1]:
+        heard = yield from ask(question, plan.cohort)
+        told = heard.said.tensors()
+        if not told[next(iter(due))].shape[1]:
             return state
         found = {
-            name: self._found(replies.tensors[name], release, question, plan, name)
+            name: self._found(told[name], release, question, plan, name)
             for name, release in due.items()
         }
         gradient, variance = renewed(state.gradient, state.variance, **found)
@@ -146,7 +140,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
             gradient=gradient,
             variance=variance,
             age=state.age + 1,
-            privacy=replace(spent, noise_std=std, shortened=share_shortened(replies)),
+            privacy=replace(spent, noise_std=std, shortened=share_shortened(heard.said.shortened)),
         )
         if self._config.routine == "bvr_l_sgd":
             return (yield from self._walked(state, plan))
@@ -168,26 +162,22 @@ class DIFF2(RoundStrategy[DIFF2State]):
         client = state.turns % plan.num_clients
         if client not in plan.cohort:
             return replace(state, turns=state.turns + 1)
-        names = ("local_steps", "local_lr", "local_batch", "local_clip", "noise_source")
-        local: dict[str, Scalar] = {name: getattr(config, name) for name in names}
-        [replies] = yield [
-            Exchange(
-                kind="train.clipped_walk",
-                client_ids=[client],
-                shared={"x": state.x, "gradient": state.gradient},
-                config={
-                    **self._client,
-                    **local,
-                    "local_noise": state.multipliers.local,
-                    "optional": True,
-                },
-                expects={"update": [tuple(state.x.shape)]},
-            )
-        ]
+        walk = ClippedWalk(
+            x=state.x,
+            direction=state.gradient,
+            settings=self._client,
+            local_steps=config.local_steps,
+            local_lr=config.local_lr,
+            local_batch=config.local_batch,
+            local_clip=config.local_clip,
+            local_noise=state.multipliers.local,
+            noise_source=config.noise_source,
+        )
+        heard = yield from ask(walk, [client], optional=True)
         state = replace(state, turns=state.turns + 1)
-        if not replies.client_ids:
+        if not heard.clients:
             return state
-        x = project(state.x + replies.tensors["update"][0], plan.lower, plan.upper)
+        x = project(state.x + heard.said.update[0], plan.lower, plan.upper)
         return replace(state, x=x)
 
     def _calibrated(self, plan: RoundPlan, records: int) -> Multipliers:
@@ -224,7 +214,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
         if not restart or (config.memory == "filter" and state.age):
             moved = float(torch.linalg.vector_norm((state.x - state.asked).double()))
             if self._slopes:
-                moved += float(self._client["mu"]) * len(state.x) ** 0.5
+                moved += self._client.mu * len(state.x) ** 0.5
             clip_norm = config.difference_clip * moved if moved else 0.0
             due["change"] = Release(clip_norm, state.multipliers.change, state.records)
         if restart or config.memory == "filter":
@@ -242,40 +232,35 @@ class DIFF2(RoundStrategy[DIFF2State]):
         walk = [(state.multipliers.local, config.local_steps - 1)] if first_of_turn else []
         return charged(spent, config, walk, self._sampling(state.records))
 
-    def _question(self, state: DIFF2State, plan: RoundPlan, due: Mapping[str, Release]) -> Exchange:
-        config, dim = self._config, len(state.x)
-        clients, names = plan.cohort, {"fresh": "clip_norm", "change": "change_clip"}
-        asked: dict[str, Scalar] = {
-            **self._client,
-            **{names[name]: release.clip_norm for name, release in due.items()},
-            "fresh": "fresh" in due,
-            "unit": config.unit,
-            "report": config.report_shortened,
-            "noise_source": config.noise_source,
-        }
-        if config.unit == "record" and not state.age:
-            asked["compare"] = True
-        if config.noise == "clients":
-            stds = {"fresh": "noise_std", "change": "change_std"}
-            asked.update({stds[n]: r.share(config, len(clients)) for n, r in due.items()})
-        blocks = self._blocks(dim, plan)
-        row = blocks.first_rows(torch.tensor([plan.round_index]), 1, lane=0)
-        shapes = [(blocks.size,), (0,)] if self._slopes else [(dim,)]
-        told = {"shortened": [(1,)]} if config.report_shortened else {}
-        return Exchange(
-            kind="query.clipped",
-            client_ids=clients,
-            shared={"x": state.x, "previous": state.asked} if "change" in due else {"x": state.x},
-            per_client={"first_row": row.repeat(len(clients))} if self._slopes else {},
-            config=asked,
-            expects={**dict.fromkeys(due, shapes), **told},
+    def _question(self, state: DIFF2State, plan: RoundPlan, due: Mapping[str, Release]) -> Clipped:
+        config, clients = self._config, len(plan.cohort)
+        nothing = Release(0.0, 0.0)
+        fresh, change = due.get("fresh", nothing), due.get("change", nothing)
+        alone = config.noise == "clients"
+        row = self._blocks(len(state.x), plan).first_rows(
+            torch.tensor([plan.round_index]), 1, lane=0
+        )
+        return Clipped(
+            x=state.x,
+            previous=state.asked if "change" in due else None,
+            first_row=row.repeat(clients) if self._slopes else None,
+            settings=self._client,
+            fresh="fresh" in due,
+            clip_norm=fresh.clip_norm,
+            noise_std=fresh.share(config, clients) if alone else 0.0,
+            change_clip=change.clip_norm,
+            change_std=change.share(config, clients) if alone else 0.0,
+            unit=config.unit,
+            noise_source=config.noise_source,
+            report=config.report_shortened,
+            compare=config.unit == "record" and not state.age,
         )
 
     def _found(
         self,
         told: Float[Tensor, "n k"],
         release: Release,
-        question: Exchange,
+        question: Clipped,
         plan: RoundPlan,
         name: str,
     ) -> Noisy:
@@ -283,15 +268,16 @@ class DIFF2(RoundStrategy[DIFF2State]):
         published = private_mean(told, release, self._config, plan, purpose=name)
         if not self._slopes:
             return Noisy(published.mean, published.std)
-        x = question.shared["x"]
+        x = question.x
         blocks = self._blocks(len(x), plan)
         slopes = published.mean * (blocks.size / len(x)) ** 0.5
-        rows = question.per_client["first_row"][:1]
+        assert question.first_row is not None
+        rows = question.first_row[:1]
         return Noisy(blocks.combine(slopes.unsqueeze(0), rows, 0)[0].to(x), published.std)
 
     def _blocks(self, dim: int, plan: RoundPlan) -> Blocks:
-        return Blocks(dim, int(self._client["num_directions"]), plan.seed, plan.problem)
+        return Blocks(dim, self._client.num_directions, plan.seed, plan.problem)
 
     @property
     def _slopes(self) -> bool:
-        return self._client["gradient"] == "zeroth_order"
+        return not self._client.exact

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from fedzo.errors import RunError
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import JUDGING, Exchange, Moment, Replies
 from fedzo.finite import all_finite
 from fedzo.history import RoundRecord
 from fedzo.problem import Problem
+from fedzo.protocol.questions.values import Judge
 from fedzo.runtime.engine import Engine
 from strategies import accounting, judging
 from strategies.cohorts import sample_cohort
@@ -175,7 +176,7 @@ class _Run:
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
         accepted = self._accept(exchanges, received)
         answered = zip(exchanges, accepted, strict=True)
-        self._free |= any(e.config.get("free", False) and len(r.client_ids) for e, r in answered)
+        self._free |= any(e.question.is_free and len(r.client_ids) for e, r in answered)
         least = self._strategy.rounds.min_answers
         accounting.require_answers(exchanges, accepted, least, self._total.round_index)
         return accepted
@@ -187,7 +188,7 @@ class _Run:
         for exchange, replies in zip(exchanges, received, strict=True):
             own = {c: reason for c, reason in wrong.items() if c in replies.client_ids}
             accepted.append(replies.without(own))
-            self.heard |= exchange.kind != "evaluate" and len(replies.client_ids) > 0
+            self.heard |= not exchange.question.judges and len(replies.client_ids) > 0
             self._total = accounting.counted(self._total, exchange, replies, accepted[-1].failures)
         return accepted
 
@@ -195,16 +196,12 @@ class _Run:
         self, exchange: Exchange, together: Sequence[Exchange], reserve: int
     ) -> Exchange:
         """Add what every client must know: the seed, the round, the problem, and its budget."""
-        facts = {
-            "seed": self._settings.seed,
-            "round_index": self._total.round_index,
-            "exchange_index": self._exchange_index,
-            "problem": self._problem.index,
-        }
+        moment = Moment(self._problem.index, self._total.round_index, self._exchange_index)
+        budget = None
         if self._settings.query_budget is not None:
             asked = sum(len(other.client_ids) for other in together)
-            facts["query_budget"] = max(0, (self._left() - reserve) // max(1, asked))
-        return replace(exchange, config={**exchange.config, **facts})
+            budget = max(0, (self._left() - reserve) // max(1, asked))
+        return replace(exchange, moment=moment, seed=self._settings.seed, budget=budget)
 
     def _left(self) -> int:
         """Return what is left of the query budget; without one, enough."""
@@ -281,8 +278,10 @@ class _Run:
         if len(known) == self._settings.num_clients and not liars:
             answers = torch.tensor(list(known.values()), dtype=torch.float64).unsqueeze(1)
         else:
-            self._exchange_index = -1  # a key of its own, the same after a resume
-            [replies] = self._perform([judging.question(models, self._settings.num_clients)], 0)
+            self._exchange_index = JUDGING  # the same after a resume
+            everybody = range(self._settings.num_clients)
+            asked = Exchange(question=Judge(x=models), client_ids=everybody)
+            [replies] = self._perform([asked], 0)
             answers = replies.tensors["values"]
         if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")

@@ -27,11 +27,12 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from fedzo.config import Scalar, require
-from fedzo.exchange import Exchange, Replies
+from fedzo.config import require
 from fedzo.oracle import project
+from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
 from fedzo.randomness import stream
-from strategies.anchoring import DEFAULTS, Anchoring, MiningConfig
+from strategies.anchoring import MiningConfig
+from strategies.asking import Heard, ask, ask_each
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, first_control, renewed
 from strategies.robust import aggregate, of_all, remembered
@@ -114,11 +115,10 @@ class FedAMD(RoundStrategy[FedAMDState]):
         self,
         config: FedAMDConfig,
         *,
-        rule: str = "anchor",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: AnchorConfig | None = None,
     ) -> None:
         self._config = config
-        self._client_config = {**DEFAULTS, **(client_config or {})}
+        self._client = client or AnchorConfig()
 
     @property
     def rounds(self) -> RoundConfig:
@@ -130,46 +130,51 @@ class FedAMD(RoundStrategy[FedAMDState]):
             x,
             ClientTable.empty(x),
             torch.zeros_like(x),
-            first_control(self._config, self._client_config),
+            first_control(self._config, self._client),
             remembered(self._config, x),
         )
 
     def round(self, state: FedAMDState, plan: RoundPlan) -> Round[FedAMDState]:
-        client = {**self._client_config, **state.control.settings}
-        ask = self._config.ask(plan, client)
+        round_ = self._config.ask(plan, self._client, state.control)
         if self._config.init == "full" and not state.passed:
-            anchoring = ask.anchors(state.x, range(plan.num_clients))
-            [replies] = yield [anchoring]
-            return self._anchored(replace(state, passed=True), ask, anchoring, replies)
-        asked = self._roles(state, plan, ask)
-        answers = yield asked
+            everybody = range(plan.num_clients)
+            question = round_.anchors(state.x, everybody)
+            heard = yield from ask(question, everybody)
+            gradients = round_.gradients(question, everybody, heard)
+            return self._anchored(replace(state, passed=True), plan, heard, gradients)
+        anchors, miners = self._roles(state, plan)
+        anchoring = round_.anchors(state.x, anchors)
+        mining = round_.miners(state.x, state.gradient, miners)
+        said, done = yield from ask_each([(anchoring, anchors), (mining, miners)])
         after = replace(state, steps=state.steps + 1)
-        for exchange, replies in zip(asked, answers, strict=True):
-            if not replies.client_ids:
-                continue
-            read = self._moved if exchange.kind == "train.miner" else self._anchored
-            after = read(after, ask, exchange, replies)
+        if said.clients:
+            gradients = round_.gradients(anchoring, anchors, said)
+            after = self._anchored(after, plan, said, gradients)
+        if done.clients:
+            after = self._moved(after, plan, round_.updates(mining, miners, done))
         return after
 
-    def _roles(self, state: FedAMDState, plan: RoundPlan, ask: Anchoring) -> list[Exchange]:
-        """Flip a coin for each sampled client, the same whatever the data are."""
+    def _roles(self, state: FedAMDState, plan: RoundPlan) -> tuple[list[int], list[int]]:
+        """Flip a coin for each sampled client, the same whatever the data are: anchors, miners."""
         chance = self._config.probability(state.steps, len(plan.cohort), plan.num_clients)
         coins = stream(plan.seed, "anchors", plan.problem, plan.round_index)
         heads = (coins.random(len(plan.cohort)) < chance).tolist()
         anchors = [c for c, head in zip(plan.cohort, heads, strict=True) if head]
         miners = [c for c, head in zip(plan.cohort, heads, strict=True) if not head]
-        asked = [ask.anchors(state.x, anchors)] if anchors else []
-        return [*asked, ask.miners(state.x, state.gradient, miners)] if miners else asked
+        return anchors, miners
 
     def _anchored(
-        self, state: FedAMDState, ask: Anchoring, asked: Exchange, replies: Replies
+        self,
+        state: FedAMDState,
+        plan: RoundPlan,
+        heard: Heard[Anchored],
+        gradients: Float[Tensor, "n d"],
     ) -> FedAMDState:
         """Note the anchors' gradients and make v of all that are known."""
-        config, plan = self._config, ask.plan
-        gradients = ask.gradients(asked, replies)
+        config = self._config
         if not len(gradients):
             return state
-        table = state.anchors.renewed(replies.client_ids, gradients)
+        table = state.anchors.renewed(heard.clients, gradients)
         known = table.known(config.init, plan.num_clients)
         everybody = of_all(config, plan)
         try:
@@ -178,16 +183,15 @@ class FedAMD(RoundStrategy[FedAMDState]):
             if config.init == "full":
                 raise
             gradient = state.gradient
-        settings = config if len(replies.client_ids) <= len(plan.cohort) else everybody
-        control = renewed(state.control, settings, plan, replies, gradients, gradient)
+        settings = config if len(heard) <= len(plan.cohort) else everybody
+        control = renewed(state.control, settings, plan, heard, gradients, gradient)
         return replace(state, anchors=table, gradient=gradient, control=control)
 
     def _moved(
-        self, state: FedAMDState, ask: Anchoring, asked: Exchange, replies: Replies
+        self, state: FedAMDState, plan: RoundPlan, updates: Float[Tensor, "n d"]
     ) -> FedAMDState:
         """Step by the aggregate of the miners' updates; too few for the rule move nothing."""
-        config, plan = self._config, ask.plan
-        updates = ask.updates(asked, replies)
+        config = self._config
         try:
             update = aggregate(updates, config, plan, start=state.last)
         except TooFewAnswers:

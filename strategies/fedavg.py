@@ -14,19 +14,20 @@ plain mean of the clients' objectives; server Adam corrects its bias; x is proje
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange, Replies
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
+from fedzo.protocol.questions.training import LocalSteps, Trained, local_steps
+from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
+from strategies.asking import Heard, ask
 from strategies.base import RoundStrategy
 from strategies.robust import RobustConfig, aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
@@ -50,6 +51,11 @@ class FedAvgConfig(RobustConfig):
     server_momentum: float = 0.0
     weighting: Literal["uniform", "examples"] = "uniform"
     safeguard: bool = False
+
+    @property
+    def proximal_weight(self) -> float:
+        """That of FedProx in clients' steps."""
+        return 0.0
 
     def __post_init__(self) -> None:
         RobustConfig.__post_init__(self)
@@ -75,18 +81,16 @@ class FedAvgState:
 
 
 class FedAvg(RoundStrategy[FedAvgState]):
-    """Averages the updates of clients that run `rule` with `client_config`."""
+    """Averages the updates of clients that take local steps, by the rule that `client` is of."""
 
     def __init__(
         self,
         config: FedAvgConfig,
         *,
-        rule: str = "zeroth_order",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: TrainingConfig | None = None,
     ) -> None:
         self._config = config
-        self._rule = rule
-        self._client_config = dict(client_config or {})
+        self._client = client or ZerothOrderConfig()
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
     @property
@@ -99,16 +103,12 @@ class FedAvg(RoundStrategy[FedAvgState]):
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
-        [replies] = yield [
-            local_training(self._rule, config, self._client_config, state.x, plan.cohort)
-        ]
-        update = aggregate(
-            replies.tensors["update"],
-            config,
-            plan,
-            start=state.last,
-            weights=client_weights(replies, config),
+        question = local_training(
+            config, self._client, state.x, proximal_weight=config.proximal_weight
         )
+        heard = yield from ask(question, plan.cohort)
+        weights = client_weights(heard, config)
+        update = aggregate(heard.said.update, config, plan, start=state.last, weights=weights)
         moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
         x = project(x, plan.lower, plan.upper)
         if config.safeguard:
@@ -128,34 +128,23 @@ class TrainsLocally(Protocol):
 
 
 def local_training(
-    rule: str,
-    config: TrainsLocally,
-    client_config: Mapping[str, Scalar],
-    x: Float[Tensor, " d"],
-    clients: Sequence[int],
-    **more: Scalar,
-) -> Exchange:
-    """Return the question for local steps from x by a rule; `more` replaces settings."""
-    local = {"local_steps": config.local_steps, "local_lr": config.local_lr}
-    return Exchange(
-        kind=f"train.{rule}",
-        client_ids=clients,
-        shared={"x": x},
-        config={**client_config, **local, **more},
-        expects={"update": [tuple(x.shape)]},
-    )
+    config: TrainsLocally, client: TrainingConfig, x: Float[Tensor, " d"], **more: Any
+) -> LocalSteps:
+    """Return the question for local steps from x; `more` adds to it, or replaces settings."""
+    told = {"local_steps": config.local_steps, "local_lr": config.local_lr, **more}
+    return local_steps(client, x=x, **told)
 
 
-def client_weights(replies: Replies, config: FedAvgConfig) -> Float[Tensor, " n"] | None:
+def client_weights(heard: Heard[Trained], config: FedAvgConfig) -> Float[Tensor, " n"] | None:
     """Return what each client counts, None for all the same.
 
     Raises ConfigError where clients do not say how many examples they have.
     """
     if config.weighting == "uniform":
         return None
-    examples = replies.counts.get("num_examples", {})
-    if any(client not in examples for client in replies.client_ids):
+    examples = heard.counts.get("num_examples", {})
+    if any(client not in examples for client in heard.clients):
         raise ConfigError(
             "strategy.weighting=examples needs clients that count examples; set it to uniform"
         )
-    return torch.tensor([float(examples[client]) for client in replies.client_ids])
+    return torch.tensor([float(examples[client]) for client in heard.clients])

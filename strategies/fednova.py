@@ -12,19 +12,20 @@ tau_i, uniform from min_steps to local_steps, once for each client, and tells it
 from the client's data and speed.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.exchange import join_replies
 from fedzo.optimizers import make_optimizer
 from fedzo.oracle import project
+from fedzo.protocol.questions.training import Trained
+from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from fedzo.randomness import streams
+from strategies.asking import Asked, ask_together
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvgConfig, FedAvgState, client_weights, local_training
 from strategies.robust import aggregate, remembered
@@ -56,13 +57,11 @@ class FedNova(RoundStrategy[FedAvgState]):
         self,
         config: FedNovaConfig,
         *,
-        rule: str = "first_order",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: FirstOrderConfig | ZerothOrderConfig | None = None,
     ) -> None:
         self._config = config
-        self._rule = rule
-        self._client_config = dict(client_config or {})
-        if self._client_config.get("optimizer", "sgd") != "sgd":
+        self._client = client or FirstOrderConfig()
+        if self._client.optimizer != "sgd":
             raise ConfigError("FedNova knows the work of local SGD alone; set client.optimizer=sgd")
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
@@ -82,22 +81,17 @@ class FedNova(RoundStrategy[FedAvgState]):
             client: int(speed.integers(config.min_steps, most + 1))
             for client, speed in zip(plan.cohort, speeds, strict=True)
         }
-        asked = [
-            local_training(
-                self._rule,
-                config,
-                self._client_config,
-                state.x,
+        asked: list[Asked[Trained]] = [
+            (
+                local_training(config, self._client, state.x, local_steps=count),
                 [client for client in plan.cohort if own[client] == count],
-                local_steps=count,
             )
             for count in sorted(set(own.values()))
         ]
-        replies = join_replies((yield asked))
-        weights = client_weights(replies, config)
-        updates = replies.tensors["update"]
+        heard = yield from ask_together(asked)
+        weights, updates = client_weights(heard, config), heard.said.update
         if config.normalized:
-            work = torch.tensor([self._work(own[client]) for client in replies.client_ids])
+            work = torch.tensor([self._work(own[client]) for client in heard.clients])
             updates = updates / work.to(updates).unsqueeze(1)
             shares = torch.ones(len(work)) if weights is None else weights
             updates = updates * float((shares * work).sum() / shares.sum())
@@ -110,5 +104,5 @@ class FedNova(RoundStrategy[FedAvgState]):
 
     def _work(self, steps: int) -> float:
         """Return a_i: the sum of the weights of a client's gradients in its update."""
-        rho = float(self._client_config.get("momentum", 0.0))
+        rho = self._client.momentum
         return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)

@@ -23,11 +23,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.finite import all_finite
 from fedzo.oracle import project
+from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Difference
 from fedzo.randomness import stream
-from strategies.anchoring import DEFAULTS, MiningConfig
+from strategies.anchoring import MiningConfig
+from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, first_control, renewed
 from strategies.robust import aggregate, of_all, remembered
@@ -106,11 +108,10 @@ class FedPAGE(RoundStrategy[FedPAGEState]):
         self,
         config: FedPAGEConfig | BVRLSGDConfig,
         *,
-        rule: str = "anchor",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: AnchorConfig | None = None,
     ) -> None:
         self._config = config
-        self._client_config = {**DEFAULTS, **(client_config or {})}
+        self._client = client or AnchorConfig()
 
     @property
     def rounds(self) -> RoundConfig:
@@ -118,32 +119,33 @@ class FedPAGE(RoundStrategy[FedPAGEState]):
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedPAGEState:
         self._config.require_clients(num_clients)
-        control = first_control(self._config, self._client_config)
+        control = first_control(self._config, self._client)
         nothing = remembered(self._config, x)
         return FedPAGEState(x, x, torch.zeros_like(x), control, nothing)
 
     def round(self, state: FedPAGEState, plan: RoundPlan) -> Round[FedPAGEState]:
         config = self._config
-        ask = config.ask(plan, {**self._client_config, **state.control.settings})
+        round_ = config.ask(plan, self._client, state.control)
         full = not state.begun or config.full(plan)
-        asked = (
-            ask.anchors(state.x, range(plan.num_clients))
+        asked = range(plan.num_clients) if full else plan.cohort
+        question: Anchor | Difference = (
+            round_.anchors(state.x, asked)
             if full
-            else ask.difference(state.x, state.previous, plan.cohort)
+            else round_.difference(state.x, state.previous, asked)
         )
-        [replies] = yield [asked]
-        found = ask.gradients(asked, replies)
+        heard = yield from ask(question, asked)
+        found = round_.gradients(question, asked, heard)
         if not len(found):  # the budget is too small
             return state
         settings = of_all(config, plan) if full else config
         start = state.gradient if full else torch.zeros_like(state.gradient)
         change = aggregate(found, settings, plan, purpose="gradient", start=start)
         gradient = change if full else state.gradient + change
-        control = renewed(state.control, settings, plan, replies, found, gradient)
-        mining = ask.miners(state.x, gradient, config.miners(plan))
-        [replies] = yield [mining]
-        updates = ask.updates(mining, replies)
-        alone = len(mining.client_ids) == 1
+        control = renewed(state.control, settings, plan, heard, found, gradient)
+        miners = config.miners(plan)
+        mining = round_.miners(state.x, gradient, miners)
+        updates = round_.updates(mining, miners, (yield from ask(mining, miners)))
+        alone = len(miners) == 1
         if alone and not all_finite(updates):
             raise TooFewAnswers(f"round {plan.round_index}: the one miner's update is not finite")
         update = updates[0] if alone else aggregate(updates, config, plan, start=state.last)

@@ -9,13 +9,13 @@ objective's gradient: the published code of FZooS (arXiv 2308.04077) leaves out 
 estimator, which makes the same weight d times stronger and explains its poor FedProx.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
+from fedzo.protocol.questions.training_config import TrainingConfig
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvg, FedAvgConfig, FedAvgState
 from strategies.rounds import Round, RoundConfig, RoundPlan
@@ -39,11 +39,9 @@ class FedProx(RoundStrategy[FedAvgState]):
         self,
         config: FedProxConfig,
         *,
-        rule: str = "zeroth_order",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: TrainingConfig | None = None,
     ) -> None:
-        proximal = {**(client_config or {}), "proximal_weight": config.proximal_weight}
-        self._inner = FedAvg(config, rule=rule, client_config=proximal)
+        self._inner = FedAvg(config, client=client)
 
     @property
     def rounds(self) -> RoundConfig:

@@ -23,12 +23,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require, require_nonnegative
+from fedzo.config import config_values, require, require_nonnegative
 from fedzo.errors import ConfigError
-from fedzo.exchange import Replies
 from fedzo.optimizers import SGD, Adam, OptimizerName, OptimizerState
 from fedzo.oracle import project
-from strategies.anchoring import DEFAULTS, Anchoring
+from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Anchored, Walk
+from fedzo.protocol.questions.training_config import GradientConfig
+from strategies.anchoring import Anchoring
+from strategies.asking import Heard, ask
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, NormTestConfig, first_control, renewed
 from strategies.robust import aggregate, of_all
@@ -99,16 +101,15 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
         self,
         config: FedSAGAConfig,
         *,
-        rule: str = "gradient",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: GradientConfig | None = None,
     ) -> None:
         self._config = config
-        own = {"batch_size": 0, "num_directions": 20, **(client_config or {})}
-        large = {
-            "anchor_batch_size": own["batch_size"],
-            "anchor_directions": own["num_directions"],
-        }
-        self._client_config = {**DEFAULTS, **own, **large}
+        own = client or GradientConfig()
+        self._client = AnchorConfig(
+            **config_values(own),  # type: ignore[arg-type]
+            anchor_batch_size=own.batch_size,
+            anchor_directions=own.num_directions,
+        )
         self._optimizer = (
             SGD(momentum=config.server_momentum)
             if config.server_optimizer == "sgd"
@@ -121,31 +122,30 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedSAGAState:
         self._config.require_clients(num_clients)
-        control = first_control(self._config, self._client_config)
+        control = first_control(self._config, self._client)
         return FedSAGAState(x, x, self._optimizer.init(x), ClientTable.empty(x), control)
 
     def round(self, state: FedSAGAState, plan: RoundPlan) -> Round[FedSAGAState]:
         first = self._config.init == "full" and not len(state.anchors.clients)
         config = self._config
-        client = {**self._client_config, **state.control.settings}
-        ask = Anchoring(plan, client, config.local_steps, config.local_lr)
+        round_ = Anchoring(plan, self._client, state.control, config.local_steps, config.local_lr)
         ahead = state.x + self._config.lookahead * (state.x - state.previous)
         point = project(ahead, plan.lower, plan.upper)
         clients = range(plan.num_clients) if first else plan.cohort
-        question = ask.walks if config.local_steps > 1 else ask.anchors
-        asked = question(point, clients)
-        [replies] = yield [asked]
-        gradients = ask.gradients(asked, replies)
-        return self._moved(state, plan, replies, gradients) if len(gradients) else state
+        made = round_.walks if config.local_steps > 1 else round_.anchors
+        question: Walk | Anchor = made(point, clients)
+        heard = yield from ask(question, clients)
+        gradients = round_.gradients(question, clients, heard)
+        return self._moved(state, plan, heard, gradients) if len(gradients) else state
 
     def _moved(
-        self, state: FedSAGAState, plan: RoundPlan, replies: Replies, gradients: Tensor
+        self, state: FedSAGAState, plan: RoundPlan, heard: Heard[Anchored], gradients: Tensor
     ) -> FedSAGAState:
         config = self._config
         everybody = state.anchors.everybody(plan.num_clients)
         base = aggregate(everybody, of_all(config, plan), plan, purpose="table")
-        changes = gradients - state.anchors.of(replies.client_ids)
-        asked = config if len(replies.client_ids) <= len(plan.cohort) else of_all(config, plan)
+        changes = gradients - state.anchors.of(heard.clients)
+        asked = config if len(heard.clients) <= len(plan.cohort) else of_all(config, plan)
         v = aggregate(base + changes, asked, plan, purpose="gradient", start=base)
         moments, x = self._optimizer.step(state.moments, state.x, v, config.server_lr)
         return replace(
@@ -153,6 +153,6 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
             x=project(x, plan.lower, plan.upper),
             previous=state.x,
             moments=moments,
-            anchors=state.anchors.renewed(replies.client_ids, gradients),
-            control=renewed(state.control, asked, plan, replies, gradients, v),
+            anchors=state.anchors.renewed(heard.clients, gradients),
+            control=renewed(state.control, asked, plan, heard, gradients, v),
         )

@@ -15,19 +15,19 @@ d + 1 down, 2 m + 1 up. Queries: 2 m + 1. Cost: d^3 a round, so it is for small 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.oracle import project
+from fedzo.protocol.questions.probes import ProbesConfig
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.safeguard import better
-from strategies.shared_probes import DEFAULTS, probe
+from strategies.shared_probes import probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +58,10 @@ class FedZeN(RoundStrategy[FedZeNState]):
         self,
         config: FedZeNConfig,
         *,
-        rule: str = "probes",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: ProbesConfig | None = None,
     ) -> None:
         self._config = config
-        self._probes = {**DEFAULTS, **(client_config or {}), "estimator": "central"}
+        self._probes = replace(client or ProbesConfig(), estimator="central")
 
     @property
     def rounds(self) -> RoundConfig:
@@ -72,7 +71,7 @@ class FedZeN(RoundStrategy[FedZeNState]):
         return FedZeNState(x, torch.empty(0, 0, dtype=torch.float64))
 
     def round(self, state: FedZeNState, plan: RoundPlan) -> Round[FedZeNState]:
-        mu = float(self._probes["mu"])
+        mu = self._probes.mu
         reach = mu * math.sqrt(2 / len(state.x))
         center = project(state.x, plan.lower + reach, plan.upper - reach)
         probed = yield from probe(center, plan, state.next_row, self._probes, base=True)

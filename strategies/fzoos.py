@@ -12,13 +12,12 @@ Shu, Lin, Dai & Low, arXiv 2308.04077. Four variants, one strategy:
 docs/fzoos.md explains the variants, docs/results/fzoos.md measures them.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar
+from fedzo.protocol.questions.surrogate import SurrogateConfig
 from strategies.base import RoundStrategy
 from strategies.fzoos_config import FZooSConfig
 from strategies.fzoos_improved import SlopeSearch
@@ -30,15 +29,14 @@ from strategies.rounds import Round, RoundConfig, RoundPlan
 class FZooS(RoundStrategy[Any]):
     """FZooS in one of its variants.
 
-    client_config: settings of the rule `surrogate`; the variants paper and official alone use them.
+    client: settings of the rule `surrogate`; the variants paper and official alone use them.
     """
 
     def __init__(
         self,
         config: FZooSConfig,
         *,
-        rule: str = "surrogate",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: SurrogateConfig | None = None,
     ) -> None:
         self._config = config
         self._method: SlopeSearch | OnClientFZooS | PublishedFZooS
@@ -47,7 +45,7 @@ class FZooS(RoundStrategy[Any]):
         elif config.variant == "on_client":
             self._method = OnClientFZooS(config)
         else:
-            self._method = PublishedFZooS(config, client_config or {})
+            self._method = PublishedFZooS(config, client or SurrogateConfig())
 
     @property
     def rounds(self) -> RoundConfig:

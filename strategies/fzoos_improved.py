@@ -29,8 +29,9 @@ from torch import Tensor
 
 from fedzo.config import require
 from fedzo.directions import basis_blocks
-from fedzo.exchange import Exchange, Replies
 from fedzo.oracle import project
+from fedzo.protocol.questions.probes import Probed, Probes
+from fedzo.protocol.questions.values import Values, ValuesTold
 from fedzo.surrogates.descent import virtual_steps
 from fedzo.surrogates.heterogeneity import heterogeneity
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, explained_variance, fit
@@ -44,6 +45,7 @@ from fedzo.surrogates.slopes import (
     rows_between,
 )
 from fedzo.surrogates.spatial import SpatialPrior, smooth_directions, square_prior
+from strategies.asking import Heard, ask
 from strategies.fzoos_config import FZooSConfig
 from strategies.fzoos_state import Anchor, SlopeState
 from strategies.robust import agree
@@ -78,10 +80,11 @@ class SlopeSearch:
     def round(self, state: SlopeState, plan: RoundPlan) -> Round[SlopeState]:
         first = self._first_rows(state, plan)
         probes = self._probes(state, plan, first)
-        [replies] = yield [probes]
-        if replies.tensors["values"].shape[1] == 0:
+        heard = yield from ask(probes, plan.cohort)
+        assert heard.said.values is not None
+        if heard.said.values.shape[1] == 0:
             return state
-        state, posterior = self._learn(state, plan, first, probes, replies)
+        state, posterior = self._learn(state, plan, first, probes, heard)
         space = self._space(state, plan)
         path = virtual_steps(
             lambda z: space.color(posterior.gradient(space.adjoint(z))),
@@ -92,16 +95,8 @@ class SlopeSearch:
             lower=plan.lower,
             upper=plan.upper,
         ).to(state.x)
-        asked = {"x": path}
-        [answers] = yield [
-            Exchange(
-                kind="query.value",
-                client_ids=replies.client_ids,
-                shared=asked,
-                expects={"values": [(len(path),), (0,)]},
-            )
-        ]
-        if answers.tensors["values"].shape[1] == 0:
+        answers = yield from ask(Values(x=path), heard.clients)
+        if answers.said.values.shape[1] == 0:
             return state
         return self._search(state, plan, path, answers)
 
@@ -148,20 +143,15 @@ class SlopeSearch:
     def _count(self, state: SlopeState) -> int:
         return min(self._config.num_directions, len(state.x))
 
-    def _probes(self, state: SlopeState, plan: RoundPlan, first: Int[Tensor, " b"]) -> Exchange:
+    def _probes(self, state: SlopeState, plan: RoundPlan, first: Int[Tensor, " b"]) -> Probes:
         known = torch.equal(state.anchor.clients, torch.as_tensor(plan.cohort))
-        return Exchange(
-            kind="query.probes",
-            client_ids=plan.cohort,
-            shared={"x": state.x},
-            per_client={"first_row": first.expand(len(plan.cohort)).clone()},
-            config={
-                "num_directions": self._count(state),
-                "mu": self._config.probe_length(len(state.x)),
-                "base": not known,
-                "lengthscale": self._space(state, plan).lengthscale,
-            },
-            expects={"values": [(self._count(state) + (not known),), (0,)]},
+        return Probes(
+            x=state.x,
+            first_row=first.expand(len(plan.cohort)).clone(),
+            num_directions=self._count(state),
+            mu=self._config.probe_length(len(state.x)),
+            lengthscale=self._space(state, plan).lengthscale,
+            base=not known,
         )
 
     def _learn(
@@ -169,14 +159,15 @@ class SlopeSearch:
         state: SlopeState,
         plan: RoundPlan,
         first: Int[Tensor, " b"],
-        probes: Exchange,
-        replies: Replies,
+        probes: Probes,
+        heard: Heard[Probed],
     ) -> tuple[SlopeState, SlopePosterior]:
         """Turn the answers into rows, refit the prior where that is due, and condition it."""
-        values = replies.tensors["values"].double()
-        clients = torch.as_tensor(replies.client_ids)
+        assert heard.said.values is not None
+        values = heard.said.values.double()
+        clients = torch.as_tensor(heard.clients)
         anchor = state.anchor.of(clients)
-        if probes.config["base"]:
+        if probes.base:
             anchor = Anchor(clients=clients, values=values[:, 0], point=state.next_point)
             values = values[:, 1:]
         used = len(first) * self._count(state)
@@ -257,11 +248,15 @@ class SlopeSearch:
         return grids
 
     def _search(
-        self, state: SlopeState, plan: RoundPlan, path: Float[Tensor, "s d"], answers: Replies
+        self,
+        state: SlopeState,
+        plan: RoundPlan,
+        path: Float[Tensor, "s d"],
+        answers: Heard[ValuesTold],
     ) -> SlopeState:
         """Add the values along the path to the rows, and move to the lowest expected one."""
-        clients = torch.as_tensor(answers.client_ids)
-        values = answers.tensors["values"].double()
+        clients = torch.as_tensor(answers.clients)
+        values = answers.said.values.double()
         base = state.anchor.of(clients)
         points = torch.cat([state.x.unsqueeze(0), path]).double()
         points = self._space(state, plan).adjoint(points)

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.exchange import Exchange
 from fedzo.oracle import project
+from fedzo.protocol.questions.surrogate import CorrectedSteps, SlopeGradient
+from strategies.asking import ask
 from strategies.fzoos_config import FZooSConfig
 from strategies.robust import aggregate
 from strategies.rounds import Round, RoundPlan
@@ -42,44 +43,32 @@ class OnClientFZooS:
     def round(self, state: OnClientState, plan: RoundPlan) -> Round[OnClientState]:
         config, dim = self._config, len(state.x)
         m = min(config.num_directions, dim)
-        task = {
-            "kernel": config.kernel,
-            "lengthscale": state.lengthscale,
-            "max_rows": config.max_rows,
-            "num_directions": m,
-            "mu": config.probe_length(dim),
-        }
-        [replies] = yield [
-            Exchange(
-                kind="query.slope_gradient",
-                client_ids=plan.cohort,
-                shared={"x": state.x},
-                per_client={"first_row": torch.full((len(plan.cohort),), state.next_row)},
-                config=task,
-                expects={"gradient": [tuple(state.x.shape)], "evidence": [(3,)]},
-            )
-        ]
-        gradient = aggregate(replies.tensors["gradient"], config, plan, purpose="gradient")
-        evidence = replies.tensors["evidence"]
+        question = SlopeGradient(
+            x=state.x,
+            first_row=torch.full((len(plan.cohort),), state.next_row),
+            kernel=config.kernel,
+            lengthscale=state.lengthscale,
+            max_rows=config.max_rows,
+            num_directions=m,
+            mu=config.probe_length(dim),
+        )
+        heard = yield from ask(question, plan.cohort)
+        gradient = aggregate(heard.said.gradient, config, plan, purpose="gradient")
+        evidence = heard.said.evidence
         if config.rule.is_mean:
             best = int(evidence.sum(dim=0).argmax())
         else:  # one vote a client
             best = int(evidence.argmax(dim=1).bincount(minlength=3).argmax())
-        [answers] = yield [
-            Exchange(
-                kind="train.slopes",
-                client_ids=replies.client_ids,
-                shared={"gradient": gradient},
-                config={
-                    **task,
-                    "local_steps": config.local_steps,
-                    "local_lr": config.local_lr,
-                },
-                expects={"update": [tuple(state.x.shape)]},
-            )
-        ]
-        x = project(
-            state.x + aggregate(answers.tensors["update"], config, plan), plan.lower, plan.upper
+        steps = CorrectedSteps(
+            gradient=gradient,
+            kernel=config.kernel,
+            lengthscale=state.lengthscale,
+            max_rows=config.max_rows,
+            local_steps=config.local_steps,
+            local_lr=config.local_lr,
         )
+        moved = yield from ask(steps, heard.clients)
+        update = aggregate(moved.said.update, config, plan)
+        x = project(state.x + update, plan.lower, plan.upper)
         lengthscale = config.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
         return OnClientState(x.to(state.x), lengthscale, state.next_row + m)

@@ -13,16 +13,20 @@ variant "official" adds the safeguard of the published code, which keeps the old
 the code asks the true F and does not count it, here the cohort is asked and counted.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import Scalar
-from fedzo.exchange import Exchange, Replies, join_replies
 from fedzo.oracle import project
+from fedzo.protocol.questions.surrogate import (
+    SurrogateConfig,
+    Surrogated,
+    SurrogateSteps,
+    SurrogateWeights,
+)
+from strategies.asking import Asked, Heard, ask, ask_together
 from strategies.fzoos_config import FZooSConfig
 from strategies.robust import aggregate
 from strategies.rounds import Round, RoundPlan
@@ -45,10 +49,10 @@ class PublishedState:
 class PublishedFZooS:
     """The rounds of `variant = "paper"` and `variant = "official"`."""
 
-    def __init__(self, config: FZooSConfig, client_config: Mapping[str, Scalar]) -> None:
+    def __init__(self, config: FZooSConfig, client: SurrogateConfig) -> None:
         self._config = config
-        self._client_config = {
-            **client_config,
+        self._told = {
+            "settings": client,
             "variant": config.variant,
             "merged": config.one_exchange,
             "local_steps": config.local_steps,
@@ -60,59 +64,45 @@ class PublishedFZooS:
         return PublishedState(x, torch.empty(0, dtype=torch.float64), nobody, nobody)
 
     def round(self, state: PublishedState, plan: RoundPlan) -> Round[PublishedState]:
-        replies = join_replies((yield self._training(state, plan)))
-        clients = torch.as_tensor(replies.client_ids)
+        heard = yield from ask_together(self._training(state, plan))
+        clients = torch.as_tensor(heard.clients)
         begun = torch.cat([state.begun, clients]).unique()
-        update = aggregate(replies.tensors["update"], self._config, plan)
+        assert heard.said.update is not None
+        update = aggregate(heard.said.update, self._config, plan)
         x = project(state.x + update, plan.lower, plan.upper).to(state.x)
         if self._config.variant == "official":
             x = yield from better(state.x, x, plan, self._config)
         if self._config.one_exchange:
-            weights = self._common(replies, plan)
+            weights = self._common(heard, plan)
             return PublishedState(x, weights, clients[:0], begun)
-        config = {**self._client_config, "num_clients": plan.num_clients}
-        [answers] = yield [
-            Exchange(
-                kind="query.weights",
-                client_ids=replies.client_ids,
-                shared={"x": x},
-                config=config,
-                expects=self._weights(),
-            )
-        ]
-        informed = torch.as_tensor(answers.client_ids)
+        question = SurrogateWeights(x=x, num_clients=plan.num_clients, **self._told)  # type: ignore[arg-type]
+        answers = yield from ask(question, heard.clients)
+        informed = torch.as_tensor(answers.clients)
         return PublishedState(x, self._common(answers, plan), informed, begun)
 
-    def _common(self, replies: Replies, plan: RoundPlan) -> Float[Tensor, " f"]:
+    def _common(self, heard: Heard[Surrogated], plan: RoundPlan) -> Float[Tensor, " f"]:
         """Return the weights of the surrogate that all clients get: a rule in R^M."""
-        return aggregate(replies.tensors["weights"], self._config, plan, purpose="weights")
+        assert heard.said.weights is not None
+        return aggregate(heard.said.weights, self._config, plan, purpose="weights")
 
-    def _weights(self) -> dict[str, list[tuple[int, ...]]]:
-        """Return what an answer with weights looks like."""
-        return {"weights": [(int(self._client_config["num_features"]),)]}
-
-    def _training(self, state: PublishedState, plan: RoundPlan) -> list[Exchange]:
-        """Return one exchange for clients that have begun and one for those that have not."""
+    def _training(self, state: PublishedState, plan: RoundPlan) -> list[Asked[Surrogated]]:
+        """Return one question for clients that have begun and one for those that have not."""
         begun, cohort = set(state.begun.tolist()), list(plan.cohort)
-        shared = {} if state.informed.tolist() == cohort else {"x": state.x}
-        if state.weights.numel():
-            shared["weights"] = state.weights
         groups = {
             True: [client for client in cohort if client not in begun],
             False: [client for client in cohort if client in begun],
         }
-        config = {**self._client_config, "num_clients": plan.num_clients}
         return [
-            Exchange(
-                kind="train.surrogate",
-                client_ids=clients,
-                shared=shared,
-                config={**config, "begin": begin},
-                expects={
-                    "update": [tuple(state.x.shape)],
-                    **(self._weights() if self._config.one_exchange else {}),
-                },
+            (
+                SurrogateSteps(
+                    x=None if state.informed.tolist() == cohort else state.x,
+                    weights=state.weights if state.weights.numel() else None,
+                    begin=begin,
+                    num_clients=plan.num_clients,
+                    dim=len(state.x),
+                    **self._told,  # type: ignore[arg-type]
+                ),
+                clients,
             )
             for begin, clients in groups.items()
-            if clients
         ]

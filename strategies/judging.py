@@ -18,7 +18,6 @@ from torch import Tensor
 
 from fedzo.aggregation import median
 from fedzo.errors import FedzoWarning
-from fedzo.exchange import Exchange
 from fedzo.history import RoundRecord
 from fedzo.problem import Report
 from strategies.rounds import HasX, KnowsModels
@@ -32,16 +31,6 @@ class Verdict:
     metrics: dict[str, float]
     solved: bool
     nodes: dict[int, dict[str, float]] = field(default_factory=dict)
-
-
-def question(models: Float[Tensor, "k d"], num_clients: int) -> Exchange:
-    """Return the question to all clients for their values at these models."""
-    return Exchange(
-        kind="evaluate",
-        client_ids=range(num_clients),
-        shared={"x": models},
-        expects={"values": [(len(models),), (0,)]},
-    )
 
 
 def required_judges(num_clients: int, known_to_fail: int, min_judges: int) -> int:

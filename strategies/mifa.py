@@ -11,16 +11,16 @@ drawn by the driver; `init` chooses between waiting for everybody in the first r
 does, and counting who has not answered as zero or not at all. A robust rule may stand for the mean.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
+from fedzo.protocol.questions.training_config import FirstOrderConfig, TrainingConfig
+from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvgConfig, local_training
 from strategies.robust import aggregate, of_all, remembered
@@ -63,12 +63,10 @@ class MIFA(RoundStrategy[MIFAState]):
         self,
         config: MIFAConfig,
         *,
-        rule: str = "first_order",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: TrainingConfig | None = None,
     ) -> None:
         self._config = config
-        self._rule = rule
-        self._client_config = dict(client_config or {})
+        self._client = client or FirstOrderConfig()
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
     @property
@@ -84,9 +82,8 @@ class MIFA(RoundStrategy[MIFAState]):
         config = self._config
         first = config.init == "full" and not len(state.updates.clients)
         clients = range(plan.num_clients) if first else plan.cohort
-        asked = local_training(self._rule, config, self._client_config, state.x, clients)
-        [replies] = yield [asked]
-        table = state.updates.renewed(replies.client_ids, replies.tensors["update"])
+        heard = yield from ask(local_training(config, self._client, state.x), clients)
+        table = state.updates.renewed(heard.clients, heard.said.update)
         known = table.known(config.init, plan.num_clients)
         try:
             update = aggregate(known, of_all(config, plan), plan, start=state.last)

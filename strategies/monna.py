@@ -18,7 +18,7 @@ any rule of fedzo.aggregation may mix, on any graph, several times a step.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,10 +31,12 @@ from fedzo.aggregation import median
 from fedzo.aggregation.distances import squared_distances
 from fedzo.aggregation.nearest_neighbors import mixed, neighbor_weights
 from fedzo.aggregation.rows import finite_rows
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange, Replies, join_replies
+from fedzo.protocol.questions.peers import Mix, Model, OwnModel
+from fedzo.protocol.questions.training_config import MomentumConfig
 from fedzo.randomness import stream
+from strategies.asking import Asked, Heard, ask, ask_together
 from strategies.base import RoundStrategy
 from strategies.graphs import parse_graph
 from strategies.robust import RobustConfig
@@ -95,12 +97,11 @@ class MoNNA(RoundStrategy[MoNNAState]):
         self,
         config: MoNNAConfig,
         *,
-        rule: str = "momentum",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: MomentumConfig | None = None,
         graph: nx.Graph | None = None,
     ) -> None:
         self._config = config
-        self._client_config = dict(client_config or {})
+        self._client = client or MomentumConfig()
         self._graph = graph
         self._neighbors: Bool[Tensor, "n n"] = torch.empty(0, 0, dtype=torch.bool)
 
@@ -118,57 +119,46 @@ class MoNNA(RoundStrategy[MoNNAState]):
 
     def round(self, state: MoNNAState, plan: RoundPlan) -> Round[MoNNAState]:
         config = self._config
-        replies = join_replies((yield self._training(state, plan)))
-        begun = torch.cat([state.begun, torch.as_tensor(replies.client_ids)]).unique()
+        heard = yield from ask_together(self._training(state, plan))
+        begun = torch.cat([state.begun, torch.as_tensor(heard.clients)]).unique()
         state = replace(state, begun=begun)
         for mixing in range(config.mixings):
             report = plan.judged or mixing + 1 < config.mixings
-            [replies] = yield [self._mixing(replies, plan, mixing, report)]
+            heard = yield from ask(self._mixing(heard, plan, mixing, report), heard.clients)
             if not report:
                 return state
-        clients = torch.as_tensor(replies.client_ids)
-        return replace(state, clients=clients, models=replies.tensors["model"])
+        return replace(state, clients=torch.as_tensor(heard.clients), models=heard.said.model)
 
-    def _training(self, state: MoNNAState, plan: RoundPlan) -> list[Exchange]:
-        """Return one exchange for nodes that have a model and one for those that need the start."""
+    def _training(self, state: MoNNAState, plan: RoundPlan) -> list[Asked[Model]]:
+        """Return one question for nodes that have a model and one for those that need the start."""
         begun = set(state.begun.tolist())
         groups = {
             True: [client for client in plan.cohort if client in begun],
             False: [client for client in plan.cohort if client not in begun],
         }
-        local = {
-            "local_steps": self._config.local_steps,
-            "local_lr": self._config.lr(plan.round_index),
-        }
         return [
-            Exchange(
-                kind="train.own_model",
-                client_ids=clients,
-                shared={} if has_model else {"x": state.start},
-                config={**self._client_config, **local},
-                expects={"model": [tuple(state.start.shape)]},
+            (
+                OwnModel(
+                    x=None if has_model else state.start,
+                    settings=self._client,
+                    local_steps=self._config.local_steps,
+                    local_lr=self._config.lr(plan.round_index),
+                    dim=len(state.start),
+                ),
+                clients,
             )
             for has_model, clients in groups.items()
-            if clients
         ]
 
-    def _mixing(self, told: Replies, plan: RoundPlan, mixing: int, report: bool) -> Exchange:
-        clients, models = torch.as_tensor(told.client_ids), told.tensors["model"]
-        dim = models.shape[1]
-        return Exchange(
-            kind="train.mix",
-            client_ids=told.client_ids,
-            shared={"models": models},
-            per_client={
-                "heard": self._heard(clients, plan, mixing).to(torch.uint8),
-                "own": torch.arange(len(clients)),
-            },
-            config={
-                "aggregator": self._config.aggregator,
-                "num_byzantine": self._config.num_byzantine,
-                "report": report,
-            },
-            expects={"model": [(dim if report else 0,)]},
+    def _mixing(self, told: Heard[Model], plan: RoundPlan, mixing: int, report: bool) -> Mix:
+        clients = torch.as_tensor(told.clients)
+        return Mix(
+            models=told.said.model,
+            heard=self._heard(clients, plan, mixing).to(torch.uint8),
+            own=torch.arange(len(clients)),
+            aggregator=self._config.aggregator,
+            num_byzantine=self._config.num_byzantine,
+            report=report,
         )
 
     def _heard(self, clients: Int[Tensor, " k"], plan: RoundPlan, mixing: int) -> Tensor:

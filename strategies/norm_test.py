@@ -19,13 +19,15 @@ how many are asked; `between` has the sampling error of the v_i taken out.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require_nonnegative
+from fedzo.config import require_nonnegative
 from fedzo.errors import ConfigError
-from fedzo.exchange import Replies
+from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
+from strategies.asking import Heard
 from strategies.robust import RobustConfig, agree
 from strategies.rounds import RoundPlan, TooFewAnswers
 
@@ -76,9 +78,14 @@ class Control:
     between: float = math.nan
 
     @property
-    def settings(self) -> dict[str, Scalar]:
+    def micro_batches(self) -> int:
+        """Parts of a batch of which anchors tell the variance; 0 where nothing is tested."""
+        return MICRO_BATCHES if self.active else 0
+
+    def settings(self, client: AnchorConfig) -> AnchorConfig:
         """Return what clients are told instead of their own settings."""
-        return {self.key: self.size, "micro_batches": MICRO_BATCHES} if self.active else {}
+        changed: dict[str, Any] = {self.key: self.size} if self.active else {}
+        return replace(client, **changed)
 
     @property
     def report(self) -> Mapping[str, float]:
@@ -91,11 +98,11 @@ class Control:
         return {"within_variance": self.within, "between_variance": self.between, **sizes}
 
 
-def first_control(config: NormTestConfig, client: Mapping[str, Scalar]) -> Control:
+def first_control(config: NormTestConfig, client: AnchorConfig) -> Control:
     """Return the control before the first anchor, from the clients' own settings."""
-    exact = client["gradient"] == "exact"
+    exact = client.exact
     key = "anchor_batch_size" if exact else "anchor_directions"
-    size = int(client.get(key, 0))
+    size = client.anchor_batch_size if exact else client.anchor_directions
     return Control(config.norm_test > 0, key, _in_eights(size) if exact else size)
 
 
@@ -103,16 +110,16 @@ def renewed(
     control: Control,
     config: NormTestConfig,
     plan: RoundPlan,
-    replies: Replies,
+    heard: Heard[Anchored],
     gradients: Float[Tensor, "n d"],
     mean: Float[Tensor, " d"],
 ) -> Control:
     """Return the control after a round's anchors; `mean` is v."""
-    said = replies.tensors.get("variance", mean[:0])
-    if not control.active or not said.numel():
+    said = heard.said.variance
+    if not control.active or said is None or not said.numel():
         return control
     dim = len(mean)
-    most = dim if control.key == "anchor_directions" else _most_examples(replies)
+    most = dim if control.key == "anchor_directions" else _most_examples(heard)
     size = min(control.size, most)
     sampled = 0.0 if control.size == 0 or size == most else 1 / size
     said = said.flatten().clamp(min=0)
@@ -146,5 +153,5 @@ def _in_eights(size: int) -> int:
     return -(-size // MICRO_BATCHES) * MICRO_BATCHES
 
 
-def _most_examples(replies: Replies) -> int:
-    return max(replies.counts.get("num_examples", {}).values(), default=1)
+def _most_examples(heard: Heard[Anchored]) -> int:
+    return max(heard.counts.get("num_examples", {}).values(), default=1)

@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
 from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.exchange import Replies
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling
 from fedzo.privacy.clipping import clip_rows
 from fedzo.privacy.gaussian import (
@@ -240,7 +238,6 @@ def private_mean(
     return Published((mean + noise).to(vectors.dtype), std, shortened)
 
 
-def share_shortened(replies: Replies) -> float | None:
+def share_shortened(told: Float[Tensor, "n 1"] | None) -> float | None:
     """Return the share of shortened vectors, where clients report it."""
-    told = replies.tensors.get("shortened")
-    return None if told is None or not len(told) else float(torch.as_tensor(told).mean())
+    return None if told is None or not len(told) else float(told.mean())

@@ -14,19 +14,20 @@ take the place of the mean where the bound on its sensitivity is known (fedzo.pr
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
 from fedzo.privacy.gaussian import Unit, private_generator
+from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
+from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.fedavg import local_training
 from strategies.privacy import (
@@ -91,18 +92,16 @@ class PrivateFedAvgState:
 
 
 class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
-    """Averages clipped updates of clients that run `rule` with `client_config`, with noise."""
+    """Averages clipped updates of clients that take local steps, with noise."""
 
     def __init__(
         self,
         config: PrivateFedAvgConfig,
         *,
-        rule: str = "zeroth_order",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: TrainingConfig | None = None,
     ) -> None:
         self._config = config
-        self._rule = rule
-        self._client_config = dict(client_config or {})
+        self._client = client or ZerothOrderConfig()
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
     @property
@@ -119,11 +118,9 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config, [(z, 1)], self._sampling(plan))
-        [replies] = yield [
-            local_training(self._rule, config, self._client_config, state.x, plan.cohort)
-        ]
+        heard = yield from ask(local_training(config, self._client, state.x), plan.cohort)
         release = Release(config.clip_norm, z)
-        told = private_mean(replies.tensors["update"], release, config, plan)
+        told = private_mean(heard.said.update, release, config, plan)
         moments, x = self._optimizer.step(state.moments, state.x, -told.mean, config.server_lr)
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         return PrivateFedAvgState(project(x, plan.lower, plan.upper), moments, z, spent)

@@ -13,7 +13,7 @@ says more than it has gives up its own protection, nobody else's. Numbers of rec
 
 import math
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.questions.private import Records, RecordsTold
+from strategies.asking import Asking, Heard, ask
 from strategies.privacy import PrivacyConfig
 from strategies.rounds import RoundPlan, TooFewAnswers
 
@@ -62,9 +63,7 @@ class Claims:
         }
 
 
-def admitted(
-    claims: Claims, config: PrivacyConfig, plan: RoundPlan
-) -> Generator[list[Exchange], list[Replies], Claims]:
+def admitted(claims: Claims, config: PrivacyConfig, plan: RoundPlan) -> Asking[Claims]:
     """Ask the clients that do not take part yet, and return who does.
 
     Raises TooFewAnswers where nobody does, and ConfigError where most clients have no records.
@@ -72,16 +71,12 @@ def admitted(
     absent = sorted(set(plan.cohort) - set(claims.members))
     if not absent:
         return claims
-    again = {"optional": True} if claims.bound else {}
-    question = Exchange(
-        kind="query.records", client_ids=absent, config=again, expects={"records": [(1,)]}
-    )
-    [replies] = yield [question]
+    heard = yield from ask(Records(), absent, optional=claims.bound > 0)
     if config.unit == "client":
         return Claims(torch.ones_like(claims.said), 1)
-    said = _updated(claims.said, replies)
+    said = _updated(claims.said, heard)
     found = Claims(said, config.min_records or found_bound(_plausible(said)))
-    if (said[list(replies.client_ids)] == 0).sum() * 2 > len(plan.cohort):
+    if (said[list(heard.clients)] == 0).sum() * 2 > len(plan.cohort):
         raise ConfigError(
             "strategy.unit=record needs objectives over records; set it to client, or run the"
             " scenarios regression or classification"
@@ -101,11 +96,11 @@ def admitted(
     return found
 
 
-def _updated(said: Int[Tensor, " n"], replies: Replies) -> Int[Tensor, " n"]:
+def _updated(said: Int[Tensor, " n"], heard: Heard[RecordsTold]) -> Int[Tensor, " n"]:
     """Return the claims with those that came; 0 of clients that do not count their records."""
-    counts = replies.counts.get("num_examples", {})
+    counts = heard.counts.get("num_examples", {})
     said = said.clone()
-    for client in replies.client_ids:
+    for client in heard.clients:
         said[client] = min(counts.get(client, 0), torch.iinfo(torch.int64).max)
     return said
 

@@ -13,21 +13,21 @@ within reuse_radius of x, at most max_reuse times as many as new ones.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
+from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.surrogates.slope_posterior import condition
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
-from strategies.shared_probes import DEFAULTS, probe
+from strategies.shared_probes import probe
 
 _LINEAR = SlopePrior(kernel="squared_exponential", lengthscale=1e9)
 
@@ -64,11 +64,10 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         self,
         config: ReLIZOConfig,
         *,
-        rule: str = "probes",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: ProbesConfig | None = None,
     ) -> None:
         self._config = config
-        self._probes = {**DEFAULTS, **(client_config or {}), "estimator": "forward"}
+        self._probes = replace(client or ProbesConfig(), estimator="forward")
         self._optimizer = make_optimizer("adam")
 
     @property
@@ -87,7 +86,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         numbers = torch.zeros(m, dtype=torch.int64)
         fresh = rows_between(
             x.expand(m, -1),
-            project(x + float(self._probes["mu"]) * u, plan.lower, plan.upper),
+            project(x + self._probes.mu * u, plan.lower, plan.upper),
             (values[:, 1:] - values[:, :1]).mean(dim=0),
             owners=numbers.unsqueeze(1),
             start=numbers,

@@ -1,15 +1,15 @@
 """What a round is: its settings, what the driver has decided for it, and its generator.
 
     def round(self, state, plan):
-        [replies] = yield [Exchange(...)]        # ask; several exchanges at once, to disjoint
-        clients return next_state
+        heard = yield from ask(Values(x=points), plan.cohort)     # strategies.asking
+        return next_state
 
 The driver (strategies.driver) does everything else: it samples cohorts, adds seed, round and budget
 to each exchange, drops failed and non-finite answers, counts, evaluates, records and checkpoints.
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
-from fedzo.exchange import Exchange, Replies
 from fedzo.objective import Bound
 from fedzo.randomness import stream
+from strategies.asking import Asking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class PrivacySpent(Exception):
 
 
 StateT = TypeVar("StateT", bound=HasX)
-Round = Generator[list[Exchange], list[Replies], StateT]
+Round = Asking[StateT]
 
 
 @runtime_checkable

@@ -7,13 +7,12 @@ cohort of the round is asked, at both points, and counted: 2 queries and floats 
 down.
 """
 
-from collections.abc import Generator
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.questions.values import Values
+from strategies.asking import Asking, ask
 from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import RoundPlan
 
@@ -23,20 +22,13 @@ def better(
     new: Float[Tensor, " d"],
     plan: RoundPlan,
     config: RobustConfig | None = None,
-) -> Generator[list[Exchange], list[Replies], Float[Tensor, " d"]]:
+) -> Asking[Float[Tensor, " d"]]:
     """Ask the cohort and return the better x; the new one when the budget does not allow to ask.
 
     config: of a strategy that aggregates by a rule, which then decides about the changes too.
     """
-    [replies] = yield [
-        Exchange(
-            kind="query.value",
-            client_ids=plan.cohort,
-            shared={"x": torch.stack([old, new])},
-            expects={"values": [(2,), (0,)]},
-        )
-    ]
-    values = replies.tensors["values"]
+    heard = yield from ask(Values(x=torch.stack([old, new])), plan.cohort)
+    values = heard.said.values
     if values.shape[1] == 0:
         return new
     if config is None or config.rule.is_mean:

@@ -18,20 +18,20 @@ send c_i where the papers send its change, so that an answer that is lost is mad
 diverged). The server keeps d numbers for each client that has answered.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
+from fedzo.protocol.questions.training import GradientEstimate, LocalSteps
+from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
+from strategies.asking import ask
 from strategies.base import RoundStrategy
-from strategies.fedavg import FedAvgConfig
+from strategies.fedavg import FedAvgConfig, local_training
 from strategies.robust import aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.safeguard import better
@@ -59,8 +59,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
         self,
         config: FedAvgConfig,
         *,
-        rule: str = "zeroth_order",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: TrainingConfig | None = None,
     ) -> None:
         if config.weighting != "uniform":
             raise ConfigError(
@@ -68,8 +67,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
                 " variates are plain means; set it to uniform"
             )
         self._config = config
-        self._rule = rule
-        self._client_config = dict(client_config or {})
+        self._client = client or ZerothOrderConfig()
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
     @property
@@ -86,18 +84,9 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
             last=remembered(self._config, x),
         )
 
-    def _training(
-        self, state: ScaffoldState, clients: Sequence[int], config: Mapping[str, Scalar]
-    ) -> Exchange:
-        local = {"local_steps": self._config.local_steps, "local_lr": self._config.local_lr}
-        named = ("update", "control") if config else ("update",)
-        return Exchange(
-            kind=f"train.{self._rule}",
-            client_ids=clients,
-            shared={"x": state.x, "control": state.control},
-            config={**self._client_config, **local, **config},
-            expects={name: [tuple(state.x.shape)] for name in named},
-        )
+    def _training(self, state: ScaffoldState, *, renew: bool) -> LocalSteps:
+        told = {"control": state.control, "renew_control": renew}
+        return local_training(self._config, self._client, state.x, **told)
 
     def _step(
         self, state: ScaffoldState, updates: Float[Tensor, "n d"], plan: RoundPlan
@@ -116,29 +105,23 @@ class Scaffold1(_Scaffold):
     """SCAFFOLD type I: control variates are estimated at the server's x."""
 
     def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
-        [anchors] = yield [
-            Exchange(
-                kind="query.gradient",
-                client_ids=plan.cohort,
-                shared={"x": state.x},
-                config={**self._client_config, "local_steps": 1, "local_lr": 1.0},
-                expects={"gradient": [tuple(state.x.shape)]},
-            )
-        ]
-        gradients = anchors.tensors["gradient"]
+        assert isinstance(self._client, ZerothOrderConfig)
+        anchors = yield from ask(GradientEstimate(x=state.x, settings=self._client), plan.cohort)
+        gradients = anchors.said.gradient
         control = aggregate(gradients, self._config, plan, purpose="control", start=state.control)
         state = replace(state, control=control)
-        [replies] = yield [self._training(state, anchors.client_ids, {})]
-        return (yield from self._step(state, replies.tensors["update"], plan))
+        heard = yield from ask(self._training(state, renew=False), anchors.clients)
+        return (yield from self._step(state, heard.said.update, plan))
 
 
 class Scaffold2(_Scaffold):
     """SCAFFOLD type II: control variates are the mean local gradients of the last round."""
 
     def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
-        [replies] = yield [self._training(state, plan.cohort, {"renew_control": True})]
-        controls = state.controls.renewed(replies.client_ids, replies.tensors["control"])
+        heard = yield from ask(self._training(state, renew=True), plan.cohort)
+        assert heard.said.control is not None
+        controls = state.controls.renewed(heard.clients, heard.said.control)
         everybody, config = controls.everybody(plan.num_clients), of_all(self._config, plan)
         control = aggregate(everybody, config, plan, purpose="control", start=state.control)
         state = replace(state, control=control, controls=controls)
-        return (yield from self._step(state, replies.tensors["update"], plan))
+        return (yield from self._step(state, heard.said.update, plan))

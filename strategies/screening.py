@@ -13,6 +13,7 @@ which it is one of the f.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +23,7 @@ from fedzo.aggregation import median
 from fedzo.aggregation.rows import finite_rows
 from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
+from fedzo.protocol.question import Question
 from strategies.rounds import RoundConfig
 
 
@@ -33,12 +35,12 @@ def rejected(
 ) -> dict[int, str]:
     """Return the clients whose answers are not to be used -> the reason."""
     found: dict[int, str] = {}
-    for kind, name, ids, vectors in _alike(exchanges, parts):
+    for question, name, ids, vectors in _alike(exchanges, parts):
         broken = ~torch.isfinite(vectors).all(dim=1) if not all_finite(vectors) else None
         reasons = {}
         if broken is not None and config.non_finite != "pass":
             reasons = {ids[i]: f"rejected: {name} is not finite" for i in _where(broken)}
-        if kind == "evaluate":  # judged by a mean of values, which may differ as they like
+        if question.judges:  # judged by a mean of values, which may differ as they like
             found.update(reasons)
             continue
         absurd = outliers(vectors, config.expected_liars, config.outlier_multiple)
@@ -89,21 +91,21 @@ def _affordable(
 
 def _alike(
     exchanges: Sequence[Exchange], parts: Sequence[Replies]
-) -> list[tuple[str, str, list[int], Float[Tensor, "n d"]]]:
-    """Return kind, name, clients and flat rows of the answers that can be compared with each other.
+) -> list[tuple[type[Question[Any]], str, list[int], Float[Tensor, "n d"]]]:
+    """Return question, name, clients and flat rows of answers that compare with each other.
 
     Exchanges of one kind that are made at once are one question, asked with different settings.
     """
-    groups: dict[tuple[str, str, int], list[tuple[list[int], Tensor]]] = {}
+    groups: dict[tuple[type[Question[Any]], str, int], list[tuple[list[int], Tensor]]] = {}
     for exchange, replies in zip(exchanges, parts, strict=True):
         for name, tensor in replies.tensors.items():
             if tensor.is_floating_point() and len(tensor):
                 flat = tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
-                key = (exchange.kind, name, flat.shape[1])
+                key = (type(exchange.question), name, flat.shape[1])
                 groups.setdefault(key, []).append((list(replies.client_ids), flat))
     return [
-        (kind, name, [c for ids, _ in found for c in ids], _stacked([flat for _, flat in found]))
-        for (kind, name, _), found in groups.items()
+        (asked, name, [c for ids, _ in found for c in ids], _stacked([flat for _, flat in found]))
+        for (asked, name, _), found in groups.items()
     ]
 
 

@@ -16,19 +16,19 @@ moments stay on the server, and x is sent where those papers send numbers to rep
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
 from fedzo.oracle import project
+from fedzo.protocol.questions.probes import ProbesConfig
 from strategies.base import RoundStrategy
 from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import Round, RoundConfig, RoundPlan
-from strategies.shared_probes import DEFAULTS, probe
+from strategies.shared_probes import probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,10 @@ class SeedZO(RoundStrategy[SeedZOState]):
         self,
         config: SeedZOConfig,
         *,
-        rule: str = "probes",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: ProbesConfig | None = None,
     ) -> None:
         self._config = config
-        self._client_config = {**DEFAULTS, **(client_config or {})}
+        self._client = client or ProbesConfig()
         self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
 
     @property
@@ -78,8 +77,7 @@ class SeedZO(RoundStrategy[SeedZOState]):
         return SeedZOState(x, self._optimizer.init(x))
 
     def round(self, state: SeedZOState, plan: RoundPlan) -> Round[SeedZOState]:
-        client = self._client_config
-        probed = yield from probe(state.x, plan, state.next_row, client, slopes=True)
+        probed = yield from probe(state.x, plan, state.next_row, self._client, slopes=True)
         if probed is None:
             return state
         slopes = aggregate(probed.values, self._config, plan, purpose="slopes")

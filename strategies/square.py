@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.square import recolored, square_side, stripes
-from fedzo.config import Scalar, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
+from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
 from strategies.base import RoundStrategy
 from strategies.comparison import Answered, compare, finite_box, nobody
@@ -64,8 +65,7 @@ class Square(RoundStrategy[SquareState]):
         self,
         config: SquareConfig,
         *,
-        rule: str = "values",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: ValuesConfig | None = None,
     ) -> None:
         self._config = config
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from fedzo.attacks.region import Region
 from fedzo.attacks.thompson import Incumbent, ThompsonConfig, learn, propose
-from fedzo.config import Scalar, config_values, take_config
+from fedzo.config import config_values, take_config
+from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
 from fedzo.surrogates.spatial import no_changes, square_prior
 from strategies.base import RoundStrategy
@@ -76,8 +77,7 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         self,
         config: FederatedThompsonConfig,
         *,
-        rule: str = "values",
-        client_config: Mapping[str, Scalar] | None = None,
+        client: ValuesConfig | None = None,
     ) -> None:
         self._config = config
         self._sampling = config.sampling()

@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 
 from fedzo.errors import MessageError
 from fedzo.exchange import Exchange, Replies, join_replies, misfit, reject_misfits
-from fedzo.messages import answered_token, decode_reply, exchange_token
+from fedzo.messages import answered_token, decode_reply
 
 NO_ANSWER = "no answer in time"
 
@@ -32,7 +32,7 @@ def collect(exchange: Exchange, arrivals: Iterable[Arrival]) -> Replies:
     before it was damaged. Clients without a usable answer are failures. Tensors that are not what
     the exchange expects, or differ from the majority's in name, shape or type, are rejected.
     """
-    token = exchange_token(exchange)
+    token = exchange.moment.token
     found: dict[int, Replies] = {}
     damaged: set[int] = set()
     late = duplicates = 0

@@ -12,21 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
-from fedzo.bases import Blocks
 from fedzo.byzantine import ByzantineConfig, MimicMemory, Rule, learn_mimic, make_lies
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine, Middleware
 
-SLOPES_OF_OWN = {
-    "query.anchor": "anchor_directions",
-    "query.difference": "anchor_directions",
-    "train.miner": "num_directions",
-}
-"""Kinds whose slopes are along directions of each client's own, and the setting of how many."""
 ATTACKER = -1
 """Under this number the attacker's memory stands among the clients' states."""
 
@@ -85,43 +78,24 @@ class Byzantine(Middleware):
 
     def _rigged(self, exchange: Exchange) -> list[Exchange]:
         """Return what is really asked: liars work on flipped labels, and are heard by all peers."""
-        lying = self._lying(exchange.client_ids)
-        if exchange.kind == "train.mix":
-            return [self._told(exchange)]
-        if self._config.attack != "label_flip" or exchange.kind == "evaluate" or not lying.any():
-            return [exchange]
-        flipped = exchange.select(lying.nonzero().flatten().tolist())
-        flipped = replace(flipped, config={**flipped.config, "flip_labels": True})
-        if lying.all():
-            return [flipped]
-        return [exchange.select((~lying).nonzero().flatten().tolist()), flipped]
-
-    def _told(self, exchange: Exchange) -> Exchange:
-        """Return a mixing in which every node hears every liar, and perhaps not all the same."""
-        heard, models = exchange.per_client["heard"], exchange.shared["models"]
-        own = exchange.per_client["own"]
-        ids = torch.full((len(models),), -1)
-        ids[own] = torch.as_tensor(exchange.client_ids)
-        lying = self._lying(ids.tolist())
-        if self._config.attack == "label_flip" or not lying.any():
-            return exchange
-        given = {**exchange.per_client, "heard": _hear(heard.bool(), own, lying).to(heard)}
-        if self._config.receivers == "opposite" and not lying.all():
-            positions = lying.nonzero().flatten()
-            known = ~lying & (ids >= 0)
-            mean = models[known if known.any() else ~lying].mean(dim=0)
-            mirrored = 2 * mean - models[positions]
-            second = torch.arange(len(own)) % 2 == 1
-            given["liars"] = positions.expand(len(own), -1).clone()
-            given["lies"] = torch.stack(
-                [mirrored if other else models[positions] for other in second.tolist()]
-            )
-        return replace(exchange, per_client=given)
+        lying, question = self._lying(exchange.client_ids), exchange.question
+        flipping = self._config.attack == "label_flip"
+        opposite = self._config.receivers == "opposite"
+        told = question.told_by_liars(exchange.client_ids, self._liars, opposite=opposite)
+        if told is not None:
+            return [exchange if flipping else replace(exchange, question=told)]
+        if flipping and not question.judges and lying.any():
+            flipped = exchange.select(lying.nonzero().flatten().tolist())
+            flipped = replace(flipped, poisoned=True)
+            if lying.all():
+                return [flipped]
+            return [exchange.select((~lying).nonzero().flatten().tolist()), flipped]
+        return [exchange]
 
     def _spoilt(self, exchange: Exchange, replies: Replies) -> Replies:
         """Return the replies with the liars' tensors replaced."""
         lying = self._lying(replies.client_ids)
-        if exchange.kind == "evaluate" or self._config.attack == "label_flip" or not lying.any():
+        if exchange.question.judges or self._config.attack == "label_flip" or not lying.any():
             return replies
         if lying.all():
             return replies
@@ -141,36 +115,26 @@ class Byzantine(Middleware):
         Clients' slopes along different directions have nothing in common, but what they stand for
         has; a liar then says what an honest client with that gradient would.
         """
-        tensor = replies.tensors[name]
-        if name != "slopes" or exchange.kind not in SLOPES_OF_OWN:
+        tensor, moment = replies.tensors[name], exchange.moment
+        along = exchange.question.along(name, seed=exchange.seed, problem=moment.problem)
+        if along is None:
             return self._lied(exchange, name, tensor, lying)
-        key = SLOPES_OF_OWN[exchange.kind]
-        dim = len(exchange.shared["x"])
-        every = exchange.config.get("estimator") == "coordinate"
-        wanted = dim if every else int(exchange.config[key])
-        seed, problem = (int(exchange.config.get(part, 0)) for part in ("seed", "problem"))
-        blocks = Blocks(dim, wanted, seed, problem)
         place = {client: i for i, client in enumerate(exchange.client_ids)}
-        rows = exchange.per_client["first_row"][[place[c] for c in replies.client_ids]]
-        first = 1 if exchange.kind == "train.miner" else 0
-        parts = list(enumerate(tensor.split(blocks.size, dim=1), start=first))
-        vectors = torch.stack([blocks.combine(part, rows, k) for k, part in parts], dim=1)
-        lies = self._lied(exchange, name, vectors, lying).nan_to_num(0.0)
-        said = torch.cat([blocks.project(lies[:, i], rows, k) for i, (k, _) in enumerate(parts)], 1)
-        return tensor.where(~lying.unsqueeze(1), said.to(tensor))
+        along = along.select(torch.tensor([place[client] for client in replies.client_ids]))
+        lies = self._lied(exchange, name, along.vectors(tensor), lying).nan_to_num(0.0)
+        return tensor.where(~lying.unsqueeze(1), along.slopes(lies).to(tensor))
 
     def _lied(
         self, exchange: Exchange, name: str, tensor: Tensor, lying: Bool[Tensor, " n"]
     ) -> Tensor:
         flat = tensor.flatten(1)
         honest, count = flat[~lying], int(lying.sum())
-        where = ("problem", "round_index", "exchange_index")
-        parts = [int(exchange.config.get(part, 0)) for part in where]
-        generator = stream(self._seed, "byzantine", name, *parts)
+        moment = exchange.moment
+        generator = stream(self._seed, "byzantine", name, *moment.parts)
         memory = None
         if self._config.attack == "mimic_learned":
             width = honest.shape[1]
-            key = f"{exchange.kind}/{name}/{exchange.config.get('problem', 0)}/{width}"
+            key = f"{exchange.kind}/{name}/{moment.problem}/{width}"
             memory = self._memories.get(key)
             self._memories[key] = learn_mimic(memory, honest, generator=generator)
         lies = make_lies(
@@ -187,15 +151,3 @@ class Byzantine(Middleware):
 
     def _lying(self, clients: Sequence[int]) -> Bool[Tensor, " n"]:
         return torch.tensor([client in self._liars for client in clients], dtype=torch.bool)
-
-
-def _hear(
-    heard: Bool[Tensor, "n m"], own: Int[Tensor, " n"], lying: Bool[Tensor, " m"]
-) -> Bool[Tensor, "n m"]:
-    """Return who hears whom when liars come first: for each one more, an honest one is late."""
-    fresh = heard | lying
-    excess = fresh.sum(dim=1) - heard.sum(dim=1)
-    honest = heard & ~lying
-    honest[torch.arange(len(own)), own] = False
-    turn = honest.cumsum(dim=1)
-    return fresh & ~(honest & (turn <= excess.unsqueeze(1)))

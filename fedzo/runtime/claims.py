@@ -44,7 +44,7 @@ def _claims(
     return [
         part.counts.get(name, {}).get(client, 0)
         for other, part in zip(exchanges, parts, strict=True)
-        if other.kind == exchange.kind
+        if type(other.question) is type(exchange.question)
         for client in part.client_ids
     ]
 
@@ -58,9 +58,8 @@ def _limits(
         claims = _claims(exchange, exchanges, received, name)
         if len(claims) >= FEWEST:
             limits[name] = factor * max(median_low(claims), USUAL)
-    budget = exchange.config.get("query_budget", -1)
-    if isinstance(budget, int) and budget >= 0:
-        limits["queries"] = min(budget, limits.get("queries", budget))
+    if exchange.budget is not None:
+        limits["queries"] = min(exchange.budget, limits.get("queries", exchange.budget))
     return limits
 
 

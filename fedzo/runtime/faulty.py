@@ -18,7 +18,6 @@ from fedzo.messages import (
     decode_tensors,
     encode_replies,
     encode_tensors,
-    exchange_token,
     seal_answer,
 )
 from fedzo.randomness import stream
@@ -96,7 +95,7 @@ class Faulty(Middleware):
 
     def _draw(self, exchange: Exchange) -> "_Draw":
         generator = stream(
-            self._seed, "faults", exchange_token(exchange), exchange.kind, exchange.client_ids[0]
+            self._seed, "faults", exchange.moment.token, exchange.kind, exchange.client_ids[0]
         )
         limits = np.cumsum([getattr(self._config, fate) for fate in FATES])
         drawn = np.searchsorted(limits, generator.random(len(exchange.client_ids)), side="right")
@@ -109,7 +108,7 @@ class Faulty(Middleware):
         self, exchange: Exchange, replies: Replies, draw: "_Draw", late: Sequence[Arrival]
     ) -> Replies:
         """Return the replies after everything that was drawn has happened; `late` ones came too."""
-        token = exchange_token(exchange)
+        token = exchange.moment.token
         contents = encode_replies(replies, token=token)
         arrivals = list(late)
         for client, fate in zip(exchange.client_ids, draw.fates, strict=True):

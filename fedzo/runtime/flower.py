@@ -137,7 +137,7 @@ class FlowerEngine:
 
     def _messages(self, exchange: Exchange) -> list[tuple[int, Message]]:
         contents = zip(exchange.client_ids, encode_exchange(exchange, self._run), strict=True)
-        group = str(exchange.config.get("round_index", 0))
+        group = str(exchange.moment.round_index)
         nodes = self._roster.nodes
         return [
             (client, Message(content, nodes[client], exchange.kind, group_id=group))

@@ -12,7 +12,7 @@ import torch
 from fedzo.errors import RunError
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.messages import exchange_through_wire, replies_through_wire
-from fedzo.runtime.local import Environment, Rule, serve
+from fedzo.runtime.local import Environment, Rules, serve
 
 _CHUNK_NUMBERS = 1 << 25
 """Numbers that the queried points of one chunk may hold: 256 MB in float64."""
@@ -29,7 +29,7 @@ class InProcessEngine:
     def __init__(
         self,
         environment: Environment,
-        rules: Mapping[str, Rule],
+        rules: Rules,
         *,
         strict: bool = False,
         chunk_size: int = 0,
@@ -74,17 +74,7 @@ class InProcessEngine:
 
 def chunk_size_for(exchange: Exchange) -> int:
     """Return how many clients fit in a chunk; a function of the exchange alone, so runs repeat."""
-    tensors = [*exchange.shared.values(), *(t[:1] for t in exchange.per_client.values())]
-    dim = max([tensor.numel() for tensor in tensors], default=1)
-    anchoring = exchange.kind in ("query.anchor", "query.difference", "query.walk")
-    key = "anchor_directions" if anchoring else "num_directions"
-    directions = int(exchange.config.get(key, 1))
-    if exchange.config.get("gradient") == "exact":
-        directions = 0
-    elif exchange.config.get("estimator") == "coordinate":
-        directions = dim
-    points = 2 * directions + 1
-    return max(1, _CHUNK_NUMBERS // max(1, dim * points))
+    return max(1, _CHUNK_NUMBERS // exchange.question.cost().floats)
 
 
 def check_disjoint(exchanges: Sequence[Exchange]) -> None:

@@ -6,24 +6,55 @@ second code path.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.cohort import CohortObjective, cohort_of, flip_labels
-from fedzo.config import take_config
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState, Exchange, Replies, join_replies
+from fedzo.exchange import ClientState, Exchange, Moment, Replies, join_replies
 from fedzo.failure import failure_of
 from fedzo.objective import Objective
-from fedzo.oracle import BoundsPolicy, NonFinitePolicy, Oracle
-from fedzo.randomness import streams
+from fedzo.oracle import Oracle
+from fedzo.protocol.question import Answer, Question
 
-Rule = Callable[
-    [Exchange, Oracle, Sequence[ClientState]], tuple[dict[str, Tensor], Sequence[ClientState]]
-]
-"""A local rule: (exchange, oracle, states) -> (reply tensors [n, ...], next states)."""
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The cohort that answers: who, their oracle, what they remember, the key of their streams."""
+
+    ids: Sequence[int]
+    oracle: Oracle
+    states: Sequence[ClientState]
+    seed: int = 0
+    moment: Moment = Moment()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def cohort(self) -> CohortObjective:
+        """Their objectives; whatever is asked of them must be asked through the oracle."""
+        return self.oracle.cohort
+
+    def at(self, x: Float[Tensor, "*q d"]) -> Float[Tensor, "n *q d"]:
+        """Return a tensor that all have been told once for every client."""
+        return x.expand(len(self.ids), *x.shape)
+
+    def streams(self, purpose: str) -> Sequence[np.random.Generator]:
+        """Return each client's generator for a purpose in this exchange."""
+        return self.moment.streams(self.seed, purpose, self.ids)
+
+
+Answered = tuple[Answer, Sequence[ClientState]]
+"""What a rule returns: the answer of all its clients, and their next states."""
+Rule = Callable[[Any, Clients], Answered]
+"""A local rule: (question, clients) -> (answer, next states)."""
+Rules = Mapping[type[Question[Any]], Rule]
+"""Who answers what."""
 
 
 @runtime_checkable
@@ -51,34 +82,19 @@ class FunctionEnvironment:
         return cohort_of([self.make_objective(client) for client in client_ids])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OracleSettings:
-    """The part of an exchange's config that concerns the oracle; query_budget < 0 is no limit."""
-
-    seed: int = 0
-    round_index: int = 0
-    exchange_index: int = 0
-    problem: int = 0
-    query_budget: int = -1
-    non_finite: NonFinitePolicy = "fail"
-    out_of_bounds: BoundsPolicy = "clip"
-
-
 def serve(
     exchange: Exchange,
     environment: Environment,
-    rules: Mapping[str, Rule],
+    rules: Rules,
     states: Sequence[ClientState],
 ) -> tuple[Replies, Sequence[ClientState]]:
     """Answer an exchange for its clients; what a client's code raises becomes its failure."""
     ids = exchange.client_ids
-    if exchange.kind not in rules:
-        reason = f"no rule answers {exchange.kind!r}; this client knows {', '.join(sorted(rules))}"
-        return _all_failed(ids, reason), states
-    problem = exchange.config.get("problem", 0)
+    if type(exchange.question) not in rules:
+        return _all_failed(ids, unknown_kind(exchange.kind, rules)), states
     try:
-        cohort = environment.cohort(ids, int(problem))
-        if exchange.config.get("flip_labels"):
+        cohort = environment.cohort(ids, exchange.moment.problem)
+        if exchange.poisoned:
             cohort = flip_labels(cohort)
     except ConfigError:  # the experiment is wrong, not the client
         raise
@@ -89,7 +105,8 @@ def serve(
         return _all_failed(ids, reason), states
     oracle = _make_oracle(cohort, exchange, environment.noise_std)
     try:
-        tensors, after = rules[exchange.kind](exchange, oracle, states)
+        clients = Clients(ids, oracle, states, exchange.seed, exchange.moment)
+        answer, after = rules[type(exchange.question)](exchange.question, clients)
     except ConfigError:
         raise
     except torch.OutOfMemoryError as error:
@@ -100,25 +117,32 @@ def serve(
     except BaseException as error:  # the rule or a stacked objective failed for all of them
         failed = _all_failed(ids, failure_of(error))
         return Replies(client_ids=[], failures=failed.failures, counts=_counts(oracle, ids)), states
-    replies = Replies(client_ids=ids, tensors=tensors, counts=_counts(oracle, ids))
+    replies = Replies(client_ids=ids, tensors=answer.tensors(), counts=_counts(oracle, ids))
     if not oracle.failures:
         return replies, after
     kept = [states[i] if i in oracle.failures else state for i, state in enumerate(after)]
     return replies.without({ids[p]: reason for p, reason in oracle.failures.items()}), kept
 
 
+def unknown_kind(kind: str, rules: Rules) -> str:
+    """Say that there is no rule for a kind of question."""
+    known = ", ".join(sorted(question.kind for question in rules))
+    return f"no rule answers {kind!r}; this client knows {known}"
+
+
 def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) -> Oracle:
-    settings = take_config(OracleSettings, exchange.config)
-    where = ("noise", settings.problem, settings.round_index, settings.exchange_index)
-    noise = streams(settings.seed, *where, clients=exchange.client_ids) if noise_std > 0 else ()
+    noise: Sequence[np.random.Generator] = ()
+    if noise_std > 0:
+        noise = exchange.moment.streams(exchange.seed, "noise", exchange.client_ids)
+    policies = exchange.question.policies
     return Oracle(
         cohort,
-        query_budget=None if settings.query_budget < 0 else settings.query_budget,
+        query_budget=exchange.budget,
         noise_std=noise_std,
         noise_generators=noise,
-        non_finite=settings.non_finite,
-        out_of_bounds=settings.out_of_bounds,
-        may_skip="non_finite" in exchange.config,
+        non_finite=policies.non_finite,
+        out_of_bounds=policies.out_of_bounds,
+        may_skip=policies.can_skip,
     )
 
 
@@ -136,7 +160,7 @@ def _all_failed(ids: Sequence[int], reason: str) -> Replies:
 def _serve_one_by_one(
     exchange: Exchange,
     environment: Environment,
-    rules: Mapping[str, Rule],
+    rules: Rules,
     states: Sequence[ClientState],
 ) -> tuple[Replies, Sequence[ClientState]]:
     parts, after = [], []

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from fedzo.errors import ConfigError, RunError
 from fedzo.runtime.engine_configs import RayConfig
-from fedzo.runtime.local import Environment, Rule
+from fedzo.runtime.local import Environment, Rules
 from fedzo.runtime.ray_worker import Worker
 
 START_S = 120.0
@@ -30,7 +30,7 @@ class ActorPool:
     def __init__(
         self,
         make_environment: Callable[[], Environment],
-        make_rules: Callable[[], Mapping[str, Rule]],
+        make_rules: Callable[[], Rules],
         config: RayConfig,
         most: int | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ the driver, so an actor may die at any time: its chunk is tried again on another
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from fedzo.errors import ConfigError
 from fedzo.exchange import ClientState, Exchange, Replies, join_replies
+from fedzo.protocol.question import take_apart
 from fedzo.runtime.answers import NO_ANSWER
 from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.inprocess import check_disjoint, chunk_size_for
-from fedzo.runtime.local import Environment, Rule
+from fedzo.runtime.local import Environment, Rules
 from fedzo.runtime.ray_actors import ActorPool, reason_of
-from fedzo.runtime.ray_worker import Answer, to_arrays, to_tensors
+from fedzo.runtime.ray_worker import Answer, QuestionArrays, to_arrays, to_tensors
 
 
 class RayEngine:
@@ -36,7 +37,7 @@ class RayEngine:
     def __init__(
         self,
         make_environment: Callable[[], Environment],
-        make_rules: Callable[[], Mapping[str, Rule]],
+        make_rules: Callable[[], Rules],
         config: RayConfig | None = None,
         *,
         most: int | None = None,
@@ -71,7 +72,7 @@ class RayEngine:
         spread = -(-len(rest) // len(self.actors))
         size = max(1, self._config.chunk_size or min(spread, chunk_size_for(exchange)))
         groups = [rest[i : i + size] for i in range(0, len(rest), size)]
-        shared = ray.put(to_arrays(exchange.shared))
+        shared = ray.put(to_arrays(take_apart(exchange.question).shared))
         return [
             _Chunk(index, exchange.select(group), shared, self._config.retries + 1)
             for group in [*groups, *([p] for p in alone)]
@@ -86,6 +87,12 @@ class _Chunk:
     exchange: Exchange
     shared: Any
     tries: int
+
+    @property
+    def question(self) -> QuestionArrays:
+        """What its clients are asked, without what all clients get."""
+        parts = take_apart(self.exchange.question)
+        return QuestionArrays(type(self.exchange.question), to_arrays(parts.own), parts.scalars)
 
 
 class _Call:
@@ -128,11 +135,9 @@ class _Call:
     def _submit(self, actor: int, chunk: _Chunk) -> None:
         exchange = chunk.exchange
         reference = self._actors[actor].serve.remote(
-            exchange.kind,
-            list(exchange.client_ids),
+            chunk.question,
             chunk.shared,
-            to_arrays(exchange.per_client),
-            dict(exchange.config),
+            _facts(exchange),
             [to_arrays(self._states.get(client, {})) for client in exchange.client_ids],
         )
         self._running[reference] = (actor, chunk)
@@ -184,6 +189,12 @@ class _Call:
             self._fail(chunk, NO_ANSWER)
         self._running.clear()
         self._waiting.clear()
+
+
+def _facts(exchange: Exchange) -> dict[str, Any]:
+    """Return all of an exchange but its question."""
+    named = {f.name: getattr(exchange, f.name) for f in fields(exchange) if f.name != "question"}
+    return {**named, "client_ids": list(exchange.client_ids)}
 
 
 def _joined(answers: Sequence[Answer]) -> Replies:

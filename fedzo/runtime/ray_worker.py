@@ -12,9 +12,10 @@ from torch import Tensor
 
 from fedzo.config import Scalar
 from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.question import Parts, Question, put_together
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName
-from fedzo.runtime.local import Environment, Rule, serve
+from fedzo.runtime.local import Environment, Rules, serve
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -28,13 +29,27 @@ class Answer:
     states: list[Arrays | None]
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionArrays:
+    """A question on its way to an actor, without the tensors that all clients get."""
+
+    cls: type[Question[Any]]
+    own: Arrays
+    scalars: Mapping[str, Scalar]
+
+    def with_shared(self, shared: Arrays) -> Question[Any]:
+        """Return the question with these tensors for all."""
+        parts = Parts(to_tensors(shared), to_tensors(self.own), self.scalars)
+        return put_together(self.cls, parts)
+
+
 class Worker:
     """The actor: objectives and rules, and nothing that must not be lost."""
 
     def __init__(
         self,
         make_environment: Callable[[], Environment],
-        make_rules: Callable[[], Mapping[str, Rule]],
+        make_rules: Callable[[], Rules],
         device: DeviceName,
         memory_share: float,
         threads: int,
@@ -51,20 +66,12 @@ class Worker:
 
     def serve(
         self,
-        kind: str,
-        client_ids: list[int],
+        question: QuestionArrays,
         shared: Arrays,
-        per_client: Arrays,
-        config: dict[str, Scalar],
+        facts: dict[str, Any],
         states: list[Arrays],
     ) -> Answer:
-        exchange = Exchange(
-            kind=kind,
-            client_ids=client_ids,
-            shared=to_tensors(shared),
-            per_client=to_tensors(per_client),
-            config=config,
-        )
+        exchange = Exchange(question=question.with_shared(shared), **facts)
         before = [to_tensors(state) for state in states]
         replies, after = serve(exchange, self._environment, self._rules, before)
         changed = [

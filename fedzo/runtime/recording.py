@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedzo.exchange import Exchange, Replies
-from fedzo.messages import exchange_size, exchange_token, replies_size
+from fedzo.protocol.sizes import exchange_size, replies_size
 from fedzo.runtime.engine import Engine, Middleware
 from fedzo.storage import storing
 
@@ -70,7 +70,7 @@ class Recording(Middleware):
     def _write(
         self, at_s: float, way: str, exchange: Exchange, facts: Mapping[str, object]
     ) -> None:
-        head = {"at_s": round(at_s, 6), "way": way, "exchange": exchange_token(exchange)}
+        head = {"at_s": round(at_s, 6), "way": way, "exchange": exchange.moment.token}
         with storing(self._path):
             self._file.write(json.dumps({**head, "kind": exchange.kind, **facts}) + "\n")
 

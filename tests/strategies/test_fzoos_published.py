@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from clients.surrogate_config import SurrogateConfig
 
 from clients import make_rules
-from clients.surrogate_config import SurrogateConfig
 from fedzo.config import config_values
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem

@@ -1,0 +1,42 @@
+"""Every question that comes with fedzo, by family."""
+
+from fedzo.protocol.questions.anchored import Anchor, Difference, Miner, Walk
+from fedzo.protocol.questions.peers import Mix, OwnModel
+from fedzo.protocol.questions.private import Clipped, ClippedWalk, Records
+from fedzo.protocol.questions.probes import Probes
+from fedzo.protocol.questions.surrogate import (
+    CorrectedSteps,
+    SlopeGradient,
+    SurrogateSteps,
+    SurrogateWeights,
+)
+from fedzo.protocol.questions.training import (
+    FirstOrderSteps,
+    GradientEstimate,
+    MomentumSteps,
+    ZerothOrderSteps,
+)
+from fedzo.protocol.questions.values import Judge, Values
+
+__all__ = [
+    "Anchor",
+    "Clipped",
+    "ClippedWalk",
+    "CorrectedSteps",
+    "Difference",
+    "FirstOrderSteps",
+    "GradientEstimate",
+    "Judge",
+    "Miner",
+    "Mix",
+    "MomentumSteps",
+    "OwnModel",
+    "Probes",
+    "Records",
+    "SlopeGradient",
+    "SurrogateSteps",
+    "SurrogateWeights",
+    "Values",
+    "Walk",
+    "ZerothOrderSteps",
+]

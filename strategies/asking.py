@@ -1,0 +1,63 @@
+"""How a round asks: questions to clients, and their answers as the question's own type.
+
+heard = yield from ask(Values(x=points), plan.cohort)
+heard.said.values                                       # [n, q], row i of heard.clients[i]
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from fedzo.exchange import Exchange, Replies, join_replies
+from fedzo.protocol.question import Answer, AnswerT, Question
+
+Asked = tuple[Question[AnswerT], Sequence[int]]
+"""A question, and who is asked."""
+ReturnT = TypeVar("ReturnT")
+Asking = Generator[list[Exchange], list[Replies], ReturnT]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Generic[AnswerT]):
+    """Who has answered, ascending, what they said, and what they say that they have counted."""
+
+    clients: Sequence[int]
+    said: AnswerT
+    counts: Mapping[str, Mapping[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+
+def ask(
+    question: Question[AnswerT], clients: Sequence[int], *, optional: bool = False
+) -> Asking[Heard[AnswerT]]:
+    """Ask clients, and return what is heard; with `optional` that may be nothing."""
+    [replies] = yield [Exchange(question=question, client_ids=clients, optional=optional)]
+    return heard_of(question, replies)
+
+
+def ask_each(asked: Sequence[Asked[Any]]) -> Asking[list[Heard[Any]]]:
+    """Ask disjoint groups at once, each its own question; groups without clients are not asked."""
+    replies = iter((yield [Exchange(question=q, client_ids=ids) for q, ids in asked if len(ids)]))
+    nobody = Replies(client_ids=[])
+    return [heard_of(q, next(replies) if len(ids) else nobody) for q, ids in asked]
+
+
+def ask_together(asked: Sequence[Asked[AnswerT]]) -> Asking[Heard[AnswerT]]:
+    """Ask disjoint groups at once the same kind of question, and return all answers as one."""
+    exchanges = [Exchange(question=q, client_ids=ids) for q, ids in asked if len(ids)]
+    replies = join_replies((yield exchanges))
+    return heard_of(asked[0][0], replies)
+
+
+def heard_of(question: Question[AnswerT], replies: Replies) -> Heard[AnswerT]:
+    """Return replies as answers to the question."""
+    if not len(replies.client_ids):
+        return Heard([], cast(AnswerT, _Nothing()), replies.counts)
+    said = cast(AnswerT, question.answer(**replies.tensors))
+    return Heard(replies.client_ids, said, replies.counts)
+
+
+class _Nothing(Answer):
+    """What nobody has said; to look into it is a mistake."""
