@@ -18,10 +18,11 @@ from strategies.base import RoundStrategy
 from strategies.diff2 import DIFF2
 from strategies.diff2_config import DIFF2Config
 from strategies.fedamd import FedAMD, FedAMDConfig
-from strategies.fedavg import FedAvg, FedAvgConfig
+from strategies.fedavg import FedAvg
+from strategies.fedavg_config import FedAvgConfig
 from strategies.fednova import FedNova, FedNovaConfig
 from strategies.fedpage import BVRLSGDConfig, FedPAGE, FedPAGEConfig
-from strategies.fedprox import FedProx, FedProxConfig
+from strategies.fedprox import FedProxConfig
 from strategies.fedsaga import FedSAGA, FedSAGAConfig
 from strategies.fedzen import FedZeN, FedZeNConfig
 from strategies.fzoos import FZooS
@@ -134,7 +135,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         SeedZOConfig, SeedZO, "probes", "shared directions, scalars up, Adam at the server"
     ),
     "fedprox": StrategyEntry(
-        FedProxConfig, FedProx, "zeroth_order", "FedZO with a proximal term (Li 2020)"
+        FedProxConfig, FedAvg, "zeroth_order", "FedZO with a proximal term (Li 2020)"
     ),
     "scaffold1": StrategyEntry(
         FedAvgConfig,
@@ -168,7 +169,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     ),
     "fedprox_exact": StrategyEntry(
         FedProxConfig,
-        FedProx,
+        FedAvg,
         "first_order",
         "FedAvg with a proximal term, as in the paper (Li 2020)",
         {"strategy.proximal_weight": 0.1},

@@ -2,7 +2,8 @@
 
 from strategies.base import RoundStrategy
 from strategies.driver import Outcome, Snapshot, run_rounds
-from strategies.fedavg import FedAvg, FedAvgConfig
+from strategies.fedavg import FedAvg
+from strategies.fedavg_config import FedAvgConfig
 from strategies.rounds import RoundConfig, RoundPlan
 
 __all__ = [

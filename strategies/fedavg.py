@@ -13,62 +13,25 @@ Differs from the papers: clients weigh the same unless `weighting="examples"`, b
 plain mean of the clients' objectives; server Adam corrects its bias; x is projected onto the box.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
-from fedzo.oracle import project
+from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.protocol.questions.training import LocalSteps, Trained, local_steps
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.asking import Heard, ask
 from strategies.base import RoundStrategy
-from strategies.robust import RobustConfig, aggregate, remembered
+from strategies.fedavg_config import FedAvgConfig
+from strategies.robust import aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
-from strategies.safeguard import better
+from strategies.server_step import stepped
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedAvgConfig(RobustConfig):
-    """Settings of FedAvg and FedZO.
-
-    local_steps, local_lr: what each client does in a round. server_lr, server_optimizer,
-    server_momentum: what the server does with the mean update; sgd with 1 and 0 is plain averaging.
-    weighting: "uniform", or "examples" for clients that count them. safeguard: whether the cohort
-    is asked for its values at the old and the new x, and the old one is kept unless F has fallen.
-    """
-
-    local_steps: int = 10
-    local_lr: float = 0.01
-    server_lr: float = 1.0
-    server_optimizer: OptimizerName = "sgd"
-    server_momentum: float = 0.0
-    weighting: Literal["uniform", "examples"] = "uniform"
-    safeguard: bool = False
-
-    @property
-    def proximal_weight(self) -> float:
-        """That of FedProx in clients' steps."""
-        return 0.0
-
-    def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
-        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
-        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
-        momentum = self.server_momentum
-        require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
-        if self.weighting != "uniform" and not self.rule.is_mean:
-            raise ConfigError(
-                f"weighting={self.weighting} has no meaning for aggregator={self.aggregator!r},"
-                " which counts everybody the same; set it to uniform"
-            )
+__all__ = ["FedAvg", "FedAvgConfig", "FedAvgState", "client_weights", "local_training"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +72,7 @@ class FedAvg(RoundStrategy[FedAvgState]):
         heard = yield from ask(question, plan.cohort)
         weights = client_weights(heard, config)
         update = aggregate(heard.said.update, config, plan, start=state.last, weights=weights)
-        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
-        x = project(x, plan.lower, plan.upper)
-        if config.safeguard:
-            x = yield from better(state.x, x, plan, config)
-        return FedAvgState(x, moments, update if config.rule.learns else state.last)
+        return (yield from stepped(state, update, plan, config, self._optimizer))
 
 
 @runtime_checkable

@@ -21,16 +21,16 @@ from torch import Tensor
 from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.optimizers import make_optimizer
-from fedzo.oracle import project
 from fedzo.protocol.questions.training import Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from fedzo.randomness import streams
 from strategies.asking import Asked, ask_together
 from strategies.base import RoundStrategy
-from strategies.fedavg import FedAvgConfig, FedAvgState, client_weights, local_training
+from strategies.fedavg import FedAvgState, client_weights, local_training
+from strategies.fedavg_config import FedAvgConfig
 from strategies.robust import aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
-from strategies.safeguard import better
+from strategies.server_step import stepped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +96,7 @@ class FedNova(RoundStrategy[FedAvgState]):
             shares = torch.ones(len(work)) if weights is None else weights
             updates = updates * float((shares * work).sum() / shares.sum())
         update = aggregate(updates, config, plan, start=state.last, weights=weights)
-        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
-        x = project(x, plan.lower, plan.upper)
-        if config.safeguard:
-            x = yield from better(state.x, x, plan, config)
-        return FedAvgState(x, moments, update if config.rule.learns else state.last)
+        return (yield from stepped(state, update, plan, config, self._optimizer))
 
     def _work(self, steps: int) -> float:
         """Return a_i: the sum of the weights of a client's gradients in its update."""

@@ -11,44 +11,16 @@ estimator, which makes the same weight d times stronger and explains its poor Fe
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor
-
 from fedzo.config import require
-from fedzo.protocol.questions.training_config import TrainingConfig
-from strategies.base import RoundStrategy
-from strategies.fedavg import FedAvg, FedAvgConfig, FedAvgState
-from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.fedavg_config import FedAvgConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FedProxConfig(FedAvgConfig):
-    """Settings of FedProx: proximal_weight, and those of FedAvg."""
+    """Settings of FedProx: proximal_weight, and those of FedAvg, whose rounds it runs."""
 
     proximal_weight: float = 1.0
 
     def __post_init__(self) -> None:
         FedAvgConfig.__post_init__(self)
         require(self.proximal_weight >= 0, "proximal_weight", self.proximal_weight, "0 or more")
-
-
-class FedProx(RoundStrategy[FedAvgState]):
-    """FedAvg with a proximal term in the clients' steps."""
-
-    def __init__(
-        self,
-        config: FedProxConfig,
-        *,
-        client: TrainingConfig | None = None,
-    ) -> None:
-        self._inner = FedAvg(config, client=client)
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._inner.rounds
-
-    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
-        return self._inner.init(x, num_clients)
-
-    def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
-        return self._inner.round(state, plan)

@@ -18,14 +18,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.optimizers import OptimizerState, make_optimizer
-from fedzo.oracle import project
 from fedzo.protocol.questions.training_config import FirstOrderConfig, TrainingConfig
 from strategies.asking import ask
 from strategies.base import RoundStrategy
-from strategies.fedavg import FedAvgConfig, local_training
+from strategies.fedavg import local_training
+from strategies.fedavg_config import FedAvgConfig
 from strategies.robust import aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
-from strategies.safeguard import better
+from strategies.server_step import stepped
 from strategies.table import ClientTable, FirstPass
 
 
@@ -89,9 +89,5 @@ class MIFA(RoundStrategy[MIFAState]):
             update = aggregate(known, of_all(config, plan), plan, start=state.last)
         except TooFewAnswers:  # of so few the rule says nothing yet, but they are remembered
             return replace(state, updates=table)
-        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
-        x = project(x, plan.lower, plan.upper)
-        if config.safeguard:
-            x = yield from better(state.x, x, plan, config)
-        last = update if config.rule.learns else state.last
-        return replace(state, x=x, moments=moments, updates=table, last=last)
+        state = replace(state, updates=table)
+        return (yield from stepped(state, update, plan, config, self._optimizer))

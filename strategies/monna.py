@@ -76,12 +76,13 @@ class MoNNAConfig(RobustConfig):
 
 @dataclass(frozen=True, slots=True)
 class MoNNAState:
-    """The models that nodes reported last, whose they are, and who has begun."""
+    """The models that nodes reported last, whose they are, who has begun, and who hears whom."""
 
     clients: Int[Tensor, " k"]
     models: Float[Tensor, "m d"]
     begun: Int[Tensor, " b"]
     start: Float[Tensor, " d"]
+    neighbors: Bool[Tensor, "n n"]
 
     @property
     def x(self) -> Float[Tensor, " d"]:
@@ -103,7 +104,6 @@ class MoNNA(RoundStrategy[MoNNAState]):
         self._config = config
         self._client = client or MomentumConfig()
         self._graph = graph
-        self._neighbors: Bool[Tensor, "n n"] = torch.empty(0, 0, dtype=torch.bool)
 
     @property
     def rounds(self) -> RoundConfig:
@@ -112,10 +112,10 @@ class MoNNA(RoundStrategy[MoNNAState]):
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> MoNNAState:
         self._config.require_clients(num_clients)
         graph = self._graph or parse_graph(self._config.graph)(num_clients)
-        self._neighbors = _adjacency(graph, num_clients)
-        self._require_heard(self._quota(self._neighbors), ConfigError)
+        near = _adjacency(graph, num_clients)
+        self._require_heard(self._quota(near), ConfigError)
         nobody = torch.empty(0, dtype=torch.int64)
-        return MoNNAState(clients=nobody, models=x.unsqueeze(0), begun=nobody, start=x)
+        return MoNNAState(nobody, x.unsqueeze(0), begun=nobody, start=x, neighbors=near)
 
     def round(self, state: MoNNAState, plan: RoundPlan) -> Round[MoNNAState]:
         config = self._config
@@ -124,7 +124,7 @@ class MoNNA(RoundStrategy[MoNNAState]):
         state = replace(state, begun=begun)
         for mixing in range(config.mixings):
             report = plan.judged or mixing + 1 < config.mixings
-            heard = yield from ask(self._mixing(heard, plan, mixing, report), heard.clients)
+            heard = yield from ask(self._mixing(state, heard, plan, mixing, report), heard.clients)
             if not report:
                 return state
         return replace(state, clients=torch.as_tensor(heard.clients), models=heard.said.model)
@@ -150,25 +150,31 @@ class MoNNA(RoundStrategy[MoNNAState]):
             for has_model, clients in groups.items()
         ]
 
-    def _mixing(self, told: Heard[Model], plan: RoundPlan, mixing: int, report: bool) -> Mix:
+    def _mixing(
+        self, state: MoNNAState, told: Heard[Model], plan: RoundPlan, mixing: int, report: bool
+    ) -> Mix:
         clients = torch.as_tensor(told.clients)
+        heard = self._heard(state.neighbors, clients, plan, mixing)
         return Mix(
             models=told.said.model,
-            heard=self._heard(clients, plan, mixing).to(torch.uint8),
+            heard=heard.to(torch.uint8),
             own=torch.arange(len(clients)),
             aggregator=self._config.aggregator,
             num_byzantine=self._config.num_byzantine,
             report=report,
         )
 
-    def _heard(self, clients: Int[Tensor, " k"], plan: RoundPlan, mixing: int) -> Tensor:
-        """Return which of the senders each of them has heard in time [k, k], itself among them."""
-        near = self._neighbors[clients][:, clients]
+    def _heard(
+        self, near: Bool[Tensor, "n n"], clients: Int[Tensor, " k"], plan: RoundPlan, mixing: int
+    ) -> Bool[Tensor, "k k"]:
+        """Return which of the senders each of them has heard in time, itself among them."""
+        quota = self._quota(near)[clients]
+        near = near[clients][:, clients]
         generator = stream(plan.seed, "heard", plan.problem, plan.round_index, mixing)
         turn = torch.from_numpy(generator.random(near.shape)).where(near, torch.inf)
         turn.fill_diagonal_(-1)
         ranks = turn.argsort(dim=1, stable=True).argsort(dim=1)
-        wanted = self._quota(self._neighbors)[clients].minimum(near.sum(dim=1))
+        wanted = quota.minimum(near.sum(dim=1))
         self._require_heard(wanted, TooFewAnswers)
         return ranks < wanted.unsqueeze(1)
 

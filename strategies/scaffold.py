@@ -26,15 +26,15 @@ from torch import Tensor
 
 from fedzo.errors import ConfigError
 from fedzo.optimizers import OptimizerState, make_optimizer
-from fedzo.oracle import project
 from fedzo.protocol.questions.training import GradientEstimate, LocalSteps
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.asking import ask
 from strategies.base import RoundStrategy
-from strategies.fedavg import FedAvgConfig, local_training
+from strategies.fedavg import local_training
+from strategies.fedavg_config import FedAvgConfig
 from strategies.robust import aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
-from strategies.safeguard import better
+from strategies.server_step import stepped
 from strategies.table import ClientTable
 
 
@@ -93,12 +93,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
     ) -> Round[ScaffoldState]:
         config = self._config
         update = aggregate(updates, config, plan, start=state.last)
-        moments, x = self._optimizer.step(state.moments, state.x, -update, config.server_lr)
-        x = project(x, plan.lower, plan.upper)
-        if config.safeguard:
-            x = yield from better(state.x, x, plan, config)
-        last = update if config.rule.learns else state.last
-        return replace(state, x=x, moments=moments, last=last)
+        return (yield from stepped(state, update, plan, config, self._optimizer))
 
 
 class Scaffold1(_Scaffold):
