@@ -10,7 +10,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -20,6 +20,7 @@ import numpy as np
 import pydantic
 
 from fedzo.errors import ConfigError
+from fedzo.parts import names_of, parts_of
 
 Scalar = bool | int | float | str
 _STARTS_WITH_NAME = re.compile(r"[\w .+]+=")
@@ -35,11 +36,12 @@ def build_config(cls: type[ConfigT], values: Mapping[str, Scalar], *, section: s
     for name in values:
         if name not in field_names(cls):
             raise unknown_key(f"{section}.{name}", [f"{section}.{n}" for n in field_names(cls)])
-    typed = {name: _typed(f"{section}.{name}", v, _hints(cls)[name]) for name, v in values.items()}
+    hints = setting_hints(cls)
+    typed = {name: _converted(f"{section}.{name}", v, hints[name]) for name, v in values.items()}
     try:
-        return pydantic.TypeAdapter(cls).validate_python(typed)
-    except pydantic.ValidationError as error:
-        raise ConfigError(_first_problem(error, section)) from error
+        return cls(**typed)
+    except ConfigError as error:
+        raise ConfigError(_in_section(error, section)) from error
 
 
 def take_config(cls: type[ConfigT], values: Mapping[str, Scalar]) -> ConfigT:
@@ -48,14 +50,20 @@ def take_config(cls: type[ConfigT], values: Mapping[str, Scalar]) -> ConfigT:
 
 
 def config_values(config: object) -> dict[str, Scalar]:
-    """Return a config's fields as a mapping."""
-    assert is_dataclass(config)
-    return {f.name: getattr(config, f.name) for f in fields(config)}
+    """Return a config's settings as a mapping, those of its parts too."""
+    return {name: getattr(config, name) for name in field_names(type(config))}
 
 
 def field_names(cls: type) -> list[str]:
-    """Return the names of a config's fields."""
-    return list(vars(cls)["__dataclass_fields__"])
+    """Return the names of a config's settings."""
+    return names_of(cls)
+
+
+def setting_hints(cls: type) -> dict[str, Any]:
+    """Return the annotations of a config's settings, those of its parts too."""
+    hints, parts = _hints(cls), parts_of(cls)
+    own = {name: hint for name, hint in hints.items() if name not in parts}
+    return {**{n: h for kind in parts.values() for n, h in setting_hints(kind).items()}, **own}
 
 
 def parse_setting(text: str) -> tuple[str, Scalar]:
@@ -115,14 +123,24 @@ def require_nonnegative(name: str, value: float) -> None:
     require(0 <= value < math.inf, name, value, "0 or more, and finite")
 
 
-def _first_problem(error: pydantic.ValidationError, section: str) -> str:
-    first = error.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):
-        text = str(cause)
-        return f"{section}.{text}" if _STARTS_WITH_NAME.match(text) else text
-    name = ".".join(str(part) for part in first["loc"])
-    return f"{section}.{name}={first['input']!r} is not allowed: {first['msg']}"
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """Return what was typed as the annotation wants it; raises ConfigError else."""
+    try:
+        return _adapter(hint).validate_python(_typed(name, value, hint))
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{name}={first['input']!r} is not allowed: {first['msg']}") from error
+
+
+@functools.cache
+def _adapter(hint: Any) -> Any:
+    return pydantic.TypeAdapter(hint)
+
+
+def _in_section(error: ConfigError, section: str) -> str:
+    """Return a config's complaint, with the section before the name of the setting."""
+    text = str(error)
+    return f"{section}.{text}" if _STARTS_WITH_NAME.match(text) else text
 
 
 _MISFIT = object()
@@ -136,7 +154,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 @functools.cache
 def _resolved(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)
-    return {name: hints[name] for name in field_names(cls)}
+    return {name: hints[name] for name in vars(cls)["__dataclass_fields__"]}
 
 
 def _fitted(value: Any, hint: Any) -> Any:

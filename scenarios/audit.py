@@ -28,20 +28,21 @@ from clients.rules import make_rules
 from fedzo.cohort import CohortObjective
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange, Moment
+from fedzo.exchange import Moment
+from fedzo.parts import find_part, has_part
 from fedzo.plots import save_figure
 from fedzo.privacy.accountant import epsilon_of, noise_for
 from fedzo.privacy.audit import AuditResult, Floats, audit_scores
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.inprocess import InProcessEngine
-from scenarios.experiment import Experiment, make_experiment
+from scenarios.experiment import Experiment, build_strategy, make_experiment
 from scenarios.mlp_cohort import MLPShards
 from scenarios.names import STRATEGIES
 from scenarios.networks import random_mlp
+from strategies.asking import played
 from strategies.base import RoundStrategy
-from strategies.diff2_noise import Multipliers
-from strategies.privacy import PrivacyConfig
+from strategies.privacy_config import PrivacyConfig
 from strategies.rounds import RoundPlan
 
 _LAYERS, _RECORDS, _CANARY = (3, 2, 1), 5, 100.0
@@ -88,7 +89,8 @@ def audit(
     require(num_rounds >= 1, "rounds", num_rounds, "at least 1")
     require(0 < noise_factor < math.inf, "noise_factor", noise_factor, "positive and finite")
     made = _experiment(strategy, num_rounds, num_clients, settings or {})
-    config: PrivacyConfig = made.config("strategy")
+    config = find_part(made.config("strategy"), PrivacyConfig)
+    assert config is not None
     claim, delta = config.epsilon, config.delta
     spent = epsilon_of(1 / (noise_for(claim, delta) * noise_factor), delta)
     noisy = _strategy(made, {"strategy.epsilon": spent})
@@ -161,8 +163,8 @@ def _experiment(
 ) -> Experiment:
     """Return the resolved settings of the strategy; raises ConfigError where it is not private."""
     entry = STRATEGIES.get(strategy)
-    if entry is not None and not issubclass(entry.config, PrivacyConfig):
-        private = [n for n, e in STRATEGIES.items() if issubclass(e.config, PrivacyConfig)]
+    if entry is not None and not has_part(entry.config, PrivacyConfig):
+        private = [n for n, e in STRATEGIES.items() if has_part(e.config, PrivacyConfig)]
         raise ConfigError(f"strategy {strategy!r} claims no epsilon; audit {', '.join(private)}")
     small: dict[str, Scalar] = {"strategy.restart_period": 2, "client.num_directions": 5}
     local: dict[str, Scalar] = {"strategy.local_lr": 0.001}
@@ -202,9 +204,7 @@ _ONLY: Mapping[str, Scalar] = {
 
 
 def _strategy(made: Experiment, more: Mapping[str, Scalar]) -> RoundStrategy[Any]:
-    entry = STRATEGIES[made.strategy]
-    changed = replace(made, settings={**made.settings, **more})
-    return entry.build(changed.config("strategy"), client=made.config("client"))
+    return build_strategy(replace(made, settings={**made.settings, **more}))
 
 
 def _score(
@@ -223,37 +223,16 @@ def _score(
     state, total = noisy.init(start, plan.num_clients), 0.0
     for round_index in range(1, plan.num_rounds + 1):
         now = replace(plan, round_index=round_index)
-        silent = _silenced(state)
-        clean = [_published(_driven(quiet, silent, now, world)) for world in engines]
+        silent = noisy.silenced(state)
+        clean = [quiet.published(_driven(quiet, silent, now, world)) for world in engines]
         state = _driven(noisy, state, now, engine)
-        told, std = _published(state), state.privacy.noise_std * spread
+        told, std = noisy.published(state), state.privacy.noise_std * spread
         if std > 0:
             squares = [float((told - expected).square().sum()) for expected in clean]
             total += (squares[0] - squares[1]) / (2 * std * std)
     return total
 
 
-def _silenced(state: Any) -> Any:
-    """Return a state without the noise multipliers that it has been calibrated to."""
-    if hasattr(state, "multipliers"):
-        return replace(state, multipliers=Multipliers(0.0, 0.0))
-    return replace(state, noise_multiplier=0.0)
-
-
-def _published(state: Any) -> Tensor:
-    """Return what a round publishes: the gradient estimate, or x where there is none."""
-    told: Tensor = state.gradient if hasattr(state, "gradient") else state.x
-    return told
-
-
 def _driven(strategy: RoundStrategy[Any], state: Any, plan: RoundPlan, engine: Engine) -> Any:
     """Return the state after a round, every question of which is answered by the engine."""
-    steps = strategy.round(state, plan)
-    moment = Moment(0, plan.round_index)
-    try:
-        asked: list[Exchange] = next(steps)
-        while True:
-            told = [replace(e, moment=moment, seed=plan.seed) for e in asked]
-            asked = steps.send(engine.perform(told, timeout_s=60.0))
-    except StopIteration as end:
-        return end.value
+    return played(strategy.round(state, plan), engine, Moment(0, plan.round_index), plan.seed)

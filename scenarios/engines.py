@@ -15,7 +15,6 @@ from clients.rules import make_rules
 from fedzo.byzantine import Rule
 from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
-from fedzo.randomness import stream
 from fedzo.runtime.byzantine import Byzantine
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine import Engine
@@ -25,11 +24,9 @@ from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Environment
 from fedzo.runtime.recording import Recording
 from fedzo.runtime.simulation import START_S, FlowerSimulation
-from scenarios.experiment import Experiment
+from scenarios.experiment import Experiment, build_strategy
 from scenarios.names import SCENARIOS
 from scenarios.scenario import Scenario
-from strategies.monna import MoNNAConfig, known_mixing
-from strategies.robust import RobustConfig
 from strategies.screening import outliers
 
 MESSAGES = "messages.jsonl"
@@ -137,19 +134,14 @@ def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -
     return engine
 
 
-def known_defence(experiment: Experiment) -> Rule | None:
+def known_defence(experiment: Experiment) -> Rule:
     """Return what the strategy makes of vectors, honest ones first, as its attacker knows it."""
-    config = experiment.config("strategy")
-    if not isinstance(config, RobustConfig):
-        return None
-    rule, tolerated, num_liars = config.rule, config.num_byzantine, len(experiment.liars)
+    strategy, num_liars = build_strategy(experiment), len(experiment.liars)
+    robust = strategy.robust
 
     def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:
-        kept = ~outliers(vectors, tolerated, config.outlier_multiple)
-        heard = vectors[kept]
-        if isinstance(config, MoNNAConfig):
-            return known_mixing(config, heard, num_liars=int(kept[-num_liars:].sum()))
-        return rule(heard, num_byzantine=tolerated, generator=stream(0, "attacker's guess"))
+        kept = ~outliers(vectors, robust.num_byzantine, robust.outlier_multiple)
+        return strategy.defended(vectors[kept], num_liars=int(kept[-num_liars:].sum()))
 
     return _or_mean(defend)
 

@@ -22,7 +22,8 @@ from fedzo.runtime.faulty import FaultConfig
 from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
 from scenarios.ownership import is_own, simulated_privacy
 from scenarios.sizes import check_counts, check_memory
-from strategies.robust import RobustConfig
+from strategies.base import RoundStrategy
+from strategies.method import defence_of
 
 SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
 
@@ -171,6 +172,12 @@ def make_experiment(
     return experiment
 
 
+def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
+    """Build the experiment's strategy with the settings of its clients."""
+    entry = STRATEGIES[experiment.strategy]
+    return entry.build(experiment.config("strategy"), client=experiment.config("client"))
+
+
 def _check_adversaries(experiment: Experiment) -> None:
     """Raise ConfigError for more liars than clients, and for rules that cannot bear as many."""
     liars = experiment.config("byzantine").num_clients
@@ -180,9 +187,8 @@ def _check_adversaries(experiment: Experiment) -> None:
         liars,
         f"below clients={experiment.num_clients}: somebody must be honest",
     )
-    strategy = experiment.config("strategy")
-    if isinstance(strategy, RobustConfig):
-        strategy.require_clients(experiment.num_clients)
+    strategy = build_strategy(experiment)
+    defence_of(strategy, experiment.num_clients).require()
 
 
 def _without_unused(

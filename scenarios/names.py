@@ -22,7 +22,7 @@ from strategies.fedavg import FedAvg
 from strategies.fedavg_config import FedAvgConfig
 from strategies.fednova import FedNova, FedNovaConfig
 from strategies.fedpage import BVRLSGDConfig, FedPAGE, FedPAGEConfig
-from strategies.fedprox import FedProxConfig
+from strategies.fedprox import FedProxConfig, fedprox
 from strategies.fedsaga import FedSAGA, FedSAGAConfig
 from strategies.fedzen import FedZeN, FedZeNConfig
 from strategies.fzoos import FZooS
@@ -135,7 +135,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         SeedZOConfig, SeedZO, "probes", "shared directions, scalars up, Adam at the server"
     ),
     "fedprox": StrategyEntry(
-        FedProxConfig, FedAvg, "zeroth_order", "FedZO with a proximal term (Li 2020)"
+        FedProxConfig, fedprox, "zeroth_order", "FedZO with a proximal term (Li 2020)"
     ),
     "scaffold1": StrategyEntry(
         FedAvgConfig,
@@ -169,7 +169,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
     ),
     "fedprox_exact": StrategyEntry(
         FedProxConfig,
-        FedAvg,
+        fedprox,
         "first_order",
         "FedAvg with a proximal term, as in the paper (Li 2020)",
         {"strategy.proximal_weight": 0.1},

@@ -17,6 +17,7 @@ What a user asks for by name is done, and where it undoes the privacy of own dat
 from collections.abc import Mapping
 
 from fedzo.config import Scalar
+from fedzo.parts import has_part
 from scenarios.attack import AttackConfig
 from scenarios.classification import ClassificationConfig
 from scenarios.data import FASHION_DIR
@@ -24,7 +25,7 @@ from scenarios.metric import MetricConfig
 from scenarios.multimodal import MultimodalConfig
 from scenarios.quadratic import QuadraticConfig
 from scenarios.regression import RegressionConfig
-from strategies.privacy import PrivacyConfig
+from strategies.privacy_config import PrivacyConfig
 
 _MADE = (QuadraticConfig, MultimodalConfig)
 
@@ -44,7 +45,7 @@ def simulated_privacy(strategy: type, scenario: object, engine: str) -> Mapping[
 
     Noise then repeats with the seed, and what is not private may be told.
     """
-    private = issubclass(strategy, PrivacyConfig)
+    private = has_part(strategy, PrivacyConfig)
     if not private or engine == "superlink" or is_own(scenario):
         return {}
     return {"strategy.noise_source": "stream", "strategy.report_shortened": True}

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.history import RoundRecord
+from fedzo.parts import find_part
 from scenarios.experiment import Experiment
 from strategies.driver import StopReason
-from strategies.privacy import Spent
+from strategies.privacy_config import PrivacyConfig
+from strategies.spending import Spent
 from strategies.uncovered import claim
 
 
@@ -73,8 +75,10 @@ class RunResult:
     def privacy(self) -> dict[str, Any] | None:
         """What is claimed, and what it rests on; None where nothing is."""
         judged = any(record.value is not None for record in self.records)
-        config = self.experiment.config("strategy")
-        return None if self.epsilon is None else claim(config, self.epsilon, judged=judged)
+        config = find_part(self.experiment.config("strategy"), PrivacyConfig)
+        if self.epsilon is None or config is None:
+            return None
+        return claim(config, self.epsilon, judged=judged)
 
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints."""

@@ -38,7 +38,7 @@ from fedzo.storage import LEFTOVER, remove_leftovers, write_whole
 from scenarios.experiment import Experiment
 from scenarios.experiment_file import check_same, sealed_toml
 from strategies.driver import Snapshot
-from strategies.privacy import Spent
+from strategies.spending import Spent
 
 CHECKPOINT = "checkpoint"
 CHECKPOINT_EVERY_S = 0.5

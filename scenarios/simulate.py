@@ -19,8 +19,8 @@ from fedzo.storage import storing, write_whole
 from fedzo.strict_json import strict_json
 from scenarios.custom import CustomScenario, Start
 from scenarios.engines import build_scenario, open_engine
-from scenarios.experiment import Experiment, make_experiment
-from scenarios.names import SCENARIOS, STRATEGIES
+from scenarios.experiment import Experiment, build_strategy, make_experiment
+from scenarios.names import SCENARIOS
 from scenarios.run_result import RunResult
 from scenarios.rundir import Position, RunDirectory, new_run_name
 from scenarios.scenario import Scenario
@@ -68,7 +68,7 @@ def simulate(
     with torch_threads(threads), held:
         strategy = build_strategy(experiment)
         if own:
-            warn_of_uncovered(strategy.rounds, experiment.seed)
+            warn_of_uncovered(strategy, experiment.seed)
         position = Position(run_name=new_run_name())
         if directory:
             start = resolved(scenario.problem(0), experiment).initial_x
@@ -175,12 +175,6 @@ def federate(
         initial_x=initial_x,
     )
     return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
-
-
-def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
-    """Build the experiment's strategy with the settings of its clients."""
-    entry = STRATEGIES[experiment.strategy]
-    return entry.build(experiment.config("strategy"), client=experiment.config("client"))
 
 
 def _keeper(

@@ -6,7 +6,6 @@ client: anchors d down, d up; differences 2d down, d up; miners 2d down, d up. Z
 m up, miners (K - 1) m up where that is less than d.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import config_values
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import (
     Anchor,
     AnchorConfig,
@@ -30,26 +30,32 @@ from fedzo.protocol.questions.anchored import (
 )
 from strategies.asking import Heard
 from strategies.norm_test import Control, NormTestConfig
-from strategies.rounds import RoundPlan
+from strategies.robust import RobustConfig
+from strategies.rounds import RoundConfig, RoundPlan
+from strategies.step_config import LocalConfig, RateConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MiningConfig(NormTestConfig):
-    """Settings of methods with miners: their local_steps and local_lr, and server_lr."""
+@composed
+class MiningConfig:
+    """Settings of methods with anchors, and with miners whose mean update the server follows."""
 
-    local_steps: int = 10
-    local_lr: float = 0.01
-    server_lr: float = 1.0
+    base: NormTestConfig = part(NormTestConfig)
+    local: LocalConfig = part(LocalConfig)
+    rate: RateConfig = part(RateConfig)
 
-    def __post_init__(self) -> None:
-        NormTestConfig.__post_init__(self)
-        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
-        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
+    @property
+    def rounds(self) -> RoundConfig:
+        """The settings of the rounds."""
+        return self.base.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        """How malicious answers are withstood."""
+        return self.base.robust
 
     def ask(self, plan: RoundPlan, client: AnchorConfig, control: Control) -> "Anchoring":
         """Return the questions of a round."""
-        return Anchoring(plan, client, control, self.local_steps, self.local_lr)
+        return Anchoring(plan, client, control, self.local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,7 @@ class Anchoring:
     plan: RoundPlan
     client: AnchorConfig
     control: Control
-    local_steps: int = 1
-    local_lr: float = 1.0
+    local: LocalConfig
 
     def anchors(self, x: Float[Tensor, " d"], clients: Sequence[int]) -> Anchor:
         """Return the question for the gradient of a large batch."""
@@ -99,7 +104,7 @@ class Anchoring:
     @property
     def _told(self) -> dict[str, Any]:
         settings = self.control.settings(self.client)
-        return {"settings": settings, "local_steps": self.local_steps, "local_lr": self.local_lr}
+        return {"settings": settings, **config_values(self.local)}
 
     @property
     def _key(self) -> dict[str, int]:

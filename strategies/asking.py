@@ -5,11 +5,12 @@ heard.said.values                                       # [n, q], row i of heard
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
-from fedzo.exchange import Exchange, Replies, join_replies
+from fedzo.exchange import Exchange, Moment, Replies, join_replies
 from fedzo.protocol.question import Answer, AnswerT, Question
+from fedzo.runtime.engine import Engine
 
 Asked = tuple[Question[AnswerT], Sequence[int]]
 """A question, and who is asked."""
@@ -57,6 +58,21 @@ def heard_of(question: Question[AnswerT], replies: Replies) -> Heard[AnswerT]:
         return Heard([], cast(AnswerT, _Nothing()), replies.counts)
     said = cast(AnswerT, question.answer(**replies.tensors))
     return Heard(replies.client_ids, said, replies.counts)
+
+
+def played(steps: Asking[ReturnT], engine: Engine, moment: Moment, seed: int) -> ReturnT:
+    """Return what a round ends in whose questions are put to an engine as they are.
+
+    Nothing is counted, judged or rejected: strategies.driver runs whole methods.
+    """
+    try:
+        wanted = next(steps)
+        while True:
+            told = [replace(exchange, moment=moment, seed=seed) for exchange in wanted]
+            wanted = steps.send(engine.perform(told, timeout_s=60.0))
+    except StopIteration as end:
+        result: ReturnT = end.value
+        return result
 
 
 class _Nothing(Answer):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -19,8 +20,11 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import ClientState, Exchange, Replies
 from fedzo.history import RoundRecord
 from fedzo.problem import OpenProblem
+from fedzo.randomness import stream
 from fedzo.runtime.flower import FlowerEngine
 from strategies.driver import Callback, RunSettings, Snapshot, run_rounds
+from strategies.privacy_config import PrivacyConfig
+from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan, StateT
 from strategies.standstill import Standstill
 from strategies.uncovered import warn_of_uncovered
@@ -49,6 +53,38 @@ class RoundStrategy(Strategy, Generic[StateT]):
     def round(self, state: StateT, plan: RoundPlan) -> Round[StateT]:
         """Yield lists of exchanges, receive lists of replies, return the next state."""
 
+    @property
+    def robust(self) -> RobustConfig:
+        """How malicious answers are withstood: not at all, unless a strategy says otherwise."""
+        return RobustConfig()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the robust rule is also asked about a table of all clients."""
+        return False
+
+    @property
+    def privacy(self) -> PrivacyConfig | None:
+        """What is claimed of clients' data; None where nothing is."""
+        return None
+
+    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
+        """Return the generator that draws the cohort of a round; from the public seed."""
+        return stream(seed, "cohort", problem, round_index)
+
+    def published(self, state: StateT) -> Float[Tensor, " k"]:
+        """Return what the last round has told of clients' data: x, unless it is something else."""
+        return state.x
+
+    def silenced(self, state: StateT) -> StateT:
+        """Return a state whose next round makes no noise, for an audit."""
+        return state
+
+    def defended(self, vectors: Float[Tensor, "n d"], *, num_liars: int) -> Float[Tensor, "*m d"]:
+        """Return what is made of vectors, liars' last, as their author would guess it."""
+        guess, rule = stream(0, "attacker's guess"), self.robust.rule
+        return rule(vectors, num_byzantine=self.robust.num_byzantine, generator=guess)
+
     def summary(self) -> None:
         """Log nothing: a run's settings are in its history and experiment file."""
 
@@ -73,7 +109,7 @@ class RoundStrategy(Strategy, Generic[StateT]):
         than `min_answers` clients connect.
         """
         settings = _start_settings(train_config, evaluate_config)
-        warn_of_uncovered(self.rounds, settings.seed)
+        warn_of_uncovered(self, settings.seed)
         problem = OpenProblem(
             initial_x=_vector(initial_arrays), lower=settings.lower, upper=settings.upper
         )

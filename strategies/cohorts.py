@@ -1,9 +1,9 @@
 """Who is asked in a round: a sample of the clients, from a generator of the strategy's."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from strategies.rounds import RoundConfig
+from strategies.method import RoundMethod
 
 
 @runtime_checkable
@@ -17,7 +17,7 @@ class SizesCohort(Protocol):
 
 
 def sample_cohort(
-    rounds: RoundConfig,
+    method: RoundMethod[Any],
     state: object,
     num_clients: int,
     *,
@@ -27,8 +27,8 @@ def sample_cohort(
 ) -> Sequence[int]:
     """Return the clients of a round, ascending, drawn without replacement."""
     wanted = state.cohort_size if isinstance(state, SizesCohort) else 0
-    size = min(num_clients, wanted) or rounds.cohort_size(num_clients)
+    size = min(num_clients, wanted) or method.rounds.cohort_size(num_clients)
     if size == num_clients:
         return range(num_clients)
-    generator = rounds.cohort_generator(seed, problem, round_index)
+    generator = method.cohort_generator(seed, problem, round_index)
     return sorted(generator.choice(num_clients, size, replace=False).tolist())

@@ -44,15 +44,12 @@ from strategies.diff2_noise import (
     tight_multipliers,
 )
 from strategies.gradient_filter import Noisy, renewed
-from strategies.privacy import (
-    Release,
-    Spent,
-    charged,
-    private_mean,
-    share_shortened,
-)
+from strategies.privacy import Release, charged, private_mean, share_shortened
+from strategies.privacy_config import PrivacyConfig
 from strategies.record_bounds import Claims, admitted
+from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.spending import Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +103,25 @@ class DIFF2(RoundStrategy[DIFF2State]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.base.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.base.robust
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        return self._config.base.privacy
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> DIFF2State:
-        self._config.require_clients(num_clients)
         unknown = Multipliers(0.0, 0.0)
-        spent = Spent(Ledger.empty(), shortened=0.0 if self._config.report_shortened else None)
+        spent = Spent(Ledger.empty(), shortened=0.0 if self.privacy.report_shortened else None)
         zero = torch.zeros_like(x)
         claims = Claims.none(num_clients)
         return DIFF2State(x, x, zero, 0.0, self._optimizer.init(x), 0, 0, claims, unknown, spent)
 
     def round(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
-        claims = yield from admitted(state.claims, self._config, plan)
+        claims = yield from admitted(state.claims, self._config.base, plan)
         if not state.records:
             state = replace(state, multipliers=self._calibrated(plan, claims.bound))
         state, plan = replace(state, claims=claims), replace(plan, cohort=claims.members)
@@ -146,6 +150,12 @@ class DIFF2(RoundStrategy[DIFF2State]):
             return (yield from self._walked(state, plan))
         return self._moved(state, plan)
 
+    def published(self, state: DIFF2State) -> Float[Tensor, " d"]:
+        return state.gradient
+
+    def silenced(self, state: DIFF2State) -> DIFF2State:
+        return replace(state, multipliers=Multipliers(0.0, 0.0))
+
     def _moved(self, state: DIFF2State, plan: RoundPlan) -> DIFF2State:
         config = self._config
         left = 1 - (plan.round_index - 1) / max(1, plan.num_rounds)
@@ -171,7 +181,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
             local_batch=config.local_batch,
             local_clip=config.local_clip,
             local_noise=state.multipliers.local,
-            noise_source=config.noise_source,
+            noise_source=self.privacy.noise_source,
         )
         heard = yield from ask(walk, [client], optional=True)
         state = replace(state, turns=state.turns + 1)
@@ -182,15 +192,15 @@ class DIFF2(RoundStrategy[DIFF2State]):
 
     def _calibrated(self, plan: RoundPlan, records: int) -> Multipliers:
         """Return the noise multipliers for the rounds of this run."""
-        config = self._config
-        if config.noise_multiplier:
-            return Multipliers(*[config.noise_multiplier] * 3)
-        if config.epsilon == math.inf:
+        config, privacy = self._config, self.privacy
+        if privacy.noise_multiplier:
+            return Multipliers(*[privacy.noise_multiplier] * 3)
+        if not privacy.claims:
             return Multipliers(0.0, 0.0)
         whole = self._plan(plan.num_rounds, plan.num_clients, records).times(plan.num_problems)
         if config.calibration == "paper":
-            return paper_multipliers(whole, config)
-        return tight_multipliers(whole, config, config.restart_share, config.local_share)
+            return paper_multipliers(whole, privacy)
+        return tight_multipliers(whole, privacy, config.restart_share, config.local_share)
 
     def _plan(self, num_rounds: int, num_clients: int, records: int) -> Plan:
         config = self._config
@@ -227,16 +237,16 @@ class DIFF2(RoundStrategy[DIFF2State]):
         if state.multipliers.restart == 0:
             return state.privacy.without_noise()
         releases = [(release.noise_multiplier, 1) for release in due.values()]
-        spent = charged(state.privacy, config, releases)
+        spent = charged(state.privacy, self.privacy, releases)
         first_of_turn = config.routine == "bvr_l_sgd" and state.turns % plan.num_clients == 0
         walk = [(state.multipliers.local, config.local_steps - 1)] if first_of_turn else []
-        return charged(spent, config, walk, self._sampling(state.records))
+        return charged(spent, self.privacy, walk, self._sampling(state.records))
 
     def _question(self, state: DIFF2State, plan: RoundPlan, due: Mapping[str, Release]) -> Clipped:
-        config, clients = self._config, len(plan.cohort)
+        privacy, clients = self.privacy, len(plan.cohort)
         nothing = Release(0.0, 0.0)
         fresh, change = due.get("fresh", nothing), due.get("change", nothing)
-        alone = config.noise == "clients"
+        alone = privacy.noise == "clients"
         row = self._blocks(len(state.x), plan).first_rows(
             torch.tensor([plan.round_index]), 1, lane=0
         )
@@ -247,13 +257,13 @@ class DIFF2(RoundStrategy[DIFF2State]):
             settings=self._client,
             fresh="fresh" in due,
             clip_norm=fresh.clip_norm,
-            noise_std=fresh.share(config, clients) if alone else 0.0,
+            noise_std=fresh.share(privacy, clients) if alone else 0.0,
             change_clip=change.clip_norm,
-            change_std=change.share(config, clients) if alone else 0.0,
-            unit=config.unit,
-            noise_source=config.noise_source,
-            report=config.report_shortened,
-            compare=config.unit == "record" and not state.age,
+            change_std=change.share(privacy, clients) if alone else 0.0,
+            unit=privacy.unit,
+            noise_source=privacy.noise_source,
+            report=privacy.report_shortened,
+            compare=privacy.unit == "record" and not state.age,
         )
 
     def _found(
@@ -265,7 +275,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
         name: str,
     ) -> Noisy:
         """Return the private average, made of slopes along this round's block or of vectors."""
-        published = private_mean(told, release, self._config, plan, purpose=name)
+        published = private_mean(told, release, self._config.base, plan, purpose=name)
         if not self._slopes:
             return Noisy(published.mean, published.std)
         x = question.x

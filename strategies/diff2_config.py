@@ -1,16 +1,16 @@
 """The settings of DIFF2 and DP-GD."""
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
-from strategies.privacy import PrivacyConfig
+from fedzo.parts import composed, part
+from strategies.privacy_config import PrivateConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DIFF2Config(PrivacyConfig):
+@composed
+class DIFF2Config:
     """Settings of DIFF2.
 
     restart_period: T. memory: stage is DIFF2; filter releases the gradient and its change in every
@@ -22,6 +22,7 @@ class DIFF2Config(PrivacyConfig):
     clipped at local_clip (C3) |dy|; local_share: of the budget.
     """
 
+    base: PrivateConfig = part(PrivateConfig)
     restart_period: int = 20
     memory: Literal["stage", "filter"] = "stage"
     clip_norm: float = 1.0
@@ -39,12 +40,12 @@ class DIFF2Config(PrivacyConfig):
     local_share: float = 0.1
 
     def __post_init__(self) -> None:
-        PrivacyConfig.__post_init__(self)
+        check_types(self)
         for name in ("restart_period", "local_steps", "local_batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("clip_norm", "difference_clip", "local_clip"):
             value = getattr(self, name)
-            finite = value < math.inf or self.epsilon == math.inf
+            finite = value < math.inf or not self.base.privacy.claims
             require(value > 0 and finite, name, value, "positive, and finite unless epsilon=inf")
         for name in ("server_lr", "local_lr"):
             value = getattr(self, name)
@@ -55,15 +56,16 @@ class DIFF2Config(PrivacyConfig):
         momentum = self.server_momentum
         require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
         require(
-            self.participation == 1,
+            self.base.rounds.participation == 1,
             "participation",
-            self.participation,
+            self.base.rounds.participation,
             "1: the changes of gradients need everybody's in every round",
         )
         self._require_combinations()
 
     def _require_combinations(self) -> None:
-        plain = self.unit == "record" and self.adjacency == "replace_one"
+        unit, adjacency = self.base.privacy.unit, self.base.privacy.adjacency
+        plain = unit == "record" and adjacency == "replace_one"
         if self.calibration == "paper" and not (plain and self.routine == "gd"):
             raise ConfigError(
                 "calibration=paper is for unit=record, adjacency=replace_one and routine=gd; set"
@@ -71,6 +73,6 @@ class DIFF2Config(PrivacyConfig):
             )
         if self.routine == "bvr_l_sgd" and not plain:
             raise ConfigError(
-                f"routine=bvr_l_sgd has no accounting for unit={self.unit},"
-                f" adjacency={self.adjacency}; set them to record and replace_one"
+                f"routine=bvr_l_sgd has no accounting for unit={unit}, adjacency={adjacency}; set"
+                " them to record and replace_one"
             )

@@ -18,7 +18,8 @@ import math
 from dataclasses import dataclass, replace
 
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
-from strategies.privacy import PrivacyConfig, scaled_to_budget
+from strategies.privacy import scaled_to_budget
+from strategies.privacy_config import PrivacyConfig
 
 
 @dataclass(frozen=True, slots=True)

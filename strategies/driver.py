@@ -21,18 +21,18 @@ from fedzo.runtime.engine import Engine
 from strategies import accounting, judging
 from strategies.cohorts import sample_cohort
 from strategies.judging import Verdict, trusted_values, verdict
+from strategies.method import RoundMethod, defence_of
 from strategies.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
-from strategies.privacy import carried_on
 from strategies.rounds import (
     KnowsAnswers,
     KnowsModels,
     PrivacySpent,
     Reports,
-    RoundMethod,
     RoundPlan,
     TooFewAnswers,
 )
 from strategies.screening import rejected
+from strategies.spending import carried_on
 
 __all__ = ["Callback", "Outcome", "RunSettings", "Snapshot", "StopReason", "run_rounds"]
 
@@ -80,6 +80,8 @@ class _Run:
         self._judged = -1
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
+        self._defence = defence_of(strategy, settings.num_clients)
+        self._defence.require()
         if resume:
             self.state, self._total = resume.state, resume.record
             return
@@ -130,7 +132,7 @@ class _Run:
             num_clients=clients,
             num_problems=self._settings.num_problems,
             cohort=sample_cohort(
-                self._strategy.rounds, self.state, clients, round_index=round_index, **key
+                self._strategy, self.state, clients, round_index=round_index, **key
             ),
             **key,
             judged=self._evaluation_due(round_index),
@@ -183,7 +185,7 @@ class _Run:
 
     def _accept(self, exchanges: Sequence[Exchange], received: Sequence[Replies]) -> list[Replies]:
         """Count what came, rejected or not, and return what can be used."""
-        wrong = rejected(exchanges, received, self._strategy.rounds, self._settings.num_clients)
+        wrong = rejected(exchanges, received, self._strategy.rounds, self._defence)
         accepted = []
         for exchange, replies in zip(exchanges, received, strict=True):
             own = {c: reason for c, reason in wrong.items() if c in replies.client_ids}
@@ -249,9 +251,10 @@ class _Run:
     @property
     def _asks_nobody(self) -> bool:
         """Return whether x is never judged: what private data say of it would be a release."""
-        rounds, told = self._strategy.rounds, self._settings.public_data
+        privacy, told = self._strategy.privacy, self._settings.public_data
+        claims = privacy is not None and privacy.claims
         public = told and not self._problem.asks_clients
-        return rounds.is_private and rounds.evaluate_every == 0 and not public
+        return claims and self._strategy.rounds.evaluate_every == 0 and not public
 
     def _evaluation_due(self, round_index: int) -> bool:
         every = self._strategy.rounds.evaluate_every
@@ -270,7 +273,7 @@ class _Run:
     def _evaluate(self) -> Verdict:
         """Judge x, or, where every node has a model, those of the honest ones."""
         liars = self._settings.liars
-        unknown = self._strategy.rounds.expected_liars if liars is None else 0
+        unknown = self._strategy.robust.num_byzantine if liars is None else 0
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return verdict(nodes, models, [self._problem.report(x, None) for x in models])

@@ -27,23 +27,24 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
 from fedzo.randomness import stream
 from strategies.anchoring import MiningConfig
 from strategies.asking import Heard, ask, ask_each
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, first_control, renewed
-from strategies.robust import aggregate, of_all, remembered
+from strategies.robust import RobustConfig, aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.table import ClientTable, FirstPass
 
 SCHEDULES = ("periodic", "decaying", "opta", "optb", "optc")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedAMDConfig(MiningConfig):
+@composed
+class FedAMDConfig:
     """Settings of FedAMD.
 
     anchor_period: every so many rounds all sampled clients are anchors, otherwise miners.
@@ -53,12 +54,13 @@ class FedAMDConfig(MiningConfig):
     anchors (zero), or is the mean of those that have (lazy).
     """
 
+    mining: MiningConfig = part(MiningConfig)
     anchor_period: int = 2
     anchor_probability: float | str = "periodic"
     init: FirstPass = "full"
 
     def __post_init__(self) -> None:
-        MiningConfig.__post_init__(self)
+        check_types(self)
         period, chance = self.anchor_period, self.anchor_probability
         require(period >= 2, "anchor_period", period, "at least 2")
         if chance == "periodic":
@@ -122,20 +124,27 @@ class FedAMD(RoundStrategy[FedAMDState]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.mining.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.mining.robust
+
+    @property
+    def remembers(self) -> bool:
+        return True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAMDState:
-        self._config.require_clients(num_clients)
         return FedAMDState(
             x,
             ClientTable.empty(x),
             torch.zeros_like(x),
-            first_control(self._config, self._client),
-            remembered(self._config, x),
+            first_control(self._config.mining.base, self._client),
+            remembered(self.robust, x),
         )
 
     def round(self, state: FedAMDState, plan: RoundPlan) -> Round[FedAMDState]:
-        round_ = self._config.ask(plan, self._client, state.control)
+        round_ = self._config.mining.ask(plan, self._client, state.control)
         if self._config.init == "full" and not state.passed:
             everybody = range(plan.num_clients)
             question = round_.anchors(state.x, everybody)
@@ -171,19 +180,19 @@ class FedAMD(RoundStrategy[FedAMDState]):
         gradients: Float[Tensor, "n d"],
     ) -> FedAMDState:
         """Note the anchors' gradients and make v of all that are known."""
-        config = self._config
+        config, init = self._config.mining.base, self._config.init
         if not len(gradients):
             return state
         table = state.anchors.renewed(heard.clients, gradients)
-        known = table.known(config.init, plan.num_clients)
-        everybody = of_all(config, plan)
+        known = table.known(init, plan.num_clients)
+        everybody = of_all(self.robust, plan)
         try:
             gradient = aggregate(known, everybody, plan, purpose="anchors", start=state.gradient)
         except TooFewAnswers:  # of so few anchors v cannot be trusted yet
-            if config.init == "full":
+            if init == "full":
                 raise
             gradient = state.gradient
-        settings = config if len(heard) <= len(plan.cohort) else everybody
+        settings = config if len(heard) <= len(plan.cohort) else replace(config, robust=everybody)
         control = renewed(state.control, settings, plan, heard, gradients, gradient)
         return replace(state, anchors=table, gradient=gradient, control=control)
 
@@ -191,13 +200,13 @@ class FedAMD(RoundStrategy[FedAMDState]):
         self, state: FedAMDState, plan: RoundPlan, updates: Float[Tensor, "n d"]
     ) -> FedAMDState:
         """Step by the aggregate of the miners' updates; too few for the rule move nothing."""
-        config = self._config
+        lr = self._config.mining.rate.server_lr
         try:
-            update = aggregate(updates, config, plan, start=state.last)
+            update = aggregate(updates, self.robust, plan, start=state.last)
         except TooFewAnswers:
             return state
-        x = project(state.x + config.server_lr * update, plan.lower, plan.upper)
-        return replace(state, x=x, last=update if config.rule.learns else state.last)
+        x = project(state.x + lr * update, plan.lower, plan.upper)
+        return replace(state, x=x, last=update if self.robust.rule.learns else state.last)
 
 
 def optimal_probability(name: str, cohort: int, num_clients: int) -> float:

@@ -14,22 +14,23 @@ plain mean of the clients' objectives; server Adam corrects its bias; x is proje
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.errors import ConfigError
-from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.optimizers import OptimizerState
 from fedzo.protocol.questions.training import LocalSteps, Trained, local_steps
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.asking import Heard, ask
 from strategies.base import RoundStrategy
 from strategies.fedavg_config import FedAvgConfig
-from strategies.robust import aggregate, remembered
+from strategies.robust import RobustConfig, aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.server_step import stepped
+from strategies.step_config import LocalConfig
 
 __all__ = ["FedAvg", "FedAvgConfig", "FedAvgState", "client_weights", "local_training"]
 
@@ -51,43 +52,39 @@ class FedAvg(RoundStrategy[FedAvgState]):
         config: FedAvgConfig,
         *,
         client: TrainingConfig | None = None,
+        proximal_weight: float = 0.0,
     ) -> None:
         self._config = config
+        self._proximal_weight = proximal_weight
         self._client = client or ZerothOrderConfig()
-        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+        self._optimizer = config.server.optimizer()
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
-        self._config.require_clients(num_clients)
-        return FedAvgState(x, self._optimizer.init(x), remembered(self._config, x))
+        return FedAvgState(x, self._optimizer.init(x), remembered(self._config.robust, x))
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
         question = local_training(
-            config, self._client, state.x, proximal_weight=config.proximal_weight
+            config.local, self._client, state.x, proximal_weight=self._proximal_weight
         )
         heard = yield from ask(question, plan.cohort)
         weights = client_weights(heard, config)
-        update = aggregate(heard.said.update, config, plan, start=state.last, weights=weights)
+        update = aggregate(
+            heard.said.update, config.robust, plan, start=state.last, weights=weights
+        )
         return (yield from stepped(state, update, plan, config, self._optimizer))
 
 
-@runtime_checkable
-class TrainsLocally(Protocol):
-    """Settings of a strategy whose clients take local steps."""
-
-    @property
-    def local_steps(self) -> int: ...
-
-    @property
-    def local_lr(self) -> float: ...
-
-
 def local_training(
-    config: TrainsLocally, client: TrainingConfig, x: Float[Tensor, " d"], **more: Any
+    config: LocalConfig, client: TrainingConfig, x: Float[Tensor, " d"], **more: Any
 ) -> LocalSteps:
     """Return the question for local steps from x; `more` adds to it, or replaces settings."""
     told = {"local_steps": config.local_steps, "local_lr": config.local_lr, **more}

@@ -12,15 +12,13 @@ tau_i, uniform from min_steps to local_steps, once for each client, and tells it
 from the client's data and speed.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
-from fedzo.optimizers import make_optimizer
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.training import Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from fedzo.randomness import streams
@@ -28,25 +26,26 @@ from strategies.asking import Asked, ask_together
 from strategies.base import RoundStrategy
 from strategies.fedavg import FedAvgState, client_weights, local_training
 from strategies.fedavg_config import FedAvgConfig
-from strategies.robust import aggregate, remembered
+from strategies.robust import RobustConfig, aggregate, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.server_step import stepped
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedNovaConfig(FedAvgConfig):
+@composed
+class FedNovaConfig:
     """Settings of FedNova: those of FedAvg, and how unequally much clients work.
 
     min_steps: fewest local steps of a client in a round, local_steps the most. normalized: false
     averages the updates as they are, which is FedAvg with unequal work.
     """
 
+    averaging: FedAvgConfig = part(FedAvgConfig)
     min_steps: int = 2
     normalized: bool = True
 
     def __post_init__(self) -> None:
-        FedAvgConfig.__post_init__(self)
-        steps, most = self.min_steps, self.local_steps
+        check_types(self)
+        steps, most = self.min_steps, self.averaging.local.local_steps
         require(1 <= steps <= most, "min_steps", steps, f"from 1 to local_steps={most}")
 
 
@@ -63,39 +62,42 @@ class FedNova(RoundStrategy[FedAvgState]):
         self._client = client or FirstOrderConfig()
         if self._client.optimizer != "sgd":
             raise ConfigError("FedNova knows the work of local SGD alone; set client.optimizer=sgd")
-        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+        self._optimizer = config.averaging.server.optimizer()
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.averaging.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.averaging.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
-        self._config.require_clients(num_clients)
-        return FedAvgState(x, self._optimizer.init(x), remembered(self._config, x))
+        return FedAvgState(x, self._optimizer.init(x), remembered(self.robust, x))
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
-        config = self._config
+        config = self._config.averaging
         speeds = streams(plan.seed, "local steps", plan.problem, clients=plan.cohort)
-        most = config.local_steps
+        most = config.local.local_steps
         own = {
-            client: int(speed.integers(config.min_steps, most + 1))
+            client: int(speed.integers(self._config.min_steps, most + 1))
             for client, speed in zip(plan.cohort, speeds, strict=True)
         }
         asked: list[Asked[Trained]] = [
             (
-                local_training(config, self._client, state.x, local_steps=count),
+                local_training(config.local, self._client, state.x, local_steps=count),
                 [client for client in plan.cohort if own[client] == count],
             )
             for count in sorted(set(own.values()))
         ]
         heard = yield from ask_together(asked)
         weights, updates = client_weights(heard, config), heard.said.update
-        if config.normalized:
+        if self._config.normalized:
             work = torch.tensor([self._work(own[client]) for client in heard.clients])
             updates = updates / work.to(updates).unsqueeze(1)
             shares = torch.ones(len(work)) if weights is None else weights
             updates = updates * float((shares * work).sum() / shares.sum())
-        update = aggregate(updates, config, plan, start=state.last, weights=weights)
+        update = aggregate(updates, config.robust, plan, start=state.last, weights=weights)
         return (yield from stepped(state, update, plan, config, self._optimizer))
 
     def _work(self, steps: int) -> float:

@@ -23,27 +23,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.finite import all_finite
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Difference
 from fedzo.randomness import stream
 from strategies.anchoring import MiningConfig
 from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, first_control, renewed
-from strategies.robust import aggregate, of_all, remembered
+from strategies.robust import RobustConfig, aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedPAGEConfig(MiningConfig):
+@composed
+class FedPAGEConfig:
     """Settings of FedPAGE: full_probability, that of asking everybody for a gradient."""
 
+    mining: MiningConfig = part(MiningConfig)
     full_probability: float = 0.2
 
     def __post_init__(self) -> None:
-        MiningConfig.__post_init__(self)
+        check_types(self)
         chance = self.full_probability
         require(0 <= chance <= 1, "full_probability", chance, "from 0 to 1")
 
@@ -57,16 +59,17 @@ class FedPAGEConfig(MiningConfig):
         return plan.cohort
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BVRLSGDConfig(MiningConfig):
+@composed
+class BVRLSGDConfig:
     """Settings of BVR-L-SGD: rounds from one full gradient to the next."""
 
+    mining: MiningConfig = part(MiningConfig)
     restart_period: int = 5
 
     def __post_init__(self) -> None:
-        MiningConfig.__post_init__(self)
+        check_types(self)
         require(self.restart_period >= 1, "restart_period", self.restart_period, "at least 1")
-        liars = self.num_byzantine
+        liars = self.mining.robust.num_byzantine
         require(liars == 0, "num_byzantine", liars, "0: one miner's result is kept; use fedpage")
 
     def full(self, plan: RoundPlan) -> bool:
@@ -115,17 +118,24 @@ class FedPAGE(RoundStrategy[FedPAGEState]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.mining.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.mining.robust
+
+    @property
+    def remembers(self) -> bool:
+        return True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedPAGEState:
-        self._config.require_clients(num_clients)
-        control = first_control(self._config, self._client)
-        nothing = remembered(self._config, x)
+        control = first_control(self._config.mining.base, self._client)
+        nothing = remembered(self.robust, x)
         return FedPAGEState(x, x, torch.zeros_like(x), control, nothing)
 
     def round(self, state: FedPAGEState, plan: RoundPlan) -> Round[FedPAGEState]:
         config = self._config
-        round_ = config.ask(plan, self._client, state.control)
+        round_ = config.mining.ask(plan, self._client, state.control)
         full = not state.begun or config.full(plan)
         asked = range(plan.num_clients) if full else plan.cohort
         question: Anchor | Difference = (
@@ -137,9 +147,10 @@ class FedPAGE(RoundStrategy[FedPAGEState]):
         found = round_.gradients(question, asked, heard)
         if not len(found):  # the budget is too small
             return state
-        settings = of_all(config, plan) if full else config
+        robust = of_all(self.robust, plan) if full else self.robust
+        settings = replace(config.mining.base, robust=robust)
         start = state.gradient if full else torch.zeros_like(state.gradient)
-        change = aggregate(found, settings, plan, purpose="gradient", start=start)
+        change = aggregate(found, robust, plan, purpose="gradient", start=start)
         gradient = change if full else state.gradient + change
         control = renewed(state.control, settings, plan, heard, found, gradient)
         miners = config.miners(plan)
@@ -148,13 +159,13 @@ class FedPAGE(RoundStrategy[FedPAGEState]):
         alone = len(miners) == 1
         if alone and not all_finite(updates):
             raise TooFewAnswers(f"round {plan.round_index}: the one miner's update is not finite")
-        update = updates[0] if alone else aggregate(updates, config, plan, start=state.last)
+        update = updates[0] if alone else aggregate(updates, self.robust, plan, start=state.last)
         return replace(
             state,
-            x=project(state.x + config.server_lr * update, plan.lower, plan.upper),
+            x=project(state.x + config.mining.rate.server_lr * update, plan.lower, plan.upper),
             previous=state.x,
             gradient=gradient,
             control=control,
-            last=update if config.rule.learns else state.last,
+            last=update if self.robust.rule.learns else state.last,
             begun=True,
         )

@@ -9,18 +9,25 @@ objective's gradient: the published code of FZooS (arXiv 2308.04077) leaves out 
 estimator, which makes the same weight d times stronger and explains its poor FedProx.
 """
 
-from dataclasses import dataclass
-
-from fedzo.config import require
+from fedzo.config import check_types, require
+from fedzo.parts import composed, part
+from fedzo.protocol.questions.training_config import TrainingConfig
+from strategies.fedavg import FedAvg
 from strategies.fedavg_config import FedAvgConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedProxConfig(FedAvgConfig):
+@composed
+class FedProxConfig:
     """Settings of FedProx: proximal_weight, and those of FedAvg, whose rounds it runs."""
 
+    averaging: FedAvgConfig = part(FedAvgConfig)
     proximal_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        FedAvgConfig.__post_init__(self)
+        check_types(self)
         require(self.proximal_weight >= 0, "proximal_weight", self.proximal_weight, "0 or more")
+
+
+def fedprox(config: FedProxConfig, *, client: TrainingConfig | None = None) -> FedAvg:
+    """Return FedAvg with a proximal term in the clients' steps."""
+    return FedAvg(config.averaging, client=client, proximal_weight=config.proximal_weight)

@@ -15,7 +15,6 @@ answered.
 A robust rule stands for both means: of the table, and of the cohort.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -23,23 +22,25 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import config_values, require, require_nonnegative
+from fedzo.config import check_types, config_values, require, require_nonnegative
 from fedzo.errors import ConfigError
-from fedzo.optimizers import SGD, Adam, OptimizerName, OptimizerState
+from fedzo.optimizers import SGD, Adam, OptimizerState
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Anchored, Walk
 from fedzo.protocol.questions.training_config import GradientConfig
 from strategies.anchoring import Anchoring
 from strategies.asking import Heard, ask
 from strategies.base import RoundStrategy
 from strategies.norm_test import Control, NormTestConfig, first_control, renewed
-from strategies.robust import aggregate, of_all
+from strategies.robust import RobustConfig, aggregate, of_all
 from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.step_config import LocalConfig, ServerConfig
 from strategies.table import ClientTable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedSAGAConfig(NormTestConfig):
+@composed
+class FedSAGAConfig:
     """Settings of FedSAGA.
 
     server_lr, server_optimizer, server_momentum, second_momentum: of Adam (its beta1 and beta2), or
@@ -48,28 +49,24 @@ class FedSAGAConfig(NormTestConfig):
     which everybody is. local_steps, local_lr: of clients that answer the mean gradient along them.
     """
 
-    server_lr: float = 0.005
-    server_optimizer: OptimizerName = "adam"
-    server_momentum: float = 0.9
+    base: NormTestConfig = part(NormTestConfig)
+    server: ServerConfig = part(
+        ServerConfig, server_lr=0.005, server_optimizer="adam", server_momentum=0.9
+    )
     second_momentum: float = 0.99
     lookahead: float = 1.0
     init: Literal["zero", "full"] = "zero"
-    local_steps: int = 1
-    local_lr: float = 0.03
+    local: LocalConfig = part(LocalConfig, local_steps=1, local_lr=0.03)
 
     def __post_init__(self) -> None:
-        NormTestConfig.__post_init__(self)
-        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
-        for name in ("server_momentum", "second_momentum"):
-            value = getattr(self, name)
-            require(0 <= value < 1, name, value, "at least 0 and below 1")
+        check_types(self)
+        momentum, tested = self.second_momentum, self.base.norm_test
+        require(0 <= momentum < 1, "second_momentum", momentum, "at least 0 and below 1")
         require_nonnegative("lookahead", self.lookahead)
-        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
-        if self.norm_test and self.local_steps > 1:
+        if tested and self.local.local_steps > 1:
             raise ConfigError(
-                f"norm_test={self.norm_test} is about one gradient, not the mean along"
-                f" local_steps={self.local_steps}; set one of them to its default"
+                f"norm_test={tested} is about one gradient, not the mean along"
+                f" local_steps={self.local.local_steps}; set one of them to its default"
             )
 
 
@@ -110,29 +107,37 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
             anchor_batch_size=own.batch_size,
             anchor_directions=own.num_directions,
         )
+        server = config.server
         self._optimizer = (
-            SGD(momentum=config.server_momentum)
-            if config.server_optimizer == "sgd"
-            else Adam(beta1=config.server_momentum, beta2=config.second_momentum)
+            SGD(momentum=server.server_momentum)
+            if server.server_optimizer == "sgd"
+            else Adam(beta1=server.server_momentum, beta2=config.second_momentum)
         )
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.base.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.base.robust
+
+    @property
+    def remembers(self) -> bool:
+        return True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedSAGAState:
-        self._config.require_clients(num_clients)
-        control = first_control(self._config, self._client)
+        control = first_control(self._config.base, self._client)
         return FedSAGAState(x, x, self._optimizer.init(x), ClientTable.empty(x), control)
 
     def round(self, state: FedSAGAState, plan: RoundPlan) -> Round[FedSAGAState]:
         first = self._config.init == "full" and not len(state.anchors.clients)
         config = self._config
-        round_ = Anchoring(plan, self._client, state.control, config.local_steps, config.local_lr)
+        round_ = Anchoring(plan, self._client, state.control, config.local)
         ahead = state.x + self._config.lookahead * (state.x - state.previous)
         point = project(ahead, plan.lower, plan.upper)
         clients = range(plan.num_clients) if first else plan.cohort
-        made = round_.walks if config.local_steps > 1 else round_.anchors
+        made = round_.walks if config.local.local_steps > 1 else round_.anchors
         question: Walk | Anchor = made(point, clients)
         heard = yield from ask(question, clients)
         gradients = round_.gradients(question, clients, heard)
@@ -141,13 +146,14 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
     def _moved(
         self, state: FedSAGAState, plan: RoundPlan, heard: Heard[Anchored], gradients: Tensor
     ) -> FedSAGAState:
-        config = self._config
+        config, all_clients = self._config.base, of_all(self.robust, plan)
         everybody = state.anchors.everybody(plan.num_clients)
-        base = aggregate(everybody, of_all(config, plan), plan, purpose="table")
+        base = aggregate(everybody, all_clients, plan, purpose="table")
         changes = gradients - state.anchors.of(heard.clients)
-        asked = config if len(heard.clients) <= len(plan.cohort) else of_all(config, plan)
-        v = aggregate(base + changes, asked, plan, purpose="gradient", start=base)
-        moments, x = self._optimizer.step(state.moments, state.x, v, config.server_lr)
+        robust = self.robust if len(heard) <= len(plan.cohort) else all_clients
+        asked = replace(config, robust=robust)
+        v = aggregate(base + changes, robust, plan, purpose="gradient", start=base)
+        moments, x = self._optimizer.step(state.moments, state.x, v, self._config.server.server_lr)
         return replace(
             state,
             x=project(x, plan.lower, plan.upper),

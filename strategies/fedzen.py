@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
@@ -30,15 +31,16 @@ from strategies.safeguard import better
 from strategies.shared_probes import probe
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedZeNConfig(RoundConfig):
+@composed
+class FedZeNConfig:
     """Settings: server_lr scales the Newton step; safeguard: see FedAvgConfig."""
 
+    rounds: RoundConfig = part(RoundConfig)
     server_lr: float = 1.0
     safeguard: bool = False
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        check_types(self)
         require(0 < self.server_lr <= 2, "server_lr", self.server_lr, "in (0, 2]")
 
 
@@ -65,7 +67,7 @@ class FedZeN(RoundStrategy[FedZeNState]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedZeNState:
         return FedZeNState(x, torch.empty(0, 0, dtype=torch.float64))

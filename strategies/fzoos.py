@@ -23,6 +23,7 @@ from strategies.fzoos_config import FZooSConfig
 from strategies.fzoos_improved import SlopeSearch
 from strategies.fzoos_on_client import OnClientFZooS
 from strategies.fzoos_paper import PublishedFZooS
+from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
 
 
@@ -49,10 +50,13 @@ class FZooS(RoundStrategy[Any]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> Any:
-        self._config.require_clients(num_clients)
         return self._method.init(x, num_clients)
 
     def round(self, state: Any, plan: RoundPlan) -> Round[Any]:

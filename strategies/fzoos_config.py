@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from fedzo.config import require, require_nonnegative
+from fedzo.config import check_types, require, require_nonnegative
+from fedzo.parts import composed, part
 from fedzo.surrogates.kernels import KernelName
 from strategies.robust import RobustConfig
+from strategies.rounds import RoundConfig
+from strategies.step_config import LocalConfig
 
 Variant = Literal["improved", "on_client", "paper", "official"]
 
@@ -29,8 +31,8 @@ USED_BY: Mapping[str, tuple[Variant, ...]] = {
 """Setting -> variants that use it; "client" stands for all settings of the rule `surrogate`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FZooSConfig(RobustConfig):
+@composed
+class FZooSConfig:
     """Settings of FZooS.
 
     variant: "improved" (strategies.fzoos_improved); "on_client", the same without values leaving
@@ -52,6 +54,8 @@ class FZooSConfig(RobustConfig):
     paper, official: one_exchange: send weights with the update, no queries around the server's x.
     """
 
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig)
     variant: Variant = "improved"
     num_directions: int = 50
     probe_radius: float = 0.02
@@ -67,25 +71,24 @@ class FZooSConfig(RobustConfig):
     design: Literal["auto", "shared", "private"] = "auto"
     shared_every: int = 8
     private_gain: float = 2.0
-    local_steps: int = 10
-    local_lr: float = 0.01
+    local: LocalConfig = part(LocalConfig)
     one_exchange: bool = False
 
     def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
-        for name in ("num_directions", "max_rows", "shared_every", "local_steps"):
+        check_types(self)
+        for name in ("num_directions", "max_rows", "shared_every"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("probe_radius", "initial_step", "max_step", "local_lr", "private_gain"):
+        for name in ("probe_radius", "initial_step", "max_step", "private_gain"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
         require_nonnegative("lengthscale", self.lengthscale)
-        if not self.rule.is_mean:
+        if not self.robust.rule.is_mean:
             require(
                 self.variant != "improved" or self.design != "private",
                 "design",
                 self.design,
-                f"auto or shared with aggregator={self.aggregator!r}: a robust rule compares what"
-                " clients answer at the same points",
+                f"auto or shared with aggregator={self.robust.aggregator!r}: a robust rule compares"
+                " what clients answer at the same points",
             )
         self.stops()
         step = self.initial_step

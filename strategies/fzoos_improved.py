@@ -113,7 +113,7 @@ class SlopeSearch:
         of them would not fit into memory.
         """
         config, clients = self._config, len(plan.cohort)
-        if not config.rule.is_mean:
+        if not config.robust.rule.is_mean:
             return True
         if config.design != "auto" or clients == 1:
             return config.design != "private"
@@ -175,7 +175,7 @@ class SlopeSearch:
             first = first[torch.isin(torch.as_tensor(plan.cohort), clients)]
         state = replace(state, anchor=anchor, next_point=state.next_point + 1)
         changes, kept = agree(
-            values - anchor.values.unsqueeze(1), self._config, plan, purpose="slopes"
+            values - anchor.values.unsqueeze(1), self._config.robust, plan, purpose="slopes"
         )
         clients = clients[kept]
         fresh = self._rows(state, plan, first, changes, clients)
@@ -261,7 +261,7 @@ class SlopeSearch:
         points = torch.cat([state.x.unsqueeze(0), path]).double()
         points = self._space(state, plan).adjoint(points)
         steps = torch.cat([base.values.unsqueeze(1), values], dim=1).diff(dim=1)
-        steps, kept = agree(steps, self._config, plan, purpose="line search")
+        steps, kept = agree(steps, self._config.robust, plan, purpose="line search")
         changes = steps.mean(dim=0)
         numbers = torch.tensor([base.point, *range(state.next_point, state.next_point + len(path))])
         fresh = rows_between(

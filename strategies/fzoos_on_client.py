@@ -53,9 +53,9 @@ class OnClientFZooS:
             mu=config.probe_length(dim),
         )
         heard = yield from ask(question, plan.cohort)
-        gradient = aggregate(heard.said.gradient, config, plan, purpose="gradient")
+        gradient = aggregate(heard.said.gradient, config.robust, plan, purpose="gradient")
         evidence = heard.said.evidence
-        if config.rule.is_mean:
+        if config.robust.rule.is_mean:
             best = int(evidence.sum(dim=0).argmax())
         else:  # one vote a client
             best = int(evidence.argmax(dim=1).bincount(minlength=3).argmax())
@@ -64,11 +64,11 @@ class OnClientFZooS:
             kernel=config.kernel,
             lengthscale=state.lengthscale,
             max_rows=config.max_rows,
-            local_steps=config.local_steps,
-            local_lr=config.local_lr,
+            local_steps=config.local.local_steps,
+            local_lr=config.local.local_lr,
         )
         moved = yield from ask(steps, heard.clients)
-        update = aggregate(moved.said.update, config, plan)
+        update = aggregate(moved.said.update, config.robust, plan)
         x = project(state.x + update, plan.lower, plan.upper)
         lengthscale = config.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
         return OnClientState(x.to(state.x), lengthscale, state.next_row + m)

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedzo.config import config_values
 from fedzo.oracle import project
 from fedzo.protocol.questions.surrogate import (
     SurrogateConfig,
@@ -55,8 +56,7 @@ class PublishedFZooS:
             "settings": client,
             "variant": config.variant,
             "merged": config.one_exchange,
-            "local_steps": config.local_steps,
-            "local_lr": config.local_lr,
+            **config_values(config.local),
         }
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PublishedState:
@@ -68,10 +68,10 @@ class PublishedFZooS:
         clients = torch.as_tensor(heard.clients)
         begun = torch.cat([state.begun, clients]).unique()
         assert heard.said.update is not None
-        update = aggregate(heard.said.update, self._config, plan)
+        update = aggregate(heard.said.update, self._config.robust, plan)
         x = project(state.x + update, plan.lower, plan.upper).to(state.x)
         if self._config.variant == "official":
-            x = yield from better(state.x, x, plan, self._config)
+            x = yield from better(state.x, x, plan, self._config.robust)
         if self._config.one_exchange:
             weights = self._common(heard, plan)
             return PublishedState(x, weights, clients[:0], begun)
@@ -83,7 +83,7 @@ class PublishedFZooS:
     def _common(self, heard: Heard[Surrogated], plan: RoundPlan) -> Float[Tensor, " f"]:
         """Return the weights of the surrogate that all clients get: a rule in R^M."""
         assert heard.said.weights is not None
-        return aggregate(heard.said.weights, self._config, plan, purpose="weights")
+        return aggregate(heard.said.weights, self._config.robust, plan, purpose="weights")
 
     def _training(self, state: PublishedState, plan: RoundPlan) -> list[Asked[Surrogated]]:
         """Return one question for clients that have begun and one for those that have not."""

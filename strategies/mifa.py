@@ -12,38 +12,39 @@ does, and counting who has not answered as zero or not at all. A robust rule may
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.config import check_types, require
+from fedzo.optimizers import OptimizerState
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import FirstOrderConfig, TrainingConfig
 from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.fedavg import local_training
 from strategies.fedavg_config import FedAvgConfig
-from strategies.robust import aggregate, of_all, remembered
+from strategies.robust import RobustConfig, aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.server_step import stepped
 from strategies.table import ClientTable, FirstPass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MIFAConfig(FedAvgConfig):
+@composed
+class MIFAConfig:
     """Settings of MIFA: those of FedAvg, and what stands for clients that have not answered yet.
 
     init: "full" asks everybody in the first round; "zero" counts them as zero; "lazy" leaves them
     out of the mean.
     """
 
+    averaging: FedAvgConfig = part(FedAvgConfig)
     init: FirstPass = "full"
-    weighting: Literal["uniform"] = "uniform"
 
-    @property
-    def remembers(self) -> bool:
-        """Whether the rule is also asked about a table of all clients."""
-        return True
+    def __post_init__(self) -> None:
+        check_types(self)
+        weighting = self.averaging.weighting
+        require(weighting == "uniform", "weighting", weighting, "uniform: all clients are averaged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +68,33 @@ class MIFA(RoundStrategy[MIFAState]):
     ) -> None:
         self._config = config
         self._client = client or FirstOrderConfig()
-        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+        self._optimizer = config.averaging.server.optimizer()
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.averaging.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.averaging.robust
+
+    @property
+    def remembers(self) -> bool:
+        return True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> MIFAState:
-        self._config.require_clients(num_clients)
-        nothing = remembered(self._config, x)
+        nothing = remembered(self.robust, x)
         return MIFAState(x, self._optimizer.init(x), ClientTable.empty(x), nothing)
 
     def round(self, state: MIFAState, plan: RoundPlan) -> Round[MIFAState]:
-        config = self._config
-        first = config.init == "full" and not len(state.updates.clients)
+        config, init = self._config.averaging, self._config.init
+        first = init == "full" and not len(state.updates.clients)
         clients = range(plan.num_clients) if first else plan.cohort
-        heard = yield from ask(local_training(config, self._client, state.x), clients)
+        heard = yield from ask(local_training(config.local, self._client, state.x), clients)
         table = state.updates.renewed(heard.clients, heard.said.update)
-        known = table.known(config.init, plan.num_clients)
+        known = table.known(init, plan.num_clients)
         try:
-            update = aggregate(known, of_all(config, plan), plan, start=state.last)
+            update = aggregate(known, of_all(config.robust, plan), plan, start=state.last)
         except TooFewAnswers:  # of so few the rule says nothing yet, but they are remembered
             return replace(state, updates=table)
         state = replace(state, updates=table)

@@ -17,7 +17,6 @@ n - f. Which it hears is drawn. With a graph it hears only its neighbors. Differ
 any rule of fedzo.aggregation may mix, on any graph, several times a step.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -31,8 +30,9 @@ from fedzo.aggregation import median
 from fedzo.aggregation.distances import squared_distances
 from fedzo.aggregation.nearest_neighbors import mixed, neighbor_weights
 from fedzo.aggregation.rows import finite_rows
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.peers import Mix, Model, OwnModel
 from fedzo.protocol.questions.training_config import MomentumConfig
 from fedzo.randomness import stream
@@ -41,37 +41,36 @@ from strategies.base import RoundStrategy
 from strategies.graphs import parse_graph
 from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
+from strategies.step_config import LocalConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoNNAConfig(RobustConfig):
+@composed
+class MoNNAConfig:
     """Settings of MoNNA.
 
-    local_steps, local_lr: of each node's momentum; lr_period: rounds after which the rate has
+    local_lr: of each node's momentum; lr_period: rounds after which the rate has
     fallen to a half, a third, ... of local_lr; 0 keeps it. mixings: exchanges of models a round.
     received: whether a node waits for n - num_byzantine models or for all. graph: who hears whom,
     see strategies.graphs.
     """
 
-    aggregator: str = "nearest_neighbor_average"
-    local_steps: int = 1
-    local_lr: float = 0.1
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig, aggregator="nearest_neighbor_average")
+    local: LocalConfig = part(LocalConfig, local_steps=1, local_lr=0.1)
     lr_period: int = 0
     mixings: int = 1
     received: Literal["quorum", "all"] = "quorum"
     graph: str = "complete"
 
     def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
-        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        require(0 < self.local_lr < math.inf, "local_lr", self.local_lr, "positive and finite")
+        check_types(self)
         require(self.lr_period >= 0, "lr_period", self.lr_period, "0 (constant) or more")
         require(self.mixings >= 1, "mixings", self.mixings, "at least 1")
         parse_graph(self.graph)
 
     def lr(self, round_index: int) -> float:
         """Return the rate of a round, counted from 1."""
-        return self.local_lr / (1 + (round_index - 1) // (self.lr_period or round_index))
+        return self.local.local_lr / (1 + (round_index - 1) // (self.lr_period or round_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,13 @@ class MoNNA(RoundStrategy[MoNNAState]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> MoNNAState:
-        self._config.require_clients(num_clients)
         graph = self._graph or parse_graph(self._config.graph)(num_clients)
         near = _adjacency(graph, num_clients)
         self._require_heard(self._quota(near), ConfigError)
@@ -129,6 +131,9 @@ class MoNNA(RoundStrategy[MoNNAState]):
                 return state
         return replace(state, clients=torch.as_tensor(heard.clients), models=heard.said.model)
 
+    def defended(self, vectors: Float[Tensor, "n d"], *, num_liars: int) -> Float[Tensor, "h d"]:
+        return known_mixing(self._config, vectors, num_liars=num_liars)
+
     def _training(self, state: MoNNAState, plan: RoundPlan) -> list[Asked[Model]]:
         """Return one question for nodes that have a model and one for those that need the start."""
         begun = set(state.begun.tolist())
@@ -141,7 +146,7 @@ class MoNNA(RoundStrategy[MoNNAState]):
                 OwnModel(
                     x=None if has_model else state.start,
                     settings=self._client,
-                    local_steps=self._config.local_steps,
+                    local_steps=self._config.local.local_steps,
                     local_lr=self._config.lr(plan.round_index),
                     dim=len(state.start),
                 ),
@@ -159,8 +164,8 @@ class MoNNA(RoundStrategy[MoNNAState]):
             models=told.said.model,
             heard=heard.to(torch.uint8),
             own=torch.arange(len(clients)),
-            aggregator=self._config.aggregator,
-            num_byzantine=self._config.num_byzantine,
+            aggregator=self.robust.aggregator,
+            num_byzantine=self.robust.num_byzantine,
             report=report,
         )
 
@@ -180,7 +185,7 @@ class MoNNA(RoundStrategy[MoNNAState]):
 
     def _quota(self, near: Bool[Tensor, "n n"]) -> Int[Tensor, " n"]:
         """Return for how many models each node waits."""
-        late = self._config.num_byzantine if self._config.received == "quorum" else 0
+        late = self.robust.num_byzantine if self._config.received == "quorum" else 0
         return near.sum(dim=1) - late
 
     def _require_heard(
@@ -189,7 +194,7 @@ class MoNNA(RoundStrategy[MoNNAState]):
         """Raise unless every node hears more than twice as many as may lie."""
         fewest = int(heard.min())
         try:
-            self._config.rule.require(fewest, self._config.num_byzantine)
+            self.robust.rule.require(fewest, self.robust.num_byzantine)
         except ConfigError as reason:
             late = "" if self._config.received == "all" else " (received=all waits for everybody)"
             raise error(f"a node hears {fewest} models, its own included{late}: {reason}") from None
@@ -203,9 +208,9 @@ def known_mixing(
     It does not know which honest ones a node hears, so it lets every node hear all of them and keep
     as many as it keeps of a quorum.
     """
-    f, honest = config.num_byzantine, len(vectors) - num_liars
+    f, honest = config.robust.num_byzantine, len(vectors) - num_liars
     late = f if config.received == "quorum" else 0
-    if config.aggregator == "nearest_neighbor_average":
+    if config.robust.aggregator == "nearest_neighbor_average":
         squares = squared_distances(vectors).fill_diagonal_(-1)[:honest]
         return mixed(neighbor_weights(squares, max(1, len(vectors) - late - f)), vectors)
     generator = stream(0, "attacker's guess")
@@ -213,7 +218,8 @@ def known_mixing(
     for own in range(honest):
         others = [i for i in range(len(vectors)) if i != own][late:]
         heard = torch.cat([vectors[own : own + 1], vectors[others]])
-        rows.append(config.rule(heard, num_byzantine=f, generator=generator, start=vectors[own]))
+        rule = config.robust.rule
+        rows.append(rule(heard, num_byzantine=f, generator=generator, start=vectors[own]))
     return torch.stack(rows)
 
 

@@ -24,42 +24,41 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require_nonnegative
+from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
 from strategies.asking import Heard
 from strategies.robust import RobustConfig, agree
-from strategies.rounds import RoundPlan, TooFewAnswers
+from strategies.rounds import RoundConfig, RoundPlan, TooFewAnswers
 
 MICRO_BATCHES = 8
 """Parts of a batch whose gradients tell its variance."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NormTestConfig(RobustConfig):
+@composed
+class NormTestConfig:
     """Settings of strategies with anchors that adapt.
 
     norm_test: eta, the standard error of a gradient that is borne, as a share of its norm; 0 does
     not test. adapt_cohort: whether the cohort grows too.
     """
 
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig)
     norm_test: float = 0.0
     adapt_cohort: bool = False
 
-    @property
-    def remembers(self) -> bool:
-        """Whether the rule is also asked about all clients: so it is wherever there are anchors."""
-        return True
-
     def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
+        check_types(self)
         require_nonnegative("norm_test", self.norm_test)
         if self.adapt_cohort and not self.norm_test:
             raise ConfigError("adapt_cohort=true needs norm_test above 0, which it adapts to")
-        if self.adapt_cohort and self.num_byzantine:
+        liars = self.robust.num_byzantine
+        if self.adapt_cohort and liars:
             raise ConfigError(
-                f"adapt_cohort=true changes how many of a cohort may lie, and num_byzantine="
-                f"{self.num_byzantine} would not follow; set one of them to its default"
+                f"adapt_cohort=true changes how many of a cohort may lie, and num_byzantine={liars}"
+                " would not follow; set one of them to its default"
             )
 
 
@@ -123,9 +122,9 @@ def renewed(
     size = min(control.size, most)
     sampled = 0.0 if control.size == 0 or size == most else 1 / size
     said = said.flatten().clamp(min=0)
-    within = float(said.mean() if config.rule.is_mean else said.nanmedian())
+    within = float(said.mean() if config.robust.rule.is_mean else said.nanmedian())
     try:
-        gradients, _ = agree(gradients, config, plan, purpose="variance")
+        gradients, _ = agree(gradients, config.robust, plan, purpose="variance")
     except TooFewAnswers:
         return control
     spread = float((gradients - gradients.mean(dim=0)).square().sum()) / max(1, len(gradients) - 1)

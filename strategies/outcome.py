@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fedzo.config import check_types, require
 from fedzo.history import RoundRecord
-from strategies.privacy import Spent
+from strategies.spending import Spent
 
 StopReason = Literal["rounds", "budget", "privacy", "solved", "callback"]
 

@@ -20,65 +20,49 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
-from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
+from fedzo.optimizers import OptimizerState
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
-from fedzo.privacy.gaussian import Unit, private_generator
+from fedzo.privacy.gaussian import private_generator
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.fedavg import local_training
-from strategies.privacy import (
-    PrivacyConfig,
-    Release,
-    Spent,
-    charged,
-    private_mean,
-    scaled_to_budget,
-)
+from strategies.privacy import Release, charged, private_mean, scaled_to_budget
+from strategies.privacy_config import PrivacyConfig, PrivateConfig
+from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
+from strategies.spending import Spent
+from strategies.step_config import LocalConfig, ServerConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivateFedAvgConfig(PrivacyConfig):
+@composed
+class PrivateFedAvgConfig:
     """Settings of private FedAvg and FedZO.
 
-    clip_norm: of an update. local_steps, local_lr: what each client does in a round. server_lr,
-    server_optimizer, server_momentum: what the server does with the private mean. secret_sample:
-    whether who sees x cannot know who was asked; then a cohort smaller than all counts less.
+    clip_norm: of an update. secret_sample: whether who sees x cannot know who was asked; then a
+    cohort smaller than all counts less.
     """
 
-    unit: Unit = "client"
+    base: PrivateConfig = part(PrivateConfig, unit="client")
     clip_norm: float = 1.0
-    local_steps: int = 10
-    local_lr: float = 0.01
-    server_lr: float = 1.0
-    server_optimizer: OptimizerName = "sgd"
-    server_momentum: float = 0.0
+    local: LocalConfig = part(LocalConfig)
+    server: ServerConfig = part(ServerConfig)
     secret_sample: bool = False
 
     def __post_init__(self) -> None:
-        PrivacyConfig.__post_init__(self)
-        require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        for name in ("clip_norm", "local_lr", "server_lr"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "positive and finite")
-        momentum = self.server_momentum
-        require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
-        if self.unit != "client" or self.noise != "server":
+        check_types(self)
+        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
+        unit, noise = self.base.privacy.unit, self.base.privacy.noise
+        if unit != "client" or noise != "server":
             raise ConfigError(
-                f"unit={self.unit} and noise={self.noise} must be client and server here: updates"
-                " are of whole clients and clipped by the server; for records, or noise of clients,"
-                " use diff2"
+                f"unit={unit} and noise={noise} must be client and server here: updates are of"
+                " whole clients and clipped by the server; for records, or noise of clients, use"
+                " diff2"
             )
-
-    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
-        """Return a generator that is as secret as the noise, where the sample must be."""
-        if self.secret_sample and self.noise_source == "os":
-            return private_generator(self.noise_source, seed)
-        return PrivacyConfig.cohort_generator(self, seed, problem, round_index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +86,30 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
     ) -> None:
         self._config = config
         self._client = client or ZerothOrderConfig()
-        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+        self._optimizer = config.server.optimizer()
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.base.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.base.robust
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        return self._config.base.privacy
+
+    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
+        """Return a generator that is as secret as the noise, where the sample must be."""
+        if self._config.secret_sample and self.privacy.noise_source == "os":
+            return private_generator("os", seed)
+        return super().cohort_generator(seed, problem, round_index)
+
+    def silenced(self, state: PrivateFedAvgState) -> PrivateFedAvgState:
+        return replace(state, noise_multiplier=0.0)
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PrivateFedAvgState:
-        self._config.require_clients(num_clients)
         return PrivateFedAvgState(x, self._optimizer.init(x), 0.0, Spent(Ledger.empty()))
 
     def round(self, state: PrivateFedAvgState, plan: RoundPlan) -> Round[PrivateFedAvgState]:
@@ -117,17 +117,19 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
         z = state.noise_multiplier or self._calibrated(plan)
         spent = state.privacy.without_noise()
         if z:
-            spent = charged(state.privacy, config, [(z, 1)], self._sampling(plan))
-        heard = yield from ask(local_training(config, self._client, state.x), plan.cohort)
+            spent = charged(state.privacy, self.privacy, [(z, 1)], self._sampling(plan))
+        heard = yield from ask(local_training(config.local, self._client, state.x), plan.cohort)
         release = Release(config.clip_norm, z)
-        told = private_mean(heard.said.update, release, config, plan)
-        moments, x = self._optimizer.step(state.moments, state.x, -told.mean, config.server_lr)
+        told = private_mean(heard.said.update, release, config.base, plan)
+        moments, x = self._optimizer.step(
+            state.moments, state.x, -told.mean, config.server.server_lr
+        )
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         return PrivateFedAvgState(project(x, plan.lower, plan.upper), moments, z, spent)
 
     def _calibrated(self, plan: RoundPlan) -> float:
-        config = self._config
-        if config.noise_multiplier or config.epsilon == math.inf:
+        config = self.privacy
+        if config.noise_multiplier or not config.claims:
             return config.noise_multiplier
         rounds, sampling = max(1, plan.num_rounds) * plan.num_problems, self._sampling(plan)
         z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)

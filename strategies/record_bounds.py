@@ -23,7 +23,7 @@ from torch import Tensor
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.protocol.questions.private import Records, RecordsTold
 from strategies.asking import Asking, Heard, ask
-from strategies.privacy import PrivacyConfig
+from strategies.privacy_config import PrivateConfig
 from strategies.rounds import RoundPlan, TooFewAnswers
 
 MOST_RECORDS = 10**12
@@ -63,7 +63,7 @@ class Claims:
         }
 
 
-def admitted(claims: Claims, config: PrivacyConfig, plan: RoundPlan) -> Asking[Claims]:
+def admitted(claims: Claims, config: PrivateConfig, plan: RoundPlan) -> Asking[Claims]:
     """Ask the clients that do not take part yet, and return who does.
 
     Raises TooFewAnswers where nobody does, and ConfigError where most clients have no records.
@@ -72,22 +72,23 @@ def admitted(claims: Claims, config: PrivacyConfig, plan: RoundPlan) -> Asking[C
     if not absent:
         return claims
     heard = yield from ask(Records(), absent, optional=claims.bound > 0)
-    if config.unit == "client":
+    privacy = config.privacy
+    if privacy.unit == "client":
         return Claims(torch.ones_like(claims.said), 1)
     said = _updated(claims.said, heard)
-    found = Claims(said, config.min_records or found_bound(_plausible(said)))
+    found = Claims(said, privacy.min_records or found_bound(_plausible(said)))
     if (said[list(heard.clients)] == 0).sum() * 2 > len(plan.cohort):
         raise ConfigError(
             "strategy.unit=record needs objectives over records; set it to client, or run the"
             " scenarios regression or classification"
         )
     _tell(claims.left_out if claims.bound else {}, found.left_out)
-    if config.min_records and not found.members and (known := _plausible(said)):
+    if privacy.min_records and not found.members and (known := _plausible(said)):
         raise ConfigError(
-            f"strategy.min_records={config.min_records} is more than any of {len(known)} clients"
+            f"strategy.min_records={privacy.min_records} is more than any of {len(known)} clients"
             f" says that it has; set it to {max(known)} or less"
         )
-    least = min(config.min_answers, len(plan.cohort))
+    least = min(config.rounds.min_answers, len(plan.cohort))
     if len(found.members) < least:
         raise TooFewAnswers(
             f"round {plan.round_index}: {len(found.members)} of {len(plan.cohort)} clients said how"

@@ -12,37 +12,38 @@ Differs from the paper: federated by shared directions; reused slopes are those 
 within reuse_radius of x, at most max_reuse times as many as new ones.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.surrogates.slope_posterior import condition
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
 from strategies.base import RoundStrategy
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.shared_probes import probe
+from strategies.step_config import RateConfig
 
 _LINEAR = SlopePrior(kernel="squared_exponential", lengthscale=1e9)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReLIZOConfig(RoundConfig):
+@composed
+class ReLIZOConfig:
     """Settings: the server's Adam, and which old slopes are used again."""
 
-    server_lr: float = 0.03
+    rounds: RoundConfig = part(RoundConfig)
+    rate: RateConfig = part(RateConfig, server_lr=0.03)
     reuse_radius: float = 1.0
     max_reuse: float = 4.0
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
-        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
+        check_types(self)
         require(self.reuse_radius >= 0, "reuse_radius", self.reuse_radius, "0 or more")
         require(self.max_reuse >= 0, "max_reuse", self.max_reuse, "0 or more")
 
@@ -72,7 +73,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ReLIZOState:
         return ReLIZOState(x, self._optimizer.init(x), no_rows(x.double()))
@@ -95,7 +96,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         rows = join_rows([self._near(state.rows, x, m), fresh])
         gradient = condition(_LINEAR, rows, x, 1).gradient(x.unsqueeze(0))[0]
         moments, moved = self._optimizer.step(
-            state.moments, state.x, gradient.to(state.x), self._config.server_lr
+            state.moments, state.x, gradient.to(state.x), self._config.rate.server_lr
         )
         moved = project(moved, plan.lower, plan.upper)
         return ReLIZOState(moved, moments, rows, probed.next_row)

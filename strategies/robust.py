@@ -10,7 +10,6 @@ spoilt, as it is where fewer than `min_answers` come.
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,15 +18,15 @@ from torch import Tensor
 from fedzo.aggregation import Aggregator, mean, parse_aggregator
 from fedzo.aggregation.distances import nearest, squared_distances_to
 from fedzo.aggregation.rows import finite_rows
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
-from strategies.rounds import RoundConfig, RoundPlan, TooFewAnswers
+from strategies.rounds import RoundPlan, TooFewAnswers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RobustConfig(RoundConfig):
-    """What a strategy that averages can be told beside.
+class RobustConfig:
+    """What a strategy that averages can be told of malicious clients.
 
     aggregator: a rule of fedzo.aggregation, or several joined by |. num_byzantine: how many of the
     answers to one exchange may be malicious. outlier_multiple: answers that are further from the
@@ -40,7 +39,7 @@ class RobustConfig(RoundConfig):
     outlier_multiple: float = 3.0
 
     def __post_init__(self) -> None:
-        RoundConfig.__post_init__(self)
+        check_types(self)
         require(self.num_byzantine >= 0, "num_byzantine", self.num_byzantine, "0 or more")
         multiple = self.outlier_multiple
         require(multiple >= 1, "outlier_multiple", multiple, "1 or more, or inf")
@@ -51,44 +50,45 @@ class RobustConfig(RoundConfig):
         """The rule that `aggregator` names."""
         return parse_aggregator(self.aggregator)
 
-    @property
-    def expected_liars(self) -> int:
-        """How many of the answers to one exchange may be malicious."""
-        return self.num_byzantine
+    def among_all(self, cohort: int, num_clients: int) -> "RobustConfig":
+        """Return the settings for a table of all clients: a cohort is a sample of the liars too."""
+        most = (num_clients - 1) // 2
+        liars = min(most, math.ceil(self.num_byzantine * num_clients / cohort))
+        return replace(self, num_byzantine=liars)
 
-    def withstands(self, num_answers: int, num_asked: int, num_clients: int) -> bool:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defence:
+    """A robust rule among the clients of a run.
+
+    cohort: how many are asked in a round; remembers: whether the rule is also asked about a table
+    of all of them.
+    """
+
+    robust: RobustConfig
+    cohort: int
+    num_clients: int
+    remembers: bool = False
+
+    def withstands(self, num_answers: int, num_asked: int) -> bool:
         """Whether the rule bears the liars that may be among so many answers of those asked."""
-        cohort = self.cohort_size(num_clients)
-        more = self.remembers and num_asked > cohort
-        liars = self.liars_of_all(cohort, num_clients) if more else self.num_byzantine
+        more = self.remembers and num_asked > self.cohort
+        config = self.robust.among_all(self.cohort, self.num_clients) if more else self.robust
         try:
-            self.rule.require(num_answers, liars)
+            config.rule.require(num_answers, config.num_byzantine)
         except ConfigError:
             return False
         return True
 
-    @property
-    def remembers(self) -> bool:
-        """Whether the rule is also asked about a table of all clients."""
-        return False
-
-    def require_clients(self, num_clients: int) -> None:
+    def require(self) -> None:
         """Raise ConfigError where the rule cannot withstand so many liars in a full cohort.
 
         And, where it is asked about all clients, in proportion among them.
         """
-        cohort = self.cohort_size(num_clients)
-        self.rule.require(cohort, self.num_byzantine)
+        self.robust.rule.require(self.cohort, self.robust.num_byzantine)
         if self.remembers:
-            self.rule.require(num_clients, self.liars_of_all(cohort, num_clients))
-
-    def liars_of_all(self, cohort: int, num_clients: int) -> int:
-        """Return how many of all clients may lie: a cohort is a sample of the liars too."""
-        most = (num_clients - 1) // 2
-        return min(most, math.ceil(self.num_byzantine * num_clients / cohort))
-
-
-RobustT = TypeVar("RobustT", bound=RobustConfig)
+            everybody = self.robust.among_all(self.cohort, self.num_clients)
+            everybody.rule.require(self.num_clients, everybody.num_byzantine)
 
 
 def aggregate(
@@ -137,10 +137,9 @@ def agree(
     return vectors[kept] + (result - vectors[kept].mean(dim=0)), kept
 
 
-def of_all(config: RobustT, plan: RoundPlan) -> RobustT:
+def of_all(config: RobustConfig, plan: RoundPlan) -> RobustConfig:
     """Return the settings for a table of all clients."""
-    liars = config.liars_of_all(len(plan.cohort), plan.num_clients)
-    return replace(config, num_byzantine=liars)
+    return config.among_all(len(plan.cohort), plan.num_clients)
 
 
 def remembered(config: RobustConfig, x: Float[Tensor, " d"]) -> Float[Tensor, " l"]:

@@ -8,19 +8,16 @@ The driver (strategies.driver) does everything else: it samples cohorts, adds se
 to each exchange, drops failed and non-finite answers, counts, evaluates, records and checkpoints.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
 from fedzo.objective import Bound
-from fedzo.randomness import stream
 from strategies.asking import Asking
 
 
@@ -47,29 +44,6 @@ class RoundConfig:
     timeout_s: float = 3600.0
     evaluate_every: int = 1
     min_judges: int = 0
-
-    @property
-    def expected_liars(self) -> int:
-        """How many of the answers to one exchange may be malicious."""
-        return 0
-
-    @property
-    def outlier_multiple(self) -> float:
-        """Beyond so many times the others' distance from the median an answer is absurd."""
-        return math.inf
-
-    def withstands(self, num_answers: int, num_asked: int, num_clients: int) -> bool:
-        """Whether so many answers of those asked are enough for the expected liars among them."""
-        return True
-
-    @property
-    def is_private(self) -> bool:
-        """Whether what is told of clients' data is bounded by an epsilon."""
-        return False
-
-    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
-        """Return the generator that draws the cohort of a round."""
-        return stream(seed, "cohort", problem, round_index)
 
     def cohort_size(self, num_clients: int) -> int:
         """Return how many clients are asked in a round."""
@@ -201,21 +175,3 @@ class PrivacySpent(Exception):
 
 StateT = TypeVar("StateT", bound=HasX)
 Round = Asking[StateT]
-
-
-@runtime_checkable
-class RoundMethod(Protocol[StateT]):
-    """What the driver needs of a strategy."""
-
-    @property
-    def rounds(self) -> RoundConfig:
-        """The settings of the rounds."""
-        ...
-
-    def init(self, x: Float[Tensor, " d"], num_clients: int) -> StateT:
-        """Return the state before the first round."""
-        ...
-
-    def round(self, state: StateT, plan: RoundPlan) -> Round[StateT]:
-        """Yield lists of exchanges, receive lists of replies, return the next state."""
-        ...

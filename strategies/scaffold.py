@@ -25,14 +25,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.errors import ConfigError
-from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.optimizers import OptimizerState
 from fedzo.protocol.questions.training import GradientEstimate, LocalSteps
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.asking import ask
 from strategies.base import RoundStrategy
 from strategies.fedavg import local_training
 from strategies.fedavg_config import FedAvgConfig
-from strategies.robust import aggregate, of_all, remembered
+from strategies.robust import RobustConfig, aggregate, of_all, remembered
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.server_step import stepped
 from strategies.table import ClientTable
@@ -68,31 +68,34 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
             )
         self._config = config
         self._client = client or ZerothOrderConfig()
-        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+        self._optimizer = config.server.optimizer()
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ScaffoldState:
-        self._config.require_clients(num_clients)
         return ScaffoldState(
             x,
             self._optimizer.init(x),
             control=torch.zeros_like(x),
             controls=ClientTable.empty(x),
-            last=remembered(self._config, x),
+            last=remembered(self._config.robust, x),
         )
 
     def _training(self, state: ScaffoldState, *, renew: bool) -> LocalSteps:
         told = {"control": state.control, "renew_control": renew}
-        return local_training(self._config, self._client, state.x, **told)
+        return local_training(self._config.local, self._client, state.x, **told)
 
     def _step(
         self, state: ScaffoldState, updates: Float[Tensor, "n d"], plan: RoundPlan
     ) -> Round[ScaffoldState]:
         config = self._config
-        update = aggregate(updates, config, plan, start=state.last)
+        update = aggregate(updates, config.robust, plan, start=state.last)
         return (yield from stepped(state, update, plan, config, self._optimizer))
 
 
@@ -103,7 +106,7 @@ class Scaffold1(_Scaffold):
         assert isinstance(self._client, ZerothOrderConfig)
         anchors = yield from ask(GradientEstimate(x=state.x, settings=self._client), plan.cohort)
         gradients = anchors.said.gradient
-        control = aggregate(gradients, self._config, plan, purpose="control", start=state.control)
+        control = aggregate(gradients, self.robust, plan, purpose="control", start=state.control)
         state = replace(state, control=control)
         heard = yield from ask(self._training(state, renew=False), anchors.clients)
         return (yield from self._step(state, heard.said.update, plan))
@@ -116,7 +119,7 @@ class Scaffold2(_Scaffold):
         heard = yield from ask(self._training(state, renew=True), plan.cohort)
         assert heard.said.control is not None
         controls = state.controls.renewed(heard.clients, heard.said.control)
-        everybody, config = controls.everybody(plan.num_clients), of_all(self._config, plan)
+        everybody, config = controls.everybody(plan.num_clients), of_all(self.robust, plan)
         control = aggregate(everybody, config, plan, purpose="control", start=state.control)
         state = replace(state, control=control, controls=controls)
         return (yield from self._step(state, heard.said.update, plan))

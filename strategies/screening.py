@@ -24,33 +24,35 @@ from fedzo.aggregation.rows import finite_rows
 from fedzo.exchange import Exchange, Replies
 from fedzo.finite import all_finite
 from fedzo.protocol.question import Question
+from strategies.robust import Defence, RobustConfig
 from strategies.rounds import RoundConfig
 
 
 def rejected(
     exchanges: Sequence[Exchange],
     parts: Sequence[Replies],
-    config: RoundConfig,
-    num_clients: int,
+    rounds: RoundConfig,
+    defence: Defence,
 ) -> dict[int, str]:
     """Return the clients whose answers are not to be used -> the reason."""
+    config = defence.robust
     found: dict[int, str] = {}
     for question, name, ids, vectors in _alike(exchanges, parts):
         broken = ~torch.isfinite(vectors).all(dim=1) if not all_finite(vectors) else None
         reasons = {}
-        if broken is not None and config.non_finite != "pass":
+        if broken is not None and rounds.non_finite != "pass":
             reasons = {ids[i]: f"rejected: {name} is not finite" for i in _where(broken)}
         if question.judges:  # judged by a mean of values, which may differ as they like
             found.update(reasons)
             continue
-        absurd = outliers(vectors, config.expected_liars, config.outlier_multiple)
+        absurd = outliers(vectors, config.num_byzantine, config.outlier_multiple)
         absurd = absurd if broken is None else absurd & ~broken
         reasons.update({ids[i]: _far(name, config) for i in _where(absurd)})
-        found.update(_affordable(reasons, len(ids), config, num_clients))
+        found.update(_affordable(reasons, len(ids), rounds, defence))
     return found
 
 
-def _far(name: str, config: RoundConfig) -> str:
+def _far(name: str, config: RobustConfig) -> str:
     return (
         f"rejected: {name} is further from the cohort's median than"
         f" strategy.outlier_multiple={config.outlier_multiple:g} times the others"
@@ -76,15 +78,15 @@ def outliers(
 
 
 def _affordable(
-    reasons: Mapping[int, str], num: int, config: RoundConfig, num_clients: int
+    reasons: Mapping[int, str], num: int, rounds: RoundConfig, defence: Defence
 ) -> dict[int, str]:
     """Return as many of the reasons as leave enough answers for the rule, where there were."""
-    if config.expected_liars == 0 or config.non_finite == "reject":
+    if defence.robust.num_byzantine == 0 or rounds.non_finite == "reject":
         return dict(reasons)
-    if not config.withstands(num, num, num_clients):
+    if not defence.withstands(num, num):
         return dict(reasons)
     kept = dict(reasons)
-    while kept and not config.withstands(num - len(kept), num, num_clients):
+    while kept and not defence.withstands(num - len(kept), num):
         kept.popitem()
     return kept
 

@@ -15,35 +15,29 @@ Differs from the papers: one step a round, directions are rows of random orthono
 moments stay on the server, and x is sent where those papers send numbers to replay.
 """
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
-from fedzo.optimizers import OptimizerName, OptimizerState, make_optimizer
+from fedzo.optimizers import OptimizerState
 from fedzo.oracle import project
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
 from strategies.base import RoundStrategy
 from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.shared_probes import probe
+from strategies.step_config import ServerConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedZOConfig(RobustConfig):
-    """Settings of Seed-ZO: what the server does with the mean gradient estimate."""
+@composed
+class SeedZOConfig:
+    """Settings of Seed-ZO: the server steps along the mean gradient estimate."""
 
-    server_lr: float = 0.03
-    server_optimizer: OptimizerName = "adam"
-    server_momentum: float = 0.0
-
-    def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
-        require(0 < self.server_lr < math.inf, "server_lr", self.server_lr, "positive and finite")
-        momentum = self.server_momentum
-        require(0 <= momentum < 1, "server_momentum", momentum, "at least 0 and below 1")
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig)
+    server: ServerConfig = part(ServerConfig, server_lr=0.03, server_optimizer="adam")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +60,26 @@ class SeedZO(RoundStrategy[SeedZOState]):
     ) -> None:
         self._config = config
         self._client = client or ProbesConfig()
-        self._optimizer = make_optimizer(config.server_optimizer, momentum=config.server_momentum)
+        self._optimizer = config.server.optimizer()
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SeedZOState:
-        self._config.require_clients(num_clients)
         return SeedZOState(x, self._optimizer.init(x))
 
     def round(self, state: SeedZOState, plan: RoundPlan) -> Round[SeedZOState]:
         probed = yield from probe(state.x, plan, state.next_row, self._client, slopes=True)
         if probed is None:
             return state
-        slopes = aggregate(probed.values, self._config, plan, purpose="slopes")
+        slopes = aggregate(probed.values, self.robust, plan, purpose="slopes")
         gradient = (len(state.x) / len(slopes)) * slopes @ probed.directions
         moments, x = self._optimizer.step(
-            state.moments, state.x, gradient.to(state.x), self._config.server_lr
+            state.moments, state.x, gradient.to(state.x), self._config.server.server_lr
         )
         return SeedZOState(project(x, plan.lower, plan.upper), moments, probed.next_row)

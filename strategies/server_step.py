@@ -7,7 +7,7 @@ x, update [d].
 """
 
 from dataclasses import Field, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,7 @@ from strategies.rounds import RoundPlan
 from strategies.safeguard import better
 
 
+@runtime_checkable
 class Stepping(Protocol):
     """A state that the server steps: x, its optimizer's moments, and the last aggregate.
 
@@ -49,9 +50,9 @@ def stepped(
     optimizer: Optimizer,
 ) -> Asking[SteppingT]:
     """Return the state after the server's step; with a safeguard the cohort is asked."""
-    moments, x = optimizer.step(state.moments, state.x, -update, config.server_lr)
+    moments, x = optimizer.step(state.moments, state.x, -update, config.server.server_lr)
     x = project(x, plan.lower, plan.upper)
     if config.safeguard:
-        x = yield from better(state.x, x, plan, config)
-    last = update if config.rule.learns else state.last
+        x = yield from better(state.x, x, plan, config.robust)
+    last = update if config.robust.rule.learns else state.last
     return replace(state, x=x, moments=moments, last=last)

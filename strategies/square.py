@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.square import recolored, square_side, stripes
-from fedzo.config import require
+from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
 from strategies.base import RoundStrategy
@@ -32,15 +33,17 @@ from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SquareConfig(RobustConfig):
+@composed
+class SquareConfig:
     """Settings: area is the first share of the image a square covers, halved along the horizon."""
 
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig)
     area: float = 0.1
     horizon: int = 10000
 
     def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
+        check_types(self)
         require(0 < self.area <= 1, "area", self.area, "in (0, 1]")
         require(self.horizon >= 1, "horizon", self.horizon, "at least 1")
 
@@ -71,10 +74,13 @@ class Square(RoundStrategy[SquareState]):
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SquareState:
-        self._config.require_clients(num_clients)
         side = math.isqrt(len(x))
         if side * side != len(x):
             raise ConfigError(
@@ -88,7 +94,7 @@ class Square(RoundStrategy[SquareState]):
         compared = yield from compare(state.x, proposal, state.answered, plan, blind=first)
         if compared is None:
             return state
-        if first or compared.change(self._config, plan) < 0:
+        if first or compared.change(self.robust, plan) < 0:
             return SquareState(proposal, compared.new)
         return SquareState(state.x, compared.old)
 

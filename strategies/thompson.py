@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedzo.attacks.region import Region
 from fedzo.attacks.thompson import Incumbent, ThompsonConfig, learn, propose
-from fedzo.config import config_values, take_config
+from fedzo.parts import composed, part
 from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
 from fedzo.surrogates.spatial import no_changes, square_prior
@@ -31,25 +31,13 @@ from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FederatedThompsonConfig(RobustConfig):
+@composed
+class FederatedThompsonConfig:
     """Settings of rounds and rules, and those of fedzo.attacks.thompson.ThompsonConfig."""
 
-    lengthscale: float = 2.5
-    noise: float = 0.1
-    spread: float = 0.5
-    max_rows: int = 200
-    up: float = 1.5
-    down: float = 0.95
-    floor: float = 0.01
-
-    def __post_init__(self) -> None:
-        RobustConfig.__post_init__(self)
-        self.sampling()
-
-    def sampling(self) -> ThompsonConfig:
-        """Return the attacker's part; raises ConfigError for values out of range."""
-        return take_config(ThompsonConfig, config_values(self))
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig)
+    sampling: ThompsonConfig = part(ThompsonConfig, lengthscale=2.5, spread=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +68,17 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         client: ValuesConfig | None = None,
     ) -> None:
         self._config = config
-        self._sampling = config.sampling()
+        self._sampling = config.sampling
 
     @property
     def rounds(self) -> RoundConfig:
-        return self._config
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ThompsonState:
-        self._config.require_clients(num_clients)
         return ThompsonState(Incumbent(x, 0.0, no_changes(len(x))), nobody(x))
 
     def round(self, state: ThompsonState, plan: RoundPlan) -> Round[ThompsonState]:
@@ -100,6 +91,6 @@ class FederatedThompson(RoundStrategy[ThompsonState]):
         compared = yield from compare(x, proposal, state.answered, plan)
         if compared is None:
             return state
-        change = compared.change(self._config, plan)
+        change = compared.change(self.robust, plan)
         best = learn(state.best, proposal, state.best.loss + change, prior, self._sampling)
         return ThompsonState(best, compared.new if change < 0 else compared.old)

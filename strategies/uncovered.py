@@ -4,19 +4,19 @@ import warnings
 from typing import Any
 
 from fedzo.errors import FedzoWarning
-from strategies.privacy import PrivacyConfig
-from strategies.rounds import RoundConfig
+from strategies.method import RoundMethod
+from strategies.privacy_config import PrivacyConfig
 
 
-def warn_of_uncovered(rounds: RoundConfig, seed: int) -> None:
+def warn_of_uncovered(method: RoundMethod[Any], seed: int) -> None:
     """Say what undoes or escapes the privacy that a strategy claims, each once a run."""
-    if not isinstance(rounds, PrivacyConfig) or not rounds.is_private:
+    if method.privacy is None or not method.privacy.claims:
         return
-    for sentence in uncovered(rounds, seed):
+    for sentence in uncovered(method.privacy, method.rounds.evaluate_every, seed):
         warnings.warn(sentence, FedzoWarning, stacklevel=3)
 
 
-def uncovered(config: PrivacyConfig, seed: int) -> list[str]:
+def uncovered(config: PrivacyConfig, evaluate_every: int, seed: int) -> list[str]:
     """Return a sentence for each thing that epsilon does not cover and the settings ask for."""
     told = []
     if config.noise_source == "stream":
@@ -25,10 +25,10 @@ def uncovered(config: PrivacyConfig, seed: int) -> list[str]:
             " knows it takes the noise off, and epsilon says nothing about data of your own; leave"
             " it out, and noise is of the operating system's entropy"
         )
-    if config.evaluate_every > 0:
+    if evaluate_every > 0:
         told.append(
             "F and metrics are computed on private data without noise, and epsilon does not cover"
-            f" them (strategy.evaluate_every={config.evaluate_every}); set it to 0, and nobody is"
+            f" them (strategy.evaluate_every={evaluate_every}); set it to 0, and nobody is"
             " asked, or keep them as secret as the data"
         )
     if config.report_shortened:

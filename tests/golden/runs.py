@@ -19,6 +19,7 @@ from scenarios.simulate import simulate
 from strategies.privacy import PrivacyConfig
 
 GOLDEN = Path(__file__).with_name("golden.json")
+SETTINGS = Path(__file__).with_name("settings.json")
 QUADRATIC = {"scenario.dim": 16, "strategy.participation": 0.7}
 CLASSES = {
     "scenario.dataset": "digits",
@@ -211,10 +212,18 @@ def arithmetic() -> str:
     return f"{torch.__version__} {digest.hexdigest()[:16]}"
 
 
+def settings_of(strategy: str) -> dict[str, Any]:
+    """Return every setting of a strategy and its clients, in order, with its default."""
+    made = make_experiment("quadratic", strategy, num_clients=6)
+    return {k: v for k, v in made.settings.items() if k.startswith(("strategy.", "client."))}
+
+
 def main() -> None:
     """Write all cases down."""
     found = {name: written(simulate(experiment(name))) for name in CASES}
     GOLDEN.write_text(json.dumps({"arithmetic": arithmetic(), "runs": found}, indent=1) + "\n")
+    settings = {name: settings_of(name) for name in STRATEGIES}
+    SETTINGS.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import json
 from typing import Any
 
 import pytest
-from golden.runs import CASES, GOLDEN, arithmetic, experiment, written
+from golden.runs import CASES, GOLDEN, SETTINGS, arithmetic, experiment, settings_of, written
 
 from clients.app import build_client_app
 from fedzo.runtime.inprocess_grid import InProcessGrid
 from scenarios.engines import ExperimentEnvironment
+from scenarios.names import STRATEGIES
 from scenarios.run_result import RunResult
 from scenarios.simulate import simulate
 
@@ -61,3 +62,9 @@ def test_on_a_grid(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_on_ray(name: str) -> None:
     check(simulate(experiment(name, engine="ray")), WRITTEN["runs"][name])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_setting_keeps_its_name_its_default_and_its_place(strategy: str) -> None:
+    wanted = json.loads(SETTINGS.read_text())[strategy]
+    assert list(settings_of(strategy).items()) == list(wanted.items())
