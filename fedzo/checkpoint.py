@@ -1,13 +1,11 @@
-"""Checkpoints: one safetensors file with a digest, written atomically, the previous one kept.
+"""Checkpoints: safetensors files with digests, written atomically, the previous one kept.
 
 A state is a (nested) dataclass of tensors, numbers and strings. Its tensors are stored as they are
-and its scalars as JSON in the file's header, so reading executes nothing. `current.safetensors` is
-replaced in one step; `previous.safetensors` is what it was before.
+and its scalars as JSON in the file's header, so reading executes nothing. A run's checkpoint holds
+what changed since the one before, as long as all that it builds on is at most twice the whole
+(fedzo.checkpoint_files says which files there are): over the rounds, twice what changes is written.
 """
 
-import json
-import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,12 +13,27 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from fedzo.changes import Seen, change, look_at
+from fedzo.checkpoint_files import (
+    CURRENT,
+    HEADS,
+    OLDER,
+    PREVIOUS,
+    Basis,
+    advance,
+    read_head,
+    remove_unused,
+    to_text,
+)
 from fedzo.errors import CheckpointError
-from fedzo.storage import LEFTOVER, replacing, storing
-from fedzo.tensor_file import read_tensors, write_tensors
+from fedzo.storage import replacing, storing
+from fedzo.tensor_file import write_tensors
 
 StateT = TypeVar("StateT")
-CURRENT, PREVIOUS = "current.safetensors", "previous.safetensors"
+SMALL = 1 << 16
+"""Bytes of a checkpoint that is not worth a second file."""
+MOST_PARTS = 32
+"""So many parts, and rounds to repeat when the oldest is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +44,75 @@ class Checkpoint:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The current checkpoint as this process wrote it: tensors, digests of its files, and bytes."""
+
+    seen: Seen
+    files: tuple[str, ...]
+    num_bytes: int
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run into a directory where it works alone.
+
+    whole: never write less, so that the previous checkpoint shares nothing with the current.
+    """
+
+    def __init__(self, directory: Path, *, whole: bool = False) -> None:
+        self._directory = directory
+        self._whole = whole
+        self._last: _Written | None = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; at every moment a complete one exists.
+
+        Raises StorageError when the disk is full or fails.
+        """
+        last, self._last = self._last, None
+        tensors, num_bytes = checkpoint.tensors, _size(checkpoint.tensors)
+        if self._whole or num_bytes < SMALL:
+            self._write(tensors, Basis(), checkpoint.facts)
+            return
+        seen = look_at(tensors)
+        if last and len(last.files) <= MOST_PARTS:
+            made = change(last.seen, tensors)
+            together = last.num_bytes + _size(made.tensors)
+            if together <= 2 * num_bytes:
+                basis = Basis(last.files, made.gone)
+                digest = self._write(made.tensors, basis, checkpoint.facts)
+                self._last = _Written(seen, (*last.files, digest), together)
+                return
+        digest = self._write(tensors, Basis(), checkpoint.facts)
+        self._last = _Written(seen, (digest,), num_bytes)
+
+    def _write(self, tensors: Mapping[str, Tensor], basis: Basis, facts: Mapping[str, Any]) -> str:
+        folder = self._directory
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / CURRENT) as fresh:
+                digest = write_tensors(fresh, tensors, to_text(basis, facts))
+                advance(folder, basis)
+            if not basis.parts:
+                remove_unused(folder)
+        return digest
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; at every moment a complete one exists.
+    """Write a whole checkpoint; at every moment a complete one exists.
 
     Raises StorageError when the disk is full or fails.
     """
-    with storing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with replacing(directory / CURRENT) as fresh:
-            write_tensors(fresh, checkpoint.tensors, json.dumps(checkpoint.facts))
-            if (directory / CURRENT).exists():
-                _keep(directory / CURRENT, directory / PREVIOUS)
-
-
-def _keep(current: Path, previous: Path) -> None:
-    """Make the previous checkpoint the current one's other name."""
-    linked = previous.with_name(f"{previous.name}.{os.getpid()}-{threading.get_ident()}{LEFTOVER}")
-    linked.unlink(missing_ok=True)
-    os.link(current, linked)
-    linked.replace(previous)
-    linked.unlink(missing_ok=True)  # it stays where both names were of one file already
+    CheckpointWriter(directory, whole=True).save(checkpoint)
 
 
 def has_checkpoint(directory: Path, *, name: str = "") -> bool:
     """Return whether a checkpoint, that of this name or any, was completed in this directory."""
-    return any((directory / one).exists() for one in ([name] if name else [CURRENT, PREVIOUS]))
+    return any((directory / one).exists() for one in ([name] if name else HEADS))
 
 
 def load_checkpoint(directory: Path, *, name: str = CURRENT) -> Checkpoint:
@@ -63,41 +120,33 @@ def load_checkpoint(directory: Path, *, name: str = CURRENT) -> Checkpoint:
 
     Raises CheckpointError when it is missing or damaged, naming the previous one if that is whole.
     """
-    path = directory / name
     try:
-        tensors, facts = read_tensors(path)
-        return Checkpoint(tensors, _facts(path, facts))
+        return Checkpoint(*read_head(directory / name))
     except CheckpointError as error:
         remedy = "start again in an empty directory"
-        if name == CURRENT and _is_whole(directory / PREVIOUS):
-            remedy = f"to go on from the one before, move {directory / PREVIOUS} over it"
+        before = (directory / other for other in (PREVIOUS, OLDER) if name == CURRENT)
+        if whole := next((path for path in before if _is_whole(path)), None):
+            remedy = f"to go on from the one before, move {whole} over it"
         raise CheckpointError(f"checkpoint {error}; {remedy}") from error
 
 
 def restore_previous(directory: Path) -> Checkpoint:
-    """Put the previous checkpoint in the place of a damaged one, and return it.
+    """Put the newest whole checkpoint before a damaged one in its place, and return it.
 
-    Raises CheckpointError when it is missing or damaged too.
+    Raises CheckpointError when there is none.
     """
-    checkpoint = load_checkpoint(directory, name=PREVIOUS)
+    name = (
+        PREVIOUS if _is_whole(directory / PREVIOUS) or not _is_whole(directory / OLDER) else OLDER
+    )
+    checkpoint = load_checkpoint(directory, name=name)
     with storing(directory):
-        (directory / PREVIOUS).replace(directory / CURRENT)
+        (directory / name).replace(directory / CURRENT)
     return checkpoint
-
-
-def _facts(path: Path, text: str) -> dict[str, Any]:
-    try:
-        facts = json.loads(text)
-        if isinstance(facts, dict):
-            return facts
-        raise ValueError("its facts are no table")
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
 def _is_whole(path: Path) -> bool:
     try:
-        load_checkpoint(path.parent, name=path.name)
+        read_head(path)
     except CheckpointError:
         return False
     return True
@@ -145,7 +194,7 @@ def restore_state(template: StateT, checkpoint: Checkpoint, prefix: str = "state
 def pack_client_states(states: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Name the tensors of all clients' states for a checkpoint."""
     return {
-        f"client.{client}.{name}": tensor.clone()
+        f"client.{client}.{name}": tensor
         for client, state in states.items()
         for name, tensor in state.items()
     }

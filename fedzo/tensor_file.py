@@ -18,35 +18,63 @@ _SEALED, _PLAIN = "digest and facts", "facts"
 """One key alone: safetensors writes several in any order, and equal files must be equal bytes."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> None:
-    """Write a file; raises StorageError or OSError where the system does not let us."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
+    """Write a file and return its digest.
+
+    Raises StorageError or OSError where the system does not let us.
+    """
     own = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    digest = _digest(own, facts)
     try:
-        save_file(own, path, metadata={_SEALED: f"{_digest(own, facts)} {facts}"})
+        save_file(own, path, metadata={_SEALED: f"{digest} {facts}"})
     except SafetensorError as error:
         raise StorageError(
             f"{path} cannot be written: {error}; make room or mend it, and go on with --resume"
         ) from error
+    return digest
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Return tensors and facts; raises CheckpointError for a file that is missing or damaged."""
+def read_tensors(path: Path, *, digest: str = "") -> tuple[dict[str, Tensor], str]:
+    """Return tensors and facts.
+
+    digest: of the only file that will do. Raises CheckpointError for another, and for one that is
+    missing or damaged.
+    """
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             told: dict[str, str] = dict(file.metadata() or {})
-        if told.keys() == {_PLAIN}:
-            return tensors, told[_PLAIN]
-        if told.keys() != {_SEALED}:
-            raise ValueError("its header is damaged")
-        digest, _, facts = told[_SEALED].partition(" ")
-        if digest != _digest(tensors, facts):
+        sealed, facts = _told(told)
+        if (sealed or digest) and sealed != _digest(tensors, facts):
             raise ValueError("its digest does not fit")
+        if digest and sealed != digest:
+            raise ValueError("it is another file than the one that belongs here")
         return tensors, facts
     except Exception as error:  # who knows what damaged bytes do to a parser
         raise CheckpointError(f"{path} cannot be read ({error})") from error
+
+
+def read_facts(path: Path) -> str:
+    """Return the facts alone, which may be damaged; raises CheckpointError like `read_tensors`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _told(dict(file.metadata() or {}))[1]
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from error
+
+
+def _told(metadata: Mapping[str, str]) -> tuple[str, str]:
+    """Return the digest, empty where there is none, and the facts."""
+    if metadata.keys() == {_PLAIN}:
+        return "", metadata[_PLAIN]
+    if metadata.keys() != {_SEALED}:
+        raise ValueError("its header is damaged")
+    digest, _, facts = metadata[_SEALED].partition(" ")
+    if not digest:
+        raise ValueError("its digest is gone")
+    return digest, facts
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:

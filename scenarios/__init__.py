@@ -1,6 +1,34 @@
 """Problems and wiring: what is optimized, by whom, and how it is run."""
 
-from scenarios.experiment import Experiment, make_experiment
-from scenarios.simulate import RunResult, federate, simulate
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scenarios.experiment import Experiment, make_experiment
+    from scenarios.simulate import RunResult, federate, simulate
 
 __all__ = ["Experiment", "RunResult", "federate", "make_experiment", "simulate"]
+
+
+class _Package(ModuleType):
+    """Imports what it offers when that is asked for: all of it needs torch, the help does not."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = "experiment" if name in ("Experiment", "make_experiment") else "simulate"
+        return getattr(import_module(f"{__name__}.{home}"), name)
+
+    @property
+    def simulate(self) -> Any:
+        """The function, not the module of the same name, which Python puts here on its import."""
+        return import_module(f"{__name__}.simulate").simulate
+
+    @simulate.setter
+    def simulate(self, module: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

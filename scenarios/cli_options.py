@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
-import torch
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -17,7 +16,6 @@ from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, FedzoError, FedzoWarning
 from fedzo.strict_json import strict_json
 from fedzo.visible import visible
-from scenarios.names import SCENARIOS, STRATEGIES
 from scenarios.terminal import say
 
 stderr = Console(stderr=True, emoji=False)
@@ -63,6 +61,8 @@ def merged(
     """Put options over a config file, and settings over the file's."""
     base = dict(file)
     base.update({name: value for name, value in given.items() if value is not None})
+    from scenarios.names import SCENARIOS, STRATEGIES  # they need torch, the help does not
+
     parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
     base["settings"] = {**base["settings"], **parsed}
     for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
@@ -90,6 +90,8 @@ def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[st
 
 
 def prepare(threads: int) -> None:
+    import torch  # when a command runs: the help does without
+
     torch.set_num_threads(max(1, threads))
     handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
     handler.setFormatter(_Visible("%(message)s"))

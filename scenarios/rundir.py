@@ -17,18 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.checkpoint import (
-    CURRENT,
-    PREVIOUS,
     Checkpoint,
+    CheckpointWriter,
     flatten_state,
     has_checkpoint,
     load_checkpoint,
     pack_client_states,
     restore_previous,
     restore_state,
-    save_checkpoint,
     unpack_client_states,
 )
+from fedzo.checkpoint_files import CURRENT, OLDER, PREVIOUS, remove_unused
 from fedzo.errors import CheckpointError, ConfigError, FedzoWarning
 from fedzo.exchange import ClientState
 from fedzo.history import RoundRecord, append_history, read_history, write_history
@@ -79,6 +78,7 @@ class RunDirectory:
         # is repeated with other noise would be released twice and counted once.
         kept_by_clients = experiment.engine in ("flower", "superlink")
         self._unrepeatable = experiment.settings.get("strategy.noise_source") == "os"
+        self._checkpoints = CheckpointWriter(path / CHECKPOINT, whole=kept_by_clients)
         self._every_s = 0.0 if kept_by_clients or self._unrepeatable else CHECKPOINT_EVERY_S
         self._toml = path / "experiment.toml"
         self._lock = DirectoryLock(path)
@@ -102,6 +102,7 @@ class RunDirectory:
             self._check(resume)  # again: nobody else changes it now
             for folder in (self.path, self.path / CHECKPOINT, self.path / "clients"):
                 remove_leftovers(folder)
+            remove_unused(self.path / CHECKPOINT)
             write_whole(self._toml, sealed_toml(self._experiment.to_toml()))
         except OSError as error:
             self.close()
@@ -171,7 +172,7 @@ class RunDirectory:
                     " go on from the one before: a round would be released twice and counted once;"
                     " restore the file, or start again in an empty directory"
                 ) from error
-            if not has_checkpoint(folder, name=PREVIOUS):
+            if not any(has_checkpoint(folder, name=name) for name in (PREVIOUS, OLDER)):
                 raise
             checkpoint = restore_previous(folder)
             warnings.warn(
@@ -235,7 +236,7 @@ class RunDirectory:
         named = {f"solution.{k}": x for k, x in enumerate(solutions)}
         counts = {"num_records": self._count, "num_solutions": len(solutions)}
         facts = {**facts, **counts, "run_name": self._run_name}
-        save_checkpoint(self.path / CHECKPOINT, Checkpoint({**tensors, **named}, facts))
+        self._checkpoints.save(Checkpoint({**tensors, **named}, facts))
         self._saved_at = time.monotonic()
 
 

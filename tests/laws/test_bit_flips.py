@@ -25,6 +25,8 @@ class Killed(Exception):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios.rundir, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("fedzo.checkpoint.SMALL", 0)
+    monkeypatch.setattr("fedzo.changes._LONG", 1)
     monkeypatch.setattr(importlib.import_module("scenarios.simulate"), "_draw", lambda *_: None)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import scenarios.rundir
+from fedzo.checkpoint_files import HEADS, from_text, part
+from fedzo.tensor_file import read_facts
 from scenarios.experiment import make_experiment
 from scenarios.simulate import simulate
 
@@ -57,7 +59,12 @@ def bits(out: Path) -> list[dict[str, object]]:
 
 
 def files(out: Path) -> set[str]:
-    return {str(path.relative_to(out)) for path in out.rglob("*")}
+    """Return what lies there but for the parts of checkpoints, of which none may lie about."""
+    folder, parts = out / "checkpoint", set(out.rglob("part-*"))
+    heads = [folder / name for name in HEADS if (folder / name).exists()]
+    used = {part(folder, d) for h in heads for d in from_text(h, read_facts(h))[0].parts}
+    assert parts == used
+    return {str(path.relative_to(out)) for path in set(out.rglob("*")) - parts}
 
 
 def run(strategy: str, out: Path) -> None:
@@ -98,6 +105,8 @@ def survives(strategy: str, folder: Path, kills: int, drawn: random.Random) -> i
 @pytest.fixture(autouse=True)
 def _every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios.rundir, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("fedzo.checkpoint.SMALL", 0)
+    monkeypatch.setattr("fedzo.changes._LONG", 1)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings and files of settings that ask for the absurd end in a sentence."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_too_little_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error:
     def greedy(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("scenarios.cli.simulate", greedy)
+    monkeypatch.setattr(importlib.import_module("scenarios.simulate"), "simulate", greedy)
     done = CliRunner().invoke(app, ["run", "quadratic", "--strategy", "fedzo"])
     assert done.exit_code == 1
     assert "ask for more memory than there is" in done.stderr

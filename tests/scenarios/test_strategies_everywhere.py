@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedzo.checkpoint import Checkpoint, CheckpointWriter
 from scenarios.experiment import Experiment, make_experiment
 from scenarios.names import STRATEGIES
 from scenarios.simulate import simulate
@@ -38,6 +39,16 @@ def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
     name: str, more: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scenarios.rundir.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("fedzo.checkpoint.SMALL", 0)
+    monkeypatch.setattr("fedzo.changes._LONG", 1)
+    saved: list[tuple[torch.Tensor, torch.Tensor]] = []
+    save = CheckpointWriter.save
+
+    def saving(writer: CheckpointWriter, checkpoint: Checkpoint) -> None:
+        saved.extend((tensor, tensor.clone()) for tensor in checkpoint.tensors.values())
+        save(writer, checkpoint)
+
+    monkeypatch.setattr(CheckpointWriter, "save", saving)
     whole = simulate(experiment(name, more))
 
     def die(snapshot: object) -> None:
@@ -50,6 +61,8 @@ def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
     assert resumed.records[-1].round_index == 4
     assert torch.equal(resumed.x, whole.x)
     assert resumed.queries == whole.queries
+    changed = [tensor for tensor, copy in saved if not torch.equal(tensor, copy)]
+    assert not changed, "the same object must be the same bits: states are replaced, never mutated"
 
 
 @pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)

@@ -369,10 +369,10 @@ def test_noise_that_cannot_be_repeated_is_saved_every_round(
 ) -> None:
     saved: list[int] = []
 
-    def count(_: Path, checkpoint: Checkpoint) -> None:
+    def count(_: object, checkpoint: Checkpoint) -> None:
         saved.append(checkpoint.facts["num_records"])
 
-    monkeypatch.setattr("scenarios.rundir.save_checkpoint", count)
+    monkeypatch.setattr("fedzo.checkpoint.CheckpointWriter.save", count)
     settings = {"strategy.noise_source": "os"}
     simulate(
         make_experiment("regression", "diff2", num_rounds=4, num_clients=3, settings=settings),

@@ -1,0 +1,44 @@
+"""The command `fedzo list`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedzo.aggregation import AGGREGATORS, MIXERS
+from fedzo.byzantine import ATTACKS
+from scenarios.attackers import ATTACKERS
+from scenarios.cli_options import ScenarioArgument, guard
+from scenarios.experiment import make_experiment
+from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.settings_help import print_settings
+
+
+def list_command(
+    scenario: ScenarioArgument = None,
+    strategy: Annotated[str, typer.Option(help="whose settings to show with SCENARIO")] = "fedzo",
+    engine: Annotated[str, typer.Option(help="the same, of an engine")] = "inprocess",
+) -> None:
+    """Show scenarios, strategies, engines, aggregators and attacks.
+
+    With SCENARIO, show every setting and its default.
+    """
+    if scenario is not None:
+        work = guard(lambda: make_experiment(scenario, strategy, engine=engine))
+        print_settings(Console(), work)
+        return
+    rows: dict[str, list[tuple[str, str]]] = {
+        "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
+        "strategies": [(name, entry.line) for name, entry in STRATEGIES.items()],
+        "engines": [(name, line) for name, (_, line) in ENGINES.items()],
+        "aggregators (strategy.aggregator)": [(n, line) for n, (_, line) in AGGREGATORS.items()],
+        "before them (bucketing | median)": [(n, line) for n, (_, line) in MIXERS.items()],
+        "attackers (fedzo attack --attacker)": [(n, e.line) for n, e in ATTACKERS.items()],
+        "attacks (byzantine.attack)": [(name, line) for name, line in ATTACKS.items()],
+    }
+    for title, lines in rows.items():
+        table = Table("name", "what it is", title=title, title_justify="left")
+        for line in lines:
+            table.add_row(*line)
+        Console().print(table)
