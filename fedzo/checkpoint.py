@@ -75,7 +75,8 @@ class CheckpointWriter:
             self._write(tensors, Basis(), checkpoint.facts)
             return
         seen = look_at(tensors)
-        if last and len(last.files) <= MOST_PARTS:
+        # The first two are whole, so that there is always one to fall back to.
+        if last and len(last.files) <= MOST_PARTS and (self._directory / PREVIOUS).exists():
             made = change(last.seen, tensors)
             together = last.num_bytes + _size(made.tensors)
             if together <= 2 * num_bytes:
