@@ -1,9 +1,10 @@
 """Ask a cohort how a proposal compares with the best x so far, one number a client.
 
-What the clients answered at x is remembered, so a cohort that stays the same is asked at the
-proposal alone; a client that was not asked at x is asked at both. Shapes: x, proposal [d].
+What the clients answered at x is remembered, so they are asked at the proposal alone; a client that
+has not answered at x is asked at both. Shapes: x, proposal [d].
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
-from fedzo.protocol.questions.values import Values
-from strategies.asking import Asking, ask
+from fedzo.protocol.questions.values import Values, ValuesTold
+from strategies.asking import Asked, Asking, Heard, ask_each
 from strategies.robust import RobustConfig, aggregate
 from strategies.rounds import RoundPlan
 
@@ -63,17 +64,32 @@ def compare(
 
     Returns None where the clients' budget does not cover the question.
     """
-    known = torch.equal(answered.clients, torch.as_tensor(plan.cohort))
-    points = [proposal] if known or blind else [x, proposal]
-    heard = yield from ask(Values(x=torch.stack(points)), plan.cohort)
-    values, clients = heard.said.values, torch.as_tensor(heard.clients)
-    if values.shape[1] == 0:
+    before = answered.by_client()
+    familiar = [client for client in plan.cohort if blind or client in before]
+    others = [client for client in plan.cohort if not blind and client not in before]
+    groups: list[Asked[ValuesTold]] = [
+        (Values(x=proposal.unsqueeze(0)), familiar),
+        (Values(x=torch.stack([x, proposal])), others),
+    ]
+    heard = yield from ask_each(groups)
+    pairs: dict[int, tuple[float, float]] = {}
+    for group in heard:
+        for client, told in zip(group.clients, _told(group), strict=True):
+            if told:
+                pairs[client] = (
+                    before.get(client, math.nan) if len(told) == 1 else told[0],
+                    told[-1],
+                )
+    if not pairs:
         return None
-    if known:
-        old = answered.values[torch.isin(answered.clients, clients)]
-    else:
-        old = torch.full_like(values[:, 0], torch.nan) if blind else values[:, 0]
-    return Compared(Answered(clients, old), Answered(clients, values[:, -1]))
+    clients = torch.tensor(sorted(pairs))
+    old, new = torch.tensor([pairs[c] for c in sorted(pairs)], dtype=torch.float64).unbind(dim=1)
+    return Compared(Answered(clients, old), Answered(clients, new))
+
+
+def _told(heard: Heard[ValuesTold]) -> list[list[float]]:
+    """Return what each client has answered; nothing of one whose budget was too small."""
+    return heard.said.values.tolist() if heard.clients else []
 
 
 def finite_box(x: Float[Tensor, " d"], plan: RoundPlan, strategy: str) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,10 @@
 
     python tools/house.py [--json]
 
-A room is a folder of a package, or a module that lies directly in it where it has no folders; an
-arrow is an import between two rooms; the floors are the layers in which rooms can be stacked so that
-arrows only go down (rooms of a cycle share one). An upward import goes from a package to one above
-it. The method of a strategy file are the lines of code (no blank lines, docstrings, comments) inside
+A room is a folder of a package, or a module that lies directly in it where it has no folders. An
+arrow is an import between two rooms. The floors are the layers in which rooms can be stacked so
+that arrows only go down (rooms of a cycle share one). An upward import goes from a package to one
+above it. The method of a strategy file is the code (no blank lines, docstrings, comments) inside
 functions that compute: all but constructors, checks of settings, and one-line properties.
 """
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from fedzo.history import RoundRecord
+from fedzo.parts import has_part
 from scenarios.experiment import Experiment, make_experiment
 from scenarios.names import STRATEGIES
 from scenarios.run_result import RunResult
 from scenarios.simulate import simulate
-from strategies.privacy import PrivacyConfig
+from strategies.privacy_config import PrivacyConfig
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SETTINGS = Path(__file__).with_name("settings.json")
@@ -153,7 +154,7 @@ def experiment(name: str, **more: Any) -> Experiment:
     """Return the experiment of a case, with further settings or another engine."""
     scenario, strategy, settings = CASES[name]
     engine = str(more.pop("engine", "inprocess"))
-    private = issubclass(STRATEGIES[strategy].config, PrivacyConfig)
+    private = has_part(STRATEGIES[strategy].config, PrivacyConfig)
     own = {**settings, **(SEEDED if private else {}), **more}
     budget = 4000 if scenario == "quadratic" and strategy in ("fedzo", "fzoos") else None
     return make_experiment(

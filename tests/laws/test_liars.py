@@ -15,12 +15,13 @@ from torch import Tensor
 
 from clients.app import build_client_app
 from fedzo.messages import decode_tensors, encode_tensors, seal_answer
+from fedzo.parts import has_part
 from fedzo.runtime.inprocess_grid import InProcessGrid
 from scenarios.engines import ExperimentEnvironment
 from scenarios.experiment import make_experiment
 from scenarios.names import STRATEGIES
 from scenarios.simulate import RunResult, simulate
-from strategies.privacy import PrivacyConfig
+from strategies.privacy_config import PrivacyConfig
 from strategies.robust import RobustConfig
 
 SHARE = 0.5
@@ -28,8 +29,8 @@ CLIENTS, LIAR, ROUNDS = 7, 2, 6
 ROBUST = [
     name
     for name, entry in STRATEGIES.items()
-    if issubclass(entry.config, RobustConfig)
-    and not issubclass(entry.config, PrivacyConfig)
+    if has_part(entry.config, RobustConfig)
+    and not has_part(entry.config, PrivacyConfig)
     and name != "bvr_l_sgd"  # it keeps one miner's result, and refuses num_byzantine
 ]
 Lie = Callable[[RecordDict], None]
