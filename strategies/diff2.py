@@ -46,7 +46,7 @@ from strategies.diff2_noise import (
 from strategies.gradient_filter import Noisy, renewed
 from strategies.privacy import Release, charged, private_mean, share_shortened
 from strategies.privacy_config import PrivacyConfig
-from strategies.record_bounds import Claims, admitted
+from strategies.record_bounds import Claims, admitted, after_answers
 from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
 from strategies.spending import Spent
@@ -129,6 +129,11 @@ class DIFF2(RoundStrategy[DIFF2State]):
         spent = self._charged(state, due, plan)
         question = self._question(state, plan, due)
         heard = yield from ask(question, plan.cohort)
+        if self.privacy.noise == "clients":
+            claims = after_answers(claims, plan.cohort, heard.clients)
+            if len(heard) < len(plan.cohort):  # too little noise in the sum: the round is void
+                return replace(state, claims=claims)
+            state = replace(state, claims=claims)
         told = heard.said.tensors()
         if not told[next(iter(due))].shape[1]:
             return state

@@ -14,7 +14,7 @@ says more than it has gives up its own protection, nobody else's. Numbers of rec
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int
@@ -34,10 +34,16 @@ _UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """How many records each client says that it has (-1 before it has), and the bound."""
+    """How many records each client says that it has (-1 before it has), and the bound.
+
+    missed: how often each has lately made a round void by its silence; rest: rounds for which it is
+    not asked therefore. Both are empty while nobody has.
+    """
 
     said: Int[Tensor, " n"]
     bound: int = 0
+    missed: Int[Tensor, " k"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    rest: Int[Tensor, " k"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @staticmethod
     def none(num_clients: int) -> "Claims":
@@ -49,7 +55,14 @@ class Claims:
         if not self.bound:
             return []
         fits = (self.said >= self.bound) & (self.said <= MOST_RECORDS)
-        return [int(client) for client in fits.nonzero().flatten()]
+        awake = set(fits.nonzero().flatten().tolist()) - set(self.resting)
+        return sorted(awake)
+
+    @property
+    def resting(self) -> list[int]:
+        """Return the clients that are not asked for a while, because they did not answer."""
+        found: list[int] = self.rest.nonzero().flatten().tolist()
+        return found
 
     @property
     def left_out(self) -> dict[int, str]:
@@ -63,20 +76,44 @@ class Claims:
         }
 
 
+def next_round(claims: Claims) -> Claims:
+    """Return the claims at the start of a round: who rests does so for one round less."""
+    return replace(claims, rest=(claims.rest - 1).clamp(min=0))
+
+
+def after_answers(claims: Claims, asked: Sequence[int], answered: Sequence[int]) -> Claims:
+    """Return the claims after a round that needs everybody's answer.
+
+    Who stays silent rests for a round, the next time for two, and so on: of R rounds, one that is
+    never heard makes at most sqrt(2 R) void. An answer makes good.
+    """
+    silent = [client for client in asked if client not in set(answered)]
+    if not silent and not bool(claims.missed.any()):
+        return claims
+    blank = torch.zeros_like(claims.said)
+    missed = claims.missed.clone() if claims.missed.numel() else blank.clone()
+    rest = claims.rest.clone() if claims.rest.numel() else blank.clone()
+    missed[list(answered)] = 0
+    missed[silent] += 1
+    rest[silent] = missed[silent] + 1
+    return replace(claims, missed=missed, rest=rest)
+
+
 def admitted(claims: Claims, config: PrivateConfig, plan: RoundPlan) -> Asking[Claims]:
     """Ask the clients that do not take part yet, and return who does.
 
     Raises TooFewAnswers where nobody does, and ConfigError where most clients have no records.
     """
-    absent = sorted(set(plan.cohort) - set(claims.members))
+    claims = next_round(claims)
+    absent = sorted(set(plan.cohort) - set(claims.members) - set(claims.resting))
     if not absent:
         return claims
     heard = yield from ask(Records(), absent, optional=claims.bound > 0)
     privacy = config.privacy
     if privacy.unit == "client":
-        return Claims(torch.ones_like(claims.said), 1)
+        return replace(claims, said=torch.ones_like(claims.said), bound=1)
     said = _updated(claims.said, heard)
-    found = Claims(said, privacy.min_records or found_bound(_plausible(said)))
+    found = replace(claims, said=said, bound=privacy.min_records or found_bound(_plausible(said)))
     if (said[list(heard.clients)] == 0).sum() * 2 > len(plan.cohort):
         raise ConfigError(
             "strategy.unit=record needs objectives over records; set it to client, or run the"

@@ -126,7 +126,8 @@ def test_a_client_that_goes_away_later_ends_no_run_and_costs_what_was_released(m
     result = go(method, SILENT, since=3, rounds=4)
     released = [r for r in result.records[1:]]
     if method == "noise of clients":
-        assert result.records[-1].epsilon == result.records[2].epsilon, "void: nothing is charged"
+        assert result.records[-1].epsilon > result.records[3].epsilon, "the others go on"  # type: ignore[operator]
+        assert result.records[3].epsilon == result.records[2].epsilon, "void: nothing is charged"
         return
     assert all("gone" in r.failures[LIAR] for r in released[2:])
     assert result.epsilon == pytest.approx(1e4, rel=1e-2)
@@ -188,6 +189,16 @@ def test_claims_say_who_takes_part() -> None:
     assert claims.members == [0, 5]
     assert list(claims.left_out) == [2, 3, 4]
     assert Claims.none(3).members == []
+
+
+def test_who_is_silent_where_all_must_answer_rests_longer_each_time() -> None:
+    more = {"strategy.max_failed_rounds": 0, "strategy.epsilon": 1e5}
+    result = go("noise of clients", SILENT, since=3, rounds=12, **more)
+    void = [r.round_index for r in result.records[1:] if LIAR in r.failures]
+    assert void == [3, 5, 8, 12]
+    spent = [r.epsilon for r in result.records]
+    assert [i for i in range(2, 13) if spent[i] == spent[i - 1]] == void
+    assert result.stops == ["rounds"]
 
 
 def test_too_few_for_the_rule_spoil_the_round() -> None:
