@@ -27,11 +27,11 @@ from fedzo.exchange import ClientState, Exchange
 from fedzo.optimizers import make_optimizer
 from fedzo.oracle import Oracle
 from fedzo.surrogates.kernels import KernelName
+from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, log_evidence
 from fedzo.surrogates.slopes import (
     SlopePrior,
     SlopeRows,
-    geometry,
     join_rows,
     no_rows,
     rows_between,
@@ -66,17 +66,17 @@ def answer_slope_gradient(
     if oracle.remaining > probes.num_directions:
         fresh = _probe(probes, exchange, oracle, x)
         tables = [
-            join_rows([old, new]).newest(task.max_rows)
+            join_rows([old, new], most=task.max_rows)
             for old, new in zip(tables, fresh, strict=True)
         ]
     center = x[0].double()
-    gradients = [_posterior(prior, rows, center).gradient(center.unsqueeze(0)) for rows in tables]
-    evidence = torch.stack([_evidence(prior, rows, center) for rows in tables])
+    told = [_told(prior, rows, center) for rows in tables]
+    gradients, evidence = [gradient for gradient, _ in told], [heights for _, heights in told]
     after = [
         _save(state, rows, center, gradient[0])
         for state, rows, gradient in zip(states, tables, gradients, strict=True)
     ]
-    return {"gradient": torch.cat(gradients).to(x), "evidence": evidence}, after
+    return {"gradient": torch.cat(gradients).to(x), "evidence": torch.stack(evidence)}, after
 
 
 class LocalSlopes:
@@ -127,16 +127,19 @@ def _probe(
 
 
 def _posterior(prior: SlopePrior, rows: SlopeRows, center: Float[Tensor, " d"]) -> SlopePosterior:
-    return condition(prior, rows, center, 1)
+    return condition(prior, centered(rows, center), 1)
 
 
-def _evidence(
+def _told(
     prior: SlopePrior, rows: SlopeRows, center: Float[Tensor, " d"]
-) -> Float[Tensor, " k"]:
-    shape = geometry(rows, rows, center)
+) -> tuple[Float[Tensor, "1 d"], Float[Tensor, " k"]]:
+    """Return the surrogate gradient at the center, and the evidence of the lengthscales."""
+    seen = centered(rows, center)
+    shape = geometry(seen, seen)
+    gradient = condition(prior, seen, 1, shape=shape).gradient(center.unsqueeze(0))
     trials = (replace(prior, lengthscale=f * prior.lengthscale) for f in LENGTHSCALE_FACTORS)
     found = [log_evidence(trial, rows, shape, 1) for trial in trials]
-    return torch.tensor(found, dtype=torch.float64).clamp_min(-1e9)
+    return gradient, torch.tensor(found, dtype=torch.float64).clamp_min(-1e9)
 
 
 def _load(state: ClientState, x: Float[Tensor, " d"]) -> SlopeRows:

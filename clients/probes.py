@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from clients.local import require_resolution, start_points
@@ -66,13 +67,8 @@ def answer_probes(
     probes = take_config(Probes, exchange.config)
     require_resolution(exchange, probes.mu, oracle.cohort.dim**-0.5)
     x = start_points(exchange)
-    first = exchange.per_client["first_row"]
-    rough = basis_blocks(
-        first, probes.num_directions, oracle.cohort.dim, seed=probes.seed, problem=probes.problem
-    )
-    directions = smooth_directions(rough, probes.lengthscale).to(x)
     scheme = make_scheme(probes.estimator)
-    points = scheme.points(x, directions, probes.mu)
+    points = scheme.points(x, _directions(exchange, probes, oracle.cohort.dim).to(x), probes.mu)
     forward = probes.estimator == "forward"
     slopes = probes.answer == "slopes"
     if probes.base != forward and not slopes:
@@ -84,3 +80,10 @@ def answer_probes(
     return {
         probes.answer: scheme.slopes(told, probes.mu, None, x.dtype) if slopes else told
     }, states
+
+
+def _directions(exchange: Exchange, probes: Probes, dim: int) -> Float[Tensor, "n m d"]:
+    """Return every client's directions."""
+    first, m = exchange.per_client["first_row"], probes.num_directions
+    rough = basis_blocks(first, m, dim, seed=probes.seed, problem=probes.problem)
+    return smooth_directions(rough, probes.lengthscale)
