@@ -24,11 +24,11 @@ from fedzo.optimizers import make_optimizer
 from fedzo.protocol.questions.surrogate import CorrectedSteps, SlopeGradient, SlopeGradients
 from fedzo.protocol.questions.training import Trained
 from fedzo.runtime.local import Answered, Clients
+from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, log_evidence
 from fedzo.surrogates.slopes import (
     SlopePrior,
     SlopeRows,
-    geometry,
     join_rows,
     no_rows,
     rows_between,
@@ -48,17 +48,17 @@ def answer_slope_gradient(question: SlopeGradient, clients: Clients) -> Answered
     if clients.oracle.remaining > question.num_directions:
         fresh = _probe(question, clients)
         tables = [
-            join_rows([old, new]).newest(question.max_rows)
+            join_rows([old, new], most=question.max_rows)
             for old, new in zip(tables, fresh, strict=True)
         ]
-    gradients = [_posterior(prior, rows, center).gradient(center.unsqueeze(0)) for rows in tables]
-    evidence = torch.stack([_evidence(prior, rows, center) for rows in tables])
+    told = [_told(prior, rows, center) for rows in tables]
+    gradients, evidence = [gradient for gradient, _ in told], [heights for _, heights in told]
     after = [
         _save(state, rows, center, gradient[0])
         for state, rows, gradient in zip(clients.states, tables, gradients, strict=True)
     ]
     gradient = torch.cat(gradients).to(question.x)
-    return SlopeGradients(gradient=gradient, evidence=evidence), after
+    return SlopeGradients(gradient=gradient, evidence=torch.stack(evidence)), after
 
 
 def take_corrected_steps(question: CorrectedSteps, clients: Clients) -> Answered:
@@ -99,16 +99,19 @@ def _probe(question: SlopeGradient, clients: Clients) -> list[SlopeRows]:
 
 
 def _posterior(prior: SlopePrior, rows: SlopeRows, center: Float[Tensor, " d"]) -> SlopePosterior:
-    return condition(prior, rows, center, 1)
+    return condition(prior, centered(rows, center), 1)
 
 
-def _evidence(
+def _told(
     prior: SlopePrior, rows: SlopeRows, center: Float[Tensor, " d"]
-) -> Float[Tensor, " k"]:
-    shape = geometry(rows, rows, center)
+) -> tuple[Float[Tensor, "1 d"], Float[Tensor, " k"]]:
+    """Return the surrogate gradient at the center, and the evidence of the lengthscales."""
+    seen = centered(rows, center)
+    shape = geometry(seen, seen)
+    gradient = condition(prior, seen, 1, shape=shape).gradient(center.unsqueeze(0))
     trials = (replace(prior, lengthscale=f * prior.lengthscale) for f in LENGTHSCALE_FACTORS)
     found = [log_evidence(trial, rows, shape, 1) for trial in trials]
-    return torch.tensor(found, dtype=torch.float64).clamp_min(-1e9)
+    return gradient, torch.tensor(found, dtype=torch.float64).clamp_min(-1e9)
 
 
 def _load(state: ClientState, x: Float[Tensor, " d"]) -> SlopeRows:

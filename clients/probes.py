@@ -12,6 +12,8 @@ and q or m numbers up. fedzo's form of the shared seeds of Maritan, Dey & Schena
 """
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from clients.local import require_resolution
 from fedzo.directions import basis_blocks
@@ -24,13 +26,10 @@ from fedzo.surrogates.spatial import smooth_directions
 
 def answer_probes(question: Probes, clients: Clients) -> Answered:
     """Ask every client around x along its rows; answers nothing when the budget is too small."""
-    x, dim, problem = clients.at(question.x), len(question.x), clients.moment.problem
+    x, dim = clients.at(question.x), len(question.x)
     require_resolution(clients, question.x, question.mu, dim**-0.5)
-    m = question.num_directions
-    rough = basis_blocks(question.first_row, m, dim, seed=clients.seed, problem=problem)
-    directions = smooth_directions(rough, question.lengthscale).to(x)
     scheme = make_scheme(question.estimator)
-    points = scheme.points(x, directions, question.mu)
+    points = scheme.points(x, _directions(question, clients).to(x), question.mu)
     forward = question.estimator == "forward"
     if question.base != forward and not question.slopes:
         points = points[:, 1:] if forward else torch.cat([x.unsqueeze(1), points], dim=1)
@@ -42,3 +41,10 @@ def answer_probes(question: Probes, clients: Clients) -> Answered:
         return Probed(slopes=no_numbers(x)), clients.states
     slopes = scheme.slopes(clients.oracle.value(points), question.mu, None, x.dtype)
     return Probed(slopes=slopes), clients.states
+
+
+def _directions(question: Probes, clients: Clients) -> Float[Tensor, "n m d"]:
+    """Return every client's directions."""
+    m, dim = question.num_directions, len(question.x)
+    key = {"seed": clients.seed, "problem": clients.moment.problem}
+    return smooth_directions(basis_blocks(question.first_row, m, dim, **key), question.lengthscale)

@@ -19,7 +19,6 @@ processor, because the factorization is LAPACK's). Shapes: directions [m, d] or 
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -135,19 +134,27 @@ def basis_blocks(
     costs d^2 memory and d^3 time. The signs make the rows as rough as noise.
     """
     unique, places = first.unique(return_inverse=True)
-    blocks = [
-        np.stack([_basis_row(seed, problem, start + k, dim) for k in range(count)])
-        for start in unique.tolist()
-    ]
-    return torch.from_numpy(np.stack(blocks))[places]
+    blocks = np.empty((len(unique), count, dim))
+    for block, start in zip(blocks, unique.tolist(), strict=True):
+        _fill(block, seed, problem, start)
+    drawn = torch.from_numpy(blocks)
+    if len(unique) == 1:
+        return drawn.expand(len(first), -1, -1)
+    return drawn if torch.equal(unique, first) else drawn[places]
 
 
-def _basis_row(seed: int, problem: int, row: int, dim: int) -> NDArray[np.float64]:
-    signs, order = _basis(seed, problem, row // dim, dim)
-    frequency = int(order[row % dim])
-    wave = np.cos(np.pi * frequency / dim * (np.arange(dim) + 0.5))
-    row_of_basis: NDArray[np.float64] = signs * wave * math.sqrt((2 if frequency else 1) / dim)
-    return row_of_basis
+def _fill(block: NDArray[np.float64], seed: int, problem: int, start: int) -> None:
+    """Write the rows from `start` on into a block, as far as a basis reaches at a time."""
+    count, dim = block.shape
+    for first in range(start - start % dim, start + count, dim):
+        signs, order = _basis(seed, problem, first // dim, dim)
+        rows = slice(max(start, first), min(start + count, first + dim))
+        waves = block[rows.start - start : rows.stop - start]
+        frequency = order[rows.start - first : rows.stop - first, None]
+        np.multiply(np.pi * frequency / dim, np.arange(dim) + 0.5, out=waves)
+        np.cos(waves, out=waves)
+        waves *= signs
+        waves *= np.sqrt(np.where(frequency, 2, 1) / dim)
 
 
 @functools.lru_cache(maxsize=16)

@@ -73,8 +73,9 @@ class QuadraticCohort:
         return self.square.shape[1]
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
-        z = 20 * x - 10
-        total = ((self.square.unsqueeze(1) * z + self.linear.unsqueeze(1)) * z).sum(-1)
+        z = (20 * x).sub_(10)
+        slope = (self.square.unsqueeze(1) * z).add_(self.linear.unsqueeze(1))
+        total = (slope * z).sum(-1)
         return (total + 1) / (10 * self.dim)
 
 

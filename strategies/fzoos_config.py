@@ -1,13 +1,14 @@
 """Settings of FZooS in all its variants."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.parts import composed, part
 from fedzo.surrogates.kernels import KernelName
+from fedzo.surrogates.slopes import SlopePrior
 from strategies.robust import RobustConfig
 from strategies.rounds import RoundConfig
 from strategies.step_config import LocalConfig
@@ -125,3 +126,18 @@ class FZooSConfig:
     def bounded_lengthscale(self, lengthscale: float, dim: int) -> float:
         """Return the nearest lengthscale that a fit may choose."""
         return min(max(lengthscale, self.unit(dim) / 8), 256 * self.unit(dim))
+
+    def grids(
+        self, prior: SlopePrior, dim: int, *, fit_rho: bool
+    ) -> list[tuple[str, Sequence[float]]]:
+        """Return the values that a fit tries: around the current ones, and zero."""
+        unit = self.unit(dim)
+        lengths = {self.bounded_lengthscale(prior.lengthscale * 2.0**k, dim) for k in range(-3, 4)}
+        grids: list[tuple[str, Sequence[float]]] = [("lengthscale", sorted(lengths))]
+        if self.curvature:
+            around = [max(prior.curvature, 1 / unit) * 4.0**k for k in range(-2, 3)]
+            grids.append(("curvature", [0.0, *(c for c in around if c * unit <= 64)]))
+        if fit_rho:
+            grids.append(("rho", [1 / 3, 1.0, 3.0, 10.0, 30.0]))
+        grids.append(("noise", [0.0, *(unit**2 * 10.0**k for k in range(-7, 1))]))
+        return grids

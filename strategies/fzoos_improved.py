@@ -20,7 +20,6 @@ r^2 d for r = max_rows.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -34,12 +33,12 @@ from fedzo.protocol.questions.probes import Probed, Probes
 from fedzo.protocol.questions.values import Values, ValuesTold
 from fedzo.surrogates.descent import virtual_steps
 from fedzo.surrogates.heterogeneity import heterogeneity
+from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, explained_variance, fit
 from fedzo.surrogates.slopes import (
     JITTER,
     SlopePrior,
     SlopeRows,
-    geometry,
     join_rows,
     no_rows,
     rows_between,
@@ -47,7 +46,7 @@ from fedzo.surrogates.slopes import (
 from fedzo.surrogates.spatial import SpatialPrior, smooth_directions, square_prior
 from strategies.asking import Heard, ask
 from strategies.fzoos_config import FZooSConfig
-from strategies.fzoos_state import Anchor, SlopeState
+from strategies.fzoos_state import Anchor, Design, SlopeState
 from strategies.robust import agree
 from strategies.rounds import Round, RoundPlan
 
@@ -75,16 +74,17 @@ class SlopeSearch:
         nobody = torch.empty(0, dtype=torch.int64)
         anchor = Anchor(clients=nobody, values=nobody.double(), point=0)
         rows = no_rows(x.double())
-        return SlopeState(x=x, rows=rows, prior=prior, anchor=anchor, step=config.initial_step)
+        step = config.initial_step
+        return SlopeState(x=x, rows=rows, walked=rows, prior=prior, anchor=anchor, step=step)
 
     def round(self, state: SlopeState, plan: RoundPlan) -> Round[SlopeState]:
-        first = self._first_rows(state, plan)
-        probes = self._probes(state, plan, first)
+        design = self._design(state, plan)
+        probes = self._probes(state, plan, design.first)
         heard = yield from ask(probes, plan.cohort)
         assert heard.said.values is not None
         if heard.said.values.shape[1] == 0:
             return state
-        state, posterior = self._learn(state, plan, first, probes, heard)
+        state, posterior = self._learn(state, plan, design, probes, heard)
         space = self._space(state, plan)
         path = virtual_steps(
             lambda z: space.color(posterior.gradient(space.adjoint(z))),
@@ -98,43 +98,45 @@ class SlopeSearch:
         answers = yield from ask(Values(x=path), heard.clients)
         if answers.said.values.shape[1] == 0:
             return state
-        return self._search(state, plan, path, answers)
+        return self._search(state, plan, posterior, path, answers)
 
-    def _first_rows(self, state: SlopeState, plan: RoundPlan) -> Int[Tensor, " b"]:
-        """Return the first basis row of each block of directions: one block, or one a client."""
-        blocks = 1 if self._shares(state, plan) else len(plan.cohort)
-        return state.next_row + self._count(state) * torch.arange(blocks)
-
-    def _shares(self, state: SlopeState, plan: RoundPlan) -> bool:
-        """Return whether all clients probe the same directions this round.
+    def _design(self, state: SlopeState, plan: RoundPlan) -> Design:
+        """Return one block of directions that all clients probe this round, or one for each.
 
         A private slope tells 1 / (1 + rho) of what a shared one tells, and there are as many more
         of them as clients, so from some rho on they need not be looked at, nor where a single round
         of them would not fit into memory.
         """
         config, clients = self._config, len(plan.cohort)
+        shared, private = (self._blocks(state, count) for count in (1, clients))
         if not config.robust.rule.is_mean:
-            return True
+            return shared
         if config.design != "auto" or clients == 1:
-            return config.design != "private"
+            return private if config.design == "private" else shared
         if (plan.round_index - 1) % config.shared_every == 0:
-            return True
+            return shared
         if clients * self._count(state) > config.max_rows:
-            return True
+            return shared
         if clients <= config.private_gain * (1 + state.prior.rho):
-            return True
-        shared, private = (self._told(state, plan, blocks) for blocks in (1, clients))
-        return config.private_gain * shared >= private
+            return shared
+        shared, private = (self._looked_at(state, plan, d.first) for d in (shared, private))
+        return shared if config.private_gain * shared.told >= private.told else private
 
-    def _told(self, state: SlopeState, plan: RoundPlan, blocks: int) -> float:
-        """Return what would be explained of grad F(x) after a round of so many blocks."""
-        m = self._count(state)
-        first = state.next_row + m * torch.arange(blocks)
-        unseen = torch.zeros(len(plan.cohort), m, dtype=torch.float64)
-        fresh = self._rows(state, plan, first, unseen, torch.as_tensor(plan.cohort))
-        rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
-        x = self._space(state, plan).adjoint(state.x.double())
-        return explained_variance(state.prior, rows, x, plan.num_clients)
+    def _blocks(self, state: SlopeState, count: int) -> Design:
+        return Design(state.next_row + self._count(state) * torch.arange(count))
+
+    def _looked_at(self, state: SlopeState, plan: RoundPlan, first: Int[Tensor, " b"]) -> Design:
+        """Return a design with what would be explained of grad F(x) after a round of it."""
+        unseen = torch.zeros(len(plan.cohort), self._count(state), dtype=torch.float64)
+        cohort = torch.as_tensor(plan.cohort)
+        rows = self._joined(state, self._rows(state, plan, first, unseen, cohort))
+        seen = centered(rows, self._white(state, plan))
+        shape = geometry(seen, seen)
+        return Design(first, explained_variance(state.prior, seen, shape, plan.num_clients), shape)
+
+    def _white(self, state: SlopeState, plan: RoundPlan) -> Float[Tensor, " d"]:
+        """Return x in the coordinates of the rows."""
+        return self._space(state, plan).adjoint(state.x.double())
 
     def _space(self, state: SlopeState, plan: RoundPlan) -> SpatialPrior:
         """Return the prior on the gradient; rows are kept in its white coordinates."""
@@ -158,7 +160,7 @@ class SlopeSearch:
         self,
         state: SlopeState,
         plan: RoundPlan,
-        first: Int[Tensor, " b"],
+        design: Design,
         probes: Probes,
         heard: Heard[Probed],
     ) -> tuple[SlopeState, SlopePosterior]:
@@ -170,7 +172,7 @@ class SlopeSearch:
         if probes.base:
             anchor = Anchor(clients=clients, values=values[:, 0], point=state.next_point)
             values = values[:, 1:]
-        used = len(first) * self._count(state)
+        first, used = design.first, len(design.first) * self._count(state)
         if len(first) > 1:
             first = first[torch.isin(torch.as_tensor(plan.cohort), clients)]
         state = replace(state, anchor=anchor, next_point=state.next_point + 1)
@@ -178,22 +180,24 @@ class SlopeSearch:
             values - anchor.values.unsqueeze(1), self._config.robust, plan, purpose="slopes"
         )
         clients = clients[kept]
-        fresh = self._rows(state, plan, first, changes, clients)
-        rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
+        rows = self._joined(state, self._rows(state, plan, first, changes, clients))
         prior = state.prior
         measured = state.rho_measured
         if len(first) == 1 < len(clients) and changes.shape[1] >= ENOUGH_DIRECTIONS:
             prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
             measured = True
-        x, total = self._space(state, plan).adjoint(state.x.double()), plan.num_clients
-        shape = geometry(rows, rows, x)
+        x, total = self._white(state, plan), plan.num_clients
+        seen = centered(rows, x)
+        as_planned = clients.tolist() == list(plan.cohort) and not probes.base
+        shape = (design.shape if as_planned else None) or geometry(seen, seen)
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
-            grids = self._grids(prior, len(x), fit_rho=not measured and total > 1)
+            grids = self._config.grids(prior, len(x), fit_rho=not measured and total > 1)
             prior = fit(prior, rows, shape, total, grids)
-        posterior = condition(prior, rows, x, total, shape=shape)
+        posterior = condition(prior, seen, total, shape=shape)
         state = replace(
             state,
             rows=rows,
+            walked=no_rows(x),
             prior=prior,
             rho_measured=measured,
             next_row=state.next_row + used,
@@ -217,7 +221,8 @@ class SlopeSearch:
         space = self._space(state, plan)
         u = basis_blocks(first, m, len(x), seed=plan.seed, problem=plan.problem).flatten(0, 1)
         u = smooth_directions(u, space.lengthscale)
-        ends = project(x + self._config.probe_length(len(x)) * u, plan.lower, plan.upper)
+        ends = u.mul_(self._config.probe_length(len(x))).add_(x)
+        ends = project(ends, plan.lower, plan.upper)
         x, ends = space.adjoint(x), space.adjoint(ends)
         together = len(first) == 1
         numbers = torch.arange(len(ends))
@@ -230,27 +235,15 @@ class SlopeSearch:
             end=state.next_point + numbers,
         )
 
-    def _grids(
-        self, prior: SlopePrior, dim: int, *, fit_rho: bool
-    ) -> list[tuple[str, Sequence[float]]]:
-        """Return the values that a fit tries: around the current ones, and zero."""
-        config, unit = self._config, self._config.unit(dim)
-        lengths = {
-            config.bounded_lengthscale(prior.lengthscale * 2.0**k, dim) for k in range(-3, 4)
-        }
-        grids: list[tuple[str, Sequence[float]]] = [("lengthscale", sorted(lengths))]
-        if config.curvature:
-            around = [max(prior.curvature, 1 / unit) * 4.0**k for k in range(-2, 3)]
-            grids.append(("curvature", [0.0, *(c for c in around if c * unit <= 64)]))
-        if fit_rho:
-            grids.append(("rho", [1 / 3, 1.0, 3.0, 10.0, 30.0]))
-        grids.append(("noise", [0.0, *(unit**2 * 10.0**k for k in range(-7, 1))]))
-        return grids
+    def _joined(self, state: SlopeState, fresh: SlopeRows) -> SlopeRows:
+        """Return the newest rows once these have come."""
+        return join_rows([state.rows, state.walked, fresh], most=self._config.max_rows)
 
     def _search(
         self,
         state: SlopeState,
         plan: RoundPlan,
+        posterior: SlopePosterior,
         path: Float[Tensor, "s d"],
         answers: Heard[ValuesTold],
     ) -> SlopeState:
@@ -272,11 +265,10 @@ class SlopeSearch:
             start=numbers[:-1],
             end=numbers[1:],
         )
-        rows = join_rows([state.rows, fresh]).newest(self._config.max_rows)
-        posterior = condition(state.prior, rows, points[0], plan.num_clients)
+        posterior = posterior.extended(fresh, most=self._config.max_rows)
         expected = posterior.change(points[:-1], points[1:]).cumsum(dim=0)
         best = int(expected.argmin())
-        state = replace(state, rows=rows, next_point=state.next_point + len(path))
+        state = replace(state, walked=fresh, next_point=state.next_point + len(path))
         if float(expected[best]) >= -JITTER * float(changes.abs().max()):
             return replace(state, step=max(self._config.least_step(), state.step / 4))
         anchor = Anchor(clients=clients, values=values[:, best], point=int(numbers[best + 1]))

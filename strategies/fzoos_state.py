@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedzo.surrogates.slope_geometry import Geometry
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows
 
 
@@ -24,12 +25,28 @@ class Anchor:
         return replace(self, clients=self.clients[kept], values=self.values[kept])
 
 
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The directions of a round: the first basis row of each block of them, one block or one a
+    client; and where it was looked at before, what it would explain, and all rows' geometry then.
+    """
+
+    first: Int[Tensor, " b"]
+    told: float = 0.0
+    shape: Geometry | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlopeState:
-    """The iterate, the surrogate's rows and prior, and the step that the line search trusts."""
+    """The iterate, the surrogate's rows and prior, and the step that the line search trusts.
+
+    walked: the rows of the last line search, the newest; they join the others with the next ones,
+    so that a round copies the rows once.
+    """
 
     x: Float[Tensor, " d"]
     rows: SlopeRows
+    walked: SlopeRows
     prior: SlopePrior
     anchor: Anchor
     step: float

@@ -23,6 +23,7 @@ from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
+from fedzo.surrogates.slope_geometry import centered
 from fedzo.surrogates.slope_posterior import condition
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
 from strategies.base import RoundStrategy
@@ -94,7 +95,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
             end=numbers,
         )
         rows = join_rows([self._near(state.rows, x, m), fresh])
-        gradient = condition(_LINEAR, rows, x, 1).gradient(x.unsqueeze(0))[0]
+        gradient = condition(_LINEAR, centered(rows, x), 1).gradient(x.unsqueeze(0))[0]
         moments, moved = self._optimizer.step(
             state.moments, state.x, gradient.to(state.x), self._config.rate.server_lr
         )

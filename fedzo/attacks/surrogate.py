@@ -23,11 +23,11 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.directions import sample_directions
 from fedzo.surrogates.descent import StepRule, virtual_steps
 from fedzo.surrogates.kernels import KernelName
+from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, fit
 from fedzo.surrogates.slopes import (
     SlopePrior,
     SlopeRows,
-    geometry,
     join_rows,
     no_rows,
     rows_between,
@@ -95,11 +95,12 @@ class Surrogate:
             here = space.adjoint(z)
             ends = space.adjoint(ends)
             fresh = _rows(here.expand_as(ends), ends, reply.losses - value, at, number)
-            rows = join_rows([rows, fresh]).newest(self.max_rows)
+            rows = join_rows([rows, fresh], most=self.max_rows)
             number += m
-            shape = geometry(rows, rows, here)
+            seen = centered(rows, here)
+            shape = geometry(seen, seen)
             prior = fit(prior, rows, shape, 1, _grids(prior, step * math.sqrt(dim)))
-            posterior = condition(prior, rows, here, 1, shape=shape)
+            posterior = condition(prior, seen, 1, shape=shape)
             path = virtual_steps(
                 functools.partial(_gradient, posterior, space),
                 z,
@@ -112,7 +113,7 @@ class Surrogate:
             reply = yield coordinates.perturbations(path, region)
             stops = space.adjoint(path)
             fresh = _rows(here.expand_as(stops), stops, reply.losses - value, at, number)
-            rows = join_rows([rows, fresh]).newest(self.max_rows)
+            rows = join_rows([rows, fresh], most=self.max_rows)
             best = lowest(reply.losses)
             if float(reply.losses[best]) < value:
                 z, value, at = path[best], float(reply.losses[best]), number + best

@@ -21,7 +21,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fedzo.surrogates.kernels import KernelName, radial, squared_distances
+from fedzo.surrogates.kernels import (
+    KernelName,
+    derivatives,
+    first_at_zero,
+    radial,
+    squared_distances,
+)
 
 _PADDING_NOISE = 1e6
 
@@ -80,10 +86,10 @@ class GradientPosterior:
         """Return 2 phi'(|x - x_r|^2)."""
         center = self.points.mean(1, keepdim=True)
         t = squared_distances(x - center, self.points - center)
-        return 2 * radial(self.kernel, t, self.lengthscale.reshape(-1, 1, 1)).first
+        return 2 * derivatives(self.kernel, t, self.lengthscale.reshape(-1, 1, 1)).first
 
     def _prior(self) -> Float[Tensor, " n"]:
-        return -2 * radial(self.kernel, torch.zeros_like(self.lengthscale), self.lengthscale).first
+        return torch.as_tensor(-2 * first_at_zero(self.kernel, self.lengthscale))
 
 
 def condition_values(
@@ -108,7 +114,7 @@ def _covariance(
     local = points - points.mean(1, keepdim=True)
     t = squared_distances(local, local)
     t.diagonal(dim1=1, dim2=2).zero_()
-    return radial(kernel, t, lengthscale.reshape(-1, 1, 1)).value
+    return radial(kernel, t, lengthscale.reshape(-1, 1, 1))
 
 
 def fit_lengthscale(

@@ -23,31 +23,56 @@ KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 Lengthscale = float | Tensor
 
 
-class Radial(NamedTuple):
-    """phi and its first two derivatives by t, at the same t."""
+_FIRST_AT_ZERO = {
+    "squared_exponential": -0.5,
+    "matern52": -(5 / 6),
+    "rational_quadratic": -0.5,
+}
 
-    value: Tensor
+
+class Derivatives(NamedTuple):
+    """phi' and phi'' by t, at the same t."""
+
     first: Tensor
     second: Tensor
 
 
-def radial(kernel: KernelName, t: Tensor, lengthscale: Lengthscale) -> Radial:
+def radial(kernel: KernelName, t: Tensor, lengthscale: Lengthscale) -> Tensor:
     """Evaluate a kernel at squared distances t >= 0."""
     inverse = 1.0 / lengthscale**2
     if kernel == "squared_exponential":
-        value = torch.exp(-0.5 * inverse * t)
-        return Radial(value, -0.5 * inverse * value, 0.25 * inverse**2 * value)
+        return torch.exp(-0.5 * inverse * t)
     if kernel == "matern52":
         s = (5.0 * inverse * t).sqrt()
+        return (1 + s + s * s / 3) * torch.exp(-s)
+    return 1 / (1 + 0.5 * inverse * t)
+
+
+def derivatives(kernel: KernelName, t: Tensor, lengthscale: Lengthscale) -> Derivatives:
+    """Return the derivatives of a kernel by t; in place where that can be, for t may be large."""
+    inverse = 1.0 / lengthscale**2
+    if kernel == "squared_exponential":
+        value = (-0.5 * inverse * t).exp_()
+        return Derivatives(-0.5 * inverse * value, value.mul_(0.25 * inverse**2))
+    if kernel == "matern52":
+        s = (5.0 * inverse * t).sqrt_()
         decay = torch.exp(-s)
-        first = -(5 / 6) * inverse * (1 + s) * decay
-        return Radial((1 + s + s * s / 3) * decay, first, (25 / 12) * inverse**2 * decay)
+        first = s.add_(1).mul_(-(5 / 6) * inverse).mul_(decay)
+        return Derivatives(first, decay.mul_((25 / 12) * inverse**2))
     value = 1 / (1 + 0.5 * inverse * t)
-    return Radial(value, -0.5 * inverse * value**2, 0.5 * inverse**2 * value**3)
+    return Derivatives(-0.5 * inverse * value**2, 0.5 * inverse**2 * value**3)
+
+
+def first_at_zero(kernel: KernelName, lengthscale: Lengthscale) -> Lengthscale:
+    """Return phi'(0)."""
+    return _FIRST_AT_ZERO[kernel] * (1.0 / lengthscale**2)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return |a_i - b_j|^2 for points [*, p, d] and [*, q, d], never negative."""
-    cross = a @ b.mT
-    total = (a * a).sum(-1).unsqueeze(-1) + (b * b).sum(-1).unsqueeze(-2) - 2 * cross
-    return total.clamp_min(0.0)
+    return distances_of_products(a @ b.mT, (a * a).sum(-1), (b * b).sum(-1))
+
+
+def distances_of_products(cross: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return squared distances of points with inner products `cross` and squared norms a and b."""
+    return (a.unsqueeze(-1) + b.unsqueeze(-2)).sub_(cross, alpha=2).clamp_min_(0.0)

@@ -22,15 +22,15 @@ form, co-kriging over clients and the noise of shared anchors are fedzo's own. S
 rows, N clients, o owners of a row. Cost: r^3 / 3 + r^2 d a fit, r d a gradient.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor
 
-from fedzo.surrogates.kernels import KernelName, radial, squared_distances
+from fedzo.surrogates.kernels import KernelName
 
 JITTER = 1e-6
 """Added to the diagonal, in units of its mean, and of the root of that where it exceeds 1."""
@@ -90,21 +90,26 @@ def rows_between(
     """Return the rows of value changes y(b) - y(a); points that coincide give none."""
     offset = b - a
     length = offset.norm(dim=1)
-    apart = length > 0
-    length = length[apart]
-    return SlopeRows(
-        direction=offset[apart] / length.unsqueeze(1),
-        midpoint=((a + b) / 2)[apart],
+    rows = SlopeRows(
+        direction=offset.div_(length.unsqueeze(1)),
+        midpoint=(a + b).div_(2),
         length=length,
-        slope=change[apart] / length,
-        owners=owners[apart],
-        start=start[apart],
-        end=end[apart],
+        slope=change / length,
+        owners=owners,
+        start=start,
+        end=end,
     )
+    apart = length > 0
+    return rows if bool(apart.all()) else rows.take(apart)
 
 
-def join_rows(parts: list[SlopeRows]) -> SlopeRows:
-    """Put tables one below the other."""
+def join_rows(parts: Sequence[SlopeRows], *, most: int | None = None) -> SlopeRows:
+    """Put tables one below the other; of more than `most` rows, the newest.
+
+    Older ones are left out before anything is copied.
+    """
+    if most is not None:
+        parts = newest(parts, most)
     width = max(part.owners.shape[1] for part in parts)
     padded = [
         replace(
@@ -119,6 +124,26 @@ def join_rows(parts: list[SlopeRows]) -> SlopeRows:
     return SlopeRows(**{n: torch.cat([getattr(part, n) for part in padded]) for n in names})
 
 
+@runtime_checkable
+class Table(Protocol):
+    """Rows in the order in which they came."""
+
+    def __len__(self) -> int: ...
+
+    def newest(self, count: int) -> Self: ...
+
+
+TableT = TypeVar("TableT", bound=Table)
+
+
+def newest(parts: Sequence[TableT], most: int) -> list[TableT]:
+    """Return the newest rows of tables that follow each other, table by table."""
+    kept: list[TableT] = []
+    for part in reversed(parts):
+        kept.insert(0, part.newest(most - sum(map(len, kept))))
+    return kept
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlopePrior:
     """Hyper-parameters: lengthscale and 1 / curvature in units of x, rho and noise as above."""
@@ -128,78 +153,3 @@ class SlopePrior:
     rho: float = 0.0
     curvature: float = 0.0
     noise: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """What a kernel matrix between two tables needs of them, whatever the hyper-parameters."""
-
-    aligned: Float[Tensor, "r q"]
-    across: Float[Tensor, "r q"]
-    squared: Float[Tensor, "r q"]
-    trend: Float[Tensor, "r q"]
-    overlap: Float[Tensor, "r q"]
-    noise: Float[Tensor, "r q"]
-
-    def covariance(self, prior: SlopePrior, num_clients: int) -> Float[Tensor, "r q"]:
-        """Return B * K0 + noise, without the jitter."""
-        phi = radial(prior.kernel, self.squared, prior.lengthscale)
-        origin = radial(prior.kernel, self.squared.new_zeros(()), prior.lengthscale).first
-        shape = (phi.first * self.aligned + 2 * phi.second * self.across) / origin
-        if prior.curvature:
-            shape = shape + prior.curvature**2 * self.trend
-        covariance = shape * _client_covariance(self.overlap, prior.rho, num_clients)
-        return covariance + prior.noise * self.noise if prior.noise else covariance
-
-
-def _client_covariance(overlap: Tensor, rho: float, num_clients: int) -> Tensor:
-    """Return B of rows whose owners' weights have these inner products."""
-    common = 1 / (1 + rho)
-    if num_clients == 1:
-        return torch.full_like(overlap, common)
-    own = rho / (1 + rho) * num_clients / (num_clients - 1)
-    return common + own * (overlap - 1 / num_clients)
-
-
-def geometry(a: SlopeRows, b: SlopeRows, center: Float[Tensor, " d"]) -> Geometry:
-    """Return the geometry of two tables of rows; the trend is about the center."""
-    from_center_a, from_center_b = a.midpoint - center, b.midpoint - center
-    along_a = (a.direction * from_center_a).sum(1)
-    along_b = (b.direction * from_center_b).sum(1)
-    left = along_a.unsqueeze(1) - a.direction @ from_center_b.T
-    right = -left.T if a is b else from_center_a @ b.direction.T - along_b
-    overlap = _overlap(a.owners, b.owners).to(a.slope)
-    shared = (
-        _equal(a.start, b.start)
-        + _equal(a.end, b.end)
-        - _equal(a.start, b.end)
-        - _equal(a.end, b.start)
-    )
-    return Geometry(
-        aligned=a.direction @ b.direction.T,
-        across=left * right,
-        squared=squared_distances(from_center_a, from_center_b),
-        trend=torch.outer(along_a, along_b),
-        overlap=overlap,
-        noise=overlap * shared / torch.outer(a.length, b.length),
-    )
-
-
-def _equal(a: Int[Tensor, " r"], b: Int[Tensor, " q"]) -> Float[Tensor, "r q"]:
-    return (a.unsqueeze(1) == b).to(torch.float64)
-
-
-def _overlap(a: Int[Tensor, "r o"], b: Int[Tensor, "q p"]) -> Float[Tensor, "r q"]:
-    """Return <w, w'> of the owners' equal weights."""
-    highest = max(int(ids.max()) if ids.numel() else -1 for ids in (a, b))
-    return torch.from_numpy((_weights(a, highest) @ _weights(b, highest).T).toarray())
-
-
-def _weights(owners: Int[Tensor, "r o"], highest: int) -> sparse.csr_array:
-    """Return each row's weights over clients 0 to highest."""
-    rows, places = (owners >= 0).nonzero(as_tuple=True)
-    share = 1.0 / (owners >= 0).sum(1).clamp(min=1).double()
-    entries = (share[rows].numpy(), (rows.numpy(), owners[rows, places].numpy()))
-    return sparse.csr_array(  # type: ignore[no-untyped-call]
-        entries, shape=(len(owners), highest + 1), dtype=np.float64
-    )

@@ -18,6 +18,7 @@ fedzo's own.
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,16 +49,15 @@ class SpatialPrior:
 
     def apply(self, moves: Float[Tensor, "r d"]) -> Float[Tensor, "r d"]:
         """Return K v for every row."""
-        covariances = [axis @ axis.T for axis in self._factors(moves.dtype)]
-        return self._along_axes(moves, covariances)
+        return self._through(moves, lambda axis: axis @ axis.T)
 
     def color(self, white: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Return L w for every row, K = L L^T: white noise becomes gradients of the prior."""
-        return self._through(white, self._factors(white.dtype))
+        return self._through(white, lambda axis: axis)
 
     def adjoint(self, moves: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Return L^T v for every row, where white coordinates see it: <L w, v> = <w, L^T v>."""
-        return self._through(moves, [axis.T for axis in self._factors(moves.dtype)])
+        return self._through(moves, lambda axis: axis.T)
 
     def smooth(self, directions: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Return directions of the same lengths, colored; orthonormal ones are so no longer.
@@ -76,31 +76,25 @@ class SpatialPrior:
     def sample(self, *, generator: np.random.Generator) -> Float[Tensor, " d"]:
         """Draw a gradient, float32."""
         drawn = generator.standard_normal(int(np.prod(self.shape)), dtype=np.float32)
-        return self._along_axes(
-            torch.from_numpy(drawn).unsqueeze(0), self._factors(torch.float32)
-        ).squeeze(0)
+        return self.color(torch.from_numpy(drawn).unsqueeze(0)).squeeze(0)
 
-    def _through(self, rows: Float[Tensor, "*n d"], matrices: list[Tensor]) -> Tensor:
+    def _through(
+        self, rows: Float[Tensor, "*n d"], form: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "*n d"]:
+        """Apply a form of each axis' factor; an axis of white noise has none, however long."""
         if self.is_white:
             return rows
-        return self._along_axes(rows.reshape(-1, rows.shape[-1]), matrices).reshape(rows.shape)
-
-    def _along_axes(
-        self, rows: Float[Tensor, "r d"], matrices: list[Tensor]
-    ) -> Float[Tensor, "r d"]:
-        across, down, along = matrices
-        table = down @ rows.reshape(-1, *self.shape) @ along.T
+        table = rows.reshape(-1, *self.shape)
+        if self.lengthscale:
+            down, along = (
+                form(_axis_factor(count, self.lengthscale).to(rows.dtype))
+                for count in self.shape[1:]
+            )
+            table = down @ table @ along.T
         if self.shape[0] > 1:
+            across = form(_channel_factor(self.shape[0], self.channels).to(rows.dtype))
             table = torch.einsum("ij,rjhw->rihw", across, table)
-        return table.reshape(len(rows), -1)
-
-    def _factors(self, dtype: torch.dtype) -> list[Tensor]:
-        channels, height, width = self.shape
-        return [
-            _channel_factor(channels, self.channels).to(dtype),
-            _axis_factor(height, self.lengthscale).to(dtype),
-            _axis_factor(width, self.lengthscale).to(dtype),
-        ]
+        return table.reshape(rows.shape)
 
 
 def square_prior(dim: int, lengthscale: float, *, image: bool | None = None) -> SpatialPrior:
@@ -130,8 +124,6 @@ def smooth_directions(
 
 @functools.lru_cache(maxsize=64)
 def _axis_factor(count: int, lengthscale: float) -> Float[Tensor, "s s"]:
-    if lengthscale == 0:
-        return torch.eye(count, dtype=torch.float64)
     place = torch.arange(count, dtype=torch.float64) / lengthscale
     covariance = torch.exp(-0.5 * (place.unsqueeze(1) - place).square())
     factor: Tensor = torch.linalg.cholesky(

@@ -1,5 +1,7 @@
 """Virtual steps: their length, the box, the halving, and that they go downhill."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedzo.randomness import stream
 from fedzo.surrogates.descent import StepRule, virtual_steps
+from fedzo.surrogates.slope_geometry import centered
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition
 from fedzo.surrogates.slopes import SlopePrior, rows_between
 
@@ -34,7 +37,9 @@ def surrogate(x: torch.Tensor, seed: int = 0, bowl: bool = True) -> SlopePosteri
     ids = torch.arange(24)
     change = quadratic(b) - quadratic(a) if bowl else (b - a) @ normals(D, key="plane")
     rows = rows_between(a, b, change, owners=torch.arange(N).expand(24, N), start=ids, end=ids + 24)
-    return condition(SlopePrior(kernel="squared_exponential", lengthscale=4.0), rows, x, N)
+    return condition(
+        SlopePrior(kernel="squared_exponential", lengthscale=4.0), centered(rows, x), N
+    )
 
 
 @every_rule
@@ -103,7 +108,7 @@ def test_a_step_is_half_as_long_after_every_turn(rule: StepRule) -> None:
         place[:-1], place[1:], place.square().flatten().diff(),
         owners=torch.zeros(12, 1, dtype=torch.int64), start=ids, end=ids + 1,
     )  # fmt: skip
-    posterior = condition(SlopePrior(kernel="matern52", lengthscale=3.0), rows, x, 1)
+    posterior = condition(SlopePrior(kernel="matern52", lengthscale=3.0), centered(rows, x), 1)
     points = virtual_steps(posterior.gradient, x, 1.0, rule=rule, stops=range(1, 6), **FREE)
     expected, z, eta, side = [], 0.9, 1.0, 1
     for _ in range(5):
@@ -118,9 +123,7 @@ def test_a_step_is_half_as_long_after_every_turn(rule: StepRule) -> None:
 def test_a_flat_surrogate_is_not_left(rule: StepRule) -> None:
     x = normals(D, key="x")
     flat = surrogate(x)
-    still = SlopePosterior(
-        flat.prior, flat.rows, flat.center, N, flat.factor, torch.zeros_like(flat.weights)
-    )
+    still = replace(flat, weights=torch.zeros_like(flat.weights))
     points = virtual_steps(still.gradient, x, 0.5, rule=rule, stops=[1, 4], **FREE)
     assert torch.equal(points, x.expand(2, D))
 

@@ -12,8 +12,9 @@ from scipy.stats import multivariate_normal
 
 from fedzo.randomness import stream
 from fedzo.surrogates.kernels import KERNELS, KernelName
+from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import condition, explained_variance, fit, log_evidence
-from fedzo.surrogates.slopes import SlopePrior, SlopeRows, geometry, rows_between
+from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, rows_between
 
 D, N, R = 3, 4, 9
 OWNERS = [[0, 1, 2, 3], [0], [2, 3], [1], [0], [0, 1, 2, 3], [0, 2, 3], [3], [1, 2]]
@@ -96,11 +97,16 @@ def naive(prior: SlopePrior, rows: SlopeRows, x: torch.Tensor, center=CENTER):  
 @every_prior
 def test_the_gradient_is_the_conditional_mean(prior: SlopePrior) -> None:
     rows, x = table(), normals(4, D, key="x")
-    ours = condition(prior, rows, CENTER, N).gradient(x)
+    ours = condition(prior, centered(rows, CENTER), N).gradient(x)
     for q in range(4):
         full, cross = naive(prior, rows, x[q])
         expected = cross.T @ torch.linalg.solve(full, rows.slope)
         assert (ours[q] - expected).norm() < 1e-4 * expected.norm()
+
+
+def told_of(prior: SlopePrior, rows: SlopeRows, x: torch.Tensor) -> float:
+    seen = centered(rows, x)
+    return explained_variance(prior, seen, geometry(seen, seen), N)
 
 
 @every_prior
@@ -108,7 +114,7 @@ def test_explained_variance_is_the_reduction_of_the_trace(prior: SlopePrior) -> 
     rows, [x] = table(), normals(1, D, key="x")
     full, cross = naive(prior, rows, x, center=x)
     expected = float((cross.T @ torch.linalg.solve(full, cross)).trace())
-    assert explained_variance(prior, rows, x, N) == pytest.approx(expected, rel=1e-4)
+    assert told_of(prior, rows, x) == pytest.approx(expected, rel=1e-4)
 
 
 @every_prior
@@ -116,7 +122,7 @@ def test_explained_variance_is_the_reduction_of_the_trace(prior: SlopePrior) -> 
 @given(seed=st.integers(0, 1000))
 def test_more_rows_explain_more_but_never_all(prior: SlopePrior, seed: int) -> None:
     rows, [x] = table(seed), normals(1, D, key="x", seed=seed)
-    told = [explained_variance(prior, rows.take(slice(k)), x, N) for k in range(1, R + 1)]
+    told = [told_of(prior, rows.take(slice(k)), x) for k in range(1, R + 1)]
     assert told[0] >= 0
     assert all(less <= more + 1e-5 for less, more in itertools.pairwise(told))
     assert told[-1] <= D / (1 + prior.rho)
@@ -126,8 +132,8 @@ def test_more_rows_explain_more_but_never_all(prior: SlopePrior, seed: int) -> N
 def test_the_mean_of_surrogates_is_the_surrogate_of_the_mean(prior: SlopePrior) -> None:
     rows, x = table(), normals(4, D, key="x")
     slopes = normals(5, R, key="slopes")
-    of = [condition(prior, replace(rows, slope=s), CENTER, 1).gradient(x) for s in slopes]
-    mean = condition(prior, replace(rows, slope=slopes.mean(0)), CENTER, 1).gradient(x)
+    of = [condition(prior, centered(replace(rows, slope=s), CENTER), 1).gradient(x) for s in slopes]
+    mean = condition(prior, centered(replace(rows, slope=slopes.mean(0)), CENTER), 1).gradient(x)
     assert torch.allclose(torch.stack(of).mean(0), mean, rtol=1e-7, atol=1e-9)
 
 
@@ -137,8 +143,8 @@ def test_what_all_clients_say_in_common_needs_no_rho(kernel: KernelName, rho: fl
     x = normals(4, D, key="x")
     rows = everybody(normals(5, D, key="m"), normals(5, D, key="u"), normals(5, key="s"))
     plain = SlopePrior(kernel=kernel, lengthscale=1.4, curvature=0.3)
-    expected = condition(plain, rows, CENTER, N).gradient(x)
-    ours = condition(replace(plain, rho=rho), rows, CENTER, N).gradient(x)
+    expected = condition(plain, centered(rows, CENTER), N).gradient(x)
+    ours = condition(replace(plain, rho=rho), centered(rows, CENTER), N).gradient(x)
     cosine = torch.nn.functional.cosine_similarity(ours, expected)
     assert (cosine > 1 - 1e-5).all()
 
@@ -150,7 +156,7 @@ def test_a_basis_of_slopes_gives_a_linear_gradient(kernel: KernelName, rho: floa
     basis = torch.linalg.qr(normals(D, D, key="basis")).Q
     rows = everybody(x.expand(D, D), basis, basis @ truth)
     prior = SlopePrior(kernel=kernel, lengthscale=0.8, rho=rho)
-    [found] = condition(prior, rows, CENTER, N).gradient(x.unsqueeze(0))
+    [found] = condition(prior, centered(rows, CENTER), N).gradient(x.unsqueeze(0))
     assert (found - truth).norm() < 1e-4 * truth.norm()
 
 
@@ -161,7 +167,7 @@ def test_the_trend_extrapolates_an_isotropic_quadratic(kernel: KernelName) -> No
     directions = torch.nn.functional.normalize(normals(6, D, key="u"))
     rows = everybody(middle, directions, 3 * ((middle - CENTER) * directions).sum(1))
     prior = SlopePrior(kernel=kernel, lengthscale=0.2, curvature=100.0)
-    posterior = condition(prior, rows, CENTER, N)
+    posterior = condition(prior, centered(rows, CENTER), N)
     a, b = CENTER + 20 + normals(2, 4, D, key="far")
     assert torch.allclose(posterior.gradient(a), 3 * (a - CENTER), rtol=1e-2)
     expected = 1.5 * ((b - CENTER).square().sum(1) - (a - CENTER).square().sum(1))
@@ -179,7 +185,7 @@ def test_log_evidence_is_the_density_at_the_best_amplitude(prior: SlopePrior) ->
         return -float(multivariate_normal.logpdf(rows.slope.numpy(), cov=cov))
 
     best = -float(minimize_scalar(negative, bounds=(-12, 12), method="bounded").fun)
-    ours = log_evidence(prior, rows, geometry(rows, rows, CENTER), N)
+    ours = log_evidence(prior, rows, geometry(*2 * [centered(rows, CENTER)]), N)
     assert ours == pytest.approx(best + R / 2 * (1 + 1.8378770664093453), abs=1e-3)
 
 
@@ -188,7 +194,7 @@ def test_log_evidence_is_the_density_at_the_best_amplitude(prior: SlopePrior) ->
 @given(seed=st.integers(0, 1000))
 def test_a_fit_never_lowers_the_evidence(prior: SlopePrior, seed: int) -> None:
     rows = table(seed)
-    shape = geometry(rows, rows, CENTER)
+    shape = geometry(*2 * [centered(rows, CENTER)])
     lengths, others = [0.3, 0.7, 3.0, 9.0], [0.0, 0.01, 1.0]
     grids = [("lengthscale", lengths), ("rho", others), ("noise", others)]
     found, best = fit(prior, rows, shape, N, grids), prior
@@ -197,3 +203,27 @@ def test_a_fit_never_lowers_the_evidence(prior: SlopePrior, seed: int) -> None:
         trials = [best, *(replace(best, **{name: value}) for value in grid)]
         best = max(trials, key=lambda trial: log_evidence(trial, rows, shape, N))
     assert found == best
+
+
+@every_prior
+@pytest.mark.parametrize("most", [3, R, R + 2, 2 * R])
+def test_an_extended_posterior_is_that_of_all_rows(prior: SlopePrior, most: int) -> None:
+    rows, fresh, x = table(0), table(1).take(slice(4)), normals(4, D, key="x")
+    ours = condition(prior, centered(rows, CENTER), N).extended(fresh, most=most)
+    whole = centered(join_rows([rows, fresh], most=most), CENTER)
+    expected = condition(prior, whole, N)
+    assert torch.allclose(ours.covariance, expected.covariance, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(ours.gradient(x), expected.gradient(x), rtol=1e-6, atol=1e-8)
+
+
+@every_prior
+@pytest.mark.parametrize(
+    "change", [{}, {"lengthscale": 0.7}, {"rho": 0.2}, {"curvature": 2.0}, {"noise": 0.3}]
+)
+def test_a_covariance_like_another_is_the_one_made_anew(
+    prior: SlopePrior, change: dict[str, float]
+) -> None:
+    seen = centered(table(), CENTER)
+    shape, other = geometry(seen, seen), replace(prior, **change)  # type: ignore[arg-type]
+    ours = shape.covariance(other, N, like=shape.covariance(prior, N)).matrix()
+    assert torch.equal(ours, shape.covariance(other, N).matrix())

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from fedzo.randomness import stream
 from fedzo.surrogates.kernels import KERNELS, KernelName
+from fedzo.surrogates.slope_geometry import Geometry, centered, geometry
 from fedzo.surrogates.slopes import (
     SlopePrior,
     SlopeRows,
-    geometry,
     join_rows,
     no_rows,
     rows_between,
@@ -43,6 +43,11 @@ def table(count: int, key: str, owners: list[list[int]] | None = None) -> SlopeR
     )
 
 
+def between(a: SlopeRows, b: SlopeRows) -> Geometry:
+    left = centered(a, CENTER)
+    return geometry(left, left if a is b else centered(b, CENTER))
+
+
 def of_function(kernel: KernelName, curvature: float, x: torch.Tensor, y: torch.Tensor):  # type: ignore[no-untyped-def]
     """Return cov(F(x), F(y)) with the unit of a slope, trend c/2 |x - center|^2 included."""
     t = (x - y).square().sum() / LENGTH**2
@@ -64,7 +69,7 @@ def test_the_covariance_of_slopes_is_autograd_of_the_kernel(
 ) -> None:
     a, b = table(4, "a"), table(6, "b")
     prior = SlopePrior(kernel=kernel, lengthscale=LENGTH, curvature=curvature)
-    ours = geometry(a, b, CENTER).covariance(prior, 1)
+    ours = between(a, b).covariance(prior, 1).matrix()
     for r in range(4):
         for q in range(6):
             x, y = (p.midpoint[i].clone().requires_grad_() for p, i in ((a, r), (b, q)))
@@ -81,7 +86,7 @@ def test_a_slope_has_unit_prior_variance_at_any_lengthscale(
 ) -> None:
     rows = table(5, "a", [[0]] * 5)
     prior = SlopePrior(kernel=kernel, lengthscale=length, rho=2.0)
-    diagonal = geometry(rows, rows, CENTER).covariance(prior, N).diagonal()
+    diagonal = between(rows, rows).covariance(prior, N).matrix().diagonal()
     assert torch.allclose(diagonal, torch.ones(5, dtype=torch.float64), rtol=1e-9)
 
 
@@ -97,7 +102,7 @@ def clients_of_one_place(rho: float) -> torch.Tensor:
         end=rows.end,
     )
     prior = SlopePrior(kernel="matern52", lengthscale=LENGTH, rho=rho)
-    return geometry(same, same, CENTER).covariance(prior, N)
+    return between(same, same).covariance(prior, N).matrix()
 
 
 @given(rho=RHOS)
@@ -148,8 +153,8 @@ def test_rows_with_a_point_in_common_share_its_noise(
     expected = noise * torch.einsum("rpi,qpi->rq", of_errors, of_errors)
     silent = SlopePrior(kernel="matern52", lengthscale=LENGTH, rho=1.5)
     noisy = SlopePrior(kernel="matern52", lengthscale=LENGTH, rho=1.5, noise=noise)
-    shape = geometry(rows, rows, CENTER)
-    added = shape.covariance(noisy, N) - shape.covariance(silent, N)
+    shape = between(rows, rows)
+    added = shape.covariance(noisy, N).matrix() - shape.covariance(silent, N).matrix()
     assert torch.allclose(added, expected, rtol=1e-7, atol=1e-12)
 
 
@@ -184,9 +189,9 @@ def test_joined_rows_keep_their_owners() -> None:
     assert joined.owners.tolist() == [[3, -1], [1, -1], [0, 1], [2, 4], [1, 0]]
     assert torch.equal(joined.slope, torch.cat([one.slope, two.slope]))
     prior = SlopePrior(kernel="matern52", lengthscale=LENGTH, rho=2.0, noise=0.1, curvature=0.5)
-    whole = geometry(joined, joined, CENTER).covariance(prior, N)
-    block = geometry(one, two, CENTER).covariance(prior, N)
+    whole = between(joined, joined).covariance(prior, N).matrix()
+    block = between(one, two).covariance(prior, N).matrix()
     assert torch.allclose(whole[:2, 2:], block, rtol=1e-12)
     assert torch.equal(joined.newest(3).midpoint, two.midpoint)
     assert len(joined.newest(99)) == 5
-    assert geometry(no_rows(CENTER), joined, CENTER).covariance(prior, N).shape == (0, 5)
+    assert between(no_rows(CENTER), joined).covariance(prior, N).matrix().shape == (0, 5)

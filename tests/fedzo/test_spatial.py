@@ -188,3 +188,13 @@ def test_smooth_directions_keep_their_lengths_and_their_bits(side: int, dtype: t
 def test_directions_that_are_no_image_cannot_be_smooth() -> None:
     with pytest.raises(ConfigError, match=r"lengthscale=2\.0 must be 0, for x is no square image"):
         smooth_directions(torch.ones(2, 35), 2.0)
+
+
+def test_white_noise_is_no_matrix_however_long() -> None:
+    """A matrix of d x d would be 20 TB here."""
+    d = 1_600_001
+    rows = torch.ones(2, d)
+    for white in (square_prior(d, 0.0), square_prior(d, 1.5)):
+        assert white.is_white
+        assert all(form(rows) is rows for form in (white.apply, white.color, white.adjoint))
+        assert white.sample(generator=stream(0, "white")).shape == (d,)
