@@ -29,7 +29,7 @@ best.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +38,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.catalog import LIE_LINES
 from fedzo.config import check_types, require
 
 AttackName = Literal[
@@ -56,22 +57,7 @@ AttackName = Literal[
     "adaptive",
     "label_flip",
 ]
-ATTACKS: Mapping[AttackName, str] = {
-    "none": "malicious clients behave",
-    "sign_flip": "minus the honest mean",
-    "scaled_sign_flip": "minus the honest sum, shared by the liars",
-    "alie": "the mean and 1.5 standard deviations (A Little Is Enough)",
-    "alie_searched": "the same, at the distance that harms the rule most",
-    "inner_product": "minus twice the mean (inner product manipulation)",
-    "foe": "0.9 of the mean (Fall of Empires)",
-    "foe_searched": "against the mean, at the distance that harms the rule most",
-    "mimic": "the vector of one honest client, over and over",
-    "mimic_learned": "that of the honest client that sticks out most over time",
-    "gaussian": "random vectors around the mean",
-    "infinity": "infinity",
-    "adaptive": "the most harmful of many shifts, by somebody who knows the rule",
-    "label_flip": "honest work on flipped labels",
-}
+ATTACKS = LIE_LINES
 """Attacks by name, with a line about each."""
 
 DEFAULT_SCALES = {"alie": 1.5, "inner_product": 2.0, "foe": 0.1, "gaussian": 1.0}

@@ -14,6 +14,7 @@ from fedzo.attacks.square import Square
 from fedzo.attacks.surrogate import Surrogate
 from fedzo.attacks.thompson import Thompson
 from fedzo.attacks.victim import AnswerKind
+from fedzo.catalog import ATTACKER_LINES
 from fedzo.config import Scalar, build_config, unknown_key
 from fedzo.errors import ConfigError
 
@@ -40,34 +41,20 @@ class AttackerEntry:
 _PIXELS: tuple[CoordinateName, ...] = ("pixels",)
 _BASES: tuple[CoordinateName, ...] = ("pixels", "waves", "blocks")
 ATTACKERS: dict[str, AttackerEntry] = {
-    "thompson": AttackerEntry(
-        Thompson, SCORES, "Thompson sampling of the gradient; our best with scores", _PIXELS
-    ),
-    "square": AttackerEntry(
-        Square, SCORES, "random search by squares (Andriushchenko et al. 2020)", _PIXELS
-    ),
-    "nes": AttackerEntry(
-        EstimatedDescent, SCORES, "signs of central differences (Ilyas et al. 2018)"
-    ),
+    "thompson": AttackerEntry(Thompson, SCORES, ATTACKER_LINES["thompson"], _PIXELS),
+    "square": AttackerEntry(Square, SCORES, ATTACKER_LINES["square"], _PIXELS),
+    "nes": AttackerEntry(EstimatedDescent, SCORES, ATTACKER_LINES["nes"]),
     "zo": AttackerEntry(
         EstimatedDescent,
         SCORES,
-        "any estimator, directions and optimizer of fedzo",
+        ATTACKER_LINES["zo"],
         defaults={"estimator": "forward", "optimizer": "adam", "momentum": 0.9},
     ),
-    "simba": AttackerEntry(SimBA, SCORES, "one basis vector at a time (Guo et al. 2019)", _BASES),
-    "fzoos": AttackerEntry(
-        Surrogate, SCORES, "derivative GP and virtual steps (FZooS for one client)"
-    ),
-    "edge": AttackerEntry(
-        Edge, LABELS, "Thompson sampling by the boundary; our best with labels", _PIXELS
-    ),
-    "hopskipjump": AttackerEntry(
-        HopSkipJump, LABELS, "walk along the decision boundary (Chen et al. 2020)", _BASES
-    ),
-    "rank": AttackerEntry(
-        RankSGD, ORDER, "order of candidates alone, ZO-RankSGD (Tang et al. 2024)"
-    ),
+    "simba": AttackerEntry(SimBA, SCORES, ATTACKER_LINES["simba"], _BASES),
+    "fzoos": AttackerEntry(Surrogate, SCORES, ATTACKER_LINES["fzoos"]),
+    "edge": AttackerEntry(Edge, LABELS, ATTACKER_LINES["edge"], _PIXELS),
+    "hopskipjump": AttackerEntry(HopSkipJump, LABELS, ATTACKER_LINES["hopskipjump"], _BASES),
+    "rank": AttackerEntry(RankSGD, ORDER, ATTACKER_LINES["rank"]),
 }
 _HINT: dict[AnswerKind, str] = {"labels": ", or loss boundary"}
 _DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}

@@ -6,13 +6,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedzo.aggregation import AGGREGATORS, MIXERS
-from fedzo.byzantine import ATTACKS
-from scenarios.attackers import ATTACKERS
+from fedzo.catalog import AGGREGATOR_LINES, ATTACKER_LINES, LIE_LINES, MIXER_LINES
 from scenarios.cli_options import ScenarioArgument, guard
-from scenarios.experiment import make_experiment
 from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
-from scenarios.settings_help import print_settings
 
 
 def list_command(
@@ -25,6 +21,9 @@ def list_command(
     With SCENARIO, show every setting and its default.
     """
     if scenario is not None:
+        from scenarios.experiment import make_experiment  # it needs torch, names do not
+        from scenarios.settings_help import print_settings
+
         work = guard(lambda: make_experiment(scenario, strategy, engine=engine))
         print_settings(Console(), work)
         return
@@ -32,10 +31,10 @@ def list_command(
         "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
         "strategies": [(name, entry.line) for name, entry in STRATEGIES.items()],
         "engines": [(name, line) for name, (_, line) in ENGINES.items()],
-        "aggregators (strategy.aggregator)": [(n, line) for n, (_, line) in AGGREGATORS.items()],
-        "before them (bucketing | median)": [(n, line) for n, (_, line) in MIXERS.items()],
-        "attackers (fedzo attack --attacker)": [(n, e.line) for n, e in ATTACKERS.items()],
-        "attacks (byzantine.attack)": [(name, line) for name, line in ATTACKS.items()],
+        "aggregators (strategy.aggregator)": [*AGGREGATOR_LINES.items()],
+        "before them (bucketing | median)": [*MIXER_LINES.items()],
+        "attackers (fedzo attack --attacker)": [*ATTACKER_LINES.items()],
+        "attacks (byzantine.attack)": [*LIE_LINES.items()],
     }
     for title, lines in rows.items():
         table = Table("name", "what it is", title=title, title_justify="left")

@@ -19,7 +19,8 @@ from fedzo.config import (
 )
 from fedzo.errors import ConfigError
 from fedzo.runtime.faulty import FaultConfig
-from scenarios.names import ENGINES, RULE_CONFIGS, SCENARIOS, STRATEGIES, StrategyEntry
+from scenarios.entries import StrategyEntry
+from scenarios.names import ENGINES, SCENARIOS, STRATEGIES
 from scenarios.ownership import is_own, simulated_privacy
 from scenarios.sizes import check_counts, check_memory
 from strategies.base import RoundStrategy
@@ -97,7 +98,7 @@ def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]
     return {
         "scenario": SCENARIOS[scenario].config,
         "strategy": STRATEGIES[strategy].config,
-        "client": RULE_CONFIGS[STRATEGIES[strategy].rule],
+        "client": STRATEGIES[strategy].client_config,
         "engine": ENGINES[engine][0],
         "faults": FaultConfig,
         "byzantine": ByzantineConfig,

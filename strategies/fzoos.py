@@ -19,12 +19,14 @@ from torch import Tensor
 
 from fedzo.protocol.questions.surrogate import SurrogateConfig
 from strategies.base import RoundStrategy
-from strategies.fzoos_config import FZooSConfig
+from strategies.fzoos_config import USED_BY, FZooSConfig
 from strategies.fzoos_improved import SlopeSearch
 from strategies.fzoos_on_client import OnClientFZooS
 from strategies.fzoos_paper import PublishedFZooS
 from strategies.robust import RobustConfig
 from strategies.rounds import Round, RoundConfig, RoundPlan
+
+__all__ = ["USED_BY", "FZooS", "FZooSConfig"]
 
 
 class FZooS(RoundStrategy[Any]):

@@ -30,43 +30,37 @@ from fedzo.aggregation.rows import require_majority
 from fedzo.aggregation.smea import require_few_subsets, smea
 from fedzo.aggregation.trimmed_mean import trimmed_mean
 from fedzo.calls import Call, make_call, split_calls
+from fedzo.catalog import AGGREGATOR_LINES, MIXER_LINES
 from fedzo.config import Scalar, require, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
-AGGREGATORS: Mapping[str, tuple[Callable[..., Tensor], str]] = {
-    "mean": (mean, "the mean; withstands nobody"),
-    "median": (median, "coordinate-wise median (Yin 2018)"),
-    "trimmed_mean": (trimmed_mean, "per coordinate without the f largest and smallest (Yin 2018)"),
-    "geometric_median": (geometric_median, "least sum of distances, by Weiszfeld's steps"),
-    "krum": (krum, "the vector with the closest neighbors (Blanchard 2017)"),
-    "multi_krum": (multi_krum, "mean of the n - f with the closest neighbors"),
-    "centered_clipping": (
-        centered_clipping,
-        "limited steps from the last result (Karimireddy 2021)",
-    ),
-    "mean_around_median": (mean_around_median, "per coordinate the n - f closest to the median"),
-    "minimum_diameter": (minimum_diameter, "mean of the n - f that lie closest together"),
-    "smea": (smea, "mean of the n - f with the tamest covariance; small cohorts only"),
-    "caf": (caf, "filters what stretches the covariance (Allouah 2025)"),
-    "nearest_neighbor_average": (
-        nearest_neighbor_average,
-        "mean of the n - f nearest to one of them (MoNNA 2023)",
-    ),
-    "clip": (clip, "mean after clipping to a radius"),
-    "adaptive_clip": (adaptive_clip, "mean after clipping the longest (ARC 2025)"),
+_AGGREGATORS: Mapping[str, Callable[..., Tensor]] = {
+    "mean": mean,
+    "median": median,
+    "trimmed_mean": trimmed_mean,
+    "geometric_median": geometric_median,
+    "krum": krum,
+    "multi_krum": multi_krum,
+    "centered_clipping": centered_clipping,
+    "mean_around_median": mean_around_median,
+    "minimum_diameter": minimum_diameter,
+    "smea": smea,
+    "caf": caf,
+    "nearest_neighbor_average": nearest_neighbor_average,
+    "clip": clip,
+    "adaptive_clip": adaptive_clip,
 }
+AGGREGATORS = {name: (_AGGREGATORS[name], line) for name, line in AGGREGATOR_LINES.items()}
 """Rules [n, d] -> [d] by name, with a line about each."""
 
-MIXERS: Mapping[str, tuple[Callable[..., Tensor], str]] = {
-    "nearest_neighbor_mixing": (
-        nearest_neighbor_mixing,
-        "every vector becomes the mean of its n - f nearest (Allouah 2023)",
-    ),
-    "bucketing": (bucketing, "random groups become their means (Karimireddy 2022)"),
-    "clip": (clipped, "long vectors are shortened to a radius"),
-    "adaptive_clip": (adaptively_clipped, "the longest are shortened to the next (ARC 2025)"),
+_MIXERS: Mapping[str, Callable[..., Tensor]] = {
+    "nearest_neighbor_mixing": nearest_neighbor_mixing,
+    "bucketing": bucketing,
+    "clip": clipped,
+    "adaptive_clip": adaptively_clipped,
 }
+MIXERS = {name: (_MIXERS[name], line) for name, line in MIXER_LINES.items()}
 """What may stand before a rule: [n, d] -> [m, d]."""
 
 _GIVEN = ("vectors", "num_byzantine", "generator", "start", "weights")
