@@ -1,0 +1,134 @@
+"""x + sum_i alpha_i u_i for whoever reads x, while x stays as it is.
+
+An operation of torch that reads numbers of x gets a moved copy of those numbers, which lives as
+long as the operation; operations that only view x (slices, transposes) get x. So a whole module is
+asked at a moved point with memory for the numbers that one operation reads, at most its largest
+tensor, and nothing has to be put back: adding and subtracting would not restore floats, and what
+rounding loses, with mu near the size of the weights, is most of a second copy of x.
+
+Each reading draws the directions anew: a recurrent cell that runs T times costs T draws. A compiled
+kernel that takes memory without torch's dispatcher would read x itself; `reads` counts who asked.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from fedzo.errors import ObjectiveError
+from fedzo.estimation.place import Place, Term, numbered, write_moved
+
+
+class ShiftedReads(TorchDispatchMode):
+    """While entered, operations on the tensors of a place read them moved along the terms."""
+
+    def __init__(self, place: Place, terms: Sequence[Term]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.reads = 0
+        self._terms = terms
+        self._held: dict[int, list[tuple[int, Tensor]]] = {}
+        for first, tensor in numbered(place):
+            if tensor.numel():
+                self._held.setdefault(_memory(tensor), []).append((first, tensor.detach()))
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = (tuple(args), dict(kwargs or {}))
+        if not self._holds_any(given):
+            return func(*given[0], **given[1])
+        self._refuse_writes(func, given)
+        if func.is_view:
+            seen = func(*given[0], **given[1])
+            if all(self._holds(tensor) for tensor in tree_leaves(seen)):
+                return seen  # not the copy that a reshape may be
+        moved = tree_map(self._moved, given)
+        self.reads += 1
+        return func(*moved[0], **moved[1])
+
+    def _holds(self, leaf: object) -> bool:
+        return isinstance(leaf, Tensor) and leaf.numel() > 0 and _memory(leaf) in self._held
+
+    def _holds_any(self, tree: object) -> bool:
+        return any(self._holds(leaf) for leaf in tree_leaves(tree))
+
+    def _refuse_writes(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Raise ObjectiveError where the operation would write into x."""
+        for number, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = given[0][number] if number < len(given[0]) else given[1].get(argument.name)
+                if self._holds_any(value):
+                    raise ObjectiveError(
+                        f"the objective writes into the parameters that it is asked at ({func});"
+                        " freeze what the module updates by itself, or make it a buffer"
+                    )
+
+    def _moved(self, leaf: object) -> object:
+        """Return a moved copy of a tensor that views x, and anything else as it is."""
+        if not isinstance(leaf, Tensor) or not self._holds(leaf):
+            return leaf
+        first, whole = self._whole(leaf)
+        start = int(leaf.storage_offset() - whole.storage_offset())
+        if whole.is_contiguous():
+            source = whole.view(-1)[start : start + _span(leaf)]
+            first, start = first + start, 0
+        else:
+            source = whole
+        moved = torch.empty_strided(
+            source.size(), source.stride(), dtype=source.dtype, device=source.device
+        )
+        write_moved(moved, source, first, self._terms)
+        return moved.as_strided(leaf.size(), leaf.stride(), start)
+
+    def _whole(self, view: Tensor) -> tuple[int, Tensor]:
+        """Return the tensor of the place of which this is a view, and where in x it starts.
+
+        Raises ObjectiveError where it is more than one of them, or has another type.
+        """
+        low, high = view.storage_offset(), view.storage_offset() + _span(view)
+        for first, whole in self._held[_memory(view)]:
+            start = whole.storage_offset()
+            if start <= low and high <= start + _span(whole) and view.dtype == whole.dtype:
+                return first, whole
+        raise ObjectiveError(
+            f"an operation reads {tuple(view.shape)} numbers in {view.dtype} across parameters that"
+            " share memory; ask this module through value(x)"
+        )
+
+
+def _memory(tensor: Tensor) -> int:
+    """Return what tensors with the same memory have in common; 0 for those without memory."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _span(tensor: Tensor) -> int:
+    """Return how many numbers of memory lie between a tensor's first and its last, and those."""
+    steps = zip(tensor.size(), tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in steps)
+
+
+Ask = Callable[[], Tensor]
+
+
+def ask_moved(ask: Ask, place: Place, terms: Sequence[Term]) -> Tensor:
+    """Return what `ask` answers while x is read as x + sum_i alpha_i u_i.
+
+    Raises ObjectiveError where it answers without reading x by an operation of torch.
+    """
+    if not terms:
+        return ask()
+    with ShiftedReads(place, terms) as reading:
+        answer = ask()
+    if not reading.reads:
+        raise ObjectiveError(
+            "no operation of torch has read the parameters, so they cannot be moved where they"
+            " are (a compiled module, or a function that leaves torch?); ask it through value(x)"
+        )
+    return answer
