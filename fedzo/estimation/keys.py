@@ -24,16 +24,14 @@ from fedzo.randomness import Part, key64
 
 Law = Literal["gaussian", "rademacher"]
 
-_NUMBERS: dict[Law, int] = {"gaussian": 4, "rademacher": 128}
-"""Numbers that a counter makes."""
-_MADE: dict[Law, Callable[[Int32[Tensor, "4 n"]], Num[Tensor, " k"]]] = {
-    "gaussian": normals,
-    "rademacher": signs,
+_MADE: dict[str, tuple[int, int, Callable[[Int32[Tensor, "4 n"]], Num[Tensor, " k"]]]] = {
+    "gaussian": (4, 1 << 15, normals),
+    "rademacher": (128, 1 << 20, signs),
+    "words": (4, 1 << 15, lambda words: words.T.reshape(-1)),
 }
-_AT_ONCE = {"cpu": {"gaussian": 1 << 16, "rademacher": 1 << 20}}
-"""Numbers drawn at once: few enough for a cache."""
-_AT_ONCE_ELSEWHERE = 1 << 22
-"""And so many that the start of 200 kernels does not count."""
+"""Numbers that a counter makes, how many are drawn at once to stay in the cache, and how."""
+_AT_ONCE_ON_GPU = 1 << 22
+"""So many that the start of 200 kernels does not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +58,9 @@ class Key:
         self, start: int, stop: int, *, device: torch.device | str = "cpu"
     ) -> Int32[Tensor, " k"]:
         """Return the random words start, ..., stop - 1 that the direction is made of."""
-        first = start // 4
-        drawn = self._words(first, -(-stop // 4), device).T.reshape(-1)
-        return drawn[start - 4 * first : stop - 4 * first]
+        return self._fill(
+            torch.empty(stop - start, dtype=torch.int32, device=device), start, "words"
+        )
 
     def draw(
         self,
@@ -77,16 +75,18 @@ class Key:
 
     def fill_(self, out: Float[Tensor, " k"], start: int) -> Float[Tensor, " k"]:
         """Write the direction's numbers from `start` on into a vector, which is returned."""
-        each, stop = _NUMBERS[self.law], start + len(out)
-        known = _AT_ONCE.get(out.device.type, {})
-        step = known.get(self.law, _AT_ONCE_ELSEWHERE)
+        return self._fill(out, start, self.law)
+
+    def _fill(
+        self, out: Num[Tensor, " k"], start: int, what: Law | Literal["words"]
+    ) -> Num[Tensor, " k"]:
+        each, at_once, make = _MADE[what]
+        step = at_once if out.device.type == "cpu" else _AT_ONCE_ON_GPU
+        pair, upper = low_and_high(key64(self.seed, *self.parts)), low_and_high(self.direction)
+        stop = start + len(out)
         for low in range(start - start % each, stop, step):
-            high = min(low + step, stop)
-            drawn = _MADE[self.law](self._words(low // each, -(-high // each), out.device))
-            begin = max(low, start)
+            high, begin = min(low + step, stop), max(low, start)
+            count = -(-(high - low) // each)
+            drawn = make(philox(pair, upper, low // each, count, device=out.device))
             out[begin - start : high - start] = drawn[begin - low : high - low]
         return out
-
-    def _words(self, first: int, last: int, device: torch.device | str) -> Int32[Tensor, "4 n"]:
-        pair = low_and_high(key64(self.seed, *self.parts))
-        return philox(pair, low_and_high(self.direction), first, last - first, device=device)

@@ -6,11 +6,14 @@ asked at a moved point with memory for the numbers that one operation reads, at 
 tensor, and nothing has to be put back: adding and subtracting would not restore floats, and what
 rounding loses, with mu near the size of the weights, is most of a second copy of x.
 
-Each reading draws the directions anew: a recurrent cell that runs T times costs T draws. A compiled
-kernel that takes memory without torch's dispatcher would read x itself; `reads` counts who asked.
+Each reading draws the directions anew: a recurrent cell that runs T times costs T draws. A kernel
+that takes memory without torch's dispatcher would read x itself; `reads` counts operations that did
+not. Modules of torch.compile run uncompiled meanwhile.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +55,11 @@ class ShiftedReads(TorchDispatchMode):
         moved = tree_map(self._moved, given)
         self.reads += 1
         return func(*moved[0], **moved[1])
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare torch the import of its compiler, 70 MiB and seconds, to keep it off this class."""
+        return False
 
     def _holds(self, leaf: object) -> bool:
         return isinstance(leaf, Tensor) and leaf.numel() > 0 and _memory(leaf) in self._held
@@ -114,21 +122,25 @@ def _span(tensor: Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in steps)
 
 
-Ask = Callable[[], Tensor]
-
-
-def ask_moved(ask: Ask, place: Place, terms: Sequence[Term]) -> Tensor:
-    """Return what `ask` answers while x is read as x + sum_i alpha_i u_i.
+def ask_moved(ask: Callable[[], Tensor], place: Place, terms: Sequence[Term]) -> Tensor:
+    """Return what `ask` answers, all of it run eagerly, while x is read as x + sum_i alpha_i u_i.
 
     Raises ObjectiveError where it answers without reading x by an operation of torch.
     """
-    if not terms:
-        return ask()
-    with ShiftedReads(place, terms) as reading:
-        answer = ask()
+    with _eager():
+        if not terms:
+            return ask()
+        with ShiftedReads(place, terms) as reading:
+            answer = ask()
     if not reading.reads:
         raise ObjectiveError(
             "no operation of torch has read the parameters, so they cannot be moved where they"
-            " are (a compiled module, or a function that leaves torch?); ask it through value(x)"
+            " are (does the function leave torch?); ask it through value(x)"
         )
     return answer
+
+
+def _eager() -> AbstractContextManager[object]:
+    """Return what keeps compiled modules from running compiled, if anybody has compiled one."""
+    compiler = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiler else nullcontext()

@@ -291,3 +291,17 @@ def test_no_vector_of_the_length_of_x_is_made() -> None:
             place.shift_(keys_of(1)[0], 0.1)
             place.loss()
     assert largest == 256
+
+
+@pytest.mark.slow
+def test_a_compiled_module_is_asked_eagerly() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
+    values = []
+    for module in (net, torch.compile(net, backend="eager")):
+        objective = ModuleObjective(module, LOSS, torch.ones(2, 4), torch.tensor([0, 1]))
+        place = InPlace.of_module(objective)
+        values.append(place.loss())
+        place.shift_(keys_of(1)[0], 0.1)
+        values.append(place.loss())
+    assert values[:2] == values[2:]
+    assert values[0] != values[1]

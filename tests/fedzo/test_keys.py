@@ -231,6 +231,14 @@ def test_types_hold_the_same_numbers(law: str, dtype: torch.dtype) -> None:
     assert torch.equal(drawn, key.draw(5, 1005).to(dtype))
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_numbers_are_made_where_they_are_wanted(law: str) -> None:
+    """Nothing is made on the CPU for another device."""
+    key = Key(seed=4, law=law)
+    assert key.draw(3, 5000, device="meta").device.type == "meta"
+    assert key.words(3, 500, device="meta").device.type == "meta"
+
+
 def test_the_global_generators_are_left_alone() -> None:
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     Key(seed=0, law="gaussian").draw(0, 1000)
