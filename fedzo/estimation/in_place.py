@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.config import require
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.keys import Key
 from fedzo.estimation.place import Place, Term, add_terms_
@@ -68,13 +69,19 @@ class InPlace:
         with torch.no_grad():
             return float(ask_moved(self.ask, self.place, self._terms))
 
+    def values(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Float[Tensor, " q"]:
+        """Return the objective where the scheme asks it, along the keys' directions."""
+        asked = [self._at(keys, *offset, mu) for offset in scheme.offsets(len(keys))]
+        return torch.tensor(asked, dtype=torch.float64)
+
     def estimate(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Estimate:
         """Return the gradient that values along the keys' directions stand for.
 
-        A direction whose values are NaN has no part in it.
+        A direction whose values are NaN has no part in it. A scheme that remembers values needs
+        `values` and its own `slopes`.
         """
-        values = [self._at(keys, *offset, mu) for offset in scheme.offsets(len(keys))]
-        slopes = scheme.slopes(torch.tensor([values], dtype=torch.float64), mu, None)
+        require(not scheme.remembers, "scheme", scheme, "one without memory")
+        slopes = scheme.slopes(self.values(keys, scheme, mu).unsqueeze(0), mu, None)
         return Estimate(keys, gradient_coefficients(slopes, 1.0)[0])
 
     def step_(self, terms: Sequence[Term]) -> None:

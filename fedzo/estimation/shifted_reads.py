@@ -50,7 +50,7 @@ class ShiftedReads(TorchDispatchMode):
         self._refuse_writes(func, given)
         if func.is_view:
             seen = func(*given[0], **given[1])
-            if all(self._holds(tensor) for tensor in tree_leaves(seen)):
+            if all(not part.numel() or self._overlapped(part) for part in tree_leaves(seen)):
                 return seen  # not the copy that a reshape may be
         moved = tree_map(self._moved, given)
         self.reads += 1
@@ -61,11 +61,16 @@ class ShiftedReads(TorchDispatchMode):
         """Spare torch the import of its compiler, 70 MiB and seconds, to keep it off this class."""
         return False
 
-    def _holds(self, leaf: object) -> bool:
-        return isinstance(leaf, Tensor) and leaf.numel() > 0 and _memory(leaf) in self._held
-
     def _holds_any(self, tree: object) -> bool:
-        return any(self._holds(leaf) for leaf in tree_leaves(tree))
+        return any(self._overlapped(leaf) for leaf in tree_leaves(tree))
+
+    def _overlapped(self, leaf: object) -> list[tuple[int, Tensor]]:
+        """Return the tensors of the place with which this one shares numbers, and their places."""
+        if not isinstance(leaf, Tensor) or not leaf.numel():
+            return []
+        low, high = _reach(leaf)
+        held = self._held.get(_memory(leaf), [])
+        return [pair for pair in held if low < _reach(pair[1])[1] and _reach(pair[1])[0] < high]
 
     def _refuse_writes(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Raise ObjectiveError where the operation would write into x."""
@@ -79,10 +84,20 @@ class ShiftedReads(TorchDispatchMode):
                     )
 
     def _moved(self, leaf: object) -> object:
-        """Return a moved copy of a tensor that views x, and anything else as it is."""
-        if not isinstance(leaf, Tensor) or not self._holds(leaf):
+        """Return a moved copy of a tensor that views x, and anything else as it is.
+
+        Raises ObjectiveError for a view of more than one of the place's tensors, or in other types.
+        """
+        found = self._overlapped(leaf)
+        if not isinstance(leaf, Tensor) or not found:
             return leaf
-        first, whole = self._whole(leaf)
+        first, whole = found[0]
+        inside = _reach(whole)[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= _reach(whole)[1]
+        if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
+            raise ObjectiveError(
+                f"an operation reads {tuple(leaf.shape)} numbers in {leaf.dtype} across parameters"
+                " that share memory; ask this module through value(x)"
+            )
         start = int(leaf.storage_offset() - whole.storage_offset())
         if whole.is_contiguous():
             source = whole.view(-1)[start : start + _span(leaf)]
@@ -95,25 +110,16 @@ class ShiftedReads(TorchDispatchMode):
         write_moved(moved, source, first, self._terms)
         return moved.as_strided(leaf.size(), leaf.stride(), start)
 
-    def _whole(self, view: Tensor) -> tuple[int, Tensor]:
-        """Return the tensor of the place of which this is a view, and where in x it starts.
-
-        Raises ObjectiveError where it is more than one of them, or has another type.
-        """
-        low, high = view.storage_offset(), view.storage_offset() + _span(view)
-        for first, whole in self._held[_memory(view)]:
-            start = whole.storage_offset()
-            if start <= low and high <= start + _span(whole) and view.dtype == whole.dtype:
-                return first, whole
-        raise ObjectiveError(
-            f"an operation reads {tuple(view.shape)} numbers in {view.dtype} across parameters that"
-            " share memory; ask this module through value(x)"
-        )
-
 
 def _memory(tensor: Tensor) -> int:
     """Return what tensors with the same memory have in common; 0 for those without memory."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _reach(tensor: Tensor) -> tuple[int, int]:
+    """Return the first byte of a tensor in its memory, and the first one after it."""
+    low = int(tensor.storage_offset())
+    return low * tensor.itemsize, (low + _span(tensor)) * tensor.itemsize
 
 
 def _span(tensor: Tensor) -> int:

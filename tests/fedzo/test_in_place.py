@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedzo.errors import ObjectiveError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key, Law
@@ -214,6 +214,15 @@ def test_values_that_are_nan_have_no_part() -> None:
     torch.testing.assert_close(found.coefficients, (u[:, 1] * known / known.sum()).double())
 
 
+def test_a_scheme_that_remembers_takes_values() -> None:
+    objective = TorchObjective(function=lambda z: z.sum(-1), dim=3)
+    place, keys = InPlace.of_vector(objective, torch.zeros(3)), keys_of(2, "rademacher")
+    values = place.values(keys, make_scheme("residual"), 0.5)
+    assert values.tolist() == [0.5 * float(key.draw(0, 3).sum()) for key in keys]
+    with pytest.raises(ConfigError, match="memory"):
+        place.estimate(keys, make_scheme("residual"), 0.5)
+
+
 def test_an_error_leaves_no_shift() -> None:
     def fails(z: Tensor) -> Tensor:
         if bool((z != 0).any()):
@@ -270,6 +279,19 @@ def test_views_are_read_where_they_are_used() -> None:
         assert torch.equal(x.to(torch.float64), u.double())
 
 
+def test_what_shares_memory_with_x() -> None:
+    """Neighbors in the same memory are left alone; two tensors of x cannot be read as one."""
+    memory, key = torch.zeros(9), keys_of(1)[0]
+    place, neighbor = [memory[:3], memory[3:6]], memory[6:]
+    u = key.draw(0, 6)
+    with torch.no_grad(), ShiftedReads(place, [(key, 1.0)]):
+        assert torch.equal(neighbor + 0, torch.zeros(3))
+        assert torch.equal(place[1] + 0, u[3:])
+        for across in (memory[2:4], memory[5:7], memory[:3].view(torch.int32)):
+            with pytest.raises(ObjectiveError, match="share memory"):
+                across + 0
+
+
 def test_no_vector_of_the_length_of_x_is_made() -> None:
     """Of 30 equal layers, never is more than one copied."""
     largest, original = 0, torch.empty_strided
@@ -281,6 +303,7 @@ def test_no_vector_of_the_length_of_x_is_made() -> None:
         return made
 
     net = nn.Sequential(*[nn.Linear(16, 16) for _ in range(30)])
+    net.register_parameter("none", nn.Parameter(torch.zeros(0)))
     objective = ModuleObjective(net, nn.functional.mse_loss, torch.ones(1, 16), torch.zeros(1, 16))
     for place in (
         InPlace.of_module(objective),
