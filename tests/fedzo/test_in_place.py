@@ -49,8 +49,9 @@ class Everything(nn.Module):
 def rich_objective(dtype: torch.dtype) -> ModuleObjective:
     with torch.random.fork_rng():
         net = Everything().to(dtype)
-    key = Key(seed=11, law="gaussian")
-    add_terms_(list(net.parameters()), [(key, 0.3)])
+    for p in net.parameters():
+        p.data.zero_()
+    add_terms_(list(net.parameters()), [(Key(seed=11, law="gaussian"), 0.3)])
     net.image.weight.data = net.image.weight.data.contiguous(memory_format=torch.channels_last)
     assert dtype != torch.float32 or not net.image.weight.is_contiguous()
     tokens = (torch.arange(20) * 3 % 7).reshape(4, 5)
@@ -319,6 +320,7 @@ def test_no_vector_of_the_length_of_x_is_made() -> None:
 @pytest.mark.slow
 def test_a_compiled_module_is_asked_eagerly() -> None:
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
+    add_terms_(list(net.parameters()), [(keys_of(2)[1], 1.0)])
     values = []
     for module in (net, torch.compile(net, backend="eager")):
         objective = ModuleObjective(module, LOSS, torch.ones(2, 4), torch.tensor([0, 1]))
