@@ -67,7 +67,7 @@ class InPlace:
     def loss(self) -> float:
         """Return the objective at x plus all shifts since the last `restore_`."""
         with torch.no_grad():
-            return float(ask_moved(self.ask, self.place, self._terms))
+            return float(ask_moved(self.ask, (self.place, self._terms)))
 
     def values(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Float[Tensor, " q"]:
         """Return the objective where the scheme asks it, along the keys' directions."""

@@ -14,7 +14,7 @@ not. Modules of torch.compile run uncompiled meanwhile.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,18 +24,33 @@ from torch.utils._pytree import tree_leaves, tree_map
 from fedzo.errors import ObjectiveError
 from fedzo.estimation.place import Place, Term, numbered, write_moved
 
+Move = tuple[Place, Sequence[Term]]
+"""A place, and the terms along which it is moved for readers."""
+
+
+class _Held(NamedTuple):
+    """A tensor of a place, the place in x of its first number, and how it is moved."""
+
+    first: int
+    tensor: Tensor
+    terms: Sequence[Term]
+
 
 class ShiftedReads(TorchDispatchMode):
-    """While entered, operations on the tensors of a place read them moved along the terms."""
+    """While entered, operations on the tensors of a place read them moved along its terms.
 
-    def __init__(self, place: Place, terms: Sequence[Term]) -> None:
+    Several places, as the rows of the clients of a cohort, have terms of their own.
+    """
+
+    def __init__(self, *moves: Move) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.reads = 0
-        self._terms = terms
-        self._held: dict[int, list[tuple[int, Tensor]]] = {}
-        for first, tensor in numbered(place):
-            if tensor.numel():
-                self._held.setdefault(_memory(tensor), []).append((first, tensor.detach()))
+        self._held: dict[int, list[_Held]] = {}
+        for place, terms in moves:
+            for first, tensor in numbered(place):
+                if tensor.numel():
+                    held = _Held(first, tensor.detach(), terms)
+                    self._held.setdefault(_memory(tensor), []).append(held)
 
     def __torch_dispatch__(
         self,
@@ -64,13 +79,13 @@ class ShiftedReads(TorchDispatchMode):
     def _holds_any(self, tree: object) -> bool:
         return any(self._overlapped(leaf) for leaf in tree_leaves(tree))
 
-    def _overlapped(self, leaf: object) -> list[tuple[int, Tensor]]:
-        """Return the tensors of the place with which this one shares numbers, and their places."""
+    def _overlapped(self, leaf: object) -> "list[_Held]":
+        """Return the tensors of the places with which this one shares numbers."""
         if not isinstance(leaf, Tensor) or not leaf.numel():
             return []
         low, high = _reach(leaf)
         held = self._held.get(_memory(leaf), [])
-        return [pair for pair in held if low < _reach(pair[1])[1] and _reach(pair[1])[0] < high]
+        return [h for h in held if low < _reach(h.tensor)[1] and _reach(h.tensor)[0] < high]
 
     def _refuse_writes(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Raise ObjectiveError where the operation would write into x."""
@@ -91,7 +106,7 @@ class ShiftedReads(TorchDispatchMode):
         found = self._overlapped(leaf)
         if not isinstance(leaf, Tensor) or not found:
             return leaf
-        first, whole = found[0]
+        first, whole, terms = found[0]
         inside = _reach(whole)[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= _reach(whole)[1]
         if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
             raise ObjectiveError(
@@ -107,7 +122,7 @@ class ShiftedReads(TorchDispatchMode):
         moved = torch.empty_strided(
             source.size(), source.stride(), dtype=source.dtype, device=source.device
         )
-        write_moved(moved, source, first, self._terms)
+        write_moved(moved, source, first, terms)
         return moved.as_strided(leaf.size(), leaf.stride(), start)
 
 
@@ -128,15 +143,15 @@ def _span(tensor: Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in steps)
 
 
-def ask_moved(ask: Callable[[], Tensor], place: Place, terms: Sequence[Term]) -> Tensor:
-    """Return what `ask` answers, all of it run eagerly, while x is read as x + sum_i alpha_i u_i.
+def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
+    """Return what `ask` answers, all of it run eagerly, while places are read as moved.
 
     Raises ObjectiveError where it answers without reading x by an operation of torch.
     """
     with _eager():
-        if not terms:
+        if not any(terms for _, terms in moves):
             return ask()
-        with ShiftedReads(place, terms) as reading:
+        with ShiftedReads(*moves) as reading:
             answer = ask()
     if not reading.reads:
         raise ObjectiveError(

@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.errors import ConfigError
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key, Law
 from fedzo.estimation.place import add_terms_, write_moved
-from fedzo.estimation.shifted_reads import ShiftedReads
 from fedzo.estimators import combine, gradient_coefficients, make_scheme
-from fedzo.objective import CallableObjective, ModuleObjective, TorchObjective
+from fedzo.objective import ModuleObjective, TorchObjective
 from fedzo.objective import flatten_parameters as flat
 
 LOSS = nn.functional.cross_entropy
@@ -236,63 +235,6 @@ def test_an_error_leaves_no_shift() -> None:
     assert place.loss() == 0
 
 
-def test_what_is_not_read_by_torch_is_said() -> None:
-    objective = CallableObjective(function=lambda x: float(x.sum()), dim=3)
-    place = InPlace.of_vector(objective, torch.zeros(3, dtype=torch.float64))
-    place.shift_(keys_of(1)[0], 0.1)
-    with pytest.raises(ObjectiveError, match="no operation of torch has read"):
-        place.loss()
-
-
-def test_a_module_that_writes_its_parameters_is_refused() -> None:
-    class Writes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = nn.Parameter(torch.ones(3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.w.add_(1.0)
-            return x * self.w
-
-    loss = nn.functional.mse_loss
-    place = InPlace.of_module(ModuleObjective(Writes(), loss, torch.ones(2, 3), torch.ones(2, 3)))
-    place.shift_(keys_of(1)[0], 0.1)
-    with pytest.raises(ObjectiveError, match="writes into the parameters"):
-        place.loss()
-
-
-def test_views_are_read_where_they_are_used() -> None:
-    """A reshape that copies reads; one that does not is a view; both see the shift, once."""
-    x, key = torch.zeros(2, 3), keys_of(1)[0]
-    u = key.draw(0, 6).reshape(2, 3)
-    made_before = x[1]
-    with torch.no_grad(), ShiftedReads([x], [(key, 1.0)]):
-        copied, viewed, sliced = x.T.reshape(6) + 0, x.view(6) + 0, made_before + 0
-        inside = x.expand(2, 2, 3) + 0
-        product = torch.ones(1, 2) @ x
-    assert torch.equal(copied, u.T.reshape(6))
-    assert torch.equal(viewed, u.reshape(6))
-    assert torch.equal(sliced, u[1])
-    assert torch.equal(inside, u.expand(2, 2, 3))
-    assert torch.equal(product, torch.ones(1, 2) @ u)
-    with torch.inference_mode(), ShiftedReads([x], [(key, 1.0)]):
-        assert torch.equal(x.T.reshape(6) + 0, u.T.reshape(6))
-        assert torch.equal(x.to(torch.float64), u.double())
-
-
-def test_what_shares_memory_with_x() -> None:
-    """Neighbors in the same memory are left alone; two tensors of x cannot be read as one."""
-    memory, key = torch.zeros(9), keys_of(1)[0]
-    place, neighbor = [memory[:3], memory[3:6]], memory[6:]
-    u = key.draw(0, 6)
-    with torch.no_grad(), ShiftedReads(place, [(key, 1.0)]):
-        assert torch.equal(neighbor + 0, torch.zeros(3))
-        assert torch.equal(place[1] + 0, u[3:])
-        for across in (memory[2:4], memory[5:7], memory[:3].view(torch.int32)):
-            with pytest.raises(ObjectiveError, match="share memory"):
-                across + 0
-
-
 def test_no_vector_of_the_length_of_x_is_made() -> None:
     """Of 30 equal layers, never is more than one copied."""
     largest, original = 0, torch.empty_strided
@@ -315,18 +257,3 @@ def test_no_vector_of_the_length_of_x_is_made() -> None:
             place.shift_(keys_of(1)[0], 0.1)
             place.loss()
     assert largest == 256
-
-
-@pytest.mark.slow
-def test_a_compiled_module_is_asked_eagerly() -> None:
-    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
-    add_terms_(list(net.parameters()), [(keys_of(2)[1], 1.0)])
-    values = []
-    for module in (net, torch.compile(net, backend="eager")):
-        objective = ModuleObjective(module, LOSS, torch.ones(2, 4), torch.tensor([0, 1]))
-        place = InPlace.of_module(objective)
-        values.append(place.loss())
-        place.shift_(keys_of(1)[0], 0.1)
-        values.append(place.loss())
-    assert values[:2] == values[2:]
-    assert values[0] != values[1]
