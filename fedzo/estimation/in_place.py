@@ -4,9 +4,9 @@
 
 Malladi, Gao, Nichani, Damian, Lee, Chen & Arora, "Fine-Tuning Language Models with Just Forward
 Passes" (MeZO), NeurIPS 2023, algorithm 1, with any difference scheme of fedzo.estimators. Memory
-above that of a forward pass: the tensors that one operation of the module reads, at most 1.0 times
-the largest tensor for linear layers, and 4 MiB; no vector of length d. Cost of a direction: the
-scheme's forward passes, each with one draw of the direction, and a draw for the step.
+above that of a forward pass: copies of the parameters that one operation reads (a weight and its
+bias) and 4 MiB for drawing, no vector of length d; measured by benchmarks/in_place.py. Cost of a
+direction: the scheme's forward passes, each with one draw of the direction, and one for the step.
 
 Differs from the paper: probing does not write to x. Each tensor is moved where an operation reads
 it (fedzo.estimation.shifted_reads), so `restore_` is exact in every type and costs nothing, also
