@@ -49,6 +49,10 @@ class Scheme(Protocol):
         """Return q, the queries a step costs each client."""
         ...
 
+    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
+        """Return a direction and a multiple of mu, x + multiple mu u, for each point to query."""
+        ...
+
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
     ) -> Float[Tensor, "n q d"]:
@@ -77,6 +81,9 @@ class Forward:
     def num_queries(self, num_directions: int) -> int:
         return num_directions + 1
 
+    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
+        return [(0, 0)] + [(i, 1) for i in range(num_directions)]
+
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
     ) -> Float[Tensor, "n q d"]:
@@ -100,6 +107,9 @@ class Central:
 
     def num_queries(self, num_directions: int) -> int:
         return 2 * num_directions
+
+    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
+        return [(i, side) for side in (1, -1) for i in range(num_directions)]
 
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
@@ -125,6 +135,9 @@ class Residual:
 
     def num_queries(self, num_directions: int) -> int:
         return num_directions
+
+    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
+        return [(i, 1) for i in range(num_directions)]
 
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float

@@ -97,11 +97,17 @@ class ModuleObjective:
         frozen = not all(p.requires_grad for p in self.module.parameters())
         return not frozen and types <= {torch.float32, torch.float64}
 
+    def own_value(self) -> Float[Tensor, ""]:
+        """Return the loss at the module's own parameters, of which no vector is made."""
+        return self.loss(self._called(self._state(None), self.inputs), self.targets)
+
     def _loss(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         return self.loss(self._outputs(x, self.inputs), self.targets)
 
     def _outputs(self, x: Float[Tensor, " d"], inputs: Tensor) -> Tensor:
-        state = self._state(x)
+        return self._called(self._state(x), inputs)
+
+    def _called(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
         modes = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
@@ -111,30 +117,38 @@ class ModuleObjective:
                 part.training = mode
         return outputs
 
-    def _state(self, x: Float[Tensor, " d"]) -> dict[str, Tensor]:
-        """Return all parameters and buffers at x, in the types in which the module computes."""
+    def _state(self, x: Float[Tensor, " d"] | None) -> dict[str, Tensor]:
+        """Return all parameters and buffers at x, in the types in which the module computes.
+
+        Without x, at the module's own.
+        """
         parameters, buffers = (
             dict(self.module.named_parameters()),
             dict(self.module.named_buffers()),
         )
         own = {**parameters, **buffers}
         wanted = self._type(x, {tensor.dtype for tensor in own.values()})
-        now = {**own, **unflatten_parameters(self.module, x)}
-        for name, before in own.items():
+        now = own if x is None else {**own, **unflatten_parameters(self.module, x)}
+        for name, before in [*own.items()]:
             kind = wanted if wanted and before.is_floating_point() else before.dtype
             now[name] = now[name].to(kind, copy=name in buffers)
         return now
 
-    def _type(self, x: Tensor, own: set[torch.dtype]) -> torch.dtype | None:
+    def _type(self, x: Tensor | None, own: set[torch.dtype]) -> torch.dtype | None:
         """Return the type of all that the module computes with; None for each its own."""
         if self.inputs.is_floating_point():
             return None if self.inputs.dtype in own else self.inputs.dtype
-        return x.dtype if x.dtype == torch.float64 else None
+        return x.dtype if x is not None and x.dtype == torch.float64 else None
 
 
 def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Return the named parameters that x is made of."""
     return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that x is made of, in its order, where they are."""
+    return [p for _, p in _trained(module)]
 
 
 def flatten_parameters(module: nn.Module) -> Float[Tensor, " d"]:

@@ -4,7 +4,8 @@
 
 The parts are hashed (BLAKE2b, 128 bits) into the seed of a PCG64 generator, so two different lists
 of parts give independent streams, in any order, process or machine, and nothing reads or sets a
-global state. Nothing else in fedzo creates a generator.
+global state. Nothing else in fedzo creates a generator. Directions that are drawn block by block,
+on any device, are functions of a key instead: fedzo.estimation.keys.
 """
 
 import hashlib
@@ -30,6 +31,11 @@ def stream(seed: int, *parts: Part) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(_digest((int(seed), *parts), 16)))
 
 
+def key64(seed: int, *parts: Part) -> int:
+    """Return the 64 bits that key what belongs to `seed` and `parts` in a counter-based draw."""
+    return _digest((int(seed), *parts), 8)
+
+
 def streams(seed: int, *parts: Part, clients: Sequence[int]) -> list[np.random.Generator]:
     """Return `stream(seed, *parts, client)` for each client."""
     return [stream(seed, *parts, client) for client in clients]
@@ -44,7 +50,7 @@ def permutations(
     (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), made for
     the whole cohort at once: a generator object a client would cost five times as much.
     """
-    base = np.uint64(_digest((int(seed), *parts), 8))
+    base = np.uint64(key64(seed, *parts))
     keys = _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
     epochs = np.arange(count, dtype=np.uint64) * _EPOCH
     slots = np.arange(size, dtype=np.uint64) * _WEYL

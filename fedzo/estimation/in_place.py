@@ -1,0 +1,98 @@
+"""A module of any size, asked at x + alpha u and moved along estimates, in place.
+
+    c_i = [f(x + mu u_i) - f(x - mu u_i)] / (2 mu),   x <- x - lr (1/m) sum_i c_i u_i
+
+Malladi, Gao, Nichani, Damian, Lee, Chen & Arora, "Fine-Tuning Language Models with Just Forward
+Passes" (MeZO), NeurIPS 2023, algorithm 1, with any difference scheme of fedzo.estimators. Memory
+above that of a forward pass: copies of the parameters that one operation reads (a weight and its
+bias) and 4 MiB for drawing, no vector of length d; measured by benchmarks/in_place.py. Cost of a
+direction: the scheme's forward passes, each with one draw of the direction, and one for the step.
+
+Differs from the paper: probing does not write to x. Each tensor is moved where an operation reads
+it (fedzo.estimation.shifted_reads), so `restore_` is exact in every type and costs nothing, also
+after an exception; adding mu u, -2 mu u and mu u drifts, by 12 % in 1,000 steps in bfloat16.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import require
+from fedzo.estimation.estimate import Estimate
+from fedzo.estimation.keys import Key
+from fedzo.estimation.place import Place, Term, add_terms_
+from fedzo.estimation.shifted_reads import ask_moved
+from fedzo.estimators import Scheme, gradient_coefficients
+from fedzo.modules import ModuleObjective, trained_parameters
+from fedzo.objective import Objective
+
+
+@dataclass(slots=True)
+class InPlace:
+    """An objective and the place where its x is.
+
+    `ask` returns the objective's value at what the place holds. Two of them on one module may be
+    asked by turns, not at once.
+    """
+
+    place: Place
+    ask: Callable[[], Tensor]
+    _terms: list[Term] = field(default_factory=list)
+
+    @classmethod
+    def of_module(cls, objective: ModuleObjective) -> "InPlace":
+        """Return the objective with x in the module itself: steps train the module."""
+        return cls(trained_parameters(objective.module), objective.own_value)
+
+    @classmethod
+    def of_vector(cls, objective: Objective, x: Float[Tensor, " d"]) -> "InPlace":
+        """Return an objective of torch operations with x in this vector, which steps move."""
+        return cls([x], lambda: objective.value(x))
+
+    @property
+    def dim(self) -> int:
+        return sum(tensor.numel() for tensor in self.place)
+
+    def shift_(self, key: Key, alpha: float) -> None:
+        """Ask at alpha u beside where it is asked now, u the key's direction."""
+        self._terms.append((key, alpha))
+
+    def restore_(self) -> None:
+        """Ask at x again, which is what it was, bit for bit."""
+        self._terms.clear()
+
+    def loss(self) -> float:
+        """Return the objective at x plus all shifts since the last `restore_`."""
+        with torch.no_grad():
+            return float(ask_moved(self.ask, (self.place, self._terms)))
+
+    def values(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Float[Tensor, " q"]:
+        """Return the objective where the scheme asks it, along the keys' directions."""
+        asked = [self._at(keys, *offset, mu) for offset in scheme.offsets(len(keys))]
+        return torch.tensor(asked, dtype=torch.float64)
+
+    def estimate(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Estimate:
+        """Return the gradient that values along the keys' directions stand for.
+
+        A direction whose values are NaN has no part in it. A scheme that remembers values needs
+        `values` and its own `slopes`.
+        """
+        require(not scheme.remembers, "scheme", scheme, "one without memory")
+        slopes = scheme.slopes(self.values(keys, scheme, mu).unsqueeze(0), mu, None)
+        return Estimate(keys, gradient_coefficients(slopes, 1.0)[0])
+
+    def step_(self, terms: Sequence[Term]) -> None:
+        """Move x itself."""
+        add_terms_(self.place, terms)
+
+    def _at(self, keys: Sequence[Key], direction: int, side: int, mu: float) -> float:
+        self.restore_()
+        if side:
+            self.shift_(keys[direction], side * mu)
+        try:
+            return self.loss()
+        finally:
+            self.restore_()

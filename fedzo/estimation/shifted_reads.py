@@ -1,0 +1,167 @@
+"""x + sum_i alpha_i u_i for whoever reads x, while x stays as it is.
+
+An operation of torch that reads numbers of x gets a moved copy of those numbers, which lives as
+long as the operation; operations that only view x (slices, transposes) get x. So a whole module is
+asked at a moved point with memory for the numbers that one operation reads, at most its largest
+tensor, and nothing has to be put back: adding and subtracting would not restore floats, and what
+rounding loses, with mu near the size of the weights, is most of a second copy of x.
+
+Each reading draws the directions anew: a recurrent cell that runs T times costs T draws. A kernel
+that takes memory without torch's dispatcher would read x itself; `reads` counts operations that did
+not. Modules of torch.compile run uncompiled meanwhile.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from fedzo.errors import ObjectiveError
+from fedzo.estimation.place import Place, Term, numbered, write_moved
+
+Move = tuple[Place, Sequence[Term]]
+"""A place, and the terms along which it is moved for readers."""
+
+
+class _Held(NamedTuple):
+    """A tensor of a place, the place in x of its first number, and how it is moved."""
+
+    first: int
+    tensor: Tensor
+    terms: Sequence[Term]
+
+
+class ShiftedReads(TorchDispatchMode):
+    """While entered, operations on the tensors of a place read them moved along its terms.
+
+    Several places, as the rows of the clients of a cohort, have terms of their own.
+    """
+
+    def __init__(self, *moves: Move) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.reads = 0
+        self._held: dict[int, list[_Held]] = {}
+        for place, terms in moves:
+            for first, tensor in numbered(place):
+                if tensor.numel():
+                    held = _Held(first, tensor.detach(), terms)
+                    self._held.setdefault(_memory(tensor), []).append(held)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = (tuple(args), dict(kwargs or {}))
+        if not self._holds_any(given):
+            return func(*given[0], **given[1])
+        self._refuse_writes(func, given)
+        if func.is_view:
+            seen = func(*given[0], **given[1])
+            if all(not part.numel() or self._overlapped(part) for part in tree_leaves(seen)):
+                return seen  # not the copy that a reshape may be
+        moved = tree_map(self._moved, given)
+        self.reads += 1
+        return func(*moved[0], **moved[1])
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare torch the import of its compiler, 70 MiB and seconds, to keep it off this class."""
+        return False
+
+    def _holds_any(self, tree: object) -> bool:
+        return any(self._overlapped(leaf) for leaf in tree_leaves(tree))
+
+    def _overlapped(self, leaf: object) -> "list[_Held]":
+        """Return the tensors of the places with which this one shares numbers."""
+        if not isinstance(leaf, Tensor) or not leaf.numel():
+            return []
+        low, high = _reach(leaf)
+        held = self._held.get(_memory(leaf), [])
+        return [h for h in held if low < _reach(h.tensor)[1] and _reach(h.tensor)[0] < high]
+
+    def _refuse_writes(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Raise ObjectiveError where the operation would write into x."""
+        for number, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = given[0][number] if number < len(given[0]) else given[1].get(argument.name)
+                if self._holds_any(value):
+                    raise ObjectiveError(
+                        f"the objective writes into the parameters that it is asked at ({func});"
+                        " freeze what the module updates by itself, or make it a buffer"
+                    )
+
+    def _moved(self, leaf: object) -> object:
+        """Return a moved copy of a tensor that views x, and anything else as it is.
+
+        Raises ObjectiveError for a view of more than one of the place's tensors, or in other types.
+        """
+        found = self._overlapped(leaf)
+        if not isinstance(leaf, Tensor) or not found:
+            return leaf
+        first, whole, terms = found[0]
+        inside = _reach(whole)[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= _reach(whole)[1]
+        if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
+            raise ObjectiveError(
+                f"an operation reads {tuple(leaf.shape)} numbers in {leaf.dtype} across parameters"
+                " that share memory; ask this module through value(x)"
+            )
+        start = int(leaf.storage_offset() - whole.storage_offset())
+        if whole.is_contiguous():
+            source = whole.view(-1)[start : start + _span(leaf)]
+            first, start = first + start, 0
+        else:
+            source = whole
+        moved = torch.empty_strided(
+            source.size(), source.stride(), dtype=source.dtype, device=source.device
+        )
+        write_moved(moved, source, first, terms)
+        return moved.as_strided(leaf.size(), leaf.stride(), start)
+
+
+def _memory(tensor: Tensor) -> int:
+    """Return what tensors with the same memory have in common; 0 for those without memory."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _reach(tensor: Tensor) -> tuple[int, int]:
+    """Return the first byte of a tensor in its memory, and the first one after it."""
+    low = int(tensor.storage_offset())
+    return low * tensor.itemsize, (low + _span(tensor)) * tensor.itemsize
+
+
+def _span(tensor: Tensor) -> int:
+    """Return how many numbers of memory lie between a tensor's first and its last, and those."""
+    steps = zip(tensor.size(), tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in steps)
+
+
+def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
+    """Return what `ask` answers, all of it run eagerly, while places are read as moved.
+
+    Raises ObjectiveError where it answers without reading x by an operation of torch.
+    """
+    with _eager():
+        if not any(terms for _, terms in moves):
+            return ask()
+        with ShiftedReads(*moves) as reading:
+            answer = ask()
+    if not reading.reads:
+        raise ObjectiveError(
+            "no operation of torch has read the parameters, so they cannot be moved where they"
+            " are (does the function leave torch?); ask it through value(x)"
+        )
+    return answer
+
+
+def _eager() -> AbstractContextManager[object]:
+    """Return what keeps compiled modules from running compiled, if anybody has compiled one."""
+    compiler = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiler else nullcontext()
