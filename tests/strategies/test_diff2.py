@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from clients import make_rules
-from clients.gradient_difference import ClippedConfig
 from fedzo.aggregation import median, trimmed_mean
 from fedzo.checkpoint import Checkpoint
 from fedzo.cohort import CohortObjective
@@ -20,6 +19,7 @@ from fedzo.exchange import Replies
 from fedzo.privacy.accountant import Ledger, noise_for
 from fedzo.privacy.clipping import clip_rows
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.randomness import stream
 from fedzo.runtime.faulty import FaultConfig, Faulty
 from fedzo.runtime.inprocess import InProcessEngine

@@ -10,10 +10,10 @@ from torch import Tensor
 from clients import make_rules
 from clients.anchor import AnchorConfig
 from clients.first_order import FirstOrderConfig
-from clients.gradients import GradientConfig
 from fedzo.errors import ConfigError
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions.training_config import GradientConfig
 from fedzo.randomness import stream, streams
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
