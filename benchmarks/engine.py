@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from clients import RULE_CONFIGS, make_rules
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import config_values
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
 from fedzo.randomness import stream, streams
@@ -96,7 +95,7 @@ def ours(shards: Shards, cohort: int, *, compile: bool) -> Callable[[int], None]
     config = FedAvgConfig(
         participation=cohort / CLIENTS, local_steps=STEPS, local_lr=0.1, evaluate_every=0
     )
-    strategy = FedAvg(config, rule="first_order", client_config=config_values(client))
+    strategy = FedAvg(config, client=client)
     rules = make_rules()
     problem = OpenProblem(initial_x=shards.start, asks_clients=False)
 
@@ -118,7 +117,7 @@ def anchored(shards: Shards, cohort: int) -> Callable[[int], None]:
         evaluate_every=0,
         init="zero",
     )
-    strategy = FedAMD(config, client_config=config_values(client))
+    strategy = FedAMD(config, client=client)
     rules = make_rules()
     problem = OpenProblem(initial_x=shards.start, asks_clients=False)
 
@@ -193,7 +192,7 @@ def zo_ours(bowls: Bowls) -> Callable[[int], None]:
         directions="gaussian", num_directions=DIRECTIONS, mu=MU, optimizer="sgd"
     )
     config = FedAvgConfig(local_steps=ZO_STEPS, local_lr=LR, evaluate_every=0)
-    strategy = FedAvg(config, rule="zeroth_order", client_config=config_values(client))
+    strategy = FedAvg(config, client=client)
     start = torch.ones(bowls.dim, dtype=torch.float64)
 
     def rounds(count: int) -> None:
@@ -259,10 +258,8 @@ class Crowd:
 
 def crowd_round(clients: int) -> dict[str, float]:
     """Run ten rounds of 100 out of many clients; return seconds and this process's peak memory."""
-    client = config_values(RULE_CONFIGS["zeroth_order"](estimator="residual"))
-    strategy = FedAvg(
-        FedAvgConfig(participation=100 / clients, evaluate_every=0), client_config=client
-    )
+    client = RULE_CONFIGS["zeroth_order"](estimator="residual")
+    strategy = FedAvg(FedAvgConfig(participation=100 / clients, evaluate_every=0), client=client)
     start = torch.zeros(10, dtype=torch.float64)
     problem = OpenProblem(initial_x=start, asks_clients=False)
     begin = time.perf_counter()

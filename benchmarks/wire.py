@@ -11,20 +11,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import ray
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from jaxtyping import Float
 from rich.console import Console
+from torch import Tensor
 
-from fedzo.exchange import ClientState, Exchange
+from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
-from fedzo.oracle import Oracle
+from fedzo.protocol.question import Answer, Question
 from fedzo.runtime.engine_configs import RayConfig
-from fedzo.runtime.local import FunctionEnvironment
+from fedzo.runtime.local import Answered, Clients, FunctionEnvironment, Rules
 from fedzo.runtime.ray_pool import RayEngine
 from fedzo.runtime.simulation import FlowerSimulation
 from scenarios.deploy import Trial, deploy
@@ -32,20 +36,34 @@ from scenarios.deploy import Trial, deploy
 CLIENTS, WARM_UP, REPEATS = 100, 3, 7
 
 
-def echo(
-    exchange: Exchange, _: Oracle, states: Sequence[ClientState]
-) -> tuple[dict[str, torch.Tensor], Sequence[ClientState]]:
-    """Answer what everybody was sent, one row a client."""
-    x = exchange.shared["x"]
-    return {"x": x.expand(len(exchange.client_ids), -1)}, states
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echoed(Answer):
+    """What everybody was sent, one row a client."""
+
+    x: Float[Tensor, "n d"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echo(Question[Echoed]):
+    """Numbers to be sent back."""
+
+    kind: ClassVar[str] = "query.echo"
+    answer: ClassVar[type[Answer]] = Echoed
+
+    x: Float[Tensor, " d"]
+
+
+def echo(question: Echo, clients: Clients) -> Answered:
+    """Answer what was sent."""
+    return Echoed(x=clients.at(question.x)), clients.states
 
 
 def nothing(_: int) -> TorchObjective:
     return TorchObjective(function=lambda x: x.sum(-1), dim=1)
 
 
-def echo_rules() -> dict[str, Callable[..., object]]:
-    return {"query.echo": echo}
+def echo_rules() -> Rules:
+    return {Echo: echo}
 
 
 def seconds(exchange: Callable[[], int]) -> float:
@@ -68,7 +86,7 @@ def ray_rates(dims: Sequence[int]) -> dict[int, float]:
             x = torch.ones(dim, dtype=torch.float32)
 
             def exchange(x: torch.Tensor = x) -> int:
-                ask = Exchange(kind="query.echo", client_ids=range(CLIENTS), shared={"x": x})
+                ask = Exchange(question=Echo(x=x), client_ids=range(CLIENTS))
                 [replies] = engine.perform([ask], timeout_s=600)
                 assert replies.tensors["x"].shape == (len(replies.client_ids), len(x))
                 return len(replies.client_ids)

@@ -136,12 +136,12 @@ class _OfSlopes:
     def change(self, clip_norm: float) -> Clipped:
         return self._clipped([a - b for a, b in zip(*self._each, strict=True)], clip_norm)
 
-    def _clipped(self, rows: Sequence[Float[Tensor, "k m"]], clip_norm: float) -> Clipped:
+    def _clipped(self, rows: Sequence[Float[Tensor, "_ m"]], clip_norm: float) -> Clipped:
         clipped = [clip_rows(own, clip_norm) for own in rows]
         means = [found.sums.mean(dim=0) for found in clipped]
         return Clipped(torch.stack(means), torch.stack([c.shortened.mean() for c in clipped]))
 
-    def _slopes(self, point: Float[Tensor, "n d"]) -> list[Float[Tensor, "k m"]]:
+    def _slopes(self, point: Float[Tensor, "n d"]) -> list[Float[Tensor, "_ m"]]:
         """Return the slopes of each client's records, or of its mean as one row."""
         spread = self._directions.expand(len(point), -1, -1)
         asked = self._scheme.points(point, spread, self._mu)

@@ -9,7 +9,7 @@ an answer stand for (`along`), so nobody else needs to know which question it is
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -180,30 +180,36 @@ def _values(cls: type[Question[Any]], parts: Parts, left: dict[str, Any]) -> lis
     """Return the fields that the pieces give, and take them off what is left."""
     found: list[tuple[str, Any]] = []
     asked: Any = cls
-    for name, hint, mine in _sent_fields(asked):
+    for name, hint, place in _sent_fields(asked):
         if is_dataclass(hint):
             names = [f.name for f in fields(hint)]
             given = {n: left.pop(n) for n in names if n in left}
             found.append((name, hint(**given)))  # type: ignore[operator]
         elif name in left:
             value = left.pop(name)
-            place = parts.own if mine else parts.shared
-            tensor = isinstance(value, Tensor)
-            if tensor and name not in place:
-                raise MessageError(f"{cls.kind}: {name} is no tensor of its kind")
-            found.append((name, value if tensor else checked(name, value, hint)))
+            if name not in getattr(parts, place):
+                raise MessageError(f"{cls.kind}: {name} does not come as {_PLACES[place]}")
+            found.append((name, checked(name, value, hint) if place == "scalars" else value))
     return found
 
 
+_PLACES = {"shared": "a tensor for all", "own": "a tensor for one client", "scalars": "a scalar"}
+
+
 @functools.cache
-def _sent_fields(cls: Any) -> list[tuple[str, Any, bool]]:
-    """Return name, type and whether it is each client's own, of every field that travels."""
+def _sent_fields(cls: Any) -> list[tuple[str, Any, str]]:
+    """Return name, type and place among the parts of every field that travels."""
     hints = get_type_hints(cls)
     return [
-        (f.name, hints[f.name], bool(f.metadata.get(_OWN)))
+        (f.name, hints[f.name], _place(hints[f.name], bool(f.metadata.get(_OWN))))
         for f in fields(cls)
         if not f.metadata.get(_UNSENT)
     ]
+
+
+def _place(hint: Any, own: bool) -> str:
+    scalar = hint in get_args(Scalar) or get_origin(hint) is Literal
+    return "scalars" if scalar else "own" if own else "shared"
 
 
 def no_numbers(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

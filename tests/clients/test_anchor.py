@@ -1,23 +1,34 @@
 """The rules of anchors and miners by hand, and what shared directions are worth."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from worlds import clients_of
 
-from clients.anchor import answer_anchor, answer_difference, train_miner
+from clients.anchor import AnchorConfig, answer_anchor, answer_difference, train_miner
 from fedzo.bases import Blocks
 from fedzo.cohort import cohort_of
-from fedzo.exchange import Exchange
+from fedzo.exchange import Moment
 from fedzo.objective import TorchObjective
 from fedzo.oracle import Oracle
+from fedzo.protocol.questions import Anchor, Difference, Miner
+from fedzo.protocol.questions.anchored import AnchoredQuestion
 from fedzo.randomness import stream
+from fedzo.runtime.local import Clients
 from scenarios.engines import build_scenario
 from scenarios.experiment import make_experiment
 from scenarios.simulate import simulate
 
 D = 40
+RULES: dict[type, Any] = {
+    Anchor: answer_anchor,
+    Difference: answer_difference,
+    Miner: train_miner,
+}
+SETTINGS = {entry.name for entry in fields(AnchorConfig)}
 
 
 def bowl(center: float) -> TorchObjective:
@@ -30,20 +41,20 @@ def bowl(center: float) -> TorchObjective:
     )
 
 
+def asked(cls: type[AnchoredQuestion[Any]], clients: Clients, **told: Any) -> dict[str, Tensor]:
+    """Return the answer to a question of which only what matters is told."""
+    settings = {name: told.pop(name) for name in SETTINGS & set(told)}
+    parts = {"settings": AnchorConfig(**settings), "local_steps": 1, "local_lr": 0.1, **told}
+    answer, _ = RULES[cls](cls(**parts), clients)
+    return answer.tensors()
+
+
 def ask(
-    rule: Any, shared: dict[str, Tensor], *, budget: int | None = None, **config: Any
+    cls: type[AnchoredQuestion[Any]], *, budget: int | None = None, seed: int = 0, **told: Any
 ) -> tuple[dict[str, Tensor], Oracle]:
-    cohort = cohort_of([bowl(0.0), bowl(2.0)])
-    oracle = Oracle(cohort, query_budget=budget)
-    exchange = Exchange(
-        kind="train.miner",
-        client_ids=[0, 1],
-        shared=shared,
-        per_client={"first_row": torch.tensor([0, 1000 * D])},
-        config={"local_steps": 1, "local_lr": 0.1, "mu": 1e-5, **config},
-    )
-    answer, _ = rule(exchange, oracle, [{}, {}])
-    return answer, oracle
+    clients = clients_of(cohort_of([bowl(0.0), bowl(2.0)]), seed=seed, query_budget=budget)
+    rows = torch.tensor([0, 1000 * D])
+    return asked(cls, clients, first_row=rows, **{"mu": 1e-5, **told}), clients.oracle
 
 
 def point(seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -55,20 +66,20 @@ def exact(x: Tensor) -> Tensor:
 
 
 def test_an_anchor_answers_its_gradient() -> None:
-    answer, oracle = ask(answer_anchor, {"x": point()})
+    answer, oracle = ask(Anchor, x=point())
     torch.testing.assert_close(answer["gradient"], exact(point()))
     assert oracle.counts()["gradients"] == [1, 1]
 
 
 def test_a_difference_is_that_of_two_gradients() -> None:
     x, old = point(0), point(1)
-    answer, _ = ask(answer_difference, {"x": x, "previous": old})
+    answer, _ = ask(Difference, x=x, previous=old)
     torch.testing.assert_close(answer["gradient"], exact(x) - exact(old))
 
 
 def test_a_miner_by_hand() -> None:
     x, v, lr = point(0), point(1), 0.1
-    answer, oracle = ask(train_miner, {"x": x, "gradient": v}, local_steps=3)
+    answer, oracle = ask(Miner, x=x, direction=v, local_steps=3)
     first = x - lr * v
     second = first - lr * (v + exact(first) - exact(x))
     rows = []
@@ -84,8 +95,8 @@ def test_a_miner_by_hand() -> None:
 def test_slopes_stand_for_the_projection_of_the_gradient(count: int) -> None:
     x = point()
     answer, _ = ask(
-        answer_anchor,
-        {"x": x},
+        Anchor,
+        x=x,
         gradient="zeroth_order",
         anchor_directions=count,
         estimator="central",
@@ -103,8 +114,8 @@ def test_slopes_stand_for_the_projection_of_the_gradient(count: int) -> None:
 def test_a_replayed_miner_is_the_miner() -> None:
     x, v, steps, m, lr = point(0), point(1), 4, 6, 0.05
     more = {"gradient": "zeroth_order", "num_directions": m, "local_steps": steps, "local_lr": lr}
-    short, _ = ask(train_miner, {"x": x, "gradient": v}, answer="slopes", **more)
-    long, _ = ask(train_miner, {"x": x, "gradient": v}, answer="update", **more)
+    short, _ = ask(Miner, x=x, direction=v, tells="slopes", **more)
+    long, _ = ask(Miner, x=x, direction=v, tells="update", **more)
     assert short["slopes"].shape == (2, (steps - 1) * m)
     replayed = Blocks(D, m, seed=0).replay(short["slopes"], torch.tensor([0, 1000 * D]), v, lr)
     torch.testing.assert_close(replayed, long["update"], rtol=1e-9, atol=1e-11)
@@ -117,11 +128,11 @@ def test_errors_of_differences_shrink_with_shared_directions_only() -> None:
         x = point(0)
         old = x + distance * point(1)
         more = {"gradient": "zeroth_order", "anchor_directions": 10}
-        shared, _ = ask(answer_difference, {"x": x, "previous": old}, **more)
-        here, _ = ask(answer_anchor, {"x": x}, **more)
+        shared, _ = ask(Difference, x=x, previous=old, **more)
+        here, _ = ask(Anchor, x=x, **more)
         blocks, rows = Blocks(D, 10, seed=0), torch.tensor([0, 1000 * D])
         truth = exact(x) - exact(old)
-        fresh, _ = ask(answer_anchor, {"x": old}, seed=1, **more)
+        fresh, _ = ask(Anchor, x=old, seed=1, **more)
         other = Blocks(D, 10, seed=1).combine(fresh["slopes"], rows, 0)
         near = blocks.combine(shared["slopes"], rows, 0) - truth
         far = blocks.combine(here["slopes"], rows, 0) - other - truth
@@ -132,22 +143,22 @@ def test_errors_of_differences_shrink_with_shared_directions_only() -> None:
     assert fresh_10 > 0.5 * fresh
 
 
-@pytest.mark.parametrize("rule", [answer_anchor, answer_difference])
-def test_where_the_budget_is_too_small_nothing_is_asked(rule: Any) -> None:
-    shared = {"x": point(0), "previous": point(1)}
-    answer, oracle = ask(rule, shared, budget=20, gradient="zeroth_order", anchor_directions=20)
+@pytest.mark.parametrize(("cls", "more"), [(Anchor, {}), (Difference, {"previous": point(1)})])
+def test_where_the_budget_is_too_small_nothing_is_asked(cls: Any, more: dict[str, Any]) -> None:
+    settings = {"gradient": "zeroth_order", "anchor_directions": 20}
+    answer, oracle = ask(cls, x=point(0), budget=20, **settings, **more)
     assert answer["slopes"].shape == (2, 0)
     assert oracle.counts()["queries"] == [0, 0]
 
 
 @pytest.mark.parametrize(("budget", "blocks"), [(11, 0), (12, 1), (35, 2), (36, 3), (1000, 3)])
 def test_a_miner_takes_the_steps_that_its_budget_allows(budget: int, blocks: int) -> None:
-    shared = {"x": point(0), "gradient": point(1)}
-    more = {"gradient": "zeroth_order", "num_directions": 5, "local_steps": 4}
-    answer, oracle = ask(train_miner, shared, budget=budget, answer="slopes", **more)
+    where = {"x": point(0), "direction": point(1), "budget": budget}
+    more = {**where, "gradient": "zeroth_order", "num_directions": 5, "local_steps": 4}
+    answer, oracle = ask(Miner, tells="slopes", **more)
     assert answer["slopes"].shape == (2, 5 * blocks)
     assert oracle.counts()["queries"] == [12 * blocks] * 2
-    long, _ = ask(train_miner, shared, budget=budget, answer="update", **more)
+    long, _ = ask(Miner, tells="update", **more)
     assert bool((long["update"] != 0).any()) == (blocks > 0)
 
 
@@ -162,18 +173,11 @@ def test_blocks_of_owners_do_not_meet() -> None:
     assert not set(first.tolist()) & set(other.tolist())
 
 
-def anchors(**settings: Any) -> tuple[dict[str, Tensor], Oracle]:
-    made = make_experiment("classification", "fedamd", num_clients=5)
-    cohort = build_scenario(made).cohort([0, 3], 0)
-    oracle = Oracle(cohort)
-    exchange = Exchange(
-        kind="query.anchor",
-        client_ids=[0, 3],
-        shared={"x": build_scenario(made).problem(0).initial_x},
-        config={"local_steps": 1, "local_lr": 0.1, **settings},
-    )
-    answer, _ = answer_anchor(exchange, oracle, [{}, {}])
-    return answer, oracle
+def anchors(round_index: int = 0, **told: Any) -> tuple[dict[str, Tensor], Oracle]:
+    scenario = build_scenario(make_experiment("classification", "fedamd", num_clients=5))
+    cohort, moment = scenario.cohort([0, 3], 0), Moment(0, round_index)
+    clients = clients_of(cohort, ids=[0, 3], moment=moment)
+    return asked(Anchor, clients, x=scenario.problem(0).initial_x, **told), clients.oracle
 
 
 @pytest.mark.slow
@@ -236,22 +240,19 @@ def test_a_direction_that_failed_at_one_point_is_left_out_of_the_difference() ->
         value = 3 * x.sum(-1)
         return value.where(x.amax(-1) < 1.0, torch.nan)
 
-    oracle = Oracle(cohort_of([TorchObjective(function=wall, dim=D)]), non_finite="skip")
+    cohort = cohort_of([TorchObjective(function=wall, dim=D)])
+    clients = clients_of(cohort, ids=[0], non_finite="skip")
     near = torch.full((D,), 0.9, dtype=torch.float64)
-    exchange = Exchange(
-        kind="query.difference",
-        client_ids=[0],
-        shared={"x": near, "previous": torch.zeros_like(near)},
-        per_client={"first_row": torch.tensor([0])},
-        config={
-            "local_steps": 1,
-            "local_lr": 0.1,
-            "gradient": "zeroth_order",
-            "mu": 0.5,
-            "non_finite": "skip",
-            "anchor_directions": 20,
-        },
+    answer = asked(
+        Difference,
+        clients,
+        x=near,
+        previous=torch.zeros_like(near),
+        first_row=torch.tensor([0]),
+        gradient="zeroth_order",
+        mu=0.5,
+        non_finite="skip",
+        anchor_directions=20,
     )
-    answer, _ = answer_difference(exchange, oracle, [{}])
-    assert oracle.counts()["non_finite"][0] > 0
+    assert clients.oracle.counts()["non_finite"][0] > 0
     torch.testing.assert_close(answer["slopes"], torch.zeros_like(answer["slopes"]))

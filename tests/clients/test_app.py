@@ -12,10 +12,10 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from clients import build_client_app, make_rules
 from clients.states import STATES
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
-from fedzo.exchange import Exchange
-from fedzo.messages import encode_exchange, exchange_token
+from fedzo.exchange import Exchange, Moment
+from fedzo.messages import encode_exchange
 from fedzo.objective import TorchObjective
+from fedzo.protocol.questions import Values, ZerothOrderSteps
 from fedzo.runtime.flower import FlowerEngine
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.inprocess_grid import InProcessGrid
@@ -45,15 +45,9 @@ class World:
 
 def question(round_index: int, index: int = 1) -> Exchange:
     """Ask for residual steps, which go on from the values of the step before."""
-    rule = config_values(ZerothOrderConfig(estimator="residual", num_directions=2))
-    facts = {"local_steps": 2, "local_lr": 0.1, "seed": 5}
-    where = {"round_index": round_index, "exchange_index": index}
-    return Exchange(
-        kind="train.zeroth_order",
-        client_ids=[0],
-        shared={"x": X0},
-        config={**rule, **facts, **where},
-    )
+    settings = ZerothOrderConfig(estimator="residual", num_directions=2)
+    steps = ZerothOrderSteps(x=X0, settings=settings, local_steps=2, local_lr=0.1)
+    return Exchange(question=steps, client_ids=[0], seed=5, moment=Moment(0, round_index, index))
 
 
 def tell(grid: InProcessGrid, exchange: Exchange, run: str = "") -> Message:
@@ -140,7 +134,7 @@ def test_a_damaged_question_asks_no_objective_and_changes_no_state() -> None:
 
 def test_a_rule_without_memory_leaves_none(tmp_path: Path) -> None:
     grid = InProcessGrid(build_client_app(World().make, state_dir=tmp_path), num_clients=1)
-    ask = Exchange(kind="query.value", client_ids=[0], shared={"x": X0.unsqueeze(0)})
+    ask = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[0])
     assert not tell(grid, ask).has_error()
     assert STATES not in grid._contexts[1000].state
     assert files(tmp_path) == {}
@@ -149,7 +143,7 @@ def test_a_rule_without_memory_leaves_none(tmp_path: Path) -> None:
 def test_an_answer_names_the_exchange_that_it_answers() -> None:
     grid = InProcessGrid(build_client_app(World().make), num_clients=1)
     content = tell(grid, question(4, 2)).content
-    assert content["seal"]["answers"] == exchange_token(question(4, 2)) == "0.4.2"  # type: ignore[index]
+    assert content["seal"]["answers"] == question(4, 2).moment.token == "0.4.2"  # type: ignore[index]
 
 
 class Twice(InProcessGrid):

@@ -6,18 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from worlds import World, ask_once, clients_of
 
-from clients import make_rules
 from clients.first_order import FirstOrderConfig
-from clients.local import LocalTraining, MinibatchConfig, minibatches
-from fedzo.cohort import cohort_of
-from fedzo.config import config_values
+from clients.local import minibatches
+from fedzo.cohort import CohortObjective, cohort_of
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import Moment, Replies
 from fedzo.objective import CallableObjective, ModuleObjective, TorchObjective
+from fedzo.protocol.questions import FirstOrderSteps
+from fedzo.protocol.questions.training_config import MinibatchConfig
 from fedzo.randomness import permutations
-from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.local import Environment, FunctionEnvironment
 from scenarios.mlp_cohort import MLPShards, mlp_dim
 
 LAYERS = (3, 4, 2)
@@ -49,13 +48,14 @@ class Shards:
 X = torch.linspace(-1, 1, mlp_dim(LAYERS), dtype=torch.float64)
 
 
-def ask(environment: Environment, ids=(0, 1, 2), steps: int = 5, **client: object) -> Replies:  # type: ignore[no-untyped-def]
-    config = config_values(FirstOrderConfig(**client))  # type: ignore[arg-type]
-    facts = {"local_steps": steps, "local_lr": 0.3, "seed": 2, "round_index": 3, "problem": 0}
-    exchange = Exchange(
-        kind="train.first_order", client_ids=ids, shared={"x": X}, config={**config, **facts}
-    )
-    return InProcessEngine(environment, make_rules()).perform([exchange], timeout_s=1)[0]
+def ask(world: World, ids=(0, 1, 2), steps: int = 5, x=X, **client: object) -> Replies:  # type: ignore[no-untyped-def]
+    settings = FirstOrderConfig(**client)  # type: ignore[arg-type]
+    question = FirstOrderSteps(x=x, settings=settings, local_steps=steps, local_lr=0.3)
+    return ask_once(question, world, ids, seed=2, moment=Moment(0, 3))
+
+
+def batches_of(cohort: CohortObjective, ids, steps: int, **config):  # type: ignore[no-untyped-def]
+    return minibatches(clients_of(cohort, ids=ids), MinibatchConfig(**config), steps)
 
 
 def module() -> torch.nn.Module:
@@ -114,38 +114,22 @@ def test_a_looped_module_gives_the_same() -> None:
 
     stacked = ask(shards, batch_size=2).tensors["update"]
     start = torch.cat([p.detach().reshape(-1) for p in module().parameters()])
-    config = config_values(FirstOrderConfig(batch_size=2))
-    facts = {"local_steps": 5, "local_lr": 0.3, "seed": 2, "round_index": 3, "problem": 0}
-    exchange = Exchange(
-        kind="train.first_order", client_ids=[0, 1, 2], shared={"x": start},
-        config={**config, **facts},
-    )  # fmt: skip
-    engine = InProcessEngine(FunctionEnvironment(make), make_rules())
-    [looped] = engine.perform([exchange], timeout_s=1)
+    looped = ask(make, batch_size=2, x=start)
     for row in range(3):
         torch.testing.assert_close(flat(looped.tensors["update"][row]), stacked[row])
 
 
 def test_batches_do_not_depend_on_company() -> None:
-    training = LocalTraining(local_steps=4, local_lr=0.1, seed=1, round_index=2)
     shards = Shards()
-    together = minibatches(
-        shards.cohort([0, 1, 2], 0), MinibatchConfig(batch_size=3), training, [0, 1, 2]
-    )
-    assert together is not None
+    together = batches_of(shards.cohort([0, 1, 2], 0), [0, 1, 2], 4, batch_size=3)
     for client in range(3):
-        alone = minibatches(
-            shards.cohort([client], 0), MinibatchConfig(batch_size=3), training, [client]
-        )
-        assert alone is not None
+        alone = batches_of(shards.cohort([client], 0), [client], 4, batch_size=3)
         assert torch.equal(together[client], alone[0])
         assert int(together[client].max()) < SIZES[client]
 
 
 def test_an_epoch_uses_every_example_once() -> None:
-    training = LocalTraining(local_steps=2, local_lr=0.1)
-    rows = minibatches(Shards().cohort([0], 0), MinibatchConfig(batch_size=3), training, [0])
-    assert rows is not None
+    rows = batches_of(Shards().cohort([0], 0), [0], 2, batch_size=3)
     assert sorted(rows.flatten().tolist()) == list(range(6))
 
 
@@ -153,7 +137,7 @@ def test_black_boxes_are_refused_with_a_remedy() -> None:
     def make(client: int) -> CallableObjective:
         return CallableObjective(function=lambda x: 1.0, dim=len(X))
 
-    replies = ask(FunctionEnvironment(make), ids=[0])
+    replies = ask(make, ids=[0])
     assert "use a zeroth-order strategy such as fedzo" in replies.failures[0]
 
 
@@ -163,7 +147,7 @@ def test_a_black_box_among_others_fails_alone() -> None:
             return CallableObjective(function=lambda x: 1.0, dim=len(X))
         return TorchObjective(function=lambda x: x.square().sum(-1), dim=len(X))
 
-    replies = ask(FunctionEnvironment(make))
+    replies = ask(make)
     assert list(replies.client_ids) == [0, 2]
     assert list(replies.failures) == [1]
 
@@ -173,7 +157,7 @@ def test_looped_objectives_cannot_be_compiled() -> None:
         return TorchObjective(function=lambda x: x.square().sum(-1), dim=len(X))
 
     with pytest.raises(ConfigError, match="needs stacked objectives"):
-        ask(FunctionEnvironment(make), ids=[0], compile=True)
+        ask(make, ids=[0], compile=True)
 
 
 COMPILED = """
@@ -227,11 +211,9 @@ def test_a_batch_above_the_shard_takes_every_example_once() -> None:
     shards = MLPShards(
         inputs=inputs, targets=labels, offsets=sizes.cumsum(0) - sizes, sizes=sizes, layers=(4, 3)
     )
-    training = LocalTraining(local_steps=2, local_lr=0.1)
     x = torch.linspace(-1, 1, 15, dtype=torch.float64).expand(3, 1, 15)
-    assert minibatches(shards, MinibatchConfig(batch_size=6), training, [0, 1, 2]) is None
-    batches = minibatches(shards, MinibatchConfig(batch_size=4), training, [0, 1, 2])
-    assert batches is not None
+    assert batches_of(shards, [0, 1, 2], 2, batch_size=6) is None
+    batches = batches_of(shards, [0, 1, 2], 2, batch_size=4)
     assert batches[:2, 1].tolist() == [[0, 1, -1, -1], [0, 1, 2, -1]]
     assert sorted(batches[2].flatten().tolist()[:5]) == [0, 1, 2, 3, 4]
     part, whole = shards.minibatch(batches[:, 0]), shards.value(x)

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from worlds import clients_of
 
-from clients.local import LocalTraining, MinibatchConfig, balanced, minibatches
+from clients.local import balanced, minibatches
 from clients.momentum import MODEL, MOMENTUM, train_momentum, train_own_model
 from fedzo.cohort import LoopedCohort, LoopedFiniteSums
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange
 from fedzo.objective import ModuleObjective, TorchObjective
-from fedzo.oracle import Oracle
+from fedzo.protocol.questions import MomentumSteps, OwnModel
+from fedzo.protocol.questions.training_config import MinibatchConfig, MomentumConfig
 from scenarios.experiment import make_experiment
 from scenarios.simulate import simulate
 
@@ -26,21 +27,19 @@ def cohort() -> LoopedCohort:
     )
 
 
-def train(rule, x, states, **config):
-    exchange = Exchange(
-        kind="train.momentum",
-        client_ids=[0, 1],
-        shared={} if x is None else {"x": x},
-        config={"local_steps": 1, "local_lr": 0.1, **config},
-    )
-    return rule(exchange, Oracle(cohort()), states)
+def steps(cls, x, states, **config):
+    settings = MomentumConfig(**config)
+    question = cls(x=x, settings=settings, local_steps=1, local_lr=0.1)
+    rule = {MomentumSteps: train_momentum, OwnModel: train_own_model}[cls]
+    answer, after = rule(question, clients_of(cohort(), states))
+    return answer.tensors(), after
 
 
 def test_momentum_is_a_geometric_sum_of_gradients() -> None:
     x, states = torch.ones(D).double(), [{}, {}]
     gradients = []
     for _ in range(4):
-        answer, states = train(train_momentum, x, states, beta=0.8)
+        answer, states = steps(MomentumSteps, x, states, beta=0.8)
         gradients.append(torch.stack([x - 0.0, x - 4.0]))
         x = x + answer["update"].mean(dim=0)
     expected = sum(0.2 * 0.8 ** (3 - k) * g for k, g in enumerate(gradients))
@@ -59,27 +58,27 @@ def test_variance_of_the_momentum_is_that_of_the_theory() -> None:
 
 
 def test_own_models_go_on_where_they_were() -> None:
-    answer, states = train(train_own_model, torch.ones(D).double(), [{}, {}], beta=0.0)
+    answer, states = steps(OwnModel, torch.ones(D).double(), [{}, {}], beta=0.0)
     torch.testing.assert_close(answer["model"][1], torch.full((D,), 1.3).double())
-    again, after = train(train_own_model, None, states, beta=0.0)
+    again, after = steps(OwnModel, None, states, beta=0.0)
     torch.testing.assert_close(again["model"][1], torch.full((D,), 1.57).double())
     assert torch.equal(after[1][MODEL], again["model"][1])
 
 
 def test_gradients_from_values_along_all_axes_are_exact() -> None:
     x = torch.ones(D).double()
-    exact, _ = train(train_momentum, x, [{}, {}])
+    exact, _ = steps(MomentumSteps, x, [{}, {}])
     for estimator in ("coordinate", "central"):
         config = {"gradient": "zeroth_order", "estimator": estimator, "num_directions": D}
         config["mu"] = 1e-4
-        guessed, _ = train(train_momentum, x, [{}, {}], **config)
+        guessed, _ = steps(MomentumSteps, x, [{}, {}], **config)
         torch.testing.assert_close(guessed["update"], exact["update"], rtol=1e-6, atol=1e-6)
 
 
 def test_weight_decay_pulls_to_the_origin() -> None:
     x = torch.ones(D).double()
-    plain, _ = train(train_momentum, x, [{}, {}], beta=0.0)
-    decayed, _ = train(train_momentum, x, [{}, {}], beta=0.0, weight_decay=0.5)
+    plain, _ = steps(MomentumSteps, x, [{}, {}], beta=0.0)
+    decayed, _ = steps(MomentumSteps, x, [{}, {}], beta=0.0, weight_decay=0.5)
     torch.testing.assert_close(decayed["update"], plain["update"] - 0.1 * 0.5 * x)
 
 
@@ -95,14 +94,13 @@ def test_balanced_minibatches_have_all_classes_alike(batch: int) -> None:
 
 
 def test_balanced_minibatches_need_classes() -> None:
-    training = LocalTraining(local_steps=1, local_lr=1.0)
     config = MinibatchConfig(batch_size=2, sampling="balanced")
     module = torch.nn.Linear(2, 1)
     numbers = ModuleObjective(
         module, torch.nn.functional.mse_loss, torch.zeros(4, 2), torch.zeros(4, 1)
     )
     with pytest.raises(ConfigError, match="sampling=balanced needs objectives with classes"):
-        minibatches(LoopedFiniteSums([numbers]), config, training, [0])
+        minibatches(clients_of(LoopedFiniteSums([numbers]), ids=[0]), config, 1)
     with pytest.raises(ConfigError, match="batch_size=0 must be at least 1 with sampling"):
         MinibatchConfig(sampling="balanced")
 

@@ -2,17 +2,15 @@
 
 import pytest
 import torch
+from worlds import ask_once
 
-from clients import make_rules
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.directions import DIRECTION_KINDS, direction_scale, sample_directions
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import Moment, Replies
 from fedzo.objective import Objective, TorchObjective
+from fedzo.protocol.questions import ZerothOrderSteps
 from fedzo.randomness import stream
-from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.local import FunctionEnvironment
 
 D = 5
 X = torch.linspace(-1, 1, D, dtype=torch.float64)
@@ -24,15 +22,12 @@ def bowl(client: int) -> Objective:
 
 
 def run(
-    *, steps: int = 1, lr: float = 0.1, seed: int = 0, make=bowl, ids=(0, 1), **client: object
-) -> Replies:  # type: ignore[no-untyped-def]
-    config = config_values(ZerothOrderConfig(**client))  # type: ignore[arg-type]
-    facts = {"local_steps": steps, "local_lr": lr, "seed": seed, "round_index": 1}
-    exchange = Exchange(
-        kind="train.zeroth_order", client_ids=ids, shared={"x": X}, config={**config, **facts}
-    )
-    engine = InProcessEngine(FunctionEnvironment(make), make_rules())
-    return engine.perform([exchange], timeout_s=1)[0]
+    *, steps: int = 1, lr: float = 0.1, seed: int = 0, make=bowl, ids=(0, 1), budget=None,
+    **client: object,
+) -> Replies:  # type: ignore[no-untyped-def]  # fmt: skip
+    settings = ZerothOrderConfig(**client)  # type: ignore[arg-type]
+    question = ZerothOrderSteps(x=X, settings=settings, local_steps=steps, local_lr=lr)
+    return ask_once(question, make, ids, seed=seed, moment=Moment(0, 1), budget=budget)
 
 
 def test_one_step_by_hand() -> None:
@@ -98,13 +93,7 @@ def test_iterates_stay_in_the_box() -> None:
 
 
 def test_steps_end_where_the_budget_does() -> None:
-    config = config_values(ZerothOrderConfig(num_directions=3))
-    facts = {"local_steps": 5, "local_lr": 0.1, "round_index": 1, "query_budget": 11}
-    exchange = Exchange(
-        kind="train.zeroth_order", client_ids=[0], shared={"x": X}, config={**config, **facts}
-    )
-    engine = InProcessEngine(FunctionEnvironment(bowl), make_rules())
-    [replies] = engine.perform([exchange], timeout_s=1)
+    replies = run(num_directions=3, steps=5, ids=[0], budget=11)
     assert replies.counts["queries"] == {0: 8}
     expected = run(num_directions=3, steps=2, ids=[0]).tensors["update"]
     assert torch.equal(replies.tensors["update"], expected)

@@ -9,21 +9,19 @@ import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import Toy
 
-from fedzo.exchange import Exchange, Replies
-from fedzo.messages import encode_replies, exchange_token, seal_answer
+from fedzo.exchange import Exchange, Moment, Replies
+from fedzo.messages import encode_replies, seal_answer
 from fedzo.randomness import stream
 from fedzo.runtime._compat import damaged
 from fedzo.runtime.answers import NO_ANSWER, Arrival, collect
 
 N, D = 4, 3
-NOW = Exchange(
-    kind="train.x",
-    client_ids=range(N),
-    config={"round_index": 5, "exchange_index": 1},
-    expects={"update": [(D,)]},
-)
-EARLIER = replace(NOW, config={"round_index": 4, "exchange_index": 1})
+NOW = Exchange(question=Toy(dim=D), client_ids=range(N), moment=Moment(0, 5, 1))
+EARLIER = replace(NOW, moment=Moment(0, 4, 1))
+UNTOLD = replace(NOW, question=Toy())
+"""The same, but nothing is known of how the answer looks."""
 UPDATES = torch.from_numpy(stream(0, "updates").standard_normal((N, D)))
 
 
@@ -35,14 +33,14 @@ def whole(client: int, exchange: Exchange = NOW, **tensors: torch.Tensor) -> Arr
         tensors=own or {"update": UPDATES[client : client + 1]},
         counts={"queries": {client: 7 + client}},
     )
-    return Arrival(client, encode_replies(replies, token=exchange_token(exchange))[client])
+    return Arrival(client, encode_replies(replies, token=exchange.moment.token)[client])
 
 
 def failing(client: int, exchange: Exchange = NOW) -> Arrival:
     replies = Replies(
         client_ids=[], failures={client: "no ink"}, counts={"queries": {client: 100 + client}}
     )
-    return Arrival(client, encode_replies(replies, token=exchange_token(exchange))[client])
+    return Arrival(client, encode_replies(replies, token=exchange.moment.token)[client])
 
 
 def spoilt(client: int, seed: int = 0) -> Arrival:
@@ -170,9 +168,9 @@ def test_an_answer_without_one_of_its_parts_is_a_failure(part: str) -> None:
 
 
 def test_a_name_that_looks_like_two_tensors_is_a_misfit() -> None:
-    one, anything = torch.ones(1), replace(NOW, expects={})
+    one = torch.ones(1)
     two = [whole(client, a=one, b=one) for client in (0, 1, 3)]
-    received = collect(anything, [*two, whole(2, **{"a: [1] torch.float32, b": one})])
+    received = collect(UNTOLD, [*two, whole(2, **{"a: [1] torch.float32, b": one})])
     assert list(received.client_ids) == [0, 1, 3]
 
 
@@ -187,7 +185,7 @@ def test_a_failure_whose_record_is_renamed_on_the_way_is_damaged() -> None:
     content = failing(1).content
     assert content is not None
     renamed = {("fbilure" if name == "failure" else name): of for name, of in content.items()}
-    received = collect(replace(NOW, expects={}), [Arrival(1, RecordDict(renamed))])
+    received = collect(UNTOLD, [Arrival(1, RecordDict(renamed))])
     assert received.client_ids == []
 
 
@@ -203,5 +201,5 @@ def test_a_seal_makes_rubbish_whole_but_not_fitting() -> None:
     content = whole(1).content
     assert content is not None
     content["tensors"] = ArrayRecord({"update": Array(np.full(D + 1, np.nan))})
-    seal_answer(content, exchange_token(NOW))
+    seal_answer(content, NOW.moment.token)
     assert "shape [4]" in collect(NOW, [Arrival(1, content)]).failures[1]

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from worlds import Toy
 
 from fedzo.aggregation import krum, trimmed_mean
 from fedzo.byzantine import ATTACKS, ByzantineConfig, MimicMemory, learn_mimic, make_lies
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.question import Question
+from fedzo.protocol.questions import Judge, Mix
 from fedzo.runtime.byzantine import ATTACKER, Byzantine
 from scenarios.experiment import make_experiment
 from scenarios.simulate import simulate
@@ -137,10 +140,11 @@ class Echo:
         pass
 
 
-def perform(
-    engine: Byzantine, kind: str = "train.zeroth_order", clients: Any = range(5)
-) -> Replies:
-    [replies] = engine.perform([Exchange(kind=kind, client_ids=clients)], timeout_s=1)
+ASKED = Toy()
+
+
+def perform(engine: Byzantine, question: Question[Any] = ASKED, clients: Any = range(5)) -> Replies:
+    [replies] = engine.perform([Exchange(question=question, client_ids=clients)], timeout_s=1)
     return replies
 
 
@@ -153,7 +157,7 @@ def test_only_liars_answers_change() -> None:
 
 def test_judging_is_left_alone_and_a_cohort_of_liars_alone_cannot_copy_anybody() -> None:
     engine = Byzantine(Echo(), config("sign_flip"), [3, 4], seed=0)
-    assert perform(engine, kind="evaluate").tensors["update"][4].tolist() == [4, 1]
+    assert perform(engine, Judge(x=torch.zeros(1, 2))).tensors["update"][4].tolist() == [4, 1]
     assert perform(engine, clients=[3, 4]).tensors["update"].tolist() == [[3, 1], [4, 1]]
     assert perform(engine, clients=[0, 1]).tensors["update"].tolist() == [[0, 1], [1, 1]]
 
@@ -163,7 +167,7 @@ def test_flipped_labels_are_asked_of_liars_only() -> None:
     replies = perform(Byzantine(echo, config("label_flip"), [1, 3], seed=0))
     assert list(replies.client_ids) == [0, 1, 2, 3, 4]
     assert replies.tensors["update"][:, 0].tolist() == [0, 1, 2, 3, 4]
-    flags = {tuple(e.client_ids): e.config.get("flip_labels", False) for e in echo.asked}
+    flags = {tuple(e.client_ids): e.poisoned for e in echo.asked}
     assert flags == {(0, 2, 4): False, (1, 3): True}
 
 
@@ -179,35 +183,38 @@ def test_the_attackers_memory_is_saved_beside_the_clients() -> None:
     assert set(fresh._inner.restored) == {0}  # type: ignore[attr-defined]
 
 
-def mixing(engine: Byzantine) -> Exchange:
+def mixing(engine: Byzantine) -> Mix:
     """Six nodes, each hears itself and the three after it."""
     heard = torch.tensor([[int((j - i) % 6 <= 3) for j in range(6)] for i in range(6)])
-    exchange = Exchange(
-        kind="train.mix",
-        client_ids=range(6),
-        shared={"models": torch.arange(12.0).reshape(6, 2)},
-        per_client={"heard": heard.to(torch.uint8), "own": torch.arange(6)},
+    asked = Mix(
+        models=torch.arange(12.0).reshape(6, 2),
+        heard=heard.to(torch.uint8),
+        own=torch.arange(6),
+        aggregator="mean",
+        num_byzantine=0,
+        report=True,
     )
-    engine.perform([exchange], timeout_s=1)
-    return engine._inner.asked[-1]  # type: ignore[attr-defined,no-any-return]
+    perform(engine, asked, range(6))
+    return engine._inner.asked[-1].question  # type: ignore[attr-defined,no-any-return]
 
 
 def test_between_peers_liars_are_always_heard_in_place_of_honest_ones() -> None:
     sent = mixing(Byzantine(Echo(), config("sign_flip"), [4, 5], seed=0))
-    heard = sent.per_client["heard"]
-    assert heard.sum(dim=1).tolist() == [4] * 6
-    assert heard[:, 4:].all()
-    assert heard.diagonal().all()
-    assert "lies" not in sent.per_client
+    assert sent.heard.sum(dim=1).tolist() == [4] * 6
+    assert sent.heard[:, 4:].all()
+    assert sent.heard.diagonal().all()
+    assert sent.lies is None
 
 
 def test_every_second_peer_may_be_told_the_opposite() -> None:
     sent = mixing(Byzantine(Echo(), config("alie", receivers="opposite"), [4, 5], seed=0))
-    lies, models = sent.per_client["lies"], sent.shared["models"]
+    lies, models = sent.lies, sent.models
+    assert lies is not None
+    assert sent.liars is not None
     mean = models[:4].mean(dim=0)
     assert torch.equal(lies[0], models[4:])
     torch.testing.assert_close(lies[1] - mean, mean - models[4:])
-    assert sent.per_client["liars"].tolist() == [[4, 5]] * 6
+    assert sent.liars.tolist() == [[4, 5]] * 6
 
 
 @pytest.mark.parametrize("attack", [a for a in ATTACKS if a not in ("none", "label_flip")])

@@ -1,5 +1,7 @@
 """What is believed of the work that clients claim."""
 
+from worlds import Toy
+
 from fedzo.exchange import Exchange, Replies, join_replies
 from fedzo.runtime.claims import believable
 
@@ -14,10 +16,9 @@ def answer(client: int, queries: int, *, failed: bool = False, name: str = "quer
 
 def judged(parts: list[Replies], budget: int | None = None) -> list[Replies]:
     """Judge the answers to one question, one client at a time, as if each had its own exchange."""
-    config = {} if budget is None else {"query_budget": budget}
-    asked = [Exchange(kind="train.any", client_ids=[i], config=config) for i, _ in enumerate(parts)]
+    asked = [Exchange(question=Toy(), client_ids=[i], budget=budget) for i, _ in enumerate(parts)]
     apart = believable(asked, parts)
-    whole = Exchange(kind="train.any", client_ids=range(len(parts)), config=config)
+    whole = Exchange(question=Toy(), client_ids=range(len(parts)), budget=budget)
     [together] = believable([whole], [join_replies(parts)])
     assert together == join_replies(apart)
     return apart

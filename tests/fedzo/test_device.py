@@ -1,7 +1,6 @@
 """Objectives on a device: points go there, values come back, and nothing is moved twice."""
 
 from collections import namedtuple
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,9 @@ from clients import make_rules
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
+from fedzo.protocol.question import Question
+from fedzo.protocol.questions import FirstOrderSteps, Values
+from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.device import DeviceEnvironment, Mover, on_device
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
@@ -61,7 +63,7 @@ def test_points_go_to_the_device_and_values_come_back() -> None:
 
     environment = DeviceEnvironment(FunctionEnvironment(make), META)
     engine = InProcessEngine(environment, make_rules())
-    ask = Exchange(kind="query.value", client_ids=[0, 2], shared={"x": torch.zeros(4, 3)})
+    ask = Exchange(question=Values(x=torch.zeros(4, 3)), client_ids=[0, 2])
     cohort = environment.cohort([0, 2], 0)
     assert (cohort.num_clients, cohort.dim, cohort.failures) == (2, 3, {})
     [replies] = engine.perform([ask], timeout_s=1)
@@ -76,12 +78,11 @@ def test_a_scenario_moved_nowhere_gives_the_same_bits(scenario: str) -> None:
     world = build_scenario(make_experiment(scenario, "fedzo", num_clients=3, settings=small))
     moved = DeviceEnvironment(world, torch.device("cpu"))
     x = world.problem(0).initial_x
-    kinds: Sequence[tuple[str, dict[str, Any]]] = [
-        ("query.value", {"shared": {"x": x.unsqueeze(0)}}),
-        ("train.first_order", {"shared": {"x": x}, "config": {"local_steps": 2, "local_lr": 0.1}}),
-    ]
-    for kind, more in kinds[: 1 if scenario == "metric" else 2]:
-        ask = Exchange(kind=kind, client_ids=[0, 1, 2], **more)
+    asked: list[Question[Any]] = [Values(x=x.unsqueeze(0))]
+    if scenario != "metric":
+        asked += [FirstOrderSteps(x=x, settings=FirstOrderConfig(), local_steps=2, local_lr=0.1)]
+    for question in asked:
+        ask = Exchange(question=question, client_ids=[0, 1, 2])
         [here] = InProcessEngine(world, make_rules()).perform([ask], timeout_s=1)
         [there] = InProcessEngine(moved, make_rules()).perform([ask], timeout_s=1)
         assert here.counts == there.counts
@@ -102,9 +103,8 @@ def test_a_gpu_that_is_not_there_is_one_sentence() -> None:
 def test_a_gpu_gives_nearly_the_same_values() -> None:
     world = build_scenario(make_experiment("quadratic", "fedzo", num_clients=3))
     moved = on_device(world, "cuda", 0.5)
-    ask = Exchange(
-        kind="query.value", client_ids=[0, 1, 2], shared={"x": world.problem(0).initial_x[None]}
-    )
+    question = Values(x=world.problem(0).initial_x[None])
+    ask = Exchange(question=question, client_ids=[0, 1, 2])
     [here] = InProcessEngine(world, make_rules()).perform([ask], timeout_s=1)
     [there] = InProcessEngine(moved, make_rules()).perform([ask], timeout_s=1)
     torch.testing.assert_close(here.tensors, there.tensors, rtol=1e-9, atol=0)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from clients import make_rules
 from clients.zeroth_order import MEMORY, ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState, Exchange, Replies
+from fedzo.exchange import ClientState, Exchange, Moment, Replies
 from fedzo.messages import encode_replies
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions import ZerothOrderSteps
 from fedzo.randomness import stream
 from fedzo.runtime.answers import NO_ANSWER, Arrival, collect
 from fedzo.runtime.engine import Engine
@@ -43,15 +43,9 @@ def plain() -> InProcessEngine:
 
 def question(round_index: int, clients: Sequence[int] = range(N), index: int = 1) -> Exchange:
     """Ask for residual steps: a rule that remembers its last values."""
-    config = {**config_values(ZerothOrderConfig(estimator="residual", num_directions=2))}
-    facts = {"local_steps": 2, "local_lr": 0.1}
-    return Exchange(
-        kind="train.zeroth_order",
-        client_ids=clients,
-        shared={"x": X0},
-        config={**config, **facts, "round_index": round_index, "exchange_index": index},
-        expects={"update": [(D,)]},
-    )
+    settings = ZerothOrderConfig(estimator="residual", num_directions=2)
+    steps = ZerothOrderSteps(x=X0, settings=settings, local_steps=2, local_lr=0.1)
+    return Exchange(question=steps, client_ids=clients, moment=Moment(0, round_index, index))
 
 
 def asked(engine: Engine, *exchanges: Exchange) -> Replies:
@@ -331,10 +325,10 @@ def test_corrupt_answers_are_never_averaged(seed: int, rate: float) -> None:
     config = FaultConfig(corrupt=rate)
 
     def go(engine: Engine) -> Outcome:
-        client = config_values(ZerothOrderConfig(num_directions=2))
+        client = ZerothOrderConfig(num_directions=2)
         fedzo = FedAvg(
             FedAvgConfig(local_steps=2, max_failed_rounds=20, evaluate_every=0),
-            client_config=client,
+            client=client,
         )
         problem = OpenProblem(initial_x=X0, asks_clients=False)
         return run_rounds(fedzo, engine, problem, RunSettings(num_clients=N, num_rounds=8))

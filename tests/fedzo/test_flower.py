@@ -26,12 +26,12 @@ from flwr.serverapp.strategy import (
 
 from clients import build_client_app, make_rules
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange
 from fedzo.messages import seal_answer
 from fedzo.objective import CallableObjective, TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions import Values
 from fedzo.runtime.flower import FlowerEngine
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.inprocess_grid import InProcessGrid
@@ -164,8 +164,8 @@ X0 = torch.full((8,), 0.9, dtype=torch.float64)
 
 
 def strategy(estimator: str) -> OurFedAvg:
-    client = config_values(ZerothOrderConfig(num_directions=3, estimator=estimator))  # type: ignore[arg-type]
-    return OurFedAvg(FedAvgConfig(participation=0.5, local_lr=0.05), client_config=client)
+    client = ZerothOrderConfig(num_directions=3, estimator=estimator)  # type: ignore[arg-type]
+    return OurFedAvg(FedAvgConfig(participation=0.5, local_lr=0.05), client=client)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -241,13 +241,13 @@ def test_failures_and_silence_come_back_as_failures() -> None:
 
     grid = InProcessGrid(build_client_app(choose), num_clients=3)
     engine = FlowerEngine(grid, poll_s=0.001)
-    question = Exchange(kind="query.value", client_ids=[0, 1, 7], shared={"x": X0.unsqueeze(0)})
+    question = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[0, 1, 7])
     [replies] = engine.perform([question], timeout_s=0.1)
     assert list(replies.client_ids) == [0]
     assert replies.failures[1] == "OSError: offline"
     assert replies.failures[7] == "no node has this partition-id"
     lossy = FlowerEngine(Forgetful(build_client_app(make), num_clients=3), poll_s=0.001)
-    ask = Exchange(kind="query.value", client_ids=[0, 2], shared={"x": X0.unsqueeze(0)})
+    ask = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[0, 2])
     [some] = lossy.perform([ask], timeout_s=0.05)
     assert list(some.client_ids) == [0]
     assert some.failures == {2: "no answer in time"}
@@ -300,10 +300,10 @@ def test_replies_that_do_not_fit_are_rejected_with_the_reason() -> None:
                 yield message
 
     engine = FlowerEngine(Crooked(build_client_app(make), num_clients=4), poll_s=0.001)
-    ask = Exchange(kind="query.value", client_ids=range(4), shared={"x": X0.unsqueeze(0)})
+    ask = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=range(4))
     [replies] = engine.perform([ask], timeout_s=5)
     assert list(replies.client_ids) == [0, 2, 3]
-    assert replies.failures[1].startswith("malformed reply: tensors values: [7]")
+    assert replies.failures[1].startswith("malformed reply: values has shape [7] and")
 
 
 def test_a_client_app_that_returns_nothing_or_fails_changes_no_state() -> None:

@@ -7,10 +7,10 @@ from flwr.app import Error, Message
 
 from clients import build_client_app, make_rules
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import Exchange, Moment, Replies
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions import Values
 from fedzo.runtime.answers import NO_ANSWER
 from fedzo.runtime.flower import NO_NODE, NOT_TAKEN, FlowerEngine
 from fedzo.runtime.inprocess import InProcessEngine
@@ -65,13 +65,8 @@ def engine_on(grid: InProcessGrid) -> FlowerEngine:
 
 
 def ask(engine: FlowerEngine, round_index: int, clients: Sequence[int] = range(N)) -> Replies:
-    exchange = Exchange(
-        kind="query.value",
-        client_ids=clients,
-        shared={"x": X0.unsqueeze(0)},
-        config={"round_index": round_index},
-        expects={"values": [(1,)]},
-    )
+    question, moment = Values(x=X0.unsqueeze(0)), Moment(0, round_index)
+    exchange = Exchange(question=question, client_ids=clients, moment=moment)
     [replies] = engine.perform([exchange], timeout_s=0.02)
     return replies
 
@@ -104,11 +99,8 @@ def test_a_late_answer_is_counted_once_in_a_call_of_two_exchanges() -> None:
     grid.held = {1002}
     ask(engine, 1)
     grid.held = set()
-    config = {"round_index": 2}
-    both = [
-        Exchange(kind="query.value", client_ids=ids, shared={"x": X0[None]}, config=config)
-        for ids in ([0], [1, 2])
-    ]
+    question, moment = Values(x=X0.unsqueeze(0)), Moment(0, 2)
+    both = [Exchange(question=question, client_ids=ids, moment=moment) for ids in ([0], [1, 2])]
     first, second = engine.perform(both, timeout_s=0.02)
     assert first.late + second.late == 1
     assert (list(first.client_ids), list(second.client_ids)) == ([0], [1, 2])
@@ -154,8 +146,8 @@ def test_a_node_without_a_name_costs_no_other_its_answer() -> None:
 
 
 def strategy() -> FedAvg:
-    client = config_values(ZerothOrderConfig(num_directions=2, estimator="residual"))
-    return FedAvg(FedAvgConfig(local_steps=2, timeout_s=0.03), client_config=client)
+    client = ZerothOrderConfig(num_directions=2, estimator="residual")
+    return FedAvg(FedAvgConfig(local_steps=2, timeout_s=0.03), client=client)
 
 
 def test_nodes_that_change_their_number_change_no_bit() -> None:

@@ -14,16 +14,16 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.random import Generator
+from worlds import Toy
 
 from fedzo import messages
 from fedzo.errors import MessageError
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import Exchange, Moment, Replies
 from fedzo.messages import (
     decode_exchange,
     decode_reply,
     encode_exchange,
     encode_replies,
-    exchange_token,
     seal_answer,
 )
 from fedzo.randomness import stream
@@ -33,14 +33,11 @@ from fedzo.runtime.answers import Arrival, collect
 D, N = 3, 3
 X = torch.arange(1.0, D + 1, dtype=torch.float64)
 EXCHANGE = Exchange(
-    kind="train.x",
+    question=Toy(x=X, row=torch.arange(N + 1), mu=0.1, name="forward", base=True, dim=D),
     client_ids=range(N + 1),
-    shared={"x": X, "control": -X},
-    per_client={"row": torch.arange(N + 1)},
-    config={"round_index": 2, "exchange_index": 1, "mu": 0.1, "estimator": "forward", "base": True},
-    expects={"update": [(D,)]},
+    moment=Moment(0, 2, 1),
 )
-TOKEN = exchange_token(EXCHANGE)
+TOKEN = EXCHANGE.moment.token
 HONEST = Replies(
     client_ids=range(N + 1),
     tensors={"update": X.expand(N + 1, D), "extra": torch.ones(N + 1, 1)},
@@ -177,7 +174,12 @@ def rubbish_counts(generator: Generator) -> MetricRecord:
 
 RUBBISH = [rubbish_arrays, rubbish_config, rubbish_counts]
 ANSWER_PARTS = {"tensors": rubbish_arrays, "counts": rubbish_counts, "failure": rubbish_config}
-QUESTION_PARTS = {"shared": rubbish_arrays, "own": rubbish_arrays, "config": rubbish_config}
+QUESTION_PARTS = {
+    "shared": rubbish_arrays,
+    "own": rubbish_arrays,
+    "config": rubbish_config,
+    "head": rubbish_config,
+}
 
 
 def with_rubbish(whole: RecordDict, parts: dict, generator: Generator) -> RecordDict:  # type: ignore[type-arg]
@@ -216,7 +218,7 @@ def mutated(whole: RecordDict, generator: Generator) -> RecordDict | None:
 
 def sealed_question(content: RecordDict) -> RecordDict:
     checksum = 0
-    for name in ("shared", "config", "run", "own"):
+    for name in (*messages._COMMON, "own"):
         checksum = messages._checksum(name, content.get(name), checksum)
     content.pop("seal", None)
     content["seal"] = ConfigRecord({"crc32": checksum})
@@ -262,7 +264,7 @@ def test_questions_decode_or_are_refused() -> None:
     for number in range(1000):
         generator = stream(number, "fuzz questions")
         for content in variants(QUESTION, QUESTION_PARTS, sealed_question, generator):
-            seen[outcome(lambda: decode_exchange(content, kind="train.x", client_id=0))] += 1  # noqa: B023
+            seen[outcome(lambda: decode_exchange(content, Toy, client_id=0))] += 1  # noqa: B023
     assert seen.total() > 3000
     assert seen["decoded"] > 100
     assert len(seen) >= 5, seen
@@ -298,9 +300,7 @@ def test_rubbish_of_one_client_costs_no_other_its_answer() -> None:
 
 
 def test_rubbish_alone_is_used_only_if_it_is_what_is_expected() -> None:
-    alone = Exchange(
-        kind="train.x", client_ids=[N], config=EXCHANGE.config, expects=EXCHANGE.expects
-    )
+    alone = EXCHANGE.select([N])
     for number in range(400):
         generator = stream(number, "fuzz alone")
         for content in variants(ANSWERS[N], ANSWER_PARTS, sealed_answer, generator):

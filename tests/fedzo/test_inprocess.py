@@ -4,33 +4,30 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from worlds import Toy
 
 from clients import make_rules
 from clients.zeroth_order import ZerothOrderConfig
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import config_values
 from fedzo.errors import RunError
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import Exchange, Moment, Replies
 from fedzo.objective import CallableObjective, TorchObjective
+from fedzo.protocol.questions import Values, ZerothOrderSteps
 from fedzo.runtime.inprocess import InProcessEngine, chunk_size_for
 from fedzo.runtime.local import FunctionEnvironment
 
 D = 6
+X = torch.linspace(0, 1, D, dtype=torch.float64)
 
 
 def make(client: int) -> TorchObjective:
     return TorchObjective(function=lambda x: ((x - client) ** 2).sum(-1).cos(), dim=D)
 
 
-def exchange(ids: Sequence[int] = range(5), **config: object) -> Exchange:
-    client = config_values(ZerothOrderConfig(num_directions=4))
-    facts = {"local_steps": 3, "local_lr": 0.1, "seed": 7, "round_index": 2, "problem": 0}
-    return Exchange(
-        kind="train.zeroth_order",
-        client_ids=ids,
-        shared={"x": torch.linspace(0, 1, D, dtype=torch.float64)},
-        config={**client, **facts, **config},  # type: ignore[dict-item]
-    )
+def exchange(ids: Sequence[int] = range(5), x: torch.Tensor = X, **more: object) -> Exchange:
+    settings = ZerothOrderConfig(**{"num_directions": 4, **more})  # type: ignore[arg-type]
+    steps = ZerothOrderSteps(x=x, settings=settings, local_steps=3, local_lr=0.1)
+    return Exchange(question=steps, client_ids=ids, seed=7, moment=Moment(0, 2))
 
 
 def perform(ask: Exchange, **options: object) -> Replies:
@@ -52,10 +49,10 @@ def test_strict_and_chunked_runs_agree(options: dict[str, object]) -> None:
 
 def test_an_unknown_kind_is_a_failure_that_names_the_known_ones() -> None:
     [replies] = InProcessEngine(FunctionEnvironment(make), make_rules()).perform(
-        [Exchange(kind="train.magic", client_ids=[1])], timeout_s=1
+        [Exchange(question=Toy(), client_ids=[1])], timeout_s=1
     )
     assert list(replies.client_ids) == []
-    assert "no rule answers 'train.magic'" in replies.failures[1]
+    assert "no rule answers 'train.toy'" in replies.failures[1]
 
 
 def test_a_client_without_objective_fails_alone() -> None:
@@ -98,9 +95,8 @@ def test_two_questions_to_one_client_at_once_are_refused() -> None:
 
 def test_two_kinds_at_once_come_back_in_order() -> None:
     engine = InProcessEngine(FunctionEnvironment(make), make_rules())
-    question = Exchange(
-        kind="query.value", client_ids=[4], shared={"x": torch.ones(3, D, dtype=torch.float64)}
-    )
+    values = Values(x=torch.ones(3, D, dtype=torch.float64))
+    question = Exchange(question=values, client_ids=[4])
     first, second = engine.perform([exchange([0, 2]), question], timeout_s=1)
     assert first.tensors["update"].shape == (2, D)
     assert second.tensors["values"].shape == (1, 3)
@@ -116,10 +112,7 @@ def test_states_exist_for_clients_that_have_one() -> None:
 
 
 def test_chunks_are_bounded_by_the_size_of_the_points() -> None:
-    wide = Exchange(
-        kind="t", client_ids=[0], shared={"x": torch.zeros(10**6)}, config={"num_directions": 20}
-    )
-    assert chunk_size_for(wide) == 1
+    assert chunk_size_for(exchange([0], torch.zeros(10**6), num_directions=20)) == 1
     assert chunk_size_for(exchange()) > 10_000
 
 

@@ -12,23 +12,23 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from worlds import Toy
 
 from clients.zeroth_order import ZerothOrderConfig
 from fedzo import messages
-from fedzo.config import config_values
 from fedzo.errors import MessageError
-from fedzo.exchange import Exchange, Replies
+from fedzo.exchange import Exchange, Moment, Replies
 from fedzo.messages import (
     decode_exchange,
     decode_reply,
     encode_exchange,
     encode_replies,
-    exchange_size,
     exchange_through_wire,
-    replies_size,
     replies_through_wire,
     seal_answer,
 )
+from fedzo.protocol.questions import ZerothOrderSteps
+from fedzo.protocol.sizes import exchange_size, replies_size
 from fedzo.runtime._compat import wire_size
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_])
@@ -40,11 +40,24 @@ def tensors(shape=None):  # type: ignore[no-untyped-def]
     return DTYPES.flatmap(lambda t: hnp.arrays(t, shapes)).map(torch.from_numpy)
 
 
-scalars = st.one_of(
-    st.booleans(),
-    st.integers(-(2**63), 2**63 - 1),
-    st.floats(allow_nan=False),
-    st.text(max_size=10),
+whole = st.integers(-(2**63), 2**63 - 1)
+questions = st.builds(
+    Toy,
+    x=st.none() | tensors(),
+    row=st.none() | tensors((3, 2)),
+    count=whole,
+    mu=st.floats(allow_nan=False),
+    name=st.text(max_size=10),
+    base=st.booleans(),
+)
+heads = st.fixed_dictionaries(
+    {
+        "moment": st.builds(Moment, whole, whole, whole),
+        "seed": whole,
+        "budget": st.none() | whole,
+        "optional": st.booleans(),
+        "poisoned": st.booleans(),
+    }
 )
 
 
@@ -52,23 +65,16 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
 
 
-@given(
-    st.dictionaries(names, tensors(), max_size=2),
-    st.dictionaries(names, tensors((3, 2)), max_size=2),
-    st.dictionaries(names, scalars, max_size=3),
-)
-def test_an_exchange_survives_the_wire(shared, own, config) -> None:  # type: ignore[no-untyped-def]
-    exchange = Exchange(
-        kind="train.x", client_ids=[2, 5, 9], shared=shared, per_client=own, config=config
-    )
+@given(questions, heads)
+def test_an_exchange_survives_the_wire(question, head) -> None:  # type: ignore[no-untyped-def]
+    exchange = Exchange(question=question, client_ids=[2, 5, 9], **head)
     back = exchange_through_wire(exchange)
-    assert back.kind == exchange.kind
     assert list(back.client_ids) == [2, 5, 9]
-    assert back.config == config
-    assert {k: type(v) for k, v in back.config.items()} == {k: type(v) for k, v in config.items()}
-    for sent, got in ((shared, back.shared), (own, back.per_client)):
-        assert sent.keys() == got.keys()
-        assert all(same(sent[name], got[name]) for name in sent)
+    assert {name: getattr(back, name) for name in head} == head
+    for name in ("x", "row", "count", "mu", "name", "base"):
+        sent, got = getattr(question, name), getattr(back.question, name)
+        assert type(sent) is type(got)
+        assert same(sent, got) if isinstance(sent, torch.Tensor) else sent == got
 
 
 @given(st.dictionaries(names, tensors((2, 3)), min_size=1, max_size=2), st.integers(0, 2**62))
@@ -87,16 +93,13 @@ def test_replies_survive_the_wire(values, queries) -> None:  # type: ignore[no-u
 
 
 def test_sizes_count_elements_and_payload() -> None:
-    exchange = Exchange(
-        kind="train.x",
-        client_ids=[0, 1],
-        shared={"x": torch.zeros(5, dtype=torch.float64)},
-        per_client={"g": torch.zeros(2, 3)},
-        config={"mu": 0.1, "name": "four"},
+    question = Toy(
+        x=torch.zeros(5, dtype=torch.float64), row=torch.zeros(2, 3), mu=0.1, name="four", count=0
     )
-    size = exchange_size(exchange)
+    exchange = Exchange(question=question, client_ids=[0, 1])
+    size, head = exchange_size(exchange), len(messages.head_of(exchange))
     assert size.floats == 2 * 5 + 2 * 3
-    assert size.bytes == 2 * 5 * 8 + 2 * 3 * 4 + 2 * (8 + 4)
+    assert size.bytes == 2 * 5 * 8 + 2 * 3 * 4 + 2 * (8 + 4 + 8 * head)
     replies = Replies(
         client_ids=[0, 1], tensors={"u": torch.zeros(2, 5)}, counts={"queries": {0: 1, 1: 1}}
     )
@@ -105,21 +108,24 @@ def test_sizes_count_elements_and_payload() -> None:
 
 
 def test_the_envelope_is_all_that_the_byte_count_leaves_out() -> None:
-    config = {**config_values(ZerothOrderConfig()), "seed": 1, "round_index": 2, "local_lr": 0.1}
-    exchange = Exchange(kind="t", client_ids=[0], shared={"x": torch.zeros(10_000)}, config=config)
+    steps = ZerothOrderSteps(
+        x=torch.zeros(10_000), settings=ZerothOrderConfig(), local_steps=3, local_lr=0.1
+    )
+    exchange = Exchange(question=steps, client_ids=[0], seed=1, moment=Moment(0, 2, 1))
     on_the_wire = wire_size(encode_exchange(exchange)[0])
     assert 0 < on_the_wire - exchange_size(exchange).bytes < 700
 
 
 def content(**records: object) -> RecordDict:
-    whole = {"shared": ArrayRecord(), "own": ArrayRecord(), "config": ConfigRecord()}
-    return RecordDict({**whole, **records})  # type: ignore[dict-item]
+    named = {"shared": ArrayRecord(), "own": ArrayRecord(), "config": ConfigRecord()}
+    head = ConfigRecord({"version": messages.VERSION})
+    return RecordDict({**named, "head": head, **records})  # type: ignore[dict-item]
 
 
 def sealed(record: RecordDict) -> RecordDict:
     """Seal what a faulty or malicious sender made, so that its content is looked at."""
     checksum = 0
-    for name in ("shared", "config", "run", "own"):
+    for name in (*messages._COMMON, "own"):
         checksum = messages._checksum(name, record.get(name), checksum)
     record["seal"] = ConfigRecord({"crc32": checksum})
     return record
@@ -152,15 +158,23 @@ PICKLED = pickled()
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (RecordDict(), "no ArrayRecord 'own'"),
+        (RecordDict(), "the server speaks version 1 of fedzo's messages, this client version 2"),
+        (content(head=ConfigRecord({"version": 3})), "the server speaks version 3"),
+        (content(head=ConfigRecord({"version": 2, "seed": 0.5})), "where whole numbers belong"),
+        (content(own=ConfigRecord()), "no ArrayRecord 'own'"),
         (content(shared=ConfigRecord()), "no ArrayRecord 'shared'"),
         (content(config=ConfigRecord({"a": [1, 2]})), "not a scalar"),
+        (content(config=ConfigRecord({"colour": 1})), "train.toy has no 'colour'"),
+        (content(config=ConfigRecord({"mu": "much"})), "train.toy: mu='much' must be"),
+        (content(config=ConfigRecord({"x": 1.0})), "x does not come as a tensor for all"),
+        (content(own=ArrayRecord({"x": Array(np.ones(2))})), "x does not come as a tensor for all"),
+        (content(shared=ArrayRecord({"mu": Array(np.ones(2))})), "mu does not come as a scalar"),
         (content(shared=ArrayRecord({"x": PICKLED})), "does not decode"),
     ],
 )
 def test_malformed_exchanges_are_refused(record: RecordDict, message: str) -> None:
     with pytest.raises(MessageError, match=message):
-        decode_exchange(sealed(record), kind="train.x", client_id=0)
+        decode_exchange(sealed(record), Toy, client_id=0)
 
 
 @pytest.mark.parametrize(

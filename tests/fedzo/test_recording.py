@@ -10,10 +10,10 @@ import torch
 
 from clients import make_rules
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.exchange import Exchange
 from fedzo.objective import CallableObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions import Values
 from fedzo.runtime.faulty import FaultConfig, Faulty
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
@@ -40,12 +40,10 @@ def make(client: int) -> CallableObjective:
 def run(path: Path, faults: FaultConfig, **limits: Any) -> Outcome:
     inner = InProcessEngine(FunctionEnvironment(make), make_rules())
     engine = Recording(Faulty(inner, faults, seed=3), path)
-    client = config_values(ZerothOrderConfig(num_directions=2))
+    client = ZerothOrderConfig(num_directions=2)
     config = FedAvgConfig(local_steps=2, max_failed_rounds=9, participation=0.7)
     settings = RunSettings(num_clients=N, num_rounds=6, **limits)
-    outcome = run_rounds(
-        FedAvg(config, client_config=client), engine, OpenProblem(initial_x=X0), settings
-    )
+    outcome = run_rounds(FedAvg(config, client=client), engine, OpenProblem(initial_x=X0), settings)
     engine.close()
     return outcome
 
@@ -127,7 +125,7 @@ def test_a_second_run_writes_after_the_first(tmp_path: Path) -> None:
 
 
 def test_recording_changes_no_answer(tmp_path: Path) -> None:
-    ask = Exchange(kind="query.value", client_ids=range(N), shared={"x": X0.unsqueeze(0)})
+    ask = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=range(N))
     plain = InProcessEngine(FunctionEnvironment(make), make_rules())
     engine = Recording(plain, tmp_path / "deep" / "m.jsonl")
     [recorded], [bare] = engine.perform([ask], timeout_s=1), plain.perform([ask], timeout_s=1)

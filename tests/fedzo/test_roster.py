@@ -11,6 +11,7 @@ from clients import build_client_app
 from fedzo.errors import FedzoWarning, RunError
 from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
+from fedzo.protocol.questions import Values
 from fedzo.runtime.flower import NO_NODE, FlowerEngine
 from fedzo.runtime.inprocess_grid import InProcessGrid
 from fedzo.runtime.roster import MOST_CLIENTS, Roster
@@ -38,7 +39,7 @@ class Boasting(InProcessGrid):
 
 
 def failures(engine: FlowerEngine, clients: range) -> dict[int, str]:
-    ask = Exchange(kind="query.value", client_ids=clients, shared={"x": X})
+    ask = Exchange(question=Values(x=X), client_ids=clients)
     return dict(engine.perform([ask], timeout_s=30)[0].failures)
 
 

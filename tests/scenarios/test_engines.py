@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,13 +20,14 @@ import torch
 from ray import cloudpickle
 from torch import Tensor
 
-from clients import RULE_CONFIGS, build_client_app, make_rules
+from clients import build_client_app, make_rules
 from fedzo.cohort import cohort_of
-from fedzo.config import config_values
 from fedzo.errors import ConfigError, RunError
 from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions import GradientEstimate, Values, ZerothOrderSteps
+from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.runtime.deployment import LocalDeployment
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.engine_configs import RayConfig
@@ -67,11 +68,7 @@ class Mixed(RoundStrategy[MixedState]):
     """Half of the clients answer values and half gradients at once; then all train, with memory."""
 
     rounds = RoundConfig()
-    config: ClassVar = {
-        **config_values(RULE_CONFIGS["zeroth_order"](estimator="residual", num_directions=4)),
-        "local_steps": 2,
-        "local_lr": 0.02,
-    }
+    settings: ClassVar = ZerothOrderConfig(estimator="residual", num_directions=4)
 
     def init(self, x: Tensor, num_clients: int) -> MixedState:
         return MixedState(x)
@@ -79,22 +76,16 @@ class Mixed(RoundStrategy[MixedState]):
     def round(self, state: MixedState, plan: RoundPlan) -> Round[MixedState]:
         cohort = list(plan.cohort)
         points = torch.stack([state.x, 0.9 * state.x])
+        central = replace(self.settings, estimator="central")
+        estimate = GradientEstimate(x=state.x, settings=central)
         values, slopes = yield [
-            Exchange(kind="query.value", client_ids=cohort[::2], shared={"x": points}),
-            Exchange(
-                kind="query.gradient",
-                client_ids=cohort[1::2],
-                shared={"x": state.x},
-                config={**self.config, "estimator": "central"},
-            ),
+            Exchange(question=Values(x=points), client_ids=cohort[::2]),
+            Exchange(question=estimate, client_ids=cohort[1::2]),
         ]
         shorter = values.tensors["values"].mean(0).argmin() == 1
         x = state.x * (0.9 if shorter else 1.0) - 0.01 * slopes.tensors["gradient"].mean(0)
-        [updates] = yield [
-            Exchange(
-                kind="train.zeroth_order", client_ids=cohort, shared={"x": x}, config=self.config
-            )
-        ]
+        steps = ZerothOrderSteps(x=x, settings=self.settings, local_steps=2, local_lr=0.02)
+        [updates] = yield [Exchange(question=steps, client_ids=cohort)]
         return MixedState(x + updates.tensors["update"].mean(0))
 
 
@@ -182,7 +173,7 @@ def test_flowers_engine_gives_the_same_bits() -> None:
 
 APP = """
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -190,8 +181,7 @@ import torch
 from flwr.serverapp import ServerApp
 from torch import Tensor
 
-from clients import RULE_CONFIGS, build_client_app
-from fedzo.config import config_values
+from clients import build_client_app
 from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
@@ -345,7 +335,7 @@ def deadly(client: int) -> TorchObjective:
     return TorchObjective(function=value, dim=8) if client == 2 else objective(client)
 
 
-ASK = Exchange(kind="query.value", client_ids=range(4), shared={"x": X0.unsqueeze(0)})
+ASK = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=range(4))
 
 
 @pytest.mark.usefixtures("cluster")
@@ -393,7 +383,7 @@ def test_a_client_that_hangs_is_missing_and_its_actor_is_replaced() -> None:
         [late] = engine.perform([ASK], timeout_s=2.0)
         assert list(late.client_ids) == [0, 2, 3]
         assert late.failures == {1: "no answer in time"}
-        again = Exchange(kind="query.value", client_ids=range(4), shared={"x": -X0.unsqueeze(0)})
+        again = Exchange(question=Values(x=-X0.unsqueeze(0)), client_ids=range(4))
         [replies] = engine.perform([again], timeout_s=60)
         assert list(replies.client_ids) == [0, 1, 2, 3]
 
@@ -449,7 +439,7 @@ def test_an_actor_that_takes_long_to_start_is_waited_for() -> None:
     try:
         [late] = engine.perform([ASK], timeout_s=1.0)
         assert set(late.failures) == {0, 1, 2, 3}
-        kind = Exchange(kind="query.value", client_ids=range(4), shared={"x": -X0.unsqueeze(0)})
+        kind = Exchange(question=Values(x=-X0.unsqueeze(0)), client_ids=range(4))
         for _ in range(40):
             [replies] = engine.perform([kind], timeout_s=1.0)
             if len(replies.client_ids) == 4:
@@ -475,9 +465,7 @@ def test_after_a_timeout_the_slow_client_is_slow_alone() -> None:
     with on_ray(hangs_above_zero) as engine:
         [first] = engine.perform([ASK], timeout_s=1.5)
         assert set(first.failures) == {0, 1}, "its chunk is late with it"
-        engine.perform(
-            [Exchange(kind="query.value", client_ids=[2], shared=ASK.shared)], timeout_s=60
-        )
+        engine.perform([ASK.select([2])], timeout_s=60)
         [second] = engine.perform([ASK], timeout_s=3.0)
         assert set(second.failures) == {1}
 

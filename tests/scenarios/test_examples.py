@@ -1,10 +1,26 @@
 """The examples of docs/examples run."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from clients import build_client_app, make_rules
+from fedzo.byzantine import ByzantineConfig
+from fedzo.objective import TorchObjective
+from fedzo.problem import OpenProblem
+from fedzo.runtime.byzantine import Byzantine
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.flower import FlowerEngine
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.inprocess_grid import InProcessGrid
+from fedzo.runtime.local import FunctionEnvironment
+from strategies import Outcome, run_rounds
+from strategies.driver import RunSettings
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -19,3 +35,48 @@ def test_attack_examples(name: str) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "success_rate" in done.stdout
+
+
+OWN = EXAMPLES / "own_question.py"
+N, D = 5, 6
+
+
+def bowl(client: int) -> TorchObjective:
+    return TorchObjective(function=lambda x: (x - 0.1 * client).square().sum(-1), dim=D)
+
+
+def vote(engine: Engine, example: dict[str, Any], budget: int | None = None) -> Outcome:
+    problem = OpenProblem(initial_x=torch.ones(D, dtype=torch.float64))
+    settings = RunSettings(num_clients=N, num_rounds=30, seed=3, query_budget=budget)
+    return run_rounds(example["MajorityVote"](), engine, problem, settings)
+
+
+@pytest.mark.source_tree
+def test_an_own_question_gives_the_same_bits_in_process_and_over_the_wire() -> None:
+    example = runpy.run_path(str(OWN))
+    rules = {**make_rules(), example["Vote"]: example["answer_vote"]}
+    stacked = vote(InProcessEngine(FunctionEnvironment(bowl), rules, strict=True), example)
+    grid = InProcessGrid(build_client_app(bowl, rules=rules), num_clients=N, strict=True)
+    wired = vote(FlowerEngine(grid, poll_s=0.001), example)
+    assert torch.equal(stacked.state.x, wired.state.x)
+    values = [record.value or 0.0 for record in stacked.records]
+    assert values[-1] < 0.2 * values[0]
+    assert stacked.records[1].queries - stacked.records[0].queries == N * (2 * 4 + 1)
+    assert vote(InProcessEngine(FunctionEnvironment(bowl), rules), example, 150).stop == "budget"
+
+
+@pytest.mark.source_tree
+def test_two_liars_among_five_have_two_votes() -> None:
+    example = runpy.run_path(str(OWN))
+    rules = {**make_rules(), example["Vote"]: example["answer_vote"]}
+    attack = ByzantineConfig(attack="sign_flip", num_clients=2)
+    inner = InProcessEngine(FunctionEnvironment(bowl), rules)
+    values = [
+        r.value or 0.0 for r in vote(Byzantine(inner, attack, [0, 4], seed=0), example).records
+    ]
+    assert values[-1] < 0.3 * values[0]
+
+
+@pytest.mark.source_tree
+def test_an_own_question_takes_at_most_sixty_lines() -> None:
+    assert len(OWN.read_text().splitlines()) <= 60

@@ -22,6 +22,7 @@ from fedzo.history import RoundRecord, read_history
 from fedzo.objective import CallableObjective, ModuleObjective
 from fedzo.privacy.accountant import Ledger, Sampling
 from fedzo.problem import OpenProblem, Problem
+from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.inprocess_grid import InProcessGrid
@@ -222,7 +223,7 @@ def test_nothing_but_the_mechanism_is_asked(budget: int | None) -> None:
     def kinds(config: PrivateFedAvgConfig) -> tuple[list[str], Outcome]:
         engine = Listening(World(), make_rules())
         outcome = run_rounds(
-            PrivateFedAvg(config, client_config={"num_directions": 3}),
+            PrivateFedAvg(config, client=ZerothOrderConfig(num_directions=3)),
             engine,
             OpenProblem(initial_x=torch.ones(2, dtype=torch.float64)),
             RunSettings(num_clients=3, num_rounds=3, query_budget=budget),

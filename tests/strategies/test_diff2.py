@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from clients import make_rules
-from clients.gradient_difference import ClippedConfig
 from fedzo.aggregation import median, trimmed_mean
 from fedzo.checkpoint import Checkpoint
 from fedzo.cohort import CohortObjective
-from fedzo.config import config_values
 from fedzo.errors import ConfigError
 from fedzo.exchange import Replies
 from fedzo.privacy.accountant import Ledger, noise_for
 from fedzo.privacy.clipping import clip_rows
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.randomness import stream
 from fedzo.runtime.faulty import FaultConfig, Faulty
 from fedzo.runtime.inprocess import InProcessEngine
@@ -87,7 +86,7 @@ def states_of(
         states.append(snapshot.state)
 
     outcome = run_rounds(
-        DIFF2(config, client_config=config_values(ClippedConfig(**client))),
+        DIFF2(config, client=ClippedConfig(**client)),
         InProcessEngine(world, make_rules()),
         OpenProblem(initial_x=X0, asks_clients=False),
         RunSettings(num_clients=world.shards.num_clients, num_rounds=rounds, seed=seed),
@@ -553,7 +552,7 @@ def test_settings_without_sense_are_refused(setting: dict[str, Any], match: str)
 def test_forms_that_need_gradients_or_records_say_so() -> None:
     for setting in ({"memory": "filter"}, {"routine": "bvr_l_sgd"}):
         with pytest.raises(ConfigError, match=r"needs client\.gradient=exact"):
-            DIFF2(DIFF2Config(**setting), client_config={"gradient": "zeroth_order"})  # type: ignore[arg-type]
+            DIFF2(DIFF2Config(**setting), client=ClippedConfig(gradient="zeroth_order"))  # type: ignore[arg-type]
     made = make_experiment("quadratic", "diff2", settings={"strategy.unit": "record"}, num_rounds=2)
     with pytest.raises(ConfigError, match=r"strategy\.unit=record needs objectives over records"):
         simulate(made)

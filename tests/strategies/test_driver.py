@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from clients import make_rules
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.errors import RunError
 from fedzo.exchange import Exchange
 from fedzo.objective import CallableObjective
 from fedzo.problem import OpenProblem, Report
+from fedzo.protocol.questions import Judge, Values
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg, FedAvgConfig, Outcome, RoundConfig, RoundPlan, Snapshot, run_rounds
@@ -44,8 +44,8 @@ class World:
 
 
 def strategy(**config: object) -> FedAvg:
-    client = config_values(ZerothOrderConfig(num_directions=M, estimator="residual"))
-    return FedAvg(FedAvgConfig(local_steps=2, **config), client_config=client)  # type: ignore[arg-type]
+    client = ZerothOrderConfig(num_directions=M, estimator="residual")
+    return FedAvg(FedAvgConfig(local_steps=2, **config), client=client)  # type: ignore[arg-type]
 
 
 PROBLEM = OpenProblem(initial_x=X0)
@@ -193,12 +193,12 @@ class TwoKinds:
 
     def round(self, state, plan: RoundPlan):  # type: ignore[no-untyped-def]
         x = state.x.unsqueeze(0)
-        few = Exchange(kind="query.value", client_ids=[0], shared={"x": x})
-        many = Exchange(kind="evaluate", client_ids=[1, 2, 3], shared={"x": torch.cat([x, x])})
+        few = Exchange(question=Values(x=x), client_ids=[0])
+        many = Exchange(question=Judge(x=torch.cat([x, x])), client_ids=[1, 2, 3])
         one, three = yield [few, many]
         assert one.tensors["values"].shape == (1, 1)
         assert three.tensors["values"].shape == (3, 2)
-        [again] = yield [Exchange(kind="query.value", client_ids=[2], shared={"x": x})]
+        [again] = yield [Exchange(question=Values(x=x), client_ids=[2])]
         shift = float(one.tensors["values"].sum() + again.tensors["values"].sum())
         return type(state)(state.x - 0.01 * shift)
 
@@ -231,8 +231,8 @@ def test_non_finite_updates_are_rejected_and_never_averaged() -> None:
                 return super().make(client)
             return CallableObjective(function=lambda x: 1e307 if x.sum() > D else -1e307, dim=D)
 
-    client = config_values(ZerothOrderConfig(estimator="coordinate", optimizer="sgd", mu=1e-4))
-    fedzo = FedAvg(FedAvgConfig(local_steps=1), client_config=client)
+    client = ZerothOrderConfig(estimator="coordinate", optimizer="sgd", mu=1e-4)
+    fedzo = FedAvg(FedAvgConfig(local_steps=1), client=client)
     limits = RunSettings(num_clients=N, num_rounds=2)
     outcome = run_rounds(fedzo, Exploding().engine(), FreeProblem(-1.0), limits)
     assert outcome.state.x.isfinite().all()

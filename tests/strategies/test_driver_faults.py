@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from worlds import Toy
 
 from clients import make_rules
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.errors import RunError
 from fedzo.exchange import ClientState, Exchange, Replies
 from fedzo.objective import TorchObjective
@@ -49,7 +49,7 @@ def outage(rounds: Sequence[int], kinds: Sequence[str] = ("train", "evaluate")) 
     """Nobody answers these kinds of question in these rounds."""
 
     def spoil(exchange: Exchange, replies: Replies) -> Replies:
-        away = exchange.config["round_index"] in rounds and exchange.kind.startswith(tuple(kinds))
+        away = exchange.moment.round_index in rounds and exchange.kind.startswith(tuple(kinds))
         return replies.without(dict.fromkeys(exchange.client_ids, "outage")) if away else replies
 
     return spoil
@@ -70,8 +70,8 @@ class Known:
 
 
 def go(spoil: Spoil, rounds: int = 8, judged: bool = True, **config: Any) -> Outcome:
-    client = config_values(ZerothOrderConfig(num_directions=2))
-    fedzo = FedAvg(FedAvgConfig(local_steps=2, **config), client_config=client)
+    client = ZerothOrderConfig(num_directions=2)
+    fedzo = FedAvg(FedAvgConfig(local_steps=2, **config), client=client)
     problem = OpenProblem(initial_x=X0) if judged else Known()
     limits = RunSettings(num_clients=N, num_rounds=rounds)
     return run_rounds(fedzo, Spoiling(spoil), problem, limits)
@@ -97,8 +97,8 @@ def test_a_spoilt_round_leaves_x_as_it_was_and_says_why() -> None:
     def keep(snapshot: Snapshot) -> None:
         kept[snapshot.record.round_index] = snapshot.state.x
 
-    client = config_values(ZerothOrderConfig(num_directions=2))
-    fedzo = FedAvg(FedAvgConfig(local_steps=2), client_config=client)
+    client = ZerothOrderConfig(num_directions=2)
+    fedzo = FedAvg(FedAvgConfig(local_steps=2), client=client)
     limits = RunSettings(num_clients=N, num_rounds=3)
     engine = Spoiling(outage([2]))
     records = run_rounds(fedzo, engine, Known(), limits, callbacks=[keep]).records
@@ -182,7 +182,7 @@ def test_passing_changes_nothing_where_all_is_finite() -> None:
     assert torch.equal(passed.state.x, rejected.state.x)
 
 
-ASKED = Exchange(kind="train.any", client_ids=[4, 5, 9])
+ASKED = Exchange(question=Toy(), client_ids=[4, 5, 9])
 
 
 @pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
@@ -203,7 +203,7 @@ def test_one_number_a_client_may_be_not_finite() -> None:
 
 def test_judges_who_answer_nothing_are_as_good_as_absent() -> None:
     def empty(exchange: Exchange, replies: Replies) -> Replies:
-        if exchange.kind != "evaluate" or exchange.config["round_index"] != 1:
+        if exchange.kind != "evaluate" or exchange.moment.round_index != 1:
             return replies
         tensors = {"values": replies.tensors["values"][:, :0]}
         return Replies(client_ids=replies.client_ids, tensors=tensors, counts=replies.counts)

@@ -10,9 +10,10 @@ from torch import Tensor
 from clients import make_rules
 from clients.anchor import AnchorConfig
 from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.config import config_values
 from fedzo.errors import ConfigError
 from fedzo.problem import OpenProblem
+from fedzo.protocol.question import take_apart
+from fedzo.protocol.questions import Miner
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.inprocess import InProcessEngine
@@ -85,7 +86,7 @@ def go(
     callbacks: tuple[Callback, ...] = (),
     **client: Any,
 ) -> Outcome:
-    strategy = FedAMD(config, client_config=config_values(AnchorConfig(**client)))
+    strategy = FedAMD(config, client=AnchorConfig(**client))
     return run_rounds(
         strategy,
         engine or InProcessEngine(WORLD, make_rules()),
@@ -210,8 +211,8 @@ def test_only_miners_receive_the_gradient() -> None:
     class Checking(InProcessEngine):
         def perform(self, exchanges: Any, *, timeout_s: float) -> Any:
             for exchange in exchanges:
-                mining = exchange.kind == "train.miner"
-                assert ("gradient" in exchange.shared) == mining
+                mining = isinstance(exchange.question, Miner)
+                assert ("direction" in take_apart(exchange.question).shared) == mining
             return super().perform(exchanges, timeout_s=timeout_s)
 
     config = FedAMDConfig(anchor_probability=0.5, local_lr=0.05)
@@ -359,7 +360,7 @@ def test_rounds_that_need_nothing_do_not_end_a_budget() -> None:
     config = FedAMDConfig(local_steps=1, local_lr=0.2)
     client = AnchorConfig(gradient="zeroth_order", estimator="forward", anchor_directions=4)
     outcome = run_rounds(
-        FedAMD(config, client_config=config_values(client)),
+        FedAMD(config, client=client),
         InProcessEngine(WORLD, make_rules()),
         OpenProblem(initial_x=X0, asks_clients=False),
         RunSettings(num_clients=N, num_rounds=50, query_budget=100),

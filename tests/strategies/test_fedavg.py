@@ -6,7 +6,6 @@ import torch
 from clients import make_rules
 from clients.first_order import FirstOrderConfig
 from clients.zeroth_order import ZerothOrderConfig
-from fedzo.config import config_values
 from fedzo.errors import ConfigError
 from fedzo.exchange import Replies
 from fedzo.objective import TorchObjective
@@ -28,7 +27,7 @@ def make(client: int) -> TorchObjective:
 
 def go(config: FedAvgConfig, rounds: int, rule: str = "first_order", **client: object) -> Outcome:
     cls = FirstOrderConfig if rule == "first_order" else ZerothOrderConfig
-    strategy = FedAvg(config, rule=rule, client_config=config_values(cls(**client)))  # type: ignore[arg-type]
+    strategy = FedAvg(config, client=cls(**client))  # type: ignore[arg-type]
     engine = InProcessEngine(FunctionEnvironment(make), make_rules())
     settings = RunSettings(num_clients=5, num_rounds=rounds)
     return run_rounds(strategy, engine, OpenProblem(initial_x=X0), settings)
@@ -67,7 +66,7 @@ def feed(config: FedAvgConfig, updates: torch.Tensor, examples: dict[int, int]) 
     )
     [exchange] = next(steps)
     assert exchange.kind == "train.zeroth_order"
-    assert torch.equal(exchange.shared["x"], X0)
+    assert torch.equal(exchange.question.x, X0)
     counts = {"num_examples": examples}
     try:
         steps.send([Replies(client_ids=[0, 1], tensors={"update": updates}, counts=counts)])

@@ -4,12 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from clients.surrogate_config import SurrogateConfig
 
 from clients import make_rules
-from fedzo.config import config_values
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from scenarios.experiment import make_experiment
@@ -119,9 +118,9 @@ def test_a_client_that_fails_fails_alone(variant: str, dtype: torch.dtype) -> No
         return TorchObjective(function=value, dim=6)
 
     config = FZooSConfig(variant=variant, local_steps=T)  # type: ignore[arg-type]
-    client = {**config_values(SurrogateConfig(num_features=M, anchor_queries=3))}
+    client = SurrogateConfig(num_features=M, anchor_queries=3)
     outcome = run_rounds(
-        FZooS(config, client_config=client),
+        FZooS(config, client=client),
         InProcessEngine(FunctionEnvironment(make), make_rules()),
         OpenProblem(initial_x=torch.ones(6, dtype=dtype)),
         RunSettings(num_clients=3, num_rounds=4),

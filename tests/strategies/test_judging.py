@@ -55,7 +55,7 @@ class Judges(Middleware):
         for client, said in self._says.items():
             values[client] = said
         spoilt = replace(replies, tensors={**replies.tensors, "values": values})
-        gone = self._silent.get(int(exchange.config["round_index"]), [])
+        gone = self._silent.get(exchange.moment.round_index, [])
         return spoilt.without(dict.fromkeys(gone, "no answer in time"))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import networkx as nx
 import pytest
 import torch
+from worlds import clients_of
 
 from clients.mixing import mix_models
 from clients.momentum import MODEL
@@ -13,10 +14,10 @@ from clients.rules import make_rules
 from fedzo.aggregation import nearest_neighbor_average, nearest_neighbor_mixing
 from fedzo.cohort import LoopedCohort
 from fedzo.errors import ConfigError, RunError
-from fedzo.exchange import Exchange
 from fedzo.objective import TorchObjective
-from fedzo.oracle import Oracle
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions.peers import Mix, Model
+from fedzo.protocol.questions.training_config import MomentumConfig
 from fedzo.randomness import stream
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
@@ -47,7 +48,7 @@ def objective(client: int) -> TorchObjective:
 
 def drive(config: MoNNAConfig, rounds: int, graph: Any = None, **client: Any) -> Any:
     engine = InProcessEngine(FunctionEnvironment(objective), make_rules())
-    strategy = MoNNA(config, client_config=client, graph=graph)
+    strategy = MoNNA(config, client=MomentumConfig(**client), graph=graph)
     problem = OpenProblem(initial_x=torch.zeros(3).double())
     settings = RunSettings(num_clients=NODES, num_rounds=rounds)
     return run_rounds(strategy, engine, problem, settings)
@@ -82,18 +83,21 @@ def mixing(
     rule: str = "nearest_neighbor_average",
     **more: Any,
 ) -> torch.Tensor:
-    exchange = Exchange(
-        kind="train.mix",
-        client_ids=range(len(heard)),
-        shared={"models": models},
-        per_client={"heard": heard.to(torch.uint8), "own": torch.arange(len(heard)), **more},
-        config={"aggregator": rule, "num_byzantine": f},
+    question = Mix(
+        models=models,
+        heard=heard.to(torch.uint8),
+        own=torch.arange(len(heard)),
+        aggregator=rule,
+        num_byzantine=f,
+        report=True,
+        **more,
     )
     states = [{MODEL: row} for row in models[: len(heard)]]
     cohort = LoopedCohort([objective(i) for i in range(len(heard))])
-    answer, after = mix_models(exchange, Oracle(cohort), states)
-    assert all(torch.equal(s[MODEL], m) for s, m in zip(after, answer["model"], strict=True))
-    return answer["model"]
+    answer, after = mix_models(question, clients_of(cohort, states, ids=range(len(heard))))
+    assert isinstance(answer, Model)
+    assert all(torch.equal(s[MODEL], m) for s, m in zip(after, answer.model, strict=True))
+    return answer.model
 
 
 def draw(n: int = 9, d: int = 7) -> torch.Tensor:

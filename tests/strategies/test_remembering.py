@@ -10,11 +10,10 @@ from torch import Tensor
 from clients import make_rules
 from clients.anchor import AnchorConfig
 from clients.first_order import FirstOrderConfig
-from clients.gradients import GradientConfig
-from fedzo.config import config_values
 from fedzo.errors import ConfigError
 from fedzo.objective import TorchObjective
 from fedzo.problem import OpenProblem
+from fedzo.protocol.questions.training_config import GradientConfig
 from fedzo.randomness import stream, streams
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
@@ -49,10 +48,8 @@ CLIENTS = {MIFA: FirstOrderConfig, FedNova: FirstOrderConfig, FedAvg: FirstOrder
 
 def go(method: Any, config: Any, rounds: int, seed: int = 0, **client: Any) -> Outcome:
     default = GradientConfig if method is FedSAGA else AnchorConfig
-    settings = config_values(CLIENTS.get(method, default)(**client))
-    more = {"rule": "first_order"} if method in CLIENTS else {}
     return run_rounds(
-        method(config, client_config=settings, **more),
+        method(config, client=CLIENTS.get(method, default)(**client)),
         InProcessEngine(FunctionEnvironment(make), make_rules()),
         OpenProblem(initial_x=X0, asks_clients=False),
         RunSettings(num_clients=N, num_rounds=rounds, seed=seed),
@@ -114,7 +111,7 @@ def test_fednova_knows_the_work_of_momentum() -> None:
             velocity = rho * velocity + 1.0
             total += velocity
             weights.append(total)
-        strategy = FedNova(FedNovaConfig(), client_config={"momentum": rho})
+        strategy = FedNova(FedNovaConfig(), client=FirstOrderConfig(momentum=rho))
         for count, work in enumerate(weights, start=1):
             assert strategy._work(count) == pytest.approx(work)
 
@@ -130,7 +127,7 @@ def test_unequal_work_biases_plain_averages_and_not_normalized_ones() -> None:
 
 def test_fednova_refuses_other_local_optimizers() -> None:
     with pytest.raises(ConfigError, match=r"client\.optimizer=sgd"):
-        FedNova(FedNovaConfig(), client_config={"optimizer": "adam"})
+        FedNova(FedNovaConfig(), client=FirstOrderConfig(optimizer="adam"))
     with pytest.raises(ConfigError, match="min_steps=11 must be from 1 to local_steps=10"):
         FedNovaConfig(min_steps=11)
 

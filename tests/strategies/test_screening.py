@@ -1,14 +1,18 @@
 """Which answers are left out before a rule sees them."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import Toy
 
 from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.question import Question
+from fedzo.protocol.questions import Judge
 from strategies.robust import RobustConfig
 from strategies.screening import outliers, rejected
 
@@ -25,8 +29,13 @@ def replies(vectors: torch.Tensor) -> Replies:
     return Replies(client_ids=list(range(len(vectors))), tensors={"update": vectors})
 
 
-def screen(vectors: torch.Tensor, kind: str = "train.any", **config: object) -> dict[int, str]:
-    exchange = Exchange(kind=kind, client_ids=list(range(len(vectors))))
+ASKED = Toy()
+
+
+def screen(
+    vectors: torch.Tensor, question: Question[Any] = ASKED, **config: object
+) -> dict[int, str]:
+    exchange = Exchange(question=question, client_ids=list(range(len(vectors))))
     settings = RobustConfig(**{"aggregator": "trimmed_mean", "num_byzantine": 1, **config})  # type: ignore[arg-type]
     return rejected([exchange], [replies(vectors)], settings, len(vectors))
 
@@ -45,8 +54,8 @@ def test_who_is_as_near_as_others_stays(value: float) -> None:
 
 
 def test_values_that_judge_are_left_out_only_where_they_are_no_numbers() -> None:
-    assert screen(with_liar(1e9), kind="evaluate") == {}
-    assert list(screen(with_liar(math.nan), kind="evaluate")) == [5]
+    assert screen(with_liar(1e9), question=Judge(x=torch.zeros(1, 1))) == {}
+    assert list(screen(with_liar(math.nan), question=Judge(x=torch.zeros(1, 1)))) == [5]
 
 
 def test_a_cohort_that_is_too_small_keeps_the_liar_for_the_rule() -> None:
@@ -68,7 +77,7 @@ def test_questions_made_at_once_are_compared_together() -> None:
         Replies(client_ids=[0, 2, 3], tensors={"update": COHORT[:3]}),
         Replies(client_ids=[1, 4], tensors={"update": COHORT[3:] * 99}),
     ]
-    asked = [Exchange(kind="train.any", client_ids=part.client_ids) for part in parts]
+    asked = [Exchange(question=Toy(), client_ids=part.client_ids) for part in parts]
     assert list(rejected(asked, parts, config, 5)) == [4]
 
 

@@ -62,7 +62,7 @@ class Anchored(Answer):
 
     gradient: Float[Tensor, "n d"] | None = None
     slopes: Float[Tensor, "n m"] | None = None
-    variance: Float[Tensor, "n 1"] | None = None
+    variance: Float[Tensor, "n v"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class AnchoredQuestion(Question[AnswerT]):
 
     def gradients(
         self, said: Anchored, rows: Int[Tensor, " n"], *, seed: int, problem: int
-    ) -> Float[Tensor, "n d"]:
+    ) -> Float[Tensor, "_ d"]:
         """Return the gradients that the clients at these positions have told.
 
         Nobody's where the budget was too small.

@@ -90,7 +90,7 @@ class Clipped(Question[ClippedMeans]):
     clip_norm, noise_std: of gradients; change_clip, change_std: of changes: clip norm, and the
     client's share of the noise. unit: whose data are clipped. report: whether the share of
     shortened records is told, for simulations. compare: whether records' losses must first be shown
-    to average to the objective.
+    to average to the objective; what that takes depends on the client, and `cost` leaves it out.
     """
 
     kind: ClassVar[str] = "query.clipped"

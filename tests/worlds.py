@@ -1,0 +1,67 @@
+"""Questions, clients and engines without a scenario, as many tests need them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from clients import make_rules
+from fedzo.cohort import CohortObjective
+from fedzo.exchange import ClientState, Exchange, Moment, Replies
+from fedzo.objective import Objective
+from fedzo.oracle import Oracle
+from fedzo.protocol.question import Answer, Question, Shapes, each, unsent
+from fedzo.protocol.questions.training import Trained
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.local import Clients, Environment, FunctionEnvironment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toy(Question[Trained]):
+    """A question with a field of every sort; dim: of the update that is expected, 0 for none."""
+
+    kind: ClassVar[str] = "train.toy"
+    answer: ClassVar[type[Answer]] = Trained
+
+    x: Tensor | None = None
+    row: Tensor | None = each(None)
+    count: int = 0
+    mu: float = 0.0
+    name: str = ""
+    base: bool = False
+    dim: int = unsent(0)
+
+    def shapes(self) -> Mapping[str, Shapes]:
+        return {"update": [(self.dim,)]} if self.dim else {}
+
+
+World = Environment | Callable[[int], Objective]
+
+
+def engine_of(world: World) -> InProcessEngine:
+    """Return an engine with fedzo's rules; a world may be a function client -> objective."""
+    return InProcessEngine(
+        world if not callable(world) else FunctionEnvironment(world), make_rules()
+    )
+
+
+def ask_once(
+    question: Question[Any], world: World, ids: Sequence[int] = (0, 1, 2), **driver: Any
+) -> Replies:
+    """Return the replies of clients that are asked for the first time."""
+    exchange = Exchange(question=question, client_ids=ids, **driver)
+    return engine_of(world).perform([exchange], timeout_s=1)[0]
+
+
+def clients_of(
+    cohort: CohortObjective,
+    states: Sequence[ClientState] = (),
+    *,
+    ids: Sequence[int] = (0, 1),
+    seed: int = 0,
+    moment: Moment = Moment(),
+    **oracle: Any,
+) -> Clients:
+    """Return a cohort as rules see it, asked through a fresh oracle."""
+    return Clients(ids, Oracle(cohort, **oracle), states or [{} for _ in ids], seed, moment)
