@@ -13,7 +13,7 @@ from fedzo.problem import OpenProblem
 from strategies import FedAvg, FedAvgConfig, Outcome, run_rounds
 from strategies.base import RoundStrategy
 from strategies.driver import RunSettings
-from strategies.fedprox import FedProx, FedProxConfig
+from strategies.fedprox import FedProxConfig, fedprox
 from strategies.scaffold import Scaffold1, Scaffold2
 
 D, N, LR, STEPS = 4, 3, 0.1, 5
@@ -44,14 +44,14 @@ def test_fedprox_on_a_linear_objective_is_a_geometric_series() -> None:
     for _ in range(STEPS):
         offset = offset - LR * (SLOPES + weight * offset)
     config = FedProxConfig(local_steps=STEPS, local_lr=LR, proximal_weight=weight)
-    outcome = go(FedProx(config, client=EXACT), 1)
+    outcome = go(fedprox(config, client=EXACT), 1)
     torch.testing.assert_close(outcome.state.x, X0 + offset.mean(0))
 
 
 def test_fedprox_without_weight_is_fedavg_bit_for_bit() -> None:
     config = FedProxConfig(local_steps=STEPS, local_lr=LR, proximal_weight=0.0)
     plain = go(FedAvg(LOCAL, client=EXACT), 3, bowl)
-    assert torch.equal(go(FedProx(config, client=EXACT), 3, bowl).state.x, plain.state.x)
+    assert torch.equal(go(fedprox(config, client=EXACT), 3, bowl).state.x, plain.state.x)
 
 
 def optimum() -> Tensor:
@@ -118,10 +118,10 @@ def exact_gradients(config: FedAvgConfig, strategy: type, rounds: int) -> Outcom
     return go(strategy(config, client=FirstOrderConfig()), rounds, bowl)
 
 
-@pytest.mark.parametrize("strategy", [FedProx, Scaffold2])
+@pytest.mark.parametrize("strategy", [fedprox, Scaffold2])
 def test_first_order_clients_are_corrected_alike(strategy: type) -> None:
     """Central differences along all axes are exact on quadratics."""
-    if strategy is FedProx:
+    if strategy is fedprox:
         config: FedAvgConfig = FedProxConfig(local_steps=STEPS, local_lr=LR, proximal_weight=0.7)
     else:
         config = LOCAL

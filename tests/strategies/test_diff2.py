@@ -191,7 +191,7 @@ def test_d7_the_budget_is_spent_exactly_and_restarts_are_counted_up() -> None:
 def test_the_papers_noise_leaves_some_of_the_budget(period: int, expected: float | None) -> None:
     config = DIFF2Config(calibration="paper", restart_period=period, noise_source="stream")
     plan = releases(2000, period)
-    ledger = plan.ledger(paper_multipliers(plan, config))
+    ledger = plan.ledger(paper_multipliers(plan, config.base.privacy))
     assert ledger.epsilon(1e-5) < 3.0, "never more, also where T does not divide R"
     if expected:
         assert ledger.epsilon(1e-5, accountant="pld") == pytest.approx(expected, abs=6e-3)

@@ -16,7 +16,16 @@ from fedzo.problem import OpenProblem, Report
 from fedzo.protocol.questions import Judge, Values
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
-from strategies import FedAvg, FedAvgConfig, Outcome, RoundConfig, RoundPlan, Snapshot, run_rounds
+from strategies import (
+    FedAvg,
+    FedAvgConfig,
+    Outcome,
+    RoundConfig,
+    RoundPlan,
+    RoundStrategy,
+    Snapshot,
+    run_rounds,
+)
 from strategies.driver import RunSettings
 
 D, N, M = 3, 4, 2
@@ -183,7 +192,7 @@ def test_resume_gives_the_same_bits(cut: int) -> None:
     assert rest.stop == whole.stop
 
 
-class TwoKinds:
+class TwoKinds(RoundStrategy):  # type: ignore[type-arg]
     """A round of two exchanges, the first of two kinds at once."""
 
     rounds = RoundConfig()

@@ -18,10 +18,12 @@ from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg, FedAvgConfig, Outcome, Snapshot, run_rounds
 from strategies.driver import RunSettings
+from strategies.robust import Defence, RobustConfig
 from strategies.rounds import RoundConfig
 from strategies.screening import rejected
 
 D, N = 3, 4
+NOBODY_LIES = Defence(robust=RobustConfig(), cohort=3, num_clients=3)
 X0 = torch.ones(D, dtype=torch.float64)
 NAN = float("nan")
 Spoil = Callable[[Exchange, Replies], Replies]
@@ -192,12 +194,12 @@ def test_the_clients_that_are_not_finite_are_found(bad: float, shape: tuple[int,
     tensor[1].fill_(bad)
     replies = Replies(client_ids=[4, 5, 9], tensors={"a": torch.ones(3, 1), "b": tensor})
     expected = {} if tensor.numel() == 0 else {5: "rejected: b is not finite"}
-    assert rejected([ASKED], [replies], RoundConfig(), 3) == expected
+    assert rejected([ASKED], [replies], RoundConfig(), NOBODY_LIES) == expected
 
 
 def test_one_number_a_client_may_be_not_finite() -> None:
     replies = Replies(client_ids=[4, 5], tensors={"loss": torch.tensor([NAN, 1.0])})
-    found = rejected([ASKED], [replies], RoundConfig(), 3)
+    found = rejected([ASKED], [replies], RoundConfig(), NOBODY_LIES)
     assert found == {4: "rejected: loss is not finite"}
 
 

@@ -55,7 +55,7 @@ class Lying(ClientApp):
         kind = message.metadata.message_type
         if context.node_config["partition-id"] != LIAR or kind == "query.whoami":
             return self._app(message=message, context=context)
-        config: Any = message.content["config"]
+        config: Any = message.content["head"]
         if config["round_index"] < self._since:
             return self._app(message=message, context=context)
         if self._said == SILENT:

@@ -13,7 +13,8 @@ from fedzo.errors import ConfigError
 from fedzo.exchange import Exchange, Replies
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions import Judge
-from strategies.robust import RobustConfig
+from strategies.robust import Defence, RobustConfig
+from strategies.rounds import RoundConfig
 from strategies.screening import outliers, rejected
 
 COHORT = torch.tensor(
@@ -32,12 +33,19 @@ def replies(vectors: torch.Tensor) -> Replies:
 ASKED = Toy()
 
 
+def among(robust: RobustConfig, clients: int) -> Defence:
+    """Return a rule among so many clients, all of whom are asked."""
+    return Defence(robust=robust, cohort=clients, num_clients=clients)
+
+
 def screen(
     vectors: torch.Tensor, question: Question[Any] = ASKED, **config: object
 ) -> dict[int, str]:
     exchange = Exchange(question=question, client_ids=list(range(len(vectors))))
-    settings = RobustConfig(**{"aggregator": "trimmed_mean", "num_byzantine": 1, **config})  # type: ignore[arg-type]
-    return rejected([exchange], [replies(vectors)], settings, len(vectors))
+    robust = {"aggregator": "trimmed_mean", "num_byzantine": 1, **config}
+    rounds = {k: robust.pop(k) for k in ("non_finite",) if k in robust}
+    defence = among(RobustConfig(**robust), len(vectors))  # type: ignore[arg-type]
+    return rejected([exchange], [replies(vectors)], RoundConfig(**rounds), defence)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [5.0, -5.0, 1e150, -1e200, 1e308])
@@ -78,7 +86,7 @@ def test_questions_made_at_once_are_compared_together() -> None:
         Replies(client_ids=[1, 4], tensors={"update": COHORT[3:] * 99}),
     ]
     asked = [Exchange(question=Toy(), client_ids=part.client_ids) for part in parts]
-    assert list(rejected(asked, parts, config, 5)) == [4]
+    assert list(rejected(asked, parts, RoundConfig(), among(config, 5))) == [4]
 
 
 @given(
