@@ -7,20 +7,21 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
-from fedzo.exchange import Replies
+from fedzo.protocol.questions.anchored import Anchored
 from fedzo.randomness import stream
 from scenarios.experiment import make_experiment
 from scenarios.simulate import simulate
+from strategies.asking import Heard
 from strategies.norm_test import Control, NormTestConfig, first_control, renewed
 from strategies.rounds import RoundPlan
 
 PLAN = RoundPlan(round_index=1, num_clients=50, cohort=range(10))
 
 
-def told(variances: torch.Tensor, examples: int = 1000) -> Replies:
+def told(variances: torch.Tensor, examples: int = 1000) -> Heard[Anchored]:
     n = len(variances)
     counts = {"num_examples": dict.fromkeys(range(n), examples)}
-    return Replies(client_ids=range(n), tensors={"variance": variances.unsqueeze(1)}, counts=counts)
+    return Heard(range(n), Anchored(variance=variances.unsqueeze(1)), counts)
 
 
 def test_a_batch_by_hand() -> None:
