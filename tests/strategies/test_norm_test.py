@@ -80,11 +80,10 @@ def test_the_cohort_follows_the_variance_between_clients() -> None:
 
 
 def test_without_the_test_nothing_is_reported_or_changed() -> None:
-    control = first_control(NormTestConfig(), AnchorConfig(anchor_batch_size=7))
+    own = AnchorConfig(anchor_batch_size=7)
+    control = first_control(NormTestConfig(), own)
     assert control.report == {}
-    asked = AnchorConfig(anchor_batch_size=9)
-    assert control.settings(asked) == asked
-    assert control.micro_batches == 0
+    assert (control.settings(own), control.micro_batches) == (own, 0)
     mean = torch.ones(2)
     same = renewed(control, NormTestConfig(), PLAN, told(torch.ones(10)), mean.expand(10, 2), mean)
     assert same is control

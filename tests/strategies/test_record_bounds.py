@@ -55,8 +55,8 @@ class Lying(ClientApp):
         kind = message.metadata.message_type
         if context.node_config["partition-id"] != LIAR or kind == "query.whoami":
             return self._app(message=message, context=context)
-        config: Any = message.content["head"]
-        if config["round_index"] < self._since:
+        head: Any = message.content["head"]
+        if head["round_index"] < self._since:
             return self._app(message=message, context=context)
         if self._said == SILENT:
             raise RuntimeError("gone")
