@@ -25,9 +25,9 @@ from byzfl_reference import import_byzfl
 from torch import Tensor
 
 from fedzo import aggregation
-from fedzo.cohort import cohort_gradient
 from fedzo.errors import ConfigError
-from scenarios.classification import ClassificationConfig, ClassificationScenario
+from fedzo.objectives.cohort import cohort_gradient
+from scenarios.problems.classification import ClassificationConfig, ClassificationScenario
 
 Timed = Callable[[], object]
 

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import LossName
-from fedzo.attacks.victim import ModuleVictim, Victim
-from fedzo.attacks.wrappers import LabelOnly, Meter
-from scenarios.attackers import make_attacker
-from scenarios.shipped import shipped_network
+from fedzo.attacks.victims.victim import ModuleVictim, Victim
+from fedzo.attacks.victims.wrappers import LabelOnly, Meter
+from scenarios.attacks.attackers import make_attacker
+from scenarios.victims.shipped import shipped_network
 
 BUDGET, IMAGES, TUNING_IMAGES, SEEDS, TUNING_SEED = 1000, 50, 20, (0, 1, 2), 100
 SETTINGS = {

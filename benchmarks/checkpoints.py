@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import scenarios.rundir
-from scenarios.experiment import make_experiment
-from scenarios.rundir import RunDirectory
-from scenarios.simulate import simulate
+import scenarios.runs.rundir
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.rundir import RunDirectory
+from scenarios.runs.simulate import simulate
 
 CLIENTS, COHORT, DIM = 200, 10, 10_000
 STRATEGIES = {
@@ -89,7 +89,7 @@ def measure(strategy: str, num_rounds: int) -> dict[str, object]:
 def main() -> None:
     """Print one line of JSON a strategy."""
     num_rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 120
-    scenarios.rundir.CHECKPOINT_EVERY_S = 0.0
+    scenarios.runs.rundir.CHECKPOINT_EVERY_S = 0.0
     for strategy in STRATEGIES:
         print(json.dumps(measure(strategy, num_rounds)), flush=True)
 

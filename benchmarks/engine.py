@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from clients import RULE_CONFIGS, make_rules
-from fedzo.cohort import CohortObjective, cohort_of
-from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem
+from fedzo.objectives.cohort import CohortObjective, cohort_of
+from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.problem import OpenProblem
 from fedzo.randomness import stream, streams
 from fedzo.runtime.inprocess import InProcessEngine
-from scenarios.mlp_cohort import MLPShards, mlp_dim
+from scenarios.problems.mlp_cohort import MLPShards, mlp_dim
 from strategies import FedAvg, FedAvgConfig, run_rounds
-from strategies.driver import RunSettings
-from strategies.fedamd import FedAMD, FedAMDConfig
+from strategies.anchored.fedamd import FedAMD, FedAMDConfig
+from strategies.core.driver import RunSettings
 
 LAYERS, CLIENTS, EXAMPLES, STEPS, BATCH = (32, 64, 10), 100, 64, 4, 16
 REPEATS = 5

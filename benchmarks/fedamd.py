@@ -24,11 +24,11 @@ import torch
 from matplotlib.figure import Figure
 
 from fedzo.config import Scalar
-from fedzo.history import RoundRecord
-from fedzo.plots import draw_runs, save_figure
-from scenarios.experiment import make_experiment
-from scenarios.milestones import reached
-from scenarios.simulate import simulate
+from fedzo.records.history import RoundRecord
+from fedzo.records.plots import draw_runs, save_figure
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.milestones import reached
+from scenarios.runs.simulate import simulate
 
 ADAM = {"strategy.server_optimizer": "adam"}
 METHODS: dict[str, tuple[str, Mapping[str, Scalar]]] = {

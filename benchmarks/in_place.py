@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedzo.estimation.estimators import make_scheme
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key
-from fedzo.estimators import make_scheme
-from fedzo.objective import ModuleObjective
+from fedzo.objectives.objective import ModuleObjective
 from scenarios import federate
 
 WIDTHS = {

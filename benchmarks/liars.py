@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from fedzo.errors import FedzoError
-from fedzo.exchange import Exchange, Replies
+from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.runtime.engine import Engine, Middleware
-from scenarios.engines import build_scenario, open_engine
-from scenarios.experiment import make_experiment
-from scenarios.simulate import build_strategy
-from strategies.driver import RunSettings, run_rounds
+from scenarios.runs.engines import build_scenario, open_engine
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import build_strategy
+from strategies.core.driver import RunSettings, run_rounds
 
 CLIENTS, LIAR, DIM, ROUNDS = 7, 6, 20, 50
 RULES = [

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.cohort import LoopedFiniteSums, cohort_of
-from fedzo.objective import ModuleObjective, flatten_parameters
+from fedzo.objectives.cohort import LoopedFiniteSums, cohort_of
+from fedzo.objectives.objective import ModuleObjective, flatten_parameters
 from fedzo.privacy.clipping import MAX_FLOATS, clipped_sums
 from fedzo.randomness import stream
-from scenarios.mlp_cohort import MLPShards
-from scenarios.networks import load_parameters, make_cnn, random_mlp, random_module
+from scenarios.data.networks import load_parameters, make_cnn, random_mlp, random_module
+from scenarios.problems.mlp_cohort import MLPShards
 
 CLIENTS, RECORDS, LAYERS = 10, 5000, (26, 10, 1)
 

@@ -24,14 +24,14 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from fedzo.exchange import Exchange
-from fedzo.objective import TorchObjective
+from fedzo.objectives.objective import TorchObjective
+from fedzo.protocol.exchange import Exchange
 from fedzo.protocol.question import Answer, Question
 from fedzo.runtime.engine_configs import RayConfig
+from fedzo.runtime.flower.simulation import FlowerSimulation
 from fedzo.runtime.local import Answered, Clients, FunctionEnvironment, Rules
-from fedzo.runtime.ray_pool import RayEngine
-from fedzo.runtime.simulation import FlowerSimulation
-from scenarios.deploy import Trial, deploy
+from fedzo.runtime.ray.pool import RayEngine
+from scenarios.deployed.deploy import Trial, deploy
 
 CLIENTS, WARM_UP, REPEATS = 100, 3, 7
 

@@ -17,9 +17,9 @@ from flwr.clientapp import ClientApp
 from clients.rules import make_rules
 from clients.states import load_states, save_states, state_file
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.messages import decode_exchange, encode_replies
-from fedzo.objective import Objective
+from fedzo.objectives.objective import Objective
 from fedzo.privacy.averages import NOT_AVERAGED
+from fedzo.protocol.messages import decode_exchange, encode_replies
 from fedzo.protocol.question import Question
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName

@@ -1,16 +1,16 @@
 """Who answers which question, and the settings of the rules that strategies name."""
 
-from clients.anchor import answer_anchor, answer_difference, answer_walk, train_miner
-from clients.clipped_walk import train_clipped_walk
-from clients.first_order import FirstOrder
-from clients.gradient_difference import answer_clipped, answer_records
-from clients.local_slopes import answer_slope_gradient, take_corrected_steps
-from clients.mixing import mix_models
-from clients.momentum import train_momentum, train_own_model
-from clients.probes import answer_probes
-from clients.surrogate import answer_weights, take_surrogate_steps
-from clients.values import answer_values
-from clients.zeroth_order import answer_gradient, take_zeroth_order_steps
+from clients.anchored.anchor import answer_anchor, answer_difference, answer_walk, train_miner
+from clients.averaging.first_order import FirstOrder
+from clients.averaging.momentum import train_momentum, train_own_model
+from clients.averaging.zeroth_order import answer_gradient, take_zeroth_order_steps
+from clients.core.values import answer_values
+from clients.peers.mixing import mix_models
+from clients.private.clipped_walk import train_clipped_walk
+from clients.private.gradient_difference import answer_clipped, answer_records
+from clients.shared.probes import answer_probes
+from clients.surrogate.local_slopes import answer_slope_gradient, take_corrected_steps
+from clients.surrogate.surrogate import answer_weights, take_surrogate_steps
 from fedzo.protocol import questions
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.anchored import AnchorConfig

@@ -15,10 +15,10 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedzo.errors import CheckpointError, ConfigError, RunError
-from fedzo.exchange import ClientState, Moment
-from fedzo.messages import decode_tensors, encode_tensors
-from fedzo.storage import replacing, storing
-from fedzo.tensor_file import read_tensors, write_tensors
+from fedzo.protocol.exchange import ClientState, Moment
+from fedzo.protocol.messages import decode_tensors, encode_tensors
+from fedzo.records.storage import replacing, storing
+from fedzo.records.tensor_file import read_tensors, write_tensors
 
 STATES, FACTS = "fedzo-states", "fedzo-facts"
 

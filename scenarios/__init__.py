@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenarios.experiment import Experiment, make_experiment
-    from scenarios.simulate import RunResult, federate, simulate
+    from scenarios.runs.experiment import Experiment, make_experiment
+    from scenarios.runs.simulate import RunResult, federate, simulate
 
 __all__ = ["Experiment", "RunResult", "federate", "make_experiment", "simulate"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.cohort import CohortObjective, LoopedCohort, cohort_of
-from fedzo.objective import ModuleObjective
+from fedzo.objectives.cohort import CohortObjective, LoopedCohort, cohort_of
+from fedzo.objectives.objective import ModuleObjective
 from fedzo.protocol import questions as q
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.anchored import AnchorConfig, with_rows
@@ -19,7 +19,7 @@ from fedzo.protocol.questions.training_config import (
     MomentumConfig,
     ZerothOrderConfig,
 )
-from scenarios.mlp_cohort import MLPShards
+from scenarios.problems.mlp_cohort import MLPShards
 
 IDS, LAYERS, D = (1, 4, 7), (3, 2), 8
 SIZES = torch.tensor([6, 9, 4])

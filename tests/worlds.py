@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clients import make_rules
-from fedzo.cohort import CohortObjective
-from fedzo.exchange import ClientState, Exchange, Moment, Replies
-from fedzo.objective import Objective
-from fedzo.oracle import Oracle
+from fedzo.objectives.cohort import CohortObjective
+from fedzo.objectives.objective import Objective
+from fedzo.objectives.oracle import Oracle
+from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies
 from fedzo.protocol.question import Answer, Question, Shapes, each, unsent
 from fedzo.protocol.questions.training import Trained
 from fedzo.runtime.inprocess import InProcessEngine

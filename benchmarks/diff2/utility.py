@@ -26,10 +26,10 @@ from matplotlib.figure import Figure
 
 from fedzo.config import Scalar
 from fedzo.errors import FedzoError
-from fedzo.plots import save_figure
 from fedzo.randomness import stream
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from fedzo.records.plots import save_figure
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 Settings = dict[str, Scalar]
 HERE = Path(__file__).parent

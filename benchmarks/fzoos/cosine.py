@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fedzo.optimizers import Adam
-from fedzo.plots import save_figure
+from fedzo.records.plots import save_figure
 from fedzo.surrogates.descent import virtual_steps
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "results" / "fzoos" / "cosine.png"
 STEPS, ROUNDS, SEEDS, DIM = 10, 8, range(5), 300
@@ -89,9 +89,9 @@ def curve(strategy: str, settings: dict[str, Any]) -> np.ndarray:
     for seed in SEEDS:
         recorder = Recorder()
         patches: list[tuple[str, Callable[..., Any]]] = [
-            ("clients.surrogate.make_optimizer", recorder.optimizer),
-            ("clients.zeroth_order.make_optimizer", recorder.optimizer),
-            ("strategies.fzoos_improved.virtual_steps", recorder.walk),
+            ("clients.surrogate.surrogate.make_optimizer", recorder.optimizer),
+            ("clients.averaging.zeroth_order.make_optimizer", recorder.optimizer),
+            ("strategies.surrogate.fzoos_improved.virtual_steps", recorder.walk),
         ]
         experiment = make_experiment(
             "quadratic",

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedzo.history import RoundRecord, read_history
-from fedzo.plots import plot_runs
-from scenarios.compare import Comparison, compare
-from scenarios.config_file import ComparisonPlan, read_comparison
+from fedzo.records.history import RoundRecord, read_history
+from fedzo.records.plots import plot_runs
+from scenarios.runs.compare import Comparison, compare
+from scenarios.runs.config_file import ComparisonPlan, read_comparison
 
 HERE = Path(__file__).parent
 OUT = HERE.parents[1] / "docs" / "results" / "fzoos"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 RUNS, ROUNDS = 7, 14
 LARGE: dict[str, tuple[int, int, dict[str, Any]]] = {

@@ -19,8 +19,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
 from fedzo.randomness import stream
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 CLIENTS, STEPS, DIM = 5, 10, 300
 OFFICIAL = {"strategy.variant": "official"}

@@ -5,14 +5,14 @@ again, waits as it is told, and pays for no image twice.
 """
 
 from fedzo.attacks.attack import AttackSettings
-from fedzo.attacks.remote import RemoteVictim
-from fedzo.attacks.server import serving
-from fedzo.attacks.victim import ModuleVictim
-from fedzo.attacks.wrappers import LabelOnly
+from fedzo.attacks.victims.remote import RemoteVictim
+from fedzo.attacks.victims.server import serving
+from fedzo.attacks.victims.victim import ModuleVictim
+from fedzo.attacks.victims.wrappers import LabelOnly
+from fedzo.objectives.transport import Http
 from fedzo.randomness import stream
-from fedzo.transport import Http
-from scenarios.shipped import shipped_network
-from scenarios.single_attack import Plan, attack_victim
+from scenarios.attacks.single_attack import Plan, attack_victim
+from scenarios.victims.shipped import shipped_network
 
 shipped = shipped_network("mnist")
 images, labels = shipped.test.pixels.unsqueeze(1), shipped.test.labels

@@ -4,9 +4,9 @@ import tempfile
 from pathlib import Path
 
 from fedzo.attacks.attack import AttackSettings
-from fedzo.attacks.onnx import OnnxVictim, export_onnx
-from scenarios.shipped import shipped_network
-from scenarios.single_attack import Plan, attack_victim
+from fedzo.attacks.victims.onnx import OnnxVictim, export_onnx
+from scenarios.attacks.single_attack import Plan, attack_victim
+from scenarios.victims.shipped import shipped_network
 
 shipped = shipped_network("mnist")
 images, labels = shipped.test.pixels.unsqueeze(1), shipped.test.labels

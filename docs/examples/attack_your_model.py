@@ -1,9 +1,9 @@
 """Attack a torch model of your own with as many lines as fit on a screen; run it as it is."""
 
 from fedzo.attacks.attack import AttackSettings
-from fedzo.attacks.victim import ModuleVictim
-from scenarios.shipped import shipped_network
-from scenarios.single_attack import Plan, attack_victim
+from fedzo.attacks.victims.victim import ModuleVictim
+from scenarios.attacks.single_attack import Plan, attack_victim
+from scenarios.victims.shipped import shipped_network
 
 yours = shipped_network("mnist")  # put your module, images [n, c, h, w] in [0, 1] and labels here
 model, images, labels = yours.module, yours.test.pixels.unsqueeze(1), yours.test.labels

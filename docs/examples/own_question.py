@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedzo.directions import basis_blocks
+from fedzo.estimation.directions import basis_blocks
 from fedzo.protocol.question import Answer, Cost, Question, no_numbers
 from fedzo.protocol.questions.values import ValuesTold
 from strategies import RoundConfig, RoundStrategy
-from strategies.asking import ask
+from strategies.core.asking import ask
 
 
 @dataclass(frozen=True, kw_only=True)

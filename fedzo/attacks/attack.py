@@ -20,15 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.attacks.attacker import Attacker, Reply, Task
-from fedzo.attacks.boundary import Boundary
+from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.budget import begin
 from fedzo.attacks.confirm import Asking, Confirmation
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
-from fedzo.attacks.images import Given, read_images, read_labels
 from fedzo.attacks.region import Norm, region_around, to_levels
 from fedzo.attacks.subject import Found, Subject, nothing_found
-from fedzo.attacks.victim import Answers, Victim, ask_checked, join_answers
+from fedzo.attacks.victims.images import Given, read_images, read_labels
+from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream

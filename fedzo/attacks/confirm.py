@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.subject import Subject
-from fedzo.attacks.victim import Answers, Victim, ask_checked
+from fedzo.attacks.victims.victim import Answers, Victim, ask_checked
 from fedzo.errors import FedzoWarning
 
 NOISY_ANSWERS = 9

@@ -4,7 +4,7 @@
                      max_{c != t} z_c - z_t                  targeted; class t
     cross_entropy    log p_y + log 2,  - log p_t - log 2     below 0: p_y below, p_t above one half
     labels           +1 where the attack has not succeeded, -1 where it has; also of loss boundary,
-                     whose distances fedzo.attacks.boundary makes of these
+                     whose distances fedzo.attacks.attackers.boundary makes of these
     order            minus the place of y, or the place of t: only good for comparing
 
 z are logits, or log(p + 1e-6) of a victim that tells probabilities: the logarithm gives back the
@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fedzo.attacks.victim import AnswerKind, Answers
+from fedzo.attacks.victims.victim import AnswerKind, Answers
 from fedzo.errors import ConfigError
 
 LossName = Literal["margin", "cross_entropy", "boundary"]

@@ -1,8 +1,8 @@
 """What victims that remember are told of an earlier run: budgets go on, they do not begin anew.
 
-An attack that goes on takes old answers from its journal (fedzo.attacks.memory). A victim that
-counts, keeps what it was asked, or draws random numbers would not know of them, and behave like one
-that was never asked; so it is told, and goes on as if there had been no interruption.
+An attack that goes on takes old answers from its journal (fedzo.attacks.victims.memory). A victim
+that counts, keeps what it was asked, or draws random numbers would not know of them, and behave
+like one that was never asked; so it is told, and goes on as if there had been no interruption.
 """
 
 from typing import Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.victim import Victim
+from fedzo.attacks.victims.victim import Victim
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedzo.attacks.attacker import Reply, Running
 from fedzo.attacks.goal import Goal
 from fedzo.attacks.region import Region
-from fedzo.attacks.victim import UNKNOWN, AnswerKind, Answers
+from fedzo.attacks.victims.victim import UNKNOWN, AnswerKind, Answers
 
 
 @dataclass(frozen=True, slots=True)

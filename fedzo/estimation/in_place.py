@@ -3,10 +3,11 @@
     c_i = [f(x + mu u_i) - f(x - mu u_i)] / (2 mu),   x <- x - lr (1/m) sum_i c_i u_i
 
 Malladi, Gao, Nichani, Damian, Lee, Chen & Arora, "Fine-Tuning Language Models with Just Forward
-Passes" (MeZO), NeurIPS 2023, algorithm 1, with any difference scheme of fedzo.estimators. Memory
-above that of a forward pass: copies of the parameters that one operation reads (a weight and its
-bias) and 4 MiB for drawing, no vector of length d; measured by benchmarks/in_place.py. Cost of a
-direction: the scheme's forward passes, each with one draw of the direction, and one for the step.
+Passes" (MeZO), NeurIPS 2023, algorithm 1, with any difference scheme of
+fedzo.estimation.estimators. Memory above that of a forward pass: copies of the parameters that one
+operation reads (a weight and its bias) and 4 MiB for drawing, no vector of length d; measured by
+benchmarks/in_place.py. Cost of a direction: the scheme's forward passes, each with one draw of the
+direction, and one for the step.
 
 Differs from the paper: probing does not write to x. Each tensor is moved where an operation reads
 it (fedzo.estimation.shifted_reads), so `restore_` is exact in every type and costs nothing, also
@@ -22,12 +23,12 @@ from torch import Tensor
 
 from fedzo.config import require
 from fedzo.estimation.estimate import Estimate
+from fedzo.estimation.estimators import Scheme, gradient_coefficients
 from fedzo.estimation.keys import Key
 from fedzo.estimation.place import Place, Term, add_terms_
 from fedzo.estimation.shifted_reads import ask_moved
-from fedzo.estimators import Scheme, gradient_coefficients
-from fedzo.modules import ModuleObjective, trained_parameters
-from fedzo.objective import Objective
+from fedzo.objectives.modules import ModuleObjective, trained_parameters
+from fedzo.objectives.objective import Objective
 
 
 @dataclass(slots=True)

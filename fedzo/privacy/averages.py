@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.cohort import CohortObjective, LoopedCohort
 from fedzo.errors import ConfigError
-from fedzo.objective import FiniteSum, Objective
+from fedzo.objectives.cohort import CohortObjective, LoopedCohort
+from fedzo.objectives.objective import FiniteSum, Objective
 from fedzo.privacy.clipping import RecordLosses
 from fedzo.randomness import stream
 

@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.cohort import CohortObjective
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
-from fedzo.objective import FiniteSum, ModuleObjective, Objective
+from fedzo.objectives.cohort import CohortObjective
+from fedzo.objectives.objective import FiniteSum, ModuleObjective, Objective
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedzo.objective import ModuleObjective, unflatten_parameters
+from fedzo.objectives.objective import ModuleObjective, unflatten_parameters
 from fedzo.privacy.layers import Layer, clipped_sums_of, knows_sequences
 
 _ELEMENTWISE = (

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origi
 import torch
 from torch import Tensor
 
-from fedzo.bases import Along
 from fedzo.config import Scalar, checked, config_values
 from fedzo.errors import ConfigError, MessageError
-from fedzo.oracle import BoundsPolicy, NonFinitePolicy
+from fedzo.estimation.bases import Along
+from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
 
 Shapes = Sequence[tuple[int, ...]]
 """Those that a tensor of one client's answer may have."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedzo.exchange import Exchange, Replies
-from fedzo.messages import head_of
+from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.messages import head_of
 from fedzo.protocol.question import take_apart
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fedzo.cohort import CohortObjective, FiniteSumCohort, flip_labels
 from fedzo.errors import ConfigError
-from fedzo.objective import Bound
+from fedzo.objectives.cohort import CohortObjective, FiniteSumCohort, flip_labels
+from fedzo.objectives.objective import Bound
 from fedzo.privacy.clipping import Clipped, clipped_sums, record_values
 from fedzo.runtime.engine_configs import DeviceName
 from fedzo.runtime.local import Environment

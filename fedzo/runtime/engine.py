@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from fedzo.exchange import ClientState, Exchange, Replies
+from fedzo.protocol.exchange import ClientState, Exchange, Replies
 
 
 @runtime_checkable

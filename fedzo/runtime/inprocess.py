@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from fedzo.errors import RunError
-from fedzo.exchange import ClientState, Exchange, Replies, join_replies
-from fedzo.messages import exchange_through_wire, replies_through_wire
+from fedzo.protocol.exchange import ClientState, Exchange, Replies, join_replies
+from fedzo.protocol.messages import exchange_through_wire, replies_through_wire
 from fedzo.runtime.local import Environment, Rules, serve
 
 _CHUNK_NUMBERS = 1 << 25

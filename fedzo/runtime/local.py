@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.cohort import CohortObjective, cohort_of, flip_labels
 from fedzo.errors import ConfigError
-from fedzo.exchange import ClientState, Exchange, Moment, Replies, join_replies
 from fedzo.failure import failure_of
-from fedzo.objective import Objective
-from fedzo.oracle import Oracle
+from fedzo.objectives.cohort import CohortObjective, cohort_of, flip_labels
+from fedzo.objectives.objective import Objective
+from fedzo.objectives.oracle import Oracle
+from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies, join_replies
 from fedzo.protocol.question import Answer, Question
 
 

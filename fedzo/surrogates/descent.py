@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.objective import Bound
-from fedzo.oracle import project
+from fedzo.objectives.objective import Bound
+from fedzo.objectives.oracle import project
 
 StepRule = Literal["normalized", "sign"]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fedzo.exchange import ClientState
+from fedzo.protocol.exchange import ClientState
 from fedzo.surrogates.gp import Observations
 
 _FINGERPRINT = 4

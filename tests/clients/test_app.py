@@ -10,20 +10,20 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from clients import build_client_app, make_rules
+from clients.averaging.zeroth_order import ZerothOrderConfig
 from clients.states import STATES
-from clients.zeroth_order import ZerothOrderConfig
-from fedzo.exchange import Exchange, Moment
-from fedzo.messages import encode_exchange
-from fedzo.objective import TorchObjective
+from fedzo.objectives.objective import TorchObjective
+from fedzo.protocol.exchange import Exchange, Moment
+from fedzo.protocol.messages import encode_exchange
 from fedzo.protocol.questions import Values, ZerothOrderSteps
-from fedzo.runtime.flower import FlowerEngine
+from fedzo.runtime.flower.engine import FlowerEngine
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.inprocess_grid import InProcessGrid
-from scenarios.engines import build_scenario
-from scenarios.experiment import make_experiment
-from scenarios.simulate import build_strategy
+from scenarios.runs.engines import build_scenario
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import build_strategy
 from strategies import Outcome, Snapshot, run_rounds
-from strategies.driver import RunSettings
+from strategies.core.driver import RunSettings
 
 D = 3
 X0 = torch.full((D,), 0.9, dtype=torch.float64)

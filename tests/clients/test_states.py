@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clients.states import States, load_states, save_states, state_file
 from fedzo.errors import ConfigError, RunError
-from fedzo.exchange import JUDGING, ClientState, Moment
+from fedzo.protocol.exchange import JUDGING, ClientState, Moment
 
 moments = st.builds(Moment, st.integers(0, 1), st.integers(1, 4), st.integers(1, 3))
 anything = st.lists(moments, max_size=12)

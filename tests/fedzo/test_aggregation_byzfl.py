@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedzo import aggregation
-from fedzo.byzantine import ByzantineConfig, make_lies
+from fedzo.adversary.lies import ByzantineConfig, make_lies
 
 DATA = Path(__file__).parent.parent / "data" / "byzfl_0.0.11.npz"
 NUM_INPUTS = 200

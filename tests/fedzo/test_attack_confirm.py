@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.confirm import agreed, differ, least_hits
-from fedzo.attacks.victim import Answers, CallableVictim, Victim, from_scores
-from fedzo.attacks.wrappers import LabelOnly, NoisyScores, OrderOnly, RoundedScores
+from fedzo.attacks.victims.victim import Answers, CallableVictim, Victim, from_scores
+from fedzo.attacks.victims.wrappers import LabelOnly, NoisyScores, OrderOnly, RoundedScores
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.randomness import stream
-from scenarios.single_attack import Plan, Report, attack_victim
+from scenarios.attacks.single_attack import Plan, Report, attack_victim
 
 WEIGHTS = stream(0, "weights").standard_normal((64, 3))
 IMAGES = torch.from_numpy(stream(0, "images").random((60, 1, 8, 8))).float()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fedzo.attacks.goal import Goal
-from fedzo.attacks.images import read_images, read_labels
-from fedzo.attacks.victim import (
+from fedzo.attacks.victims.images import read_images, read_labels
+from fedzo.attacks.victims.victim import (
     AnswerKind,
     CallableVictim,
     ModuleVictim,
@@ -17,7 +17,7 @@ from fedzo.attacks.victim import (
     from_scores,
     read_answers,
 )
-from fedzo.attacks.wrappers import LabelOnly, Meter, NoisyScores, TopScores
+from fedzo.attacks.victims.wrappers import LabelOnly, Meter, NoisyScores, TopScores
 from fedzo.errors import ConfigError, ObjectiveError
 
 NAN, INF = math.nan, math.inf

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from fedzo.attacks.attack import AttackSettings, Found, attack
 from fedzo.attacks.attacker import Attacker, Reply, Search, Task, start
-from fedzo.attacks.boundary import Boundary
+from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
-from fedzo.attacks.memory import Remembered
 from fedzo.attacks.region import Norm, region_around
-from fedzo.attacks.victim import AnswerKind, Answers, CallableVictim, Victim
-from fedzo.attacks.wrappers import LabelOnly, Meter, OrderOnly, QueryLimit, ask_some
+from fedzo.attacks.victims.memory import Remembered
+from fedzo.attacks.victims.victim import AnswerKind, Answers, CallableVictim, Victim
+from fedzo.attacks.victims.wrappers import LabelOnly, Meter, OrderOnly, QueryLimit, ask_some
 from fedzo.errors import ConfigError, FedzoError
 from fedzo.randomness import stream
 from fedzo.surrogates.spatial import SpatialPrior
-from scenarios.attackers import ATTACKERS, SCORES, make_attacker
+from scenarios.attacks.attackers import ATTACKERS, SCORES, make_attacker
 
 SHAPE = (1, 8, 8)
 WEIGHTS = stream(0, "weights").standard_normal((3, 64))

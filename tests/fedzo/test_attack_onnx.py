@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedzo.attacks.onnx import OnnxVictim
+from fedzo.attacks.victims.onnx import OnnxVictim
 from fedzo.errors import ConfigError, FedzoError, FedzoWarning
 from fedzo.randomness import stream
 

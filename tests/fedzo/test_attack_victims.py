@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from fedzo.attacks.attack import AttackSettings, attack
-from fedzo.attacks.estimated import rank_gradient
+from fedzo.attacks.attackers.estimated import rank_gradient
 from fedzo.attacks.goal import Goal
-from fedzo.attacks.memory import Remembered
-from fedzo.attacks.remote import RemoteVictim, read_json
-from fedzo.attacks.server import serving
-from fedzo.attacks.victim import (
+from fedzo.attacks.victims.memory import Remembered
+from fedzo.attacks.victims.remote import RemoteVictim, read_json
+from fedzo.attacks.victims.server import serving
+from fedzo.attacks.victims.victim import (
     UNKNOWN,
     Answers,
     CallableVictim,
@@ -25,7 +25,7 @@ from fedzo.attacks.victim import (
     join_answers,
     read_answers,
 )
-from fedzo.attacks.wrappers import (
+from fedzo.attacks.victims.wrappers import (
     DuplicateDetector,
     LabelOnly,
     Latency,
@@ -37,9 +37,9 @@ from fedzo.attacks.wrappers import (
     TopScores,
 )
 from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.objectives.transport import Http
 from fedzo.randomness import stream
-from fedzo.transport import Http
-from scenarios.attackers import make_attacker
+from scenarios.attacks.attackers import make_attacker
 
 WEIGHTS = stream(0, "weights").standard_normal((4, 16))
 

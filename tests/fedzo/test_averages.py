@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.app import build_client_app
-from fedzo.cohort import cohort_of
 from fedzo.errors import ConfigError, FedzoWarning, RunError
-from fedzo.objective import FiniteSum, ModuleObjective
-from fedzo.oracle import Oracle
+from fedzo.objectives.cohort import cohort_of
+from fedzo.objectives.objective import FiniteSum, ModuleObjective
+from fedzo.objectives.oracle import Oracle
 from fedzo.privacy.averages import QUERIES, points_beside, require_averages
 from fedzo.randomness import stream
-from fedzo.runtime.inprocess_grid import InProcessGrid
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from scenarios import federate
-from scenarios.custom import CustomScenario
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from scenarios.problems.custom import CustomScenario
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 CLASSES, RECORDS = 3, 20
 WEIGHTS = torch.tensor([10.0, 1.0, 0.1])

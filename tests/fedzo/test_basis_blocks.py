@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedzo.directions import basis_blocks
+from fedzo.estimation.directions import basis_blocks
 
 DIMS = [1, 2, 7, 300]
 every_dim = pytest.mark.parametrize("dim", DIMS)

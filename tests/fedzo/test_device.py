@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from clients import make_rules
 from fedzo.errors import ConfigError
-from fedzo.exchange import Exchange
-from fedzo.objective import TorchObjective
+from fedzo.objectives.objective import TorchObjective
+from fedzo.protocol.exchange import Exchange
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions import FirstOrderSteps, Values
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.device import DeviceEnvironment, Mover, on_device
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
-from scenarios.engines import build_scenario
-from scenarios.experiment import make_experiment
+from scenarios.runs.engines import build_scenario
+from scenarios.runs.experiment import make_experiment
 
 META = torch.device("meta")
 Pair = namedtuple("Pair", "a b")

@@ -9,7 +9,7 @@ import torch
 
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
-from fedzo.objective import CallableObjective, Objective, TorchObjective
+from fedzo.objectives.objective import CallableObjective, Objective, TorchObjective
 from scenarios import federate
 
 

@@ -6,18 +6,18 @@ import torch
 from flwr.app import Error, Message
 
 from clients import build_client_app, make_rules
-from clients.zeroth_order import ZerothOrderConfig
-from fedzo.exchange import Exchange, Moment, Replies
-from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem
+from clients.averaging.zeroth_order import ZerothOrderConfig
+from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.problem import OpenProblem
+from fedzo.protocol.answers import NO_ANSWER
+from fedzo.protocol.exchange import Exchange, Moment, Replies
 from fedzo.protocol.questions import Values
-from fedzo.runtime.answers import NO_ANSWER
-from fedzo.runtime.flower import NO_NODE, NOT_TAKEN, FlowerEngine
+from fedzo.runtime.flower.engine import NO_NODE, NOT_TAKEN, FlowerEngine
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.inprocess_grid import InProcessGrid
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg, FedAvgConfig, Outcome, run_rounds
-from strategies.driver import RunSettings
+from strategies.core.driver import RunSettings
 
 D, N = 3, 3
 X0 = torch.full((D,), 0.9, dtype=torch.float64)

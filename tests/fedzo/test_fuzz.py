@@ -16,10 +16,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.random import Generator
 from worlds import Toy
 
-from fedzo import messages
 from fedzo.errors import MessageError
-from fedzo.exchange import Exchange, Moment, Replies
-from fedzo.messages import (
+from fedzo.protocol import _compat, messages
+from fedzo.protocol.answers import Arrival, collect
+from fedzo.protocol.exchange import Exchange, Moment, Replies
+from fedzo.protocol.messages import (
     decode_exchange,
     decode_reply,
     encode_exchange,
@@ -27,8 +28,6 @@ from fedzo.messages import (
     seal_answer,
 )
 from fedzo.randomness import stream
-from fedzo.runtime import _compat
-from fedzo.runtime.answers import Arrival, collect
 
 D, N = 3, 3
 X = torch.arange(1.0, D + 1, dtype=torch.float64)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
 from fedzo.estimation.estimate import Estimate
+from fedzo.estimation.estimators import combine, gradient_coefficients, make_scheme
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key, Law
 from fedzo.estimation.place import add_terms_, write_moved
-from fedzo.estimators import combine, gradient_coefficients, make_scheme
-from fedzo.objective import ModuleObjective, TorchObjective
-from fedzo.objective import flatten_parameters as flat
+from fedzo.objectives.objective import ModuleObjective, TorchObjective
+from fedzo.objectives.objective import flatten_parameters as flat
 
 LOSS = nn.functional.cross_entropy
 TYPES = [torch.float32, torch.float64, torch.bfloat16]

@@ -7,11 +7,11 @@ import torch
 from worlds import Toy
 
 from clients import make_rules
-from clients.zeroth_order import ZerothOrderConfig
-from fedzo.cohort import CohortObjective, cohort_of
+from clients.averaging.zeroth_order import ZerothOrderConfig
 from fedzo.errors import RunError
-from fedzo.exchange import Exchange, Moment, Replies
-from fedzo.objective import CallableObjective, TorchObjective
+from fedzo.objectives.cohort import CohortObjective, cohort_of
+from fedzo.objectives.objective import CallableObjective, TorchObjective
+from fedzo.protocol.exchange import Exchange, Moment, Replies
 from fedzo.protocol.questions import Values, ZerothOrderSteps
 from fedzo.runtime.inprocess import InProcessEngine, chunk_size_for
 from fedzo.runtime.local import FunctionEnvironment

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedzo.cohort import cohort_of
 from fedzo.errors import ConfigError
-from fedzo.objective import ModuleObjective, TorchObjective
+from fedzo.objectives.cohort import cohort_of
+from fedzo.objectives.objective import ModuleObjective, TorchObjective
 from fedzo.privacy.clipping import clip_rows, clipped_sums, record_values, shrink
 from fedzo.randomness import stream
-from scenarios.mlp_cohort import MLPBatches, MLPShards, mlp_dim
+from scenarios.problems.mlp_cohort import MLPBatches, MLPShards, mlp_dim
 
 SHAPES: list[tuple[Any, tuple[int, ...], Any]] = [
     ("squared", (5, 7, 1), "softplus"),

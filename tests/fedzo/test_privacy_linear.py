@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedzo.objective import ModuleObjective, flatten_parameters
+from fedzo.objectives.objective import ModuleObjective, flatten_parameters
 from fedzo.privacy import linear
 from fedzo.privacy.clipping import clip_rows
 from fedzo.privacy.layers import squared_norms

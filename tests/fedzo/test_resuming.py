@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedzo.attacks.attack import AttackSettings
-from fedzo.attacks.memory import Remembered
 from fedzo.attacks.resuming import at_once, recall, replay
-from fedzo.attacks.victim import Answers, CallableVictim, Victim
-from fedzo.attacks.wrappers import (
+from fedzo.attacks.victims.memory import Remembered
+from fedzo.attacks.victims.victim import Answers, CallableVictim, Victim
+from fedzo.attacks.victims.wrappers import (
     DuplicateDetector,
     LabelOnly,
     Latency,
@@ -26,9 +26,9 @@ from fedzo.attacks.wrappers import (
 )
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.randomness import stream
-from fedzo.sealed_line import unseal
-from scenarios.single_attack import Plan, attack_victim
-from scenarios.smoothed import SmoothedVictim
+from fedzo.records.sealed_line import unseal
+from scenarios.attacks.single_attack import Plan, attack_victim
+from scenarios.victims.smoothed import SmoothedVictim
 
 WEIGHTS = stream(0, "weights").standard_normal((16, 3))
 

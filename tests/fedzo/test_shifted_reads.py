@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedzo.cohort import cohort_of
 from fedzo.errors import ObjectiveError
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key
 from fedzo.estimation.place import add_terms_
 from fedzo.estimation.shifted_reads import ShiftedReads, ask_moved
-from fedzo.objective import CallableObjective, ModuleObjective, TorchObjective
-from fedzo.oracle import Oracle
+from fedzo.objectives.cohort import cohort_of
+from fedzo.objectives.objective import CallableObjective, ModuleObjective, TorchObjective
+from fedzo.objectives.oracle import Oracle
 
 KEY = Key(seed=1, parts=("u",), law="gaussian")
 

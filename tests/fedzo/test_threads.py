@@ -10,12 +10,12 @@ from flwr.clientapp import ClientApp
 
 from clients import build_client_app
 from fedzo.errors import ConfigError, RunError
-from fedzo.objective import Objective, TorchObjective
-from fedzo.runtime.inprocess_grid import InProcessGrid
+from fedzo.objectives.objective import Objective, TorchObjective
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.threads import torch_threads
 from scenarios import federate
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 from strategies import FedAvg, FedAvgConfig
 
 

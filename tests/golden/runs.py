@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from fedzo.history import RoundRecord
 from fedzo.parts import has_part
-from scenarios.experiment import Experiment, make_experiment
-from scenarios.names import STRATEGIES
-from scenarios.run_result import RunResult
-from scenarios.simulate import simulate
-from strategies.privacy_config import PrivacyConfig
+from fedzo.records.history import RoundRecord
+from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.names import STRATEGIES
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.simulate import simulate
+from strategies.core.privacy_config import PrivacyConfig
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SETTINGS = Path(__file__).with_name("settings.json")

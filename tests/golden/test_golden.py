@@ -11,11 +11,11 @@ import pytest
 from golden.runs import CASES, GOLDEN, SETTINGS, arithmetic, experiment, settings_of, written
 
 from clients.app import build_client_app
-from fedzo.runtime.inprocess_grid import InProcessGrid
-from scenarios.engines import ExperimentEnvironment
-from scenarios.names import STRATEGIES
-from scenarios.run_result import RunResult
-from scenarios.simulate import simulate
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
+from scenarios.runs.engines import ExperimentEnvironment
+from scenarios.runs.names import STRATEGIES
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.simulate import simulate
 
 WRITTEN = json.loads(GOLDEN.read_text())
 SAME_BITS = WRITTEN["arithmetic"] == arithmetic()

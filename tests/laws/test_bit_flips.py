@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import scenarios.rundir
+import scenarios.runs.rundir
 from fedzo.errors import FedzoError, FedzoWarning
-from scenarios.experiment import Experiment, make_experiment
-from scenarios.simulate import RunResult, simulate
+from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.simulate import RunResult, simulate
 
 KILLED_AFTER = 2
 
@@ -24,10 +24,12 @@ class Killed(Exception):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenarios.rundir, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr("fedzo.checkpoint.SMALL", 0)
-    monkeypatch.setattr("fedzo.changes._LONG", 1)
-    monkeypatch.setattr(importlib.import_module("scenarios.simulate"), "_draw", lambda *_: None)
+    monkeypatch.setattr(scenarios.runs.rundir, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("fedzo.records.checkpoint.SMALL", 0)
+    monkeypatch.setattr("fedzo.records.changes._LONG", 1)
+    monkeypatch.setattr(
+        importlib.import_module("scenarios.runs.simulate"), "_draw", lambda *_: None
+    )
 
 
 def experiment(engine: str = "inprocess") -> Experiment:

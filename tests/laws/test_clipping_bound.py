@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedzo.objective import ModuleObjective
+from fedzo.objectives.objective import ModuleObjective
 from fedzo.privacy import clipping
 from fedzo.privacy.layers import Layer, clipped_sums_of
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import clip_rows, hold
 from fedzo.randomness import stream
-from scenarios.mlp_cohort import MLPShards
+from scenarios.problems.mlp_cohort import MLPShards
 
 FEW, MANY = 2_000, 20_000
 DECADES = {torch.float32: 30.0, torch.float64: 300.0}

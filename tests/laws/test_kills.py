@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-import scenarios.rundir
-from fedzo.checkpoint_files import HEADS, from_text, part
-from fedzo.tensor_file import read_facts
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
+import scenarios.runs.rundir
+from fedzo.records.checkpoint_files import HEADS, from_text, part
+from fedzo.records.tensor_file import read_facts
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 STRATEGIES = (
     *("fedzo", "fedavg", "fedprox", "scaffold1", "scaffold2", "fednova", "seedzo", "fedzen"),
@@ -104,9 +104,9 @@ def survives(strategy: str, folder: Path, kills: int, drawn: random.Random) -> i
 
 @pytest.fixture(autouse=True)
 def _every_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenarios.rundir, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr("fedzo.checkpoint.SMALL", 0)
-    monkeypatch.setattr("fedzo.changes._LONG", 1)
+    monkeypatch.setattr(scenarios.runs.rundir, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("fedzo.records.checkpoint.SMALL", 0)
+    monkeypatch.setattr("fedzo.records.changes._LONG", 1)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients.app import build_client_app
-from fedzo.messages import decode_tensors, encode_tensors, seal_answer
 from fedzo.parts import has_part
-from fedzo.runtime.inprocess_grid import InProcessGrid
-from scenarios.engines import ExperimentEnvironment
-from scenarios.experiment import make_experiment
-from scenarios.names import STRATEGIES
-from scenarios.simulate import RunResult, simulate
-from strategies.privacy_config import PrivacyConfig
-from strategies.robust import RobustConfig
+from fedzo.protocol.messages import decode_tensors, encode_tensors, seal_answer
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
+from scenarios.runs.engines import ExperimentEnvironment
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.names import STRATEGIES
+from scenarios.runs.simulate import RunResult, simulate
+from strategies.core.privacy_config import PrivacyConfig
+from strategies.core.robust import RobustConfig
 
 SHARE = 0.5
 CLIENTS, LIAR, ROUNDS = 7, 2, 6

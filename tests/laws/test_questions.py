@@ -10,11 +10,11 @@ from examples_of_questions import IDS, Example, examples, is_looped, looped, sta
 from torch import Tensor
 
 from clients import make_rules
-from fedzo.cohort import CohortObjective
 from fedzo.errors import MessageError
-from fedzo.exchange import Exchange, Moment, Replies
-from fedzo.messages import exchange_through_wire
+from fedzo.objectives.cohort import CohortObjective
 from fedzo.privacy.averages import queries_to_compare
+from fedzo.protocol.exchange import Exchange, Moment, Replies
+from fedzo.protocol.messages import exchange_through_wire
 from fedzo.protocol.question import Parts, Question, put_together, take_apart
 from fedzo.protocol.questions import Anchor, Clipped, Difference, Miner, Mix
 from fedzo.protocol.questions.anchored import Anchored, Mined

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedzo.cohort import CohortObjective, cohort_gradient, cohort_of
-from fedzo.objective import (
+from fedzo.objectives.cohort import CohortObjective, cohort_gradient, cohort_of
+from fedzo.objectives.objective import (
     CallableObjective,
     Maximize,
     ModuleObjective,

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from clients import build_client_app, make_rules
-from fedzo.byzantine import ByzantineConfig
-from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem
-from fedzo.runtime.byzantine import Byzantine
+from fedzo.adversary.lies import ByzantineConfig
+from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.problem import OpenProblem
 from fedzo.runtime.engine import Engine
-from fedzo.runtime.flower import FlowerEngine
+from fedzo.runtime.flower.engine import FlowerEngine
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.inprocess_grid import InProcessGrid
 from fedzo.runtime.local import FunctionEnvironment
+from fedzo.runtime.middleware.byzantine import Byzantine
 from strategies import Outcome, run_rounds
-from strategies.driver import RunSettings
+from strategies.core.driver import RunSettings
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 

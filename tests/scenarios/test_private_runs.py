@@ -18,27 +18,27 @@ from torch import nn
 from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.history import RoundRecord, read_history
-from fedzo.objective import CallableObjective, ModuleObjective
+from fedzo.objectives.objective import CallableObjective, ModuleObjective
+from fedzo.objectives.problem import OpenProblem, Problem
 from fedzo.privacy.accountant import Ledger, Sampling
-from fedzo.problem import OpenProblem, Problem
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
+from fedzo.records.history import RoundRecord, read_history
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.inprocess_grid import InProcessGrid
-from scenarios.attack import AttackScenario
-from scenarios.attack_figure import _draw_margins
-from scenarios.compare import compare
-from scenarios.experiment import Experiment, make_experiment
-from scenarios.ownership import is_own
-from scenarios.regression import RegressionConfig, RegressionScenario
-from scenarios.simulate import RunResult, federate, simulate
-from strategies.cohorts import sample_cohort
-from strategies.diff2 import DIFF2
-from strategies.diff2_config import DIFF2Config
-from strategies.driver import RunSettings, run_rounds
-from strategies.outcome import Outcome
-from strategies.private_fedavg import PrivateFedAvg, PrivateFedAvgConfig
+from scenarios.problems.attack import AttackScenario
+from scenarios.problems.attack_figure import _draw_margins
+from scenarios.problems.regression import RegressionConfig, RegressionScenario
+from scenarios.runs.compare import compare
+from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.ownership import is_own
+from scenarios.runs.simulate import RunResult, federate, simulate
+from strategies.core.cohorts import sample_cohort
+from strategies.core.driver import RunSettings, run_rounds
+from strategies.core.outcome import Outcome
+from strategies.private.diff2 import DIFF2
+from strategies.private.diff2_config import DIFF2Config
+from strategies.private.private_fedavg import PrivateFedAvg, PrivateFedAvgConfig
 
 DP = ["dp_gd", "diff2", "dp_zo", "dp_fedavg"]
 
@@ -111,7 +111,7 @@ def test_the_budget_is_that_of_all_problems() -> None:
 def test_a_run_of_several_problems_that_is_resumed_has_spent_the_same(
     at: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scenarios.rundir.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("scenarios.runs.rundir.CHECKPOINT_EVERY_S", 0.0)
     made, scenario = posed("diff2")
     whole = quiet(made, scenario=scenario)
 
@@ -213,7 +213,7 @@ def test_nothing_but_the_mechanism_is_asked(budget: int | None) -> None:
         noise_std = 0.0
 
         def cohort(self, client_ids: Any, problem: int) -> Any:
-            from fedzo.cohort import cohort_of
+            from fedzo.objectives.cohort import cohort_of
 
             def value(x: Any) -> float:
                 return float((x**2).sum())

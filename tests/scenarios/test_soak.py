@@ -11,13 +11,13 @@ import torch
 
 from clients import make_rules
 from fedzo.runtime.engine_configs import RayConfig
-from fedzo.runtime.faulty import CRASHED, FaultConfig, Faulty
-from fedzo.runtime.ray_actors import start_ray
-from fedzo.runtime.ray_pool import RayEngine
-from scenarios.engines import build_scenario
-from scenarios.experiment import make_experiment
-from scenarios.simulate import build_strategy
-from strategies.driver import RunSettings, Snapshot, run_rounds
+from fedzo.runtime.middleware.faulty import CRASHED, FaultConfig, Faulty
+from fedzo.runtime.ray.actors import start_ray
+from fedzo.runtime.ray.pool import RayEngine
+from scenarios.runs.engines import build_scenario
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import build_strategy
+from strategies.core.driver import RunSettings, Snapshot, run_rounds
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedzo.checkpoint import Checkpoint, CheckpointWriter
-from scenarios.experiment import Experiment, make_experiment
-from scenarios.names import STRATEGIES
-from scenarios.simulate import simulate
+from fedzo.records.checkpoint import Checkpoint, CheckpointWriter
+from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.names import STRATEGIES
+from scenarios.runs.simulate import simulate
 
 VARIANTS = ["improved", "on_client", "paper", "official"]
 CASES = [(name, {}) for name in STRATEGIES if name not in ("fzoos", "square")] + [
@@ -38,9 +38,9 @@ def test_the_wire_changes_no_bit(name: str, more: dict[str, str]) -> None:
 def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
     name: str, more: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scenarios.rundir.CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr("fedzo.checkpoint.SMALL", 0)
-    monkeypatch.setattr("fedzo.changes._LONG", 1)
+    monkeypatch.setattr("scenarios.runs.rundir.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("fedzo.records.checkpoint.SMALL", 0)
+    monkeypatch.setattr("fedzo.records.changes._LONG", 1)
     saved: list[tuple[torch.Tensor, torch.Tensor]] = []
     save = CheckpointWriter.save
 

@@ -9,18 +9,18 @@ import torch
 from worlds import Toy
 
 from clients import make_rules
-from clients.zeroth_order import ZerothOrderConfig
+from clients.averaging.zeroth_order import ZerothOrderConfig
 from fedzo.errors import RunError
-from fedzo.exchange import ClientState, Exchange, Replies
-from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem, Report
+from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.problem import OpenProblem, Report
+from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from strategies import FedAvg, FedAvgConfig, Outcome, Snapshot, run_rounds
-from strategies.driver import RunSettings
-from strategies.robust import Defence, RobustConfig
-from strategies.rounds import RoundConfig
-from strategies.screening import rejected
+from strategies.core.driver import RunSettings
+from strategies.core.robust import Defence, RobustConfig
+from strategies.core.rounds import RoundConfig
+from strategies.core.screening import rejected
 
 D, N = 3, 4
 NOBODY_LIES = Defence(robust=RobustConfig(), cohort=3, num_clients=3)

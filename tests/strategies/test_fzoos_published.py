@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from clients import make_rules
-from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem
+from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.problem import OpenProblem
 from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
-from scenarios.experiment import make_experiment
-from scenarios.simulate import RunResult, simulate
-from strategies.driver import RunSettings, run_rounds
-from strategies.fzoos import FZooS
-from strategies.fzoos_config import FZooSConfig
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import RunResult, simulate
+from strategies.core.driver import RunSettings, run_rounds
+from strategies.surrogate.fzoos import FZooS
+from strategies.surrogate.fzoos_config import FZooSConfig
 
 D, N, M, T = 12, 4, 30, 3
 

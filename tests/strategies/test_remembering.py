@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from clients import make_rules
-from clients.anchor import AnchorConfig
-from clients.first_order import FirstOrderConfig
+from clients.anchored.anchor import AnchorConfig
+from clients.averaging.first_order import FirstOrderConfig
 from fedzo.errors import ConfigError
-from fedzo.objective import TorchObjective
-from fedzo.problem import OpenProblem
+from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.problem import OpenProblem
 from fedzo.protocol.questions.training_config import GradientConfig
 from fedzo.randomness import stream, streams
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
-from scenarios.experiment import make_experiment
-from scenarios.simulate import simulate
-from strategies.driver import Outcome, RunSettings, run_rounds
-from strategies.fedavg import FedAvg, FedAvgConfig
-from strategies.fednova import FedNova, FedNovaConfig
-from strategies.fedpage import BVRLSGDConfig, FedPAGE, FedPAGEConfig
-from strategies.fedsaga import FedSAGA, FedSAGAConfig
-from strategies.mifa import MIFA, MIFAConfig
-from strategies.table import ClientTable
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
+from strategies.anchored.fedpage import BVRLSGDConfig, FedPAGE, FedPAGEConfig
+from strategies.anchored.fedsaga import FedSAGA, FedSAGAConfig
+from strategies.averaging.fedavg import FedAvg, FedAvgConfig
+from strategies.averaging.fednova import FedNova, FedNovaConfig
+from strategies.averaging.mifa import MIFA, MIFAConfig
+from strategies.core.driver import Outcome, RunSettings, run_rounds
+from strategies.core.table import ClientTable
 
 N, D = 5, 4
 SCALES = [torch.linspace(0.5, 1.5, D, dtype=torch.float64).roll(i) for i in range(N)]

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
-from fedzo.objective import TorchObjective
+from fedzo.objectives.objective import TorchObjective
 from scenarios import federate
-from scenarios.experiment import make_experiment
-from scenarios.simulate import RunResult, simulate
-from strategies.fedzen import learn_hessian, newton_step
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import RunResult, simulate
+from strategies.shared.fedzen import learn_hessian, newton_step
 
 D, N = 40, 5
 

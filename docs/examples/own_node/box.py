@@ -8,7 +8,7 @@ on port 9000 and client 1 on port 9001; a real node has one plant and ignores it
 import sys
 from pathlib import Path
 
-from fedzo.remote import CommandObjective, HttpObjective
+from fedzo.objectives.remote import CommandObjective, HttpObjective
 
 DIM, LOWER, UPPER = 6, -1.0, 1.0
 PLANT = Path(__file__).with_name("plant.py")

@@ -7,7 +7,7 @@
 
 With `gradient=zeroth_order`, anchors and differences tell the slopes along m directions of each
 client's own instead, and miners the (K - 1) m slopes of their steps where these are fewer than d:
-the server makes vectors of them (`gradients`, `updates`). Cost and floats: clients.anchor.
+the server makes vectors of them (`gradients`, `updates`). Cost and floats: clients.anchored.anchor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.bases import Along, Blocks
 from fedzo.config import require
-from fedzo.estimators import make_scheme
+from fedzo.estimation.bases import Along, Blocks
+from fedzo.estimation.estimators import make_scheme
 from fedzo.protocol.question import (
     Answer,
     AnswerT,

@@ -5,7 +5,7 @@
 
 A node begins at x where it has no model yet. A peer may tell every node something else: `lies`
 [n, l, d], with the positions `liars` [n, l], then stand in for those rows of `models`. Cost: local
-steps as clients.momentum says; mixing asks nothing. Sent: clients.mixing.
+steps as clients.averaging.momentum says; mixing asks nothing. Sent: clients.peers.mixing.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@
     ClippedWalk:  x, direction v  ->  update [n, d]
 
 k is d, or m slopes along shared directions with `gradient=zeroth_order`. Formulas, cost and noise:
-clients.gradient_difference, clients.clipped_walk.
+clients.private.gradient_difference, clients.private.clipped_walk.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import check_types, require
-from fedzo.estimators import make_scheme
-from fedzo.oracle import BoundsPolicy
+from fedzo.estimation.estimators import make_scheme
+from fedzo.objectives.oracle import BoundsPolicy
 from fedzo.privacy.clipping import MAX_FLOATS
 from fedzo.privacy.gaussian import NoiseSource, Unit
 from fedzo.protocol.question import Answer, Cost, Policies, Question, Shapes, each, held

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import check_types, require, require_nonnegative
-from fedzo.estimators import make_scheme
+from fedzo.estimation.estimators import make_scheme
 from fedzo.protocol.question import Answer, Cost, Question, Shapes, each, held
 
 

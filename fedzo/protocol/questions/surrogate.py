@@ -5,8 +5,8 @@
     SlopeGradient:     x, first row     ->  gradient [n, d] of the surrogate, evidence [n, 3]
     CorrectedSteps:    gradient g       ->  update [n, d]                           on_client
 
-x is left out where clients have it from the exchange before. Formulas and cost: clients.surrogate,
-clients.local_slopes.
+x is left out where clients have it from the exchange before. Formulas and cost:
+clients.surrogate.surrogate, clients.surrogate.local_slopes.
 """
 
 from collections.abc import Mapping

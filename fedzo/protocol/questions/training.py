@@ -63,7 +63,7 @@ class LocalSteps(Question[Trained]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZerothOrderSteps(LocalSteps):
-    """Steps along gradients that are estimated from values (clients.zeroth_order)."""
+    """Steps along gradients that are estimated from values (clients.averaging.zeroth_order)."""
 
     kind: ClassVar[str] = "train.zeroth_order"
     settings: ZerothOrderConfig
@@ -71,7 +71,7 @@ class ZerothOrderSteps(LocalSteps):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstOrderSteps(LocalSteps):
-    """Steps along exact gradients (clients.first_order)."""
+    """Steps along exact gradients (clients.averaging.first_order)."""
 
     kind: ClassVar[str] = "train.first_order"
     settings: FirstOrderConfig
@@ -79,7 +79,7 @@ class FirstOrderSteps(LocalSteps):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MomentumSteps(LocalSteps):
-    """Steps along a momentum that clients keep (clients.momentum)."""
+    """Steps along a momentum that clients keep (clients.averaging.momentum)."""
 
     kind: ClassVar[str] = "train.momentum"
     settings: MomentumConfig

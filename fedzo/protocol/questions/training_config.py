@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedzo.config import check_types, require, require_nonnegative
-from fedzo.directions import DirectionKind
-from fedzo.estimators import EstimatorName, make_scheme
+from fedzo.estimation.directions import DirectionKind
+from fedzo.estimation.estimators import EstimatorName, make_scheme
+from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
 from fedzo.optimizers import OptimizerName
-from fedzo.oracle import BoundsPolicy, NonFinitePolicy
 from fedzo.protocol.question import Cost, Policies, held
 
 
@@ -35,7 +35,7 @@ class ZerothOrderConfig(MinibatchConfig):
     """Settings of the rule `zeroth_order`.
 
     estimator: forward, central, residual (one query a direction) or coordinate (all axes).
-    directions: their law, see fedzo.directions; num_directions: a step and client.
+    directions: their law, see fedzo.estimation.directions; num_directions: a step and client.
     mu: smoothing radius, in units of x. lengthscale: above 0, x is a square image and directions
     are smooth over so many pixels, so the estimate is that of K grad f, K as in
     fedzo.surrogates.spatial, up to scale. optimizer, momentum: the local optimizer.

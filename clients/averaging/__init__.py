@@ -1,0 +1,1 @@
+"""Local steps from the server's x."""

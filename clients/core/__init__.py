@@ -1,0 +1,1 @@
+"""What local rules share."""

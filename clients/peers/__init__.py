@@ -1,0 +1,1 @@
+"""Peers with models of their own."""

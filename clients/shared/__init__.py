@@ -1,0 +1,1 @@
+"""Values along directions that all clients share."""

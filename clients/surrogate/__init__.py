@@ -1,0 +1,1 @@
+"""Surrogates that stay on the clients."""

@@ -1,0 +1,1 @@
+"""Those who attack one image, one a file."""

@@ -1,0 +1,1 @@
+"""What is attacked: black boxes that tell scores, labels or an order."""

@@ -1,0 +1,74 @@
+"""Victims that live elsewhere: behind an HTTP endpoint, or behind a command.
+
+    question  {"images": [[[[...]]]]}          [b, c, h, w], pixels in [0, 1]
+    answer    {"logits": [[...]]}  or  {"probabilities": [[...]]}  or  {"labels": [...]}
+
+one row or number an image, in order; an image that is refused is `null`, and so is a score that is
+not told. `tells` says which of the three is expected. Requests hold at most `batch` images;
+timeouts, retries and the rate limit are those of fedzo.objectives.transport. Queries are counted by
+answers that have arrived.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.attacks.victims.victim import Answers, join_answers, read_answers
+from fedzo.attacks.victims.wrappers import spread_answers
+from fedzo.config import check_types, require
+from fedzo.errors import ObjectiveError
+from fedzo.objectives.json_answers import named_list
+from fedzo.objectives.transport import Transport
+
+Tells = Literal["logits", "probabilities", "labels"]
+_ROOM: dict[Tells, int] = {"logits": 1 << 20, "probabilities": 1 << 20, "labels": 256}
+"""Bytes that the answer to an image may take: a score takes 30, so there may be 30,000 classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteVictim:
+    """A victim at the other end of a transport: Http(url=...) or Command(command=[...])."""
+
+    transport: Transport
+    tells: Tells = "logits"
+    batch: int = 256
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        """Ask part by part; raises ObjectiveError when the last try has failed."""
+        parts: list[Answers] = []
+        for part in images.split(self.batch):
+            try:
+                parts.append(self._ask(part))
+            except ObjectiveError as error:  # what comes after this part was not asked
+                error.points_asked = sum(map(len, parts)) + len(part)  # type: ignore[attr-defined]
+                raise
+        return join_answers(parts)
+
+    def _ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        count = len(images)
+        return self.transport.ask(
+            {"images": images.tolist()},
+            lambda told: read_json(told, count, self.tells),
+            room=_ROOM[self.tells] * count,
+        )
+
+
+def read_json(answer: bytes, count: int, tells: Tells) -> Answers:
+    """Return the answers in JSON; raises ObjectiveError unless it is what was expected."""
+    rows = named_list(answer, tells, "...")
+    if len(rows) != count:
+        raise ObjectiveError(f"{count} images were asked and {len(rows)} answers came back")
+    told = [row for row in rows if row is not None]
+    answered = torch.tensor([row is not None for row in rows], dtype=torch.bool)
+    try:
+        known = read_answers(told, len(told), tells) if told else None
+    except OverflowError as error:
+        raise ObjectiveError("a number in the answer is an integer beyond any float") from error
+    return spread_answers(known, answered, tells)

@@ -1,0 +1,281 @@
+"""What stands between an attacker and a model: less is told, or less is answered.
+
+Wrappers are victims around victims, from the inside to the outside:
+LabelOnly(RoundedScores(ModuleVictim(net), 2)). Those that count, remember or draw go on where they
+were after an interruption (fedzo.attacks.resuming).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.attacks.resuming import at_once, recall, replay
+from fedzo.attacks.victims.victim import (
+    UNKNOWN,
+    AnswerKind,
+    Answers,
+    Victim,
+    ask_checked,
+    from_scores,
+)
+from fedzo.config import check_types, require, require_nonnegative
+from fedzo.errors import ConfigError
+
+
+class _Around:
+    """A victim that tells what the one inside tells."""
+
+    def __init__(self, victim: Victim) -> None:
+        self.victim = victim
+
+    @property
+    def tells(self) -> AnswerKind:
+        return self.victim.tells
+
+    @property
+    def batch(self) -> int | None:
+        """How many images are asked in one request, if the victim inside has a limit."""
+        return at_once(self.victim)
+
+    def recall(self, count: int) -> None:
+        recall(self.victim, count)
+
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        replay(self.victim, images)
+
+
+class Meter(_Around):
+    """Counts the images answered and refused, and the requests; changes nothing."""
+
+    def __init__(self, victim: Victim) -> None:
+        super().__init__(victim)
+        self.queries = self.refused = self.requests = 0
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        answers = ask_checked(self.victim, images)
+        self.queries += answers.queries
+        self.refused += len(answers) - int(answers.answered.sum())
+        self.requests += 1
+        return answers
+
+
+class LabelOnly(_Around):
+    """Tells the class alone."""
+
+    @property
+    def tells(self) -> AnswerKind:
+        return "labels"
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        answers = ask_checked(self.victim, images)
+        return replace(answers, scores=None)
+
+
+class OrderOnly(_Around):
+    """Tells in which order the images of a request come by the score of each class, no more.
+
+    Nobody who is told no more can say whether an attack has succeeded; `victim`, the one inside,
+    can.
+    """
+
+    def __init__(self, victim: Victim) -> None:
+        super().__init__(victim)
+        _needs_scores(victim, "OrderOnly")
+
+    @property
+    def tells(self) -> AnswerKind:
+        return "order"
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        answers = ask_checked(self.victim, images)
+        assert answers.scores is not None
+        known = answers.scores.nan_to_num(-torch.inf)
+        places = known.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
+        nothing = torch.full_like(answers.labels, UNKNOWN)
+        return replace(answers, labels=nothing, scores=places.float())
+
+
+class TopScores(_Around):
+    """Tells the k highest scores of an image; the others are NaN."""
+
+    def __init__(self, victim: Victim, count: int) -> None:
+        super().__init__(victim)
+        _needs_scores(victim, "TopScores")
+        require(count >= 1, "count", count, "at least 1")
+        self._count = count
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        answers = ask_checked(self.victim, images)
+        assert answers.scores is not None
+        known = answers.scores.nan_to_num(-torch.inf)
+        top = known.topk(min(self._count, known.shape[1]), dim=1).indices
+        told = torch.full_like(known, torch.nan).scatter(1, top, answers.scores.gather(1, top))
+        return replace(answers, scores=told)
+
+
+class RoundedScores(_Around):
+    """Tells scores to so many decimals."""
+
+    def __init__(self, victim: Victim, decimals: int) -> None:
+        super().__init__(victim)
+        _needs_scores(victim, "RoundedScores")
+        require_nonnegative("decimals", decimals)
+        self._decimals = decimals
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        answers = ask_checked(self.victim, images)
+        assert answers.scores is not None
+        rounded = answers.scores.round(decimals=self._decimals)
+        return replace(answers, scores=rounded)
+
+
+class NoisyScores(_Around):
+    """Tells scores with Gaussian noise, and the class that is highest then."""
+
+    def __init__(self, victim: Victim, std: float, *, generator: np.random.Generator) -> None:
+        super().__init__(victim)
+        _needs_scores(victim, "NoisyScores")
+        require_nonnegative("std", std)
+        self._std, self._generator, self._replayed = std, generator, 0
+
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        super().replay(images)
+        self._replayed += len(images)
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        answers = ask_checked(self.victim, images)
+        assert answers.scores is not None
+        self._generator.standard_normal((self._replayed, answers.scores.shape[1]))
+        self._replayed = 0
+        noise = self._generator.standard_normal(tuple(answers.scores.shape))
+        noisy = answers.scores + self._std * torch.from_numpy(noise).to(answers.scores)
+        labels = torch.where(answers.answered, from_scores(noisy).labels, UNKNOWN)
+        return replace(answers, labels=labels, scores=noisy)
+
+
+class QueryLimit(_Around):
+    """Answers so many images and refuses all others."""
+
+    def __init__(self, victim: Victim, limit: int) -> None:
+        super().__init__(victim)
+        require_nonnegative("limit", limit)
+        self.remaining = limit
+
+    def recall(self, count: int) -> None:
+        super().recall(count)
+        self.remaining = max(0, self.remaining - count)
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        served = torch.arange(len(images)) < self.remaining
+        answers = ask_some(self.victim, images, served)
+        self.remaining -= int(answers.answered.sum())
+        return answers
+
+
+class Latency(_Around):
+    """Takes its time: `per_request_s` a request and `per_image_s` an image, in seconds."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        per_request_s: float = 0.0,
+        per_image_s: float = 0.0,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(victim)
+        for name, value in (("per_request_s", per_request_s), ("per_image_s", per_image_s)):
+            require_nonnegative(name, value)
+        self._per_request, self._per_image, self._sleep = per_request_s, per_image_s, sleep
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        self._sleep(self._per_request + self._per_image * len(images))
+        return ask_checked(self.victim, images)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The newest images that a detector remembers."""
+
+    rows: Float[Tensor, "m d"] | None = None
+    most: int = 10000
+
+    def distances(self, flat: Float[Tensor, "b d"], neighbors: int) -> Float[Tensor, " b"]:
+        """Return the distance to the k-th nearest remembered image, inf where there are fewer."""
+        if self.rows is None or len(self.rows) < neighbors:
+            return torch.full((len(flat),), torch.inf)
+        exact = torch.cdist(flat, self.rows, compute_mode="donot_use_mm_for_euclid_dist")
+        return exact.kthvalue(neighbors, dim=1).values
+
+    def add(self, flat: Float[Tensor, "b d"]) -> None:
+        """Remember images."""
+        kept = flat if self.rows is None else torch.cat([self.rows, flat])
+        self.rows = kept[-self.most :]
+
+
+@dataclass
+class DuplicateDetector(_Around):
+    """Refuses an image whose k-th nearest among those asked before is nearer than `distance`.
+
+    Distances are root mean square differences of values. Chen, Carlini & Wagner, "Stateful
+    Detection of Black-Box Adversarial Attacks", SPAI 2020; differs: distances are between pixels,
+    not features, and an image is refused where they would close an account.
+    """
+
+    victim: Victim
+    distance: float = 0.05
+    neighbors: int = 10
+    _seen: _Seen = field(default_factory=_Seen)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_nonnegative("distance", self.distance)
+        require(self.neighbors >= 1, "neighbors", self.neighbors, "at least 1")
+
+    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
+        super().replay(images)
+        self._seen.add(_flat(images))
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        served = torch.ones(len(images), dtype=torch.bool)
+        for i, row in enumerate(_flat(images).split(1)):
+            served[i] = bool(self._seen.distances(row, self.neighbors)[0] >= self.distance)
+            self._seen.add(row)
+        return ask_some(self.victim, images, served)
+
+
+def _flat(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+    """Return images as rows whose distances are root mean squares."""
+    return images.flatten(1) / math.sqrt(images[0].numel())
+
+
+def ask_some(victim: Victim, images: Float[Tensor, "b c h w"], served: Tensor) -> Answers:
+    """Ask for the images marked; the others are refused."""
+    told = ask_checked(victim, images[served]) if served.any() else None
+    return spread_answers(told, served, victim.tells)
+
+
+def spread_answers(told: Answers | None, served: Tensor, tells: AnswerKind) -> Answers:
+    """Put answers to the images marked in their places; the others are refused."""
+    count = len(served)
+    labels, answered = torch.full((count,), UNKNOWN), torch.zeros(count, dtype=torch.bool)
+    if told is None:
+        scores = None if tells == "labels" else torch.full((count, 1), torch.nan)
+        return Answers(labels, scores, answered)
+    labels[served], answered[served] = told.labels, told.answered
+    if told.scores is None:
+        return Answers(labels, None, answered)
+    table = torch.full((count, told.scores.shape[1]), torch.nan).to(told.scores)
+    table[served] = told.scores
+    return Answers(labels, table, answered)
+
+
+def _needs_scores(victim: Victim, wrapper: str) -> None:
+    if victim.tells not in ("logits", "probabilities"):
+        raise ConfigError(f"{wrapper} needs a victim that tells scores, not {victim.tells}")

@@ -1,0 +1,135 @@
+"""Old names of modules, for one release: they lead to the new ones, with a warning.
+
+Modules have moved into rooms; `from fedzo.objective import Objective` still works, and says where
+Objective lives now.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "fedzo.objectives": (
+        "fedzo",
+        "objective modules cohort oracle problem remote transport http_post tries pipes "
+        "addresses json_answers box",
+    ),
+    "fedzo.estimation": ("fedzo", "directions bases estimators zo_gradient smoothing"),
+    "fedzo.protocol": ("fedzo", "exchange messages"),
+    "fedzo.records": ("scenarios", "terminal"),
+    "fedzo.adversary": ("fedzo", "byzantine=lies"),
+    "fedzo.attacks.victims": (
+        "fedzo.attacks",
+        "victim wrappers gate images memory onnx remote server",
+    ),
+    "fedzo.attacks.attackers": (
+        "fedzo.attacks",
+        "square simba thompson edge hopskipjump boundary estimated surrogate",
+    ),
+    "fedzo.runtime.ray": ("fedzo.runtime", "ray_actors=actors ray_pool=pool ray_worker=worker"),
+    "fedzo.runtime.flower": (
+        "fedzo.runtime",
+        "inprocess_grid simulation deployment roster node_task trial_keys processes",
+    ),
+    "fedzo.runtime.middleware": ("fedzo.runtime", "byzantine faulty recording"),
+    "clients.core": ("clients", "local correction values"),
+    "clients.averaging": ("clients", "zeroth_order first_order momentum"),
+    "clients.anchored": ("clients", "anchor gradients"),
+    "clients.shared": ("clients", "probes"),
+    "clients.surrogate": ("clients", "local_slopes"),
+    "clients.private": ("clients", "gradient_difference clipped_walk"),
+    "clients.peers": ("clients", "mixing"),
+    "strategies.core": (
+        "strategies",
+        "rounds asking method base driver accounting judging cohorts outcome robust "
+        "screening safeguard standstill table step_config privacy_config spending "
+        "uncovered",
+    ),
+    "strategies.averaging": (
+        "strategies",
+        "fedavg fedavg_config server_step fedprox scaffold fednova mifa",
+    ),
+    "strategies.anchored": ("strategies", "anchoring norm_test fedamd fedpage fedsaga"),
+    "strategies.shared": ("strategies", "shared_probes seedzo fedzen relizo"),
+    "strategies.surrogate": (
+        "strategies",
+        "fzoos fzoos_config fzoos_improved fzoos_on_client fzoos_paper fzoos_state",
+    ),
+    "strategies.search": ("strategies", "comparison square thompson"),
+    "strategies.private": (
+        "strategies",
+        "privacy record_bounds private_fedavg diff2 diff2_config diff2_noise gradient_filter",
+    ),
+    "strategies.peers": ("strategies", "monna graphs"),
+    "scenarios.data": (
+        "scenarios",
+        "data=images partition networks tables csv_lines csv_table columns user_code",
+    ),
+    "scenarios.problems": (
+        "scenarios",
+        "scenario quadratic multimodal attack_objective attack_figure metric "
+        "classification mlp_cohort mlp_memo regression custom remote",
+    ),
+    "scenarios.victims": ("scenarios", "victim_sources shipped order_judge smoothed defense"),
+    "scenarios.attacks": ("scenarios", "attackers single_attack attack_report rehearsal"),
+    "scenarios.runs": (
+        "scenarios",
+        "names methods entries experiment experiment_file config_file engines simulate "
+        "run_result rundir compare milestones grid sizes ownership steps audit",
+    ),
+    "scenarios.deployed": ("scenarios", "deploy flower_app"),
+    "scenarios.cli": (
+        "scenarios",
+        "cli_attack=attack cli_audit=audit cli_compare=compare cli_defend=defend "
+        "cli_deploy=deploy cli_options=options cli_lazy=lazy cli_list=list cli_run=run "
+        "cli_plot=plot display settings_help",
+    ),
+}
+"""Room -> where its modules lay, and their names; old=new where the name has changed too."""
+
+
+def new_names() -> dict[str, str]:
+    """Return the new name of every module that has moved."""
+    return {
+        f"{home}.{old}": f"{room}.{new or old}"
+        for room, (home, names) in MOVED.items()
+        for old, _, new in (name.partition("=") for name in names.split())
+    }
+
+
+class OldNames(MetaPathFinder, Loader):
+    """Finds modules under their old names and returns those that they have become."""
+
+    def __init__(self) -> None:
+        self._new = new_names()
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in self._new else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        new = self._new[spec.name]
+        warnings.warn(
+            f"{spec.name} is now {new}; the old name goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+        module = importlib.import_module(new)
+        self._specs[new] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave the module as it is: it has been executed under its own name."""
+        module.__spec__ = self._specs[module.__name__]
+
+
+def lead_from_old_names() -> None:
+    """Let imports of old names find the new ones, in this process from now on."""
+    if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(OldNames())

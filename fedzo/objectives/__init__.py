@@ -1,0 +1,1 @@
+"""What is optimized: objectives, cohorts of them, and the only way to ask them."""

@@ -1,0 +1,226 @@
+"""The objectives of a cohort as one: points [n, q, d] to values [n, q].
+
+A scenario whose clients share a formula evaluates all of them in one tensor program; for any other
+collection `LoopedCohort` asks one client after the other, and keeps the failure of one client from
+touching the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.failure import failure_of
+from fedzo.objectives.box import Bound
+from fedzo.objectives.objective import FiniteSum, Objective
+
+BLACK_BOX = (
+    "the objective is a black box: it has no gradient for a first-order client; use a zeroth-order"
+    " strategy such as fedzo"
+)
+
+
+@runtime_checkable
+class CohortObjective(Protocol):
+    """Objectives of n clients on the same box; row i of x is asked of client i.
+
+    `failures` maps the position of a client that raised to the reason; its values are NaN.
+    """
+
+    @property
+    def num_clients(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def lower(self) -> Bound: ...
+
+    @property
+    def upper(self) -> Bound: ...
+
+    @property
+    def failures(self) -> dict[int, str]: ...
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]: ...
+
+
+@runtime_checkable
+class FiniteSumCohort(CohortObjective, Protocol):
+    """A cohort in which every objective is a mean over examples; `sizes` counts them."""
+
+    @property
+    def sizes(self) -> Int[Tensor, " n"]: ...
+
+    def minibatch(self, indices: Int[Tensor, "n b"]) -> CohortObjective:
+        """Return the means over the examples with these indices, counted from 0 in each client.
+
+        A client with fewer than b examples fills up with -1, which stands for none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedCohort:
+    """Any objectives, asked one client after the other.
+
+    `unasked` counts, for a client that raised, the points of that request which it was not asked.
+    """
+
+    objectives: Sequence[Objective]
+    failures: dict[int, str] = field(default_factory=dict)
+    unasked: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dims = {objective.dim for objective in self.objectives}
+        if len(dims) != 1:
+            raise ObjectiveError(f"all clients need objectives of one dim, got {sorted(dims)}")
+        first = self.objectives[0]
+        for objective in self.objectives[1:]:
+            if not _same_box(first, objective):
+                raise ObjectiveError(
+                    f"all clients need the same box, got [{first.lower}, {first.upper}] and"
+                    f" [{objective.lower}, {objective.upper}]"
+                )
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.objectives)
+
+    @property
+    def dim(self) -> int:
+        return self.objectives[0].dim
+
+    @property
+    def lower(self) -> Bound:
+        return self.objectives[0].lower
+
+    @property
+    def upper(self) -> Bound:
+        return self.objectives[0].upper
+
+    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
+        return torch.stack([self._row(i, row) for i, row in enumerate(x)])
+
+    def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+        if position not in self.failures:
+            try:
+                values = _as_values(self.objectives[position].value(points), points)
+                if points.requires_grad and not values.requires_grad:
+                    raise ObjectiveError(BLACK_BOX)
+                return values
+            except BaseException as error:  # a client's code may raise anything; it fails alone
+                self.failures[position] = failure_of(error)
+                asked = getattr(error, "points_asked", len(points))
+                self.unasked[position] = len(points) - asked
+        return points.new_full((len(points),), torch.nan, dtype=torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopedFiniteSums(LoopedCohort):
+    """A looped cohort whose objectives can be asked on minibatches."""
+
+    objectives: Sequence[FiniteSum]
+
+    @property
+    def sizes(self) -> Int[Tensor, " n"]:
+        return torch.tensor([objective.num_examples for objective in self.objectives])
+
+    def minibatch(self, indices: Int[Tensor, "n b"]) -> LoopedCohort:
+        parts = [self._part(i, row) for i, row in enumerate(indices)]
+        counted = all(hasattr(part, "num_examples") for part in parts)
+        kind = LoopedFiniteSums if counted else LoopedCohort
+        return kind(parts, self.failures, self.unasked)  # type: ignore[arg-type]
+
+    def labels_by_client(self) -> list[Tensor]:
+        """Return the labels of each client's examples; nothing where not all have some."""
+        found = [getattr(objective, "targets", None) for objective in self.objectives]
+        known = [labels for labels in found if labels is not None]
+        return known if len(known) == len(found) else []
+
+    def flipped(self) -> "LoopedFiniteSums":
+        """Return the cohort with flipped labels; raises ConfigError where there are none."""
+        if not all(hasattr(objective, "flipped") for objective in self.objectives):
+            raise ConfigError("byzantine.attack=label_flip needs objectives with labels")
+        poisoned = [objective.flipped() for objective in self.objectives]  # type: ignore[attr-defined]
+        return LoopedFiniteSums(poisoned, self.failures, self.unasked)
+
+    def _part(self, position: int, indices: Int[Tensor, " b"]) -> Objective:
+        """Return a minibatch; where the client cannot make one, the whole, which is not asked."""
+        objective = self.objectives[position]
+        if position not in self.failures:
+            try:
+                return objective.minibatch(indices[indices >= 0])
+            except BaseException as error:  # a client's code may raise anything; it fails alone
+                self.failures[position] = failure_of(error)
+        return objective
+
+
+def _as_values(answer: object, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+    """Return what an objective answered in float64; raises ObjectiveError for anything else."""
+    try:
+        values = torch.as_tensor(answer)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ObjectiveError(
+            f"the objective answered {answer!r:.60}; return a tensor with one real number a point"
+        ) from error
+    if values.is_complex() or values.numel() != len(points):
+        raise ObjectiveError(
+            f"the objective answered {str(values.dtype)[6:]} of shape {tuple(values.shape)} for"
+            f" {len(points)} points; return one real number a point"
+        )
+    return values.to(points.device, torch.float64).reshape(len(points))
+
+
+def _same_box(one: Objective, other: Objective) -> bool:
+    pairs = ((one.lower, other.lower), (one.upper, other.upper))
+    return all(
+        a is b or bool(torch.equal(torch.as_tensor(a), torch.as_tensor(b))) for a, b in pairs
+    )
+
+
+def cohort_of(objectives: Sequence[Objective]) -> CohortObjective:
+    """Make one cohort of separate objectives, with minibatches if all of them have examples."""
+    sums = [o for o in objectives if hasattr(o, "minibatch") and hasattr(o, "num_examples")]
+    if len(sums) == len(objectives):
+        return LoopedFiniteSums(sums)  # type: ignore[arg-type]
+    return LoopedCohort(objectives)
+
+
+def flip_labels(cohort: CohortObjective) -> CohortObjective:
+    """Return the same clients with every label y turned into C - 1 - y: a poisoned data set.
+
+    Raises ConfigError where the objectives have no labels.
+    """
+    if hasattr(cohort, "flipped"):
+        poisoned: CohortObjective = cohort.flipped()
+        return poisoned
+    raise ConfigError(
+        f"byzantine.attack=label_flip needs objectives with labels, {type(cohort).__name__} has"
+        " none; use the scenario classification or another attack"
+    )
+
+
+def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Differentiate each client's objective at its own point by autograd.
+
+    Raises ObjectiveError when the values do not depend on x by torch operations; in a looped
+    cohort the clients of which that is true fail alone. Rows of failed clients are NaN.
+    """
+    if torch.compiler.is_compiling():
+        traced: Tensor = torch.func.grad(lambda z: cohort.value(z.unsqueeze(1)).sum())(x)
+        return traced
+    x = x.detach().requires_grad_(True)
+    total = cohort.value(x.unsqueeze(1)).sum()
+    if not total.requires_grad:
+        if len(cohort.failures) < cohort.num_clients:
+            raise ObjectiveError(BLACK_BOX)
+        return torch.full_like(x, torch.nan)
+    (gradient,) = torch.autograd.grad(total, x)
+    if cohort.failures:
+        gradient[list(cohort.failures)] = torch.nan
+    return gradient

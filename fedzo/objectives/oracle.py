@@ -1,0 +1,237 @@
+"""The oracle: the only way from a client rule to its objectives.
+
+It counts every query of every client, stops exactly at a budget, keeps queries inside the box, adds
+observation noise, and lets no non-finite value through unnoticed.
+
+A *query* is one objective value at one point asked of one client, whatever data are behind it. A
+*gradient* is one autograd evaluation at one point of one client. *Examples* are what stands behind
+them: one for each example whose loss is evaluated or differentiated at one point. Nothing else is
+counted, and nothing that is asked of an objective by a rule bypasses the count.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.errors import ConfigError, RunError
+from fedzo.finite import all_finite
+from fedzo.objectives.box import is_bounded, project
+from fedzo.objectives.cohort import CohortObjective, cohort_gradient
+from fedzo.privacy.averages import points_beside, queries_to_compare, require_averages
+from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clipped_sums, record_values
+
+__all__ = ["BoundsPolicy", "NonFinitePolicy", "Oracle", "project"]
+
+NonFinitePolicy = Literal["fail", "skip"]
+BoundsPolicy = Literal["clip", "allow"]
+
+
+class Oracle:
+    """Answers a rule's questions about the objectives of n clients.
+
+    query_budget: most queries a client may be asked; None is no limit.
+    noise: standard deviation of Gaussian observation noise, drawn from `noise_generators` [n].
+    non_finite: "fail" makes a client that answers NaN or inf a failed client; "skip" hands NaN on
+    to
+        the estimator, which leaves that direction out. Both count them in `non_finite_values`.
+    may_skip: whether the rule has the setting non_finite, so that the remedy may name it.
+    out_of_bounds: "clip" projects each queried point onto the box; "allow" asks it as it is.
+    """
+
+    def __init__(
+        self,
+        cohort: CohortObjective,
+        *,
+        query_budget: int | None = None,
+        noise_std: float = 0.0,
+        noise_generators: Sequence[np.random.Generator] = (),
+        non_finite: NonFinitePolicy = "fail",
+        out_of_bounds: BoundsPolicy = "clip",
+        may_skip: bool = True,
+    ) -> None:
+        self.cohort = cohort
+        self.failures = cohort.failures
+        self._budget = query_budget
+        self._noise_std = noise_std
+        self._noise_generators = noise_generators
+        self._non_finite = non_finite
+        self._may_skip = may_skip
+        self.saw_non_finite = False
+        self._clip = out_of_bounds == "clip" and is_bounded(cohort.lower, cohort.upper)
+        self._asked = 0
+        self._differentiated = 0
+        self._examples = torch.zeros(cohort.num_clients, dtype=torch.int64)
+        self._sizes: Tensor | None = None
+        self._stopped_at: dict[int, tuple[int, int, int]] = {}
+        self._non_finite_counts: dict[int, int] = {}
+
+    @property
+    def remaining(self) -> int | float:
+        """Queries that each client may still be asked; infinite without a budget."""
+        return float("inf") if self._budget is None else self._budget - self._asked
+
+    def value(
+        self, x: Float[Tensor, "n q d"], *, of: CohortObjective | None = None
+    ) -> Float[Tensor, "n q"]:
+        """Return values in float64, NaN for failed clients; `of` is a minibatch of the cohort.
+
+        Raises RunError when the budget does not cover the q points; then nothing is asked.
+        """
+        self._require_dim(x)
+        self._spend(x.shape[1], of)
+        with torch.no_grad():
+            values = (of or self.cohort).value(self.project(x) if self._clip else x).double()
+        if self._noise_std > 0:
+            values = values + self._noise_std * self._noise(values)
+        self._inspect(values, "value")
+        return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
+
+    def gradient(
+        self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
+    ) -> Float[Tensor, "n d"]:
+        """Return exact gradients by autograd; raises ObjectiveError for a black box."""
+        self._require_dim(x)
+        self.count_gradients(1, of=of)
+        gradient = cohort_gradient(of or self.cohort, self.project(x) if self._clip else x)
+        self._inspect(gradient, "gradient")
+        return gradient
+
+    def clipped_gradients(
+        self,
+        x: Float[Tensor, "n d"],
+        previous: Float[Tensor, "n d"] | None,
+        clip_norms: Float[Tensor, " n"],
+        *,
+        of: CohortObjective | None = None,
+        max_floats: int = MAX_FLOATS,
+    ) -> Clipped:
+        """Return sums of the examples' clipped gradients, or of their changes since `previous`.
+
+        One gradient, or two, of all examples are counted; `of` is a minibatch of the cohort.
+        """
+        self.count_gradients(1 if previous is None else 2, of=of)
+        points = [
+            None if p is None else self.project(p) if self._clip else p for p in (x, previous)
+        ]
+        assert points[0] is not None
+        part = of or self.cohort
+        found = clipped_sums(part, points[0], points[1], clip_norms, max_floats=max_floats)
+        self._inspect(found.sums, "gradient")
+        return found
+
+    def record_values(self, x: Float[Tensor, "n q d"]) -> list[Float[Tensor, "q m"]]:
+        """Return the loss of every example of each client at its points.
+
+        It counts q queries a client, each with all examples behind it. Raises RunError when the
+        budget does not cover them, ConfigError where the oracle adds noise.
+        """
+        if self._noise_std > 0:
+            raise ConfigError("losses of single examples have no noise; set scenario.noise_std=0")
+        self._spend(x.shape[1])
+        with torch.no_grad():
+            told = record_values(self.cohort, self.project(x) if self._clip else x)
+        means = torch.stack([values.mean(dim=1) for values in told])
+        self._inspect(means, "value")
+        return told
+
+    def compare_records(self, x: Float[Tensor, "n d"]) -> None:
+        """Raise ConfigError where examples' losses do not average to a client's objective.
+
+        It counts the queries that are asked for it, and nothing where that is known.
+        """
+        queries = queries_to_compare(self.cohort)
+        if queries:
+            self._spend(queries)
+            require_averages(self.cohort, self.project(points_beside(x)))
+
+    def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
+        """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""
+        self._differentiated += number
+        self._count_examples(number, of)
+
+    def project(self, x: Float[Tensor, "n *q d"]) -> Float[Tensor, "n *q d"]:
+        """Project points onto the box."""
+        return project(x, self.cohort.lower, self.cohort.upper)
+
+    def counts(self) -> dict[str, list[int]]:
+        """Return queries, gradients, examples and non-finite values by position in the cohort."""
+        positions = range(self.cohort.num_clients)
+        examples = self._examples.tolist()
+        spent = [
+            self._stopped_at.get(p, (self._asked, self._differentiated, examples[p]))
+            for p in positions
+        ]
+        return {
+            "queries": [queries for queries, _, _ in spent],
+            "gradients": [gradients for _, gradients, _ in spent],
+            "examples": [count for _, _, count in spent],
+            "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
+        }
+
+    def _require_dim(self, x: Float[Tensor, "n *q d"]) -> None:
+        """Raise ConfigError, before anything is asked, for points of another size."""
+        dim = self.cohort.dim
+        if x.shape[-1] != dim:
+            raise ConfigError(
+                f"x has {x.shape[-1]} numbers and the objectives have dim {dim}; start from as many"
+                " (of a module, the parameters that are trained: no frozen ones, no buffers)"
+            )
+
+    def _spend(self, queries: int, of: CohortObjective | None = None) -> None:
+        """Count queries of every client before they are asked."""
+        if queries > self.remaining:
+            raise RunError(
+                f"{queries} queries asked with {self.remaining} of {self._budget} left a client;"
+                " raise query_budget or ask fewer directions"
+            )
+        self._asked += queries
+        self._count_examples(queries, of)
+
+    def _count_examples(self, number: int, of: CohortObjective | None) -> None:
+        part = of or self.cohort
+        if hasattr(part, "sizes"):
+            self._sizes = part.sizes
+            self._examples = self._examples + number * self._sizes
+
+    def _sizes_asked(self, position: int) -> int:
+        """Return how many examples of a client stood behind a point of the last request."""
+        return 0 if self._sizes is None else int(self._sizes[position])
+
+    def _noise(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
+        rows = [g.standard_normal(values.shape[1]) for g in self._noise_generators]
+        return torch.from_numpy(np.stack(rows)).to(values)
+
+    def _inspect(self, answers: Float[Tensor, "n k"], what: str) -> None:
+        """Note clients that raised or answered something non-finite."""
+        if all_finite(answers):
+            return
+        self.saw_non_finite = True
+        bad = ~torch.isfinite(answers)
+        for position in bad.any(dim=1).nonzero().flatten().tolist():
+            if position in self._stopped_at:
+                continue
+            if position not in self.failures and not self._report(position, answers, bad, what):
+                continue
+            unasked = getattr(self.cohort, "unasked", {}).get(position, 0)
+            examples = int(self._examples[position]) - unasked * self._sizes_asked(position)
+            self._stopped_at[position] = (self._asked - unasked, self._differentiated, examples)
+
+    def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:
+        """Count a client's non-finite answers; return whether they make it a failed client."""
+        found = int(bad[position].sum())
+        counts = self._non_finite_counts
+        counts[position] = counts.get(position, 0) + found
+        if self._non_finite == "skip" and what == "value":
+            return False
+        first = answers[position][bad[position]][0].item()
+        hint = what == "value" and self._may_skip
+        remedy = "; client.non_finite=skip leaves such queries out" if hint else ""
+        self.failures[position] = (
+            f"the objective returned a non-finite {what} ({first}),"
+            f" {found} of {bad.shape[1]}{remedy}"
+        )
+        return True

@@ -1,0 +1,70 @@
+"""What a run is about: where it starts, and how an x is judged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.objectives.box import Bound, check_start
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of an x: the global objective F, metrics, and whether the goal is reached."""
+
+    value: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    solved: bool = False
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """One problem of a scenario.
+
+    It may say beside whether its x is a square image (`image`), whose neighboring coordinates
+    matter alike.
+    """
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def initial_x(self) -> Float[Tensor, " d"]: ...
+
+    @property
+    def lower(self) -> Bound: ...
+
+    @property
+    def upper(self) -> Bound: ...
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether F is known only by asking every client for its value: one query each, counted."""
+        ...
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        """Judge x; `values` are the clients' answers if they were asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenProblem:
+    """A problem of which nothing is known but its clients: F is the mean of their answers.
+
+    Raises ConfigError for a start that is no vector of finite numbers.
+    """
+
+    initial_x: Float[Tensor, " d"]
+    lower: Bound = -float("inf")
+    upper: Bound = float("inf")
+    index: int = 0
+    asks_clients: bool = True
+
+    def __post_init__(self) -> None:
+        start = check_start(self.initial_x, self.lower, self.upper)
+        object.__setattr__(self, "initial_x", start)
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        return Report(None if values is None else float(values.double().mean()))

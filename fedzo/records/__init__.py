@@ -1,0 +1,1 @@
+"""What a run leaves behind: histories, checkpoints, files that say what they are, figures."""

@@ -1,0 +1,1 @@
+"""Engines around engines: liars, faults, a log of messages."""

@@ -1,0 +1,153 @@
+"""Malicious clients as an engine: it sees the honest answers and replaces those of its own clients.
+
+So attacks work with every strategy, rule and engine, and none of them knows. The attacker is
+omniscient: of every exchange it knows all honest answers, and the rule that will meet its lies.
+Judging ("evaluate") is left alone, so that what is reported of x is true. Between peers
+(`train.mix`) its messages always come in time, and it may tell different receivers different
+things. Flipped labels are a flag in the exchange, on which the liars' own machines act. Where only
+liars are asked, or answer, there is nobody to deviate from, and they behave.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from fedzo.adversary.lies import ByzantineConfig, MimicMemory, Rule, learn_mimic, make_lies
+from fedzo.protocol.exchange import ClientState, Exchange, Replies, join_replies
+from fedzo.randomness import stream
+from fedzo.runtime.engine import Engine, Middleware
+
+ATTACKER = -1
+"""Under this number the attacker's memory stands among the clients' states."""
+
+
+class Byzantine(Middleware):
+    """An engine whose clients `liars` are malicious.
+
+    rule: the defence as the attacker knows it, for the attacks that search.
+    """
+
+    def __init__(
+        self,
+        inner: Engine,
+        config: ByzantineConfig,
+        liars: Sequence[int],
+        *,
+        seed: int,
+        rule: Rule | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self._config = config
+        self._liars = frozenset(liars)
+        self._seed = seed
+        self._rule = rule
+        self._memories: dict[str, MimicMemory] = {}
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        asked = [self._rigged(exchange) for exchange in exchanges]
+        received = iter(
+            self._inner.perform([e for group in asked for e in group], timeout_s=timeout_s)
+        )
+        joined = [join_replies([next(received) for _ in group]) for group in asked]
+        return [self._spoilt(e, r) for e, r in zip(exchanges, joined, strict=True)]
+
+    def client_states(self) -> Mapping[int, ClientState]:
+        states = self._inner.client_states()
+        if not self._memories:
+            return states
+        memory = {
+            f"{name}/{part}": getattr(known, part) if part != "seen" else torch.tensor(known.seen)
+            for name, known in self._memories.items()
+            for part in ("mean", "axis", "seen")
+        }
+        return {**states, ATTACKER: memory}
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        memory = states.get(ATTACKER, {})
+        names = {key.rpartition("/")[0] for key in memory}
+        self._memories = {
+            name: MimicMemory(
+                memory[f"{name}/mean"], memory[f"{name}/axis"], int(memory[f"{name}/seen"])
+            )
+            for name in names
+        }
+        self._inner.restore_client_states({c: s for c, s in states.items() if c != ATTACKER})
+
+    def _rigged(self, exchange: Exchange) -> list[Exchange]:
+        """Return what is really asked: liars work on flipped labels, and are heard by all peers."""
+        lying, question = self._lying(exchange.client_ids), exchange.question
+        flipping = self._config.attack == "label_flip"
+        opposite = self._config.receivers == "opposite"
+        told = question.told_by_liars(exchange.client_ids, self._liars, opposite=opposite)
+        if told is not None:
+            return [exchange if flipping else replace(exchange, question=told)]
+        if flipping and not question.judges and lying.any():
+            flipped = exchange.select(lying.nonzero().flatten().tolist())
+            flipped = replace(flipped, poisoned=True)
+            if lying.all():
+                return [flipped]
+            return [exchange.select((~lying).nonzero().flatten().tolist()), flipped]
+        return [exchange]
+
+    def _spoilt(self, exchange: Exchange, replies: Replies) -> Replies:
+        """Return the replies with the liars' tensors replaced."""
+        lying = self._lying(replies.client_ids)
+        if exchange.question.judges or self._config.attack == "label_flip" or not lying.any():
+            return replies
+        if lying.all():
+            return replies
+        spoilt = {
+            name: self._spoken(exchange, replies, name, lying)
+            if tensor.is_floating_point() and tensor[0].numel()
+            else tensor
+            for name, tensor in replies.tensors.items()
+        }
+        return replace(replies, tensors=spoilt)
+
+    def _spoken(
+        self, exchange: Exchange, replies: Replies, name: str, lying: Bool[Tensor, " n"]
+    ) -> Tensor:
+        """Return a tensor with its lies; where it is slopes along own directions, lie of vectors.
+
+        Clients' slopes along different directions have nothing in common, but what they stand for
+        has; a liar then says what an honest client with that gradient would.
+        """
+        tensor, moment = replies.tensors[name], exchange.moment
+        along = exchange.question.along(name, seed=exchange.seed, problem=moment.problem)
+        if along is None:
+            return self._lied(exchange, name, tensor, lying)
+        place = {client: i for i, client in enumerate(exchange.client_ids)}
+        along = along.select(torch.tensor([place[client] for client in replies.client_ids]))
+        lies = self._lied(exchange, name, along.vectors(tensor), lying).nan_to_num(0.0)
+        return tensor.where(~lying.unsqueeze(1), along.slopes(lies).to(tensor))
+
+    def _lied(
+        self, exchange: Exchange, name: str, tensor: Tensor, lying: Bool[Tensor, " n"]
+    ) -> Tensor:
+        flat = tensor.flatten(1)
+        honest, count = flat[~lying], int(lying.sum())
+        moment = exchange.moment
+        generator = stream(self._seed, "byzantine", name, *moment.parts)
+        memory = None
+        if self._config.attack == "mimic_learned":
+            width = honest.shape[1]
+            key = f"{exchange.kind}/{name}/{moment.problem}/{width}"
+            memory = self._memories.get(key)
+            self._memories[key] = learn_mimic(memory, honest, generator=generator)
+        lies = make_lies(
+            self._config,
+            honest,
+            count,
+            generator=generator,
+            rule=self._rule,
+            memory=memory,
+        )
+        result = flat.clone()
+        result[lying] = lies.to(flat)
+        return result.reshape(tensor.shape)
+
+    def _lying(self, clients: Sequence[int]) -> Bool[Tensor, " n"]:
+        return torch.tensor([client in self._liars for client in clients], dtype=torch.bool)

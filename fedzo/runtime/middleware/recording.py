@@ -1,0 +1,78 @@
+"""A log of every message: who, what, how large, what came of it; nothing of the contents."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.sizes import exchange_size, replies_size
+from fedzo.records.storage import storing
+from fedzo.runtime.engine import Engine, Middleware
+
+
+class Recording(Middleware):
+    """An engine that writes a line of JSON for every message, down and up, to a file.
+
+    Fields: at_s (seconds since the engine was made), way ("down" or "up"), exchange
+    (problem.round.exchange), kind, client; floats and bytes as the history counts them; and up,
+    outcome ("answered", or the reason of the failure), counts such as queries, and wait_s. Late and
+    repeated answers have a line with the number of them and no client.
+    """
+
+    def __init__(self, inner: Engine, path: Path) -> None:
+        super().__init__(inner)
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a")
+        self._path = path
+        self._start = time.perf_counter()
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        began = self._now()
+        for exchange in exchanges:
+            size = exchange_size(exchange.select([0]))
+            facts = {"floats": size.floats, "bytes": size.bytes}
+            for client in exchange.client_ids:
+                self._write(began, "down", exchange, {"client": client, **facts})
+        received = self._inner.perform(exchanges, timeout_s=timeout_s)
+        for exchange, replies in zip(exchanges, received, strict=True):
+            self._write_replies(exchange, replies, began)
+        with storing(self._path):
+            self._file.flush()
+        return received
+
+    def close(self) -> None:
+        try:
+            with storing(self._path):
+                self._file.close()
+        finally:
+            super().close()
+
+    def _write_replies(self, exchange: Exchange, replies: Replies, began: float) -> None:
+        now = self._now()
+        for client in exchange.client_ids:
+            own = replies.only(client)
+            size = replies_size(own)
+            facts = {
+                "client": client,
+                "floats": size.floats,
+                "bytes": size.bytes,
+                "outcome": replies.failures.get(client, "answered"),
+                "counts": {name: of[client] for name, of in own.counts.items()},
+                "wait_s": round(now - began, 6),
+            }
+            self._write(now, "up", exchange, facts)
+        for outcome, times in (("late", replies.late), ("duplicate", replies.duplicates)):
+            if times:
+                self._write(now, "up", exchange, {"outcome": outcome, "times": times})
+
+    def _write(
+        self, at_s: float, way: str, exchange: Exchange, facts: Mapping[str, object]
+    ) -> None:
+        head = {"at_s": round(at_s, 6), "way": way, "exchange": exchange.moment.token}
+        with storing(self._path):
+            self._file.write(json.dumps({**head, "kind": exchange.kind, **facts}) + "\n")
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._start

@@ -1,0 +1,1 @@
+"""Attacks on single victims, and defenses of them."""

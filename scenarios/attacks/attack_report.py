@@ -1,0 +1,117 @@
+"""What an attack on one victim leaves behind: a table, a grid of pictures, JSON, the images."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save
+from torch import Tensor
+
+from fedzo.attacks.subject import Found, perturbed
+from fedzo.records.plots import save_figure
+from fedzo.records.storage import write_whole
+from fedzo.records.strict_json import strict_json
+from fedzo.records.terminal import title
+from scenarios.attacks.single_attack import Report
+
+_SHOWN = 10
+
+
+def write_report(folder: Path, victim: str, report: Report) -> None:
+    """Write report.json, figure.png and images.safetensors (images, perturbations, labels)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"victim": victim, **report.to_json()}
+    write_whole(folder / "report.json", strict_json(content, indent=1) + "\n")
+    draw_report(folder / "figure.png", report)
+    deltas = torch.stack([found.delta for found in report.found])
+    tensors = {"images": report.images, "labels": report.labels, "perturbations": deltas}
+    whole = {name: t.contiguous() for name, t in tensors.items()}
+    write_whole(folder / "images.safetensors", save(whole))
+
+
+def print_report(console: Console, victim: str, report: Report) -> None:
+    """Print what an attack gave, the first images one by one."""
+    summary = report.summary()
+    settings = report.plan.settings
+    name = title(
+        f"{report.attacker} against {victim} ({report.tells}), {settings.norm} {settings.radius:g}"
+    )
+    table = Table(title=name, show_header=False, title_justify="left")
+    hit = sum(found.success for found in report.found)
+    table.add_row("success", f"{summary['success_rate']:.2f} ({hit} of {len(report.found)})")
+    table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
+    table.add_row("queries, median", f"{summary['median_queries']:,.1f}")
+    table.add_row(
+        "queries in all, screening",
+        f"{summary['queries']:,}, {summary['screening_queries']:,}",
+    )
+    table.add_row("answered by the victim", f"{report.victim_queries:,}")
+    if summary["refused"] or report.replayed:
+        table.add_row("refused, from the journal", f"{summary['refused']:,}, {report.replayed:,}")
+    if summary["confirm"] > 1:
+        noisy = {True: "noisy", False: "exact", None: "not seen to be noisy"}[summary["noisy"]]
+        table.add_row("answers to a success, victim", f"{summary['confirm']}, {noisy}")
+    if report.query_cost:
+        table.add_row("cost", f"{summary['cost']:,.2f}")
+    table.add_row("seconds", f"{report.seconds:.2f}")
+    console.print(table)
+    each = Table("image", "label", "answer", "queries", "linf", "l2", "success")
+    for found in report.found[:_SHOWN]:
+        each.add_row(
+            str(found.index),
+            str(int(report.labels[found.index])),
+            str(found.label) if found.label >= 0 else "-",
+            f"{found.queries:,}",
+            f"{float(found.delta.abs().max()):.3f}",
+            f"{float(found.delta.norm()):.2f}",
+            "yes" if found.success else "no",
+        )
+    console.print(each)
+
+
+def draw_report(path: Path, report: Report) -> None:
+    """Draw up to ten images: as they were, what was added (amplified), as they are answered."""
+    shown = _pictures(report)[:_SHOWN]
+    columns = len(shown)
+    figure = Figure(figsize=(max(6.5, 1.3 * columns), 5.4), layout="constrained")
+    axes = figure.subplots(3, columns, squeeze=False)
+    for column, (image, found, label) in enumerate(shown):
+        delta = found.delta.reshape(image.shape)
+        after = perturbed(image.unsqueeze(0), found.delta.unsqueeze(0))[0]
+        color = "tab:red" if found.success else "black"
+        answer = str(found.label) if found.label >= 0 else "?"
+        _show(axes[0][column], image, f"a {label}")
+        _show(axes[1][column], _amplified(delta), f"{found.queries} queries")
+        _show(axes[2][column], after, f"answered {answer}", color=color)
+    settings = report.plan.settings
+    figure.suptitle(
+        f"{report.attacker}, {settings.norm} {settings.radius:g}: original, perturbation"
+        " (amplified), adversarial",
+        fontsize="small",
+    )
+    save_figure(figure, path)
+
+
+def _pictures(report: Report) -> list[tuple[Float[Tensor, "c h w"], Found, int]]:
+    """Return each image with what was found for it, or all with the universal perturbation."""
+    labels = report.labels.tolist()
+    if report.plan.settings.universal:
+        return [(image, report.found[0], labels[i]) for i, image in enumerate(report.images)]
+    return [(report.images[f.index], f, labels[f.index]) for f in report.found]
+
+
+def _amplified(delta: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+    """Return a change scaled to the middle of [0, 1], its largest value at an end."""
+    largest = float(delta.abs().max())
+    return 0.5 + delta / (2 * largest) if largest > 0 else torch.full_like(delta, 0.5)
+
+
+def _show(axes: Axes, image: Float[Tensor, "c h w"], above: str, *, color: str = "black") -> None:
+    picture = image.permute(1, 2, 0) if len(image) == 3 else image.mean(dim=0)
+    axes.imshow(picture.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.set_title(above, fontsize="small", color=color)
+    axes.set_axis_off()

@@ -1,0 +1,101 @@
+"""The attackers by name, and which suits what a victim tells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedzo.attacks.attacker import Attacker
+from fedzo.attacks.attackers.edge import Edge
+from fedzo.attacks.attackers.estimated import EstimatedDescent, RankSGD
+from fedzo.attacks.attackers.hopskipjump import HopSkipJump
+from fedzo.attacks.attackers.simba import SimBA
+from fedzo.attacks.attackers.square import Square
+from fedzo.attacks.attackers.surrogate import Surrogate
+from fedzo.attacks.attackers.thompson import Thompson
+from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
+from fedzo.attacks.goal import LossName
+from fedzo.attacks.victims.victim import AnswerKind
+from fedzo.catalog import ATTACKER_LINES
+from fedzo.config import Scalar, build_config, unknown_key
+from fedzo.errors import ConfigError
+
+SCORES: tuple[AnswerKind, ...] = ("logits", "probabilities")
+LABELS: tuple[AnswerKind, ...] = (*SCORES, "labels")
+ORDER: tuple[AnswerKind, ...] = (*SCORES, "order")
+
+
+@dataclass(frozen=True, slots=True)
+class AttackerEntry:
+    """An attacker's config, and its defaults over the config's.
+
+    needs: the victims it can attack. line: what it is, in one line. coordinates: in which it can
+    search; others would change nothing.
+    """
+
+    config: type[Attacker]
+    needs: tuple[AnswerKind, ...]
+    line: str
+    coordinates: tuple[CoordinateName, ...] = COORDINATES
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+_PIXELS: tuple[CoordinateName, ...] = ("pixels",)
+_BASES: tuple[CoordinateName, ...] = ("pixels", "waves", "blocks")
+ATTACKERS: dict[str, AttackerEntry] = {
+    "thompson": AttackerEntry(Thompson, SCORES, ATTACKER_LINES["thompson"], _PIXELS),
+    "square": AttackerEntry(Square, SCORES, ATTACKER_LINES["square"], _PIXELS),
+    "nes": AttackerEntry(EstimatedDescent, SCORES, ATTACKER_LINES["nes"]),
+    "zo": AttackerEntry(
+        EstimatedDescent,
+        SCORES,
+        ATTACKER_LINES["zo"],
+        defaults={"estimator": "forward", "optimizer": "adam", "momentum": 0.9},
+    ),
+    "simba": AttackerEntry(SimBA, SCORES, ATTACKER_LINES["simba"], _BASES),
+    "fzoos": AttackerEntry(Surrogate, SCORES, ATTACKER_LINES["fzoos"]),
+    "edge": AttackerEntry(Edge, LABELS, ATTACKER_LINES["edge"], _PIXELS),
+    "hopskipjump": AttackerEntry(HopSkipJump, LABELS, ATTACKER_LINES["hopskipjump"], _BASES),
+    "rank": AttackerEntry(RankSGD, ORDER, ATTACKER_LINES["rank"]),
+}
+_HINT: dict[AnswerKind, str] = {"labels": ", or loss boundary"}
+_DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}
+
+
+def default_attacker(tells: AnswerKind, loss: LossName = "margin") -> str:
+    """Return the name of the best attacker for what a victim tells."""
+    return "thompson" if loss == "boundary" else _DEFAULTS.get(tells, "thompson")
+
+
+def check_coordinates(name: str, coordinates: Coordinates) -> None:
+    """Raise ConfigError for coordinates that an attacker does not search in."""
+    if coordinates.name not in ATTACKERS[name].coordinates:
+        able = [n for n, entry in ATTACKERS.items() if coordinates.name in entry.coordinates]
+        raise ConfigError(
+            f"attacker {name} does not search in {coordinates.name}, but in"
+            f" {', '.join(ATTACKERS[name].coordinates)}; use attacker {' or '.join(able)}"
+        )
+
+
+def make_attacker(
+    name: str, tells: AnswerKind, settings: Mapping[str, Scalar], *, loss: LossName = "margin"
+) -> Attacker:
+    """Return an attacker with its settings over the entry's.
+
+    With loss boundary attackers by scores need labels alone. Raises ConfigError for an unknown name
+    or setting, and for a victim that tells too little.
+    """
+    if name not in ATTACKERS:
+        raise unknown_key(name, ATTACKERS, what="attacker")
+    entry = ATTACKERS[name]
+    if loss == "boundary":
+        if entry.needs != SCORES:
+            raise ConfigError(f"attacker {name} finds the boundary itself; leave loss boundary out")
+        if tells == "order":
+            raise ConfigError("loss boundary needs a victim that tells labels, not an order alone")
+        return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")
+    if tells not in entry.needs:
+        able = [other for other, rival in ATTACKERS.items() if tells in rival.needs]
+        raise ConfigError(
+            f"attacker {name} needs a victim that tells {' or '.join(entry.needs)}, and this one"
+            f" tells {tells}; use {' or '.join(able)}{_HINT.get(tells, '')}"
+        )
+    return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")

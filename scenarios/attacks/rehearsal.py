@@ -1,0 +1,40 @@
+"""An attack is begun once without asking: what cannot be is said before anything is spent."""
+
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.attacks.attack import AttackSettings, check_inputs
+from fedzo.attacks.attacker import Attacker, Task, start
+from fedzo.attacks.attackers.boundary import Boundary
+from fedzo.attacks.attackers.estimated import RankSGD
+from fedzo.attacks.budget import shortfall
+from fedzo.attacks.region import region_around
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+
+
+def rehearse(
+    attacker: Attacker,
+    images: Float[Tensor, "n c h w"],
+    num_images: int,
+    settings: AttackSettings,
+) -> None:
+    """Raise ConfigError where an attack on so many of these images cannot begin, or never move.
+
+    Every candidate of an attacker by order is an attempt: there it is a warning.
+    """
+    check_inputs(images, replace(settings, universal=False))
+    shared = num_images if settings.universal else 1
+    task = Task(
+        region_around(images[:1], settings.norm, settings.radius),
+        settings.coordinates,
+        settings.query_budget // shared,
+        stream(settings.seed, "attack", "rehearsal"),
+    )
+    told = Boundary(attacker) if settings.loss == "boundary" else attacker
+    sentence = shortfall(told, task)
+    if sentence and not isinstance(told, RankSGD):
+        raise ConfigError(sentence)
+    start(told, task)

@@ -1,0 +1,199 @@
+"""`fedzo attack`: attack one victim that answers with scores, labels or an order."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from fedzo.attacks.attack import AttackSettings
+from fedzo.attacks.coordinates import COORDINATES, Coordinates
+from fedzo.attacks.region import NORMS
+from fedzo.config import build_config, unknown_key
+from fedzo.errors import ConfigError
+from fedzo.objectives.addresses import public_name
+from fedzo.records.lock import locked
+from fedzo.records.storage import storing
+from fedzo.records.terminal import markup, say_place
+from scenarios.attacks.attack_report import print_report, write_report
+from scenarios.attacks.attackers import ATTACKERS
+from scenarios.attacks.single_attack import Plan, Report, attack_victim
+from scenarios.cli.options import JsonOption, by_section, finish, guard, prepare, stderr
+from scenarios.victims.shipped import shipped_names
+from scenarios.victims.victim_sources import SourceSettings, open_source
+
+_JOURNAL = "answers.jsonl"
+
+
+def attack_command(
+    victim: Annotated[
+        str,
+        typer.Argument(
+            help=f"{', '.join(shipped_names())}; file.py:name (torch module or function); a .onnx"
+            " file; an http:// address; command:PROGRAM ARGUMENTS"
+        ),
+    ],
+    attacker: Annotated[
+        str | None,
+        typer.Option(help=f"one of {', '.join(ATTACKERS)}; by default the best for the victim"),
+    ] = None,
+    norm: Annotated[str, typer.Option(help=f"of the perturbation: {', '.join(NORMS)}")] = "linf",
+    radius: Annotated[
+        float | None,
+        typer.Option(help="of the ball (default: linf 0.1, l2 1.5, l0 40 pixels, patch side 8)"),
+    ] = None,
+    query_budget: Annotated[int, typer.Option(help="most queries an image")] = 1000,
+    images: Annotated[int, typer.Option(help="images that are attacked")] = 20,
+    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    target: Annotated[int | None, typer.Option(help="the class to be answered as")] = None,
+    loss: Annotated[str, typer.Option(help="margin, cross_entropy or boundary")] = "margin",
+    universal: Annotated[
+        bool, typer.Option("--universal", help="one perturbation for all images, one budget")
+    ] = False,
+    coordinates: Annotated[
+        str, typer.Option(help=f"in which to search: {', '.join(COORDINATES)}, such as waves:7")
+    ] = "pixels",
+    levels: Annotated[
+        int, typer.Option(help="pixel values are whole steps of 1/LEVELS, such as 255; 0: any")
+    ] = 0,
+    confirm: Annotated[
+        int,
+        typer.Option(
+            help="answers that a success takes; 0: one, and 9 of a victim that is seen to be noisy"
+        ),
+    ] = 0,
+    wrap: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="put around the victim: labels, order, top=K, rounded=DECIMALS, noisy=STD,"
+            " limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA, defense=DIRECTORY;"
+            " may be repeated"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="a setting of the attacker or of how the victim is reached, such as"
+            " attacker.spread=0.3, victim.tells=labels, victim.data=mine.npz,"
+            " victim.rate_limit=5; may be repeated",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="directory for report.json, figure.png, the images")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="use the answers that lie in --out; pay none twice")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Attack one victim, image by image, and count every query.
+
+    For testing models that you own or were asked to test. `fedzo run attack` is the federated one.
+
+    Example: fedzo attack mnist --radius 0.2 --out runs/attack
+    Example: fedzo attack http://127.0.0.1:8000/ --set victim.tells=labels --set victim.rate_limit=5
+    """
+    prepare(1)
+
+    def work() -> dict[str, Any]:
+        parts = by_section(settings or [], ("attacker", "victim"))
+        shown = public_name(victim)
+        plan = Plan(
+            num_images=images,
+            attacker=attacker or "",
+            attacker_settings=parts["attacker"],
+            target=target,
+            settings=build_config(
+                AttackSettings,
+                {
+                    "norm": _one_of(norm, NORMS, "norm"),
+                    "radius": _RADIUS[norm] if radius is None else radius,
+                    "query_budget": query_budget,
+                    "seed": seed,
+                    "loss": loss,
+                    "universal": universal,
+                    "levels": levels,
+                    "confirm": confirm,
+                    "coordinates": _coordinates(coordinates),  # type: ignore[dict-item]
+                },
+                section="attack",
+            ),
+        )
+        source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
+        with locked(out):
+            report = _run(victim, wrap or [], source, plan, out, resume, quiet=json_output)
+            report = replace(report, query_cost=source.query_cost)
+            if out:
+                with storing(out):
+                    write_report(out, shown, report)
+        if not json_output:
+            print_report(Console(), shown, report)
+            if out:
+                say_place(stderr, "figure", out / "figure.png")
+        return {"victim": shown, **report.summary(), "out": str(out) if out else None}
+
+    finish(guard(work), json_output)
+
+
+_RADIUS = {"linf": 0.1, "l2": 1.5, "l0": 40.0, "patch": 8.0}
+
+
+def _run(
+    name: str,
+    wrappers: list[str],
+    settings: SourceSettings,
+    plan: Plan,
+    out: Path | None,
+    resume: bool,
+    *,
+    quiet: bool,
+) -> Report:
+    """Open the victim and attack it, with progress on a terminal."""
+    journal = out / _JOURNAL if out else None
+    if resume and not (journal and journal.exists()):
+        raise ConfigError(f"--resume needs --out with {_JOURNAL} of an earlier attack in it")
+    if journal and journal.exists() and not resume:
+        raise ConfigError(
+            f"{journal} has answers of an earlier attack; add --resume to use them, or give"
+            " another --out"
+        )
+    with ExitStack() as stack:
+        source = open_source(name, wrappers, settings, stack)
+        bar = stack.enter_context(
+            Progress(console=stderr, disable=quiet or not stderr.is_terminal, transient=True)
+        )
+        shown = public_name(name)
+        task = bar.add_task(
+            markup(f"attack {shown}"), total=1 if plan.settings.universal else plan.num_images
+        )
+        return attack_victim(
+            source.victim,
+            source.images,
+            source.labels,
+            plan,
+            journal=journal,
+            name=" ".join([shown, *wrappers]),
+            progress=lambda over, queries: bar.update(
+                task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
+            ),
+        )
+
+
+def _coordinates(text: str) -> Coordinates:
+    name, colon, count = text.partition(":")
+    if name not in COORDINATES:
+        raise unknown_key(name, COORDINATES, what="coordinates")
+    if colon and not count.isdigit():
+        raise ConfigError(f"--coordinates {text}: write a whole number after the colon")
+    return Coordinates(name, int(count)) if count else Coordinates(name)
+
+
+def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:
+    if value not in allowed:
+        raise unknown_key(value, allowed, what=what)
+    return value

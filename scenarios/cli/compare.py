@@ -1,0 +1,174 @@
+"""The command `fedzo compare`: strategies, rules and attacks side by side."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fedzo.errors import ConfigError
+from fedzo.records.history import AXES
+from fedzo.records.lock import locked
+from scenarios.cli.display import print_comparison, print_grid
+from scenarios.cli.options import (
+    BudgetOption,
+    ClientsOption,
+    EngineOption,
+    JsonOption,
+    OutOption,
+    ResumeOption,
+    RoundsOption,
+    ScenarioArgument,
+    SetOption,
+    ThreadsOption,
+    finish,
+    guard,
+    merged,
+    prepare,
+    stderr,
+)
+from scenarios.runs.compare import compare
+from scenarios.runs.config_file import (
+    ComparisonPlan,
+    parse_numbers,
+    parse_positions,
+    parse_words,
+    read_comparison,
+)
+from scenarios.runs.grid import (
+    GridShape,
+    parse_attacks,
+    parse_rules,
+    parse_variation,
+    run_grid,
+    with_aggregators,
+)
+
+
+def compare_command(
+    scenario: ScenarioArgument = None,
+    strategies: Annotated[
+        str | None, typer.Option(help="names, separated by commas (default: fedzo)")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="numbers, separated by commas (default: 0,1,2)")
+    ] = None,
+    rounds: RoundsOption = None,
+    clients: ClientsOption = None,
+    engine: EngineOption = None,
+    query_budget: BudgetOption = None,
+    settings: SetOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML experiment; options override it")
+    ] = None,
+    x: Annotated[str, typer.Option(help=f"axis of the figure: {', '.join(AXES)}")] = "queries",
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="AXIS=N,N,...: report the lowest F up to there (queries=5000,10000)"),
+    ] = None,
+    reach: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC=V,V,...: what it took until five evaluations in a row had such a mean"
+            " (test_accuracy=0.75,0.8)"
+        ),
+    ] = None,
+    aggregators: Annotated[
+        str | None,
+        typer.Option(help="rules, separated by commas: every strategy is run with every one"),
+    ] = None,
+    attacks: Annotated[
+        str | None,
+        typer.Option(help="attacks, separated by commas, or all: a grid with each rule's worst"),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=V,V,...: a grid for every value (scenario.alpha=1,100)"),
+    ] = None,
+    measure: Annotated[
+        str | None, typer.Option(help="what a grid shows (default: test_accuracy or final_value)")
+    ] = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    json_output: JsonOption = False,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Run several strategies on the same problems and seeds.
+
+    A setting is given to every strategy that has it; `--set fedzo:client.mu=0.1` is for fedzo
+    alone. LABEL=NAME among the strategies runs one of them under a label with its own settings:
+    --strategies fzoos,paper=fzoos --set paper:strategy.variant=paper
+
+    With --attacks, the clients that `--set byzantine.num_clients=N` names lie, in each of these
+    ways in turn, and what every strategy and rule has left is shown as a grid, with its worst case:
+    --strategies dshb --aggregators "mean,trimmed_mean,nnm | trimmed_mean" --attacks none,sign_flip
+
+    A --config file may hold strategies, seeds and a table [at] too.
+    """
+    prepare(threads)
+
+    def work() -> dict[str, Any]:
+        given = {
+            "scenario": scenario,
+            "num_rounds": rounds,
+            "num_clients": clients,
+            "engine": engine,
+            "query_budget": query_budget,
+        }
+        if resume and not (out and any(out.rglob("experiment.toml"))):
+            raise ConfigError("--resume needs --out with a comparison that was begun; leave it out")
+        plan = read_comparison(config) if config else ComparisonPlan()
+        base = merged(plan.experiment, given, settings)
+        chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
+        drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
+        base, chosen = with_aggregators(base, chosen, parse_rules(aggregators or ""))
+        if vary and len(vary) > 1:
+            raise ConfigError(
+                f"--vary is given {len(vary)} times, and a grid varies one setting; leave one out"
+            )
+        if attacks is not None or vary:
+            if x != "queries":
+                raise ConfigError(f"--x {x} has no meaning for a grid; leave it out")
+            if at or plan.at or reach:
+                raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
+            shape = GridShape(
+                attacks=parse_attacks(attacks or "", base),
+                vary=parse_variation(vary[0] if vary else None),
+                measure=measure or "",
+            )
+            found = run_grid(
+                base,
+                chosen,
+                drawn,
+                shape,
+                out=out,
+                resume=resume,
+                console=stderr,
+                threads=threads,
+            )
+            if not json_output:
+                print_grid(Console(), found)
+            return found.to_json()
+        if measure:
+            raise ConfigError("--measure is for a grid: add --attacks or --vary")
+        comparison = compare(
+            base,
+            chosen,
+            drawn,
+            axis=x,
+            at={**plan.at, **parse_positions(at or [])},
+            reach=parse_positions(reach or [], option="reach"),
+            out=out,
+            resume=resume,
+            console=stderr,
+            threads=threads,
+        )
+        if not json_output:
+            print_comparison(Console(), comparison)
+        return comparison.to_json()
+
+    def alone() -> dict[str, Any]:
+        with locked(out):
+            return work()
+
+    finish(guard(alone), json_output)

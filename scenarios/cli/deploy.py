@@ -1,0 +1,90 @@
+"""The command `fedzo deploy`."""
+
+import shlex
+import signal
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fedzo.errors import ConfigError
+from scenarios.cli.display import print_deployment
+from scenarios.cli.options import (
+    BudgetOption,
+    JsonOption,
+    OutOption,
+    ResumeOption,
+    RoundsOption,
+    ScenarioArgument,
+    SetOption,
+    finish,
+    guard,
+    prepare,
+    stderr,
+)
+from scenarios.deployed.deploy import Trial, absolute_reference, deploy
+from scenarios.runs.names import SCENARIOS
+
+
+def deploy_command(
+    scenario: ScenarioArgument = None,
+    strategy: Annotated[str, typer.Option(help="as of `fedzo run`")] = "fedzo",
+    rounds: RoundsOption = None,
+    nodes: Annotated[int, typer.Option(help="SuperNodes, one a client")] = 2,
+    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    query_budget: BudgetOption = None,
+    settings: SetOption = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="certificates and node keys, made for the trial")
+    ] = False,
+    drill: Annotated[
+        bool,
+        typer.Option(
+            "--drill",
+            help="try an unregistered node (with --tls); kill and restart a node in mid-run",
+        ),
+    ] = False,
+    objective: Annotated[
+        str, typer.Option(help="file.py:function, the nodes' own objective, for scenario remote")
+    ] = "",
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.
+
+    Example: fedzo deploy quadratic --rounds 4 --tls --drill --out runs/trial
+
+    An exchange takes 5 to 8 seconds, because Flower starts a process for every message: ask many
+    queries in each, for example --set strategy.local_steps=20 --set client.num_directions=50.
+    strategy.timeout_s is the longest wait for a node. docs/deployment.md says how to run nodes for
+    good.
+    """
+    prepare(1)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+    def work() -> dict[str, Any]:
+        if scenario is None:
+            raise ConfigError(f"no scenario is given; name one of {', '.join(SCENARIOS)}")
+        if nodes < 1:
+            raise ConfigError(f"--nodes {nodes} must be at least 1")
+        config: dict[str, str | int | bool] = {
+            "scenario": scenario,
+            "strategy": strategy,
+            "rounds": -1 if rounds is None else rounds,
+            "seed": seed,
+            "query-budget": -1 if query_budget is None else query_budget,
+            "settings": shlex.join(settings or []),
+        }
+        own = absolute_reference(objective) if objective else ""
+        trial = Trial(run_config=config, nodes=nodes, tls=tls, drill=drill, objective=own)
+        where = out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
+        return deploy(trial, where, console=stderr, resume=resume)
+
+    summary = guard(work)
+    if not json_output:
+        print_deployment(Console(), summary)
+    finish(summary, json_output)

@@ -1,0 +1,243 @@
+"""What people see in a terminal: progress while it runs, a summary when it is done."""
+
+import math
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from fedzo.records.terminal import markup, say, say_place, shown, title
+from fedzo.records.visible import visible
+from scenarios.runs.compare import Comparison, Row
+from scenarios.runs.experiment import Experiment
+from scenarios.runs.grid import Grid
+from scenarios.runs.milestones import COSTS, Target
+from scenarios.runs.simulate import RunResult
+from strategies.core.driver import Snapshot
+
+
+class Progress:
+    """A progress bar for one run, on a terminal only."""
+
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        self._rounds = experiment.num_rounds
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TextColumn("F = {task.fields[value]}"),
+            TextColumn("{task.fields[queries]:,} queries"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        name = f"{experiment.scenario} / {experiment.strategy} / seed {experiment.seed}"
+        self._task = self._bar.add_task(markup(name), total=self._rounds, value="-", queries=0)
+        self._name = markup(name)
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show a round."""
+        record = snapshot.record
+        fields: dict[str, Any] = {"queries": record.queries}
+        if record.value is not None:
+            fields["value"] = f"{record.value:.6g}"
+        problem = f", problem {record.problem + 1}" if record.problem else ""
+        self._bar.update(
+            self._task,
+            completed=record.round_index,
+            description=self._name + problem,
+            **fields,
+        )
+
+
+def print_result(console: Console, result: RunResult) -> None:
+    """Print what a run gave."""
+    summary, experiment = result.summary(), result.experiment
+    table = Table(
+        title=title(f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}"),
+        show_header=False,
+        title_justify="left",
+    )
+    table.add_row(
+        "objective", " -> ".join(_number(summary[k]) for k in ("initial_value", "final_value"))
+    )
+    table.add_row("best", _number(summary["best_value"]))
+    if any(record.partial for record in result.last_records):
+        judges = min(record.judges for record in result.last_records if record.partial)
+        table.add_row("judged by", f"{judges} of {experiment.num_clients} clients (partial)")
+    for name, value in result.metrics.items():
+        table.add_row(shown(name.replace("_", " ")), _number(value))
+    table.add_row("rounds", f"{summary['rounds']:,}")
+    table.add_row("queries", f"{summary['queries']:,}")
+    if summary["gradients"]:
+        table.add_row("gradients", f"{summary['gradients']:,}")
+    if summary["examples"]:
+        table.add_row("examples", f"{summary['examples']:,}")
+    table.add_row("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}")
+    table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
+    if summary["epsilon"] is not None:
+        delta = result.experiment.settings["strategy.delta"]
+        table.add_row("epsilon", f"{summary['epsilon']:.4g} (delta {delta:g})")
+    if summary["privacy"] is not None:
+        noise, judged = (summary["privacy"][name] for name in ("noise", "judged"))
+        told = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
+        table.add_row("noise", told[noise])
+        table.add_row("objective and metrics", judged)
+    table.add_row("seconds", f"{summary['wall_s']:.2f}")
+    ends = Counter(result.stops)
+    table.add_row("ended by", ", ".join(f"{why} ({n})" for why, n in ends.items()) or "-")
+    console.print(table)
+    if summary["clients_failed"]:
+        _print_failures(console, result)
+    if result.out:
+        say_place(console, "figure", result.out / "figure.png")
+        say_place(console, "history", result.out / "history.jsonl")
+
+
+def print_deployment(console: Console, summary: dict[str, Any]) -> None:
+    """Print what a deployed run gave, and what the trial of the network showed."""
+    network = summary["deployment"]
+    table = Table(title="deployed run", title_justify="left", show_header=False)
+    for name in ("scenario", "strategy", "rounds", "final_value", "queries", "clients_failed"):
+        table.add_row(name.replace("_", " "), shown(summary[name]))
+    table.add_row("seconds an exchange (median)", f"{network['exchange_s'] or math.nan:.1f}")
+    if network["refused"]:
+        table.add_row("unregistered node", shown(network["refused"]))
+    if network["restarted_nodes"]:
+        table.add_row("killed and restarted", f"node of client {network['restarted_nodes'][0]}")
+    console.print(table)
+    say_place(console, "run", summary["out"])
+
+
+def _print_failures(console: Console, result: RunResult) -> None:
+    """Say what failed first, and whether F is still the mean of all clients."""
+    failed = [record for record in result.records if record.failures]
+    client, reason = next(iter(failed[0].failures.items()))
+    total = sum(len(record.failures) for record in failed)
+    say(
+        console,
+        f"{total:,} answers failed; the first: client {client}, round {failed[0].round_index}:"
+        f" {visible(reason)}",
+    )
+    clients = result.experiment.num_clients
+    if any(0 < record.judges < clients for record in result.records):
+        console.print(
+            "the objective was then the mean of those who answered, so values before and after"
+            " do not compare (history.jsonl: judges)",
+            highlight=False,
+        )
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print a row for each strategy: mean and, where it is not zero, standard error over seeds."""
+    table = Table(title=title(comparison.title), title_justify="left", padding=(0, 0, 0, 1))
+    table.add_column("strategy")
+    known = dict.fromkeys(name for row in comparison.rows for name in row.means)
+    names = [name for name in known if name != "best_value"]
+    for name in names:
+        table.add_column(shown(name.replace("_", " ")), justify="right")
+    for row in comparison.rows:
+        table.add_row(shown(row.strategy), *(_cell(name, row) for name in names))
+    console.print(table)
+    console.print("mean ± one standard error over seeds", highlight=False)
+    if comparison.milestones:
+        _print_milestones(console, comparison)
+    for target in comparison.targets:
+        _print_target(console, target)
+    if comparison.figure:
+        say_place(console, "figure", comparison.figure)
+
+
+def print_grid(console: Console, grid: Grid) -> None:
+    """Print a table for every panel, and which row has the best worst case."""
+    for panel, rows in grid.cells.items():
+        table = Table(title=title(f"{grid.title} {panel}".strip()), title_justify="left")
+        table.add_column("rule")
+        for attack in next(iter(rows.values())):
+            table.add_column(shown(attack.replace("_", " ")), justify="right")
+        table.add_column("worst", justify="right")
+        known = {row: grid.worst(panel, row) for row in rows}
+        best = (max if grid.higher_is_better else min)(
+            (value for value in known.values() if not math.isnan(value)), default=math.nan
+        )
+        for row, cells in rows.items():
+            worst = _number(known[row])
+            means = [f"{mean:.4g}" for mean, _ in cells.values()]
+            table.add_row(
+                shown(row), *means, f"[bold]{worst}[/bold]" if known[row] == best else worst
+            )
+        console.print(table)
+    console.print("mean over seeds; worst: over the attacks shown", highlight=False)
+    if grid.figure:
+        say_place(console, "figure", grid.figure)
+
+
+def _print_target(console: Console, target: Target) -> None:
+    """Print what it took to reach a level; the cheapest of each kind is bold."""
+    name = f"{target.metric.replace('_', ' ')} {target.level:g}: spent until there, median"
+    table = Table(title=title(name), title_justify="left")
+    table.add_column("strategy")
+    medians = {name: target.median(name) for name in target.spent}
+    costs = [n for n in COSTS if any(found and found[n] for found in medians.values())] or [
+        "rounds"
+    ]
+    known = [found for found in medians.values() if found is not None]
+    least = {n: min((found[n] for found in known), default=0) for n in costs}
+    for name in [*costs, "seeds"]:
+        table.add_column(name, justify="right")
+    for name, found in medians.items():
+        spent = ["never" if found is None else f"{found[n]:,.0f}" for n in costs]
+        best = [found is not None and found[n] == least[n] for n in costs]
+        cells = [f"[bold]{c}[/bold]" if b else c for c, b in zip(spent, best, strict=True)]
+        runs = target.spent[name]
+        table.add_row(shown(name), *cells, f"{sum(run is not None for run in runs)} of {len(runs)}")
+    console.print(table)
+
+
+def _print_milestones(console: Console, comparison: Comparison) -> None:
+    """Print the lowest F up to each position; the best of a column is bold."""
+    table = Table(title="lowest F so far, median over seeds", title_justify="left")
+    table.add_column("strategy")
+    medians = [milestone.to_json()["median"] for milestone in comparison.milestones]
+    for milestone in comparison.milestones:
+        table.add_column(f"{milestone.limit:,g}\n{milestone.axis}", justify="right")
+    for row in comparison.rows:
+        values = [found[row.strategy] for found in medians]
+        lowest = [min((v for v in found.values() if v is not None), default=0) for found in medians]
+        best = [value == low for value, low in zip(values, lowest, strict=True)]
+        cells = [
+            f"[bold]{_number(value)}[/bold]" if first else _number(value)
+            for value, first in zip(values, best, strict=True)
+        ]
+        table.add_row(shown(row.strategy), *cells)
+    console.print(table)
+
+
+def _cell(name: str, row: Row) -> str:
+    if name not in row.means:
+        return "-"
+    mean, error = row.means[name], row.errors[name]
+    if name in ("rounds", "queries", "examples", "floats_up", "floats_down"):
+        return f"{mean:,.0f}"
+    return f"{mean:.3g} ± {error:.1g}" if error and name != "wall_s" else f"{mean:.3g}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

@@ -1,0 +1,55 @@
+"""Commands that are imported when they are used: help on all of them needs one line of each."""
+
+from importlib import import_module
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "list": "Show scenarios, strategies, engines, aggregators and attacks.",
+    "run": "Run one federation.",
+    "compare": "Run several strategies on the same problems and seeds.",
+    "deploy": "Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.",
+    "audit": "Attack a private strategy on two neighboring data sets: a lower bound on its"
+    " epsilon.",
+    "attack": "Attack one victim, image by image, and count every query.",
+    "defend": "Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).",
+    "plot": "Draw the histories of runs; runs whose directories differ in seed-N alone become one"
+    " line.",
+}
+"""The first paragraph of each command's docstring, in the order of the help."""
+
+
+class Later(click.Command):
+    """Stands for the command in `scenarios.cli.NAME` until somebody uses it."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Import the command, and let it read the arguments."""
+        assert self.name
+        return imported(self.name).make_context(info_name, args, parent, **extra)
+
+
+class LazyGroup(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **options: Any) -> None:
+        commands = {name: Later(name, help=line) for name, line in COMMANDS.items()}
+        super().__init__(**{**options, "commands": commands})
+
+
+def imported(name: str) -> click.Command:
+    """Return the command of this name."""
+    command = getattr(import_module(f"scenarios.cli.{name}"), f"{name}_command")
+    alone = typer.Typer(
+        add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
+    )
+    alone.command(name)(command)
+    return typer.main.get_command(alone)

@@ -1,0 +1,173 @@
+"""What the commands share: options, and the way from an error to an exit status."""
+
+import errno
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TextIO, TypeVar
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fedzo.config import Scalar, parse_setting
+from fedzo.errors import ConfigError, FedzoError, FedzoWarning
+from fedzo.records.strict_json import strict_json
+from fedzo.records.terminal import say
+from fedzo.records.visible import visible
+
+stderr = Console(stderr=True, emoji=False)
+ResultT = TypeVar("ResultT")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calc")
+
+ScenarioArgument = Annotated[
+    str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
+]
+RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
+ClientsOption = Annotated[int | None, typer.Option(help="clients (default: the scenario's)")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(help="who runs the clients: inprocess (default), ray or flower"),
+]
+BudgetOption = Annotated[
+    int | None,
+    typer.Option(help="most queries of all clients together, for each problem; never exceeded"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="one setting by dotted name, such as scenario.dim=30; may be repeated;"
+        " `fedzo list SCENARIO --strategy S` shows all of them with their defaults",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="directory for history, checkpoints and figure")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="torch threads; more than one is often slower")
+]
+
+
+def merged(
+    file: dict[str, Any], given: dict[str, Any], settings: list[str] | None
+) -> dict[str, Any]:
+    """Put options over a config file, and settings over the file's."""
+    base = dict(file)
+    base.update({name: value for name, value in given.items() if value is not None})
+    from scenarios.runs.names import SCENARIOS, STRATEGIES  # they need torch, the help does not
+
+    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
+    base["settings"] = {**base["settings"], **parsed}
+    for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
+        if name not in base and name in given:
+            remedy = "name one of" if name == "scenario" else "add --strategy with one of"
+            raise ConfigError(f"no {name} is given; {remedy} {', '.join(table)}")
+    return base
+
+
+def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[str, Scalar]]:
+    """Return settings KEY=VALUE by their section, without its name.
+
+    Raises ConfigError for settings of other sections.
+    """
+    parts: dict[str, dict[str, Scalar]] = {section: {} for section in sections}
+    for text in texts:
+        key, value = parse_setting(text)
+        section, _, name = key.partition(".")
+        if section not in parts or not name:
+            raise ConfigError(
+                f"--set {text}: settings begin with {' or '.join(f'{s}.' for s in sections)}"
+            )
+        parts[section][name] = value
+    return parts
+
+
+def prepare(threads: int) -> None:
+    import torch  # when a command runs: the help does without
+
+    torch.set_num_threads(max(1, threads))
+    handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
+    handler.setFormatter(_Visible("%(message)s"))
+    logger = logging.getLogger("scenarios")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
+
+
+class _Visible(logging.Formatter):
+    """Keeps what a message quotes from acting on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print fedzo's own warnings as a sentence, others as Python does."""
+    if issubclass(category, FedzoWarning):
+        _say(f"warning: {message}", "yellow")
+        return
+    stream = sys.stderr if file is None else file
+    stream.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+def _say(sentence: str, style: str) -> None:
+    say(stderr, sentence, style=style)
+
+
+def guard(work: Callable[[], ResultT]) -> ResultT:
+    """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
+    try:
+        return work()
+    except FedzoError as error:
+        _say(f"error: {error}", "red")
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        _say(
+            f"error: {error.filename} cannot be written: {error.strerror}; name another path", "red"
+        )
+        raise typer.Exit(2) from error
+    except OSError as error:
+        if error.errno not in _DISK and not error.filename:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {place}{error.strerror}; a run with --out goes on with --resume", "red")
+        raise typer.Exit(1) from error
+    except MemoryError as error:
+        _say(_too_large(str(error)), "red")
+        raise typer.Exit(1) from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
+        _say(_too_large(str(error)), "red")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def _too_large(reason: str) -> str:
+    """Return the sentence for what asks for more memory than there is."""
+    told = f" ({reason.splitlines()[0]})" if reason else ""
+    return (
+        f"error: the settings ask for more memory than there is{told}; lower sizes such as clients,"
+        " scenario.dim, hidden layers, client.num_directions or batches"
+    )
+
+
+def finish(summary: dict[str, Any], json_output: bool) -> None:
+    if json_output:
+        sys.stdout.write(strict_json(summary) + "\n")

@@ -1,0 +1,34 @@
+"""Every setting of an experiment: its value, what is allowed, and what its config says."""
+
+import inspect
+from typing import get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from fedzo.config import setting_hints
+from fedzo.parts import parts_of
+from fedzo.records.terminal import shown
+from scenarios.runs.experiment import SECTIONS, Experiment, config_classes
+
+
+def print_settings(console: Console, experiment: Experiment) -> None:
+    """Print the settings of every section, with the docstring that explains them."""
+    classes = config_classes(experiment.scenario, experiment.strategy, experiment.engine)
+    for section in SECTIONS:
+        table = Table("setting", "value", "allowed", title=section, title_justify="left")
+        hints = setting_hints(classes[section])
+        for name, value in experiment.section(section).items():
+            allowed = ", ".join(map(str, get_args(hints[name]))) or hints[name].__name__
+            told = repr(value) if isinstance(value, str) else str(value)
+            table.add_row(shown(f"{section}.{name}"), shown(told), shown(allowed))
+        console.print(table)
+        for cls in _explained(classes[section]):
+            console.print(inspect.getdoc(cls) or "", highlight=False, markup=False)
+        console.print()
+
+
+def _explained(cls: type) -> list[type]:
+    """Return the classes whose docstrings explain the settings: parts and parents first."""
+    parts = [one for kind in parts_of(cls).values() for one in _explained(kind)]
+    return [*parts, *reversed(cls.__mro__[:-1])]

@@ -1,0 +1,1 @@
+"""Where data and users' own files come from."""

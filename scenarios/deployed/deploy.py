@@ -1,0 +1,188 @@
+"""A run on a real SuperLink and SuperNodes of this machine, started and stopped here."""
+
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from rich.console import Console
+
+from fedzo.errors import ConfigError, RunError
+from fedzo.records.history import RoundRecord, read_history
+from fedzo.records.lock import locked
+from fedzo.records.terminal import say
+from fedzo.records.visible import visible
+from fedzo.runtime.flower.deployment import LocalDeployment
+from scenarios.deployed.flower_app import ERROR, RUN_CONFIG, experiment_of
+from scenarios.problems.custom import load_function
+from scenarios.runs.engines import MESSAGES
+from scenarios.runs.rundir import is_free
+from scenarios.runs.simulate import RESULT
+
+RUN, FILES, APP = "run", "deployment", "app"
+LOOK_S, STATUS_S = 0.5, 20.0
+DRILL_TIMEOUT_S = 30
+
+_PACKAGE = '''"""The Flower app of a trial: fedzo's own, installed on every node."""
+
+from scenarios.deployed import flower_app
+
+client_app = flower_app.client_app
+server_app = flower_app.server_app
+'''
+_PROJECT = {
+    "project": {
+        "name": "fedzo-trial",
+        "version": "1.0.0",
+        "description": "A trial deployment of fedzo",
+        "dependencies": ["fedzo"],
+    },
+    "tool": {
+        "flwr": {
+            "app": {
+                "publisher": "fedzo",
+                "components": {
+                    "serverapp": "fedzo_trial:server_app",
+                    "clientapp": "fedzo_trial:client_app",
+                },
+                "config": RUN_CONFIG,
+            }
+        }
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What to deploy: the run, as in a Flower run config, and the network.
+
+    nodes: SuperNodes; tls: certificates and node keys instead of plain HTTP; objective: each node's
+    own, as "file.py:function" with an absolute path, empty for the scenario's; drill: also try an
+    unregistered node (with tls), and kill and restart a node in mid-run.
+    """
+
+    run_config: Mapping[str, str | int | bool]
+    nodes: int = 2
+    tls: bool = False
+    drill: bool = False
+    objective: str = ""
+
+
+def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -> dict[str, Any]:
+    """Deploy, run, stop everything, and return the run's summary with what the trial showed.
+
+    `out` receives run/ (as of any run), deployment/ (logs, keys, nodes' states) and app/. Raises
+    ConfigError for bad settings before anything is started, RunError when the run fails.
+    """
+    _check(trial, out, resume)
+    with locked(out):
+        return _deployed(trial, out, console, resume)
+
+
+def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[str, Any]:
+    app, target = out.absolute() / APP, out.absolute() / RUN
+    (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
+    (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
+    (app / "fedzo_trial" / "__init__.py").write_text(_PACKAGE)
+    for name in (ERROR, RESULT):
+        (target / name).unlink(missing_ok=True)
+    config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
+    config["settings"] = f"{_drilled(trial)} engine.record=true".strip()
+    node_config = {"objective": trial.objective} if trial.objective else {}
+    network = LocalDeployment(
+        out / FILES, num_nodes=trial.nodes, tls=trial.tls, node_config=node_config
+    )
+    with network:
+        say(console, f"SuperLink on {network.address}, {trial.nodes} SuperNodes")
+        shown: dict[str, Any] = {"address": network.address, "tls": trial.tls, "refused": None}
+        if trial.drill and trial.tls:
+            shown["refused"] = network.try_stranger()
+            say(console, f"an unregistered node: {shown['refused']}")
+        run_id = network.submit(app, config)
+        shown["restarted_nodes"] = _watch(network, run_id, target, console, drill=trial.drill)
+    shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
+    summary: dict[str, Any] = json.loads((target / RESULT).read_text())
+    return {**summary, "deployment": shown}
+
+
+def absolute_reference(reference: str) -> str:
+    """Return "file.py:function" with the whole path; raises ConfigError when it does not load."""
+    load_function(reference)
+    where, _, name = reference.rpartition(":")
+    return f"{Path(where).absolute()}:{name}" if where.endswith(".py") else reference
+
+
+def _check(trial: Trial, out: Path, resume: bool) -> None:
+    """Find what is wrong before processes are started."""
+    experiment = experiment_of({**trial.run_config, "settings": _drilled(trial)}, trial.nodes)
+    if experiment.scenario == "remote" and not trial.objective:
+        raise ConfigError(
+            "scenario remote needs --objective file.py:function, where the nodes find theirs"
+        )
+    if trial.objective and experiment.scenario != "remote":
+        raise ConfigError(
+            f"--objective {trial.objective} is for scenario remote, not {experiment.scenario}"
+        )
+    if out.exists() and not is_free(out) and not resume:
+        raise ConfigError(f"--out {out} is not empty; add --resume to go on, or name another")
+
+
+def _drilled(trial: Trial) -> str:
+    """Return the settings; in a drill nobody waits an hour for the node that is killed."""
+    settings = str(trial.run_config.get("settings", ""))
+    if not trial.drill or "strategy.timeout_s=" in settings:
+        return settings
+    return f"{settings} strategy.timeout_s={DRILL_TIMEOUT_S}".strip()
+
+
+def _watch(
+    network: LocalDeployment, run_id: int, target: Path, console: Console, *, drill: bool
+) -> list[int]:
+    """Tell every round until the run has ended; return the nodes that were killed and restarted."""
+    told, asked_at, status = 0, time.monotonic(), ""
+    restarted: list[int] = []
+    while True:
+        time.sleep(LOOK_S)
+        network.revive()
+        records = _records(target)
+        for record in records[told:]:
+            say(console, visible(record.line()))
+        told = len(records)
+        if drill and not restarted and records and records[-1].round_index >= 1:
+            pid = network.kill_node(0)
+            console.print(f"killed the SuperNode of client 0 (pid {pid}), and started it again")
+            network.start_node(0)
+            restarted.append(0)
+        if (target / RESULT).exists():
+            return restarted
+        if (target / ERROR).exists():
+            raise RunError(f"the run failed: {(target / ERROR).read_text().strip()}")
+        if time.monotonic() - asked_at > STATUS_S:
+            asked_at = time.monotonic()
+            with contextlib.suppress(RunError):  # asked again later; the run may be well
+                status = network.status(run_id)
+            if status.startswith("finished") and not (target / RESULT).exists():
+                log = network.log("superlink")[-1000:]
+                raise RunError(f"the run ended as {status} without a result; its log says: {log}")
+
+
+def _records(target: Path) -> list[RoundRecord]:
+    path = target / "history.jsonl"
+    return read_history(path) if path.exists() else []
+
+
+def _exchange_seconds(path: Path) -> float | None:
+    """Return the median time of an exchange that everybody answered."""
+    waits: dict[str, list[float]] = {}
+    for line in path.read_text().splitlines():
+        message = json.loads(line)
+        if message["way"] == "up" and "wait_s" in message:
+            answered = message["outcome"] == "answered"
+            waits.setdefault(message["exchange"], []).append(message["wait_s"] if answered else -1)
+    whole = [max(each) for each in waits.values() if min(each) >= 0]
+    return statistics.median(whole) if whole else None

@@ -1,0 +1,149 @@
+"""The Flower app: what `flwr run .` runs, in Flower's simulation and on a SuperLink.
+
+The run config says what to run, with the names of the command line; `settings` holds any number of
+`key=value` as `--set` takes them. A SuperNode's --node-config may say, beside partition-id and
+num-partitions, where its own objective is (objective="/path/box.py:function"), where it keeps what
+its rule remembers (state-dir), and on what device it computes (device).
+"""
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from clients.app import build_app
+from fedzo.config import Scalar, parse_setting
+from fedzo.errors import ConfigError, RunError
+from fedzo.objectives.objective import Objective
+from fedzo.runtime.local import Environment, FunctionEnvironment
+from scenarios.problems.custom import load_function
+from scenarios.runs.engines import ExperimentEnvironment
+from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.simulate import simulate
+from strategies.core.driver import Snapshot
+
+ENGINE = "superlink"
+RUN_CONFIG: dict[str, str | int | bool] = {
+    "scenario": "quadratic",
+    "strategy": "fedzo",
+    "rounds": -1,
+    "clients": 0,
+    "seed": 0,
+    "query-budget": -1,
+    "settings": "",
+    "out": "",
+    "resume": False,
+}
+"""What a run config may say, and what it says when it does not; -1 is the scenario's default."""
+ERROR = "error.txt"
+
+
+def experiment_of(run_config: Mapping[str, Any], num_clients: int) -> Experiment:
+    """Resolve the experiment that a run config names.
+
+    Raises ConfigError as make_experiment does, and for settings that are not key=value.
+    """
+    said = {**RUN_CONFIG, **run_config}
+    settings: dict[str, Scalar] = dict(
+        parse_setting(text) for text in shlex.split(str(said["settings"]))
+    )
+    rounds, budget = int(said["rounds"]), int(said["query-budget"])
+    return make_experiment(
+        str(said["scenario"]),
+        str(said["strategy"]),
+        engine=ENGINE,
+        num_rounds=None if rounds < 0 else rounds,
+        num_clients=num_clients,
+        seed=int(said["seed"]),
+        query_budget=None if budget < 0 else budget,
+        settings=settings,
+    )
+
+
+def environment_of(context: Context) -> Environment:
+    """Return the objectives of a node: its own, or those of the scenario that the run names."""
+    own = context.node_config.get("objective")
+    if own:
+        experiment = experiment_of(context.run_config, 1)
+        if experiment.scenario != "remote":
+            raise ConfigError(
+                f"this node has its own objective, {own}, and the run is of scenario"
+                f" {experiment.scenario}; run scenario remote, or start the node without objective"
+            )
+        noise_std = experiment.settings["scenario.noise_std"]
+        return FunctionEnvironment(_own_objective(str(own)), float(noise_std))
+    clients = int(context.run_config.get("clients", 0))
+    clients = clients or int(context.node_config["num-partitions"])
+    return ExperimentEnvironment(experiment_of(context.run_config, clients).to_toml())
+
+
+@lru_cache(maxsize=1)
+def _own_objective(reference: str) -> Any:
+    function = load_function(reference)
+
+    @lru_cache(maxsize=1)
+    def make(client: int) -> Objective:
+        return function(client)
+
+    return make
+
+
+client_app = build_app(environment_of)
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment of the run config on the nodes of the grid."""
+    config = context.run_config
+    out = Path(str(config["out"])).absolute() if config.get("out") else None
+    try:
+        clients = int(config.get("clients", 0)) or count_nodes(grid)
+        experiment = experiment_of(config, clients)
+        result = simulate(
+            experiment,
+            out=out,
+            resume=bool(config.get("resume", False)),
+            callbacks=[_tell(experiment)],
+            grid=grid,
+        )
+    except Exception as error:  # whatever it is, whoever waits for the result wants to know
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / ERROR).write_text(f"{type(error).__name__}: {error}\n")
+        raise
+    print(json.dumps(result.summary()), flush=True)
+
+
+def count_nodes(grid: Grid, *, quiet_s: float = 2.0, wait_s: float = 300.0) -> int:
+    """Return how many nodes there are once their number has not changed for a while.
+
+    Raises RunError when there is none in time.
+    """
+    end, count, since = time.monotonic() + wait_s, 0, time.monotonic()
+    while time.monotonic() < end:
+        now = len(list(grid.get_node_ids()))
+        if now != count:
+            count, since = now, time.monotonic()
+        if count and time.monotonic() - since >= quiet_s:
+            return count
+        time.sleep(0.1)
+    raise RunError(f"{count} SuperNodes are connected after {wait_s:g} s; start SuperNodes first")
+
+
+def _tell(experiment: Experiment) -> Any:
+    """Return the callback that prints a line now and then, for logs that others read."""
+    every = max(1, experiment.num_rounds // 20)
+
+    def tell(snapshot: Snapshot) -> None:
+        record = snapshot.record
+        if record.round_index % every == 0 or snapshot.stop:
+            print(record.line(), flush=True)
+
+    return tell

@@ -1,0 +1,1 @@
+"""What is optimized, by which clients."""

@@ -1,0 +1,63 @@
+"""What a scenario is: the clients' world, the problems posed in it, and settings that suit it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar
+from fedzo.objectives.cohort import CohortObjective
+from fedzo.objectives.problem import Problem
+from fedzo.records.history import RoundRecord
+
+Draw = Callable[[Path, Sequence[Float[Tensor, " d"]], Sequence[RoundRecord]], None]
+"""Writes a figure to a path, from the solution of every problem and the history."""
+
+
+@runtime_checkable
+class Scenario(Protocol):
+    """An environment with problems: what engine and driver need, and what is reported."""
+
+    @property
+    def num_clients(self) -> int: ...
+
+    @property
+    def num_problems(self) -> int: ...
+
+    @property
+    def noise_std(self) -> float: ...
+
+    @property
+    def black_box(self) -> bool:
+        """Whether gradients are refused by nature."""
+        ...
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        """Return the objectives of these clients for one problem."""
+        ...
+
+    def problem(self, index: int) -> Problem:
+        """Return a problem; they are solved one after the other."""
+        ...
+
+    @property
+    def summarize(self) -> Callable[[Sequence[RoundRecord]], dict[str, float]]:
+        """Metrics of a whole run from the last record of every problem."""
+        ...
+
+    @property
+    def draw(self) -> Draw | None:
+        """A picture of the solutions, if the scenario has one of its own."""
+        ...
+
+
+Suggestions = Mapping[str, Mapping[str, Scalar]]
+"""Rule name -> dotted setting -> value that suits a scenario better than the general default."""
+
+
+def mean_metrics(last: Sequence[RoundRecord]) -> dict[str, float]:
+    """Average the last metrics over problems."""
+    names = last[0].metrics if last else {}
+    return {name: sum(r.metrics[name] for r in last) / len(last) for name in names}

@@ -1,0 +1,238 @@
+"""Audit a private strategy: run it on neighboring data sets and bound its epsilon from below.
+
+Two worlds of a few clients differ in one record, the canary: its target is huge in one and minus
+that in the other, so that its clipped gradients are opposite at every point, and their difference
+is the whole sensitivity. Each run takes the strategy through its rounds by hand. After every round
+the attacker knows what would have been published without noise in each world, at the very points
+that were reached, and what was published; his statistic is the log-likelihood ratio
+
+    sum_r (|v_r - v_r(D)|^2 - |v_r - v_r(D')|^2) / (2 s_r^2)
+
+For strategies whose noise is that of every release in one vector v (or x): dp_gd, diff2, their
+zeroth-order forms, dp_fedavg, dp_fedzo. See fedzo.privacy.audit for the bounds.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from clients.rules import make_rules
+from fedzo.objectives.cohort import CohortObjective
+from fedzo.config import Scalar, require
+from fedzo.errors import ConfigError
+from fedzo.protocol.exchange import Moment
+from fedzo.parts import find_part, has_part
+from fedzo.records.plots import save_figure
+from fedzo.privacy.accountant import epsilon_of, noise_for
+from fedzo.privacy.audit import AuditResult, Floats, audit_scores
+from fedzo.randomness import stream
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.inprocess import InProcessEngine
+from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
+from scenarios.problems.mlp_cohort import MLPShards
+from scenarios.runs.names import STRATEGIES
+from scenarios.data.networks import random_mlp
+from strategies.core.asking import played
+from strategies.core.base import RoundStrategy
+from strategies.core.privacy_config import PrivacyConfig
+from strategies.core.rounds import RoundPlan
+
+_LAYERS, _RECORDS, _CANARY = (3, 2, 1), 5, 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditWorld:
+    """A few clients with five records each; the first record of the first is the canary."""
+
+    shards: MLPShards
+    noise_std: float = 0.0
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        return self.shards.of(client_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The result of an audit, and the scores of all runs on D and on D'."""
+
+    result: AuditResult
+    without: Floats
+    with_canary: Floats
+
+
+def audit(
+    strategy: str,
+    *,
+    num_rounds: int = 4,
+    num_clients: int = 2,
+    trials: int = 1000,
+    confidence: float = 0.95,
+    noise_factor: float = 1.0,
+    seed: int = 0,
+    settings: Mapping[str, Scalar] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Audit:
+    """Run a private strategy `trials` times on each of two neighboring data sets.
+
+    noise_factor: what the noise is multiplied with after it was calibrated; below 1 the claim is
+    false, and the audit should say so. Raises ConfigError for strategies that it cannot follow.
+    """
+    require(trials >= 40, "trials", trials, "at least 40")
+    require(num_rounds >= 1, "rounds", num_rounds, "at least 1")
+    require(0 < noise_factor < math.inf, "noise_factor", noise_factor, "positive and finite")
+    made = _experiment(strategy, num_rounds, num_clients, settings or {})
+    config = find_part(made.config("strategy"), PrivacyConfig)
+    assert config is not None
+    claim, delta = config.epsilon, config.delta
+    spent = epsilon_of(1 / (noise_for(claim, delta) * noise_factor), delta)
+    noisy = _strategy(made, {"strategy.epsilon": spent})
+    quiet = _strategy(made, {"strategy.epsilon": math.inf})
+    engines = [InProcessEngine(world, make_rules()) for world in neighbors(num_clients, seed)]
+    start = random_mlp(_LAYERS, generator=stream(seed, "audit", "start")).double()
+    spread = 1.0
+    if made.settings.get("client.gradient") == "zeroth_order" and hasattr(config, "restart_period"):
+        slopes = min(len(start), int(made.settings["client.num_directions"]))
+        spread = math.sqrt(len(start) / slopes)
+    scores: list[list[float]] = [[], []]
+    for trial in range(trials):
+        for which, engine in enumerate(engines):
+            plan = RoundPlan(
+                round_index=0,
+                num_rounds=num_rounds,
+                num_clients=num_clients,
+                cohort=range(num_clients),
+                seed=int(stream(seed, "audit", trial, which).integers(1 << 62)),
+            )
+            scores[which].append(_score(noisy, quiet, engine, engines, start, plan, spread))
+        if progress:
+            progress(trial + 1)
+    without, with_canary = (np.asarray(found) for found in scores)
+    result = audit_scores(without, with_canary, claim=claim, delta=delta, confidence=confidence)
+    return Audit(result, without, with_canary)
+
+
+def neighbors(num_clients: int, seed: int) -> list[AuditWorld]:
+    """Return two worlds that differ in the target of one record."""
+    random, total = stream(seed, "audit", "records"), num_clients * _RECORDS
+    inputs = torch.from_numpy(random.standard_normal((total, _LAYERS[0])))
+    targets = torch.from_numpy(random.standard_normal(total))
+    worlds = []
+    for canary in (_CANARY, -_CANARY):
+        own = targets.clone()
+        own[0] = canary
+        shards = MLPShards(
+            inputs=inputs,
+            targets=own,
+            offsets=_RECORDS * torch.arange(num_clients),
+            sizes=torch.full((num_clients,), _RECORDS),
+            layers=_LAYERS,
+            loss="squared",
+            activation="softplus",
+        )
+        worlds.append(AuditWorld(shards))
+    return worlds
+
+
+def draw_audit(path: Path, found: Audit) -> None:
+    """Draw the attacker's error rates against the least that the claim allows."""
+    thresholds = np.unique(np.concatenate([found.without, found.with_canary]))
+    false = [(found.without > t).mean() for t in thresholds]
+    missed = [(found.with_canary <= t).mean() for t in thresholds]
+    rates = np.linspace(1e-4, 1 - 1e-4, 400)
+    mu = 1 / noise_for(found.result.claim, found.result.delta)
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(false, missed, label="the attacker, all runs")
+    limit = ndtr(ndtri(1 - rates) - mu)
+    axes.plot(rates, limit, linestyle="--", label=f"the least for epsilon = {found.result.claim:g}")
+    axes.set(xlabel="he says D' of D", ylabel="he says D of D'")
+    axes.legend()
+    save_figure(figure, path)
+
+
+def _experiment(
+    strategy: str, num_rounds: int, num_clients: int, settings: Mapping[str, Scalar]
+) -> Experiment:
+    """Return the resolved settings of the strategy; raises ConfigError where it is not private."""
+    entry = STRATEGIES.get(strategy)
+    if entry is not None and not has_part(entry.config, PrivacyConfig):
+        private = [n for n, e in STRATEGIES.items() if has_part(e.config, PrivacyConfig)]
+        raise ConfigError(f"strategy {strategy!r} claims no epsilon; audit {', '.join(private)}")
+    small: dict[str, Scalar] = {"strategy.restart_period": 2, "client.num_directions": 5}
+    local: dict[str, Scalar] = {"strategy.local_lr": 0.001}
+    rules = {"gradient_difference": small, "first_order": local, "zeroth_order": local}
+    own = rules[entry.rule] if entry else {}
+    own = {k: v for k, v in own.items() if entry is None or k not in entry.preset}
+    made = make_experiment(
+        "regression",
+        strategy,
+        num_rounds=num_rounds,
+        num_clients=num_clients,
+        settings={"strategy.epsilon": 4.0, **own, **settings},
+    )
+    for name, only in _ONLY.items():
+        value = made.settings.get(f"strategy.{name}", only)
+        if value != only:
+            raise ConfigError(f"strategy.{name}={value} cannot be audited; set it to {only}")
+    if made.settings["strategy.epsilon"] == math.inf:
+        raise ConfigError("strategy.epsilon=inf claims nothing; give a number")
+    return made
+
+
+_ONLY: Mapping[str, Scalar] = {
+    "adjacency": "replace_one",
+    "routine": "gd",
+    "memory": "stage",
+    "noise": "server",
+    "aggregator": "mean",
+    "secret_sample": False,
+    "server_optimizer": "sgd",
+    "calibration": "tight",
+    "noise_multiplier": 0.0,
+    "noise_source": "stream",
+    "participation": 1.0,
+}
+"""What this attacker can follow."""
+
+
+def _strategy(made: Experiment, more: Mapping[str, Scalar]) -> RoundStrategy[Any]:
+    return build_strategy(replace(made, settings={**made.settings, **more}))
+
+
+def _score(
+    noisy: RoundStrategy[Any],
+    quiet: RoundStrategy[Any],
+    engine: Engine,
+    engines: Sequence[Engine],
+    start: Tensor,
+    plan: RoundPlan,
+    spread: float,
+) -> float:
+    """Return the log-likelihood ratio of one run on the data set behind `engine`.
+
+    spread: how much longer what is published is than the slopes to which the noise was added.
+    """
+    state, total = noisy.init(start, plan.num_clients), 0.0
+    for round_index in range(1, plan.num_rounds + 1):
+        now = replace(plan, round_index=round_index)
+        silent = noisy.silenced(state)
+        clean = [quiet.published(_driven(quiet, silent, now, world)) for world in engines]
+        state = _driven(noisy, state, now, engine)
+        told, std = noisy.published(state), state.privacy.noise_std * spread
+        if std > 0:
+            squares = [float((told - expected).square().sum()) for expected in clean]
+            total += (squares[0] - squares[1]) / (2 * std * std)
+    return total
+
+
+def _driven(strategy: RoundStrategy[Any], state: Any, plan: RoundPlan, engine: Engine) -> Any:
+    """Return the state after a round, every question of which is answered by the engine."""
+    return played(strategy.round(state, plan), engine, Moment(0, plan.round_index), plan.seed)

@@ -1,0 +1,192 @@
+"""From an experiment to the engine that runs its clients, opened and closed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from flwr.serverapp import Grid
+from jaxtyping import Float
+from torch import Tensor
+
+from clients.app import build_client_app
+from clients.rules import make_rules
+from fedzo.adversary.lies import Rule
+from fedzo.objectives.cohort import CohortObjective
+from fedzo.errors import ConfigError
+from fedzo.runtime.middleware.byzantine import Byzantine
+from fedzo.runtime.device import on_device
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.middleware.faulty import Faulty
+from fedzo.runtime.flower.engine import FlowerEngine
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.local import Environment
+from fedzo.runtime.middleware.recording import Recording
+from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
+from scenarios.runs.experiment import Experiment, build_strategy
+from scenarios.runs.names import SCENARIOS
+from scenarios.problems.scenario import Scenario
+from strategies.core.screening import outliers
+
+MESSAGES = "messages.jsonl"
+
+
+@contextmanager
+def open_engine(
+    experiment: Experiment,
+    scenario: Scenario,
+    *,
+    given: bool = False,
+    out: Path | None = None,
+    run_name: str = "",
+    grid: Grid | None = None,
+) -> Iterator[Engine]:
+    """Open the experiment's engine around the scenario's clients, with its faults and its record.
+
+    given: whether the scenario is the caller's own, so that other processes need a copy of it
+    instead of making theirs. out: where records and, on Flower, clients' states go. run_name: under
+    which clients keep their states. grid: of the deployment, for the engine superlink.
+    """
+    config = experiment.config("engine")
+    if config.record and out is None:
+        raise ConfigError("engine.record=true writes messages.jsonl into a directory: give --out")
+    with ExitStack() as stack:
+        if experiment.engine == "superlink":
+            engine = _join_deployment(experiment, run_name, grid)
+        else:
+            engine = _open_bare(experiment, scenario, given, out, run_name, stack)
+        stack.callback(engine.close)
+        if experiment.liars:
+            engine = Byzantine(
+                engine,
+                experiment.config("byzantine"),
+                experiment.liars,
+                seed=experiment.seed,
+                rule=known_defence(experiment),
+            )
+        faults = experiment.config("faults")
+        if faults.any:
+            engine = Faulty(engine, faults, seed=experiment.seed)
+        if config.record and out is not None:
+            recording = Recording(engine, out / MESSAGES)
+            stack.callback(recording.close)
+            engine = recording
+        yield engine
+
+
+def _open_bare(
+    experiment: Experiment,
+    scenario: Scenario,
+    given: bool,
+    out: Path | None,
+    run_name: str,
+    stack: ExitStack,
+) -> Engine:
+    config = experiment.config("engine")
+    if experiment.engine == "inprocess":
+        return InProcessEngine(
+            on_device(scenario, config.device),
+            make_rules(),
+            strict=config.strict,
+            chunk_size=config.chunk_size,
+        )
+    elsewhere: Environment = scenario
+    if not given:
+        elsewhere = ExperimentEnvironment(experiment.to_toml())
+    if experiment.engine == "ray":
+        from fedzo.runtime.ray.pool import RayEngine  # Ray takes half a second to import
+
+        return RayEngine(partial(_same, elsewhere), make_rules, config, most=experiment.num_clients)
+    states = None if out is None else out / "clients"
+    simulation = FlowerSimulation(
+        build_client_app(elsewhere, state_dir=states, device=config.device),
+        num_clients=experiment.num_clients,
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        verbose=config.verbose,
+    )
+    engine = FlowerEngine(
+        stack.enter_context(simulation),
+        poll_s=config.poll_s,
+        run_name=run_name,
+        check=simulation.check,
+    )
+    engine.wait_for_clients(experiment.num_clients, START_S)
+    return engine
+
+
+def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -> Engine:
+    if grid is None:
+        raise ConfigError(
+            "engine superlink runs on the nodes of a deployment: use `flwr run`, or `fedzo deploy`"
+            " for a trial on this machine"
+        )
+    config = experiment.config("engine")
+    engine = FlowerEngine(grid, poll_s=config.poll_s, run_name=run_name)
+    clients = engine.wait_for_clients(experiment.num_clients, config.wait_s)
+    if clients != experiment.num_clients:
+        raise ConfigError(
+            f"the nodes say that there are {clients} clients, the run has"
+            f" {experiment.num_clients}: set clients={clients} in its config, or num-partitions in"
+            " theirs"
+        )
+    return engine
+
+
+def known_defence(experiment: Experiment) -> Rule:
+    """Return what the strategy makes of vectors, honest ones first, as its attacker knows it."""
+    strategy, num_liars = build_strategy(experiment), len(experiment.liars)
+    robust = strategy.robust
+
+    def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:
+        kept = ~outliers(vectors, robust.num_byzantine, robust.outlier_multiple)
+        return strategy.defended(vectors[kept], num_liars=int(kept[-num_liars:].sum()))
+
+    return _or_mean(defend)
+
+
+def _or_mean(defend: Rule) -> Rule:
+    """Return the defence; the mean where too few are left for it: the round is spoilt anyway."""
+
+    def guess(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:
+        try:
+            return defend(vectors)
+        except ConfigError:
+            return vectors.mean(dim=0)
+
+    return guess
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentEnvironment:
+    """The clients' world of an experiment, made anew in the process that asks.
+
+    So what travels to another process is a text, whatever the scenario's data are.
+    """
+
+    toml: str
+
+    @property
+    def noise_std(self) -> float:
+        return _world(self.toml).noise_std
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        return _world(self.toml).cohort(client_ids, problem)
+
+
+def build_scenario(experiment: Experiment) -> Scenario:
+    """Build the scenario of an experiment."""
+    build = SCENARIOS[experiment.scenario].build
+    config = experiment.config("scenario")
+    scenario: Scenario = build(config, num_clients=experiment.num_clients, seed=experiment.seed)
+    return scenario
+
+
+@lru_cache(maxsize=1)
+def _world(toml: str) -> Environment:
+    return build_scenario(Experiment.from_toml(toml))
+
+
+def _same(environment: Environment) -> Environment:
+    return environment

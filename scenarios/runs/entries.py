@@ -1,0 +1,80 @@
+"""What the tables of names say of a scenario and of a strategy, imported when it is used."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fedzo.config import Scalar
+
+if TYPE_CHECKING:
+    from strategies.core.base import RoundStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioEntry:
+    """A scenario's module, its class and that of its settings, and one line about it."""
+
+    module: str
+    class_name: str
+    config_name: str
+    line: str
+
+    @property
+    def build(self) -> Any:
+        """The class."""
+        return getattr(import_module(self.module), self.class_name)
+
+    @property
+    def config(self) -> type[Any]:
+        """The class of its settings."""
+        found: type[Any] = getattr(import_module(self.module), self.config_name)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyEntry:
+    """A strategy's module, what makes it, its settings, the client rule, and one line about it.
+
+    preset: dotted settings that make the class this method. refused: dotted settings that one might
+    expect -> why there are none. used_by_name: of what the module says who uses which setting.
+    """
+
+    module: str
+    build_name: str
+    config_name: str
+    rule: str
+    line: str
+    preset: Mapping[str, Scalar] = field(default_factory=dict)
+    used_by_name: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def build(self) -> "Callable[..., RoundStrategy[Any]]":
+        """What makes the strategy of its settings and those of its clients."""
+        found: Callable[..., RoundStrategy[Any]] = getattr(
+            import_module(self.module), self.build_name
+        )
+        return found
+
+    @property
+    def config(self) -> type[Any]:
+        """The class of its settings."""
+        found: type[Any] = getattr(import_module(self.module), self.config_name)
+        return found
+
+    @property
+    def client_config(self) -> type[Any]:
+        """The class of its clients' settings."""
+        found: type[Any] = import_module("clients.rules").RULE_CONFIGS[self.rule]
+        return found
+
+    @property
+    def used_by(self) -> Mapping[str, tuple[str, ...]]:
+        """Setting -> values of strategy.variant that use it, "client" for all client settings.
+
+        Others always count.
+        """
+        told = {} if not self.used_by_name else vars(import_module(self.module))[self.used_by_name]
+        found: Mapping[str, tuple[str, ...]] = told
+        return found

@@ -1,0 +1,239 @@
+"""An experiment: everything that determines a run, as one frozen value and as a TOML file."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import tomli_w
+
+from fedzo.adversary.lies import ByzantineConfig
+from fedzo.config import (
+    Scalar,
+    build_config,
+    checked,
+    config_values,
+    field_names,
+    require,
+    unknown_key,
+)
+from fedzo.errors import ConfigError
+from fedzo.runtime.middleware.faulty import FaultConfig
+from scenarios.runs.entries import StrategyEntry
+from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.runs.ownership import is_own, simulated_privacy
+from scenarios.runs.sizes import check_counts, check_memory
+from strategies.core.base import RoundStrategy
+from strategies.core.method import defence_of
+
+SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A resolved experiment; `settings` holds every field of every config by dotted name."""
+
+    scenario: str
+    strategy: str
+    engine: str = "inprocess"
+    num_rounds: int
+    num_clients: int
+    seed: int = 0
+    query_budget: int | None = None
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def own_data(self) -> bool:
+        """Whether it is about data of the user's own (see scenarios.runs.ownership)."""
+        return is_own(self.config("scenario"))
+
+    @property
+    def liars(self) -> range:
+        """The malicious clients: the last ones, where there is an attack."""
+        byzantine: ByzantineConfig = self.config("byzantine")
+        count = byzantine.num_clients if byzantine.active else 0
+        return range(self.num_clients - count, self.num_clients)
+
+    @property
+    def known_liars(self) -> frozenset[int] | None:
+        """The malicious clients, None in a deployment, where nobody knows them."""
+        return None if self.engine == "superlink" else frozenset(self.liars)
+
+    def section(self, name: str) -> dict[str, Scalar]:
+        """Return the settings of one section without their prefix."""
+        prefix = f"{name}."
+        return {k.removeprefix(prefix): v for k, v in self.settings.items() if k.startswith(prefix)}
+
+    def config(self, name: str) -> Any:
+        """Build the config dataclass of a section."""
+        cls = config_classes(self.scenario, self.strategy, self.engine)[name]
+        return build_config(cls, self.section(name), section=name)
+
+    def to_toml(self) -> str:
+        """Return the experiment as TOML that `fedzo run --config` accepts."""
+        head = {k: v for k, v in asdict(self).items() if k != "settings" and v is not None}
+        sections = {name: self.section(name) for name in SECTIONS if self.section(name)}
+        return tomli_w.dumps({**head, "set": sections})
+
+    @staticmethod
+    def from_toml(text: str) -> "Experiment":
+        """Return the experiment that `to_toml` wrote, without checking it again."""
+        raw = tomllib.loads(text)
+        sections = raw.pop("set")
+        settings = {
+            f"{s}.{name}": v for s, values in sections.items() for name, v in values.items()
+        }
+        return Experiment(settings=settings, **raw)
+
+
+def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]:
+    """Return the config class of each section; raises ConfigError for unknown names."""
+    for kind, name, table in (
+        ("scenario", scenario, SCENARIOS),
+        ("strategy", strategy, STRATEGIES),
+        ("engine", engine, ENGINES),
+    ):
+        if name not in table:
+            raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
+    return {
+        "scenario": SCENARIOS[scenario].config,
+        "strategy": STRATEGIES[strategy].config,
+        "client": STRATEGIES[strategy].client_config,
+        "engine": ENGINES[engine][0],
+        "faults": FaultConfig,
+        "byzantine": ByzantineConfig,
+    }
+
+
+def make_experiment(
+    scenario: str,
+    strategy: str,
+    *,
+    engine: str = "inprocess",
+    num_rounds: int | None = None,
+    num_clients: int | None = None,
+    seed: int = 0,
+    query_budget: int | None = None,
+    settings: Mapping[str, Scalar] | None = None,
+) -> Experiment:
+    """Resolve an experiment: given settings over what suits the scenario over general defaults.
+
+    Raises ConfigError for unknown names or keys, wrong types and values out of range.
+    """
+    classes = config_classes(scenario, strategy, engine)
+    build = SCENARIOS[scenario].build
+    rounds = checked("rounds", build.default_rounds if num_rounds is None else num_rounds, int)
+    clients = checked("clients", build.default_clients if num_clients is None else num_clients, int)
+    seed, query_budget = (
+        checked("seed", seed, int),
+        checked("query_budget", query_budget, int | None),
+    )
+    require(rounds >= 0, "rounds", rounds, "0 or more")
+    require(clients >= 1, "clients", clients, "at least 1")
+    check_counts(rounds, clients, query_budget)
+    require(0 <= seed < 2**63, "seed", seed, "0 or more, and below 2^63")
+    if query_budget is not None:
+        require(
+            query_budget >= clients,
+            "query_budget",
+            query_budget,
+            f"at least {clients}, one query a client",
+        )
+    entry = STRATEGIES[strategy]
+    suggested = build.suggested.get(entry.rule, {})
+    wanted = {**suggested, **entry.preset, **(settings or {})}
+    _check_keys(wanted, classes, entry.refused)
+    world = _built(classes["scenario"], "scenario", wanted)
+    wanted = {**simulated_privacy(classes["strategy"], world, engine), **wanted}
+    resolved: dict[str, Scalar] = {}
+    for section, cls in classes.items():
+        values = config_values(_built(cls, section, wanted))
+        resolved.update({f"{section}.{name}": value for name, value in values.items()})
+    check_memory(clients, resolved)
+    resolved = _without_unused(entry, settings or {}, resolved)
+    exact = resolved.get("client.gradient") == "exact"
+    if build.black_box and (entry.rule == "first_order" or exact):
+        remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
+        raise ConfigError(
+            f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"
+        )
+    experiment = Experiment(
+        scenario=scenario,
+        strategy=strategy,
+        engine=engine,
+        num_rounds=rounds,
+        num_clients=clients,
+        seed=seed,
+        query_budget=query_budget,
+        settings=resolved,
+    )
+    _check_adversaries(experiment)
+    least = resolved["strategy.min_judges"]
+    require(int(least) <= clients, "strategy.min_judges", least, f"at most clients={clients}")
+    return experiment
+
+
+def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
+    """Build the experiment's strategy with the settings of its clients."""
+    entry = STRATEGIES[experiment.strategy]
+    return entry.build(experiment.config("strategy"), client=experiment.config("client"))
+
+
+def _check_adversaries(experiment: Experiment) -> None:
+    """Raise ConfigError for more liars than clients, and for rules that cannot bear as many."""
+    liars = experiment.config("byzantine").num_clients
+    require(
+        liars < experiment.num_clients,
+        "byzantine.num_clients",
+        liars,
+        f"below clients={experiment.num_clients}: somebody must be honest",
+    )
+    strategy = build_strategy(experiment)
+    defence_of(strategy, experiment.num_clients).require()
+
+
+def _without_unused(
+    entry: StrategyEntry, given: Mapping[str, Scalar], resolved: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    """Leave out the settings that a strategy refuses, or that its chosen variant does not use.
+
+    Raises ConfigError when one of the latter was given.
+    """
+    variant = resolved.get("strategy.variant")
+    used: dict[str, Scalar] = {}
+    for key, value in resolved.items():
+        if key in entry.refused:
+            continue
+        variants = variants_using(entry, key)
+        if variants is None or variant in variants:
+            used[key] = value
+        elif key in given:
+            raise ConfigError(
+                f"{key} has no effect with strategy.variant={variant}; leave it out, or set the"
+                f" variant to {' or '.join(variants)}"
+            )
+    return used
+
+
+def variants_using(entry: StrategyEntry, key: str) -> tuple[str, ...] | None:
+    """Return the variants of a strategy that use a dotted setting; None where all do."""
+    section, _, name = key.partition(".")
+    return entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
+
+
+def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:
+    """Build the config of a section from the dotted settings that concern it."""
+    prefix = f"{section}."
+    own = {k.removeprefix(prefix): v for k, v in wanted.items() if k.startswith(prefix)}
+    return build_config(cls, own, section=section)
+
+
+def _check_keys(
+    wanted: Mapping[str, Scalar], classes: Mapping[str, type], refused: Mapping[str, str]
+) -> None:
+    valid = [f"{section}.{name}" for section, cls in classes.items() for name in field_names(cls)]
+    for key in wanted:
+        if key in refused:
+            raise ConfigError(f"{key} is refused: {refused[key]}")
+        if key not in valid:
+            raise unknown_key(key, valid)

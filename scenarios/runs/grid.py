@@ -1,0 +1,242 @@
+"""Rules against attacks: a comparison for every attack, and what each row has left at worst.
+
+Rows are strategies, or labels of them, with their aggregators; columns are attacks, and the worst
+of them; a setting may be varied, which gives a panel for each value. A cell is the mean over seeds
+of one measure at the end of the runs; NaN, which is worse than anything, where a run could not go
+on.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from fedzo.aggregation import parse_aggregator
+from fedzo.adversary.lies import ATTACKS
+from fedzo.config import Scalar, parse_setting, unknown_key
+from fedzo.errors import ConfigError
+from fedzo.records.heatmap import draw_heatmap
+from fedzo.records.storage import storing, write_whole
+from fedzo.records.strict_json import strict_json
+from fedzo.records.visible import visible
+from scenarios.runs.compare import Comparison, compare, planned
+from scenarios.runs.milestones import LOWER_IS_BETTER, known
+from fedzo.records.terminal import say
+
+WORST = "worst"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridShape:
+    """The columns and panels of a grid, and what its cells hold.
+
+    attacks: names of fedzo.adversary.lies. vary: a setting and its values; nothing varies without.
+    measure: a metric, or final_value; empty for test_accuracy where there is one.
+    """
+
+    attacks: Sequence[str]
+    vary: tuple[str, Sequence[Scalar]] | None = None
+    measure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a grid has found: panel -> row -> attack -> mean and standard error over seeds."""
+
+    title: str
+    measure: str
+    cells: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
+    figure: Path | None
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.measure not in LOWER_IS_BETTER
+
+    def worst(self, panel: str, row: str) -> float:
+        """Return the worst mean of a row over all attacks; NaN is worse than anything."""
+        means = [mean for mean, _ in self.cells[panel][row].values()]
+        if np.isnan(means).any():
+            return float("nan")
+        return min(means) if self.higher_is_better else max(means)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "title": self.title,
+            "measure": self.measure,
+            "panels": {
+                panel: {
+                    row: {
+                        "attacks": {
+                            a: {"mean": known(m), "standard_error": known(e)}
+                            for a, (m, e) in of.items()
+                        },
+                        WORST: known(self.worst(panel, row)),
+                    }
+                    for row, of in rows.items()
+                }
+                for panel, rows in self.cells.items()
+            },
+            "figure": None if self.figure is None else str(self.figure),
+        }
+
+
+def run_grid(
+    base: Mapping[str, Any],
+    strategies: Sequence[str],
+    seeds: Sequence[int],
+    shape: GridShape,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+    threads: int = 1,
+) -> Grid:
+    """Run every strategy under every attack with every seed; arguments as those of `compare`.
+
+    Runs lie in out/PANEL/ATTACK/LABEL/seed-N; grid.json and grid.png in out. Raises ConfigError
+    before anything runs.
+    """
+    plans = [
+        (panel, attack, {**base, "settings": {**base.get("settings", {}), **changed}})
+        for panel, variation in _panels(shape)
+        for attack in shape.attacks
+        for changed in [{**variation, "byzantine.attack": attack}]
+    ]
+    for _, _, plan in plans:
+        planned(plan, strategies, seeds)
+    cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+    measure = shape.measure
+    for panel, attack, plan in plans:
+        if console and console.is_terminal:
+            say(console, f"{panel} {attack}".strip())
+        place = None if out is None else out / (re.sub(r"[^\w.=-]", "-", panel) or "runs") / attack
+        found = compare(
+            plan,
+            strategies,
+            seeds,
+            out=place,
+            resume=resume,
+            console=console,
+            tolerant=True,
+            threads=threads,
+        )
+        measure = measure or _measure_of(found)
+        rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})
+        for row in found.rows:
+            rows[row.strategy][attack] = _cell(row.means, row.errors, measure)
+        for label, reason in found.failures.items():
+            rows[label][attack] = (math.nan, math.nan)
+            if console:
+                say(console, f"{attack}: {label} failed: {visible(reason)}")
+    title = f"{base['scenario']}, seeds {', '.join(map(str, seeds))}: {measure.replace('_', ' ')}"
+    grid = Grid(title, measure, cells, None if out is None else out / "grid.png")
+    if out is not None:
+        with storing(out):
+            write_whole(out / "grid.json", strict_json(grid.to_json(), indent=1))
+            _draw(grid, shape.attacks)
+    return grid
+
+
+def with_aggregators(
+    base: Mapping[str, Any], strategies: Sequence[str], rules: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return every strategy once with every rule, under a label of its own, and their settings.
+
+    The plain mean is told of no malicious client, because it withstands none.
+    """
+    if not rules:
+        return dict(base), list(strategies)
+    settings: dict[str, Scalar] = dict(base.get("settings", {}))
+    labels: list[str] = []
+    for text in strategies:
+        label, _, name = text.partition("=")
+        for rule in rules:
+            own = f"{label}.{re.sub(r'[^a-zA-Z0-9_.]+', '-', rule).strip('-')}"
+            labels.append(f"{own}={name or label}")
+            shared = {k: v for k, v in settings.items() if k.startswith(f"{label}:")}
+            settings.update({f"{own}:{k.partition(':')[2]}": v for k, v in shared.items()})
+            settings[f"{own}:strategy.aggregator"] = rule
+            if parse_aggregator(rule).is_mean:
+                settings[f"{own}:strategy.num_byzantine"] = 0
+    replaced = tuple(f"{text.partition('=')[0]}:" for text in strategies)
+    kept = {k: v for k, v in settings.items() if not k.startswith(replaced)}
+    return {**base, "settings": kept}, labels
+
+
+def parse_rules(text: str) -> list[str]:
+    """Split rules at the commas that are not inside parentheses."""
+    parts = re.split(r",(?![^()]*\))", text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def parse_attacks(text: str, base: Mapping[str, Any]) -> list[str]:
+    """Split attacks at commas; `all` is all that the scenario allows.
+
+    Nothing is the one in the settings. Raises ConfigError for an unknown one.
+    """
+    if text.strip() == "all":
+        labelled = base.get("scenario") == "classification"
+        return [name for name in ATTACKS if labelled or name != "label_flip"]
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    for name in names:
+        if name not in ATTACKS:
+            raise unknown_key(name, ATTACKS, what="attack")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"attacks {names} must not repeat")
+    return names or [str(base.get("settings", {}).get("byzantine.attack", "none"))]
+
+
+def parse_variation(text: str | None) -> tuple[str, list[Scalar]] | None:
+    """Split KEY=V,V,...; raises ConfigError where there is no value."""
+    if text is None:
+        return None
+    key, equals, values = text.partition("=")
+    parts = [part.strip() for part in values.split(",") if part.strip()]
+    if not equals or not parts or len(set(parts)) < len(parts):
+        raise ConfigError(
+            f"--vary {text!r} is not KEY=V,V,... with different values; write for example"
+            " scenario.alpha=1,100"
+        )
+    return key.strip(), [parse_setting(f"{key}={part}")[1] for part in parts]
+
+
+def _panels(shape: GridShape) -> list[tuple[str, dict[str, Scalar]]]:
+    if shape.vary is None:
+        return [("", {})]
+    key, values = shape.vary
+    return [(f"{key.rpartition('.')[2]}={value}", {key: value}) for value in values]
+
+
+def _measure_of(found: Comparison) -> str:
+    """Return what a grid shows by default; nothing yet where every run has failed."""
+    if not found.rows:
+        return ""
+    return "test_accuracy" if "test_accuracy" in found.rows[0].means else "final_value"
+
+
+def _cell(
+    means: Mapping[str, float], errors: Mapping[str, float], measure: str
+) -> tuple[float, float]:
+    if measure not in means:
+        raise ConfigError(f"--measure {measure!r} is not recorded; there is {', '.join(means)}")
+    return means[measure], errors[measure]
+
+
+def _draw(grid: Grid, attacks: Sequence[str]) -> None:
+    assert grid.figure is not None
+    panels = {
+        panel: np.array(
+            [[*(of[a][0] for a in attacks), grid.worst(panel, row)] for row, of in rows.items()]
+        )
+        for panel, rows in grid.cells.items()
+    }
+    rows = list(next(iter(grid.cells.values())))
+    columns = [*(attack.replace("_", " ") for attack in attacks), WORST]
+    better = grid.higher_is_better
+    draw_heatmap(grid.figure, panels, rows, columns, title=grid.title, higher_is_better=better)

@@ -1,0 +1,233 @@
+"""The table of strategies."""
+
+from collections.abc import Mapping
+
+from scenarios.runs.entries import StrategyEntry
+
+NOT_PRIVATE = (
+    "FZooS has no private form. Its clients send values (improved), or feature weights and updates"
+    " (the others); values have no bound on what one record changes in them, and weights are as"
+    " many as features, 10,000 in the paper, so noise for a clipped mean of them would drown it;"
+    " use diff2_zo or dp_fedzo"
+)
+
+STRATEGIES: Mapping[str, StrategyEntry] = {
+    "fedavg": StrategyEntry(
+        "strategies.averaging.fedavg",
+        "FedAvg",
+        "FedAvgConfig",
+        "first_order",
+        "mean of clients' gradient steps (McMahan 2017)",
+    ),
+    "fedzo": StrategyEntry(
+        "strategies.averaging.fedavg",
+        "FedAvg",
+        "FedAvgConfig",
+        "zeroth_order",
+        "mean of clients' zeroth-order steps (Fang 2022)",
+    ),
+    "fedzo_adam": StrategyEntry(
+        "strategies.averaging.fedavg",
+        "FedAvg",
+        "FedAvgConfig",
+        "zeroth_order",
+        "FedZO with one local step and Adam at the server",
+        {
+            "strategy.local_steps": 1,
+            "strategy.local_lr": 1.0,
+            "strategy.server_optimizer": "adam",
+            "strategy.server_lr": 0.03,
+            "client.optimizer": "sgd",
+        },
+    ),
+    "seedzo": StrategyEntry(
+        "strategies.shared.seedzo",
+        "SeedZO",
+        "SeedZOConfig",
+        "probes",
+        "shared directions, scalars up, Adam at the server",
+    ),
+    "fedprox": StrategyEntry(
+        "strategies.averaging.fedprox",
+        "fedprox",
+        "FedProxConfig",
+        "zeroth_order",
+        "FedZO with a proximal term (Li 2020)",
+    ),
+    "scaffold1": StrategyEntry(
+        "strategies.averaging.scaffold",
+        "Scaffold1",
+        "FedAvgConfig",
+        "zeroth_order",
+        "control variates estimated at the server's x (Karimireddy 2020, I)",
+    ),
+    "scaffold2": StrategyEntry(
+        "strategies.averaging.scaffold",
+        "Scaffold2",
+        "FedAvgConfig",
+        "zeroth_order",
+        "control variates from the last local steps (Karimireddy 2020, II)",
+    ),
+    "fzoos": StrategyEntry(
+        "strategies.surrogate.fzoos",
+        "FZooS",
+        "FZooSConfig",
+        "surrogate",
+        "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
+        used_by_name="USED_BY",
+        refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
+    ),
+    "dshb": StrategyEntry(
+        "strategies.averaging.fedavg",
+        "FedAvg",
+        "FedAvgConfig",
+        "momentum",
+        "one step along the aggregate of momenta that clients keep (Allouah 2023)",
+        {"strategy.local_steps": 1},
+    ),
+    "monna": StrategyEntry(
+        "strategies.peers.monna",
+        "MoNNA",
+        "MoNNAConfig",
+        "momentum",
+        "peers that average with their nearest (Farhadkhani 2023)",
+    ),
+    "fedprox_exact": StrategyEntry(
+        "strategies.averaging.fedprox",
+        "fedprox",
+        "FedProxConfig",
+        "first_order",
+        "FedAvg with a proximal term, as in the paper (Li 2020)",
+        {"strategy.proximal_weight": 0.1},
+    ),
+    "scaffold_exact": StrategyEntry(
+        "strategies.averaging.scaffold",
+        "Scaffold2",
+        "FedAvgConfig",
+        "first_order",
+        "control variates from the last local gradients (Karimireddy 2020)",
+    ),
+    "fednova": StrategyEntry(
+        "strategies.averaging.fednova",
+        "FedNova",
+        "FedNovaConfig",
+        "first_order",
+        "normalized averaging of unequally many steps (Wang 2020)",
+    ),
+    "mifa": StrategyEntry(
+        "strategies.averaging.mifa",
+        "MIFA",
+        "MIFAConfig",
+        "first_order",
+        "mean of everybody's last update, however old (Gu 2021)",
+    ),
+    "fedpage": StrategyEntry(
+        "strategies.anchored.fedpage",
+        "FedPAGE",
+        "FedPAGEConfig",
+        "anchor",
+        "local steps along a recursive gradient, renewed by coin (Zhao 2021)",
+    ),
+    "bvr_l_sgd": StrategyEntry(
+        "strategies.anchored.fedpage",
+        "FedPAGE",
+        "BVRLSGDConfig",
+        "anchor",
+        "the same, renewed in turn, by one client (Murata 2021)",
+    ),
+    "fedamd": StrategyEntry(
+        "strategies.anchored.fedamd",
+        "FedAMD",
+        "FedAMDConfig",
+        "anchor",
+        "anchors sample the gradient, miners step along it (Wu 2023)",
+    ),
+    "fedsaga": StrategyEntry(
+        "strategies.anchored.fedsaga",
+        "FedSAGA",
+        "FedSAGAConfig",
+        "gradient",
+        "every sampled client anchors, and x moves at once, by Adam with lookahead",
+    ),
+    "dp_fedavg": StrategyEntry(
+        "strategies.private.private_fedavg",
+        "PrivateFedAvg",
+        "PrivateFedAvgConfig",
+        "first_order",
+        "FedAvg with clipped updates and noise: clients are private (McMahan 2018)",
+        {"strategy.clip_norm": 0.1},
+    ),
+    "dp_fedzo": StrategyEntry(
+        "strategies.private.private_fedavg",
+        "PrivateFedAvg",
+        "PrivateFedAvgConfig",
+        "zeroth_order",
+        "FedZO with clipped updates and noise: clients that can only query are private",
+        {"strategy.clip_norm": 0.1},
+    ),
+    "diff2": StrategyEntry(
+        "strategies.private.diff2",
+        "DIFF2",
+        "DIFF2Config",
+        "gradient_difference",
+        "private gradients, renewed by private changes of gradients (Murata 2023)",
+    ),
+    "dp_gd": StrategyEntry(
+        "strategies.private.diff2",
+        "DIFF2",
+        "DIFF2Config",
+        "gradient_difference",
+        "gradient descent with private gradients: DIFF2 that restarts in every round",
+        {"strategy.restart_period": 1, "strategy.lr_decay": "linear", "strategy.server_lr": 1.0},
+    ),
+    "diff2_zo": StrategyEntry(
+        "strategies.private.diff2",
+        "DIFF2",
+        "DIFF2Config",
+        "gradient_difference",
+        "DIFF2 of clients that can only query: private slopes along public directions",
+        {"client.gradient": "zeroth_order", "strategy.server_lr": 0.05},
+    ),
+    "dp_zo": StrategyEntry(
+        "strategies.private.diff2",
+        "DIFF2",
+        "DIFF2Config",
+        "gradient_difference",
+        "FedZO with private slopes: diff2_zo that restarts in every round",
+        {
+            "client.gradient": "zeroth_order",
+            "strategy.restart_period": 1,
+            "strategy.lr_decay": "linear",
+        },
+    ),
+    "square": StrategyEntry(
+        "strategies.search.square",
+        "Square",
+        "SquareConfig",
+        "values",
+        "random search by squares of an image (Andriushchenko 2020)",
+    ),
+    "thompson": StrategyEntry(
+        "strategies.search.thompson",
+        "FederatedThompson",
+        "FederatedThompsonConfig",
+        "values",
+        "Thompson sampling of the gradient of an image, over the corners of the box",
+    ),
+    "fedzen": StrategyEntry(
+        "strategies.shared.fedzen",
+        "FedZeN",
+        "FedZeNConfig",
+        "probes",
+        "Newton steps, Hessian learned on shared directions",
+        refused={"client.lengthscale": "the Hessian is learned along orthonormal directions"},
+    ),
+    "relizo": StrategyEntry(
+        "strategies.shared.relizo",
+        "ReLIZO",
+        "ReLIZOConfig",
+        "probes",
+        "least-norm interpolation of recent shared slopes",
+        refused={"client.lengthscale": "the least norm supposes that coordinates matter alike"},
+    ),
+}

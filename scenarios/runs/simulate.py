@@ -1,0 +1,199 @@
+"""Run an experiment in this process, from its first problem to its figure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import Scalar
+from fedzo.errors import ConfigError
+from fedzo.objectives.objective import Objective
+from fedzo.records.plots import plot_runs
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.threads import torch_threads
+from fedzo.records.storage import storing, write_whole
+from fedzo.records.strict_json import strict_json
+from scenarios.problems.custom import CustomScenario, Start
+from scenarios.runs.engines import build_scenario, open_engine
+from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
+from scenarios.runs.names import SCENARIOS
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.rundir import Position, RunDirectory, new_run_name
+from scenarios.problems.scenario import Scenario
+from scenarios.runs.steps import resolved, watch
+from strategies.core.base import RoundStrategy
+from strategies.core.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
+from strategies.core.uncovered import warn_of_uncovered
+
+RESULT = "result.json"
+
+__all__ = ["RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
+
+
+def simulate(
+    experiment: Experiment,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    scenario: Scenario | None = None,
+    grid: Grid | None = None,
+    threads: int = 1,
+) -> RunResult:
+    """Run an experiment.
+
+    out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
+    a ready one instead of the one that the experiment names. grid: of the deployment on whose nodes
+    an experiment with the engine superlink runs. threads: of torch, for this run; sums round by it.
+    Raises ConfigError for bad settings and RunError when the run cannot go on.
+    """
+    if resume and out is None:
+        raise ConfigError("resume needs the directory of the run: give --out")
+    out = None if out is None else Path(out)
+    if resume and out is not None and not (out / "experiment.toml").exists():
+        raise ConfigError(
+            f"--resume: {out} holds no run; leave --resume out, or name its directory"
+        )
+    given = scenario is not None
+    with torch_threads(threads):
+        scenario = scenario or build_scenario(experiment)
+        scenario.problem(0)
+    own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
+    directory = None if out is None else RunDirectory(out, experiment)
+    held = nullcontext() if directory is None else directory.held(resume=resume)
+    with torch_threads(threads), held:
+        strategy = build_strategy(experiment)
+        if own:
+            warn_of_uncovered(strategy, experiment.seed)
+        position = Position(run_name=new_run_name())
+        if directory:
+            start = resolved(scenario.problem(0), experiment).initial_x
+            position = directory.load(strategy.init(start, experiment.num_clients))
+        with open_engine(
+            experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
+        ) as engine:
+            result = _solve(
+                experiment, scenario, strategy, engine, own, directory, position, callbacks
+            )
+        if out:
+            with storing(out):
+                _draw(out / "figure.png", scenario, result)
+                write_whole(out / RESULT, strict_json(result.summary()) + "\n")
+    return result
+
+
+def _solve(
+    experiment: Experiment,
+    scenario: Scenario,
+    strategy: RoundStrategy[Any],
+    engine: Engine,
+    own: bool,
+    directory: RunDirectory | None,
+    position: Position,
+    callbacks: Sequence[Callback],
+) -> RunResult:
+    """Solve the problems that are left, one after the other."""
+    records, solutions = list(position.records), list(position.solutions)
+    stops: list[StopReason] = []
+    spent = position.spent
+    standstill = watch(experiment)
+    for index in range(len(solutions), scenario.num_problems):
+        engine.restore_client_states(position.client_states)
+        keep = _keeper(directory, solutions, engine)
+        outcome = run_rounds(
+            strategy,
+            engine,
+            resolved(scenario.problem(index), experiment),
+            RunSettings(
+                num_clients=experiment.num_clients,
+                num_rounds=experiment.num_rounds,
+                seed=experiment.seed,
+                query_budget=experiment.query_budget,
+                num_problems=scenario.num_problems,
+                spent=spent,
+                public_data=not own,
+                liars=experiment.known_liars,
+            ),
+            callbacks=[*keep, *callbacks, standstill],
+            resume=position.snapshot,
+        )
+        records += outcome.records
+        solutions.append(outcome.state.x)
+        stops.append(outcome.stop)
+        position = Position()
+        spent = getattr(outcome.state, "privacy", None)
+        if directory:
+            directory.close_problem(solutions, spent)
+        if outcome.stop == "callback":
+            break
+    metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
+    out = None if directory is None else directory.path
+    return RunResult(experiment, records, solutions, metrics, stops, out, spent)
+
+
+def federate(
+    make_objective: Callable[[int], Objective],
+    *,
+    num_clients: int,
+    strategy: str = "fedzo",
+    num_rounds: int = 50,
+    initial_x: Start | None = None,
+    seed: int = 0,
+    query_budget: int | None = None,
+    engine: str = "inprocess",
+    settings: Mapping[str, Scalar] | None = None,
+    out: Path | str | None = None,
+    callbacks: Sequence[Callback] = (),
+    threads: int = 1,
+) -> RunResult:
+    """Minimize the mean of your own clients' objectives.
+
+    make_objective(client_id) is called once a client, 0 to num_clients - 1; on the engines ray and
+    flower it is copied into their processes. The start is `initial_x`, or that of client 0's
+    objective (a module's parameters), or the middle of the box. `settings` are dotted names as of
+    `--set`. threads: of torch, meanwhile; more than one can be many times slower.
+    """
+    experiment = make_experiment(
+        "custom",
+        strategy,
+        engine=engine,
+        num_rounds=num_rounds,
+        num_clients=num_clients,
+        seed=seed,
+        query_budget=query_budget,
+        settings=settings,
+    )
+    scenario = CustomScenario(
+        experiment.config("scenario"),
+        num_clients=num_clients,
+        seed=seed,
+        make_objective=make_objective,
+        initial_x=initial_x,
+    )
+    return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
+
+
+def _keeper(
+    directory: RunDirectory | None, solutions: Sequence[Float[Tensor, " d"]], engine: Engine
+) -> list[Callback]:
+    if directory is None:
+        return []
+
+    def keep(snapshot: Snapshot) -> None:
+        directory.add(snapshot, solutions, engine.client_states())
+
+    return [keep]
+
+
+def _draw(path: Path, scenario: Scenario, result: RunResult) -> None:
+    if scenario.draw is not None:
+        scenario.draw(path, result.solutions, result.records)
+        return
+    experiment = result.experiment
+    title = f"{experiment.scenario}, {experiment.num_clients} clients, seed {experiment.seed}"
+    if result.final_value is not None:
+        plot_runs(path, {experiment.strategy: [result.records]}, title=title)

@@ -1,0 +1,54 @@
+"""What an experiment's settings say of the steps that x takes, and whether x can hold them."""
+
+import warnings
+from dataclasses import replace
+
+import torch
+
+from fedzo.errors import FedzoWarning
+from fedzo.objectives.problem import OpenProblem, Problem
+from scenarios.runs.experiment import Experiment
+from scenarios.runs.names import STRATEGIES
+from strategies.core.standstill import Standstill
+
+_PATIENT = 20
+"""Rounds after which methods that only compare values may be said to stand still."""
+
+
+def watch(experiment: Experiment) -> Standstill:
+    """Return the callback that says, once a run, that x stands still."""
+    adam = getattr(experiment.config("client"), "optimizer", "") == "adam"
+    local_lr = getattr(experiment.config("strategy"), "local_lr", 0.0)
+    found = Standstill(
+        num_rounds=experiment.num_rounds, mu=_mu(experiment), adam_lr=local_lr if adam else 0.0
+    )
+    compares = STRATEGIES[experiment.strategy].rule == "values"
+    return replace(found, patience=_PATIENT) if compares else found
+
+
+def resolved(problem: Problem, experiment: Experiment) -> Problem:
+    """Return the problem with its start in float64 where float32 cannot tell x + mu u from x.
+
+    That is said in a FedzoWarning.
+    """
+    mu = _mu(experiment)
+    if not mu or not isinstance(problem, OpenProblem) or problem.initial_x.dtype != torch.float32:
+        return problem
+    x = problem.initial_x
+    if bool((x + mu / 16 != x).all()):
+        return problem
+    warnings.warn(
+        f"float32 cannot tell x + mu u from x at client.mu={mu:g} and x up to"
+        f" {float(x.abs().max()):.3g}: the run computes in float64; give a float64 start, or raise"
+        " client.mu",
+        FedzoWarning,
+        stacklevel=2,
+    )
+    return replace(problem, initial_x=x.double())
+
+
+def _mu(experiment: Experiment) -> float:
+    """Return the smoothing radius; 0 for clients that take exact gradients or have none."""
+    client = experiment.config("client")
+    exact = getattr(client, "gradient", "") == "exact"
+    return 0.0 if exact else float(getattr(client, "mu", 0.0))

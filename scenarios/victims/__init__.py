@@ -1,0 +1,1 @@
+"""Models that are attacked or defended, and where they come from."""

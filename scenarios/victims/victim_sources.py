@@ -1,0 +1,266 @@
+"""Victims from words: a shipped name, a file, an address, and what is wrapped around them.
+
+    mnist, fashion, mnist-onnx, ...   see scenarios.victims.shipped
+    path/to/model.onnx                an ONNX file
+    http://host/path                  an endpoint as in fedzo.attacks.victims.remote
+    command:python serve.py           a command that does, on stdin and stdout
+    file.py:name, package.module:name a torch module, a function of images, a Victim, or a function
+                                      without arguments that returns one of these
+
+Wrappers are words too, from the inside to the outside: labels, order, top=K, rounded=DECIMALS,
+noisy=STD, limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA (the vote of 32 noisy
+copies), defense=DIRECTORY (the same, purified by what `fedzo defend` made).
+"""
+
+import inspect
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fedzo.attacks.victims.images import read_images, read_labels
+from fedzo.attacks.victims.onnx import Layout, OnnxVictim
+from fedzo.attacks.victims.remote import RemoteVictim
+from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
+from fedzo.attacks.victims.wrappers import (
+    DuplicateDetector,
+    LabelOnly,
+    Latency,
+    NoisyScores,
+    OrderOnly,
+    QueryLimit,
+    RoundedScores,
+    TopScores,
+)
+from fedzo.config import check_types, require, require_nonnegative, unknown_key
+from fedzo.errors import ConfigError
+from fedzo.objectives.addresses import is_address
+from fedzo.objectives.transport import Command, Http
+from fedzo.randomness import stream
+from scenarios.data.images import load_images
+from scenarios.data.user_code import load_object
+from scenarios.victims.defense import load_defense
+from scenarios.victims.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
+from scenarios.victims.smoothed import SmoothedVictim
+
+Tells = Literal["logits", "probabilities", "labels"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """How a victim is reached.
+
+    tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, or
+    an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n]; by default
+    those of the shipped victim, or mnist. query_cost: price of a query, in any unit; only reported.
+    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. layout, output:
+    of an ONNX file: nchw, nhwc or, by its shape, auto; the output that is read, "" for the first.
+    The others are for endpoints and commands.
+    """
+
+    tells: Tells = "logits"
+    data: str = ""
+    query_cost: float = 0.0
+    headers: str = ""
+    layout: Layout = "auto"
+    output: str = ""
+    timeout_s: float = 30.0
+    retries: int = 5
+    pause_s: float = 0.2
+    rate_limit: float = 0.0
+    batch: int = 64
+    cache_dir: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("query_cost", "retries", "pause_s", "rate_limit", "seed"):
+            require_nonnegative(name, getattr(self, name))
+        require(0 < self.timeout_s < np.inf, "timeout_s", self.timeout_s, "positive and finite")
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+
+
+_WAITS = ("timeout_s", "retries", "pause_s", "rate_limit")
+_DEFAULTS = SourceSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A victim, and images [n, c, h, w] with labels to attack it with."""
+
+    victim: Victim
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+
+
+def open_source(
+    name: str, wrappers: Sequence[str], settings: SourceSettings, stack: ExitStack
+) -> Source:
+    """Return a victim by its words; the stack ends what was started for it.
+
+    Raises ConfigError for words that are none.
+    """
+    base, _, kind = name.partition("-")
+    _check_used(name, settings)
+    data = settings.data or (base if name in shipped_names() else "mnist")
+    images, labels = load_data(data)
+    if name in shipped_names():
+        module = shipped_network(base, cache_dir=settings.cache_dir).module
+        victim = shipped_victim(module, kind, images.shape[-1], stack)
+    else:
+        victim = _outside(name, settings)
+    classes = max(10, int(labels.max()) + 1)
+    return Source(wrapped(victim, wrappers, settings.seed, classes), images, labels)
+
+
+def _check_used(name: str, settings: SourceSettings) -> None:
+    """Raise ConfigError for a setting that would change nothing for this victim."""
+    remote = is_address(name) or name.startswith("command:")
+    unused = [] if remote else [*_WAITS, "batch"]
+    unused += [] if is_address(name) else ["headers"]
+    unused += ["tells"] if name in shipped_names() else []
+    unused += [] if name.lower().endswith(".onnx") else ["layout", "output"]
+    for field in unused:
+        value = getattr(settings, field)
+        if value != getattr(_DEFAULTS, field):
+            raise ConfigError(
+                f"victim.{field}={value} changes nothing for victim {name}; leave it out"
+                + ("" if field != "tells" else ", or add --wrap labels")
+            )
+
+
+def _outside(name: str, settings: SourceSettings) -> Victim:
+    """Return a victim that does not ship with fedzo."""
+    waits: dict[str, Any] = {n: getattr(settings, n) for n in _WAITS}
+    if is_address(name):
+        transport: Http | Command = Http(url=name, headers=_headers(settings.headers), **waits)
+    elif name.startswith("command:"):
+        command = _words(name)
+        if not command:
+            raise ConfigError(f"victim {name!r} names no program; write command:PROGRAM ARGUMENTS")
+        transport = Command(command=command, **waits)
+    elif name.lower().endswith(".onnx"):
+        return OnnxVictim(
+            Path(name), settings.tells, layout=settings.layout, output=settings.output
+        )
+    elif ":" in name:
+        return victim_from(load_object(name, what="victim"), settings.tells, name)
+    else:
+        raise ConfigError(
+            f"victim {name!r} is none of {', '.join(shipped_names())}; or give file.py:name, a"
+            " .onnx file, an http:// address, or command:..."
+        )
+    return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch)
+
+
+def _words(name: str) -> list[str]:
+    try:
+        return shlex.split(name.removeprefix("command:"))
+    except ValueError as error:
+        raise ConfigError(f"victim {name!r} is no command: {error}") from error
+
+
+def _headers(path: str) -> dict[str, str]:
+    """Return the headers in a file, none for no file; values are not repeated in errors."""
+    if not path:
+        return {}
+    try:
+        lines = [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"victim.headers={path} cannot be read: {error}") from error
+    pairs = [line.partition(":") for line in lines]
+    for number, (name, colon, value) in enumerate(pairs, start=1):
+        if not (colon and name.strip() and value.strip()):
+            raise ConfigError(f"line {number} of {path} is no header; write lines `Name: value`")
+    names = [name.strip().lower() for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path} has two headers of one name; leave one of them out")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def victim_from(thing: object, tells: Tells, name: str) -> Victim:
+    """Make a victim of what a Python file holds; raises ConfigError for what can be none."""
+    if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
+        thing = thing()
+    if isinstance(thing, Victim) and not isinstance(thing, type):
+        return thing
+    if isinstance(thing, nn.Module):
+        if tells == "labels":
+            raise ConfigError("a torch module tells scores; leave --tells out and --wrap labels")
+        return ModuleVictim(thing, tells)
+    if callable(thing):
+        return CallableVictim(thing, tells)
+    raise ConfigError(f"{name} is {thing!r:.60}, not a torch module, a function or a Victim")
+
+
+def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    """Return images and labels by the name of a data set or an .npz file."""
+    if name in SHIPPED or name == "digits":
+        dataset = SHIPPED.get(name, "digits")
+        test = load_images(dataset, "", seed=0)[1]
+        return test.pixels.unsqueeze(1), test.labels
+    if not name.endswith(".npz"):
+        raise ConfigError(f"data {name!r} is none of mnist, fashion, digits, and no .npz file")
+    try:
+        with np.load(name) as file:
+            images, labels = (np.array(file[n]) for n in ("images", "labels"))
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"data {name} is no .npz file with arrays `images` and `labels` ({error!s:.60})"
+        ) from error
+    images = images[:, np.newaxis] if images.ndim == 3 and images.size else images
+    pixels = read_images(images, name=f"data {name}: ")
+    return pixels, read_labels(labels, len(pixels), name=f"data {name}: labels")
+
+
+def wrapped(victim: Victim, wrappers: Sequence[str], seed: int, classes: int = 10) -> Victim:
+    """Return a victim of so many classes inside wrappers given as words."""
+    for number, word in enumerate(wrappers):
+        name, _, value = word.partition("=")
+        victim = _wrap(victim, name, value, classes, stream(seed, "wrapper", number))
+    return victim
+
+
+def _wrap(
+    victim: Victim, name: str, value: str, classes: int, generator: np.random.Generator
+) -> Victim:
+    smooth = partial(SmoothedVictim, num_classes=classes, generator=generator)
+    plain: dict[str, Callable[[], Victim]] = {
+        "labels": lambda: LabelOnly(victim),
+        "order": lambda: OrderOnly(victim),
+    }
+    whole: dict[str, Callable[[int], Victim]] = {
+        "top": lambda k: TopScores(victim, k),
+        "rounded": lambda decimals: RoundedScores(victim, decimals),
+        "limit": lambda queries: QueryLimit(victim, queries),
+    }
+    real: dict[str, Callable[[float], Victim]] = {
+        "noisy": lambda std: NoisyScores(victim, std, generator=generator),
+        "latency": lambda seconds: Latency(victim, seconds),
+        "detector": lambda distance: DuplicateDetector(victim, distance),
+        "smoothed": lambda sigma: smooth(victim, None, sigma),
+    }
+    if name in plain and not value:
+        return plain[name]()
+    if name == "defense" and value:
+        defense = load_defense(Path(value))
+        return smooth(victim, defense.purifier, defense.config.sigma)
+    try:
+        if name in whole:
+            return whole[name](int(value))
+        if name in real:
+            return real[name](float(value))
+    except ConfigError as error:
+        raise ConfigError(f"wrapper {name}={value}: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"wrapper {name}={value!r} needs a number, such as {name}=2") from error
+    if name in plain:
+        raise ConfigError(f"wrapper {name} takes no value, got {value!r}")
+    raise unknown_key(name, [*plain, *whole, *real, "defense=DIRECTORY"], what="wrapper")

@@ -1,0 +1,35 @@
+"""Settings of methods whose clients take local steps and whose server steps along their mean."""
+
+from typing import Literal
+
+from fedzo.config import check_types
+from fedzo.errors import ConfigError
+from fedzo.parts import composed, part
+from strategies.core.robust import RobustConfig
+from strategies.core.rounds import RoundConfig
+from strategies.core.step_config import LocalConfig, ServerConfig
+
+
+@composed
+class FedAvgConfig:
+    """Settings of FedAvg and FedZO.
+
+    weighting: "uniform", or "examples" for clients that count them. safeguard: whether the cohort
+    is asked for its values at the old and the new x, and the old one is kept unless F has fallen.
+    """
+
+    rounds: RoundConfig = part(RoundConfig)
+    robust: RobustConfig = part(RobustConfig)
+    local: LocalConfig = part(LocalConfig)
+    server: ServerConfig = part(ServerConfig)
+    weighting: Literal["uniform", "examples"] = "uniform"
+    safeguard: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.weighting != "uniform" and not self.robust.rule.is_mean:
+            raise ConfigError(
+                f"weighting={self.weighting} has no meaning for"
+                f" aggregator={self.robust.aggregator!r}, which counts everybody the same; set it"
+                " to uniform"
+            )

@@ -1,0 +1,1 @@
+"""What all strategies share: rounds, the driver that runs them, robust rules, judging."""

@@ -1,0 +1,109 @@
+"""What the driver writes down: counts, a fresh record, answers to reject, answers to miss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fedzo.errors import ConfigError, RunError
+from fedzo.privacy.averages import NOT_AVERAGED
+from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.sizes import exchange_size, replies_size
+from fedzo.records.history import RoundRecord
+from strategies.core.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
+
+
+def counted(
+    total: RoundRecord, exchange: Exchange, replies: Replies, failures: Mapping[int, str]
+) -> RoundRecord:
+    """Add an exchange and everything that came back, rejected or not, to a record."""
+    down, up = exchange_size(exchange), replies_size(replies)
+    queries = dict(zip(total.clients, total.client_queries, strict=True))
+    asked = replies.counts.get("queries", {})
+    for client in exchange.client_ids:
+        queries[client] = queries.get(client, 0) + asked.get(client, 0)
+    return replace(
+        total,
+        queries=total.queries + replies.total("queries"),
+        gradients=total.gradients + replies.total("gradients"),
+        examples=total.examples + replies.total("examples"),
+        floats_up=total.floats_up + up.floats,
+        floats_down=total.floats_down + down.floats,
+        bytes_up=total.bytes_up + up.bytes,
+        bytes_down=total.bytes_down + down.bytes,
+        clients=tuple(sorted(queries)),
+        client_queries=tuple(queries[client] for client in sorted(queries)),
+        failures={**total.failures, **failures},
+        non_finite=total.non_finite + replies.total("non_finite"),
+        late=total.late + replies.late,
+        duplicates=total.duplicates + replies.duplicates,
+    )
+
+
+def with_privacy(total: RoundRecord, state: object) -> RoundRecord:
+    """Add what a private method has spent to a record, and whom it asked and left out."""
+    if isinstance(state, LeavesOut):
+        asked = {c: why for c, why in state.left_out.items() if c in total.clients}
+        total = replace(total, failures={**total.failures, **asked})
+    if not isinstance(state, SpendsPrivacy):
+        return total
+    spent = state.privacy
+    return replace(
+        total,
+        epsilon=spent.epsilon,
+        epsilon_run=spent.epsilon_run,
+        noise_std=spent.noise_std,
+        shortened=spent.shortened,
+    )
+
+
+def opened(total: RoundRecord, round_index: int) -> RoundRecord:
+    """Return a record that continues the totals and has nothing yet of its own."""
+    return replace(
+        total,
+        round_index=round_index,
+        value=None,
+        metrics={},
+        nodes={},
+        judges=0,
+        partial=False,
+        clients=(),
+        client_queries=(),
+        failures={},
+        non_finite=0,
+        late=0,
+        duplicates=0,
+    )
+
+
+def require_answers(
+    exchanges: Sequence[Exchange], parts: Sequence[Replies], least: int, round_index: int
+) -> None:
+    """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer.
+
+    Raises ConfigError where the losses of most clients' records are of no use. Exchanges that are
+    optional may stay without answers.
+    """
+    if all(exchange.optional for exchange in exchanges):
+        return
+    asked = sum(len(exchange.client_ids) for exchange in exchanges)
+    answered = sum(len(replies.client_ids) for replies in parts)
+    failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
+    if 2 * sum(NOT_AVERAGED in reason for _, reason in failed) > asked:
+        raise ConfigError(NOT_AVERAGED)
+    if answered >= min(least, asked):
+        return
+    raise TooFewAnswers(
+        f"round {round_index}: {answered} of {asked} clients answered {exchanges[0].kind},"
+        f" strategy.min_answers={least}; client {failed[0][0]}: {failed[0][1]}"
+    )
+
+
+def require_any_answer(records: Sequence[RoundRecord], heard: bool) -> None:
+    """Raise RunError where rounds were run and nobody was heard in any of them."""
+    asked = [record for record in records if record.round_index > 0 and record.failures]
+    if not asked or heard:
+        return
+    client, reason = next(iter(asked[-1].failures.items()))
+    raise RunError(
+        f"nobody has answered in any of {len(asked)} rounds, so x is where it started; client"
+        f" {client}: {reason}"
+    )

@@ -1,0 +1,79 @@
+"""How a round asks: questions to clients, and their answers as the question's own type.
+
+heard = yield from ask(Values(x=points), plan.cohort)
+heard.said.values                                       # [n, q], row i of heard.clients[i]
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
+
+from fedzo.protocol.exchange import Exchange, Moment, Replies, join_replies
+from fedzo.protocol.question import Answer, AnswerT, Question
+from fedzo.runtime.engine import Engine
+
+Asked = tuple[Question[AnswerT], Sequence[int]]
+"""A question, and who is asked."""
+ReturnT = TypeVar("ReturnT")
+Asking = Generator[list[Exchange], list[Replies], ReturnT]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Generic[AnswerT]):
+    """Who has answered, ascending, what they said, and what they say that they have counted."""
+
+    clients: Sequence[int]
+    said: AnswerT
+    counts: Mapping[str, Mapping[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+
+def ask(
+    question: Question[AnswerT], clients: Sequence[int], *, optional: bool = False
+) -> Asking[Heard[AnswerT]]:
+    """Ask clients, and return what is heard; with `optional` that may be nothing."""
+    [replies] = yield [Exchange(question=question, client_ids=clients, optional=optional)]
+    return heard_of(question, replies)
+
+
+def ask_each(asked: Sequence[Asked[Any]]) -> Asking[list[Heard[Any]]]:
+    """Ask disjoint groups at once, each its own question; groups without clients are not asked."""
+    replies = iter((yield [Exchange(question=q, client_ids=ids) for q, ids in asked if len(ids)]))
+    nobody = Replies(client_ids=[])
+    return [heard_of(q, next(replies) if len(ids) else nobody) for q, ids in asked]
+
+
+def ask_together(asked: Sequence[Asked[AnswerT]]) -> Asking[Heard[AnswerT]]:
+    """Ask disjoint groups at once the same kind of question, and return all answers as one."""
+    exchanges = [Exchange(question=q, client_ids=ids) for q, ids in asked if len(ids)]
+    replies = join_replies((yield exchanges))
+    return heard_of(asked[0][0], replies)
+
+
+def heard_of(question: Question[AnswerT], replies: Replies) -> Heard[AnswerT]:
+    """Return replies as answers to the question."""
+    if not len(replies.client_ids):
+        return Heard([], cast(AnswerT, _Nothing()), replies.counts)
+    said = cast(AnswerT, question.answer(**replies.tensors))
+    return Heard(replies.client_ids, said, replies.counts)
+
+
+def played(steps: Asking[ReturnT], engine: Engine, moment: Moment, seed: int) -> ReturnT:
+    """Return what a round ends in whose questions are put to an engine as they are.
+
+    Nothing is counted, judged or rejected: strategies.core.driver runs whole methods.
+    """
+    try:
+        wanted = next(steps)
+        while True:
+            told = [replace(exchange, moment=moment, seed=seed) for exchange in wanted]
+            wanted = steps.send(engine.perform(told, timeout_s=60.0))
+    except StopIteration as end:
+        result: ReturnT = end.value
+        return result
+
+
+class _Nothing(Answer):
+    """What nobody has said; to look into it is a mistake."""

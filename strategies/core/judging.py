@@ -1,0 +1,107 @@
+"""What is said of a round's outcome: of one x, or of the models of all honest nodes.
+
+Where every node has a model, F and the metrics are means over nodes; `disagreement` is the nodes'
+root mean square distance from their mean model, and `nodes` keeps each one's own numbers.
+
+Where f answers may be lies and nobody knows whose, F is the mean without the f largest and the f
+smallest (a trimmed mean: no f liars move it beyond what honest clients say), and of models without
+the f furthest from their coordinate-wise median.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.aggregation import median
+from fedzo.errors import FedzoWarning
+from fedzo.objectives.problem import Report
+from fedzo.records.history import RoundRecord
+from strategies.core.rounds import HasX, KnowsModels
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """F, metrics, whether the goal is reached, and each node's numbers where nodes have models."""
+
+    value: float | None
+    metrics: dict[str, float]
+    solved: bool
+    nodes: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+def required_judges(num_clients: int, known_to_fail: int, min_judges: int) -> int:
+    """Return how many clients must answer for a whole F: all that can, and more than half."""
+    return min_judges or max(num_clients - known_to_fail, num_clients // 2 + 1)
+
+
+def known_to_fail(before: RoundRecord | None, now: RoundRecord) -> int:
+    """Return how many clients failed in this round and in the one before."""
+    return 0 if before is None else len(before.failures.keys() & now.failures.keys())
+
+
+def warn_of_partial(round_index: int, judges: int, least: int) -> None:
+    """Say, once a run, what an F by too few judges is good for."""
+    warnings.warn(
+        f"round {round_index}: {judges} clients have judged x, and {least} can or must; such an F"
+        " is marked as partial, and is neither the best nor a reason to stop; set"
+        " strategy.min_judges to allow it",
+        FedzoWarning,
+        stacklevel=2,
+    )
+
+
+def judged_models(
+    state: HasX, liars: frozenset[int], num_byzantine: int = 0
+) -> tuple[list[int], Float[Tensor, "k d"]]:
+    """Return the nodes whose models are judged and these, or nobody and x.
+
+    num_byzantine: how many unknown liars there may be beside the known ones.
+    """
+    if not isinstance(state, KnowsModels):
+        return [], state.x.unsqueeze(0)
+    rows = [i for i, client in enumerate(state.clients.tolist()) if client not in liars]
+    if not rows:
+        return [], state.x.unsqueeze(0)
+    kept = rows
+    if 0 < 2 * num_byzantine < len(rows):
+        models = state.models[rows]
+        away = torch.linalg.vector_norm(models - median(models, num_byzantine=num_byzantine), dim=1)
+        nearest = away.nan_to_num(nan=torch.inf).argsort(stable=True)[: len(rows) - num_byzantine]
+        kept = [rows[i] for i in sorted(nearest.tolist())]
+    return state.clients[kept].tolist(), state.models[kept]
+
+
+def trusted_values(values: Float[Tensor, " n"], num_byzantine: int) -> Float[Tensor, " m"]:
+    """Return the answers without the f largest and the f smallest, all where those are too many."""
+    if num_byzantine == 0 or len(values) <= 2 * num_byzantine:
+        return values
+    return values.sort().values[num_byzantine:-num_byzantine]
+
+
+def verdict(
+    nodes: Sequence[int], models: Float[Tensor, "k d"], reports: Sequence[Report]
+) -> Verdict:
+    """Return the mean of the reports on these models."""
+    metrics = _mean([report.metrics for report in reports])
+    values = [report.value for report in reports if report.value is not None]
+    value = sum(values) / len(values) if values else None
+    solved = all(report.solved for report in reports)
+    if not nodes:
+        return Verdict(value, metrics, solved)
+    away = models - models.mean(dim=0)
+    metrics["disagreement"] = float(torch.sqrt(away.square().sum(dim=1).mean()))
+    own = {
+        node: {**({} if report.value is None else {"value": report.value}), **report.metrics}
+        for node, report in zip(nodes, reports, strict=True)
+    }
+    return Verdict(value, metrics, solved, own)
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {
+        name: sum(float(found[name]) for found in metrics) / len(metrics) for name in metrics[0]
+    }

@@ -1,0 +1,1 @@
+"""Methods with differential privacy."""

@@ -1,0 +1,148 @@
+"""Private FedAvg and FedZO: clients' updates are clipped, averaged, and the average gets noise.
+
+    d_i = x_i,K - x;   Delta = mean_i clip(d_i, C) + N(0, (z 2 C / n)^2 I);   x <- P(x + lr Delta)
+
+McMahan, Ramage, Talwar & Zhang, "Learning Differentially Private Recurrent Language Models", ICLR
+2018, algorithm 1. What is protected is everything that a client has: all of its records, and all
+of its answers. Since the update may come of any local rule, clients that can only query are
+private too. Shapes: x [d], updates [n, d]. Floats a client: d down, d up.
+
+Differs from the paper: cohorts have a fixed size and neighbors differ by one replaced client, so
+the average of n is divided by n; sampling amplifies only where the sample is secret
+(`secret_sample`), for every client is told the seed by which cohorts are drawn. A robust rule may
+take the place of the mean where the bound on its sensitivity is known (fedzo.privacy.gaussian).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.config import check_types, require
+from fedzo.errors import ConfigError
+from fedzo.objectives.oracle import project
+from fedzo.optimizers import OptimizerState
+from fedzo.parts import composed, part
+from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
+from fedzo.privacy.gaussian import private_generator
+from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
+from strategies.averaging.fedavg import local_training
+from strategies.core.asking import ask
+from strategies.core.base import RoundStrategy
+from strategies.core.privacy_config import PrivacyConfig, PrivateConfig
+from strategies.core.robust import RobustConfig
+from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.spending import Spent
+from strategies.core.step_config import LocalConfig, ServerConfig
+from strategies.private.privacy import Release, charged, private_mean, scaled_to_budget
+
+
+@composed
+class PrivateFedAvgConfig:
+    """Settings of private FedAvg and FedZO.
+
+    clip_norm: of an update. secret_sample: whether who sees x cannot know who was asked; then a
+    cohort smaller than all counts less.
+    """
+
+    base: PrivateConfig = part(PrivateConfig, unit="client")
+    clip_norm: float = 1.0
+    local: LocalConfig = part(LocalConfig)
+    server: ServerConfig = part(ServerConfig)
+    secret_sample: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
+        unit, noise = self.base.privacy.unit, self.base.privacy.noise
+        if unit != "client" or noise != "server":
+            raise ConfigError(
+                f"unit={unit} and noise={noise} must be client and server here: updates are of"
+                " whole clients and clipped by the server; for records, or noise of clients, use"
+                " diff2"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFedAvgState:
+    """The global x, the server optimizer's moments, the noise multiplier, and what is spent."""
+
+    x: Float[Tensor, " d"]
+    moments: OptimizerState
+    noise_multiplier: float
+    privacy: Spent
+
+
+class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
+    """Averages clipped updates of clients that take local steps, with noise."""
+
+    def __init__(
+        self,
+        config: PrivateFedAvgConfig,
+        *,
+        client: TrainingConfig | None = None,
+    ) -> None:
+        self._config = config
+        self._client = client or ZerothOrderConfig()
+        self._optimizer = config.server.optimizer()
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config.base.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.base.robust
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        return self._config.base.privacy
+
+    def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
+        """Return a generator that is as secret as the noise, where the sample must be."""
+        if self._config.secret_sample and self.privacy.noise_source == "os":
+            return private_generator("os", seed)
+        return super().cohort_generator(seed, problem, round_index)
+
+    def silenced(self, state: PrivateFedAvgState) -> PrivateFedAvgState:
+        return replace(state, noise_multiplier=0.0)
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> PrivateFedAvgState:
+        return PrivateFedAvgState(x, self._optimizer.init(x), 0.0, Spent(Ledger.empty()))
+
+    def round(self, state: PrivateFedAvgState, plan: RoundPlan) -> Round[PrivateFedAvgState]:
+        config = self._config
+        z = state.noise_multiplier or self._calibrated(plan)
+        spent = state.privacy.without_noise()
+        if z:
+            spent = charged(state.privacy, self.privacy, [(z, 1)], self._sampling(plan))
+        heard = yield from ask(local_training(config.local, self._client, state.x), plan.cohort)
+        release = Release(config.clip_norm, z)
+        told = private_mean(heard.said.update, release, config.base, plan)
+        moments, x = self._optimizer.step(
+            state.moments, state.x, -told.mean, config.server.server_lr
+        )
+        spent = replace(spent, noise_std=told.std, shortened=told.shortened)
+        return PrivateFedAvgState(project(x, plan.lower, plan.upper), moments, z, spent)
+
+    def _calibrated(self, plan: RoundPlan) -> float:
+        config = self.privacy
+        if config.noise_multiplier or not config.claims:
+            return config.noise_multiplier
+        rounds, sampling = max(1, plan.num_rounds) * plan.num_problems, self._sampling(plan)
+        z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)
+        if sampling == EVERYBODY:
+            return z
+        start = max(0.5, z * sampling.drawn / sampling.population)
+
+        def ledger(factor: float) -> Ledger:
+            return Ledger.empty().after(start * factor, rounds, sampling)
+
+        return start * scaled_to_budget(config, ledger)
+
+    def _sampling(self, plan: RoundPlan) -> Sampling:
+        if not self._config.secret_sample:
+            return EVERYBODY
+        return Sampling(drawn=len(plan.cohort), population=plan.num_clients)

@@ -1,0 +1,1 @@
+"""Methods on directions that all clients share."""

@@ -1,0 +1,1 @@
+"""FZooS and its variants."""

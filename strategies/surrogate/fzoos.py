@@ -1,0 +1,65 @@
+"""FZooS: federated zeroth-order optimization with trajectory-informed surrogate gradients.
+
+Shu, Lin, Dai & Low, arXiv 2308.04077. Four variants, one strategy:
+
+| variant   | the surrogate is of             | moves a round              | floats up a client  |
+|-----------|---------------------------------|----------------------------|---------------------|
+| improved  | all clients' slopes, at server  | virtual steps, line search | m + 5               |
+| on_client | each client's slopes, kept there | Adam steps, corrected      | 2 d + 3             |
+| paper     | each client's values            | Adam steps, corrected      | d + M               |
+| official  | the same, as the published code | the same, with a safeguard | d + M + 2           |
+
+docs/fzoos.md explains the variants, docs/results/fzoos.md measures them.
+"""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.protocol.questions.surrogate import SurrogateConfig
+from strategies.core.base import RoundStrategy
+from strategies.core.robust import RobustConfig
+from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.surrogate.fzoos_config import USED_BY, FZooSConfig
+from strategies.surrogate.fzoos_improved import SlopeSearch
+from strategies.surrogate.fzoos_on_client import OnClientFZooS
+from strategies.surrogate.fzoos_paper import PublishedFZooS
+
+__all__ = ["USED_BY", "FZooS", "FZooSConfig"]
+
+
+class FZooS(RoundStrategy[Any]):
+    """FZooS in one of its variants.
+
+    client: settings of the rule `surrogate`; the variants paper and official alone use them.
+    """
+
+    def __init__(
+        self,
+        config: FZooSConfig,
+        *,
+        client: SurrogateConfig | None = None,
+    ) -> None:
+        self._config = config
+        self._method: SlopeSearch | OnClientFZooS | PublishedFZooS
+        if config.variant == "improved":
+            self._method = SlopeSearch(config)
+        elif config.variant == "on_client":
+            self._method = OnClientFZooS(config)
+        else:
+            self._method = PublishedFZooS(config, client or SurrogateConfig())
+
+    @property
+    def rounds(self) -> RoundConfig:
+        return self._config.rounds
+
+    @property
+    def robust(self) -> RobustConfig:
+        return self._config.robust
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> Any:
+        return self._method.init(x, num_clients)
+
+    def round(self, state: Any, plan: RoundPlan) -> Round[Any]:
+        return self._method.round(state, plan)

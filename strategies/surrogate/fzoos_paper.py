@@ -1,0 +1,108 @@
+"""FZooS as published: local surrogates, corrected by transferable ones.
+
+    1. w, (x)  ->  clients walk along corrected surrogate gradients; x <- P(mean of their ends)
+    2. x       ->  clients query around x and send their weights w_i;  w <- mean w_i
+
+Shu, Lin, Dai & Low, "Federated Zeroth-Order Optimization using Trajectory-Informed Surrogate
+Gradients", arXiv 2308.04077, algorithm 1; the client is clients.surrogate.surrogate. Floats a
+client and round: d + M up, d + M down in two exchanges; clients keep x between rounds, so it is
+sent again only to a cohort that has changed. Without active queries around x (`one_exchange`) the
+exchanges merge into one, with the weights of each client's own end point.
+
+variant "official" adds the safeguard of the published code, which keeps the old x unless F falls;
+the code asks the true F and does not count it, here the cohort is asked and counted.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.config import config_values
+from fedzo.objectives.oracle import project
+from fedzo.protocol.questions.surrogate import (
+    SurrogateConfig,
+    Surrogated,
+    SurrogateSteps,
+    SurrogateWeights,
+)
+from strategies.core.asking import Asked, Heard, ask, ask_together
+from strategies.core.robust import aggregate
+from strategies.core.rounds import Round, RoundPlan
+from strategies.core.safeguard import better
+from strategies.surrogate.fzoos_config import FZooSConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedState:
+    """The global x and weights, empty before the first round, and what clients have.
+
+    informed: who has been sent this x; begun: who has made the initial queries.
+    """
+
+    x: Float[Tensor, " d"]
+    weights: Float[Tensor, " f"]
+    informed: Int[Tensor, " k"]
+    begun: Int[Tensor, " b"]
+
+
+class PublishedFZooS:
+    """The rounds of `variant = "paper"` and `variant = "official"`."""
+
+    def __init__(self, config: FZooSConfig, client: SurrogateConfig) -> None:
+        self._config = config
+        self._told = {
+            "settings": client,
+            "variant": config.variant,
+            "merged": config.one_exchange,
+            **config_values(config.local),
+        }
+
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> PublishedState:
+        nobody = torch.empty(0, dtype=torch.int64)
+        return PublishedState(x, torch.empty(0, dtype=torch.float64), nobody, nobody)
+
+    def round(self, state: PublishedState, plan: RoundPlan) -> Round[PublishedState]:
+        heard = yield from ask_together(self._training(state, plan))
+        clients = torch.as_tensor(heard.clients)
+        begun = torch.cat([state.begun, clients]).unique()
+        assert heard.said.update is not None
+        update = aggregate(heard.said.update, self._config.robust, plan)
+        x = project(state.x + update, plan.lower, plan.upper).to(state.x)
+        if self._config.variant == "official":
+            x = yield from better(state.x, x, plan, self._config.robust)
+        if self._config.one_exchange:
+            weights = self._common(heard, plan)
+            return PublishedState(x, weights, clients[:0], begun)
+        question = SurrogateWeights(x=x, num_clients=plan.num_clients, **self._told)  # type: ignore[arg-type]
+        answers = yield from ask(question, heard.clients)
+        informed = torch.as_tensor(answers.clients)
+        return PublishedState(x, self._common(answers, plan), informed, begun)
+
+    def _common(self, heard: Heard[Surrogated], plan: RoundPlan) -> Float[Tensor, " f"]:
+        """Return the weights of the surrogate that all clients get: a rule in R^M."""
+        assert heard.said.weights is not None
+        return aggregate(heard.said.weights, self._config.robust, plan, purpose="weights")
+
+    def _training(self, state: PublishedState, plan: RoundPlan) -> list[Asked[Surrogated]]:
+        """Return one question for clients that have begun and one for those that have not."""
+        begun, cohort = set(state.begun.tolist()), list(plan.cohort)
+        groups = {
+            True: [client for client in cohort if client not in begun],
+            False: [client for client in cohort if client in begun],
+        }
+        return [
+            (
+                SurrogateSteps(
+                    x=None if state.informed.tolist() == cohort else state.x,
+                    weights=state.weights if state.weights.numel() else None,
+                    begin=begin,
+                    num_clients=plan.num_clients,
+                    dim=len(state.x),
+                    **self._told,  # type: ignore[arg-type]
+                ),
+                clients,
+            )
+            for begin, clients in groups.items()
+        ]

@@ -1,0 +1,117 @@
+"""A user's file loads like a script, wherever it lies and whatever it is called."""
+
+import dataclasses
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedzo.errors import ConfigError
+from scenarios.data.user_code import load_object
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+    sys.path[:] = path
+
+
+def load(folder: Path, text: str, name: str = "mine", **neighbors: str) -> Any:
+    folder.mkdir(exist_ok=True)
+    for neighbor, content in neighbors.items():
+        (folder / f"{neighbor}.py").write_text(content)
+    file = folder / f"{name}.py"
+    file.write_text(text)
+    return load_object(f"{file}:make", what="it")
+
+
+GOAL = """from __future__ import annotations
+from dataclasses import dataclass
+
+
+@dataclass
+class Goal:
+    shift: float
+
+
+def make(client):
+    return Goal(client)
+"""
+
+
+def test_a_file_may_hold_dataclasses_that_can_be_pickled(tmp_path: Path) -> None:
+    goal = load(tmp_path, GOAL)(3)
+    assert dataclasses.asdict(pickle.loads(pickle.dumps(goal))) == {"shift": 3}
+
+
+def test_a_file_finds_its_neighbors_at_once_and_later(tmp_path: Path) -> None:
+    text = "import near\n\ndef make(c):\n    from later import two\n    return near.one + two\n"
+    make = load(tmp_path, text, near="from deeper import one", deeper="one = 1", later="two = 2")
+    assert make(0) == 3
+
+
+def test_files_and_neighbors_of_two_folders_may_have_one_name(tmp_path: Path) -> None:
+    text = "from near import number\n\ndef make(c):\n    return number\n"
+    one = load(tmp_path / "a", text, near="number = 1")
+    two = load(tmp_path / "b", text, near="number = 2")
+    again = load(tmp_path / "a", text, near="number = 1")
+    assert (one(0), two(0), again(0)) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["random", "strategies", "numpy", "json", "__main__", "a-b"])
+def test_a_file_may_be_called_like_a_module_and_stands_in_for_none(
+    tmp_path: Path, name: str
+) -> None:
+    before = sys.modules.get(name)
+    assert load(tmp_path, GOAL, name)(1).shift == 1
+    assert sys.modules.get(name) is before
+
+
+@pytest.mark.parametrize("name", ["random", "strategies", "flwr", "queue", "wave"])
+def test_a_neighbor_called_like_a_module_is_refused_where_it_is_imported(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"imports {name}, which lies beside it, but another"):
+        load(tmp_path, f"import {name}\n\ndef make(c):\n    return c\n", **{name: ""})
+    assert load(tmp_path, "def make(c):\n    return c\n")(4) == 4
+
+
+def test_what_is_for_the_command_line_does_not_run(tmp_path: Path) -> None:
+    text = "def make(c):\n    return c\n\nif __name__ == '__main__':\n    raise ValueError\n"
+    assert load(tmp_path, text)(2) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def make(:\n", r"SyntaxError: .*\(mine\.py, line 1\)"),
+        ("a = 1\n\nb = a / 0\n", r"ZeroDivisionError: division by zero \(line 3\)"),
+        ("import sys\nsys.exit(4)\n", r"called exit\(4\) \(line 2\)"),
+        ("import nowhere_to_be_found\n", r"No module named 'nowhere_to_be_found'"),
+        ("def other(c):\n    return c\n", r"has no function 'make'; it has other"),
+    ],
+)
+def test_a_file_that_does_not_load_says_where(tmp_path: Path, text: str, said: str) -> None:
+    before = sys.modules.pop("mine", None)
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, text)
+    assert "mine" not in sys.modules or "other" in text
+    if before is not None:
+        sys.modules["mine"] = before
+
+
+def test_a_module_of_the_working_folder_loads_and_one_that_raises_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "near_module.py").write_text("def make(c):\n    return c\n")
+    (tmp_path / "bad_module.py").write_text("raise SystemExit(1)\n")
+    assert load_object("near_module:make", what="it")(7) == 7
+    with pytest.raises(ConfigError, match=r"called exit\(1\)"):
+        load_object("bad_module:make", what="it")

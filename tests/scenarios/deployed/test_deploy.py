@@ -1,0 +1,203 @@
+"""A SuperLink and SuperNodes as processes: the same result, refusals, restarts, resumption."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, RecordDict
+from typer.testing import CliRunner
+
+from clients import build_client_app
+from fedzo.errors import ConfigError
+from fedzo.runtime.flower.deployment import LocalDeployment
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
+from fedzo.runtime.flower.processes import MARK
+from scenarios.cli.app import app
+from scenarios.deployed.flower_app import environment_of, experiment_of
+from scenarios.runs.engines import ExperimentEnvironment
+from scenarios.runs.simulate import simulate
+
+CLI = [sys.executable, "-m", "scenarios.cli.app"]
+SMALL = ("--set", "scenario.dim=12", "--set", "client.estimator=residual")
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run([*CLI, *arguments, "--json"], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def refused(*arguments: str) -> str:
+    """Return what `fedzo deploy` says to a mistake, in this process: it starts none."""
+    done = CliRunner().invoke(app, ["deploy", *arguments, "--json"])
+    assert done.exit_code == 2, done.stdout
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_a_deployed_run_equals_a_simulated_one(tmp_path: Path) -> None:
+    """Two exchanges a round, of two kinds, with client state: SCAFFOLD, type I."""
+    arguments = ("quadratic", "--strategy", "scaffold1", "--rounds", "3", "--seed", "4", *SMALL)
+    deployed = run("deploy", *arguments, "--nodes", "2", "--out", str(tmp_path / "net"))
+    expected = run(
+        "run", *arguments, "--clients", "2", "--set", "engine.chunk_size=1", "--out",
+        str(tmp_path / "here"),
+    )  # fmt: skip
+    names = ("final_value", "queries", "floats_up", "floats_down", "bytes_up", "rounds")
+    assert {n: deployed[n] for n in names} == {n: expected[n] for n in names}
+    assert deployed["engine"] == "superlink"
+    assert deployed["deployment"]["exchange_s"] < 30
+    assert deployed["clients_failed"] == 0
+
+
+@pytest.mark.slow
+def test_the_drill_refuses_a_stranger_and_survives_a_killed_node(tmp_path: Path) -> None:
+    out = tmp_path / "net"
+    arguments = ("quadratic", "--rounds", "14", "--tls", "--drill", *SMALL)
+    result = run("deploy", *arguments, "--out", str(out))
+    assert result["rounds"] == 14
+    assert "Failed to activate SuperNode" in result["deployment"]["refused"]
+    assert result["deployment"]["restarted_nodes"] == [0]
+    history = [
+        json.loads(line) for line in (out / "run" / "history.jsonl").read_text().splitlines()
+    ]
+    missed = [record["round_index"] for record in history if "0" in record["failures"]]
+    assert missed, "the killed node missed a round"
+    assert max(missed) < 14, "and came back"
+    assert not any("1" in record["failures"] for record in history)
+    assert (out / "deployment" / "node-0").stat().st_mode & 0o077 == 0, "keys are private"
+
+
+def left_behind(out: Path) -> list[str]:
+    """Return the commands of processes that a deployment has started."""
+    mark, found = f"{MARK}={out / 'deployment'}:".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_deployed_run_that_is_killed_resumes_to_the_same_result(tmp_path: Path) -> None:
+    arguments = ("deploy", "quadratic", "--rounds", "5", "--seed", "2", *SMALL)
+    whole = run(*arguments, "--out", str(tmp_path / "whole"))
+    out = tmp_path / "cut"
+    history = out / "run" / "history.jsonl"
+    process = subprocess.Popen([*CLI, *arguments, "--out", str(out)], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 200
+    while time.monotonic() < end and not (history.exists() and history.read_text().count("\n") > 2):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert not left_behind(out), "nothing is left behind"
+    assert history.read_text().count("\n") < 6, "it was stopped in mid-run"
+    resumed = run(*arguments, "--out", str(out), "--resume")
+    names = ("final_value", "queries", "floats_up", "rounds")
+    assert {n: resumed[n] for n in names} == {n: whole[n] for n in names}
+
+
+@pytest.mark.slow
+def test_nodes_with_their_own_objective(tmp_path: Path) -> None:
+    box = tmp_path / "box.py"
+    box.write_text(
+        "from fedzo.objectives.objective import CallableObjective\n"
+        "def make(client):\n"
+        "    return CallableObjective(function=lambda x: float(((x - 0.1 * client) ** 2).sum()),\n"
+        "                             dim=4, lower=-1.0, upper=1.0)\n"
+    )
+    arguments = ("--rounds", "2", "--set", "scenario.dim=4", "--set", "scenario.start=0.95")
+    result = run(
+        "deploy", "remote", "--objective", f"{box}:make", *arguments, "--out", str(tmp_path / "net")
+    )
+    assert result["initial_value"] == pytest.approx(4 * (0.81 + 0.64) / 2)
+    assert result["final_value"] < result["initial_value"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quadratic", "--nodes", "0"), "--nodes 0 must be at least 1"),
+        (("remote",), "--objective file.py:function"),
+        (("quadratic", "--objective", "x.py:f"), "which is not a file"),
+        (("quadratic", "--set", "scenario.dmi=3"), "did you mean scenario.dim"),
+        ((), "no scenario is given"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_started(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "net"
+    assert message in refused(*arguments, "--out", str(out))
+    assert not out.exists()
+
+
+def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    assert "is not empty" in refused("quadratic", "--out", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_run_config_reaches_every_option() -> None:
+    config = {
+        "scenario": "quadratic",
+        "strategy": "fzoos",
+        "rounds": 7,
+        "seed": 3,
+        "query-budget": 500,
+        "settings": "scenario.dim=9 strategy.num_directions=4 strategy.min_answers=2",
+    }
+    experiment = experiment_of(config, 3)
+    assert (experiment.num_rounds, experiment.seed, experiment.query_budget) == (7, 3, 500)
+    assert experiment.settings["scenario.dim"] == 9
+    assert experiment.settings["strategy.min_answers"] == 2
+    environment = ExperimentEnvironment(experiment.to_toml())
+    assert environment.cohort([0, 1, 2], 0).dim == 9
+    with pytest.raises(ConfigError, match=r"did you mean scenario\.dim"):
+        experiment_of({"settings": "scenario.din=9"}, 2)
+
+
+def test_a_node_with_its_own_objective_answers_remote_runs_only(tmp_path: Path) -> None:
+    box = tmp_path / "box.py"
+    box.write_text(
+        "from fedzo.objectives.objective import CallableObjective\n"
+        "make = lambda client: CallableObjective(function=lambda x: float(x.sum()), dim=4)\n"
+    )
+    node = {"partition-id": 0, "num-partitions": 2, "objective": f"{box}:make"}
+    context = Context(
+        run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={"scenario": "remote"}
+    )
+    assert environment_of(context).cohort([0], 0).dim == 4
+    context.run_config["scenario"] = "quadratic"
+    with pytest.raises(ConfigError, match="this node has its own objective"):
+        environment_of(context)
+
+
+def test_nodes_and_server_must_agree_on_the_number_of_clients() -> None:
+    experiment = experiment_of({"settings": "scenario.dim=5 engine.wait_s=0.2"}, 2)
+    app = build_client_app(ExperimentEnvironment(experiment.to_toml()))
+    with pytest.raises(ConfigError, match="the nodes say that there are 3 clients, the run has 2"):
+        simulate(experiment, grid=InProcessGrid(app, num_clients=3))
+
+
+def test_remote_objectives_need_nodes(tmp_path: Path) -> None:
+    from scenarios.runs.experiment import make_experiment
+
+    with pytest.raises(ConfigError, match="objectives on nodes"):
+        simulate(make_experiment("remote", "fedzo"))
+    with pytest.raises(ConfigError, match=r"scenario\.start=3\.0 must be from 0 to 1"):
+        simulate(make_experiment("remote", "fedzo", settings={"scenario.start": 3.0}))
+
+
+def test_a_deployment_without_nodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_nodes=0"):
+        LocalDeployment(tmp_path, num_nodes=0)

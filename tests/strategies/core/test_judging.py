@@ -1,0 +1,159 @@
+"""Whose answers F is made of, and how many there must be."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clients.rules import make_rules
+from fedzo.errors import FedzoWarning, RunError
+from fedzo.objectives.objective import CallableObjective
+from fedzo.objectives.problem import OpenProblem, Report
+from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.runtime.engine import Middleware
+from fedzo.runtime.inprocess import InProcessEngine
+from fedzo.runtime.local import FunctionEnvironment
+from scenarios import federate
+from strategies import FedAvg, FedAvgConfig, Outcome, run_rounds
+from strategies.core.driver import RunSettings
+from strategies.core.judging import judged_models, required_judges, trusted_values
+
+CLIENTS = 5
+
+
+def box(client: int) -> CallableObjective:
+    return CallableObjective(function=lambda x: float(((x - client) ** 2).sum()), dim=2)
+
+
+@dataclass(frozen=True)
+class Goal(OpenProblem):
+    """Solved as soon as F is below 2."""
+
+    def report(self, x: Tensor, values: Tensor | None) -> Report:
+        assert values is not None
+        return Report(float(values.mean()), solved=bool(values.mean() < 2))
+
+
+class Judges(Middleware):
+    """Leaves out, or replaces, what clients say when x is judged in some rounds."""
+
+    def __init__(self, silent: dict[int, list[int]], says: dict[int, float] | None = None) -> None:
+        super().__init__(InProcessEngine(FunctionEnvironment(box), make_rules()))
+        self._silent, self._says = silent, says or {}
+
+    def perform(self, exchanges: list[Exchange], *, timeout_s: float) -> list[Replies]:  # type: ignore[override]
+        received = self._inner.perform(exchanges, timeout_s=timeout_s)
+        return [self._changed(e, r) for e, r in zip(exchanges, received, strict=True)]
+
+    def _changed(self, exchange: Exchange, replies: Replies) -> Replies:
+        if exchange.kind != "evaluate":
+            return replies
+        values = replies.tensors["values"].clone()
+        for client, said in self._says.items():
+            values[client] = said
+        spoilt = replace(replies, tensors={**replies.tensors, "values": values})
+        gone = self._silent.get(exchange.moment.round_index, [])
+        return spoilt.without(dict.fromkeys(gone, "no answer in time"))
+
+
+def run(
+    silent: dict[int, list[int]],
+    *,
+    says: dict[int, float] | None = None,
+    known: bool = True,
+    rounds: int = 4,
+    **config: object,
+) -> Outcome:
+    strategy = FedAvg(FedAvgConfig(local_lr=0.01, local_steps=1, **config))  # type: ignore[arg-type]
+    settings = RunSettings(
+        num_clients=CLIENTS, num_rounds=rounds, liars=frozenset() if known else None
+    )
+    start = torch.zeros(2, dtype=torch.float64)
+    return run_rounds(strategy, Judges(silent, says), Goal(initial_x=start), settings)
+
+
+def test_an_f_by_fewer_judges_than_can_answer_ends_nothing() -> None:
+    # Only client 0, whose minimum is the start, is left to judge: by it alone F = 0 < 2.
+    with pytest.warns(FedzoWarning, match="round 2: 1 clients have judged x, and 5"):
+        outcome = run({2: [1, 2, 3, 4]})
+    assert [record.partial for record in outcome.records] == [False, False, True, False, False]
+    assert outcome.records[2].judges == 1
+    assert outcome.records[2].whole_value is None
+    assert outcome.stop == "rounds"
+
+
+def test_with_min_judges_fewer_are_enough() -> None:
+    outcome = run({2: [1, 2, 3, 4]}, min_judges=1)
+    assert outcome.stop == "solved"
+    assert not outcome.records[2].partial
+
+
+def test_who_is_known_to_fail_is_not_waited_for_unless_it_is_half_of_all() -> None:
+    with pytest.warns(FedzoWarning):
+        outcome = run({1: [4], 2: [4], 3: [2, 3, 4], 4: [2, 3, 4]})
+    assert [record.partial for record in outcome.records] == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("known_to_fail", "min_judges", "expected"), [(0, 0, 7), (2, 0, 5), (6, 0, 4), (0, 3, 3)]
+)
+def test_required_judges(known_to_fail: int, min_judges: int, expected: int) -> None:
+    assert required_judges(7, known_to_fail, min_judges) == expected
+
+
+@pytest.mark.parametrize("lie", [float("nan"), -1e30, 1e300, -50.0])
+def test_one_judge_does_not_decide_where_nobody_knows_the_liars(lie: float) -> None:
+    robust = {"aggregator": "trimmed_mean", "num_byzantine": 1}
+    honest = run({}, known=False, **robust)
+    lying = run({}, says={4: lie}, known=False, **robust)
+    for calm, spoilt in zip(honest.records, lying.records, strict=True):
+        assert calm.value is not None
+        assert spoilt.value is not None
+        assert abs(calm.value - spoilt.value) < 10  # clients' values are 0 to 32
+        assert not spoilt.partial
+    assert honest.records[0].judges == 3
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=9),
+    lie=st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_a_trusted_mean_stays_among_honest_values(values: list[float], lie: float) -> None:
+    found = trusted_values(torch.tensor([*values, lie], dtype=torch.float64), 1)
+    assert min(values) - 1e-6 <= float(found.mean()) <= max(values) + 1e-6
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The state of a method in which every node has a model."""
+
+    x: Tensor
+    clients: Tensor
+    models: Tensor
+
+
+def test_models_far_from_the_others_are_not_judged() -> None:
+    models = torch.tensor([[0.0], [1.0], [99.0], [0.5], [0.2]])
+    peers = Peers(torch.zeros(1), torch.arange(5), models)
+    assert judged_models(peers, frozenset(), 1)[0] == [0, 1, 3, 4]
+    assert judged_models(peers, frozenset({2}), 0)[0] == [0, 1, 3, 4]
+    assert judged_models(peers, frozenset())[0] == [0, 1, 2, 3, 4]
+
+
+def test_a_run_that_nobody_answers_fails() -> None:
+    asked = {"times": 0}
+
+    def broken(client: int) -> CallableObjective:
+        def f(x: Tensor) -> float:
+            asked["times"] += 1
+            if asked["times"] > CLIENTS:
+                raise ValueError("the data base is down")
+            return 0.0
+
+        return CallableObjective(function=f, dim=2)
+
+    with pytest.raises(RunError, match=r"nobody has answered in any of 3 rounds.*data base"):
+        federate(broken, num_clients=CLIENTS, num_rounds=3)
