@@ -67,7 +67,7 @@ MOVED = {
     "strategies.peers": ("strategies", "monna graphs"),
     "scenarios.data": (
         "scenarios",
-        "data=images partition networks tables csv_lines csv_table columns user_code",
+        "partition networks tables csv_lines csv_table columns user_code",
     ),
     "scenarios.problems": (
         "scenarios",

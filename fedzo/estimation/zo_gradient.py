@@ -1,6 +1,6 @@
 """A black box inside a differentiable model: autograd through zeroth-order estimates.
 
-    loss_i = f(h_i);   d loss_i / d h_i  ~  scale / m sum_j c_ij u_ij   (fedzo.estimation.estimators)
+    loss_i = f(h_i);   d loss_i / d h_i  ~  scale / m sum_j c_ij u_ij  (fedzo.estimation.estimators)
 
 `zo_gradient` gives the value of a black box at every row of h and, when autograd comes back, the
 estimate of its gradient there instead of the gradient: parameters that h depends on are trained by

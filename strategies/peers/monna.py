@@ -1,7 +1,7 @@
 """MoNNA: nodes without a server's model, each averaging with its nearest neighbors.
 
     m_i <- beta m_i + (1 - beta) g_i;   half_i = x_i - lr m_i           (clients.averaging.momentum)
-    each node hears half steps of others and mixes:  x_i <- NNA(half_i, heard) (clients.peers.mixing)
+    each node hears half steps of others and mixes: x_i <- NNA(half_i, heard) (clients.peers.mixing)
 
 Farhadkhani, Guerraoui, Gupta, Hoang, Pinot & Stephan, "Robust Collaborative Learning with Linear
 Gradient Overhead", ICML 2023, algorithm 1. The server is only a relay: it holds no model, and what

@@ -319,8 +319,8 @@ def test_a_strategy_started_on_a_grid_says_what_epsilon_does_not_cover() -> None
 
 def test_a_secret_sample_is_as_secret_as_the_noise() -> None:
     def drawn(**settings: Any) -> Any:
-        config = PrivateFedAvgConfig(participation=0.1, **settings)
-        return sample_cohort(config, None, 100, seed=0, problem=0, round_index=1)
+        method = PrivateFedAvg(PrivateFedAvgConfig(participation=0.1, **settings))
+        return sample_cohort(method, None, 100, seed=0, problem=0, round_index=1)
 
     assert drawn() == drawn(), "nobody claims that this sample is secret"
     public = drawn(noise_source="stream", secret_sample=True)
