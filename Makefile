@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT := runs/demo
 
-.PHONY: demo test test-docs test-slow check wheel-test bench format clean
+.PHONY: demo test test-docs test-slow check wheel-test bench house format clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +38,9 @@ wheel-test: .venv/.installed  ## run the tests against an installed wheel, away 
 
 bench: .venv/.installed  ## speed against the limits of docs/results/engine.md
 	$(BIN)/python benchmarks/engine.py
+
+house: .venv/.installed  ## how large the files are, and how the rooms hang together
+	$(BIN)/python tools/house.py
 
 format: .venv/.installed
 	$(BIN)/ruff format .

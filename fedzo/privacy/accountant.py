@@ -17,38 +17,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.privacy.gaussian import Adjacency
+from fedzo.privacy.release import EVERYBODY, AccountantName, Row, Sampling
 
-AccountantName = Literal["auto", "pld", "rdp"]
-Row = tuple[float, int, int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """Who contributes to a release: a sample of `drawn` out of `population`, or everybody (0 of 0).
-
-    fixed_size: exactly so many without replacement; else each with probability drawn / population.
-    """
-
-    drawn: int = 0
-    population: int = 0
-    fixed_size: bool = True
-
-    @property
-    def code(self) -> tuple[int, int]:
-        """Return it as two integers; a negative second one says Poisson."""
-        if self.drawn == self.population:
-            return 0, 0
-        return self.drawn, self.population if self.fixed_size else -self.population
-
-
-EVERYBODY = Sampling()
+__all__ = ["EVERYBODY", "Ledger", "Sampling", "epsilon_of", "noise_for"]
 
 
 @dataclass(frozen=True, slots=True)

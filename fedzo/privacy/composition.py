@@ -16,8 +16,8 @@ from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS, compute
 from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
-from fedzo.privacy.accountant import AccountantName, Row
 from fedzo.privacy.gaussian import Adjacency
+from fedzo.privacy.release import AccountantName, Row
 
 
 def composed_epsilon(
