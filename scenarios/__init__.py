@@ -19,12 +19,12 @@ class _Package(ModuleType):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = "experiment" if name in ("Experiment", "make_experiment") else "simulate"
-        return getattr(import_module(f"{__name__}.{home}"), name)
+        return getattr(import_module(f"{__name__}.runs.{home}"), name)
 
     @property
     def simulate(self) -> Any:
-        """The function, not the module of the same name, which Python puts here on its import."""
-        return import_module(f"{__name__}.simulate").simulate
+        """The function, also where the module was imported by its old name, which puts it here."""
+        return import_module(f"{__name__}.runs.simulate").simulate
 
     @simulate.setter
     def simulate(self, module: ModuleType) -> None:

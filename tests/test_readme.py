@@ -43,7 +43,7 @@ def test_its_scripts_run(number: int, tmp_path: Path) -> None:
 def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
     for command in COMMANDS:
         done = subprocess.run(
-            [sys.executable, "-m", "scenarios.cli.app", *shlex.split(command)],
+            [sys.executable, "-m", "scenarios.cli", *shlex.split(command)],
             capture_output=True, text=True, cwd=tmp_path, timeout=600, check=False,
             env={**os.environ, "COLUMNS": "120"},
         )  # fmt: skip

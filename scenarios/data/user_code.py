@@ -20,6 +20,8 @@ from typing import Any
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
 
+_OURS = ("fedzo", "clients", "strategies", "scenarios")
+
 
 def load_object(reference: str, *, what: str) -> Any:
     """Load "file.py:name" or "module:name"; raises ConfigError, naming `what`, if there is none."""
@@ -93,6 +95,8 @@ def _make_room(path: Path) -> None:
     folder = path.parent
     _search(folder)
     for name in sorted(_imported(path, folder)):
+        if name in _OURS:  # they may not have been imported yet, and must never be another's
+            importlib.import_module(name)
         held = sys.modules.get(name)
         origin = _origin(held) if held is not None else _installed(name, folder)
         if origin is not None and folder in origin.parents:
@@ -155,5 +159,5 @@ def _installed(name: str, folder: Path) -> Path | None:
 
 def _is_of_a_user(path: Path) -> bool:
     """Return whether a path belongs neither to Python, nor to what is installed, nor to fedzo."""
-    own = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parent.parent)
+    own = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2])
     return path.is_absolute() and not any(place in (path, *path.parents) for place in own)

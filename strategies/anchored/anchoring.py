@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import config_values
+from fedzo.config import check_types, config_values
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import (
     Anchor,
@@ -42,6 +42,9 @@ class MiningConfig:
     base: NormTestConfig = part(NormTestConfig)
     local: LocalConfig = part(LocalConfig)
     rate: RateConfig = part(RateConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def rounds(self) -> RoundConfig:

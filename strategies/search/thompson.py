@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fedzo.attacks.attackers.thompson import Incumbent, ThompsonConfig, learn, propose
 from fedzo.attacks.region import Region
+from fedzo.config import check_types
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
@@ -38,6 +39,9 @@ class FederatedThompsonConfig:
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)
     sampling: ThompsonConfig = part(ThompsonConfig, lengthscale=2.5, spread=0.5)
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)

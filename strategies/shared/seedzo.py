@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.config import check_types
 from fedzo.objectives.oracle import project
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
@@ -38,6 +39,9 @@ class SeedZOConfig:
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)
     server: ServerConfig = part(ServerConfig, server_lr=0.03, server_optimizer="adam")
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)

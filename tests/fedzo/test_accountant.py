@@ -38,6 +38,7 @@ def test_published_numbers() -> None:
     assert sampled.epsilon(DELTA, **alone) == pytest.approx(1.828244, abs=1e-6)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_twenty_random_pairs_of_releases_cost_what_theory_says() -> None:
     random = stream(7, "pairs")
     for _ in range(20):

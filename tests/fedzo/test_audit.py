@@ -27,6 +27,7 @@ def test_limits_are_clopper_and_pearsons() -> None:
         assert high == (1 if hits == trials else pytest.approx(expected))
 
 
+@pytest.mark.slow
 def test_bounds_hold_as_often_as_they_say() -> None:
     """400 audits of a mechanism that is exactly what it claims: at most 5 % may refute it."""
     for mu in (0.3, 1.5):

@@ -21,6 +21,16 @@ WRITTEN = json.loads(GOLDEN.read_text())
 SAME_BITS = WRITTEN["arithmetic"] == arithmetic()
 COHORT = ("fzoos-official", "diff2-walk")
 """Runs whose arithmetic is of the cohort as a whole, so that single clients round otherwise."""
+FEW = (
+    "fedzo-residual",
+    "scaffold2",
+    "monna",
+    "fedamd-slopes",
+    "diff2_zo",
+    "fzoos-on_client",
+    "dp_fedavg",
+)
+"""Runs on a grid by default: memory at clients, several exchanges, slopes, peers, noise."""
 HONEST = [name for name, (*_, more) in CASES.items() if "byzantine.attack" not in more]
 
 
@@ -51,8 +61,18 @@ def test_through_the_wire(name: str) -> None:
     check(simulate(experiment(name, **{"engine.strict": True})), WRITTEN["runs"][name])
 
 
+@pytest.mark.parametrize("name", FEW)
+def test_some_on_a_grid(name: str) -> None:
+    check_on_a_grid(name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HONEST)
 def test_on_a_grid(name: str) -> None:
+    check_on_a_grid(name)
+
+
+def check_on_a_grid(name: str) -> None:
     alike = SAME_BITS and name not in COHORT
     check(on_a_grid(name), WRITTEN["runs"][name], same_bits=alike)
 

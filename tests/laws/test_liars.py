@@ -130,8 +130,7 @@ def check(strategy: str, lie: str, seed: int) -> None:
 def test_one_liar_costs_little(strategy: str) -> None:
     first = ROBUST.index(strategy)
     names = list(LIES)
-    for step in (0, 5):
-        check(strategy, names[(first + step) % len(names)], seed=0)
+    check(strategy, names[first % len(names)], seed=0)
 
 
 @pytest.mark.slow

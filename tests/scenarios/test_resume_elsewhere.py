@@ -15,7 +15,7 @@ from fedzo.records.checkpoint import CURRENT
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 RUN = [
-    *(sys.executable, "-m", "scenarios.cli.app", "run", "quadratic", "--strategy", "fedzo"),
+    *(sys.executable, "-m", "scenarios.cli", "run", "quadratic", "--strategy", "fedzo"),
     *("--seed", "3", "--json", "--set", "scenario.dim=30"),
     *("--set", "client.estimator=residual"),
 ]

@@ -1,4 +1,4 @@
-"""Laws of every strategy in the table: the wire changes no bit, and runs resume exactly."""
+"""Laws of every strategy in the table: runs resume exactly, and small ones end."""
 
 from pathlib import Path
 
@@ -24,14 +24,6 @@ def experiment(name: str, more: dict[str, str], **other: object) -> Experiment:
         small = {"strategy.participation": 1.0, "strategy.epsilon": 1000.0}
     settings = {"scenario.dim": 12, "strategy.participation": 0.7, **more, **small, **other}
     return make_experiment("quadratic", name, num_rounds=4, settings=settings)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
-def test_the_wire_changes_no_bit(name: str, more: dict[str, str]) -> None:
-    plain = simulate(experiment(name, more))
-    strict = simulate(experiment(name, more, **{"engine.strict": True}))
-    assert torch.equal(plain.x, strict.x)
-    assert plain.queries == strict.queries
 
 
 @pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)

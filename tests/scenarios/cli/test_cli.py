@@ -37,7 +37,7 @@ def fedzo(*arguments: str) -> Done:
 
 def fedzo_process(*arguments: str) -> Done:
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "scenarios.cli.app", *arguments]
+    command = [sys.executable, "-m", "scenarios.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -187,7 +187,7 @@ def test_killed_in_mid_run_and_resumed_it_ends_at_the_same_bits(
     whole = run_json(*arguments)
     out = tmp_path / "run"
     history = out / "history.jsonl"
-    command = [sys.executable, "-m", "scenarios.cli.app", *arguments, "--out", str(out)]
+    command = [sys.executable, "-m", "scenarios.cli", *arguments, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:

@@ -210,6 +210,7 @@ def test_bad_input_is_one_sentence(folder: Path, arguments: list[str], sentence:
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_defended_and_attacked(folder: Path, tmp_path: Path) -> None:
     victim, out = f"{folder}/mine.py:model", tmp_path / "defense"
     fast = ["--steps", "2", "--certify", "4", "--samples", "60", "--out", str(out)]

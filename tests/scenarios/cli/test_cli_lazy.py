@@ -37,11 +37,10 @@ def test_the_line_of_a_command_is_that_of_its_docstring(name: str) -> None:
 
 def test_the_package_offers_functions_whose_modules_have_their_names() -> None:
     import scenarios
-    import scenarios.runs.simulate
     from scenarios import Experiment, RunResult, federate, make_experiment, simulate
 
     module = sys.modules["scenarios.runs.simulate"]
-    assert simulate is scenarios.runs.simulate is module.simulate
+    assert simulate is scenarios.simulate is module.simulate
     assert federate is module.federate
     assert RunResult is module.RunResult
     assert make_experiment.__module__ == Experiment.__module__ == "scenarios.runs.experiment"

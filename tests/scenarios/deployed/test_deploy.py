@@ -22,7 +22,7 @@ from scenarios.deployed.flower_app import environment_of, experiment_of
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.simulate import simulate
 
-CLI = [sys.executable, "-m", "scenarios.cli.app"]
+CLI = [sys.executable, "-m", "scenarios.cli"]
 SMALL = ("--set", "scenario.dim=12", "--set", "client.estimator=residual")
 
 

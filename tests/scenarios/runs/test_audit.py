@@ -22,6 +22,7 @@ def test_honest_noise_is_not_refuted(strategy: str) -> None:
     assert found.result.claim == 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["diff2", "dp_gd", "diff2_zo"])
 def test_the_attacker_sees_each_release_once_and_the_whole_sensitivity(strategy: str) -> None:
     """Of N(-mu^2/2, mu^2) and N(mu^2/2, mu^2), the means need the sensitivity, the spread noise."""
@@ -34,6 +35,7 @@ def test_the_attacker_sees_each_release_once_and_the_whole_sensitivity(strategy:
     assert abs(apart - mu * mu) < 5 * mu * (2 / 60) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["diff2", "diff2_zo"])
 def test_a_tenth_of_the_noise_is_caught(strategy: str) -> None:
     settings = MORE.get(strategy)

@@ -239,7 +239,7 @@ def test_a_superlink_with_two_supernodes_gives_the_same_bits(tmp_path: Path) -> 
 
 
 def run_cli(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "scenarios.cli.app", *arguments, "--json"]
+    command = [sys.executable, "-m", "scenarios.cli", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -302,6 +302,7 @@ def test_quarters_of_a_gpu_make_four_actors_and_the_same_bits() -> None:
     same_history(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_without_room_says_what_it_has() -> None:
     with pytest.raises(ConfigError, match=r"engine.num_gpus=3; it has 2 CPUs and 1 GPUs in all"):
@@ -352,6 +353,7 @@ def test_a_client_that_kills_its_actor_falls_alone() -> None:
     assert "its Ray actor died" in replies.failures[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_running_out_of_memory_fails_a_client_not_the_run() -> None:
     def make(client: int) -> TorchObjective:
@@ -368,6 +370,7 @@ def test_running_out_of_memory_fails_a_client_not_the_run() -> None:
     assert "out of memory" in replies.failures[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_client_that_hangs_is_missing_and_its_actor_is_replaced() -> None:
     def make(client: int) -> TorchObjective:
@@ -388,6 +391,7 @@ def test_a_client_that_hangs_is_missing_and_its_actor_is_replaced() -> None:
         assert list(replies.client_ids) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_actor_that_cannot_be_built_is_one_sentence() -> None:
     def broken() -> FunctionEnvironment:
@@ -397,6 +401,7 @@ def test_an_actor_that_cannot_be_built_is_one_sentence() -> None:
         RayEngine(broken, make_rules, RayConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_cluster")
 def test_an_engine_stops_the_ray_that_it_has_started() -> None:
     engine = RayEngine(
@@ -486,6 +491,7 @@ def test_objectives_that_cannot_be_copied_are_one_sentence(engine: str) -> None:
         federate(make, num_clients=2, num_rounds=1, engine=engine)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_objectives_may_make_what_cannot_be_copied() -> None:
     result = federate(locked, num_clients=2, num_rounds=2, engine="ray")
@@ -509,6 +515,7 @@ def test_more_cpus_than_there_are_is_one_sentence() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_address_beside_a_running_ray_is_refused() -> None:
     with pytest.raises(ConfigError, match="this process already runs on Ray"):

@@ -64,6 +64,7 @@ def test_same_seed_same_defense_and_it_comes_back_from_disk(
         load_defense(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_it_certifies_more_than_the_undefended_model(digits: Victims) -> None:
     victim, train, test = digits
     config = replace(CONFIG, sigma=0.5, latent=24, epochs=30)

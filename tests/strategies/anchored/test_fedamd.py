@@ -319,6 +319,7 @@ def test_a_budget_is_never_exceeded_and_ends_the_run() -> None:
     assert 2000 < result.queries <= 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregator", ["trimmed_mean", "nnm | trimmed_mean", "geometric_median"])
 @pytest.mark.parametrize("gradient", ["exact", "zeroth_order"])
 def test_a_robust_rule_guards_updates_and_anchors(aggregator: str, gradient: str) -> None:

@@ -55,6 +55,7 @@ def test_the_mean_does_not_withstand_them() -> None:
     assert attacked("seedzo", "mean", "inner_product", byzantine__scale=10.0) > 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "more"),
     [

@@ -23,7 +23,7 @@ from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import RunResult, simulate
-from strategies.core.driver import RunSettings, run_rounds
+from strategies.core.driver import RunSettings, Snapshot, run_rounds
 from strategies.peers.graphs import parse_graph
 from strategies.peers.monna import MoNNA, MoNNAConfig, known_mixing
 
@@ -61,6 +61,31 @@ def test_without_momentum_and_liars_it_is_sgd_on_the_mean() -> None:
         x = x - 0.1 * (x - 3.5)
     torch.testing.assert_close(outcome.state.models, x.expand(NODES, -1))
     assert outcome.records[-1].metrics["disagreement"] < 1e-12
+
+
+def test_it_goes_on_with_a_fresh_object_from_its_state_alone() -> None:
+    config, ring = MoNNAConfig(local_lr=0.2, received="all"), nx.cycle_graph(NODES)
+    client, problem = MomentumConfig(beta=0.9), OpenProblem(initial_x=torch.zeros(3).double())
+    limits = RunSettings(num_clients=NODES, num_rounds=5)
+    kept: dict[int, tuple[Snapshot, Any]] = {}
+
+    def engine() -> InProcessEngine:
+        return InProcessEngine(FunctionEnvironment(objective), make_rules())
+
+    first = engine()
+
+    def keep(snapshot: Snapshot) -> None:
+        kept[snapshot.record.round_index] = snapshot, dict(first.client_states())
+
+    whole = run_rounds(
+        MoNNA(config, client=client, graph=ring), first, problem, limits, callbacks=[keep]
+    )
+    snapshot, states = kept[2]
+    second = engine()
+    second.restore_client_states(states)
+    fresh = MoNNA(config, client=client)  # it has not been told of the ring, its state has
+    rest = run_rounds(fresh, second, problem, limits, resume=snapshot)
+    assert torch.equal(rest.state.models, whole.state.models)
 
 
 def test_a_round_by_hand_on_a_ring() -> None:

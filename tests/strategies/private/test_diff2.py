@@ -200,6 +200,7 @@ def test_the_papers_noise_leaves_some_of_the_budget(period: int, expected: float
     assert states[-1].multipliers.restart > 0
 
 
+@pytest.mark.slow
 def test_d8_noise_has_the_stated_scale() -> None:
     """Ten thousand draws of restarts and changes, against their clip norms and sensitivities."""
     config = DIFF2Config(

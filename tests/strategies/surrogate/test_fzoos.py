@@ -256,6 +256,7 @@ def on_an_image(rounds: int = 4, image: bool | None = None, **config: object) ->
     return outcome.records[-1].value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "design",
     ["auto", *(pytest.param(d, marks=pytest.mark.slow) for d in ("shared", "private"))],

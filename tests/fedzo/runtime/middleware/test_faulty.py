@@ -303,6 +303,7 @@ class Dropping:
         self._inner.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["drop", "corrupt", "delay"])
 @pytest.mark.parametrize(
     "case",
