@@ -16,7 +16,7 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 	rm -rf $(DEMO_OUT)
 	$(BIN)/fedzo run attack --strategy fedzo --out $(DEMO_OUT)
 
-test: .venv/.installed  ## the default tests, five to six minutes on two cores
+test: .venv/.installed  ## the default tests, about ten minutes on two cores
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-docs: .venv/.installed  ## the commands of README.md and the examples of docs, a few minutes

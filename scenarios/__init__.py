@@ -5,6 +5,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import fedzo  # noqa: F401  (it leads from the old names of modules)
+
 if TYPE_CHECKING:
     from scenarios.runs.experiment import Experiment, make_experiment
     from scenarios.runs.simulate import RunResult, federate, simulate

@@ -18,6 +18,18 @@ def test_an_old_name_is_the_module_that_it_has_become(old: str) -> None:
     assert module.__spec__.name == new_names()[old]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from scenarios.experiment import make_experiment",
+        "from strategies.fedavg import FedAvg",
+        "from clients.app import build_client_app",
+    ],
+)
+def test_old_names_work_before_anything_else_is_imported(line: str) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", line], check=True)
+
+
 def test_old_names_work_in_every_kind_of_import() -> None:
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"

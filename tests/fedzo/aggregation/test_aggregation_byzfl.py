@@ -13,7 +13,7 @@ import torch
 from fedzo import aggregation
 from fedzo.adversary.lies import ByzantineConfig, make_lies
 
-DATA = Path(__file__).parent.parent / "data" / "byzfl_0.0.11.npz"
+DATA = Path(__file__).parents[2] / "data" / "byzfl_0.0.11.npz"
 NUM_INPUTS = 200
 
 RULES = {

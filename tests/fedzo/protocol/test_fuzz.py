@@ -327,7 +327,7 @@ def test_the_trap_works_where_pickle_is_allowed() -> None:
     SPRUNG.rmdir()
 
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SOURCES = [
     p
     for room in ("fedzo", "strategies", "clients", "scenarios")
