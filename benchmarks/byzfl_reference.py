@@ -1,4 +1,4 @@
-"""Freeze what byzfl 0.0.11 answers, as numbers for tests/fedzo/aggregation/test_aggregation_byzfl.py.
+"""Freeze what byzfl 0.0.11 answers, as numbers for test_aggregation_byzfl.py.
 
     pip install --no-deps --target DIR byzfl==0.0.11
     python benchmarks/byzfl_reference.py DIR tests/data/byzfl_0.0.11.npz

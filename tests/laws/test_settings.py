@@ -52,11 +52,14 @@ def _needs(cls: type) -> set[str]:
     }
 
 
-_CASES = [
-    pytest.param(cls, entry.name, id=f"{cls.__name__}.{entry.name}")
-    for cls in _settings_classes()
-    for entry in fields(cls)
-]
+_CLASSES = [cls for cls in _settings_classes() if fields(cls)]
+every_class = pytest.mark.parametrize("cls", _CLASSES, ids=lambda cls: cls.__name__)
+
+
+def _hints(cls: type) -> list[tuple[str, Any]]:
+    """Return name and annotation of every setting."""
+    hints = get_type_hints(cls)
+    return [(entry.name, hints[entry.name]) for entry in fields(cls)]
 
 
 def _wrong(hint: Any) -> list[object]:
@@ -80,34 +83,32 @@ def _make(cls: type, **values: object) -> object:
     return made
 
 
-@pytest.mark.parametrize(("cls", "name"), _CASES)
-def test_a_value_of_a_wrong_type_is_refused_by_its_name(cls: type, name: str) -> None:
-    for value in _wrong(get_type_hints(cls)[name]):
+@every_class
+def test_a_value_of_a_wrong_type_is_refused_by_its_name(cls: type) -> None:
+    for name, value in [(name, value) for name, hint in _hints(cls) for value in _wrong(hint)]:
         with pytest.raises(ConfigError, match=rf"\b{name}=") as caught:
             _make(cls, **{name: value})
         assert "must be" in str(caught.value)
 
 
-@pytest.mark.parametrize(("cls", "name"), _CASES)
-def test_any_number_is_taken_or_refused_in_words(cls: type, name: str) -> None:
+@every_class
+def test_any_number_is_taken_or_refused_in_words(cls: type) -> None:
     values = {int: [-1, 0, 10**30], float: [-1.0, -math.inf, math.inf, 0.0, 1e-320, 1e308]}
-    for value in values.get(get_type_hints(cls)[name], []):
+    for name, value in [(name, v) for name, hint in _hints(cls) for v in values.get(hint, [])]:
         with contextlib.suppress(ConfigError):
             assert getattr(_make(cls, **{name: value}), name) == value
 
 
-@pytest.mark.parametrize(("cls", "name"), _CASES)
-def test_numbers_of_other_libraries_become_those_of_python(cls: type, name: str) -> None:
-    made = _make(cls)
-    default, hint = getattr(made, name), get_type_hints(cls)[name]
-    if hint not in (int, float, bool):
-        return
-    other = {int: np.int64, float: np.float64, bool: np.bool_}[hint](default)
-    same = getattr(_make(cls, **{name: other}), name)
-    assert (same, type(same)) == (default, hint)
+@every_class
+def test_numbers_of_other_libraries_become_those_of_python(cls: type) -> None:
+    made, others = _make(cls), {int: np.int64, float: np.float64, bool: np.bool_}
+    for name, hint in [(name, hint) for name, hint in _hints(cls) if hint in others]:
+        default = getattr(made, name)
+        same = getattr(_make(cls, **{name: others[hint](default)}), name)
+        assert (same, type(same)) == (default, hint), name
 
 
 def test_the_walk_finds_the_settings_of_every_kind() -> None:
-    found = {case.values[0].__name__ for case in _CASES}
+    found = {cls.__name__ for cls in _CLASSES}
     assert {"AttackSettings", "FaultConfig", "FZooSConfig", "RayConfig", "Plan", "Edge"} <= found
     assert len(found) >= 60
