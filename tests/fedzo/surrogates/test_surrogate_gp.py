@@ -107,7 +107,8 @@ def test_one_more_observation_lowers_uncertainty(
     known[:, dropped] = False
     fewer = posterior(kernel, replace(data, known=known)).uncertainty(x)
     more = posterior(kernel, data).uncertainty(x)
-    assert (more < fewer).all()
+    assert (more <= fewer * (1 + 1e-9)).all(), "one that is far off may say nothing at all"
+    assert (more.mean(dim=1) < fewer.mean(dim=1)).all()
     assert (more > 0).all()
 
 
