@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedzo.estimation.estimators import make_scheme
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key
+from fedzo.estimation.schemes import SCHEMES
 from fedzo.objectives.objective import ModuleObjective
 from scenarios import federate
 
@@ -64,7 +64,7 @@ def forward(objective: ModuleObjective) -> None:
 def in_place(objective: ModuleObjective, law: str, step: int = 0) -> None:
     place = InPlace.of_module(objective)
     keys = [Key(seed=0, parts=("directions", step), law=law)]  # type: ignore[arg-type]
-    place.estimate(keys, make_scheme("central"), MU).add_to_(place.place, -1e-3)
+    place.estimate(keys, SCHEMES["central"], MU).add_to_(place.place, -1e-3)
 
 
 def by_federate(objective: ModuleObjective, directions: str) -> None:

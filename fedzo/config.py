@@ -1,7 +1,8 @@
 """Settings: frozen dataclasses of scalars, filled from dotted names, TOML or a message.
 
-Every field is a number, a string, a bool or a Literal of them. What a user types is converted by
-pydantic; types and ranges are checked by the dataclass itself in `__post_init__`, whoever makes it.
+Every field is a number, a string, a bool, a Literal of them, or a name in a table (OneOf). What a
+user types is converted by pydantic; types and ranges are checked by the dataclass itself in
+`__post_init__`, whoever makes it.
 """
 
 import difflib
@@ -9,12 +10,21 @@ import functools
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 import pydantic
@@ -23,6 +33,24 @@ from fedzo.errors import ConfigError
 from fedzo.parts import names_of, parts_of
 
 Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OneOf:
+    """An annotation of a text that must be a name in a table, which may grow.
+
+    fits: which of its entries are allowed. `Annotated[str, OneOf(TABLE)]` is what a field has.
+    """
+
+    table: Mapping[str, Any]
+    fits: Callable[[Any], bool] = bool
+
+    @property
+    def names(self) -> list[str]:
+        """The names that are allowed now."""
+        return [name for name, entry in self.table.items() if self.fits(entry)]
+
+
 _STARTS_WITH_NAME = re.compile(r"[\w .+]+=")
 ConfigT = TypeVar("ConfigT")
 
@@ -153,7 +181,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 @functools.cache
 def _resolved(cls: type) -> dict[str, Any]:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return {name: hints[name] for name in vars(cls)["__dataclass_fields__"]}
 
 
@@ -166,6 +194,8 @@ def _fitted(value: Any, hint: Any) -> Any:
         return value if isinstance(value, str) and value in get_args(hint) else _MISFIT
     if hint is str:
         return _text(value)
+    if get_origin(hint) is Annotated:
+        return value if value in allowed_names(hint) else _MISFIT
     if hint is bool:
         return bool(value) if isinstance(value, bool | np.bool_) else _MISFIT
     if hint in (int, float):
@@ -193,12 +223,21 @@ def _number(value: Any, kind: Any) -> Any:
     return value if isinstance(value, int) else number
 
 
+def allowed_names(hint: Any) -> list[str]:
+    """Return the texts that an annotation allows; nothing where it allows more than some names."""
+    if get_origin(hint) is Literal:
+        return [str(name) for name in get_args(hint)]
+    if get_origin(hint) is Annotated:
+        return [name for extra in hint.__metadata__ for name in extra.names]
+    return []
+
+
 def _allowed(hint: Any) -> str:
     """Say what an annotation allows."""
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_allowed(option) for option in get_args(hint))
-    if get_origin(hint) is Literal:
-        return ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) in (Literal, Annotated):
+        return ", ".join(allowed_names(hint))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return "left out" if hint is NoneType else words.get(hint, f"a {hint.__name__}")
 

@@ -31,7 +31,7 @@ MOVED = (
         "fedzo.attacks",
         "victim wrappers gate images memory onnx remote server",
     ),
-    ("fedzo.estimation", "fedzo", "directions bases estimators zo_gradient smoothing"),
+    ("fedzo.estimation", "fedzo", "directions bases estimators=schemes zo_gradient smoothing"),
     (
         "fedzo.objectives",
         "fedzo",

@@ -11,6 +11,7 @@ with the distance of the points. With m = d the gradient is exact up to mu. Cost
 gradient, or m + 1 queries (forward), 2 m (central), each on a whole minibatch.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from clients.core.local import part_of, require_resolution
 from fedzo.estimation.bases import Blocks
-from fedzo.estimation.estimators import make_scheme
+from fedzo.estimation.schemes import Differences
 from fedzo.protocol.questions.anchored import Anchored, AnchoredQuestion
 from fedzo.runtime.local import Clients
 
@@ -33,9 +34,9 @@ class Gradients:
         self.num_queries = 0
         if not self._config.exact:
             require_resolution(clients, question.x, self._config.mu, len(question.x) ** -0.5)
-            self._scheme = make_scheme(self._config.estimator)
+            self._differences = Differences.named(self._config.estimator, self._config.mu)
             self._blocks = question.blocks(seed=clients.seed, problem=clients.moment.problem)
-            self.num_queries = self._scheme.num_queries(self._blocks.size)
+            self.num_queries = self._differences.scheme.num_queries(self._blocks.size)
             assert question.first_row is not None
             self._first: Int[Tensor, " n"] = question.first_row
 
@@ -50,13 +51,8 @@ class Gradients:
         if self._blocks is None:
             return [self._oracle.gradient(x, of=part) for x in points]
         directions = self._blocks.directions(self._first, step).to(points[0])
-        told = []
-        for x in points:
-            values = self._oracle.value(
-                self._scheme.points(x, directions, self._config.mu), of=part
-            )
-            told.append(self._scheme.slopes(values, self._config.mu, None, x.dtype))
-        return told
+        ask = functools.partial(self._oracle.value, of=part)
+        return [self._differences.along(directions, x, ask) for x in points]
 
     def vectors(self, told: Float[Tensor, "n k"], step: int) -> Float[Tensor, "n d"]:
         """Return the gradients, or differences of them, behind what was told."""

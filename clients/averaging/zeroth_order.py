@@ -4,7 +4,7 @@
 
 Fang, Yu, Jiang, Shi, Jones & Zhou, "Communication-Efficient Stochastic Zeroth-Order Optimization
 for Federated Learning", IEEE TSP 2022, algorithm 1. Shapes: x [d], update [n, d]. Cost a step and
-client: see fedzo.estimation.estimators (forward: num_directions + 1 queries). Sent: d floats up, d
+client: see fedzo.estimation.schemes (forward: num_directions + 1 queries). Sent: d floats up, d
 down.
 
 Differs from the paper: any estimator, direction law and local optimizer (Adam, re-initialized every
@@ -23,12 +23,12 @@ from torch import Tensor
 from clients.core.correction import Correction, keep_control
 from clients.core.local import minibatches, part_of, require_resolution
 from fedzo.estimation.directions import sample_cohort_directions
-from fedzo.estimation.estimators import (
+from fedzo.estimation.schemes import (
+    Differences,
     combine,
     direction_reach,
     estimator_scale,
     gradient_coefficients,
-    make_scheme,
 )
 from fedzo.objectives.oracle import Oracle
 from fedzo.optimizers import make_optimizer
@@ -94,12 +94,12 @@ class Estimate:
         generators: Sequence[np.random.Generator],
         steps: int,
     ) -> None:
-        self.scheme = make_scheme(config.estimator)
-        self._axes = config.estimator == "coordinate"
+        self._differences = Differences.named(config.estimator, config.mu)
+        self.scheme = self._differences.scheme
         self._count = config.directions_in(oracle.cohort.dim)
         self.num_queries = self.scheme.num_queries(self._count)
-        self._scale = estimator_scale(config.estimator, config.directions, oracle.cohort.dim)
-        kind = "coordinate" if self._axes else config.directions
+        self._scale = estimator_scale(self.scheme, config.directions, oracle.cohort.dim)
+        kind = "coordinate" if self.scheme.axes else config.directions
         self.reach = direction_reach(kind, oracle.cohort.dim)
         self._config = config
         self._oracle = oracle
@@ -115,10 +115,9 @@ class Estimate:
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n m"] | None]:
         """Return the estimate at x, and the values that the next one may need."""
         directions = self._directions(x)
-        mu = self._config.mu
-        points = self.scheme.points(x, directions, mu)
+        points = self._differences.points(x, directions)
         values = self._oracle.value(points, of=part_of(self._oracle.cohort, batch))
-        slopes = self.scheme.slopes(values, mu, memory, x.dtype)
+        slopes = self._differences.slopes(values, x.dtype, memory)
         complete = memory is None and not self._oracle.saw_non_finite
         coefficients = gradient_coefficients(slopes, self._scale, complete=complete)
         gradient = combine(coefficients, directions)
@@ -126,7 +125,7 @@ class Estimate:
 
     def _directions(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m d"]:
         n, d = x.shape
-        if self._axes:
+        if self.scheme.axes:
             return torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d)
         if not self._ahead:
             self._ahead = self._draw(n, d, x.dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
-from fedzo.estimation.estimators import require_resolved
+from fedzo.estimation.schemes import require_resolved
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.protocol.questions.training_config import MinibatchConfig
 from fedzo.randomness import permutations

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from clients.core.local import require_resolution
 from fedzo.estimation.bases import Blocks
-from fedzo.estimation.estimators import make_scheme
+from fedzo.estimation.schemes import Differences
 from fedzo.objectives.oracle import Oracle
 from fedzo.privacy.averages import queries_to_compare
 from fedzo.privacy.clipping import Clipped, clip_rows
@@ -124,7 +124,7 @@ class _OfSlopes:
         blocks = Blocks(dim, question.directions, clients.seed, clients.moment.problem)
         require_resolution(clients, question.x, config.mu, dim**-0.5)
         assert question.first_row is not None
-        self._scheme, self._mu = make_scheme(config.estimator), config.mu
+        self._differences = Differences.named(config.estimator, config.mu)
         self._directions = blocks.directions(question.first_row[:1], 0).to(points[0])
         self._scale = (dim / blocks.size) ** 0.5
         self._oracle, self._whole = clients.oracle, question.unit == "client"
@@ -144,13 +144,12 @@ class _OfSlopes:
     def _slopes(self, point: Float[Tensor, "n d"]) -> list[Float[Tensor, "_ m"]]:
         """Return the slopes of each client's records, or of its mean as one row."""
         spread = self._directions.expand(len(point), -1, -1)
-        asked = self._scheme.points(point, spread, self._mu)
+        asked = self._differences.points(point, spread)
         if self._whole:
             told = [row.unsqueeze(1) for row in self._oracle.value(asked)]
         else:
             told = self._oracle.record_values(asked)
-        kind = point.dtype
-        slopes = [self._scheme.slopes(values.T, self._mu, None, kind) for values in told]
+        slopes = [self._differences.slopes(values.T, point.dtype) for values in told]
         return [self._scale * own for own in slopes]
 
 

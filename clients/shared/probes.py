@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clients.core.local import require_resolution
 from fedzo.estimation.directions import basis_blocks
-from fedzo.estimation.estimators import make_scheme
+from fedzo.estimation.schemes import BASE, Differences
 from fedzo.protocol.question import no_numbers
 from fedzo.protocol.questions.probes import Probed, Probes
 from fedzo.runtime.local import Answered, Clients
@@ -28,18 +28,18 @@ def answer_probes(question: Probes, clients: Clients) -> Answered:
     """Ask every client around x along its rows; answers nothing when the budget is too small."""
     x, dim = clients.at(question.x), len(question.x)
     require_resolution(clients, question.x, question.mu, dim**-0.5)
-    scheme = make_scheme(question.estimator)
-    points = scheme.points(x, _directions(question, clients).to(x), question.mu)
-    forward = question.estimator == "forward"
-    if question.base != forward and not question.slopes:
-        points = points[:, 1:] if forward else torch.cat([x.unsqueeze(1), points], dim=1)
+    differences = Differences.named(question.estimator, question.mu)
+    points = differences.points(x, _directions(question, clients).to(x))
+    has_base = BASE in differences.scheme.offsets(question.num_directions)
+    if question.base != has_base and not question.slopes:
+        points = points[:, 1:] if has_base else torch.cat([x.unsqueeze(1), points], dim=1)
     enough = clients.oracle.remaining >= points.shape[1]
     if not question.slopes:
         nothing = no_numbers(x, torch.float64)
         return Probed(values=clients.oracle.value(points) if enough else nothing), clients.states
     if not enough:
         return Probed(slopes=no_numbers(x)), clients.states
-    slopes = scheme.slopes(clients.oracle.value(points), question.mu, None, x.dtype)
+    slopes = differences.slopes(clients.oracle.value(points), x.dtype)
     return Probed(slopes=slopes), clients.states
 
 

@@ -4,7 +4,7 @@
 
 Malladi, Gao, Nichani, Damian, Lee, Chen & Arora, "Fine-Tuning Language Models with Just Forward
 Passes" (MeZO), NeurIPS 2023, algorithm 1, with any difference scheme of
-fedzo.estimation.estimators. Memory above that of a forward pass: copies of the parameters that one
+fedzo.estimation.schemes. Memory above that of a forward pass: copies of the parameters that one
 operation reads (a weight and its bias) and 4 MiB for drawing, no vector of length d; measured by
 benchmarks/in_place.py. Cost of a direction: the scheme's forward passes, each with one draw of the
 direction, and one for the step.
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from fedzo.config import require
 from fedzo.estimation.estimate import Estimate
-from fedzo.estimation.estimators import Scheme, gradient_coefficients
 from fedzo.estimation.keys import Key
 from fedzo.estimation.place import Place, Term, add_terms_
+from fedzo.estimation.schemes import Scheme, gradient_coefficients
 from fedzo.estimation.shifted_reads import ask_moved
 from fedzo.objectives.modules import ModuleObjective, trained_parameters
 from fedzo.objectives.objective import Objective

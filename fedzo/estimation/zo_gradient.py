@@ -1,6 +1,6 @@
 """A black box inside a differentiable model: autograd through zeroth-order estimates.
 
-    loss_i = f(h_i);   d loss_i / d h_i  ~  scale / m sum_j c_ij u_ij  (fedzo.estimation.estimators)
+    loss_i = f(h_i);   d loss_i / d h_i  ~  scale / m sum_j c_ij u_ij  (fedzo.estimation.schemes)
 
 `zo_gradient` gives the value of a black box at every row of h and, when autograd comes back, the
 estimate of its gradient there instead of the gradient: parameters that h depends on are trained by
@@ -16,7 +16,7 @@ mean.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +24,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import check_types, require
-from fedzo.estimation.directions import DirectionKind, direction_scale, sample_cohort_directions
-from fedzo.estimation.estimators import (
+from fedzo.estimation.directions import DirectionKind, sample_cohort_directions
+from fedzo.estimation.schemes import (
+    BASE,
+    SCHEMES,
+    Differences,
+    MemorylessName,
+    combine,
     direction_reach,
+    estimator_scale,
     gradient_coefficients,
-    make_scheme,
     require_resolved,
 )
 
@@ -39,7 +44,7 @@ BlackBox = Callable[[Float[Tensor, "b q k"]], Float[Tensor, "b q"]]
 class ZoGradientConfig:
     """How gradients are estimated; num_directions is not used by `coordinate`, which takes k."""
 
-    estimator: Literal["forward", "central", "coordinate"] = "coordinate"
+    estimator: MemorylessName = "coordinate"
     directions: DirectionKind = "sphere"
     num_directions: int = 20
     mu: float = 0.005
@@ -51,9 +56,9 @@ class ZoGradientConfig:
 
     def num_queries(self, k: int) -> int:
         """Return the queries that a row of length k costs."""
-        m = k if self.estimator == "coordinate" else self.num_directions
-        asked = make_scheme(self.estimator).num_queries(m)
-        return asked if self.estimator == "forward" else asked + 1
+        scheme = SCHEMES[self.estimator]
+        asked = scheme.offsets(k if scheme.axes else self.num_directions)
+        return len(asked) + (BASE not in asked)
 
 
 def zo_gradient(
@@ -99,22 +104,24 @@ def value_and_estimate(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k"]]:
     """Return values and estimated gradients of a black box at every row."""
     rows, k = h.shape
-    scheme, complete = make_scheme(config.estimator), config.estimator == "coordinate"
+    differences = Differences.named(config.estimator, config.mu)
+    complete = differences.scheme.axes
     if complete:
         u = torch.eye(k, dtype=h.dtype, device=h.device).expand(rows, k, k)
-        scale = direction_scale("coordinate", k)
     else:
         generators = generator.spawn(rows)
         u = sample_cohort_directions(
             config.directions, config.num_directions, k, generators=generators, dtype=h.dtype
         )
-        scale = direction_scale(config.directions, k)
+    scale = estimator_scale(differences.scheme, config.directions, k)
     require_resolved(
         h.detach(), config.mu, 1.0 if complete else direction_reach(config.directions, k)
     )
-    points = scheme.points(h, u, config.mu)
-    forward = config.estimator == "forward"
-    values = function(points if forward else torch.cat([h.unsqueeze(1), points], dim=1))
-    slopes = scheme.slopes(values if forward else values[:, 1:], config.mu, None, h.dtype)
+    points = differences.points(h, u)
+    offsets = list(differences.scheme.offsets(u.shape[1]))
+    has_base = BASE in offsets
+    values = function(points if has_base else torch.cat([h.unsqueeze(1), points], dim=1))
+    slopes = differences.slopes(values if has_base else values[:, 1:], h.dtype)
     coefficients = gradient_coefficients(slopes, scale, complete=complete)
-    return values[:, 0], (coefficients.unsqueeze(1) @ u).squeeze(1)
+    at_h = values[:, offsets.index(BASE) if has_base else 0]
+    return at_h, combine(coefficients, u)

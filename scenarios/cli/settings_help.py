@@ -1,12 +1,12 @@
 """Every setting of an experiment: its value, what is allowed, and what its config says."""
 
 import inspect
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
 
-from fedzo.config import setting_hints
+from fedzo.config import allowed_names, setting_hints
 from fedzo.parts import parts_of
 from fedzo.records.terminal import shown
 from scenarios.runs.experiment import SECTIONS, Experiment, config_classes
@@ -19,13 +19,18 @@ def print_settings(console: Console, experiment: Experiment) -> None:
         table = Table("setting", "value", "allowed", title=section, title_justify="left")
         hints = setting_hints(classes[section])
         for name, value in experiment.section(section).items():
-            allowed = ", ".join(map(str, get_args(hints[name]))) or hints[name].__name__
+            allowed = ", ".join(_allowed(hints[name])) or hints[name].__name__
             told = repr(value) if isinstance(value, str) else str(value)
             table.add_row(shown(f"{section}.{name}"), shown(told), shown(allowed))
         console.print(table)
         for cls in _explained(classes[section]):
             console.print(inspect.getdoc(cls) or "", highlight=False, markup=False)
         console.print()
+
+
+def _allowed(hint: Any) -> list[str]:
+    """Return the names, or the types of a union, that a setting may have."""
+    return allowed_names(hint) or [str(option) for option in get_args(hint)]
 
 
 def _explained(cls: type) -> list[type]:

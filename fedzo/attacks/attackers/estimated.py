@@ -27,8 +27,14 @@ from torch import Tensor
 from fedzo.attacks.attacker import Search, Task
 from fedzo.attacks.region import Region
 from fedzo.config import check_types, require
-from fedzo.estimation.directions import DirectionKind, direction_scale, sample_directions
-from fedzo.estimation.estimators import EstimatorName, gradient_coefficients, make_scheme
+from fedzo.estimation.directions import DirectionKind, sample_directions
+from fedzo.estimation.schemes import (
+    SCHEMES,
+    Differences,
+    EstimatorName,
+    estimator_scale,
+    gradient_coefficients,
+)
 from fedzo.optimizers import OptimizerName, make_optimizer
 
 StepRule = Literal["normalized", "raw"]
@@ -62,29 +68,29 @@ class EstimatedDescent:
 
     def first_step(self, task: Task) -> int:
         """Return the queries of a step, of two where slopes are between steps, and one more."""
-        scheme, dim = make_scheme(self.estimator), task.coordinates.dim(task.region)
-        m = dim if self.estimator == "coordinate" else self.num_directions
+        scheme, dim = SCHEMES[self.estimator], task.coordinates.dim(task.region)
+        m = dim if scheme.axes else self.num_directions
         return (1 + scheme.remembers) * scheme.num_queries(m) + 1
 
     def search(self, task: Task) -> Search:
         region, dim = task.region, task.coordinates.dim(task.region)
         unit, mu = _units(region, dim, self.mu)
-        scheme = make_scheme(self.estimator)
+        differences = Differences.named(self.estimator, mu)
+        axes = differences.scheme.axes
         optimizer = make_optimizer(self.optimizer, momentum=self.momentum)
         z = task.coordinates.start(region)
         state, memory = optimizer.init(z), None
-        coordinate = self.estimator == "coordinate"
-        kind = "coordinate" if coordinate else self.directions
-        m = dim if coordinate else self.num_directions
-        scale = direction_scale(kind, dim)
+        kind = "coordinate" if axes else self.directions
+        m = dim if axes else self.num_directions
+        scale = estimator_scale(differences.scheme, self.directions, dim)
         while True:
             u = sample_directions(kind, m, dim, generator=task.generator)
-            points = scheme.points(z.unsqueeze(0), u.unsqueeze(0), mu)[0]
+            points = differences.points(z.unsqueeze(0), u.unsqueeze(0))[0]
             reply = yield task.coordinates.perturbations(points, region)
             values = reply.losses.unsqueeze(0)
-            slopes = scheme.slopes(values, mu, memory, z.dtype)
-            memory = values if scheme.remembers else None
-            coefficients = gradient_coefficients(slopes, scale, complete=coordinate)[0]
+            slopes = differences.slopes(values, z.dtype, memory)
+            memory = values if differences.scheme.remembers else None
+            coefficients = gradient_coefficients(slopes, scale, complete=axes)[0]
             gradient = coefficients @ u
             if not bool(gradient.isfinite().all()):
                 continue

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fedzo.config import require
 from fedzo.estimation.bases import Along, Blocks
-from fedzo.estimation.estimators import make_scheme
+from fedzo.estimation.schemes import SCHEMES
 from fedzo.protocol.question import (
     Answer,
     AnswerT,
@@ -92,8 +92,8 @@ class AnchoredQuestion(Question[AnswerT]):
 
     def blocks(self, *, seed: int, problem: int) -> Blocks:
         """Return the blocks of directions of all clients."""
-        every = self.settings.estimator == "coordinate"
-        return Blocks(len(self.x), len(self.x) if every else self.directions, seed, problem)
+        dim, scheme = len(self.x), SCHEMES[self.settings.estimator]
+        return Blocks(dim, dim if scheme.axes else self.directions, seed, problem)
 
     def along(self, name: str, *, seed: int, problem: int) -> Along | None:
         if name != "slopes" or self.first_row is None:
@@ -121,7 +121,7 @@ class AnchoredQuestion(Question[AnswerT]):
         if self.settings.exact:
             return Cost(gradients=count, floats=held(len(self.x), 0))
         m = self.blocks(seed=0, problem=0).size
-        queries = count * make_scheme(self.settings.estimator).num_queries(m)
+        queries = count * SCHEMES[self.settings.estimator].num_queries(m)
         return Cost(queries=queries, floats=held(len(self.x), m))
 
     def _told(self, length: int) -> Mapping[str, Shapes]:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import check_types, require
-from fedzo.estimation.estimators import make_scheme
+from fedzo.estimation.schemes import SCHEMES, SharedName
 from fedzo.objectives.oracle import BoundsPolicy
 from fedzo.privacy.clipping import MAX_FLOATS
 from fedzo.privacy.gaussian import NoiseSource, Unit
@@ -34,7 +34,7 @@ class ClippedConfig:
     """
 
     gradient: Literal["exact", "zeroth_order"] = "exact"
-    estimator: Literal["forward", "central"] = "central"
+    estimator: SharedName = "central"
     num_directions: int = 20
     mu: float = 0.01
     max_floats: int = MAX_FLOATS
@@ -130,7 +130,7 @@ class Clipped(Question[ClippedMeans]):
     def cost(self) -> Cost:
         points = 1 if self.previous is None else 2
         if not self.settings.exact:
-            queries = points * make_scheme(self.settings.estimator).num_queries(self.directions)
+            queries = points * SCHEMES[self.settings.estimator].num_queries(self.directions)
             return Cost(queries=queries, floats=held(len(self.x), self.directions))
         if self.unit == "client":
             return Cost(gradients=points, floats=held(len(self.x), 0))

@@ -10,13 +10,13 @@ d + 1 floats down, q or m up.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import check_types, require, require_nonnegative
-from fedzo.estimation.estimators import make_scheme
+from fedzo.estimation.schemes import BASE, SCHEMES, SharedName
 from fedzo.protocol.question import Answer, Cost, Question, Shapes, each, held
 
 
@@ -27,7 +27,7 @@ class ProbesConfig:
     lengthscale: above 0, x is a square image and directions are smooth over so many pixels.
     """
 
-    estimator: Literal["forward", "central"] = "forward"
+    estimator: SharedName = "forward"
     num_directions: int = 20
     mu: float = 0.01
     lengthscale: float = 0.0
@@ -56,7 +56,7 @@ class Probes(Question[Probed]):
 
     x: Float[Tensor, " d"]
     first_row: Int[Tensor, " n"] = each()
-    estimator: Literal["forward", "central"] = "forward"
+    estimator: SharedName = "forward"
     num_directions: int
     mu: float
     lengthscale: float
@@ -69,10 +69,11 @@ class Probes(Question[Probed]):
         return {"values": [(self._ends + self.base,), (0,)]}
 
     def cost(self) -> Cost:
-        scheme = make_scheme(self.estimator).num_queries(self.num_directions)
-        queries = scheme if self.slopes else self._ends + self.base
+        asked = SCHEMES[self.estimator].num_queries(self.num_directions)
+        queries = asked if self.slopes else self._ends + self.base
         return Cost(queries=queries, floats=held(len(self.x), self.num_directions))
 
     @property
     def _ends(self) -> int:
-        return self.num_directions * (2 if self.estimator == "central" else 1)
+        asked = SCHEMES[self.estimator].offsets(self.num_directions)
+        return len(asked) - (BASE in asked)

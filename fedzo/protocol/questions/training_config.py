@@ -5,7 +5,7 @@ from typing import Literal
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.directions import DirectionKind
-from fedzo.estimation.estimators import EstimatorName, make_scheme
+from fedzo.estimation.schemes import SCHEMES, EstimatorName, MemorylessName
 from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
 from fedzo.optimizers import OptimizerName
 from fedzo.protocol.question import Cost, Policies, held
@@ -58,7 +58,7 @@ class ZerothOrderConfig(MinibatchConfig):
         MinibatchConfig.__post_init__(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
-        axes = self.estimator == "coordinate"
+        axes = SCHEMES[self.estimator].axes
         require_nonnegative("lengthscale", self.lengthscale)
         require(
             not (axes and self.lengthscale), "lengthscale", self.lengthscale, "0 along the axes"
@@ -67,12 +67,12 @@ class ZerothOrderConfig(MinibatchConfig):
 
     def directions_in(self, dim: int) -> int:
         """Return how many directions an estimate takes."""
-        return dim if self.estimator == "coordinate" else self.num_directions
+        return dim if SCHEMES[self.estimator].axes else self.num_directions
 
     def cost(self, dim: int, estimates: int) -> Cost:
         """Return what so many estimates take, one after the other."""
         m = self.directions_in(dim)
-        queries = estimates * make_scheme(self.estimator).num_queries(m)
+        queries = estimates * SCHEMES[self.estimator].num_queries(m)
         return Cost(queries=queries, floats=held(dim, m))
 
     @property
@@ -117,7 +117,7 @@ class GradientConfig(MinibatchConfig):
     """
 
     gradient: Literal["exact", "zeroth_order"] = "exact"
-    estimator: Literal["forward", "central", "coordinate"] = "forward"
+    estimator: MemorylessName = "forward"
     num_directions: int = 20
     mu: float = 0.01
     non_finite: NonFinitePolicy = "fail"

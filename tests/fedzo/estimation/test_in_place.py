@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
 from fedzo.estimation.estimate import Estimate
-from fedzo.estimation.estimators import combine, gradient_coefficients, make_scheme
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key, Law
 from fedzo.estimation.place import add_terms_, write_moved
+from fedzo.estimation.schemes import SCHEMES, combine, gradient_coefficients
 from fedzo.objectives.objective import ModuleObjective, TorchObjective
 from fedzo.objectives.objective import flatten_parameters as flat
 
@@ -88,7 +88,7 @@ def test_a_step_by_hand() -> None:
     assert place.loss() == (3 + 0.5 * (a + 2 * b) - (c + 2 * d)) ** 2
     place.restore_()
     assert place.loss() == 9
-    estimate = place.estimate(keys, make_scheme("central"), 0.25)
+    estimate = place.estimate(keys, SCHEMES["central"], 0.25)
     first, second = 6 * (a + 2 * b) / 2, 6 * (c + 2 * d) / 2
     assert estimate.coefficients.tolist() == [first, second]
     expected = torch.tensor([first * a + second * c, first * b + second * d])
@@ -139,7 +139,7 @@ def test_a_shifted_module_has_the_value_at_the_shifted_vector(dtype: torch.dtype
 def test_the_gradient_is_that_of_stacked_points(name: str, law: Law) -> None:
     objective = rich_objective(torch.float64)
     x, keys, mu = flat(objective.module), keys_of(5, law), 1e-3
-    scheme = make_scheme(name)
+    scheme = SCHEMES[name]
     u = drawn(keys, len(x), torch.float64).unsqueeze(0)
     values = objective.value(scheme.points(x.unsqueeze(0), u, mu)).detach()
     slopes = scheme.slopes(values, mu, None)
@@ -184,7 +184,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
         place = InPlace.of_module(objective)
         for step in range(2):
             keys = [Key(seed=seed, parts=(step,), direction=i) for i in range(2)]
-            place.estimate(keys, make_scheme("central"), 1e-2).add_to_(place.place, -0.01)
+            place.estimate(keys, SCHEMES["central"], 1e-2).add_to_(place.place, -0.01)
         return flat(objective.module)
 
     assert torch.equal(run(0), run(0))
@@ -197,7 +197,7 @@ def test_steps_descend() -> None:
     place = InPlace.of_vector(objective, torch.zeros(6))
     for step in range(40):
         keys = [Key(seed=0, parts=(step,), direction=i) for i in range(2)]
-        place.estimate(keys, make_scheme("central"), 1e-2).add_to_(place.place, -0.1)
+        place.estimate(keys, SCHEMES["central"], 1e-2).add_to_(place.place, -0.1)
     assert place.loss() < 0.02 * 6
 
 
@@ -208,7 +208,7 @@ def test_values_that_are_nan_have_no_part() -> None:
     objective = TorchObjective(
         function=lambda z: torch.where(z[..., 0] > 0, torch.nan, z[..., 1]), dim=3
     )
-    found = InPlace.of_vector(objective, x).estimate(keys, make_scheme("forward"), 0.5)
+    found = InPlace.of_vector(objective, x).estimate(keys, SCHEMES["forward"], 0.5)
     known = u[:, 0] < 0
     assert 0 < int(known.sum()) < 8
     torch.testing.assert_close(found.coefficients, (u[:, 1] * known / known.sum()).double())
@@ -217,10 +217,10 @@ def test_values_that_are_nan_have_no_part() -> None:
 def test_a_scheme_that_remembers_takes_values() -> None:
     objective = TorchObjective(function=lambda z: z.sum(-1), dim=3)
     place, keys = InPlace.of_vector(objective, torch.zeros(3)), keys_of(2, "rademacher")
-    values = place.values(keys, make_scheme("residual"), 0.5)
+    values = place.values(keys, SCHEMES["residual"], 0.5)
     assert values.tolist() == [0.5 * float(key.draw(0, 3).sum()) for key in keys]
     with pytest.raises(ConfigError, match="memory"):
-        place.estimate(keys, make_scheme("residual"), 0.5)
+        place.estimate(keys, SCHEMES["residual"], 0.5)
 
 
 def test_an_error_leaves_no_shift() -> None:
@@ -231,7 +231,7 @@ def test_an_error_leaves_no_shift() -> None:
 
     place = InPlace.of_vector(TorchObjective(function=fails, dim=2), torch.zeros(2))
     with pytest.raises(RuntimeError, match="cannot"):
-        place.estimate(keys_of(1), make_scheme("central"), 0.1)
+        place.estimate(keys_of(1), SCHEMES["central"], 0.1)
     assert place.loss() == 0
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fedzo.estimation.directions import DIRECTION_KINDS, direction_scale, sample_cohort_directions
-from fedzo.estimation.estimators import (
+from fedzo.estimation.schemes import (
+    SCHEMES,
     combine,
     estimator_scale,
     gradient_coefficients,
-    make_scheme,
 )
 from fedzo.randomness import streams
 
@@ -26,14 +26,14 @@ def wavy(x: torch.Tensor) -> torch.Tensor:
 
 
 def estimate(name: str, kind: str, f, mu: float, m: int = D, seed: int = 0, memory=None):  # type: ignore[no-untyped-def]
-    scheme = make_scheme(name)
+    scheme = SCHEMES[name]
     if name == "coordinate":
         u = torch.eye(D, dtype=X.dtype).expand(N, D, D)
     else:
         u = sample_cohort_directions(kind, m, D, generators=streams(seed, "u", clients=range(N)))
     values = f(scheme.points(X, u, mu))
     slopes = scheme.slopes(values, mu, memory)
-    coefficients = gradient_coefficients(slopes, estimator_scale(name, kind, D))
+    coefficients = gradient_coefficients(slopes, estimator_scale(SCHEMES[name], kind, D))
     return combine(coefficients, u), slopes, u, values
 
 
@@ -115,7 +115,7 @@ def test_key_and_scalars_replay_the_gradient_bit_for_bit(kind: str) -> None:
     ("name", "queries"), [("forward", 5), ("central", 8), ("residual", 4), ("coordinate", 8)]
 )
 def test_queries_are_what_points_asks(name: str, queries: int) -> None:
-    scheme = make_scheme(name)
+    scheme = SCHEMES[name]
     u = torch.ones(N, 4, D, dtype=X.dtype)
     assert scheme.num_queries(4) == queries == scheme.points(X, u, 0.1).shape[1]
 

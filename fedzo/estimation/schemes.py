@@ -23,42 +23,40 @@ and its first step, which has nothing to compare with, returns zero slopes. The 
 spans rounds: it then includes the move of the server, which adds variance but no bias.
 """
 
-from typing import Literal, Protocol, runtime_checkable
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.config import OneOf
 from fedzo.errors import ConfigError
 from fedzo.estimation.directions import DirectionKind, direction_scale
 from fedzo.finite import all_finite
 
-EstimatorName = Literal["forward", "central", "residual", "coordinate"]
+Offset = tuple[int, int]
+"""Direction i and a multiple k of mu: the point x + k mu u_i."""
+BASE: Offset = (0, 0)
+"""x itself."""
 
 
-@runtime_checkable
-class Scheme(Protocol):
-    """How values at queried points become slopes along directions."""
+class Scheme(ABC):
+    """How values at points around x become slopes along directions; stateless."""
 
-    @property
-    def remembers(self) -> bool:
-        """Whether slopes need the values of the step before."""
-        ...
+    remembers: ClassVar[bool] = False
+    """Whether slopes need the values of the step before."""
+    axes: ClassVar[bool] = False
+    """Whether the directions are all axes, whatever a rule's settings say."""
 
-    def num_queries(self, num_directions: int) -> int:
-        """Return q, the queries a step costs each client."""
-        ...
+    @abstractmethod
+    def offsets(self, num_directions: int) -> Sequence[Offset]:
+        """Return where the objective is asked, in the order of the values."""
 
-    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
-        """Return a direction and a multiple of mu, x + multiple mu u, for each point to query."""
-        ...
-
-    def points(
-        self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
-    ) -> Float[Tensor, "n q d"]:
-        """Return the points to query."""
-        ...
-
+    @abstractmethod
     def slopes(
         self,
         values: Float[Tensor, "n q"],
@@ -70,25 +68,28 @@ class Scheme(Protocol):
 
         dtype: of the slopes, that of x; differences are taken in the type of the values.
         """
-        ...
-
-
-class Forward:
-    """Forward differences with one shared base value."""
-
-    remembers = False
 
     def num_queries(self, num_directions: int) -> int:
-        return num_directions + 1
-
-    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
-        return [(0, 0)] + [(i, 1) for i in range(num_directions)]
+        """Return q, the queries a step costs each client."""
+        return len(self.offsets(num_directions))
 
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
     ) -> Float[Tensor, "n q d"]:
-        base = x.unsqueeze(1)
-        return torch.cat([base, torch.add(base, directions, alpha=mu)], dim=1)
+        """Return the points to query."""
+        base, moves = x.unsqueeze(1), mu * directions
+        parts = []
+        for multiple, first, stop in _runs(self.offsets(directions.shape[1])):
+            away = moves[:, first:stop]
+            parts.append(base if multiple == 0 else torch.add(base, away, alpha=multiple))
+        return torch.cat(parts, dim=1)
+
+
+class Forward(Scheme):
+    """Forward differences with one shared base value."""
+
+    def offsets(self, num_directions: int) -> Sequence[Offset]:
+        return [BASE, *((i, 1) for i in range(num_directions))]
 
     def slopes(
         self,
@@ -99,23 +100,19 @@ class Forward:
     ) -> Float[Tensor, "n m"]:
         return (values[:, 1:] - values[:, :1]).to(dtype or values.dtype) / mu
 
-
-class Central:
-    """Central differences: exact for quadratics, whatever mu."""
-
-    remembers = False
-
-    def num_queries(self, num_directions: int) -> int:
-        return 2 * num_directions
-
-    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
-        return [(i, side) for side in (1, -1) for i in range(num_directions)]
-
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
     ) -> Float[Tensor, "n q d"]:
-        offsets = mu * directions
-        return x.unsqueeze(1) + torch.cat([offsets, -offsets], dim=1)
+        """Return the points, rounded once where the others round twice: as published."""
+        base = x.unsqueeze(1)
+        return torch.cat([base, torch.add(base, directions, alpha=mu)], dim=1)
+
+
+class Central(Scheme):
+    """Central differences: exact for quadratics, whatever mu."""
+
+    def offsets(self, num_directions: int) -> Sequence[Offset]:
+        return [(i, side) for side in (1, -1) for i in range(num_directions)]
 
     def slopes(
         self,
@@ -128,21 +125,19 @@ class Central:
         return (plus - minus).to(dtype or values.dtype) / (2 * mu)
 
 
-class Residual:
+class Coordinate(Central):
+    """Central differences along every axis."""
+
+    axes = True
+
+
+class Residual(Scheme):
     """One query a direction, compared with the query of the step before."""
 
     remembers = True
 
-    def num_queries(self, num_directions: int) -> int:
-        return num_directions
-
-    def offsets(self, num_directions: int) -> list[tuple[int, int]]:
+    def offsets(self, num_directions: int) -> Sequence[Offset]:
         return [(i, 1) for i in range(num_directions)]
-
-    def points(
-        self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
-    ) -> Float[Tensor, "n q d"]:
-        return x.unsqueeze(1) + mu * directions
 
     def slopes(
         self,
@@ -155,15 +150,68 @@ class Residual:
         return changes.to(dtype or values.dtype) / mu
 
 
-def make_scheme(name: EstimatorName) -> Scheme:
-    """Return the difference scheme of an estimator."""
-    schemes: dict[EstimatorName, Scheme] = {
-        "forward": Forward(),
-        "central": Central(),
-        "residual": Residual(),
-        "coordinate": Central(),
-    }
-    return schemes[name]
+SCHEMES: dict[str, Scheme] = {
+    "forward": Forward(),
+    "central": Central(),
+    "residual": Residual(),
+    "coordinate": Coordinate(),
+}
+"""All schemes by the name that `estimator` settings take; one that is added works in all rules."""
+
+EstimatorName = Annotated[str, OneOf(SCHEMES)]
+"""The setting of a rule that keeps the values of the step before."""
+MemorylessName = Annotated[str, OneOf(SCHEMES, lambda scheme: not scheme.remembers)]
+"""The setting of a rule that does not."""
+SharedName = Annotated[str, OneOf(SCHEMES, lambda scheme: not (scheme.remembers or scheme.axes))]
+"""The setting of a rule whose directions are drawn by somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Slopes of a function along directions: a scheme and its smoothing radius mu."""
+
+    scheme: Scheme
+    mu: float
+
+    @staticmethod
+    def named(estimator: str, mu: float) -> "Differences":
+        """Return the differences of an `estimator` setting."""
+        return Differences(SCHEMES[estimator], mu)
+
+    def points(
+        self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"]
+    ) -> Float[Tensor, "n q d"]:
+        """Return the points to query."""
+        return self.scheme.points(x, directions, self.mu)
+
+    def slopes(
+        self,
+        values: Float[Tensor, "n q"],
+        dtype: torch.dtype,
+        memory: Float[Tensor, "n m"] | None = None,
+    ) -> Float[Tensor, "n m"]:
+        """Return the slopes that values at the points stand for."""
+        return self.scheme.slopes(values, self.mu, memory, dtype)
+
+    def along(
+        self,
+        directions: Float[Tensor, "n m d"],
+        x: Float[Tensor, "n d"],
+        ask: Callable[[Float[Tensor, "n q d"]], Float[Tensor, "n q"]],
+    ) -> Float[Tensor, "n m"]:
+        """Return the slopes at x of a function, which is asked once."""
+        return self.slopes(ask(self.points(x, directions)), x.dtype)
+
+
+def _runs(offsets: Sequence[Offset]) -> list[tuple[int, int, int]]:
+    """Return multiple, first and stop of runs of neighboring directions with one multiple."""
+    numbered = enumerate(offsets)
+    groups = itertools.groupby(numbered, key=lambda item: (item[1][1], item[1][0] - item[0]))
+    runs = []
+    for (multiple, _), group in groups:
+        own = [direction for _, (direction, _) in group]
+        runs.append((multiple, own[0], own[-1] + 1))
+    return runs
 
 
 def require_resolved(x: Float[Tensor, "*n d"], mu: float, reach: float = 1.0) -> None:
@@ -210,6 +258,6 @@ def combine(
     return torch.bmm(coefficients.unsqueeze(1), directions).squeeze(1)
 
 
-def estimator_scale(name: EstimatorName, kind: DirectionKind, dim: int) -> float:
-    """Return the factor of an unbiased estimate; the axes of `coordinate` are summed up."""
-    return float(dim) if name == "coordinate" else direction_scale(kind, dim)
+def estimator_scale(scheme: Scheme, kind: DirectionKind, dim: int) -> float:
+    """Return the factor of an unbiased estimate; slopes along all axes are summed up."""
+    return float(dim) if scheme.axes else direction_scale(kind, dim)
