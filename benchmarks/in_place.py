@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/in_place.py        # five minutes
 
 Each way of asking runs in a fresh process with one torch thread: a forward pass, one round of FedZO
-through `federate` (one client, one direction, central differences), and a step in place with the
-same. Memory is the peak of the resident set above what it was before (Linux: VmHWM, reset by
+through `federate` (one client, one direction, central differences), a step in place with the same,
+and three rounds of `fedzo run custom --strategy mezo` with two clients that share the module.
+Memory is the peak of the resident set above what it was before (Linux: VmHWM, reset by
 /proc/self/clear_refs), and ru_maxrss of the whole process. Exits with 1 where a step in place needs
 more than 1.3 times the largest tensor above a forward pass, in modules whose largest tensor is not
 lost beside the 4 MiB in which directions are drawn.
@@ -14,6 +15,8 @@ glibc is told to return freed blocks of a MiB (MALLOC_MMAP_THRESHOLD_): by itsel
 """
 
 import argparse
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -34,6 +37,7 @@ from fedzo.estimation.keys import Key
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.objectives.objective import ModuleObjective
 from scenarios import federate
+from scenarios.cli.__main__ import main as command_line
 
 WIDTHS = {
     "wide": (784, 2048, 2048, 2048, 10),
@@ -79,10 +83,30 @@ def by_federate(objective: ModuleObjective, directions: str) -> None:
     federate(lambda _: objective, num_clients=1, num_rounds=1, settings=settings)
 
 
+GIVEN: list[ModuleObjective] = []
+
+
+def given(_client: int) -> ModuleObjective:
+    """Return the objective of this process, for --set scenario.objective=__main__:given."""
+    return GIVEN[-1]
+
+
+def by_command(objective: ModuleObjective, law: str) -> None:
+    GIVEN.append(objective)
+    told = ("scenario.objective=__main__:given", f"client.directions={law}", f"client.mu={MU}")
+    settings = [word for setting in told for word in ("--set", setting)]
+    sys.argv = ["fedzo", "run", "custom", "--strategy", "mezo", "--clients", "2", "--rounds", "3"]
+    sys.argv += [*settings, "--json"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        command_line()
+
+
 WAYS: dict[str, Callable[[ModuleObjective], None]] = {
     "forward pass": forward,
     "in place, signs": lambda o: in_place(o, "rademacher"),
     "in place, normals": lambda o: in_place(o, "gaussian"),
+    "mezo run, signs": lambda o: by_command(o, "rademacher"),
+    "mezo run, normals": lambda o: by_command(o, "gaussian"),
     "federate, signs": lambda o: by_federate(o, "rademacher"),
     "federate, normals": lambda o: by_federate(o, "gaussian"),
 }
@@ -175,7 +199,11 @@ def main() -> None:
                 f" {above / largest:6.2f} largest tensors or {above / 4 / objective.dim:5.2f}"
                 f" vectors; ru_maxrss {found['maxrss'] / MIB:4.0f} MiB; {found['seconds']:5.2f} s"
             )
-            if shape in LIMITED and way.startswith("in place") and above > LIMIT * largest:
+            if (
+                shape in LIMITED
+                and way.startswith(("in place", "mezo"))
+                and above > LIMIT * largest
+            ):
                 missed.append(f"{shape}, {way}")
     if missed:
         sys.exit(f"above {LIMIT} times the largest tensor: {'; '.join(missed)}")

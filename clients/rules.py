@@ -8,12 +8,14 @@ from clients.core.values import answer_values
 from clients.peers.mixing import mix_models
 from clients.private.clipped_walk import train_clipped_walk
 from clients.private.gradient_difference import answer_clipped, answer_records
+from clients.shared.in_place import answer_slopes_in_place, judge_in_place
 from clients.shared.probes import answer_probes
 from clients.surrogate.local_slopes import answer_slope_gradient, take_corrected_steps
 from clients.surrogate.surrogate import answer_weights, take_surrogate_steps
 from fedzo.protocol import questions
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.protocol.questions.surrogate import SurrogateConfig
@@ -30,6 +32,7 @@ RULE_CONFIGS: dict[str, type] = {
     "zeroth_order": ZerothOrderConfig,
     "first_order": FirstOrderConfig,
     "probes": ProbesConfig,
+    "in_place": InPlaceConfig,
     "surrogate": SurrogateConfig,
     "values": ValuesConfig,
     "momentum": MomentumConfig,
@@ -45,6 +48,8 @@ def make_rules() -> dict[type[Question], Rule]:  # type: ignore[type-arg]
         questions.Values: answer_values,
         questions.Judge: answer_values,
         questions.Probes: answer_probes,
+        questions.SlopesInPlace: answer_slopes_in_place,
+        questions.JudgeInPlace: judge_in_place,
         questions.ZerothOrderSteps: take_zeroth_order_steps,
         questions.FirstOrderSteps: FirstOrder(),
         questions.MomentumSteps: train_momentum,

@@ -12,6 +12,7 @@ from fedzo.objectives.objective import ModuleObjective
 from fedzo.protocol import questions as q
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.anchored import AnchorConfig, with_rows
+from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.protocol.questions.training_config import (
@@ -55,6 +56,8 @@ class Example:
     question: Question[Any]
     before: Sequence[Question[Any]] = ()
     name: str = ""
+    modules: bool = False
+    """Whether only clients with modules of their own can answer."""
 
     def __str__(self) -> str:
         return f"{type(self.question).__name__}-{self.name}"
@@ -62,7 +65,8 @@ class Example:
 
 def examples() -> list[Example]:
     """Return examples of every question."""
-    found = [*trained(), *anchored(), *peers(), *private(), *probes(), *surrogates(), *valued()]
+    found = [*trained(), *anchored(), *peers(), *private(), *probes(), *in_place()]
+    found += [*surrogates(), *valued()]
     return [replace(e, name=str(number)) for number, e in enumerate(found)]
 
 
@@ -155,6 +159,16 @@ def probes() -> Iterator[Example]:
             made = q.Probes(**told, estimator=estimator, lengthscale=0.0, base=base)
             yield Example(made)
             yield Example(replace(made, slopes=True))
+
+
+def in_place() -> Iterator[Example]:
+    log = torch.tensor([0.5, -0.25])
+    for settings in (
+        InPlaceConfig(num_directions=2),
+        InPlaceConfig(num_directions=1, estimator="forward", directions="gaussian", batch_size=2),
+    ):
+        yield Example(q.SlopesInPlace(log=log, settings=settings), modules=True)
+        yield Example(q.JudgeInPlace(log=log, settings=settings), modules=True)
 
 
 def surrogates() -> Iterator[Example]:

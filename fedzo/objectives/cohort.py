@@ -5,7 +5,8 @@ collection `LoopedCohort` asks one client after the other, and keeps the failure
 touching the rest.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -106,18 +107,31 @@ class LoopedCohort:
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         return torch.stack([self._row(i, row) for i, row in enumerate(x)])
 
+    def told_by(self, ask: Callable[[Objective], Tensor], queries: int) -> Float[Tensor, "n q"]:
+        """Return what a function gets out of each objective by so many queries."""
+        asked = (functools.partial(ask, objective) for objective in self.objectives)
+        return torch.stack([self._apart(i, queries, one) for i, one in enumerate(asked)])
+
     def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+        def ask() -> Tensor:
+            values = _as_values(self.objectives[position].value(points), len(points))
+            if points.requires_grad and not values.requires_grad:
+                raise ObjectiveError(BLACK_BOX)
+            return values
+
+        return self._apart(position, len(points), ask).to(points.device)
+
+    def _apart(self, position: int, count: int, ask: Callable[[], Tensor]) -> Float[Tensor, " q"]:
+        """Return the answers of one client, NaN where it fails or has failed before."""
         if position not in self.failures:
             try:
-                values = _as_values(self.objectives[position].value(points), points)
-                if points.requires_grad and not values.requires_grad:
-                    raise ObjectiveError(BLACK_BOX)
-                return values
+                return _as_values(ask(), count)
+            except ConfigError:  # the experiment is wrong, not the client
+                raise
             except BaseException as error:  # a client's code may raise anything; it fails alone
                 self.failures[position] = failure_of(error)
-                asked = getattr(error, "points_asked", len(points))
-                self.unasked[position] = len(points) - asked
-        return points.new_full((len(points),), torch.nan, dtype=torch.float64)
+                self.unasked[position] = count - getattr(error, "points_asked", count)
+        return torch.full((count,), torch.nan, dtype=torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +174,7 @@ class LoopedFiniteSums(LoopedCohort):
         return objective
 
 
-def _as_values(answer: object, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+def _as_values(answer: object, count: int) -> Float[Tensor, " q"]:
     """Return what an objective answered in float64; raises ObjectiveError for anything else."""
     try:
         values = torch.as_tensor(answer)
@@ -168,12 +182,12 @@ def _as_values(answer: object, points: Float[Tensor, "q d"]) -> Float[Tensor, " 
         raise ObjectiveError(
             f"the objective answered {answer!r:.60}; return a tensor with one real number a point"
         ) from error
-    if values.is_complex() or values.numel() != len(points):
+    if values.is_complex() or values.numel() != count:
         raise ObjectiveError(
             f"the objective answered {str(values.dtype)[6:]} of shape {tuple(values.shape)} for"
-            f" {len(points)} points; return one real number a point"
+            f" {count} points; return one real number a point"
         )
-    return values.to(points.device, torch.float64).reshape(len(points))
+    return values.double().reshape(count)
 
 
 def _same_box(one: Objective, other: Objective) -> bool:

@@ -9,7 +9,7 @@ them: one for each example whose loss is evaluated or differentiated at one poin
 counted, and nothing that is asked of an objective by a rule bypasses the count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch import Tensor
 from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.box import is_bounded, project
-from fedzo.objectives.cohort import CohortObjective, cohort_gradient
+from fedzo.objectives.cohort import CohortObjective, LoopedCohort, cohort_gradient
+from fedzo.objectives.objective import Objective
 from fedzo.privacy.averages import points_beside, queries_to_compare, require_averages
 from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clipped_sums, record_values
 
@@ -85,10 +86,32 @@ class Oracle:
         self._spend(x.shape[1], of)
         with torch.no_grad():
             values = (of or self.cohort).value(self.project(x) if self._clip else x).double()
-        if self._noise_std > 0:
-            values = values + self._noise_std * self._noise(values)
-        self._inspect(values, "value")
-        return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
+        return self._observed(values)
+
+    def told(
+        self,
+        queries: int,
+        ask: Callable[[Objective], Float[Tensor, " q"]],
+        *,
+        of: CohortObjective | None = None,
+    ) -> Float[Tensor, "n q"]:
+        """Return what `ask` gets out of every client's objective by so many queries.
+
+        For objectives that know where they are asked: x is no argument. Otherwise as `value`.
+        Raises ConfigError for objectives in a box, where nobody projects x, or in one tensor
+        program.
+        """
+        part = of or self.cohort
+        if not isinstance(part, LoopedCohort):
+            raise ConfigError(
+                "clients that share one tensor program cannot be asked in place; use the scenario"
+                " custom with a ModuleObjective for each client"
+            )
+        if self._clip:
+            raise ConfigError("x in place is kept in no box; leave out lower and upper")
+        self._spend(queries, of)
+        with torch.no_grad():
+            return self._observed(part.told_by(ask, queries))
 
     def gradient(
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
@@ -171,6 +194,13 @@ class Oracle:
             "examples": [count for _, _, count in spent],
             "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
         }
+
+    def _observed(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
+        """Return values with observation noise, NaN for those of failed clients."""
+        if self._noise_std > 0:
+            values = values + self._noise_std * self._noise(values)
+        self._inspect(values, "value")
+        return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
 
     def _require_dim(self, x: Float[Tensor, "n *q d"]) -> None:
         """Raise ConfigError, before anything is asked, for points of another size."""

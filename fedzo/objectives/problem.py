@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,6 +66,25 @@ class OpenProblem:
     def __post_init__(self) -> None:
         start = check_start(self.initial_x, self.lower, self.upper)
         object.__setattr__(self, "initial_x", start)
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        return Report(None if values is None else float(values.double().mean()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedProblem:
+    """A problem whose x is where the clients have it; F is the mean of their answers."""
+
+    dim: int
+    lower: Bound = -float("inf")
+    upper: Bound = float("inf")
+    index: int = 0
+    asks_clients: bool = True
+
+    @property
+    def initial_x(self) -> Float[Tensor, " d"]:
+        """A vector without numbers."""
+        return torch.empty(self.dim, device="meta")
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
         return Report(None if values is None else float(values.double().mean()))

@@ -18,10 +18,11 @@ from torch import Tensor
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
-from fedzo.objectives.box import Bound, check_box, check_start
+from fedzo.objectives.box import Bound, check_box, check_start, is_bounded
 from fedzo.objectives.cohort import CohortObjective, cohort_of
+from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
-from fedzo.objectives.problem import OpenProblem, Problem
+from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
 from scenarios.data.user_code import load_object
 from scenarios.problems.scenario import Suggestions, mean_metrics
 
@@ -89,6 +90,26 @@ class CustomScenario:
                 f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
             )
         return OpenProblem(initial_x=start, lower=first.lower, upper=first.upper)
+
+    def placed(self) -> PlacedProblem:
+        """Return the problem of moving modules where they are, which starts there.
+
+        Raises ConfigError for objectives without a module, in a box, and with another start.
+        """
+        first = self._objective(0)
+        if not isinstance(first, ModuleObjective):
+            raise ConfigError(
+                f"client 0 has a {type(first).__name__}, and what is moved in place is a module;"
+                " return a ModuleObjective, or use the strategy seedzo"
+            )
+        if is_bounded(first.lower, first.upper):
+            raise ConfigError("a module in place is kept in no box; leave out lower and upper")
+        if self._initial_x is not None:
+            raise ConfigError(
+                "a module in place starts at its own parameters; leave initial_x out and load it"
+                " into the module"
+            )
+        return PlacedProblem(dim=first.dim)
 
     def _objective(self, client: int) -> Objective:
         if client not in self._objectives:

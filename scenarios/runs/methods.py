@@ -47,6 +47,13 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "probes",
         "shared directions, scalars up, Adam at the server",
     ),
+    "mezo": StrategyEntry(
+        "strategies.shared.mezo",
+        "MeZO",
+        "MeZOConfig",
+        "in_place",
+        "torch modules of any size, moved where they are (Malladi 2023); scenario custom",
+    ),
     "fedprox": StrategyEntry(
         "strategies.averaging.fedprox",
         "fedprox",

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedzo.errors import RunError
+from fedzo.estimation.replay import Replay
+from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.records.history import RoundRecord
 from fedzo.parts import find_part
 from scenarios.runs.experiment import Experiment
@@ -22,7 +25,7 @@ from strategies.core.uncovered import claim
 class RunResult:
     """What a run gave: all records, the last x of every problem, and where it was written.
 
-    `stops` says why each problem ended, of those that this call has run. `spent` is what a private
+    In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem ended, of those that this call has run. `spent` is what a private
     strategy has released to the clients in the whole run.
     """
 
@@ -36,8 +39,38 @@ class RunResult:
 
     @property
     def x(self) -> Float[Tensor, " d"]:
-        """The last x of the first problem."""
+        """The last x of the first problem.
+
+        Raises RunError where it is in the clients' modules: `replay_` writes it into another.
+        """
+        if self._replay is not None:
+            raise RunError(
+                "x is in the clients' modules and no vector; result.replay_(module) moves a module"
+                " from where they started to where they are"
+            )
         return self.solutions[0]
+
+    def replay_(self, module: nn.Module) -> None:
+        """Move a module, made as the clients', to where a run in place has ended.
+
+        Raises ConfigError for a module that another run has moved, RunError for a run whose x is a
+        vector: fedzo.objectives.objective.restore_parameters writes that.
+        """
+        if self._replay is None:
+            raise RunError("x is a vector; restore_parameters(module, result.x) writes it")
+        self._replay.bring_(module, self.solutions[0])
+
+    @property
+    def _replay(self) -> Replay | None:
+        """How the first problem's log is replayed; None where x is a vector."""
+        config = self.experiment.config("client")
+        if not isinstance(config, InPlaceConfig):
+            return None
+        return Replay(
+            seed=self.experiment.seed,
+            law=config.directions,
+            num_directions=config.num_directions,
+        )
 
     @property
     def last_records(self) -> list[RoundRecord]:

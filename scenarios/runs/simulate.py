@@ -24,9 +24,10 @@ from scenarios.runs.names import SCENARIOS
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.rundir import Position, RunDirectory, new_run_name
 from scenarios.problems.scenario import Scenario
-from scenarios.runs.steps import resolved, watch
+from scenarios.runs.steps import posed, watch
 from strategies.core.base import RoundStrategy
 from strategies.core.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
+from strategies.core.rounds import IsInPlace
 from strategies.core.uncovered import warn_of_uncovered
 
 RESULT = "result.json"
@@ -61,7 +62,7 @@ def simulate(
     given = scenario is not None
     with torch_threads(threads):
         scenario = scenario or build_scenario(experiment)
-        scenario.problem(0)
+        problem = posed(scenario, 0, experiment)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None if out is None else RunDirectory(out, experiment)
     held = nullcontext() if directory is None else directory.held(resume=resume)
@@ -71,8 +72,8 @@ def simulate(
             warn_of_uncovered(strategy, experiment.seed)
         position = Position(run_name=new_run_name())
         if directory:
-            start = resolved(scenario.problem(0), experiment).initial_x
-            position = directory.load(strategy.init(start, experiment.num_clients))
+            state = strategy.init(problem.initial_x, experiment.num_clients)
+            position = directory.load(state)
         with open_engine(
             experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
         ) as engine:
@@ -107,7 +108,7 @@ def _solve(
         outcome = run_rounds(
             strategy,
             engine,
-            resolved(scenario.problem(index), experiment),
+            posed(scenario, index, experiment),
             RunSettings(
                 num_clients=experiment.num_clients,
                 num_rounds=experiment.num_rounds,
@@ -122,7 +123,8 @@ def _solve(
             resume=position.snapshot,
         )
         records += outcome.records
-        solutions.append(outcome.state.x)
+        state = outcome.state
+        solutions.append(state.log if isinstance(state, IsInPlace) else state.x)
         stops.append(outcome.stop)
         position = Position()
         spent = getattr(outcome.state, "privacy", None)

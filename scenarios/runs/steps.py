@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from fedzo.errors import FedzoWarning
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.problem import OpenProblem, Problem
+from scenarios.problems.custom import CustomScenario
+from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.names import STRATEGIES
 from strategies.core.standstill import Standstill
@@ -26,11 +28,23 @@ def watch(experiment: Experiment) -> Standstill:
     return replace(found, patience=_PATIENT) if compares else found
 
 
-def resolved(problem: Problem, experiment: Experiment) -> Problem:
-    """Return the problem with its start in float64 where float32 cannot tell x + mu u from x.
+def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:
+    """Return a problem as the experiment's strategy takes it: with x as a vector, or in place.
 
-    That is said in a FedzoWarning.
+    The start is in float64 where float32 cannot tell x + mu u from x. That is said in a
+    FedzoWarning. Raises ConfigError for a scenario without modules where x is in place.
     """
+    if STRATEGIES[experiment.strategy].rule != "in_place":
+        return _resolved(scenario.problem(index), experiment)
+    if not isinstance(scenario, CustomScenario):
+        raise ConfigError(
+            f"strategy {experiment.strategy!r} moves torch modules in place, and scenario"
+            f" {experiment.scenario!r} has none; use --scenario custom with a ModuleObjective"
+        )
+    return scenario.placed()
+
+
+def _resolved(problem: Problem, experiment: Experiment) -> Problem:
     mu = _mu(experiment)
     if not mu or not isinstance(problem, OpenProblem) or problem.initial_x.dtype != torch.float32:
         return problem

@@ -15,7 +15,6 @@ from fedzo.errors import RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.problem import Problem
 from fedzo.protocol.exchange import JUDGING, Exchange, Moment, Replies
-from fedzo.protocol.questions.values import Judge
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
 from strategies.core import accounting, judging
@@ -24,6 +23,7 @@ from strategies.core.judging import Verdict, trusted_values, verdict
 from strategies.core.method import RoundMethod, defence_of
 from strategies.core.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
 from strategies.core.rounds import (
+    IsInPlace,
     KnowsAnswers,
     KnowsModels,
     PrivacySpent,
@@ -154,7 +154,7 @@ class _Run:
                 raise
             return self.state
         self._failed_rounds = 0
-        if not all_finite(state.x):
+        if not all_finite(state.log if isinstance(state, IsInPlace) else state.x):
             raise RunError(
                 f"round {plan.round_index} ended in an x that is not finite; lower the step size,"
                 " or set strategy.non_finite=reject"
@@ -283,8 +283,8 @@ class _Run:
         else:
             self._exchange_index = JUDGING  # the same after a resume
             everybody = range(self._settings.num_clients)
-            asked = Exchange(question=Judge(x=models), client_ids=everybody)
-            [replies] = self._perform([asked], 0)
+            question = judging.question_about(self.state, models)
+            [replies] = self._perform([Exchange(question=question, client_ids=everybody)], 0)
             answers = replies.tensors["values"]
         if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")

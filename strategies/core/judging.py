@@ -19,8 +19,10 @@ from torch import Tensor
 from fedzo.aggregation import median
 from fedzo.errors import FedzoWarning
 from fedzo.objectives.problem import Report
+from fedzo.protocol.question import Question
+from fedzo.protocol.questions.values import Judge, ValuesTold
 from fedzo.records.history import RoundRecord
-from strategies.core.rounds import HasX, KnowsModels
+from strategies.core.rounds import HasX, IsInPlace, KnowsModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ def judged_models(
         nearest = away.nan_to_num(nan=torch.inf).argsort(stable=True)[: len(rows) - num_byzantine]
         kept = [rows[i] for i in sorted(nearest.tolist())]
     return state.clients[kept].tolist(), state.models[kept]
+
+
+def question_about(state: HasX, models: Float[Tensor, "k d"]) -> Question[ValuesTold]:
+    """Return the question by which x, or these models, are judged."""
+    return state.judge() if isinstance(state, IsInPlace) else Judge(x=models)
 
 
 def trusted_values(values: Float[Tensor, " n"], num_byzantine: int) -> Float[Tensor, " m"]:

@@ -19,6 +19,8 @@ from torch import Tensor
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
 from fedzo.objectives.objective import Bound
+from fedzo.protocol.question import Question
+from fedzo.protocol.questions.values import ValuesTold
 from strategies.core.asking import Asking
 
 
@@ -116,6 +118,20 @@ class KnowsModels(Protocol):
     @property
     def models(self) -> Float[Tensor, "k d"]:
         """Return these models."""
+        ...
+
+
+@runtime_checkable
+class IsInPlace(Protocol):
+    """A state whose x is where clients have it, and no vector here (x has no numbers: "meta")."""
+
+    @property
+    def log(self) -> Float[Tensor, " k"]:
+        """Return what was added to the start."""
+        ...
+
+    def judge(self) -> Question[ValuesTold]:
+        """Return the question by which x is judged."""
         ...
 
 

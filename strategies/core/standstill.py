@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedzo.errors import FedzoWarning
 from strategies.core.outcome import Snapshot
+from strategies.core.rounds import IsInPlace
 
 _WATCHED = 3
 _TINY, _HUGE = 1e-4, 1e100
@@ -29,7 +30,8 @@ class Standstill:
     """A callback that warns once in a run; it is told what is known of the method's steps.
 
     mu: smoothing radius, 0 where there is none. adam_lr: step of the clients' Adam, 0 where they
-    use none. patience: rounds after which it looks, or the last where there are fewer.
+    use none. patience: rounds after which it looks, or the last where there are fewer. An x in
+    place is not watched.
     """
 
     num_rounds: int
@@ -42,6 +44,8 @@ class Standstill:
 
     def __call__(self, snapshot: Snapshot) -> None:
         record = snapshot.record
+        if isinstance(snapshot.state, IsInPlace):
+            return
         if record.round_index == 0:
             self._start, self._first = snapshot.state.x.clone(), record.value
         watched = record.round_index == min(self.patience, self.num_rounds) > 0

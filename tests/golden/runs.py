@@ -54,7 +54,7 @@ def _fzoos(variant: str) -> Case:
 
 
 CASES: dict[str, Case] = {
-    **{name: _plain(name) for name in STRATEGIES if name != "fzoos"},
+    **{name: _plain(name) for name in STRATEGIES if name not in ("fzoos", "mezo")},
     **{f"fzoos-{v}": _fzoos(v) for v in ("improved", "on_client", "paper")},
     "fzoos-official": (
         "quadratic",

@@ -19,6 +19,7 @@ from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from fedzo.runtime.middleware.byzantine import Byzantine
+from scenarios import federate
 from strategies import Outcome, run_rounds
 from strategies.core.driver import RunSettings
 
@@ -35,6 +36,15 @@ def test_attack_examples(name: str) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "success_rate" in done.stdout
+
+
+@pytest.mark.source_tree
+def test_a_network_is_trained_in_place() -> None:
+    example = runpy.run_path(str(EXAMPLES / "in_place.py"))
+    before = float(example["objective"](0).own_value())
+    result = federate(example["objective"], num_clients=2, strategy="mezo", num_rounds=20)
+    assert result.queries == 2 * (20 * 2 + 21)
+    assert float(example["objective"](0).own_value()) != before
 
 
 OWN = EXAMPLES / "own_question.py"

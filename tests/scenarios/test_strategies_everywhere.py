@@ -11,7 +11,7 @@ from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import simulate
 
 VARIANTS = ["improved", "on_client", "paper", "official"]
-CASES = [(name, {}) for name in STRATEGIES if name not in ("fzoos", "square")] + [
+CASES = [(name, {}) for name in STRATEGIES if name not in ("fzoos", "square", "mezo")] + [
     ("fzoos", {"strategy.variant": variant}) for variant in VARIANTS
 ]
 IDS = [name if not more else more["strategy.variant"] for name, more in CASES]

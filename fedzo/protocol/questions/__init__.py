@@ -1,6 +1,7 @@
 """Every question that comes with fedzo, by family."""
 
 from fedzo.protocol.questions.anchored import Anchor, Difference, Miner, Walk
+from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace
 from fedzo.protocol.questions.peers import Mix, OwnModel
 from fedzo.protocol.questions.private import Clipped, ClippedWalk, Records
 from fedzo.protocol.questions.probes import Probes
@@ -27,6 +28,7 @@ __all__ = [
     "FirstOrderSteps",
     "GradientEstimate",
     "Judge",
+    "JudgeInPlace",
     "Miner",
     "Mix",
     "MomentumSteps",
@@ -34,6 +36,7 @@ __all__ = [
     "Probes",
     "Records",
     "SlopeGradient",
+    "SlopesInPlace",
     "SurrogateSteps",
     "SurrogateWeights",
     "Values",

@@ -1,0 +1,193 @@
+"""MeZO in place: the trajectory, replay, resume, engines, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clients import build_client_app
+from fedzo.config import Scalar
+from fedzo.errors import ConfigError, RunError
+from fedzo.estimation.keys import Key
+from fedzo.objectives.objective import (
+    CallableObjective,
+    ModuleObjective,
+    flatten_parameters,
+    restore_parameters,
+)
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
+from scenarios import federate, simulate
+from scenarios.problems.custom import CustomScenario
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.run_result import RunResult
+from strategies.core.outcome import Snapshot
+
+LR, MU, M, ROUNDS = 0.02, 0.01, 3, 5
+SETTINGS: dict[str, Scalar] = {
+    "client.num_directions": M,
+    "client.mu": MU,
+    "strategy.server_lr": LR,
+}
+
+
+def net(kind: torch.dtype = torch.float32) -> nn.Module:
+    parts = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).to(kind)
+    restore_parameters(parts, torch.linspace(-1, 1, flatten_parameters(parts).numel()).sin())
+    return parts
+
+
+def sharing(module: nn.Module) -> Callable[[int], ModuleObjective]:
+    """Return clients with data of their own and one module."""
+    kind = next(module.parameters()).dtype
+
+    def make(client: int) -> ModuleObjective:
+        inputs = torch.linspace(-2, 2, 48, dtype=kind).reshape(12, 4).cos() + client
+        return ModuleObjective(
+            module, nn.functional.cross_entropy, inputs, inputs[:, 0].gt(client).long()
+        )
+
+    return make
+
+
+def run(make: Any, num_clients: int = 3, **more: Any) -> RunResult:
+    settings = {**SETTINGS, **more.pop("settings", {})}
+    told = {"num_rounds": ROUNDS, "strategy": "mezo", **more}
+    return federate(make, num_clients=num_clients, settings=settings, **told)
+
+
+@pytest.mark.parametrize("law", ["rademacher", "gaussian"])
+def test_the_trajectory_is_that_of_the_formula(law: Any) -> None:
+    module = net(torch.float64)
+    result = run(sharing(module), settings={"client.directions": law})
+    make = sharing(net(torch.float64))
+    x = flatten_parameters(make(0).module)
+    for step in range(ROUNDS):
+        keys = [
+            Key(seed=0, parts=("in place", 0), law=law, direction=step * M + i) for i in range(M)
+        ]
+        g = torch.zeros_like(x)
+        for u in (key.draw(0, len(x), dtype=torch.float64) for key in keys):
+            ends = [torch.stack([make(c).value(x + s * MU * u) for c in range(3)]) for s in (1, -1)]
+            g += (ends[0] - ends[1]).mean() / (2 * MU) * u / M
+        x = x - LR * g
+    torch.testing.assert_close(flatten_parameters(module), x, rtol=1e-5, atol=1e-6)
+    assert result.final_value is not None
+    mean = torch.stack([make(c).value(x) for c in range(3)]).mean()
+    assert result.final_value == pytest.approx(float(mean), rel=1e-5)
+
+
+def test_it_learns_and_counts() -> None:
+    result = run(sharing(net()), num_rounds=60, settings={"strategy.server_lr": 0.2})
+    assert result.final_value is not None
+    assert result.initial_value is not None
+    assert result.final_value < 0.8 * result.initial_value
+    assert result.queries == 3 * (60 * 2 * M + 61)
+    assert result.records[1].floats_up < 50 < flatten_parameters(net()).numel() * 3
+
+
+def test_a_log_leads_a_fresh_module_to_the_same_bits() -> None:
+    module, other = net(), net()
+    result = run(sharing(module))
+    assert not torch.equal(flatten_parameters(module), flatten_parameters(other))
+    result.replay_(other)
+    assert torch.equal(flatten_parameters(module), flatten_parameters(other))
+    with pytest.raises(RunError, match="in the clients' modules and no vector"):
+        _ = result.x
+
+
+def test_modules_of_their_own_go_the_same_way() -> None:
+    shared = run(sharing(net()))
+    apart = run(lambda client: sharing(net())(client))
+    assert torch.equal(shared.solutions[0], apart.solutions[0])
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    experiment = make_experiment(
+        "custom", "mezo", num_rounds=ROUNDS, num_clients=3, settings=SETTINGS
+    )
+
+    def scenario() -> CustomScenario:
+        config = experiment.config("scenario")
+        return CustomScenario(config, num_clients=3, seed=0, make_objective=sharing(net()))
+
+    whole = simulate(experiment, scenario=scenario())
+
+    def interrupt(snapshot: Snapshot) -> None:
+        if snapshot.record.round_index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(experiment, scenario=scenario(), out=tmp_path / "run", callbacks=[interrupt])
+    after = simulate(experiment, scenario=scenario(), out=tmp_path / "run", resume=True)
+    assert torch.equal(after.solutions[0], whole.solutions[0])
+    assert after.final_value == whole.final_value
+
+
+def test_through_messages_it_is_the_same() -> None:
+    whole = run(sharing(net()))
+    wired = run(sharing(net()), settings={"engine.strict": True})
+    assert torch.equal(wired.solutions[0], whole.solutions[0])
+    made = make_experiment(
+        "custom", "mezo", engine="superlink", num_rounds=ROUNDS, num_clients=3, settings=SETTINGS
+    )
+    world = CustomScenario(
+        made.config("scenario"), num_clients=3, seed=0, make_objective=lambda c: sharing(net())(c)
+    )
+    grid = InProcessGrid(build_client_app(world), num_clients=3)
+    assert torch.equal(simulate(made, scenario=world, grid=grid).solutions[0], whole.solutions[0])
+
+
+def test_minibatches_noise_and_half_precision() -> None:
+    batches = run(sharing(net()), settings={"client.batch_size": 4})
+    assert not torch.equal(batches.solutions[0], run(sharing(net())).solutions[0])
+    assert batches.records[1].examples == 36 + 3 * 2 * M * 4 + 36
+    half = net(torch.bfloat16)
+    before = flatten_parameters(half)
+    result = run(sharing(half), settings={"client.mu": 0.05, "strategy.server_lr": 0.1})
+    assert result.final_value is not None
+    assert not torch.equal(before, flatten_parameters(half))
+
+
+def test_the_median_withstands_a_liar() -> None:
+    lied = {"byzantine.num_clients": 1, "byzantine.attack": "sign_flip", "byzantine.scale": 50.0}
+    mean = run(sharing(net()), 5, num_rounds=20, settings=lied)
+    robust = {**lied, "strategy.aggregator": "median", "strategy.num_byzantine": 1}
+    median = run(sharing(net()), 5, num_rounds=20, settings=robust)
+    assert median.final_value is not None
+    assert mean.final_value is not None
+    assert median.final_value < mean.final_value
+
+
+def test_a_client_that_raises_fails_alone() -> None:
+    def make(client: int) -> ModuleObjective:
+        whole = sharing(net())(client)
+        wrong = torch.arange(12) + 5 if client == 1 else whole.targets
+        return ModuleObjective(whole.module, whole.loss, whole.inputs, wrong)
+
+    result = run(make)
+    assert list(result.last_records[0].failures) == [1]
+    assert result.last_records[0].judges == 2
+
+
+def test_what_is_refused() -> None:
+    module = net()
+    run(sharing(module))
+    with pytest.raises(ConfigError, match=r"moved by another run \(seed 0, 15 directions\).*anew"):
+        run(sharing(module), seed=1)
+    for wrong, sentence in (
+        (lambda _: CallableObjective(function=lambda x: float(x.sum()), dim=3), "is a module"),
+        (lambda _: ModuleObjective(net(), nn.MSELoss(), *pair(), lower=-1, upper=1), "in no box"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            run(wrong)
+    with pytest.raises(ConfigError, match="starts at its own parameters"):
+        run(sharing(net()), initial_x=torch.zeros(37))
+    with pytest.raises(ConfigError, match="'quadratic' has none; use --scenario custom"):
+        simulate(make_experiment("quadratic", "mezo"))
+
+
+def pair() -> tuple[Tensor, Tensor]:
+    return torch.ones(2, 4), torch.ones(2, 2)
