@@ -18,7 +18,7 @@ request of a judge would be one more.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ from fedzo.config import check_types, require
 from fedzo.estimation.directions import DirectionKind, direction_scale, sample_directions
 from fedzo.estimation.estimators import EstimatorName, gradient_coefficients, make_scheme
 from fedzo.optimizers import OptimizerName, make_optimizer
+from fedzo.used_with import UsedWith, one_of, other_than
 
 StepRule = Literal["normalized", "raw"]
 
@@ -51,6 +52,10 @@ class EstimatedDescent:
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.5
     step: StepRule = "normalized"
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(("directions", "num_directions"), other_than("estimator", "coordinate")),
+        "momentum": one_of("optimizer", "sgd"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)
