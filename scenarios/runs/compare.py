@@ -1,5 +1,6 @@
 """Several strategies on the same problems and seeds: tables with standard errors, one figure."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,9 +38,6 @@ MEASURES = (
     "epsilon",
     "wall_s",
 )
-
-
-_BUDGET = "query_budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +91,21 @@ def compare(
     console: Console | None = None,
     tolerant: bool = False,
     threads: int = 1,
-    used_elsewhere: Collection[str] = (),
+    excused: Collection[str] = (),
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
     A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
     positions at which the lowest F so far is wanted. reach: metric -> levels, for each of which is
     wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
-    of its label, which has no means then; it is an error otherwise. used_elsewhere: settings, as
+    of its label, which has no means then; it is an error otherwise. excused: settings, as
     typed, that may have no effect in any of the runs. Runs lie in out/LABEL/seed-N.
     Raises ConfigError before anything runs, or after the first run for metrics it does not have.
     """
     out = None if out is None else Path(out)
     if resume and out is None:
         raise ConfigError("resume needs the directory of the comparison: give --out")
-    experiments = planned(base, strategies, seeds, used_elsewhere=used_elsewhere)
+    experiments = planned(base, strategies, seeds, excused=excused)
     _check_axes(axis, at or {})
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
@@ -190,7 +188,7 @@ def planned(
     strategies: Sequence[str],
     seeds: Sequence[int],
     *,
-    used_elsewhere: Collection[str] = (),
+    excused: Collection[str] = (),
 ) -> list[tuple[str, Experiment]]:
     """Return the label and experiment of every run of a comparison; arguments as of `compare`.
 
@@ -202,18 +200,13 @@ def planned(
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds {list(seeds)} must not repeat")
     typed = _typed_by_label(base, labels)
-    used = {*used_keys(base, strategies), *used_elsewhere}
-    return [
-        (
-            label,
-            make_experiment(
-                **{**base, "strategy": name, "seed": seed, "settings": _own(base, typed[label])},
-                used_elsewhere={key for key, said in typed[label].items() if said in used},
-            ),
-        )
-        for label, name in labels.items()
-        for seed in seeds
-    ]
+    used = {*used_keys(base, strategies), *excused, *base.get("excused", ())}
+    made = []
+    for label, seed in itertools.product(labels, seeds):
+        own = {"strategy": labels[label], "seed": seed, "settings": _own(base, typed[label])}
+        excused = {key for key, said in typed[label].items() if said in used}
+        made.append((label, make_experiment(**{**base, **own, "excused": excused})))
+    return made
 
 
 def used_keys(base: Mapping[str, Any], strategies: Sequence[str]) -> set[str]:
@@ -227,7 +220,6 @@ def used_keys(base: Mapping[str, Any], strategies: Sequence[str]) -> set[str]:
             base["scenario"],
             labels[label],
             base.get("engine", "inprocess"),
-            base.get("query_budget"),
             _own(base, typed),
         )
         idle = effects.without(typed)
@@ -237,7 +229,7 @@ def used_keys(base: Mapping[str, Any], strategies: Sequence[str]) -> set[str]:
 
 def _own(base: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Scalar]:
     """Return the settings of a label."""
-    return {key: base["settings"][said] for key, said in typed.items() if key != _BUDGET}
+    return {key: base["settings"][said] for key, said in typed.items()}
 
 
 def _typed_by_label(
@@ -256,7 +248,7 @@ def _typed_by_label(
         }
         for label, name in labels.items()
     }
-    chosen: dict[str, dict[str, str]] = {label: {_BUDGET: _BUDGET} for label in labels}
+    chosen: dict[str, dict[str, str]] = {label: {} for label in labels}
     for said in base.get("settings", {}):
         only, colon, key = said.rpartition(":")
         if colon and only not in chosen:

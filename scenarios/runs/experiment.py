@@ -115,12 +115,11 @@ def make_experiment(
     seed: int = 0,
     query_budget: int | None = None,
     settings: Mapping[str, Scalar] | None = None,
-    used_elsewhere: Collection[str] = (),
+    excused: Collection[str] = (),
 ) -> Experiment:
     """Resolve an experiment: given settings over what suits the scenario over general defaults.
 
-    used_elsewhere: settings that may have no effect here, for another run of the same comparison
-    uses them. Raises ConfigError for unknown names or keys, wrong types, values out of range, and
+    excused: settings that may have no effect, because nobody typed them, or for this run. Raises ConfigError for unknown names or keys, wrong types, values out of range, and
     others that have no effect, unless they say what holds anyway.
     """
     config_classes(scenario, strategy, engine)
@@ -143,9 +142,9 @@ def make_experiment(
             f"at least {clients}, one query a client",
         )
     entry, given = STRATEGIES[strategy], settings or {}
-    effects = effects_of(scenario, strategy, engine, query_budget, given)
+    effects = effects_of(scenario, strategy, engine, given)
     check_memory(clients, effects.values)
-    effects.require({*given, "query_budget"} - {*used_elsewhere})
+    effects.require(given.keys() - {*excused})
     resolved = {k: v for k, v in effects.settings.items() if k not in entry.refused}
     exact = resolved.get("client.gradient") == "exact"
     if build.black_box and (entry.rule == "first_order" or exact):
@@ -170,11 +169,7 @@ def make_experiment(
 
 
 def effects_of(
-    scenario: str,
-    strategy: str,
-    engine: str,
-    query_budget: int | None,
-    given: Mapping[str, Scalar],
+    scenario: str, strategy: str, engine: str, given: Mapping[str, Scalar]
 ) -> Effects:
     """Resolve settings, and find what has an effect; raises ConfigError as make_experiment."""
     classes, entry = config_classes(scenario, strategy, engine), STRATEGIES[strategy]
@@ -187,8 +182,7 @@ def effects_of(
         made = config_values(_built(cls, section, {**usual, **given}))
         values.update({f"{section}.{name}": value for name, value in made.items()})
     heads = {"scenario": scenario, "strategy": strategy, "engine": engine, "rule": entry.rule}
-    budget = {} if query_budget is None else {"query_budget": query_budget}
-    return Effects(classes, values, {**heads, **budget}, usual)
+    return Effects(classes, values, heads, usual)
 
 
 def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:

@@ -110,7 +110,7 @@ def run_grid(
     ]
     used = set().union(*(used_keys(plan, strategies) for _, _, plan in plans))
     for _, _, plan in plans:
-        planned(plan, strategies, seeds, used_elsewhere=used)
+        planned(plan, strategies, seeds, excused=used)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     measure = shape.measure
     for panel, attack, plan in plans:
@@ -126,7 +126,7 @@ def run_grid(
             console=console,
             tolerant=True,
             threads=threads,
-            used_elsewhere=used,
+            excused=used,
         )
         measure = measure or _measure_of(found)
         rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})

@@ -52,7 +52,9 @@ class RobustConfig:
     num_byzantine: int = 0
     outlier_multiple: float = 3.0
     USED_WITH: ClassVar[UsedWith] = {
-        "aggregator": where(("aggregator", "num_byzantine"), _more_than_mean, "{1} above 0"),
+        "aggregator": where(
+            ("aggregator", "num_byzantine"), _more_than_mean, "{1} above 0, for else it is the mean"
+        ),
         "outlier_multiple": above("num_byzantine", 0),
     }
 
