@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -80,6 +80,18 @@ def take_config(cls: type[ConfigT], values: Mapping[str, Scalar]) -> ConfigT:
 def config_values(config: object) -> dict[str, Scalar]:
     """Return a config's settings as a mapping, those of its parts too."""
     return {name: getattr(config, name) for name in field_names(type(config))}
+
+
+def default_values(cls: type) -> dict[str, Scalar]:
+    """Return the settings of a config that says nothing, without those that have no default."""
+    found: dict[str, Any] = {}
+    for entry in fields(cls):
+        if entry.default_factory is not MISSING:
+            made = entry.default_factory()
+            found.update(config_values(made) if entry.name in parts_of(cls) else {entry.name: made})
+        elif entry.default is not MISSING:
+            found[entry.name] = entry.default
+    return found
 
 
 def field_names(cls: type) -> list[str]:
@@ -182,7 +194,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 @functools.cache
 def _resolved(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
-    return {name: hints[name] for name in vars(cls)["__dataclass_fields__"]}
+    return {entry.name: hints[entry.name] for entry in fields(cls)}
 
 
 def _fitted(value: Any, hint: Any) -> Any:

@@ -51,7 +51,7 @@ def parts_of(cls: type) -> Mapping[str, type]:
 
 def names_of(cls: type) -> list[str]:
     """Return the names of all settings, those of parts in their places."""
-    parts, known = parts_of(cls), vars(cls)["__dataclass_fields__"]
+    parts, known = parts_of(cls), [entry.name for entry in fields(cls)]
     return [s for name in known for s in (names_of(parts[name]) if name in parts else [name])]
 
 

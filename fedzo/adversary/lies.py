@@ -31,7 +31,7 @@ best.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from torch import Tensor
 
 from fedzo.catalog import LIE_LINES
 from fedzo.config import check_types, require
+from fedzo.used_with import UsedWith, one_of, other_than
 
 AttackName = Literal[
     "none",
@@ -82,6 +83,12 @@ class ByzantineConfig:
     scale: float = 0.0
     receivers: Literal["same", "opposite"] = "same"
     evaluations: int = 16
+    USED_WITH: ClassVar[UsedWith] = {
+        "num_clients": other_than("attack", "none"),
+        "scale": one_of("attack", *DEFAULT_SCALES),
+        "receivers": (one_of("strategy", "monna"), other_than("attack", "none", "label_flip")),
+        "evaluations": one_of("attack", *SEARCHED),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -14,6 +14,7 @@ been asked and are counted.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +33,7 @@ from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answ
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, one_of
 
 _PATIENCE = 100
 """Requests in a row that cost nothing, refused or asked before, after which an image is left."""
@@ -60,6 +62,9 @@ class AttackSettings:
     coordinates: Coordinates = field(default_factory=Coordinates)
     batch: int = 4096
     confirm: int = 0
+    USED_WITH: ClassVar[UsedWith] = {
+        "universal_rate": one_of("universal", True),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

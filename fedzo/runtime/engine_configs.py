@@ -1,9 +1,10 @@
 """Settings of the engines, apart from the engines so that nobody imports Ray to read them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require, require_nonnegative
+from fedzo.used_with import UsedWith, above, one_of, other_than, unknown, where
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -21,6 +22,9 @@ class InProcessConfig:
     chunk_size: int = 0
     device: DeviceName = "cpu"
     record: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.timeout_s": where("engine", unknown, "{}=ray, flower or superlink"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -51,6 +55,10 @@ class RayConfig:
     cluster_cpus: int = 0
     cluster_gpus: int = -1
     record: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(("cluster_cpus", "cluster_gpus"), one_of("address", "")),
+        "memory_fraction": (above("num_gpus", 0), other_than("device", "cpu")),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

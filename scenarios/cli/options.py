@@ -65,6 +65,7 @@ def merged(
 
     parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
     base["settings"] = {**base["settings"], **parsed}
+    base["excused"] = base.get("excused", frozenset()) - parsed.keys()
     for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
         if name not in base and name in given:
             remedy = "name one of" if name == "scenario" else "add --strategy with one of"

@@ -1,27 +1,32 @@
-"""Every setting of an experiment: its value, what is allowed, and what its config says."""
+"""Every setting of an experiment: its value, what is allowed, with what it is used."""
 
 import inspect
 from typing import Any, get_args
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedzo.config import allowed_names, setting_hints
 from fedzo.parts import parts_of
 from fedzo.records.terminal import shown
-from scenarios.runs.experiment import SECTIONS, Experiment, config_classes
+from scenarios.runs.experiment import SECTIONS, Experiment, config_classes, effects_of
 
 
 def print_settings(console: Console, experiment: Experiment) -> None:
     """Print the settings of every section, with the docstring that explains them."""
-    classes = config_classes(experiment.scenario, experiment.strategy, experiment.engine)
+    names = (experiment.scenario, experiment.strategy, experiment.engine)
+    classes, conditions = config_classes(*names), effects_of(*names, {}).conditions
+    heads = ("value", "allowed", "used with")
     for section in SECTIONS:
-        table = Table("setting", "value", "allowed", title=section, title_justify="left")
+        folded = [Column(head, overflow="fold") for head in heads]
+        table = Table(Column("setting", no_wrap=True), *folded, title=section, title_justify="left")
         hints = setting_hints(classes[section])
         for name, value in experiment.section(section).items():
             allowed = ", ".join(_allowed(hints[name])) or hints[name].__name__
             told = repr(value) if isinstance(value, str) else str(value)
-            table.add_row(shown(f"{section}.{name}"), shown(told), shown(allowed))
+            needs = "; ".join(c.words() for c in conditions.get(f"{section}.{name}", ()))
+            needs = needs.replace(f"{section}.", "")
+            table.add_row(*map(shown, (f"{section}.{name}", told, allowed, needs)))
         console.print(table)
         for cls in _explained(classes[section]):
             console.print(inspect.getdoc(cls) or "", highlight=False, markup=False)

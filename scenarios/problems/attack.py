@@ -39,6 +39,7 @@ from fedzo.objectives.problem import Problem, Report
 from fedzo.objectives.transport import Http
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
+from fedzo.used_with import UsedWith, one_of
 from scenarios.data.images import DatasetName, Images, load_images
 from scenarios.problems.attack_figure import draw_attack
 from scenarios.problems.attack_objective import MarginObjective, margins, perturb
@@ -78,6 +79,9 @@ class AttackConfig:
     victim_seed: int = 0
     noise_std: float = 0.0
     cache_dir: str = ""
+    USED_WITH: ClassVar[UsedWith] = {
+        "data_dir": one_of("dataset", "idx"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -21,6 +21,7 @@ from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.objective import ModuleObjective, unflatten_parameters
 from fedzo.objectives.problem import Problem, Report
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, one_of
 from scenarios.data.images import DatasetName, Images, load_images, normalized
 from scenarios.data.networks import (
     ActivationName,
@@ -33,7 +34,7 @@ from scenarios.data.networks import (
 )
 from scenarios.data.partition import Partition, PartitionKind, split
 from scenarios.problems.mlp_cohort import MLPShards
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions, mean_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,14 @@ class ClassificationConfig:
     shuffled: bool = True
     report_gradient: bool = False
     noise_std: float = 0.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.min_judges": JUDGED_HERE,
+        **dict.fromkeys(("client.out_of_bounds", "client.project"), BOUNDLESS),
+        "data_dir": one_of("dataset", "idx"),
+        **dict.fromkeys(("hidden", "activation"), one_of("model", "mlp")),
+        "classes_per_client": one_of("partition", "by_label"),
+        "alpha": one_of("partition", "dirichlet", "quantity_skew"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -24,16 +24,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import check_types, config_values, require, require_nonnegative, take_config
+from fedzo.config import (
+    check_types,
+    config_values,
+    field_names,
+    require,
+    require_nonnegative,
+    take_config,
+)
 from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.problem import Problem, Report
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, one_of
 from scenarios.data.csv_lines import TableFormat, require_csv
 from scenarios.data.networks import mlp_forward
 from scenarios.data.partition import by_label
 from scenarios.data.tables import TableName, load_table
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from scenarios.problems.scenario import JUDGED_HERE, Suggestions, mean_metrics
 
 MetricName = Literal["f1", "precision", "recall", "jaccard"]
 
@@ -64,6 +72,11 @@ class MetricConfig:
     max_iterations: int = 300
     training_seed: int = 0
     noise_std: float = 0.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.min_judges": JUDGED_HERE,
+        **dict.fromkeys(field_names(TableFormat), one_of("data", "csv")),
+        "path": one_of("data", "csv", "covertype"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

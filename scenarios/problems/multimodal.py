@@ -26,8 +26,9 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem, Report
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith
 from scenarios.problems.quadratic import dirichlet_shares
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from scenarios.problems.scenario import JUDGED_HERE, Suggestions, mean_metrics
 
 FunctionName = Literal["ackley", "levy"]
 
@@ -40,6 +41,9 @@ class MultimodalConfig:
     dim: int = 300
     heterogeneity: float = 0.5
     noise_std: float = 0.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.min_judges": JUDGED_HERE,
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -25,7 +25,8 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem, Report
 from fedzo.randomness import stream
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from fedzo.used_with import UsedWith
+from scenarios.problems.scenario import JUDGED_HERE, Suggestions, mean_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,9 @@ class QuadraticConfig:
     heterogeneity: float = 5.0
     condition: float = 1.0
     noise_std: float = 0.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.min_judges": JUDGED_HERE,
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -17,11 +17,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, config_values, require, require_nonnegative, take_config
+from fedzo.config import (
+    check_types,
+    config_values,
+    field_names,
+    require,
+    require_nonnegative,
+    take_config,
+)
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem, Report
 from fedzo.privacy.clipping import MAX_FLOATS
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, one_of
 from scenarios.data.columns import (
     RegressionDataName,
     ScalingName,
@@ -34,7 +42,7 @@ from scenarios.data.networks import ActivationName, random_mlp
 from scenarios.data.partition import Partition, split
 from scenarios.problems.classification import NetworkProblem
 from scenarios.problems.mlp_cohort import MLPShards
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions, mean_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,14 @@ class RegressionConfig:
     alpha: float = 0.5
     min_size: int = 10
     noise_std: float = 0.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.min_judges": JUDGED_HERE,
+        **dict.fromkeys(("client.out_of_bounds", "client.project"), BOUNDLESS),
+        **dict.fromkeys((*field_names(TableFormat), "target"), one_of("data", "csv")),
+        "path": one_of("data", "csv", "california"),
+        "scales": one_of("scaling", "public"),
+        "alpha": one_of("partition", "quantity_skew"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

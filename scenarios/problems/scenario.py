@@ -11,6 +11,7 @@ from fedzo.config import Scalar
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem
 from fedzo.records.history import RoundRecord
+from fedzo.used_with import unknown, where
 
 Draw = Callable[[Path, Sequence[Float[Tensor, " d"]], Sequence[RoundRecord]], None]
 """Writes a figure to a path, from the solution of every problem and the history."""
@@ -52,6 +53,11 @@ class Scenario(Protocol):
         """A picture of the solutions, if the scenario has one of its own."""
         ...
 
+
+JUDGED_HERE = where("scenario", unknown, "a {} whose clients judge x: attack, custom or remote")
+"""For strategy.min_judges, where the simulation knows F."""
+BOUNDLESS = where("scenario", unknown, "a {} with a box: others than classification and regression")
+"""For what clients do at the ends of a box, where there is none."""
 
 Suggestions = Mapping[str, Mapping[str, Scalar]]
 """Rule name -> dotted setting -> value that suits a scenario better than the general default."""

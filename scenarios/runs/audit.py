@@ -25,25 +25,25 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from clients.rules import make_rules
-from fedzo.objectives.cohort import CohortObjective
-from fedzo.config import Scalar, require
+from fedzo.config import Scalar, field_names, require
 from fedzo.errors import ConfigError
-from fedzo.protocol.exchange import Moment
+from fedzo.objectives.cohort import CohortObjective
 from fedzo.parts import find_part, has_part
-from fedzo.records.plots import save_figure
 from fedzo.privacy.accountant import epsilon_of, noise_for
 from fedzo.privacy.audit import AuditResult, Floats, audit_scores
+from fedzo.protocol.exchange import Moment
 from fedzo.randomness import stream
+from fedzo.records.plots import save_figure
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.inprocess import InProcessEngine
-from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
-from scenarios.problems.mlp_cohort import MLPShards
-from scenarios.runs.names import STRATEGIES
 from scenarios.data.networks import random_mlp
+from scenarios.problems.mlp_cohort import MLPShards
+from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
+from scenarios.runs.names import STRATEGIES
 from strategies.core.asking import played
 from strategies.core.base import RoundStrategy
 from strategies.core.privacy_config import PrivacyConfig
-from strategies.core.rounds import RoundPlan
+from strategies.core.rounds import RoundConfig, RoundPlan
 
 _LAYERS, _RECORDS, _CANARY = (3, 2, 1), 5, 100.0
 
@@ -166,6 +166,12 @@ def _experiment(
     if entry is not None and not has_part(entry.config, PrivacyConfig):
         private = [n for n, e in STRATEGIES.items() if has_part(e.config, PrivacyConfig)]
         raise ConfigError(f"strategy {strategy!r} claims no epsilon; audit {', '.join(private)}")
+    for name, value in settings.items():
+        if name.partition(".")[0] not in ("strategy", "client") or name in _UNSEEN:
+            raise ConfigError(
+                f"{name}={value} has no effect on an audit, whose rounds are of a small world of"
+                " its own, without a driver; leave it out"
+            )
     small: dict[str, Scalar] = {"strategy.restart_period": 2, "client.num_directions": 5}
     local: dict[str, Scalar] = {"strategy.local_lr": 0.001}
     rules = {"gradient_difference": small, "first_order": local, "zeroth_order": local}
@@ -177,6 +183,7 @@ def _experiment(
         num_rounds=num_rounds,
         num_clients=num_clients,
         settings={"strategy.epsilon": 4.0, **own, **settings},
+        excused=own.keys() - settings.keys(),
     )
     for name, only in _ONLY.items():
         value = made.settings.get(f"strategy.{name}", only)
@@ -187,6 +194,10 @@ def _experiment(
     return made
 
 
+_UNSEEN = {f"strategy.{name}" for name in (*field_names(RoundConfig), "report_shortened")} - {
+    "strategy.participation"
+}
+"""What is the driver's, or reported by it."""
 _ONLY: Mapping[str, Scalar] = {
     "adjacency": "replace_one",
     "routine": "gd",

@@ -1,7 +1,8 @@
 """Several strategies on the same problems and seeds: tables with standard errors, one figure."""
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from fedzo.records.history import AXES
 from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
+from fedzo.records.terminal import say
 from scenarios.runs.experiment import (
     Experiment,
     config_classes,
+    effects_of,
     make_experiment,
-    variants_using,
 )
 from scenarios.runs.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import RunResult, simulate
-from fedzo.records.terminal import say
 from strategies.core.uncovered import warn_of_several
 
 MEASURES = (
@@ -90,19 +91,21 @@ def compare(
     console: Console | None = None,
     tolerant: bool = False,
     threads: int = 1,
+    excused: Collection[str] = (),
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
     A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
     positions at which the lowest F so far is wanted. reach: metric -> levels, for each of which is
     wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
-    of its label, which has no means then; it is an error otherwise. Runs lie in out/LABEL/seed-N.
+    of its label, which has no means then; it is an error otherwise. excused: settings, as
+    typed, that may have no effect in any of the runs. Runs lie in out/LABEL/seed-N.
     Raises ConfigError before anything runs, or after the first run for metrics it does not have.
     """
     out = None if out is None else Path(out)
     if resume and out is None:
         raise ConfigError("resume needs the directory of the comparison: give --out")
-    experiments = planned(base, strategies, seeds)
+    experiments = planned(base, strategies, seeds, excused=excused)
     _check_axes(axis, at or {})
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
@@ -181,68 +184,81 @@ def _check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
 
 
 def planned(
-    base: Mapping[str, Any], strategies: Sequence[str], seeds: Sequence[int]
+    base: Mapping[str, Any],
+    strategies: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    excused: Collection[str] = (),
 ) -> list[tuple[str, Experiment]]:
     """Return the label and experiment of every run of a comparison; arguments as of `compare`.
 
-    Raises ConfigError where one of them cannot be.
+    Raises ConfigError where one of them cannot be, and for a setting that none of them uses.
     """
     labels = _labelled(strategies)
     if not labels or not seeds:
         raise ConfigError("a comparison needs at least one strategy and one seed")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds {list(seeds)} must not repeat")
-    settings = _settings_by_label(base, labels)
-    runs = [(label, name, seed) for label, name in labels.items() for seed in seeds]
-    own = [
-        {"strategy": name, "seed": seed, "settings": settings[label]} for label, name, seed in runs
-    ]
-    made = [make_experiment(**{**base, **given}) for given in own]
-    return [(label, experiment) for (label, *_), experiment in zip(runs, made, strict=True)]
+    typed = _typed_by_label(base, labels)
+    used = {*used_keys(base, strategies), *excused, *base.get("excused", ())}
+    made = []
+    for label, seed in itertools.product(labels, seeds):
+        own = {"strategy": labels[label], "seed": seed, "settings": _own(base, typed[label])}
+        excused = {key for key, said in typed[label].items() if said in used}
+        made.append((label, make_experiment(**{**base, **own, "excused": excused})))
+    return made
 
 
-def _settings_by_label(
-    base: Mapping[str, Any], labels: Mapping[str, str]
-) -> dict[str, dict[str, Scalar]]:
-    """Give each setting to the strategies that have and use it, `label:key` to that one alone.
+def used_keys(base: Mapping[str, Any], strategies: Sequence[str]) -> set[str]:
+    """Return which settings of a comparison have an effect in one of its runs, as they were typed.
 
-    Raises ConfigError for a key that no strategy of the comparison has.
+    `label:key` where it was typed for one strategy alone; arguments as of `compare`.
     """
-    given = base.get("settings", {})
-    strategies = list(labels)
-    classes = {
-        label: config_classes(base["scenario"], name, base.get("engine", "inprocess"))
+    labels, found = _labelled(strategies), set[str]()
+    for label, typed in _typed_by_label(base, labels).items():
+        effects = effects_of(
+            base["scenario"],
+            labels[label],
+            base.get("engine", "inprocess"),
+            _own(base, typed),
+        )
+        idle = effects.without(typed)
+        found |= {said for key, said in typed.items() if key not in idle}
+    return found
+
+
+def _own(base: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Scalar]:
+    """Return the settings of a label."""
+    return {key: base["settings"][said] for key, said in typed.items()}
+
+
+def _typed_by_label(
+    base: Mapping[str, Any], labels: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return for each label its settings -> as what they were typed: key, or label:key.
+
+    A key goes to all strategies that have it. Raises ConfigError for one that none has.
+    """
+    engine = base.get("engine", "inprocess")
+    valid = {
+        label: {
+            f"{section}.{field}"
+            for section, cls in config_classes(base["scenario"], name, engine).items()
+            for field in field_names(cls)
+        }
         for label, name in labels.items()
     }
-    valid = {
-        name: {f"{section}.{f}" for section, cls in own.items() for f in field_names(cls)}
-        for name, own in classes.items()
-    }
-    chosen: dict[str, dict[str, Scalar]] = {name: {} for name in strategies}
-    for key, value in given.items():
-        only, colon, rest = key.rpartition(":")
-        having = [name for name in strategies if rest in valid[name]]
-        using = [n for n in having if _uses(labels[n], rest, _variant(n, classes[n], given))]
-        targets = [only] if colon else using or having
+    chosen: dict[str, dict[str, str]] = {label: {} for label in labels}
+    for said in base.get("settings", {}):
+        only, colon, key = said.rpartition(":")
         if colon and only not in chosen:
-            raise unknown_key(only, strategies)
+            raise unknown_key(only, labels)
+        targets = [only] if colon else [label for label in labels if key in valid[label]]
         if not targets:
-            raise unknown_key(rest, set().union(*valid.values()))
-        for name in targets:
-            chosen[name][rest] = value
+            raise unknown_key(key, set().union(*valid.values()))
+        for label in targets:
+            chosen[label][key] = said
     return chosen
-
-
-def _variant(label: str, classes: Mapping[str, type], given: Mapping[str, Scalar]) -> Scalar | None:
-    """Return the variant that a label runs, None for strategies without variants."""
-    default = getattr(classes["strategy"](), "variant", None)
-    name = "strategy.variant"
-    return given.get(f"{label}:{name}", given.get(name, default))
-
-
-def _uses(strategy: str, key: str, variant: Scalar | None) -> bool:
-    variants = variants_using(STRATEGIES[strategy], key)
-    return variants is None or variant in variants
 
 
 def _row(name: str, runs: Sequence[RunResult]) -> Row:

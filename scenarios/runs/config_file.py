@@ -12,6 +12,7 @@ from typing import Any
 from fedzo.config import field_names, unknown_key
 from fedzo.errors import ConfigError
 from scenarios.runs.experiment import Experiment
+from scenarios.runs.experiment_file import is_untouched
 
 LARGEST, DEEPEST = 1 << 20, 60
 """Bytes of a file of settings and parts of a key, at most."""
@@ -32,7 +33,8 @@ def read_experiment(path: Path) -> dict[str, Any]:
 
     Raises ConfigError for a file that is missing, no TOML, or has unknown keys.
     """
-    return _experiment(_parse(path), path)
+    text = _text(path)
+    return _experiment(_parse(text, path), text, path)
 
 
 def read_comparison(path: Path) -> ComparisonPlan:
@@ -40,7 +42,8 @@ def read_comparison(path: Path) -> ComparisonPlan:
 
     Raises ConfigError as read_experiment does.
     """
-    raw = _parse(path)
+    text = _text(path)
+    raw = _parse(text, path)
     strategies, seeds, at = raw.pop("strategies", []), raw.pop("seeds", []), raw.pop("at", {})
     if not _all(strategies, str) or not _all(seeds, int):
         raise ConfigError(f"--config {path}: strategies must be a list of names, seeds of numbers")
@@ -48,7 +51,7 @@ def read_comparison(path: Path) -> ComparisonPlan:
         raise ConfigError(f"--config {path}: [at] must hold lists of numbers by axis")
     for name in ("strategy", "seed"):
         raw.pop(name, None)
-    return ComparisonPlan(_experiment(raw, path), strategies, seeds, at)
+    return ComparisonPlan(_experiment(raw, text, path), strategies, seeds, at)
 
 
 def parse_positions(texts: Sequence[str], *, option: str = "at") -> dict[str, list[float]]:
@@ -90,7 +93,8 @@ def _all(values: object, kind: type | UnionType) -> bool:
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
+    """Return what a file holds; raises ConfigError for one that cannot be read."""
     try:
         if stat.S_ISFIFO(path.stat().st_mode) and not path.is_relative_to("/dev"):
             raise ConfigError(f"--config {path} is a named pipe; give a file")
@@ -101,7 +105,13 @@ def _parse(path: Path) -> dict[str, Any]:
     if len(content) > LARGEST:
         raise ConfigError(f"--config {path} is longer than {LARGEST:,} bytes: no experiment is")
     try:
-        text = content.decode()
+        return content.decode()
+    except ValueError as error:
+        raise ConfigError(f"--config {path} is no TOML: {error}") from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
         # Python's reader takes time that grows with the square of a key's length.
         parts = re.split(r"[=\[\]{},#\n]", re.sub(r"\.{2,}", "", text))
         if max(part.count(".") for part in parts) > DEEPEST:
@@ -113,8 +123,11 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {path} is no TOML: {error}") from error
 
 
-def _experiment(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Check the keys and types of a parsed file and flatten its settings."""
+def _experiment(raw: dict[str, Any], text: str, path: Path) -> dict[str, Any]:
+    """Check the keys and types of a parsed file and flatten its settings.
+
+    What a run has written, and nobody has edited, lists all settings, with an effect or without.
+    """
     names = [name for name in field_names(Experiment) if name != "settings"]
     for key in raw:
         if key not in [*names, "set"]:
@@ -132,4 +145,6 @@ def _experiment(raw: dict[str, Any], path: Path) -> dict[str, Any]:
         for section, values in sections.items()
         for name, value in values.items()
     }
+    if is_untouched(text):
+        raw["excused"] = frozenset(raw["settings"])
     return raw

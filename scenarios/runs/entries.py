@@ -37,7 +37,7 @@ class StrategyEntry:
     """A strategy's module, what makes it, its settings, the client rule, and one line about it.
 
     preset: dotted settings that make the class this method. refused: dotted settings that one might
-    expect -> why there are none. used_by_name: of what the module says who uses which setting.
+    expect -> why there are none.
     """
 
     module: str
@@ -46,7 +46,6 @@ class StrategyEntry:
     rule: str
     line: str
     preset: Mapping[str, Scalar] = field(default_factory=dict)
-    used_by_name: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -67,14 +66,4 @@ class StrategyEntry:
     def client_config(self) -> type[Any]:
         """The class of its clients' settings."""
         found: type[Any] = import_module("clients.rules").RULE_CONFIGS[self.rule]
-        return found
-
-    @property
-    def used_by(self) -> Mapping[str, tuple[str, ...]]:
-        """Setting -> values of strategy.variant that use it, "client" for all client settings.
-
-        Others always count.
-        """
-        told = {} if not self.used_by_name else vars(import_module(self.module))[self.used_by_name]
-        found: Mapping[str, tuple[str, ...]] = told
         return found

@@ -1,7 +1,7 @@
 """An experiment: everything that determines a run, as one frozen value and as a TOML file."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from fedzo.config import (
 )
 from fedzo.errors import ConfigError
 from fedzo.runtime.middleware.faulty import FaultConfig
-from scenarios.runs.entries import StrategyEntry
+from scenarios.runs.effects import Effects
 from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
 from scenarios.runs.ownership import is_own, simulated_privacy
 from scenarios.runs.sizes import check_counts, check_memory
@@ -115,12 +115,15 @@ def make_experiment(
     seed: int = 0,
     query_budget: int | None = None,
     settings: Mapping[str, Scalar] | None = None,
+    excused: Collection[str] = (),
 ) -> Experiment:
     """Resolve an experiment: given settings over what suits the scenario over general defaults.
 
-    Raises ConfigError for unknown names or keys, wrong types and values out of range.
+    excused: settings that may have no effect, because nobody typed them, or for this run. Raises
+    ConfigError for unknown names or keys, wrong types, values out of range, and others that have no
+    effect, unless they say what holds anyway.
     """
-    classes = config_classes(scenario, strategy, engine)
+    config_classes(scenario, strategy, engine)
     build = SCENARIOS[scenario].build
     rounds = checked("rounds", build.default_rounds if num_rounds is None else num_rounds, int)
     clients = checked("clients", build.default_clients if num_clients is None else num_clients, int)
@@ -139,18 +142,11 @@ def make_experiment(
             query_budget,
             f"at least {clients}, one query a client",
         )
-    entry = STRATEGIES[strategy]
-    suggested = build.suggested.get(entry.rule, {})
-    wanted = {**suggested, **entry.preset, **(settings or {})}
-    _check_keys(wanted, classes, entry.refused)
-    world = _built(classes["scenario"], "scenario", wanted)
-    wanted = {**simulated_privacy(classes["strategy"], world, engine), **wanted}
-    resolved: dict[str, Scalar] = {}
-    for section, cls in classes.items():
-        values = config_values(_built(cls, section, wanted))
-        resolved.update({f"{section}.{name}": value for name, value in values.items()})
-    check_memory(clients, resolved)
-    resolved = _without_unused(entry, settings or {}, resolved)
+    entry, given = STRATEGIES[strategy], settings or {}
+    effects = effects_of(scenario, strategy, engine, given)
+    check_memory(clients, effects.values)
+    effects.require(given.keys() - {*excused})
+    resolved = {k: v for k, v in effects.settings.items() if k not in entry.refused}
     exact = resolved.get("client.gradient") == "exact"
     if build.black_box and (entry.rule == "first_order" or exact):
         remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
@@ -173,6 +169,21 @@ def make_experiment(
     return experiment
 
 
+def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Scalar]) -> Effects:
+    """Resolve settings, and find what has an effect; raises ConfigError as make_experiment."""
+    classes, entry = config_classes(scenario, strategy, engine), STRATEGIES[strategy]
+    usual = {**SCENARIOS[scenario].build.suggested.get(entry.rule, {}), **entry.preset}
+    _check_keys({**usual, **given}, classes, entry.refused)
+    world = _built(classes["scenario"], "scenario", given)
+    usual = {**simulated_privacy(classes["strategy"], world, engine), **usual}
+    values: dict[str, Scalar] = {}
+    for section, cls in classes.items():
+        made = config_values(_built(cls, section, {**usual, **given}))
+        values.update({f"{section}.{name}": value for name, value in made.items()})
+    heads = {"scenario": scenario, "strategy": strategy, "engine": engine, "rule": entry.rule}
+    return Effects(classes, values, heads, usual)
+
+
 def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
     """Build the experiment's strategy with the settings of its clients."""
     entry = STRATEGIES[experiment.strategy]
@@ -190,35 +201,6 @@ def _check_adversaries(experiment: Experiment) -> None:
     )
     strategy = build_strategy(experiment)
     defence_of(strategy, experiment.num_clients).require()
-
-
-def _without_unused(
-    entry: StrategyEntry, given: Mapping[str, Scalar], resolved: Mapping[str, Scalar]
-) -> dict[str, Scalar]:
-    """Leave out the settings that a strategy refuses, or that its chosen variant does not use.
-
-    Raises ConfigError when one of the latter was given.
-    """
-    variant = resolved.get("strategy.variant")
-    used: dict[str, Scalar] = {}
-    for key, value in resolved.items():
-        if key in entry.refused:
-            continue
-        variants = variants_using(entry, key)
-        if variants is None or variant in variants:
-            used[key] = value
-        elif key in given:
-            raise ConfigError(
-                f"{key} has no effect with strategy.variant={variant}; leave it out, or set the"
-                f" variant to {' or '.join(variants)}"
-            )
-    return used
-
-
-def variants_using(entry: StrategyEntry, key: str) -> tuple[str, ...] | None:
-    """Return the variants of a strategy that use a dotted setting; None where all do."""
-    section, _, name = key.partition(".")
-    return entry.used_by.get({"client": "client", "strategy": name}.get(section, ""))
 
 
 def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:

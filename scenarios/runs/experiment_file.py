@@ -19,6 +19,12 @@ def sealed_toml(text: str) -> str:
     return f"{head}\n{text}"
 
 
+def is_untouched(text: str) -> bool:
+    """Return whether a text is as `sealed_toml` made it."""
+    head = _HEAD.match(text)
+    return head is not None and head[1] == _digest(text[head.end() :])
+
+
 def check_same(path: Path, wanted: str) -> None:
     """Raise ConfigError unless the file holds this experiment, unchanged since it was written.
 

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedzo.aggregation import parse_aggregator
 from fedzo.adversary.lies import ATTACKS
+from fedzo.aggregation import parse_aggregator
 from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.records.heatmap import draw_heatmap
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
-from fedzo.records.visible import visible
-from scenarios.runs.compare import Comparison, compare, planned
-from scenarios.runs.milestones import LOWER_IS_BETTER, known
 from fedzo.records.terminal import say
+from fedzo.records.visible import visible
+from scenarios.runs.compare import Comparison, compare, planned, used_keys
+from scenarios.runs.milestones import LOWER_IS_BETTER, known
 
 WORST = "worst"
 
@@ -108,8 +108,9 @@ def run_grid(
         for attack in shape.attacks
         for changed in [{**variation, "byzantine.attack": attack}]
     ]
+    used = set().union(*(used_keys(plan, strategies) for _, _, plan in plans))
     for _, _, plan in plans:
-        planned(plan, strategies, seeds)
+        planned(plan, strategies, seeds, excused=used)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     measure = shape.measure
     for panel, attack, plan in plans:
@@ -125,6 +126,7 @@ def run_grid(
             console=console,
             tolerant=True,
             threads=threads,
+            excused=used,
         )
         measure = measure or _measure_of(found)
         rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})

@@ -81,7 +81,6 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FZooSConfig",
         "surrogate",
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
-        used_by_name="USED_BY",
         refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
     ),
     "dshb": StrategyEntry(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fedzo.errors import RunError
 from fedzo.estimation.replay import Replay
+from fedzo.parts import find_part
 from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.records.history import RoundRecord
-from fedzo.parts import find_part
 from scenarios.runs.experiment import Experiment
 from strategies.core.driver import StopReason
 from strategies.core.privacy_config import PrivacyConfig
@@ -25,8 +25,9 @@ from strategies.core.uncovered import claim
 class RunResult:
     """What a run gave: all records, the last x of every problem, and where it was written.
 
-    In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem ended, of those that this call has run. `spent` is what a private
-    strategy has released to the clients in the whole run.
+    In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem
+    ended, of those that this call has run. `spent` is what a private strategy has released to the
+    clients in the whole run.
     """
 
     experiment: Experiment

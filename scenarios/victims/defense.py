@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from fedzo.estimation.schemes import MemorylessName
 from fedzo.estimation.zo_gradient import ZoGradientConfig, zo_gradient
 from fedzo.randomness import stream
 from fedzo.records.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from fedzo.used_with import UsedWith, above, other_than
 from scenarios.data.images import Images
 from scenarios.data.networks import load_parameters, random_module
 
@@ -57,6 +58,10 @@ class DefenseConfig:
     num_directions: int = 20
     mu: float = 0.05
     seed: int = 0
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(("batch_size", "lr", "estimator", "mu"), above("steps", 0)),
+        "num_directions": (above("steps", 0), other_than("estimator", "coordinate")),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -23,6 +23,7 @@ there.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,7 @@ from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, one_of
 from strategies.anchored.anchoring import MiningConfig
 from strategies.anchored.norm_test import Control, first_control, renewed
 from strategies.core.asking import Heard, ask, ask_each
@@ -60,6 +62,9 @@ class FedAMDConfig:
     anchor_period: int = 2
     anchor_probability: float | str = "periodic"
     init: FirstPass = "full"
+    USED_WITH: ClassVar[UsedWith] = {
+        "anchor_period": one_of("anchor_probability", "periodic"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

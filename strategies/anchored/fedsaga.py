@@ -17,7 +17,7 @@ A robust rule stands for both means: of the table, and of the cohort.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +29,7 @@ from fedzo.optimizers import SGD, Adam, OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Anchored, Walk
 from fedzo.protocol.questions.training_config import GradientConfig
+from fedzo.used_with import UsedWith, above, one_of
 from strategies.anchored.anchoring import Anchoring
 from strategies.anchored.norm_test import Control, NormTestConfig, first_control, renewed
 from strategies.core.asking import Heard, ask
@@ -57,6 +58,11 @@ class FedSAGAConfig:
     lookahead: float = 1.0
     init: Literal["zero", "full"] = "zero"
     local: LocalConfig = part(LocalConfig, local_steps=1, local_lr=0.03)
+    USED_WITH: ClassVar[UsedWith] = {
+        "server_momentum": (),
+        "second_momentum": one_of("server_optimizer", "adam"),
+        "local_lr": above("local_steps", 1),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

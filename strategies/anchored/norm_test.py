@@ -19,7 +19,7 @@ how many are asked; `between` has the sampling error of the v_i taken out.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +28,7 @@ from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
+from fedzo.used_with import UsedWith, above, below
 from strategies.core.asking import Heard
 from strategies.core.robust import RobustConfig, agree
 from strategies.core.rounds import RoundConfig, RoundPlan, TooFewAnswers
@@ -48,6 +49,9 @@ class NormTestConfig:
     robust: RobustConfig = part(RobustConfig)
     norm_test: float = 0.0
     adapt_cohort: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "adapt_cohort": (above("norm_test", 0), below("participation", 1)),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

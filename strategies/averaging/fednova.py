@@ -12,6 +12,8 @@ tau_i, uniform from min_steps to local_steps, once for each client, and tells it
 from the client's data and speed.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +24,7 @@ from fedzo.parts import composed, part
 from fedzo.protocol.questions.training import Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from fedzo.randomness import streams
+from fedzo.used_with import UsedWith, where
 from strategies.averaging.fedavg import FedAvgState, client_weights, local_training
 from strategies.averaging.fedavg_config import FedAvgConfig
 from strategies.averaging.server_step import stepped
@@ -42,6 +45,13 @@ class FedNovaConfig:
     averaging: FedAvgConfig = part(FedAvgConfig)
     min_steps: int = 2
     normalized: bool = True
+    USED_WITH: ClassVar[UsedWith] = {
+        "normalized": where(
+            ("min_steps", "local_steps"),
+            lambda least, most: least < most,
+            "{0} below {1}",
+        ),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.privacy.gaussian import Adjacency, NoiseSource, Unit, num_averaged
+from fedzo.used_with import UsedWith, above, any_of, is_finite, one_of
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import RoundConfig
+
+NOISY = any_of(is_finite("epsilon"), above("noise_multiplier", 0))
+"""What there must be noise for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,12 @@ class PrivacyConfig:
     noise: Literal["server", "clients"] = "server"
     noise_source: NoiseSource = "os"
     report_shortened: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "delta": NOISY,
+        "adjacency": NOISY,
+        "noise_source": NOISY,
+        "min_records": one_of("unit", "record"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -10,6 +10,7 @@ spoilt, as it is where fewer than `min_answers` come.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,20 @@ from fedzo.aggregation.rows import finite_rows
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, above, where
 from strategies.core.rounds import RoundPlan, TooFewAnswers
+
+
+def _more_than_mean(rule: str | None, num_byzantine: int | None) -> bool:
+    """Return whether a rule differs from the mean where nobody is expected to lie."""
+    if rule is None or num_byzantine or parse_aggregator(rule).is_mean:
+        return True
+    some = torch.tensor([[0.0, 1.0], [1.0, -2.0], [2.0, 7.0], [4.0, 5.0], [9.0, 0.5]]).double()
+    try:
+        told = parse_aggregator(rule)(some, num_byzantine=0, generator=stream(0, "try out"))
+    except ConfigError:  # its options are for more clients than these
+        return True
+    return not torch.allclose(told, mean(some))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +51,12 @@ class RobustConfig:
     aggregator: str = "mean"
     num_byzantine: int = 0
     outlier_multiple: float = 3.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "aggregator": where(
+            ("aggregator", "num_byzantine"), _more_than_mean, "{1} above 0, for else it is the mean"
+        ),
+        "outlier_multiple": above("num_byzantine", 0),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedzo.config import check_types, require
 from fedzo.optimizers import Optimizer, OptimizerName, make_optimizer
+from fedzo.used_with import UsedWith, one_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,9 @@ class ServerConfig(RateConfig):
 
     server_optimizer: OptimizerName = "sgd"
     server_momentum: float = 0.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "server_momentum": one_of("server_optimizer", "sgd"),
+    }
 
     def __post_init__(self) -> None:
         RateConfig.__post_init__(self)

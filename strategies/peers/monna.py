@@ -19,7 +19,7 @@ any rule of fedzo.aggregation may mix, on any graph, several times a step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import networkx as nx
 import torch
@@ -36,6 +36,7 @@ from fedzo.parts import composed, part
 from fedzo.protocol.questions.peers import Mix, Model, OwnModel
 from fedzo.protocol.questions.training_config import MomentumConfig
 from fedzo.randomness import stream
+from fedzo.used_with import UsedWith, above
 from strategies.core.asking import Asked, Heard, ask, ask_together
 from strategies.core.base import RoundStrategy
 from strategies.core.robust import RobustConfig
@@ -61,6 +62,9 @@ class MoNNAConfig:
     mixings: int = 1
     received: Literal["quorum", "all"] = "quorum"
     graph: str = "complete"
+    USED_WITH: ClassVar[UsedWith] = {
+        "received": above("num_byzantine", 0),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -1,12 +1,17 @@
 """The settings of DIFF2 and DP-GD."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
+from fedzo.used_with import UsedWith, above, any_of, is_finite, one_of, where
 from strategies.core.privacy_config import PrivateConfig
+
+CHANGES = any_of(above("restart_period", 1), one_of("memory", "filter"))
+CALIBRATED = (is_finite("epsilon"), where("noise_multiplier", lambda z: not z, "{}=0"))
+WALKS = one_of("routine", "bvr_l_sgd")
 
 
 @composed
@@ -38,6 +43,16 @@ class DIFF2Config:
     local_batch: int = 100
     local_clip: float = 3.0
     local_share: float = 0.1
+    USED_WITH: ClassVar[UsedWith] = {
+        "restart_period": one_of("memory", "stage"),
+        "difference_clip": CHANGES,
+        "calibration": CALIBRATED,
+        "restart_share": (one_of("calibration", "tight"), CHANGES),
+        "local_share": (*CALIBRATED, WALKS),
+        **dict.fromkeys(("server_lr", "lr_decay", "server_momentum"), one_of("routine", "gd")),
+        **dict.fromkeys(("local_steps", "local_lr"), WALKS),
+        **dict.fromkeys(("local_batch", "local_clip"), (WALKS, above("local_steps", 1))),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -15,6 +15,7 @@ take the place of the mean where the bound on its sensitivity is known (fedzo.pr
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -28,10 +29,11 @@ from fedzo.parts import composed, part
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
 from fedzo.privacy.gaussian import private_generator
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
+from fedzo.used_with import UsedWith, any_of, below, one_of
 from strategies.averaging.fedavg import local_training
 from strategies.core.asking import ask
 from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import PrivacyConfig, PrivateConfig
+from strategies.core.privacy_config import NOISY, PrivacyConfig, PrivateConfig
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.spending import Spent
@@ -52,6 +54,10 @@ class PrivateFedAvgConfig:
     local: LocalConfig = part(LocalConfig)
     server: ServerConfig = part(ServerConfig)
     secret_sample: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "secret_sample": below("participation", 1),
+        "noise_source": any_of(NOISY, one_of("secret_sample", True)),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -16,6 +16,7 @@ d + 1 down, 2 m + 1 up. Queries: 2 m + 1. Cost: d^3 a round, so it is for small 
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from fedzo.config import check_types, require
 from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
+from fedzo.used_with import UsedWith, other_than
 from strategies.core.base import RoundStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.safeguard import better
@@ -38,6 +40,9 @@ class FedZeNConfig:
     rounds: RoundConfig = part(RoundConfig)
     server_lr: float = 1.0
     safeguard: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "client.estimator": other_than("strategy", "fedzen"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

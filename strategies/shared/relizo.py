@@ -13,6 +13,7 @@ within reuse_radius of x, at most max_reuse times as many as new ones.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.surrogates.slope_geometry import centered
 from fedzo.surrogates.slope_posterior import condition
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
+from fedzo.used_with import UsedWith, above, other_than
 from strategies.core.base import RoundStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.step_config import RateConfig
@@ -42,6 +44,10 @@ class ReLIZOConfig:
     rate: RateConfig = part(RateConfig, server_lr=0.03)
     reuse_radius: float = 1.0
     max_reuse: float = 4.0
+    USED_WITH: ClassVar[UsedWith] = {
+        "client.estimator": other_than("strategy", "relizo"),
+        "reuse_radius": above("max_reuse", 0),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -21,12 +21,12 @@ from fedzo.protocol.questions.surrogate import SurrogateConfig
 from strategies.core.base import RoundStrategy
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
-from strategies.surrogate.fzoos_config import USED_BY, FZooSConfig
+from strategies.surrogate.fzoos_config import FZooSConfig
 from strategies.surrogate.fzoos_improved import SlopeSearch
 from strategies.surrogate.fzoos_on_client import OnClientFZooS
 from strategies.surrogate.fzoos_paper import PublishedFZooS
 
-__all__ = ["USED_BY", "FZooS", "FZooSConfig"]
+__all__ = ["FZooS", "FZooSConfig"]
 
 
 class FZooS(RoundStrategy[Any]):

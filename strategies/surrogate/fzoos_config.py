@@ -1,35 +1,25 @@
 """Settings of FZooS in all its variants."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.parts import composed, part
 from fedzo.surrogates.kernels import KernelName
 from fedzo.surrogates.slopes import SlopePrior
+from fedzo.used_with import UsedWith, one_of
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import RoundConfig
 from strategies.core.step_config import LocalConfig
 
 Variant = Literal["improved", "on_client", "paper", "official"]
 
-_SLOPES: tuple[Variant, ...] = ("improved", "on_client")
-_LOCAL: tuple[Variant, ...] = ("on_client", "paper", "official")
-_IMPROVED: tuple[Variant, ...] = ("improved",)
-USED_BY: Mapping[str, tuple[Variant, ...]] = {
-    **dict.fromkeys(
-        ("num_directions", "probe_radius", "initial_step", "kernel", "max_rows"), _SLOPES
-    ),
-    "lengthscale": _IMPROVED,
-    **dict.fromkeys(("max_step", "min_step", "step_rule", "line_search"), _IMPROVED),
-    **dict.fromkeys(("curvature", "design", "shared_every", "private_gain"), _IMPROVED),
-    **dict.fromkeys(("local_steps", "local_lr"), _LOCAL),
-    "one_exchange": ("paper", "official"),
-    "client": ("paper", "official"),
-}
-"""Setting -> variants that use it; "client" stands for all settings of the rule `surrogate`."""
+_SLOPES = one_of("variant", "improved", "on_client")
+_LOCAL = one_of("variant", "on_client", "paper", "official")
+_IMPROVED = one_of("variant", "improved")
+_PUBLISHED = one_of("variant", "paper", "official")
 
 
 @composed
@@ -75,6 +65,20 @@ class FZooSConfig:
     private_gain: float = 2.0
     local: LocalConfig = part(LocalConfig)
     one_exchange: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(
+            ("num_directions", "probe_radius", "initial_step", "kernel", "max_rows"), _SLOPES
+        ),
+        **dict.fromkeys(("max_step", "min_step", "step_rule", "line_search"), _IMPROVED),
+        **dict.fromkeys(("lengthscale", "curvature", "design"), _IMPROVED),
+        **dict.fromkeys(
+            ("shared_every", "private_gain"),
+            (_IMPROVED, one_of("design", "auto"), one_of("aggregator", "mean")),
+        ),
+        **dict.fromkeys(("local_steps", "local_lr"), _LOCAL),
+        "one_exchange": _PUBLISHED,
+        "client.*": _PUBLISHED,
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

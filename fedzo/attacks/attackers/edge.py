@@ -19,6 +19,7 @@ does not.
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,6 +38,7 @@ from fedzo.surrogates.spatial import (
     no_changes,
     sample_gradient,
 )
+from fedzo.used_with import UsedWith, below
 
 _FALLEN = -1.0
 
@@ -62,6 +64,9 @@ class Edge(ThompsonConfig):
     failed_noise: float = 0.5
     handover: float = 0.2
     waves: int = 10
+    USED_WITH: ClassVar[UsedWith] = {
+        "waves": below("handover", 1),
+    }
 
     def __post_init__(self) -> None:
         ThompsonConfig.__post_init__(self)

@@ -18,7 +18,7 @@ request of a judge would be one more.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ from fedzo.estimation.schemes import (
     gradient_coefficients,
 )
 from fedzo.optimizers import OptimizerName, make_optimizer
+from fedzo.used_with import UsedWith, one_of, other_than
 
 StepRule = Literal["normalized", "raw"]
 
@@ -57,6 +58,10 @@ class EstimatedDescent:
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.5
     step: StepRule = "normalized"
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(("directions", "num_directions"), other_than("estimator", "coordinate")),
+        "momentum": one_of("optimizer", "sgd"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

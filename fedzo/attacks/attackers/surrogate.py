@@ -13,6 +13,7 @@ using Trajectory-Informed Surrogate Gradients", arXiv 2308.04077; differs as tol
 import functools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,7 @@ from fedzo.surrogates.slopes import (
     rows_between,
 )
 from fedzo.surrogates.spatial import SpatialPrior
+from fedzo.used_with import UsedWith, one_of
 
 _STOPS = (3, 10)
 
@@ -55,6 +57,9 @@ class Surrogate:
     kernel: KernelName = "matern52"
     max_rows: int = 300
     lengthscale: float = 1.5
+    USED_WITH: ClassVar[UsedWith] = {
+        "lengthscale": one_of("attack.coordinates", "pixels", "tanh"),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -31,7 +31,8 @@ from fedzo.protocol.question import (
     each,
     held,
 )
-from fedzo.protocol.questions.training_config import GradientConfig
+from fedzo.protocol.questions.training_config import DRAWN, ESTIMATED, GradientConfig
+from fedzo.used_with import UsedWith, above, any_of
 
 BESIDE = 4
 """Examples of each part that an anchor draws beside all its examples, to tell a variance."""
@@ -47,6 +48,12 @@ class AnchorConfig(GradientConfig):
 
     anchor_batch_size: int = 0
     anchor_directions: int = 100
+    USED_WITH: ClassVar[UsedWith] = {
+        "batch_size": above("strategy.local_steps", 1),
+        "sampling": any_of(above("batch_size", 0), above("anchor_batch_size", 0)),
+        "num_directions": (ESTIMATED, DRAWN, above("strategy.local_steps", 1)),
+        "anchor_directions": (ESTIMATED, DRAWN),
+    }
 
     def __post_init__(self) -> None:
         GradientConfig.__post_init__(self)

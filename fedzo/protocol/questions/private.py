@@ -22,6 +22,7 @@ from fedzo.privacy.clipping import MAX_FLOATS
 from fedzo.privacy.gaussian import NoiseSource, Unit
 from fedzo.protocol.question import Answer, Cost, Policies, Question, Shapes, each, held
 from fedzo.protocol.questions.training import Trained
+from fedzo.used_with import UsedWith, one_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,10 @@ class ClippedConfig:
     mu: float = 0.01
     max_floats: int = MAX_FLOATS
     out_of_bounds: BoundsPolicy = "clip"
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(("estimator", "num_directions", "mu"), one_of("gradient", "zeroth_order")),
+        "max_floats": (one_of("gradient", "exact"), one_of("strategy.unit", "record")),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

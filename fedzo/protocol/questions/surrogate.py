@@ -21,6 +21,7 @@ from fedzo.protocol.question import Answer, Cost, Question, Shapes, each, held, 
 from fedzo.protocol.questions.training import Trained
 from fedzo.surrogates.kernels import KernelName
 from fedzo.surrogates.slopes import SlopePrior
+from fedzo.used_with import UsedWith, above, any_of, one_of, other_than
 
 GammaName = Literal["inverse", "constant", "theory", "data"]
 VariantName = Literal["paper", "official"]
@@ -54,6 +55,14 @@ class SurrogateConfig:
     active_radius: float = 0.01
     anchor_queries: int = 50
     anchor_candidates: int = 200
+    USED_WITH: ClassVar[UsedWith] = {
+        "lengthscale": any_of(other_than("kernel", "auto"), one_of("strategy.variant", "official")),
+        "gamma_value": one_of("gamma", "constant"),
+        "active_queries": above("strategy.local_steps", 1),
+        "active_candidates": above("active_queries", 0),
+        "anchor_queries": one_of("strategy.one_exchange", False),
+        "anchor_candidates": above("anchor_queries", 0),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -1,7 +1,7 @@
 """Settings of the rules that take local steps, each with what its gradients cost."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.directions import DirectionKind
@@ -9,6 +9,10 @@ from fedzo.estimation.schemes import SCHEMES, EstimatorName, MemorylessName
 from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
 from fedzo.optimizers import OptimizerName
 from fedzo.protocol.question import Cost, Policies, held
+from fedzo.used_with import UsedWith, above, one_of, other_than
+
+ESTIMATED = one_of("gradient", "zeroth_order")
+DRAWN = other_than("estimator", "coordinate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,9 @@ class MinibatchConfig:
 
     batch_size: int = 0
     sampling: Literal["epochs", "balanced"] = "epochs"
+    USED_WITH: ClassVar[UsedWith] = {
+        "sampling": above("batch_size", 0),
+    }
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -53,6 +60,12 @@ class ZerothOrderConfig(MinibatchConfig):
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "directions": DRAWN,
+        "num_directions": DRAWN,
+        "lengthscale": DRAWN,
+        "momentum": (one_of("optimizer", "sgd"), above("strategy.local_steps", 1)),
+    }
 
     def __post_init__(self) -> None:
         MinibatchConfig.__post_init__(self)
@@ -93,6 +106,9 @@ class FirstOrderConfig(MinibatchConfig):
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
     compile: bool = False
+    USED_WITH: ClassVar[UsedWith] = {
+        "momentum": (one_of("optimizer", "sgd"), above("strategy.local_steps", 1)),
+    }
 
     def __post_init__(self) -> None:
         MinibatchConfig.__post_init__(self)
@@ -122,6 +138,10 @@ class GradientConfig(MinibatchConfig):
     mu: float = 0.01
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
+    USED_WITH: ClassVar[UsedWith] = {
+        **dict.fromkeys(("estimator", "mu", "non_finite"), ESTIMATED),
+        "num_directions": (ESTIMATED, DRAWN),
+    }
 
     def __post_init__(self) -> None:
         MinibatchConfig.__post_init__(self)
@@ -149,6 +169,9 @@ class MomentumConfig(GradientConfig):
     beta: float = 0.9
     weight_decay: float = 0.0
     directions: DirectionKind = "orthogonal"
+    USED_WITH: ClassVar[UsedWith] = {
+        "directions": (ESTIMATED, DRAWN),
+    }
 
     def __post_init__(self) -> None:
         GradientConfig.__post_init__(self)

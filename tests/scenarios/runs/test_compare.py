@@ -29,7 +29,7 @@ def test_a_setting_goes_to_those_who_use_it() -> None:
     }
     result = compare({**BASE, "settings": settings}, ["fedzo", "fzoos", "paper=fzoos"], [0])
     assert len(result.rows) == 3
-    with pytest.raises(ConfigError, match=r"strategy\.local_lr has no effect"):
+    with pytest.raises(ConfigError, match=r"strategy\.local_lr=0\.02 has no effect"):
         compare({**BASE, "settings": {"strategy.local_lr": 0.02}}, ["fzoos"], [0])
 
 

@@ -1,0 +1,1 @@
+"""Runs: an experiment, from its settings to its directory."""
