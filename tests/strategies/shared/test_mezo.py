@@ -154,7 +154,7 @@ def test_minibatches_noise_and_half_precision() -> None:
 def test_the_median_withstands_a_liar() -> None:
     lied = {
         "byzantine.num_clients": 1,
-        "byzantine.attack": "scaled_sign_flip",
+        "byzantine.attack": "foe",
         "byzantine.scale": 50.0,
     }
     mean = run(sharing(net()), 5, num_rounds=20, settings=lied)
