@@ -25,21 +25,21 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from clients.rules import make_rules
-from fedzo.objectives.cohort import CohortObjective
 from fedzo.config import Scalar, field_names, require
 from fedzo.errors import ConfigError
-from fedzo.protocol.exchange import Moment
+from fedzo.objectives.cohort import CohortObjective
 from fedzo.parts import find_part, has_part
-from fedzo.records.plots import save_figure
 from fedzo.privacy.accountant import epsilon_of, noise_for
 from fedzo.privacy.audit import AuditResult, Floats, audit_scores
+from fedzo.protocol.exchange import Moment
 from fedzo.randomness import stream
+from fedzo.records.plots import save_figure
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.inprocess import InProcessEngine
-from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
-from scenarios.problems.mlp_cohort import MLPShards
-from scenarios.runs.names import STRATEGIES
 from scenarios.data.networks import random_mlp
+from scenarios.problems.mlp_cohort import MLPShards
+from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
+from scenarios.runs.names import STRATEGIES
 from strategies.core.asking import played
 from strategies.core.base import RoundStrategy
 from strategies.core.privacy_config import PrivacyConfig

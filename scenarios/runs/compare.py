@@ -16,6 +16,7 @@ from fedzo.records.history import AXES
 from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
+from fedzo.records.terminal import say
 from scenarios.runs.experiment import (
     Experiment,
     config_classes,
@@ -25,7 +26,6 @@ from scenarios.runs.experiment import (
 from scenarios.runs.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import RunResult, simulate
-from fedzo.records.terminal import say
 from strategies.core.uncovered import warn_of_several
 
 MEASURES = (

@@ -52,8 +52,7 @@ class Effects:
         return {
             name: no_effect(name, everything[name], unmet, everything)
             for name in given
-            if everything[name] != self._anyway(name)
-            and (unmet := self._unmet(name)) is not None
+            if everything[name] != self._anyway(name) and (unmet := self._unmet(name)) is not None
         }
 
     def require(self, given: Collection[str]) -> None:

@@ -13,20 +13,20 @@ from torch import Tensor
 from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.adversary.lies import Rule
-from fedzo.objectives.cohort import CohortObjective
 from fedzo.errors import ConfigError
-from fedzo.runtime.middleware.byzantine import Byzantine
+from fedzo.objectives.cohort import CohortObjective
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine import Engine
-from fedzo.runtime.middleware.faulty import Faulty
 from fedzo.runtime.flower.engine import FlowerEngine
+from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Environment
+from fedzo.runtime.middleware.byzantine import Byzantine
+from fedzo.runtime.middleware.faulty import Faulty
 from fedzo.runtime.middleware.recording import Recording
-from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
+from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.names import SCENARIOS
-from scenarios.problems.scenario import Scenario
 from strategies.core.screening import outliers
 
 MESSAGES = "messages.jsonl"

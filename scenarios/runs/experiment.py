@@ -19,9 +19,9 @@ from fedzo.config import (
 )
 from fedzo.errors import ConfigError
 from fedzo.runtime.middleware.faulty import FaultConfig
+from scenarios.runs.effects import Effects
 from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
 from scenarios.runs.ownership import is_own, simulated_privacy
-from scenarios.runs.effects import Effects
 from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
 from strategies.core.method import defence_of
@@ -119,8 +119,9 @@ def make_experiment(
 ) -> Experiment:
     """Resolve an experiment: given settings over what suits the scenario over general defaults.
 
-    excused: settings that may have no effect, because nobody typed them, or for this run. Raises ConfigError for unknown names or keys, wrong types, values out of range, and
-    others that have no effect, unless they say what holds anyway.
+    excused: settings that may have no effect: nobody typed them, or another run uses them. Raises
+    ConfigError for unknown names or keys, wrong types, values out of range, and others that have no
+    effect, unless they say what holds anyway.
     """
     config_classes(scenario, strategy, engine)
     build = SCENARIOS[scenario].build
@@ -168,9 +169,7 @@ def make_experiment(
     return experiment
 
 
-def effects_of(
-    scenario: str, strategy: str, engine: str, given: Mapping[str, Scalar]
-) -> Effects:
+def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Scalar]) -> Effects:
     """Resolve settings, and find what has an effect; raises ConfigError as make_experiment."""
     classes, entry = config_classes(scenario, strategy, engine), STRATEGIES[strategy]
     usual = {**SCENARIOS[scenario].build.suggested.get(entry.rule, {}), **entry.preset}

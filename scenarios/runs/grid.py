@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedzo.aggregation import parse_aggregator
 from fedzo.adversary.lies import ATTACKS
+from fedzo.aggregation import parse_aggregator
 from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.records.heatmap import draw_heatmap
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
+from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from scenarios.runs.compare import Comparison, compare, planned, used_keys
 from scenarios.runs.milestones import LOWER_IS_BETTER, known
-from fedzo.records.terminal import say
 
 WORST = "worst"
 

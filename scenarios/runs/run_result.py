@@ -9,8 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.records.history import RoundRecord
 from fedzo.parts import find_part
+from fedzo.records.history import RoundRecord
 from scenarios.runs.experiment import Experiment
 from strategies.core.driver import StopReason
 from strategies.core.privacy_config import PrivacyConfig

@@ -16,6 +16,9 @@ from uuid import uuid4
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning
+from fedzo.privacy.accountant import Ledger
+from fedzo.protocol.exchange import ClientState
 from fedzo.records.checkpoint import (
     Checkpoint,
     CheckpointWriter,
@@ -28,11 +31,8 @@ from fedzo.records.checkpoint import (
     unpack_client_states,
 )
 from fedzo.records.checkpoint_files import CURRENT, OLDER, PREVIOUS, remove_unused
-from fedzo.errors import CheckpointError, ConfigError, FedzoWarning
-from fedzo.protocol.exchange import ClientState
 from fedzo.records.history import RoundRecord, append_history, read_history, write_history
 from fedzo.records.lock import LOCK, DirectoryLock
-from fedzo.privacy.accountant import Ledger
 from fedzo.records.storage import LEFTOVER, remove_leftovers, write_whole
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import check_same, sealed_toml

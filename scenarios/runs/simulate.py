@@ -13,17 +13,17 @@ from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.objectives.objective import Objective
 from fedzo.records.plots import plot_runs
-from fedzo.runtime.engine import Engine
-from fedzo.runtime.threads import torch_threads
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
+from fedzo.runtime.engine import Engine
+from fedzo.runtime.threads import torch_threads
 from scenarios.problems.custom import CustomScenario, Start
+from scenarios.problems.scenario import Scenario
 from scenarios.runs.engines import build_scenario, open_engine
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
 from scenarios.runs.names import SCENARIOS
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.rundir import Position, RunDirectory, new_run_name
-from scenarios.problems.scenario import Scenario
 from scenarios.runs.steps import resolved, watch
 from strategies.core.base import RoundStrategy
 from strategies.core.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
@@ -157,6 +157,10 @@ def federate(
     objective (a module's parameters), or the middle of the box. `settings` are dotted names as of
     `--set`. threads: of torch, meanwhile; more than one can be many times slower.
     """
+    if "scenario.objective" in (settings or {}):
+        raise ConfigError(
+            "scenario.objective has no effect here, where make_objective is given; leave it out"
+        )
     experiment = make_experiment(
         "custom",
         strategy,

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from fedzo.errors import ConfigError
 from fedzo.privacy.accountant import noise_for
-from scenarios.runs.audit import audit
 from scenarios.cli.app import app
+from scenarios.runs.audit import audit
 
 MORE = {"diff2_zo": {"client.num_directions": 3}, "dp_fedavg": {"strategy.local_steps": 2}}
 

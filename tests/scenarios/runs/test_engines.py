@@ -21,22 +21,22 @@ from ray import cloudpickle
 from torch import Tensor
 
 from clients import build_client_app, make_rules
-from fedzo.objectives.cohort import cohort_of
 from fedzo.errors import ConfigError, RunError
-from fedzo.protocol.exchange import Exchange
+from fedzo.objectives.cohort import cohort_of
 from fedzo.objectives.objective import TorchObjective
 from fedzo.objectives.problem import OpenProblem
+from fedzo.protocol.exchange import Exchange
 from fedzo.protocol.questions import GradientEstimate, Values, ZerothOrderSteps
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
-from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.engine_configs import RayConfig
+from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.runtime.flower.engine import FlowerEngine
+from fedzo.runtime.flower.simulation import FlowerSimulation
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from fedzo.runtime.ray.actors import start_ray
 from fedzo.runtime.ray.pool import RayEngine
-from fedzo.runtime.flower.simulation import FlowerSimulation
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import federate, simulate
