@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedzo.config import Scalar, default_values, field_names
+from fedzo.config import Scalar, config_values, default_values
 from fedzo.errors import ConfigError
 from fedzo.parts import parts_of
 
@@ -127,28 +127,22 @@ def no_effect(
 
 def require_used(config: object) -> None:
     """Raise ConfigError for a setting without effect, unless it has its default."""
-    values = {name: getattr(config, name) for name in field_names(type(config))}
-    require_effective(type(config), values, default_values(type(config)))
+    require_effective(config, default_values(type(config)), section="", beside={})
 
 
 def require_effective(
-    cls: type,
-    values: Mapping[str, Scalar],
-    usual: Mapping[str, Scalar],
-    *,
-    section: str = "",
+    config: object, usual: Mapping[str, Scalar], *, section: str, beside: Mapping[str, Scalar]
 ) -> None:
-    """Raise ConfigError for a value without effect that is not the usual one.
+    """Raise ConfigError for a setting without effect that is not as usual.
 
-    values: of all settings of a config.
+    usual: what settings are where nobody says anything. section: before their names. beside: what
+    conditions ask of other sections, by dotted name.
     """
-    told = {_dotted(name, section): value for name, value in values.items()}
-    conditions = conditions_of(cls, section)
+    values, conditions = config_values(config), conditions_of(type(config), section)
+    told = {**beside, **{_dotted(name, section): value for name, value in values.items()}}
     for name, value in values.items():
-        if name in usual and value == usual[name]:
-            continue
         full = _dotted(name, section)
-        condition = unmet(full, told, conditions)
+        condition = None if value == usual.get(name) else unmet(full, told, conditions)
         if condition is not None:
             raise ConfigError(no_effect(full, value, condition, told))
 

@@ -33,7 +33,7 @@ from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answ
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
-from fedzo.used_with import UsedWith, one_of
+from fedzo.used_with import UsedWith, one_of, require_used
 
 _PATIENCE = 100
 """Requests in a row that cost nothing, refused or asked before, after which an image is left."""
@@ -68,6 +68,7 @@ class AttackSettings:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require_used(self)
         require(self.radius > 0, "radius", self.radius, "positive")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         for name in ("query_budget", "batch"):

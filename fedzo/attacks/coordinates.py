@@ -15,7 +15,7 @@ Wagner, S&P 2017 (tanh: the box needs no clipping then, the ball does).
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fedzo.attacks.region import Region
 from fedzo.config import check_types, require
+from fedzo.used_with import UsedWith, one_of, require_used
 
 CoordinateName = Literal["pixels", "waves", "blocks", "tanh"]
 COORDINATES: tuple[CoordinateName, ...] = get_args(CoordinateName)
@@ -34,9 +35,11 @@ class Coordinates:
 
     name: CoordinateName = "pixels"
     count: int = 7
+    USED_WITH: ClassVar[UsedWith] = {"count": one_of("name", "waves", "blocks")}
 
     def __post_init__(self) -> None:
         check_types(self)
+        require_used(self)
         require(self.count >= 1, "count", self.count, "at least 1")
 
     def basis(self, shape: tuple[int, int, int]) -> Float[Tensor, "p d"] | None:

@@ -25,12 +25,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import check_types, require
+from fedzo.errors import ConfigError
 
 Norm = Literal["linf", "l2", "l0", "patch"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 _SLACK = 1e-6
 _ROUNDING = 4e-7
 _NOTHING = 1e-100
+
+
+def require_seen(change: float, name: str, value: float, dtype: torch.dtype) -> None:
+    """Raise ConfigError where what a setting changes in a pixel's value is lost beside 1."""
+    least, change = torch.finfo(dtype).eps, abs(change)
+    if change >= least / 2:
+        return
+    kind = str(dtype).removeprefix("torch.")
+    enough = f" to at least {8 * least * value / change:.1e}" if change else ""
+    raise ConfigError(
+        f"{name}={value:g} changes pixels by {change:.1e} at most, which {kind} loses beside values"
+        f" up to 1: x + mu u is x; raise it{enough}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

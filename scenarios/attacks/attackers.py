@@ -15,8 +15,9 @@ from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
 from fedzo.attacks.goal import LossName
 from fedzo.attacks.victims.victim import AnswerKind
 from fedzo.catalog import ATTACKER_LINES
-from fedzo.config import Scalar, build_config, unknown_key
+from fedzo.config import Scalar, build_config, default_values, unknown_key
 from fedzo.errors import ConfigError
+from fedzo.used_with import require_effective
 
 SCORES: tuple[AnswerKind, ...] = ("logits", "probabilities")
 LABELS: tuple[AnswerKind, ...] = (*SCORES, "labels")
@@ -76,12 +77,17 @@ def check_coordinates(name: str, coordinates: Coordinates) -> None:
 
 
 def make_attacker(
-    name: str, tells: AnswerKind, settings: Mapping[str, Scalar], *, loss: LossName = "margin"
+    name: str,
+    tells: AnswerKind,
+    settings: Mapping[str, Scalar],
+    *,
+    loss: LossName = "margin",
+    coordinates: CoordinateName = "pixels",
 ) -> Attacker:
     """Return an attacker with its settings over the entry's.
 
     With loss boundary attackers by scores need labels alone. Raises ConfigError for an unknown name
-    or setting, and for a victim that tells too little.
+    or setting, one without effect, and for a victim that tells too little.
     """
     if name not in ATTACKERS:
         raise unknown_key(name, ATTACKERS, what="attacker")
@@ -91,11 +97,18 @@ def make_attacker(
             raise ConfigError(f"attacker {name} finds the boundary itself; leave loss boundary out")
         if tells == "order":
             raise ConfigError("loss boundary needs a victim that tells labels, not an order alone")
-        return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")
-    if tells not in entry.needs:
+    elif tells not in entry.needs:
         able = [other for other, rival in ATTACKERS.items() if tells in rival.needs]
         raise ConfigError(
             f"attacker {name} needs a victim that tells {' or '.join(entry.needs)}, and this one"
             f" tells {tells}; use {' or '.join(able)}{_HINT.get(tells, '')}"
         )
-    return build_config(entry.config, {**entry.defaults, **settings}, section="attacker")
+    if loss == "cross_entropy" and tells in ("labels", "order"):
+        raise ConfigError(
+            f"loss={loss} has no effect on a victim that tells {tells}; leave it out, or use it"
+            " with a victim that tells scores"
+        )
+    made = build_config(entry.config, {**entry.defaults, **settings}, section="attacker")
+    usual = {**default_values(entry.config), **entry.defaults}
+    require_effective(made, usual, section="attacker", beside={"attack.coordinates": coordinates})
+    return made

@@ -10,7 +10,7 @@ from fedzo.attacks.attacker import Attacker, Task, start
 from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.attackers.estimated import RankSGD
 from fedzo.attacks.budget import shortfall
-from fedzo.attacks.region import region_around
+from fedzo.attacks.region import region_around, to_levels
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -37,4 +37,10 @@ def rehearse(
     sentence = shortfall(told, task)
     if sentence and not isinstance(told, RankSGD):
         raise ConfigError(sentence)
-    start(told, task)
+    asked = start(told, task).asked
+    rounded = to_levels(asked, settings.levels) if settings.levels else asked
+    if settings.levels and len(asked) > 1 and bool((rounded == rounded[0]).all()):
+        raise ConfigError(
+            f"levels={settings.levels} makes all {len(asked)} perturbations of the first step the"
+            " same; raise the radius, or what the attacker changes (mu)"
+        )

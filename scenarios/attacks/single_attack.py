@@ -168,7 +168,13 @@ def _attacked(
     begun = time.perf_counter()
     loss = plan.settings.loss
     chosen_attacker = plan.attacker or default_attacker(victim.tells, loss)
-    attacker = make_attacker(chosen_attacker, victim.tells, plan.attacker_settings, loss=loss)
+    attacker = make_attacker(
+        chosen_attacker,
+        victim.tells,
+        plan.attacker_settings,
+        loss=loss,
+        coordinates=plan.settings.coordinates.name,
+    )
     check_coordinates(chosen_attacker, plan.settings.coordinates)
     rehearse(attacker, images, plan.num_images, plan.settings)
     meter = Meter(victim)

@@ -23,7 +23,7 @@ from scenarios.attacks.attackers import ATTACKERS
 from scenarios.attacks.single_attack import Plan, Report, attack_victim
 from scenarios.cli.options import JsonOption, by_section, finish, guard, prepare, stderr
 from scenarios.victims.shipped import shipped_names
-from scenarios.victims.victim_sources import SourceSettings, open_source
+from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
 
 _JOURNAL = "answers.jsonl"
 
@@ -102,6 +102,7 @@ def attack_command(
 
     def work() -> dict[str, Any]:
         parts = by_section(settings or [], ("attacker", "victim"))
+        check_seed(parts["victim"], wrap or [])
         shown = public_name(victim)
         plan = Plan(
             num_images=images,
@@ -190,7 +191,10 @@ def _coordinates(text: str) -> Coordinates:
         raise unknown_key(name, COORDINATES, what="coordinates")
     if colon and not count.isdigit():
         raise ConfigError(f"--coordinates {text}: write a whole number after the colon")
-    return Coordinates(name, int(count)) if count else Coordinates(name)
+    try:
+        return Coordinates(name, int(count)) if count else Coordinates(name)
+    except ConfigError as error:
+        raise ConfigError(f"--coordinates {text}: {error}") from error
 
 
 def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:

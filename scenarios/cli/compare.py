@@ -61,7 +61,10 @@ def compare_command(
     config: Annotated[
         Path | None, typer.Option(help="TOML experiment; options override it")
     ] = None,
-    x: Annotated[str, typer.Option(help=f"axis of the figure: {', '.join(AXES)}")] = "queries",
+    x: Annotated[
+        str | None,
+        typer.Option(help=f"axis of the figure: {', '.join(AXES)}", show_default="queries"),
+    ] = None,
     at: Annotated[
         list[str] | None,
         typer.Option(help="AXIS=N,N,...: report the lowest F up to there (queries=5000,10000)"),
@@ -127,7 +130,7 @@ def compare_command(
                 f"--vary is given {len(vary)} times, and a grid varies one setting; leave one out"
             )
         if attacks is not None or vary:
-            if x != "queries":
+            if x is not None:
                 raise ConfigError(f"--x {x} has no meaning for a grid; leave it out")
             if at or plan.at or reach:
                 raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
@@ -151,11 +154,13 @@ def compare_command(
             return found.to_json()
         if measure:
             raise ConfigError("--measure is for a grid: add --attacks or --vary")
+        if x in AXES and out is None:
+            raise ConfigError(f"--x {x} is the axis of the figure in --out; add --out")
         comparison = compare(
             base,
             chosen,
             drawn,
-            axis=x,
+            axis=x or "queries",
             at={**plan.at, **parse_positions(at or [])},
             reach=parse_positions(reach or [], option="reach"),
             out=out,

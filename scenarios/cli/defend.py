@@ -1,6 +1,7 @@
 """`fedzo defend`: train a defense of a victim through its answers alone, and certify it."""
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedzo.attacks.victims.victim import Victim
-from fedzo.config import build_config
+from fedzo.config import Scalar, build_config, default_values
 from fedzo.errors import ConfigError
 from fedzo.estimation.smoothing import Certificate, Smoothing, certified_accuracy
 from fedzo.randomness import stream
@@ -23,6 +24,7 @@ from fedzo.records.lock import locked
 from fedzo.records.plots import save_figure
 from fedzo.records.storage import storing
 from fedzo.records.terminal import say_place, title
+from fedzo.used_with import require_effective
 from scenarios.cli.options import JsonOption, by_section, finish, guard, prepare, stderr
 from scenarios.data.images import Images
 from scenarios.victims.defense import (
@@ -32,7 +34,7 @@ from scenarios.victims.defense import (
 )
 from scenarios.victims.shipped import SHIPPED, shipped_network
 from scenarios.victims.smoothed import SmoothedVictim, certify_images
-from scenarios.victims.victim_sources import Source, SourceSettings, open_source
+from scenarios.victims.victim_sources import Source, SourceSettings, check_seed, open_source
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -43,14 +45,20 @@ def defend_command(
         typer.Argument(help="as of `fedzo attack`: mnist, file.py:name, model.onnx, http://..."),
     ],
     sigma: Annotated[
-        float, typer.Option(help="of the noise that it is smoothed with, pixels in [0, 1]")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="of the noise that it is smoothed with, pixels in [0, 1]", show_default="1.0"
+        ),
+    ] = None,
     steps: Annotated[
-        int, typer.Option(help="of zeroth-order training; 0 trains on images alone")
-    ] = 300,
+        int | None,
+        typer.Option(help="of zeroth-order training; 0 trains on images alone", show_default="300"),
+    ] = None,
     certify: Annotated[int, typer.Option(help="test images that are certified")] = 50,
     samples: Annotated[int, typer.Option(help="noisy copies for a certificate")] = 1000,
-    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="determines everything random", show_default="0")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,12 +85,14 @@ def defend_command(
 
     def work() -> dict[str, Any]:
         parts = by_section(settings or [], ("defense", "victim"))
-        config = build_config(
-            DefenseConfig,
-            {"sigma": sigma, "steps": steps, "seed": seed, **parts["defense"]},
-            section="defense",
-        )
-        source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
+        config = _config({"sigma": sigma, "steps": steps, "seed": seed}, parts["defense"])
+        source = build_config(SourceSettings, parts["victim"], section="victim")
+        check_seed(parts["victim"], [])
+        if source.query_cost:
+            raise ConfigError(
+                f"victim.query_cost={source.query_cost} has no effect on a defense, which reports"
+                " queries alone; leave it out"
+            )
         smoothing = Smoothing(sigma=config.sigma, count=samples)
         with ExitStack() as stack:
             opened = open_source(victim, [], source, stack)
@@ -97,6 +107,19 @@ def defend_command(
         return summary
 
     finish(guard(work), json_output)
+
+
+def _config(options: Mapping[str, float | None], settings: Mapping[str, Scalar]) -> DefenseConfig:
+    """Return the settings of the training; raises ConfigError for one given twice or in vain."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() & settings.keys():
+        raise ConfigError(
+            f"--{name} {given[name]} and --set defense.{name}={settings[name]} are one setting;"
+            " leave one of them out"
+        )
+    made = build_config(DefenseConfig, {"sigma": 1.0, **given, **settings}, section="defense")
+    require_effective(made, default_values(DefenseConfig), section="defense", beside={})
+    return made
 
 
 def _split(

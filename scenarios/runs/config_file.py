@@ -40,18 +40,25 @@ def read_experiment(path: Path) -> dict[str, Any]:
 def read_comparison(path: Path) -> ComparisonPlan:
     """Read a TOML file that may hold strategies, seeds and positions beside an experiment's keys.
 
-    Raises ConfigError as read_experiment does.
+    The one strategy, or seed, of an experiment's file is the only one then. Raises ConfigError as
+    read_experiment does.
     """
     text = _text(path)
     raw = _parse(text, path)
-    strategies, seeds, at = raw.pop("strategies", []), raw.pop("seeds", []), raw.pop("at", {})
+    strategies = _several(raw, "strategies", "strategy", path)
+    seeds, at = _several(raw, "seeds", "seed", path), raw.pop("at", {})
     if not _all(strategies, str) or not _all(seeds, int):
         raise ConfigError(f"--config {path}: strategies must be a list of names, seeds of numbers")
     if not isinstance(at, dict) or not all(_all(numbers, int | float) for numbers in at.values()):
         raise ConfigError(f"--config {path}: [at] must hold lists of numbers by axis")
-    for name in ("strategy", "seed"):
-        raw.pop(name, None)
     return ComparisonPlan(_experiment(raw, text, path), strategies, seeds, at)
+
+
+def _several(raw: dict[str, Any], name: str, one: str, path: Path) -> Any:
+    """Take a list from a comparison's file, or the one that an experiment's file says."""
+    if name in raw and one in raw:
+        raise ConfigError(f"--config {path} holds {name} and {one}; leave one of them out")
+    return [raw.pop(one)] if one in raw else raw.pop(name, [])
 
 
 def parse_positions(texts: Sequence[str], *, option: str = "at") -> dict[str, list[float]]:

@@ -159,6 +159,10 @@ def federate(
     objective (a module's parameters), or the middle of the box. `settings` are dotted names as of
     `--set`. threads: of torch, meanwhile; more than one can be many times slower.
     """
+    if "scenario.objective" in (settings or {}):
+        raise ConfigError(
+            "scenario.objective has no effect here, where make_objective is given; leave it out"
+        )
     experiment = make_experiment(
         "custom",
         strategy,

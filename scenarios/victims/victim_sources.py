@@ -14,7 +14,7 @@ copies), defense=DIRECTORY (the same, purified by what `fedzo defend` made).
 
 import inspect
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +39,7 @@ from fedzo.attacks.victims.wrappers import (
     RoundedScores,
     TopScores,
 )
-from fedzo.config import check_types, require, require_nonnegative, unknown_key
+from fedzo.config import Scalar, check_types, require, require_nonnegative, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.objectives.addresses import is_address
 from fedzo.objectives.transport import Command, Http
@@ -89,6 +89,8 @@ class SourceSettings:
 
 _WAITS = ("timeout_s", "retries", "pause_s", "rate_limit")
 _DEFAULTS = SourceSettings()
+_DRAWING = ("noisy", "smoothed", "defense")
+"""Wrappers that draw random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _check_used(name: str, settings: SourceSettings) -> None:
     remote = is_address(name) or name.startswith("command:")
     unused = [] if remote else [*_WAITS, "batch"]
     unused += [] if is_address(name) else ["headers"]
-    unused += ["tells"] if name in shipped_names() else []
+    unused += ["tells"] if name in shipped_names() else ["cache_dir"]
     unused += [] if name.lower().endswith(".onnx") else ["layout", "output"]
     for field in unused:
         value = getattr(settings, field)
@@ -134,6 +136,15 @@ def _check_used(name: str, settings: SourceSettings) -> None:
                 f"victim.{field}={value} changes nothing for victim {name}; leave it out"
                 + ("" if field != "tells" else ", or add --wrap labels")
             )
+
+
+def check_seed(typed: Mapping[str, Scalar], wrappers: Sequence[str]) -> None:
+    """Raise ConfigError for a seed of the victim's own where nothing around it is drawn."""
+    if "seed" in typed and not any(word.partition("=")[0] in _DRAWING for word in wrappers):
+        raise ConfigError(
+            f"victim.seed={typed['seed']} has no effect here; leave it out, or use it with --wrap"
+            f" {' or '.join(_DRAWING)}"
+        )
 
 
 def _outside(name: str, settings: SourceSettings) -> Victim:
@@ -190,6 +201,11 @@ def victim_from(thing: object, tells: Tells, name: str) -> Victim:
     if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
         thing = thing()
     if isinstance(thing, Victim) and not isinstance(thing, type):
+        if tells != _DEFAULTS.tells:
+            raise ConfigError(
+                f"victim.tells={tells} has no effect on {name}, a Victim that says itself what it"
+                f" tells ({thing.tells}); leave it out, or use --wrap labels"
+            )
         return thing
     if isinstance(thing, nn.Module):
         if tells == "labels":

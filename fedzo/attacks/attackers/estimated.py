@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
-from fedzo.attacks.region import Region
+from fedzo.attacks.region import Region, require_seen
 from fedzo.config import check_types, require
 from fedzo.estimation.directions import DirectionKind, sample_directions
 from fedzo.estimation.schemes import (
@@ -80,6 +80,7 @@ class EstimatedDescent:
     def search(self, task: Task) -> Search:
         region, dim = task.region, task.coordinates.dim(task.region)
         unit, mu = _units(region, dim, self.mu)
+        _require_seen(task, mu, self.mu)
         differences = Differences.named(self.estimator, mu)
         axes = differences.scheme.axes
         optimizer = make_optimizer(self.optimizer, momentum=self.momentum)
@@ -129,6 +130,7 @@ class RankSGD:
     def search(self, task: Task) -> Search:
         region, dim = task.region, task.coordinates.dim(task.region)
         unit, mu = _units(region, dim, self.mu)
+        _require_seen(task, mu, self.mu)
         z = task.coordinates.start(region)
         velocity = torch.zeros_like(z)
         while True:
@@ -164,6 +166,15 @@ def _units(region: Region, dim: int, mu: float) -> tuple[float, float]:
         return unit, mu * unit / math.sqrt(dim)
     unit = region.radius if region.norm == "linf" else 1.0
     return unit, mu * unit
+
+
+def _require_seen(task: Task, mu: float, given: float) -> None:
+    """Raise ConfigError where a step of mu along every coordinate is no other image."""
+    z = task.coordinates.start(task.region)
+    points = torch.stack([z, z + mu, z - mu])
+    here, *there = task.coordinates.perturbations(points, task.region)
+    moved = max(float((one - here).abs().max()) for one in there)
+    require_seen(moved, "mu", given, here.dtype)
 
 
 def _normalized(gradient: Float[Tensor, " p"], region: Region) -> Float[Tensor, " p"]:

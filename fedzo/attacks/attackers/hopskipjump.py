@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Reply, Search, Task
-from fedzo.attacks.region import Region
+from fedzo.attacks.region import Region, require_seen
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 
@@ -84,6 +84,9 @@ class HopSkipJump:
         u = u if basis is None else u @ basis
         u = u / u.norm(dim=1, keepdim=True)
         radius = self.smoothing * float(delta.norm()) / math.sqrt(dim)
+        if t == 1:
+            reach = radius * float(u.abs().max())
+            require_seen(reach, "smoothing", self.smoothing, delta.dtype)
         points = (delta + radius * u).clamp(region.lower, region.upper)
         reply = yield points
         phi = 2.0 * reply.reached.to(delta) - 1

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
+from fedzo.attacks.region import require_seen
 from fedzo.config import check_types, require
 
 
@@ -38,6 +39,8 @@ class SimBA:
     def search(self, task: Task) -> Search:
         region = task.region
         step = self.step or _step(task)
+        longest = 1.0 if task.coordinates.name == "pixels" else region.dim**-0.5
+        require_seen(step * longest, "step", step, region.lower.dtype)
         delta = torch.zeros_like(region.lower)
         reply = yield delta.unsqueeze(0)
         best = float(reply.losses[0].nan_to_num(torch.inf))

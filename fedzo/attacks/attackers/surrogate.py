@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task, lowest
+from fedzo.attacks.region import require_seen
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.directions import sample_directions
 from fedzo.surrogates.descent import StepRule, virtual_steps
@@ -80,6 +81,8 @@ class Surrogate:
         reach = region.radius if region.norm == "linf" else 1.0
         if region.norm == "l2":
             reach = region.radius / math.sqrt(dim)
+        change = self.probe_radius * reach
+        require_seen(change, "probe_radius", self.probe_radius, region.lower.dtype)
         z = coordinates.start(region)
         reply = yield coordinates.perturbations(z.unsqueeze(0), region)
         value = float(reply.losses[0])
