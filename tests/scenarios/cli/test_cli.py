@@ -88,7 +88,7 @@ def test_json_is_alone_on_stdout_and_progress_stays_away_from_pipes() -> None:
     done = fedzo_process(*QUADRATIC, "--json")
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
-    spoken = fedzo_process(*QUADRATIC)
+    spoken = fedzo(*QUADRATIC)
     assert "queries" in spoken.stdout
     assert spoken.stderr == ""
 
@@ -126,7 +126,7 @@ def test_a_failed_run_has_status_1(tmp_path: Path) -> None:
         "def own(client):\n"
         "    return CallableObjective(function=lambda x: float('nan'), dim=2)\n"
     )
-    done = fedzo_process(
+    done = fedzo(
         "run", "custom", "--strategy", "fedzo", "--set", f"scenario.objective={path}:own"
     )
     assert done.returncode == 1
