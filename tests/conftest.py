@@ -13,7 +13,7 @@ import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 
-CHECKED_CALLS = 20
+CHECKED_CALLS = 5
 """Of a function in a test. Later ones repeat them, and checking all took half of the time."""
 
 checker = ModuleType("fedzo_test_checker")
@@ -64,13 +64,15 @@ def _count_calls_anew() -> None:
 
 
 # The same examples at every run, and no failure for a slow machine or a cold cache.
-settings.register_profile(
-    "fedzo",
-    deadline=None,
-    derandomize=True,
-    max_examples=50,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# More of them: pytest --hypothesis-profile thorough.
+for profile, examples in (("fedzo", 20), ("thorough", 100)):
+    settings.register_profile(
+        profile,
+        deadline=None,
+        derandomize=True,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 settings.load_profile("fedzo")
 
 import torch  # noqa: E402

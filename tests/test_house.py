@@ -27,27 +27,30 @@ def test_there_are_sources() -> None:
     assert len(SOURCES) > 40
 
 
-@source_tree
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_are_short_documented_and_free_of_pickle(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 300
-    tree = ast.parse(text)
-    assert ast.get_docstring(tree)
-    for banned in ("pickle", "torch.load(", "manual_seed", "np.random.seed"):
-        assert banned not in text.replace("no pickle", "").replace("without pickle", "")
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
+BANNED = ("pickle", "torch.load(", "manual_seed", "np.random.seed")
 
 
 @source_tree
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_private_names_of_flwr_stay_in_one_file(path: Path) -> None:
+def test_files_are_short_documented_and_free_of_pickle() -> None:
+    for path, tree in TREES.items():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 300, path
+        assert ast.get_docstring(tree), path
+        said = text.replace("no pickle", "").replace("without pickle", "")
+        assert not [banned for banned in BANNED if banned in said], path
+
+
+@source_tree
+def test_private_names_of_flwr_stay_in_one_file() -> None:
     public = ("flwr.app", "flwr.clientapp", "flwr.serverapp")
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        for name in names:
-            if name.startswith("flwr") and path.name != "_compat.py":
-                assert name.startswith(public), name
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                if name.startswith("flwr") and path.name != "_compat.py":
+                    assert name.startswith(public), (path, name)
 
 
 GOLDEN = """
@@ -61,8 +64,8 @@ def states():
     return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
 before = states()
 folder = Path(tempfile.mkdtemp())
-small = {"scenario.dataset": "digits"}
-attack = {**small, "scenario.epochs": 10, "scenario.num_images": 1,
+small = {"scenario.dataset": "digits", "scenario.max_examples": 200}
+attack = {"scenario.dataset": "digits", "scenario.epochs": 10, "scenario.num_images": 1,
           "scenario.cache_dir": str(folder / "cache")}
 for number, (scenario, strategy, settings) in enumerate([
     ("quadratic", "fedzo", {"scenario.noise_std": 0.1, "client.directions": "rademacher"}),
@@ -78,13 +81,14 @@ for number, (scenario, strategy, settings) in enumerate([
     experiment = make_experiment(
         scenario, strategy, num_rounds=2, num_clients=4, settings=settings
     )
-    simulate(experiment, out=folder / str(number))
+    simulate(experiment, out=None if number % 5 else folder / str(number))
     assert states() == before, (scenario, strategy)
 print("golden")
 """
 
 
 def test_global_random_states_are_bit_identical_after_runs() -> None:
+    """In a process of its own: the checks of types draw from `random`."""
     done = subprocess.run(
         [sys.executable, "-c", GOLDEN], capture_output=True, text=True, timeout=120, check=False
     )

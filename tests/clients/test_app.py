@@ -169,7 +169,7 @@ SHARED: list[Any] = [
         ("fzoos", {"strategy.variant": "paper", **SMALL}),
     )
 ]
-WHOLE, CUT, KILLED = 6, 3, 4
+WHOLE, CUT, KILLED = 4, 2, 3
 
 
 def run(
@@ -217,7 +217,7 @@ def test_messages_delivered_twice_change_no_bit(
 def test_a_run_resumed_after_its_nodes_were_lost_gives_the_same_bits(
     name: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The checkpoint is of round 3, the clients have gone on to round 4, the nodes are new."""
+    """The checkpoint is of round 2, the clients have gone on to round 3, the nodes are new."""
     whole, _ = run(name, more, InProcessGrid)
     _, taken = run(name, more, InProcessGrid, tmp_path, rounds=KILLED)
     resumed, _ = run(name, more, InProcessGrid, tmp_path, resume=taken[CUT])

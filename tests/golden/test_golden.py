@@ -30,7 +30,7 @@ FEW = (
     "fzoos-on_client",
     "dp_fedavg",
 )
-"""Runs on a grid by default: memory at clients, several exchanges, slopes, peers, noise."""
+"""Runs over messages by default: memory at clients, several exchanges, slopes, peers, noise."""
 HONEST = [name for name, (*_, more) in CASES.items() if "byzantine.attack" not in more]
 
 
@@ -56,7 +56,9 @@ def test_in_process(name: str) -> None:
     check(simulate(experiment(name)), WRITTEN["runs"][name])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in CASES]
+)
 def test_through_the_wire(name: str) -> None:
     check(simulate(experiment(name, **{"engine.strict": True})), WRITTEN["runs"][name])
 

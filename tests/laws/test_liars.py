@@ -25,7 +25,7 @@ from strategies.core.privacy_config import PrivacyConfig
 from strategies.core.robust import RobustConfig
 
 SHARE = 0.5
-CLIENTS, LIAR, ROUNDS = 7, 2, 6
+CLIENTS, LIAR, ROUNDS = 7, 2, 3
 ROBUST = [
     name
     for name, entry in STRATEGIES.items()

@@ -107,11 +107,12 @@ def test_the_budget_is_that_of_all_problems() -> None:
     assert result.spent.whole.rows[:, 1].tolist() == [most]
 
 
-@pytest.mark.parametrize("at", [(0, 3), (1, 0), (1, 2), (2, 4)])
+@pytest.mark.parametrize("at", [(1, 0), (2, 4)])
 def test_a_run_of_several_problems_that_is_resumed_has_spent_the_same(
     at: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scenarios.runs.rundir.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
     made, scenario = posed("diff2")
     whole = quiet(made, scenario=scenario)
 

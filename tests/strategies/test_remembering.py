@@ -225,7 +225,7 @@ def test_methods_with_a_memory_can_be_robust(strategy: str) -> None:
 
     def gap(more: dict[str, Any]) -> float:
         made = make_experiment(
-            "quadratic", strategy, num_rounds=40, num_clients=20, settings={**settings, **more}
+            "quadratic", strategy, num_rounds=25, num_clients=20, settings={**settings, **more}
         )
         gaps = [record.metrics["gap"] for record in simulate(made).records]
         return gaps[-1] / gaps[0]

@@ -1,6 +1,7 @@
 """The rules of anchors and miners by hand, and what shared directions are worth."""
 
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fedzo.protocol.questions import Anchor, Difference, Miner
 from fedzo.protocol.questions.anchored import AnchoredQuestion
 from fedzo.randomness import stream
 from fedzo.runtime.local import Clients
+from scenarios.problems.scenario import Scenario
 from scenarios.runs.engines import build_scenario
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
@@ -173,8 +175,14 @@ def test_blocks_of_owners_do_not_meet() -> None:
     assert not set(first.tolist()) & set(other.tolist())
 
 
+@cache
+def digits() -> Scenario:
+    few = {"scenario.dataset": "digits"}
+    return build_scenario(make_experiment("classification", "fedamd", num_clients=5, settings=few))
+
+
 def anchors(round_index: int = 0, **told: Any) -> tuple[dict[str, Tensor], Oracle]:
-    scenario = build_scenario(make_experiment("classification", "fedamd", num_clients=5))
+    scenario = digits()
     cohort, moment = scenario.cohort([0, 3], 0), Moment(0, round_index)
     clients = clients_of(cohort, ids=[0, 3], moment=moment)
     return asked(Anchor, clients, x=scenario.problem(0).initial_x, **told), clients.oracle
@@ -224,7 +232,7 @@ def test_what_a_client_says_does_not_depend_on_its_company() -> None:
             "engine.chunk_size": chunk,
             **more,
         }
-        made = make_experiment("classification", "fedamd", num_rounds=3, settings=settings)
+        made = make_experiment("classification", "fedamd", num_rounds=2, settings=settings)
         return simulate(made)
 
     for more in ({}, {"strategy.norm_test": 0.3}):

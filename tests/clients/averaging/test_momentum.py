@@ -115,7 +115,7 @@ def test_balanced_sampling_runs_everywhere(strategy: str, model: str) -> None:
         "client.batch_size": 20,
     }
     made = make_experiment(
-        "classification", strategy, num_rounds=2, num_clients=4, settings=settings
+        "classification", strategy, num_rounds=1, num_clients=4, settings=settings
     )
     result = simulate(made)
     assert result.final_value is not None

@@ -228,7 +228,7 @@ def test_every_attack_runs_and_repeats(attack: str) -> None:
         "byzantine.evaluations": 8,
     }
     experiment = make_experiment(
-        "quadratic", "fedzo", num_rounds=4, num_clients=7, settings=settings
+        "quadratic", "fedzo", num_rounds=2, num_clients=7, settings=settings
     )
     one, other = simulate(experiment), simulate(experiment)
     assert torch.equal(one.x, other.x)
@@ -248,12 +248,12 @@ def test_a_run_under_a_learning_attack_resumes_at_the_same_bits(
         "byzantine.num_clients": 2,
     }
     experiment = make_experiment(
-        "quadratic", "fedzo", num_rounds=6, num_clients=7, settings=settings
+        "quadratic", "fedzo", num_rounds=3, num_clients=7, settings=settings
     )
     whole = simulate(experiment)
 
     def die(snapshot: Any) -> None:
-        if snapshot.record.round_index == 3:
+        if snapshot.record.round_index == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -282,8 +282,9 @@ def test_flipped_labels_harm_one_client_alone(model: str) -> None:
         )
         return [record.value or 0 for record in simulate(made).records]
 
-    assert run("label_flip")[0] == run("none")[0]
-    assert run("label_flip")[-1] > run("none")[-1] + 0.05
+    flipped, plain = run("label_flip"), run("none")
+    assert flipped[0] == plain[0]
+    assert flipped[-1] > plain[-1] + 0.05
 
 
 def test_nobody_honest_is_refused() -> None:

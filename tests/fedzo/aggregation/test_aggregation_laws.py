@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from fedzo import aggregation
@@ -36,6 +37,7 @@ DISTANCES = [geometric_median, krum, multi_krum, minimum_diameter, smea, caf]
 EQUIVARIANT = [*COORDINATEWISE, *DISTANCES, nearest_neighbor_average]
 ROBUST = [*EQUIVARIANT, centered_clipping, clip, adaptive_clip]
 names = pytest.mark.parametrize
+few = examples(max_examples=examples.default.max_examples // 2)  # a case, where there are many
 
 
 def draw(seed: int, *, n: int | None = None, d: int | None = None) -> tuple[torch.Tensor, int]:
@@ -111,6 +113,7 @@ LIES = {
 
 @names("lie", LIES)
 @names("rule", EQUIVARIANT)
+@few
 @given(seed=SEEDS)
 def test_honest_unanimity_wins(rule, lie, seed) -> None:  # R3
     vectors, f = draw(seed)
@@ -125,6 +128,7 @@ def test_honest_unanimity_wins(rule, lie, seed) -> None:  # R3
 
 @names("lie", LIES)
 @names("rule", ROBUST)
+@few
 @given(seed=SEEDS)
 def test_influence_is_bounded(rule, lie, seed) -> None:  # R4
     """No lie, finite or not, takes the result further than the honest vectors' own scale."""
@@ -226,6 +230,7 @@ KAPPA = {
 
 @names("attack", ATTACKS)
 @names("rule", KAPPA)
+@few
 @given(seed=SEEDS)
 def test_robustness_coefficient(rule, attack, seed) -> None:  # R6
     """|R - mean of S|^2 <= kappa times the variance of S, for S the honest and after mixing."""

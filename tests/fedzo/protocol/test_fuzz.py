@@ -260,24 +260,24 @@ def outcome(decode: Callable[[], object]) -> str:
 
 def test_questions_decode_or_are_refused() -> None:
     seen: Counter[str] = Counter()
-    for number in range(1000):
+    for number in range(400):
         generator = stream(number, "fuzz questions")
         for content in variants(QUESTION, QUESTION_PARTS, sealed_question, generator):
             seen[outcome(lambda: decode_exchange(content, Toy, client_id=0))] += 1  # noqa: B023
-    assert seen.total() > 3000
-    assert seen["decoded"] > 100
+    assert seen.total() > 1200
+    assert seen["decoded"] > 40
     assert len(seen) >= 5, seen
 
 
 def test_answers_decode_or_are_refused() -> None:
     seen: Counter[str] = Counter()
-    for number in range(1000):
+    for number in range(400):
         generator = stream(number, "fuzz answers")
         whole = ANSWERS[N] if number % 4 else FAILURE
         for content in variants(whole, ANSWER_PARTS, sealed_answer, generator):
             seen[outcome(lambda: decode_reply(content, client_id=N, token=TOKEN))] += 1  # noqa: B023
-    assert seen.total() > 3000
-    assert seen["decoded"] > 100
+    assert seen.total() > 1200
+    assert seen["decoded"] > 40
     assert len(seen) >= 5, seen
 
 
@@ -285,7 +285,7 @@ def test_rubbish_of_one_client_costs_no_other_its_answer() -> None:
     """Through the collector, together with the answers of honest clients."""
     honest = [Arrival(client, ANSWERS[client]) for client in range(N)]
     seen: Counter[str] = Counter()
-    for number in range(500):
+    for number in range(200):
         generator = stream(number, "fuzz collect")
         for content in variants(ANSWERS[N], ANSWER_PARTS, sealed_answer, generator):
             replies = collect(EXCHANGE, [Arrival(N, content), *honest])
@@ -294,13 +294,13 @@ def test_rubbish_of_one_client_costs_no_other_its_answer() -> None:
             assert (N in replies.failures) != (N in replies.client_ids)
             assert replies.tensors["update"].shape == (len(replies.client_ids), D)
             seen[replies.failures.get(N, "answered")[:30]] += 1
-    assert seen.total() > 1500
+    assert seen.total() > 600
     assert len(seen) >= 6, seen
 
 
 def test_rubbish_alone_is_used_only_if_it_is_what_is_expected() -> None:
     alone = EXCHANGE.select([N])
-    for number in range(400):
+    for number in range(200):
         generator = stream(number, "fuzz alone")
         for content in variants(ANSWERS[N], ANSWER_PARTS, sealed_answer, generator):
             replies = collect(alone, [Arrival(N, content)])

@@ -118,7 +118,7 @@ def test_explained_variance_is_the_reduction_of_the_trace(prior: SlopePrior) -> 
 
 
 @every_prior
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1000))
 def test_more_rows_explain_more_but_never_all(prior: SlopePrior, seed: int) -> None:
     rows, [x] = table(seed), normals(1, D, key="x", seed=seed)
@@ -138,6 +138,7 @@ def test_the_mean_of_surrogates_is_the_surrogate_of_the_mean(prior: SlopePrior) 
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=10)
 @given(rho=st.floats(0.01, 100))
 def test_what_all_clients_say_in_common_needs_no_rho(kernel: KernelName, rho: float) -> None:
     x = normals(4, D, key="x")
@@ -190,7 +191,7 @@ def test_log_evidence_is_the_density_at_the_best_amplitude(prior: SlopePrior) ->
 
 
 @every_prior
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1000))
 def test_a_fit_never_lowers_the_evidence(prior: SlopePrior, seed: int) -> None:
     rows = table(seed)

@@ -69,7 +69,7 @@ def test_products_are_those_of_the_kronecker_covariance(
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_samples_have_the_covariance_of_the_prior(prior: SpatialPrior) -> None:
-    generator, count = stream(0, "samples"), 4000
+    generator, count = stream(0, "samples"), 1000
     drawn = torch.stack([prior.sample(generator=generator) for _ in range(count)]).double()
     assert drawn.shape == (count, D)
     wanted = dense(prior)
@@ -91,7 +91,7 @@ def test_without_spread_a_sample_is_the_posterior_mean(prior: SpatialPrior) -> N
 
 
 def test_samples_have_the_mean_and_the_covariance_of_the_posterior() -> None:
-    prior, count, spread = PRIORS[0], 6000, 0.7
+    prior, count, spread = PRIORS[0], 1500, 0.7
     rows, moves = table(prior, 6)
     v, k = moves.double(), dense(prior)
     gram = v @ k @ v.T

@@ -88,7 +88,7 @@ def test_json_is_alone_on_stdout_and_progress_stays_away_from_pipes() -> None:
     done = fedzo_process(*QUADRATIC, "--json")
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
-    spoken = fedzo_process(*QUADRATIC)
+    spoken = fedzo(*QUADRATIC)
     assert "queries" in spoken.stdout
     assert spoken.stderr == ""
 
@@ -126,7 +126,7 @@ def test_a_failed_run_has_status_1(tmp_path: Path) -> None:
         "def own(client):\n"
         "    return CallableObjective(function=lambda x: float('nan'), dim=2)\n"
     )
-    done = fedzo_process(
+    done = fedzo(
         "run", "custom", "--strategy", "fedzo", "--set", f"scenario.objective={path}:own"
     )
     assert done.returncode == 1
@@ -163,7 +163,7 @@ from fedzo.objectives.objective import CallableObjective
 
 def own(client):
     def value(x):
-        time.sleep(2e-4)
+        time.sleep(4e-4)
         return float(((x - 0.1 * client) ** 2).sum())
 
     return CallableObjective(function=value, dim=6, lower=-1.0, upper=1.0)
@@ -178,7 +178,7 @@ def test_killed_in_mid_run_and_resumed_it_ends_at_the_same_bits(
 ) -> None:
     (tmp_path / "own.py").write_text(SLOW_OBJECTIVE)
     arguments = [
-        "run", "custom", "--strategy", "fedzo", "--rounds", "60", "--clients", "3",
+        "run", "custom", "--strategy", "fedzo", "--rounds", "30", "--clients", "3",
         "--set", f"scenario.objective={tmp_path / 'own.py'}:own",
         "--set", "client.num_directions=6", "--set", "strategy.participation=0.7",
         "--set", f"client.estimator={estimator}", "--set", "strategy.server_optimizer=adam",
@@ -196,12 +196,12 @@ def test_killed_in_mid_run_and_resumed_it_ends_at_the_same_bits(
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert lines <= len(history.read_text().splitlines()) < 61, "it was killed in mid-run"
+    assert lines <= len(history.read_text().splitlines()) < 31, "it was killed in mid-run"
     resumed = run_json(*arguments, "--out", str(out), "--resume")
     for name in ("final_value", "best_value", "queries", "floats_up", "rounds"):
         assert resumed[name] == whole[name], name
     records = [json.loads(line) for line in history.read_text().splitlines()]
-    assert [record["round_index"] for record in records] == list(range(61))
+    assert [record["round_index"] for record in records] == list(range(31))
 
 
 def test_a_failed_set_up_leaves_nothing_and_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_compare_and_plot(tmp_path: Path) -> None:
     assert (out / "compare.png").exists()
     assert json.loads((out / "compare.json").read_text()) == summary
     assert (out / "fedavg" / "seed-1" / "history.jsonl").exists()
-    for axis in ("queries", "rounds", "bytes", "seconds"):
+    for axis in ("queries", "bytes"):
         drawn = fedzo("plot", str(out), "--x", axis)
         assert drawn.returncode == 0, drawn.stderr
         assert (out / f"plot-{axis}.png").read_bytes().startswith(b"\x89PNG")

@@ -86,12 +86,13 @@ def test_lenet_has_the_parameters_of_lenet_and_learns() -> None:
         "classification",
         "fedavg",
         num_clients=4,
-        num_rounds=12,
+        num_rounds=6,
         settings={
             "scenario.model": "lenet",
             "scenario.partition": "iid",
             "scenario.max_examples": 400,
             "scenario.normalize": True,
+            "strategy.local_lr": 0.1,
             "strategy.evaluate_every": 0,
         },
     )

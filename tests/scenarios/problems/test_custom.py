@@ -212,7 +212,7 @@ def test_a_module_starts_at_its_parameters_and_learns(
         lambda client: replace(own, inputs=inputs[client::2], targets=labels[client::2]),
         num_clients=2,
         strategy=strategy,
-        num_rounds=10,
+        num_rounds=5,
         initial_x=None if given is None else start.to(given),
         settings=private if strategy in ("dp_gd", "diff2") else None,
     )

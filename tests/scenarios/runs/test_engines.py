@@ -288,6 +288,7 @@ def test_client_states_of_ray_survive_a_checkpoint_and_another_engine() -> None:
     assert torch.equal(found.state.x, expected.state.x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_quarters_of_a_gpu_make_four_actors_and_the_same_bits() -> None:
     expected = run_mixed(in_process(1))
@@ -476,7 +477,7 @@ def test_after_a_timeout_the_slow_client_is_slow_alone() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("engine", ["ray", "flower"])
+@pytest.mark.parametrize("engine", ["ray", pytest.param("flower", marks=pytest.mark.slow)])
 def test_objectives_that_cannot_be_copied_are_one_sentence(engine: str) -> None:
     lock = threading.Lock()
 

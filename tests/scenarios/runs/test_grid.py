@@ -34,13 +34,13 @@ BASE: dict[str, Any] = {
 
 
 OPTIONS = (
-    "compare quadratic --strategies seedzo --clients 7 --rounds 3 --seeds 0"
+    "compare quadratic --strategies seedzo --clients 7 --rounds 2 --seeds 0"
     " --set scenario.dim=9 --set byzantine.num_clients=2 --set strategy.num_byzantine=2"
-    " --attacks none,alie --vary scenario.heterogeneity=1,5"
+    " --attacks none,alie --vary scenario.heterogeneity=5"
 )
 
 NAN_OPTIONS = (
-    "compare classification --rounds 4 --set scenario.dataset=digits --clients 8"
+    "compare classification --rounds 3 --set scenario.dataset=digits --clients 8"
     " --strategies dshb --aggregators mean,median --seeds 0 --attacks none,inner_product"
     " --set byzantine.scale=1e20 --set byzantine.num_clients=2 --set strategy.num_byzantine=2"
 )

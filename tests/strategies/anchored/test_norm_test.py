@@ -93,6 +93,7 @@ def test_without_the_test_nothing_is_reported_or_changed() -> None:
 def test_a_run_reports_both_variances_and_its_batches_grow(strategy: str) -> None:
     batch = "client.batch_size" if strategy == "fedsaga" else "client.anchor_batch_size"
     settings = {
+        "scenario.dataset": "digits",
         "strategy.norm_test": 0.5,
         "strategy.adapt_cohort": True,
         "strategy.participation": 0.2,

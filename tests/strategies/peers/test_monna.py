@@ -154,8 +154,19 @@ def test_any_rule_may_mix_with_the_own_model_first() -> None:
     torch.testing.assert_close(clipped, models, atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize("attack", ["sign_flip", "foe_searched", "alie", "gaussian", "infinity"])
-@pytest.mark.parametrize("receivers", ["same", "opposite"])
+@pytest.mark.parametrize(
+    ("attack", "receivers"),
+    [
+        ("sign_flip", "same"),
+        ("alie", "opposite"),
+        ("infinity", "same"),
+        *(
+            pytest.param(attack, receivers, marks=pytest.mark.slow)
+            for attack in ("foe_searched", "gaussian")
+            for receivers in ("same", "opposite")
+        ),
+    ],
+)
 def test_it_withstands_liars_and_averaging_does_not(attack: str, receivers: str) -> None:
     settings = {
         "strategy__local_lr": 0.3,

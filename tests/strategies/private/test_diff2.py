@@ -147,7 +147,7 @@ def test_d4_the_error_has_no_bias_and_the_stages_variance() -> None:
         noise_source="stream",
     )
     world, errors = World(), []
-    for seed in range(80):
+    for seed in range(30):
         states, _ = states_of(config, 4, world=world, seed=seed)
         last = states[-1]
         scale = math.sqrt(sum(state.privacy.noise_std**2 for state in states[1:]))
@@ -307,7 +307,7 @@ def test_clients_share_the_noise_so_that_the_mean_has_as_much() -> None:
     clean = World().gradient(X0)
     config = {"clip_norm": 1e6, "epsilon": 1e3}
     z = []
-    for seed in range(60):
+    for seed in range(25):
         states, _ = states_of(replace(shared, **config), 1, seed=seed)  # type: ignore[arg-type]
         z.append((states[-1].gradient - clean) / states[-1].privacy.noise_std)
     plain, _ = states_of(replace(central, **config), 1)  # type: ignore[arg-type]
@@ -408,7 +408,7 @@ def test_robust_and_private_noise_is_for_fewer_averaged() -> None:
 
 def test_the_bound_of_the_trimmed_mean_holds_and_is_reached() -> None:
     largest = 0.0
-    for key in range(500):
+    for key in range(150):
         random = stream(13, "trimmed", key)
         vectors = torch.from_numpy(random.standard_normal((7, 3))) * float(random.uniform(0.01, 1))
         other = vectors.clone()
@@ -445,7 +445,7 @@ def test_zeroth_order_noise_is_made_for_the_slopes() -> None:
     """Noise of m slopes: sqrt(d / m) times a vector of m numbers along orthonormal directions."""
     config = DIFF2Config(noise_source="stream", restart_period=1, clip_norm=1e6, server_lr=0.0)
     m, z = 5, []
-    for seed in range(80):
+    for seed in range(40):
         noisy, _ = states_of(config, 1, seed=seed, gradient="zeroth_order", num_directions=m)
         clean, _ = states_of(
             replace(config, epsilon=math.inf), 1, seed=seed, gradient="zeroth_order",
@@ -457,9 +457,9 @@ def test_zeroth_order_noise_is_made_for_the_slopes() -> None:
     assert abs(mean_square - m) < 5 * (2 * m / len(z)) ** 0.5
 
 
-def test_ten_thousand_neighbors_of_slopes_never_exceed_the_bound() -> None:
+def test_neighbors_of_slopes_never_exceed_the_bound() -> None:
     """Clipped rows of slopes are vectors in R^m: the bound is the same, whatever they measure."""
-    for key in range(10_000):
+    for key in range(1500):
         random = stream(14, "slopes", key)
         rows = torch.from_numpy(random.standard_normal((6, 4))) * float(random.uniform(0.1, 10))
         other = rows.clone()

@@ -20,7 +20,7 @@ from strategies.private.diff2_config import DIFF2Config
 from strategies.private.private_fedavg import PrivateFedAvgConfig
 from strategies.private.record_bounds import Claims, found_bound
 
-LIAR, CLIENTS, RECORDS, SILENT = 2, 7, 40, "silent"
+LIAR, CLIENTS, RECORDS, SILENT = 2, 7, 20, "silent"
 LIES = [1, 0, 10**18, -1, math.nan, SILENT]
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dp_gd": ("dp_gd", {}),
@@ -28,7 +28,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "filter": ("diff2", {"strategy.memory": "filter"}),
     "walks": (
         "diff2",
-        {"strategy.routine": "bvr_l_sgd", "strategy.local_steps": 2, "strategy.local_batch": 20},
+        {"strategy.routine": "bvr_l_sgd", "strategy.local_steps": 2, "strategy.local_batch": 10},
     ),
     "noise of clients": ("diff2", {"strategy.noise": "clients"}),
     "trimmed": ("dp_gd", {"strategy.aggregator": "trimmed_mean", "strategy.num_byzantine": 1}),
@@ -99,7 +99,7 @@ def noises(result: RunResult) -> list[float]:
 
 def withstands(method: str, said: Any) -> None:
     """With a client fewer noise grows by 7 / 6 (7 - 2 to 6 - 2 if trimmed), and F by little."""
-    honest, result = go(method, rounds=3), go(method, said, rounds=3)
+    honest, result = go(method, rounds=2), go(method, said, rounds=2)
     fell = honest.initial_value - honest.final_value  # type: ignore[operator]
     assert result.stops == ["rounds"]
     assert len(result.records) == len(honest.records)

@@ -36,7 +36,9 @@ def run(
     return simulate(experiment)
 
 
-@pytest.mark.parametrize("heterogeneity", [0.5, 5.0, 50.0])
+@pytest.mark.parametrize(
+    "heterogeneity", [5.0, *(pytest.param(c, marks=pytest.mark.slow) for c in (0.5, 50.0))]
+)
 def test_it_reaches_the_optimum_of_the_paper_within_5000_queries(heterogeneity: float) -> None:
     result = run(dim=300, rounds=1000, budget=5000, scenario__heterogeneity=heterogeneity)
     assert result.queries <= 5000
@@ -77,23 +79,18 @@ def test_a_budget_is_never_exceeded(budget: int) -> None:
 
 
 def test_same_seed_same_bits_other_seed_others() -> None:
-    assert torch.equal(run(seed=3).x, run(seed=3).x)
-    assert not torch.equal(run(seed=3).x, run(seed=4).x)
+    one, same, other = (run(rounds=4, seed=seed).x for seed in (3, 3, 4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("variant", ["improved", "on_client", "paper", "official"])
-def test_a_run_goes_on_from_its_checkpoint_at_the_same_bits(variant: str, tmp_path: Path) -> None:
-    settings = {"scenario.dim": 20, "strategy.variant": variant, "strategy.participation": 0.6}
-    if variant in ("paper", "official"):
-        settings |= {"client.num_features": 50, "strategy.local_steps": 3}
+def test_a_run_that_a_callback_ended_is_over(tmp_path: Path) -> None:
+    """That every variant goes on from its checkpoints is a law of all strategies."""
+    settings = {"scenario.dim": 20, "strategy.participation": 0.6}
     experiment = make_experiment("quadratic", "fzoos", num_rounds=5, settings=settings)  # type: ignore[arg-type]
-    whole = simulate(experiment)
     simulate(experiment, out=tmp_path, callbacks=[lambda s: s.record.round_index == 2])
     kept = simulate(experiment, out=tmp_path, resume=True)
-    if kept.records[-1].round_index == 5:
-        assert torch.equal(kept.x, whole.x)
-    else:  # a run that a callback ended is over
-        assert kept.records[-1].round_index == 2
+    assert kept.records[-1].round_index == 2
 
 
 def test_noise_does_not_stop_the_line_search() -> None:

@@ -81,8 +81,8 @@ TRUSTING: dict[str, Callable[[], Strategy]] = {
 
 def distance(strategy: Strategy, liars: tuple[int, ...], *, strict: bool) -> float:
     grid = InProcessGrid(ordinary_app(liars), num_clients=6, strict=strict)
-    result = strategy.start(grid, ArrayRecord([np.zeros(3)]), num_rounds=12)
-    assert len(result.evaluate_metrics_clientapp) == 12
+    result = strategy.start(grid, ArrayRecord([np.zeros(3)]), num_rounds=9)
+    assert len(result.evaluate_metrics_clientapp) == 9
     [x] = result.arrays.to_numpy_ndarrays()
     return float(np.abs(x - TARGET).max())
 
@@ -173,21 +173,21 @@ def strategy(estimator: str) -> OurFedAvg:
 def test_our_strategy_gives_the_same_bits_on_a_flower_grid(strict: bool, estimator: str) -> None:
     """Messages, protobuf, ClientApp and Context state against stacked tensors in one process."""
     engine = InProcessEngine(FunctionEnvironment(make), make_rules(), chunk_size=1)
-    settings = RunSettings(num_clients=6, num_rounds=6, seed=3)
+    settings = RunSettings(num_clients=4, num_rounds=3, seed=3)
     problem = OpenProblem(initial_x=X0, lower=-1.0, upper=1.0)
     ours = run_rounds(strategy(estimator), engine, problem, settings)
-    grid = InProcessGrid(build_client_app(make), num_clients=6, strict=strict)
+    grid = InProcessGrid(build_client_app(make), num_clients=4, strict=strict)
     theirs = strategy(estimator).start(
         grid,
         ArrayRecord({"x": Array(X0.numpy())}),
-        num_rounds=6,
+        num_rounds=3,
         train_config=ConfigRecord({"seed": 3, "lower": -1.0, "upper": 1.0}),
     )
     assert np.array_equal(theirs.arrays["x"].numpy(), ours.state.x.numpy())
     assert not np.array_equal(X0.numpy(), ours.state.x.numpy())
     last = ours.records[-1]
-    assert theirs.train_metrics_clientapp[6]["queries"] == last.queries
-    assert theirs.evaluate_metrics_clientapp[6]["value"] == last.value
+    assert theirs.train_metrics_clientapp[3]["queries"] == last.queries
+    assert theirs.evaluate_metrics_clientapp[3]["value"] == last.value
 
 
 def test_start_keeps_shapes_and_calls_the_servers_evaluation() -> None:
