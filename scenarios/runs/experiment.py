@@ -119,13 +119,9 @@ def make_experiment(
 ) -> Experiment:
     """Resolve an experiment: given settings over what suits the scenario over general defaults.
 
-    <<<<<<< HEAD
         excused: settings that may have no effect, because nobody typed them, or for this run. Raises
-    =======
-        excused: settings that may have no effect: nobody typed them, or another run uses them. Raises
-    >>>>>>> wt-a
-        ConfigError for unknown names or keys, wrong types, values out of range, and others that have no
-        effect, unless they say what holds anyway.
+    ConfigError for unknown names or keys, wrong types, values out of range, and others that have no
+    effect, unless they say what holds anyway.
     """
     config_classes(scenario, strategy, engine)
     build = SCENARIOS[scenario].build
