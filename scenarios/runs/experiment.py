@@ -119,7 +119,7 @@ def make_experiment(
 ) -> Experiment:
     """Resolve an experiment: given settings over what suits the scenario over general defaults.
 
-        excused: settings that may have no effect, because nobody typed them, or for this run. Raises
+    excused: settings that may have no effect, because nobody typed them, or for this run. Raises
     ConfigError for unknown names or keys, wrong types, values out of range, and others that have no
     effect, unless they say what holds anyway.
     """
