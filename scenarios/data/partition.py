@@ -48,7 +48,7 @@ class Partition:
             self.classes_per_client,
             "at least 1",
         )
-        require(0 < self.alpha < np.inf, "alpha", self.alpha, "positive and finite")
+        require(0 < self.alpha <= 1e100, "alpha", self.alpha, "positive, at most 1e100 (the same)")
         require(self.min_size >= 1, "min_size", self.min_size, "at least 1")
 
 
@@ -150,7 +150,7 @@ def dirichlet(
             return parts
     raise ConfigError(
         f"alpha={alpha} gave no split with min_size={min_size} for {num_clients} clients in 1000"
-        " draws; raise alpha or lower min_size"
+        " draws; raise alpha, or lower min_size or the number of clients"
     )
 
 

@@ -92,7 +92,26 @@ def test_impossible_splits_are_refused(partition: Partition, clients: int, messa
         parts(partition, clients)
 
 
-@pytest.mark.parametrize("bad", [{"classes_per_client": 0}, {"alpha": 0.0}, {"min_size": 0}])
+@pytest.mark.parametrize("alpha", [5e-324, 1e-100, 1e-5, 1e-3, 1e100])
+@pytest.mark.parametrize("kind", ["dirichlet", "quantity_skew"])
+def test_extreme_alpha_loses_nobody_or_is_refused(kind: str, alpha: float) -> None:
+    """Few records and many clients: every record once and nobody without one, or a sentence."""
+    for clients, count in ((1, 3), (3, 3), (5, 20), (20, 20)):
+        labels = np.arange(count) % 2
+        try:
+            shards = parts(Partition(kind=kind, alpha=alpha), clients, labels=labels)  # type: ignore[arg-type]
+        except ConfigError as error:
+            refused = str(error)
+            assert "lower min_size or the number of clients" in refused
+            assert clients > 1
+            continue
+        assert sorted(np.concatenate(shards).tolist()) == list(range(count))
+        assert min(map(len, shards)) >= 1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"classes_per_client": 0}, {"alpha": 0.0}, {"alpha": 1e308}, {"min_size": 0}]
+)
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         Partition(kind="iid", **bad)  # type: ignore[arg-type]
