@@ -41,7 +41,7 @@ def test_a_terminal_shows_names_as_they_are(name: str) -> None:
 def test_figures_draw_names_as_they_are(tmp_path: Path, name: str) -> None:
     """As title and axis these, which break a figure the most easily, and all in the legend."""
     records = [RoundRecord(round_index=i, value=1.0 + i, metrics={name: 1.0}) for i in range(2)]
-    plot_runs(tmp_path / "a.png", dict.fromkeys(HOSTILE, [records]), quantity=name, title=name)
+    plot_runs(tmp_path / "a.png", {key: [records] for key in HOSTILE}, quantity=name, title=name)
     assert (tmp_path / "a.png").stat().st_size > 0
     assert all(len(figure_text(name)) <= 70 for name in HOSTILE)
 

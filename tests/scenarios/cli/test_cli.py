@@ -126,9 +126,7 @@ def test_a_failed_run_has_status_1(tmp_path: Path) -> None:
         "def own(client):\n"
         "    return CallableObjective(function=lambda x: float('nan'), dim=2)\n"
     )
-    done = fedzo(
-        "run", "custom", "--strategy", "fedzo", "--set", f"scenario.objective={path}:own"
-    )
+    done = fedzo("run", "custom", "--strategy", "fedzo", "--set", f"scenario.objective={path}:own")
     assert done.returncode == 1
     assert "non-finite value (nan)" in done.stderr
     assert "Traceback" not in done.stderr

@@ -46,7 +46,8 @@ def attacked(strategy: str, aggregator: str, attack: str, **settings: Any) -> fl
 
 
 @pytest.mark.parametrize(
-    "aggregator", [*ROBUST[:3], *(pytest.param(rule, marks=pytest.mark.slow) for rule in ROBUST[3:])]
+    "aggregator",
+    [*ROBUST[:3], *(pytest.param(rule, marks=pytest.mark.slow) for rule in ROBUST[3:])],
 )
 def test_twenty_scalars_are_enough_to_withstand_four_of_twenty(aggregator: str) -> None:
     assert attacked("seedzo", aggregator, "scaled_sign_flip", rounds=150) < 0.02
