@@ -19,7 +19,7 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 	rm -rf $(DEMO_OUT)
 	$(BIN)/fedzo run attack --strategy fedzo --out $(DEMO_OUT)
 
-test: .venv/.installed  ## the default tests, about four minutes on two idle cores
+test: .venv/.installed  ## the default tests, a few minutes on two idle cores
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-docs: .venv/.installed  ## the commands of README.md and the examples of docs, a few minutes
