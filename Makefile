@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUT := runs/demo
+# What Python has compiled is kept, whatever the caller's environment says: else every worker of the tests,
+# and every process that they start, compiles everything again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-docs test-slow check wheel-test bench house format clean
 
@@ -16,14 +19,15 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 	rm -rf $(DEMO_OUT)
 	$(BIN)/fedzo run attack --strategy fedzo --out $(DEMO_OUT)
 
-test: .venv/.installed  ## the default tests, about ten minutes on two cores
+test: .venv/.installed  ## the default tests, a few minutes on two idle cores
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-docs: .venv/.installed  ## the commands of README.md and the examples of docs, a few minutes
-	$(BIN)/pytest -m "slow or not slow" tests/test_readme.py tests/scenarios/test_examples.py
+	$(BIN)/pytest -n 2 -m slow tests/test_readme.py tests/scenarios/test_examples.py
 
-test-slow: .venv/.installed  ## the tests that take longer
+test-slow: .venv/.installed  ## the tests that take longer, and the laws with five times the examples
 	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile thorough tests/fedzo tests/laws
 
 check: .venv/.installed  ## what CI checks before it tests
 	$(BIN)/ruff format --check .
@@ -31,7 +35,7 @@ check: .venv/.installed  ## what CI checks before it tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-wheel-test: .venv/.installed  ## run the tests against an installed wheel, away from the sources
+wheel-test: .venv/.installed  ## what packaging can break, tested on an installed wheel, away from the sources
 	rm -rf build
 	$(BIN)/python -m build --wheel --outdir build/wheel . >/dev/null
 	sh .ci/wheel-test $(BIN)

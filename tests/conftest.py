@@ -13,7 +13,7 @@ import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 
-CHECKED_CALLS = 5
+CHECKED_CALLS = 3
 """Of a function in a test. Later ones repeat them, and checking all took half of the time."""
 
 checker = ModuleType("fedzo_test_checker")

@@ -189,8 +189,19 @@ def test_a_callback_ends_the_whole_run() -> None:
     assert len(result.records) == 1
 
 
-@pytest.mark.parametrize("strategy", ["dp_gd", "diff2", "fedavg", "fedzo"])
-@pytest.mark.parametrize("given", [None, torch.float64])
+@pytest.mark.parametrize(
+    ("strategy", "given"),
+    [
+        ("dp_gd", None),
+        ("diff2", torch.float64),
+        ("fedavg", None),
+        ("fedzo", torch.float64),
+        pytest.param("dp_gd", torch.float64, marks=pytest.mark.slow),
+        pytest.param("diff2", None, marks=pytest.mark.slow),
+        pytest.param("fedavg", torch.float64, marks=pytest.mark.slow),
+        pytest.param("fedzo", None, marks=pytest.mark.slow),
+    ],
+)
 def test_a_module_starts_at_its_parameters_and_learns(
     strategy: str, given: torch.dtype | None
 ) -> None:

@@ -15,7 +15,9 @@ from scenarios.runs.audit import audit
 MORE = {"diff2_zo": {"client.num_directions": 3}, "dp_fedavg": {"strategy.local_steps": 2}}
 
 
-@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo", "dp_fedavg"])
+@pytest.mark.parametrize(
+    "strategy", ["diff2_zo", "dp_fedavg", pytest.param("diff2", marks=pytest.mark.slow)]
+)
 def test_honest_noise_is_not_refuted(strategy: str) -> None:
     found = audit(strategy, trials=40, num_rounds=1, settings=MORE.get(strategy))
     assert not found.result.refuted

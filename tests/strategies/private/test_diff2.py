@@ -509,6 +509,8 @@ def test_a_walk_that_fails_costs_what_was_released_and_moves_nothing() -> None:
         local_steps=3,
         local_batch=4,
         noise_source="stream",
+        epsilon=math.inf,
+        noise_multiplier=9.0,
         max_failed_rounds=0,
     )
     outcome = run_rounds(

@@ -82,7 +82,14 @@ def test_every_schedule_corrects_and_descends(gamma: str) -> None:
     assert not torch.equal(result.x, none.x)
 
 
-@pytest.mark.parametrize("kernel", ["squared_exponential", "matern52", "rational_quadratic"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "matern52",
+        pytest.param("squared_exponential", marks=pytest.mark.slow),
+        pytest.param("rational_quadratic", marks=pytest.mark.slow),
+    ],
+)
 def test_every_kernel_descends_with_a_fitted_lengthscale(kernel: str) -> None:
     result = run(rounds=3, client__kernel=kernel)
     assert result.final_value < 0.9 * result.initial_value  # type: ignore[operator]

@@ -207,7 +207,8 @@ for _variant in VARIANTS[2:]:
     CASES[_variant][1].update({"client.num_features": 6, "strategy.local_steps": 1})
 
 
-QUICK = [pytest.param(case, marks=pytest.mark.slow if case == "official" else ()) for case in CASES]
+SLOW = ("paper", "official")
+QUICK = [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES]
 
 
 def experiment(case: str, *, clients: int, rounds: int = 15, **faults: float) -> Experiment:
