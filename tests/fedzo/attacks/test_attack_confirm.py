@@ -40,7 +40,7 @@ def noisy(function: Any = logits, tells: Any = "logits", std: float = 2.0) -> Vi
 def attacked(
     victim: Victim, attacker: str, *, target: int | None = None, num_images: int = 3, **more: Any
 ) -> Report:
-    settings = AttackSettings(**{"radius": 1e-9, "query_budget": 40, **more})
+    settings = AttackSettings(**{"radius": 1e-4, "query_budget": 40, **more})
     plan = Plan(num_images=num_images, attacker=attacker, target=target, settings=settings)
     return attack_victim(victim, IMAGES, LABELS, plan)
 

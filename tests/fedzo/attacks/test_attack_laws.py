@@ -88,6 +88,11 @@ def attacker_of(name: str, tells: AnswerKind) -> Attacker:
     return make_attacker(name, tells, {})
 
 
+def coordinates_of(name: Any) -> Coordinates:
+    """Return these coordinates, of four waves or blocks a side where there are some."""
+    return Coordinates(name, 4) if name in ("waves", "blocks") else Coordinates(name)
+
+
 def settings_for(name: str, norm: Norm, **more: Any) -> AttackSettings:
     given_ = {"norm": norm, "radius": RADII[norm], "query_budget": BUDGETS.get(name, 30), **more}
     return AttackSettings(**given_)
@@ -163,7 +168,7 @@ def test_nobody_leaves_the_ball_or_the_range(
             seed=seed,
             radius=radius,
             query_budget=budget,
-            coordinates=Coordinates(coordinates, 4),
+            coordinates=coordinates_of(coordinates),
         ),
         images,
     )
@@ -363,7 +368,7 @@ def test_levels(name: str, norm: Norm) -> None:
 @pytest.mark.parametrize("name", ATTACKERS)
 def test_coordinates(name: str, norm: Norm, coordinates: str) -> None:
     images = close_pictures(2)
-    settings = settings_for(name, norm, coordinates=Coordinates(coordinates, 4), query_budget=20)
+    settings = settings_for(name, norm, coordinates=coordinates_of(coordinates), query_budget=20)
     found, _, meter = run(name, settings, images)
     assert meter.queries == sum(one.queries for one in found)
     for one, image in zip(found, images, strict=True):

@@ -203,8 +203,8 @@ def test_infinite_and_overflowing_lies_count_among_the_liars(attack: str, aggreg
         aggregator=aggregator,
         strategy__num_byzantine=4,
         byzantine__attack=attack,
-        byzantine__scale=1e200,
         byzantine__num_clients=4,
+        **({"byzantine__scale": 1e200} if attack == "inner_product" else {}),
     )
     assert result.final_value is not None
     assert result.initial_value is not None

@@ -197,7 +197,7 @@ def test_averaging_collapses() -> None:
 
 @pytest.mark.parametrize("mixings", [1, 3])
 def test_mixing_again_brings_nodes_closer(mixings: int) -> None:
-    ring = {"strategy__graph": "ring(neighbors=2)", "strategy__received": "all"}
+    ring = {"strategy__graph": "ring(neighbors=2)"}
     once = run(rounds=5, **ring).metrics["disagreement"]
     more = run(rounds=5, strategy__mixings=mixings, **ring).metrics["disagreement"]
     assert more < once if mixings > 1 else more == once

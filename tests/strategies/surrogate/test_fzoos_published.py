@@ -26,7 +26,7 @@ def run(rounds: int = 3, clients: int = N, **settings: object) -> RunResult:
         "strategy.variant": "paper",
         "strategy.local_steps": T,
         "client.num_features": M,
-        "client.anchor_queries": 7,
+        **({} if "strategy__one_exchange" in settings else {"client.anchor_queries": 7}),
         **{name.replace("__", "."): value for name, value in settings.items()},
     }
     experiment = make_experiment(
