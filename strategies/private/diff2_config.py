@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from strategies.core.privacy_config import PrivateConfig
@@ -40,7 +40,6 @@ class DIFF2Config:
     local_share: float = 0.1
 
     def __post_init__(self) -> None:
-        check_types(self)
         for name in ("restart_period", "local_steps", "local_batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("clip_norm", "difference_clip", "local_clip"):
