@@ -204,8 +204,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _fields(cls: type) -> Mapping[str, Field[Any]]:
     """Return the fields of a dataclass; nothing of another class."""
-    known: Mapping[str, Field[Any]] = vars(cls).get("__dataclass_fields__", {})
-    return known
+    return {entry.name: entry for entry in fields(cls)} if is_dataclass(cls) else {}
 
 
 def _fitted(value: Any, hint: Any) -> Any:
