@@ -49,7 +49,7 @@ def test_of_two_nodes_with_one_number_none_is_asked_and_nobody_waits() -> None:
     with pytest.warns(FedzoWarning, match="nodes 1001 and 1002 all say they are client 1"):
         assert engine.wait_for_clients(1, 60.0) == 3
     found = failures(engine, range(3))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30, "it was told to wait for 60 s"
     assert found[2] == NO_NODE
     assert "nodes 1001 and 1002 all say they are client 1" in found[1]
     assert 0 not in found
