@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -30,7 +30,6 @@ import numpy as np
 import pydantic
 
 from fedzo.errors import ConfigError
-from fedzo.parts import names_of, parts_of
 
 Scalar = bool | int | float | str
 
@@ -51,6 +50,8 @@ class OneOf:
         return [name for name, entry in self.table.items() if self.fits(entry)]
 
 
+PART = "part"
+"""What the field of a part says of its class."""
 _STARTS_WITH_NAME = re.compile(r"[\w .+]+=")
 ConfigT = TypeVar("ConfigT")
 
@@ -95,8 +96,15 @@ def default_values(cls: type) -> dict[str, Scalar]:
 
 
 def field_names(cls: type) -> list[str]:
-    """Return the names of a config's settings."""
-    return names_of(cls)
+    """Return the names of a config's settings, those of its parts in their places."""
+    parts = parts_of(cls)
+    each = [field_names(parts[name]) if name in parts else [name] for name in _fields(cls)]
+    return [name for names in each for name in names]
+
+
+def parts_of(cls: type) -> dict[str, type]:
+    """Return the parts of a config class (fedzo.parts), by the name of their field."""
+    return {n: f.metadata[PART] for n, f in _fields(cls).items() if PART in f.metadata}
 
 
 def setting_hints(cls: type) -> dict[str, Any]:
@@ -136,7 +144,8 @@ def check_types(config: object) -> None:
 
     NaN is no number. Numbers of other libraries become Python's, and paths texts.
     """
-    for name, hint in _hints(type(config)).items():
+    cls: type = type(config)
+    for name, hint in _hints(cls).items():
         value = getattr(config, name)
         fitted = checked(name, value, hint)
         if type(fitted) is not type(value):
@@ -186,15 +195,16 @@ def _in_section(error: ConfigError, section: str) -> str:
 _MISFIT = object()
 
 
-def _hints(cls: Any) -> dict[str, Any]:
-    """Return the annotations of a config's fields."""
-    return _resolved(cls)
-
-
 @functools.cache
-def _resolved(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the annotations of a config's fields."""
     hints = get_type_hints(cls, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in fields(cls)}
+    return {name: hints[name] for name in _fields(cls)}
+
+
+def _fields(cls: type) -> Mapping[str, Field[Any]]:
+    """Return the fields of a dataclass; nothing of another class."""
+    return {entry.name: entry for entry in fields(cls)} if is_dataclass(cls) else {}
 
 
 def _fitted(value: Any, hint: Any) -> Any:

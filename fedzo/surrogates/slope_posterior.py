@@ -148,24 +148,24 @@ def _gradient_covariance(prior: SlopePrior, seen: CenteredRows) -> Iterator[Floa
 
 def fit(
     prior: SlopePrior,
-    rows: SlopeRows,
+    rows: CenteredRows,
     shape: Geometry,
     num_clients: int,
     grids: Sequence[tuple[str, Sequence[float]]],
-) -> SlopePrior:
-    """Return the prior with each hyper-parameter at the best of its grid and its own value."""
+) -> SlopePosterior:
+    """Return the surrogate whose hyper-parameters are each the best of its grid and its own."""
     best = shape.covariance(prior, num_clients)
-    height = _evidence(best, rows)
+    height = _evidence(best, rows.rows)
     for name, grid in grids:
         for value in grid:
             changed = replace(best.prior, **{name: value})  # type: ignore[arg-type]
             if changed == best.prior:
                 continue
             trial = shape.covariance(changed, num_clients, like=best)
-            evidence = _evidence(trial, rows)
+            evidence = _evidence(trial, rows.rows)
             if evidence > height:
                 best, height = trial, evidence
-    return best.prior
+    return _solved(best.prior, [rows], num_clients, best.matrix())
 
 
 def log_evidence(prior: SlopePrior, rows: SlopeRows, shape: Geometry, num_clients: int) -> float:

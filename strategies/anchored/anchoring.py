@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import check_types, config_values
+from fedzo.config import config_values
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import (
     Anchor,
@@ -30,8 +30,7 @@ from fedzo.protocol.questions.anchored import (
 )
 from strategies.anchored.norm_test import Control, NormTestConfig
 from strategies.core.asking import Heard
-from strategies.core.robust import RobustConfig
-from strategies.core.rounds import RoundConfig, RoundPlan
+from strategies.core.rounds import RoundPlan
 from strategies.core.step_config import LocalConfig, RateConfig
 
 
@@ -42,19 +41,6 @@ class MiningConfig:
     base: NormTestConfig = part(NormTestConfig)
     local: LocalConfig = part(LocalConfig)
     rate: RateConfig = part(RateConfig)
-
-    def __post_init__(self) -> None:
-        check_types(self)
-
-    @property
-    def rounds(self) -> RoundConfig:
-        """The settings of the rounds."""
-        return self.base.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        """How malicious answers are withstood."""
-        return self.base.robust
 
     def ask(self, plan: RoundPlan, client: AnchorConfig, control: Control) -> "Anchoring":
         """Return the questions of a round."""

@@ -21,7 +21,6 @@ there.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -30,18 +29,18 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
 from strategies.anchored.anchoring import MiningConfig
-from strategies.anchored.norm_test import Control, first_control, renewed
+from strategies.anchored.norm_test import Adapting, first_control, renewed
 from strategies.core.asking import Heard, ask, ask_each
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, of_all, remembered
-from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, of_all, remembered
+from strategies.core.rounds import Round, RoundPlan, TooFewAnswers
 from strategies.core.table import ClientTable, FirstPass
 
 SCHEDULES = ("periodic", "decaying", "opta", "optb", "optc")
@@ -67,7 +66,6 @@ class FedAMDConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         period, chance = self.anchor_period, self.anchor_probability
         require(period >= 2, "anchor_period", period, "at least 2")
         if chance == "periodic":
@@ -92,63 +90,29 @@ class FedAMDConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class FedAMDState:
-    """The global x, what anchors have said, its mean v, and what has been measured of them.
+class FedAMDState(Adapting):
+    """With what anchors have said, and its mean v.
 
     steps: rounds after the first pass. last: the last aggregate of updates, if the rule needs it.
     """
 
-    x: Float[Tensor, " d"]
     anchors: ClientTable
     gradient: Float[Tensor, " d"]
-    control: Control
     last: Float[Tensor, " l"]
     steps: int = 0
     passed: bool = False
 
-    @property
-    def cohort_size(self) -> int:
-        """How many clients the next round should ask; 0 as many as participation says."""
-        return self.control.cohort_size
 
-    @property
-    def report(self) -> Mapping[str, float]:
-        """What has been measured of the anchors' gradients."""
-        return self.control.report
-
-
-class FedAMD(RoundStrategy[FedAMDState]):
+class FedAMD(ConfiguredStrategy[FedAMDConfig, AnchorConfig, FedAMDState]):
     """Anchors and miners in one round, each with a message of their own."""
 
-    def __init__(
-        self,
-        config: FedAMDConfig,
-        *,
-        client: AnchorConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._client = client or AnchorConfig()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.mining.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.mining.robust
-
-    @property
-    def remembers(self) -> bool:
-        return True
+    client_config = AnchorConfig
+    remembers = True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAMDState:
-        return FedAMDState(
-            x,
-            ClientTable.empty(x),
-            torch.zeros_like(x),
-            first_control(self._config.mining.base, self._client),
-            remembered(self.robust, x),
-        )
+        control = first_control(self._config.mining.base, self._client)
+        nothing = remembered(self.robust, x)
+        return FedAMDState(x, control, ClientTable.empty(x), torch.zeros_like(x), nothing)
 
     def round(self, state: FedAMDState, plan: RoundPlan) -> Round[FedAMDState]:
         round_ = self._config.mining.ask(plan, self._client, state.control)

@@ -16,25 +16,25 @@ their algorithms; only the miner whose result is kept is asked; batches of a cha
 anchor_batch_size; a robust rule may stand for the means.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.finite import all_finite
 from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Difference
 from fedzo.randomness import stream
 from strategies.anchored.anchoring import MiningConfig
-from strategies.anchored.norm_test import Control, first_control, renewed
+from strategies.anchored.norm_test import Adapting, first_control, renewed
 from strategies.core.asking import ask
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, of_all, remembered
-from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, of_all, remembered
+from strategies.core.rounds import Round, RoundPlan, TooFewAnswers
 
 
 @composed
@@ -45,7 +45,6 @@ class FedPAGEConfig:
     full_probability: float = 0.2
 
     def __post_init__(self) -> None:
-        check_types(self)
         chance = self.full_probability
         require(0 <= chance <= 1, "full_probability", chance, "from 0 to 1")
 
@@ -67,9 +66,8 @@ class BVRLSGDConfig:
     restart_period: int = 5
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(self.restart_period >= 1, "restart_period", self.restart_period, "at least 1")
-        liars = self.mining.robust.num_byzantine
+        liars = self.mining.base.robust.num_byzantine
         require(liars == 0, "num_byzantine", liars, "0: one miner's result is kept; use fedpage")
 
     def full(self, plan: RoundPlan) -> bool:
@@ -83,55 +81,25 @@ class BVRLSGDConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class FedPAGEState:
-    """The global x and the one before, the gradient v, and whether there has been a full one."""
+class FedPAGEState(Adapting):
+    """With the x before, the gradient v, and whether there has been a full one."""
 
-    x: Float[Tensor, " d"]
     previous: Float[Tensor, " d"]
     gradient: Float[Tensor, " d"]
-    control: Control
     last: Float[Tensor, " l"]
     begun: bool = False
 
-    @property
-    def cohort_size(self) -> int:
-        """How many clients the next round should ask; 0 as many as participation says."""
-        return self.control.cohort_size
 
-    @property
-    def report(self) -> Mapping[str, float]:
-        """What has been measured of the last full gradient."""
-        return self.control.report
-
-
-class FedPAGE(RoundStrategy[FedPAGEState]):
+class FedPAGE(ConfiguredStrategy[FedPAGEConfig | BVRLSGDConfig, AnchorConfig, FedPAGEState]):
     """Both methods: their settings say when everybody is asked, and who mines."""
 
-    def __init__(
-        self,
-        config: FedPAGEConfig | BVRLSGDConfig,
-        *,
-        client: AnchorConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._client = client or AnchorConfig()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.mining.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.mining.robust
-
-    @property
-    def remembers(self) -> bool:
-        return True
+    client_config = AnchorConfig
+    remembers = True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedPAGEState:
         control = first_control(self._config.mining.base, self._client)
         nothing = remembered(self.robust, x)
-        return FedPAGEState(x, x, torch.zeros_like(x), control, nothing)
+        return FedPAGEState(x, control, x, torch.zeros_like(x), nothing)
 
     def round(self, state: FedPAGEState, plan: RoundPlan) -> Round[FedPAGEState]:
         config = self._config

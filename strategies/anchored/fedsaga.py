@@ -15,27 +15,27 @@ answered.
 A robust rule stands for both means: of the table, and of the cohort.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, config_values, require, require_nonnegative
+from fedzo.config import config_values, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.oracle import project
-from fedzo.optimizers import SGD, Adam, OptimizerState
+from fedzo.optimizers import SGD, Adam, Optimizer, OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Anchored, Walk
 from fedzo.protocol.questions.training_config import GradientConfig
 from fedzo.used_with import UsedWith, above, one_of
 from strategies.anchored.anchoring import Anchoring
-from strategies.anchored.norm_test import Control, NormTestConfig, first_control, renewed
+from strategies.anchored.norm_test import Adapting, NormTestConfig, first_control, renewed
 from strategies.core.asking import Heard, ask
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, of_all
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, of_all
+from strategies.core.rounds import Round, RoundPlan
+from strategies.core.server_step import server_step
 from strategies.core.step_config import LocalConfig, ServerConfig
 from strategies.core.table import ClientTable
 
@@ -65,7 +65,6 @@ class FedSAGAConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         momentum, tested = self.second_momentum, self.base.norm_test
         require(0 <= momentum < 1, "second_momentum", momentum, "at least 0 and below 1")
         require_nonnegative("lookahead", self.lookahead)
@@ -75,72 +74,38 @@ class FedSAGAConfig:
                 f" local_steps={self.local.local_steps}; set one of them to its default"
             )
 
+    def optimizer(self) -> Optimizer:
+        """Return SGD, or Adam with both momenta."""
+        first, second = self.server.server_momentum, self.second_momentum
+        sgd = self.server.server_optimizer == "sgd"
+        return SGD(momentum=first) if sgd else Adam(beta1=first, beta2=second)
+
 
 @dataclass(frozen=True, slots=True)
-class FedSAGAState:
-    """The global x and the one before, the optimizer's moments, the table, what was measured."""
+class FedSAGAState(Adapting):
+    """With the x before, the optimizer's moments, and the table."""
 
-    x: Float[Tensor, " d"]
     previous: Float[Tensor, " d"]
     moments: OptimizerState
     anchors: ClientTable
-    control: Control
-
-    @property
-    def cohort_size(self) -> int:
-        """How many clients the next round should ask; 0 as many as participation says."""
-        return self.control.cohort_size
-
-    @property
-    def report(self) -> Mapping[str, float]:
-        """What has been measured of the anchors' gradients."""
-        return self.control.report
 
 
-class FedSAGA(RoundStrategy[FedSAGAState]):
+class FedSAGA(ConfiguredStrategy[FedSAGAConfig, GradientConfig, FedSAGAState]):
     """Anchors alone, all of whom move the model."""
 
-    def __init__(
-        self,
-        config: FedSAGAConfig,
-        *,
-        client: GradientConfig | None = None,
-    ) -> None:
-        self._config = config
-        own = client or GradientConfig()
-        self._client = AnchorConfig(
-            **config_values(own),  # type: ignore[arg-type]
-            anchor_batch_size=own.batch_size,
-            anchor_directions=own.num_directions,
-        )
-        server = config.server
-        self._optimizer = (
-            SGD(momentum=server.server_momentum)
-            if server.server_optimizer == "sgd"
-            else Adam(beta1=server.server_momentum, beta2=config.second_momentum)
-        )
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.base.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.base.robust
-
-    @property
-    def remembers(self) -> bool:
-        return True
+    client_config = GradientConfig
+    remembers = True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedSAGAState:
-        control = first_control(self._config.base, self._client)
-        return FedSAGAState(x, x, self._optimizer.init(x), ClientTable.empty(x), control)
+        control = first_control(self._config.base, self._anchor)
+        moments = self._config.optimizer().init(x)
+        return FedSAGAState(x, control, x, moments, ClientTable.empty(x))
 
     def round(self, state: FedSAGAState, plan: RoundPlan) -> Round[FedSAGAState]:
-        first = self._config.init == "full" and not len(state.anchors.clients)
         config = self._config
-        round_ = Anchoring(plan, self._client, state.control, config.local)
-        ahead = state.x + self._config.lookahead * (state.x - state.previous)
+        first = config.init == "full" and not len(state.anchors.clients)
+        round_ = Anchoring(plan, self._anchor, state.control, config.local)
+        ahead = state.x + config.lookahead * (state.x - state.previous)
         point = project(ahead, plan.lower, plan.upper)
         clients = range(plan.num_clients) if first else plan.cohort
         made = round_.walks if config.local.local_steps > 1 else round_.anchors
@@ -148,6 +113,16 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
         heard = yield from ask(question, clients)
         gradients = round_.gradients(question, clients, heard)
         return self._moved(state, plan, heard, gradients) if len(gradients) else state
+
+    @property
+    def _anchor(self) -> AnchorConfig:
+        """The clients' settings as those of anchors, which all of them are."""
+        own = self._client
+        return AnchorConfig(
+            **config_values(own),  # type: ignore[arg-type]
+            anchor_batch_size=own.batch_size,
+            anchor_directions=own.num_directions,
+        )
 
     def _moved(
         self, state: FedSAGAState, plan: RoundPlan, heard: Heard[Anchored], gradients: Tensor
@@ -159,12 +134,10 @@ class FedSAGA(RoundStrategy[FedSAGAState]):
         robust = self.robust if len(heard) <= len(plan.cohort) else all_clients
         asked = replace(config, robust=robust)
         v = aggregate(base + changes, robust, plan, purpose="gradient", start=base)
-        moments, x = self._optimizer.step(state.moments, state.x, v, self._config.server.server_lr)
+        optimizer, lr = self._config.optimizer(), self._config.server.server_lr
         return replace(
-            state,
-            x=project(x, plan.lower, plan.upper),
+            server_step(state, v, plan, optimizer, lr),
             previous=state.x,
-            moments=moments,
             anchors=state.anchors.renewed(heard.clients, gradients),
             control=renewed(state.control, asked, plan, heard, gradients, v),
         )

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require_nonnegative
+from fedzo.config import require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import AnchorConfig, Anchored
@@ -54,7 +54,6 @@ class NormTestConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_nonnegative("norm_test", self.norm_test)
         if self.adapt_cohort and not self.norm_test:
             raise ConfigError("adapt_cohort=true needs norm_test above 0, which it adapts to")
@@ -99,6 +98,24 @@ class Control:
         if math.isnan(self.within):
             return sizes
         return {"within_variance": self.within, "between_variance": self.between, **sizes}
+
+
+@dataclass(frozen=True, slots=True)
+class Adapting:
+    """A state of a method with anchors: the global x, and what was measured of them."""
+
+    x: Float[Tensor, " d"]
+    control: Control
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients the next round should ask; 0 as many as participation says."""
+        return self.control.cohort_size
+
+    @property
+    def report(self) -> Mapping[str, float]:
+        """What has been measured of the anchors' gradients."""
+        return self.control.report
 
 
 def first_control(config: NormTestConfig, client: AnchorConfig) -> Control:

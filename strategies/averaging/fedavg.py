@@ -27,9 +27,9 @@ from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrder
 from strategies.averaging.fedavg_config import FedAvgConfig
 from strategies.averaging.server_step import stepped
 from strategies.core.asking import Heard, ask
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, remembered
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, remembered
+from strategies.core.rounds import Round, RoundPlan
 from strategies.core.step_config import LocalConfig
 
 __all__ = ["FedAvg", "FedAvgConfig", "FedAvgState", "client_weights", "local_training"]
@@ -44,8 +44,10 @@ class FedAvgState:
     last: Float[Tensor, " l"]
 
 
-class FedAvg(RoundStrategy[FedAvgState]):
+class FedAvg(ConfiguredStrategy[FedAvgConfig, TrainingConfig, FedAvgState]):
     """Averages the updates of clients that take local steps, by the rule that `client` is of."""
+
+    client_config = ZerothOrderConfig
 
     def __init__(
         self,
@@ -54,21 +56,11 @@ class FedAvg(RoundStrategy[FedAvgState]):
         client: TrainingConfig | None = None,
         proximal_weight: float = 0.0,
     ) -> None:
-        self._config = config
+        super().__init__(config, client=client)
         self._proximal_weight = proximal_weight
-        self._client = client or ZerothOrderConfig()
-        self._optimizer = config.server.optimizer()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
-        return FedAvgState(x, self._optimizer.init(x), remembered(self._config.robust, x))
+        return FedAvgState(x, self._optimizer.init(x), remembered(self.robust, x))
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from fedzo.config import check_types
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from strategies.core.robust import RobustConfig
@@ -26,7 +25,6 @@ class FedAvgConfig:
     safeguard: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
         if self.weighting != "uniform" and not self.robust.rule.is_mean:
             raise ConfigError(
                 f"weighting={self.weighting} has no meaning for"

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training import Trained
@@ -29,9 +29,9 @@ from strategies.averaging.fedavg import FedAvgState, client_weights, local_train
 from strategies.averaging.fedavg_config import FedAvgConfig
 from strategies.averaging.server_step import stepped
 from strategies.core.asking import Asked, ask_together
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, remembered
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, remembered
+from strategies.core.rounds import Round, RoundPlan
 
 
 @composed
@@ -54,13 +54,14 @@ class FedNovaConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         steps, most = self.min_steps, self.averaging.local.local_steps
         require(1 <= steps <= most, "min_steps", steps, f"from 1 to local_steps={most}")
 
 
-class FedNova(RoundStrategy[FedAvgState]):
+class FedNova(ConfiguredStrategy[FedNovaConfig, FirstOrderConfig | ZerothOrderConfig, FedAvgState]):
     """Normalized averaging."""
+
+    client_config = FirstOrderConfig
 
     def __init__(
         self,
@@ -68,19 +69,9 @@ class FedNova(RoundStrategy[FedAvgState]):
         *,
         client: FirstOrderConfig | ZerothOrderConfig | None = None,
     ) -> None:
-        self._config = config
-        self._client = client or FirstOrderConfig()
+        super().__init__(config, client=client)
         if self._client.optimizer != "sgd":
             raise ConfigError("FedNova knows the work of local SGD alone; set client.optimizer=sgd")
-        self._optimizer = config.averaging.server.optimizer()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.averaging.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.averaging.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
         return FedAvgState(x, self._optimizer.init(x), remembered(self.robust, x))

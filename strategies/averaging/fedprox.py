@@ -9,7 +9,7 @@ objective's gradient: the published code of FZooS (arXiv 2308.04077) leaves out 
 estimator, which makes the same weight d times stronger and explains its poor FedProx.
 """
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig
 from strategies.averaging.fedavg import FedAvg
@@ -24,7 +24,6 @@ class FedProxConfig:
     proximal_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(self.proximal_weight >= 0, "proximal_weight", self.proximal_weight, "0 or more")
 
 

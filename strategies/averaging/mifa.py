@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import FirstOrderConfig, TrainingConfig
@@ -24,9 +24,9 @@ from strategies.averaging.fedavg import local_training
 from strategies.averaging.fedavg_config import FedAvgConfig
 from strategies.averaging.server_step import stepped
 from strategies.core.asking import ask
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, of_all, remembered
-from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, of_all, remembered
+from strategies.core.rounds import Round, RoundPlan, TooFewAnswers
 from strategies.core.table import ClientTable, FirstPass
 
 
@@ -42,7 +42,6 @@ class MIFAConfig:
     init: FirstPass = "full"
 
     def __post_init__(self) -> None:
-        check_types(self)
         weighting = self.averaging.weighting
         require(weighting == "uniform", "weighting", weighting, "uniform: all clients are averaged")
 
@@ -57,30 +56,11 @@ class MIFAState:
     last: Float[Tensor, " l"]
 
 
-class MIFA(RoundStrategy[MIFAState]):
+class MIFA(ConfiguredStrategy[MIFAConfig, TrainingConfig, MIFAState]):
     """Averaging over all clients, of whom only some are asked."""
 
-    def __init__(
-        self,
-        config: MIFAConfig,
-        *,
-        client: TrainingConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._client = client or FirstOrderConfig()
-        self._optimizer = config.averaging.server.optimizer()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.averaging.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.averaging.robust
-
-    @property
-    def remembers(self) -> bool:
-        return True
+    client_config = FirstOrderConfig
+    remembers = True
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> MIFAState:
         nothing = remembered(self.robust, x)

@@ -32,9 +32,9 @@ from strategies.averaging.fedavg import local_training
 from strategies.averaging.fedavg_config import FedAvgConfig
 from strategies.averaging.server_step import stepped
 from strategies.core.asking import ask
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig, aggregate, of_all, remembered
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.robust import aggregate, of_all, remembered
+from strategies.core.rounds import Round, RoundPlan
 from strategies.core.table import ClientTable
 
 
@@ -52,31 +52,18 @@ class ScaffoldState:
     last: Float[Tensor, " l"]
 
 
-class _Scaffold(RoundStrategy[ScaffoldState]):
+class _Scaffold(ConfiguredStrategy[FedAvgConfig, TrainingConfig, ScaffoldState]):
     """What both types share: the local steps and the server's step."""
 
-    def __init__(
-        self,
-        config: FedAvgConfig,
-        *,
-        client: TrainingConfig | None = None,
-    ) -> None:
+    client_config = ZerothOrderConfig
+
+    def __init__(self, config: FedAvgConfig, *, client: TrainingConfig | None = None) -> None:
         if config.weighting != "uniform":
             raise ConfigError(
                 f"strategy.weighting={config.weighting} has no meaning for SCAFFOLD, whose control"
                 " variates are plain means; set it to uniform"
             )
-        self._config = config
-        self._client = client or ZerothOrderConfig()
-        self._optimizer = config.server.optimizer()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
+        super().__init__(config, client=client)
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ScaffoldState:
         return ScaffoldState(
@@ -84,7 +71,7 @@ class _Scaffold(RoundStrategy[ScaffoldState]):
             self._optimizer.init(x),
             control=torch.zeros_like(x),
             controls=ClientTable.empty(x),
-            last=remembered(self._config.robust, x),
+            last=remembered(self.robust, x),
         )
 
     def _training(self, state: ScaffoldState, *, renew: bool) -> LocalSteps:

@@ -117,21 +117,10 @@ class RoundStrategy(Strategy, Generic[StateT]):
         wait_s = min(timeout, self.rounds.timeout_s)
         num_clients = engine.inner.wait_for_clients(self.rounds.min_answers, wait_s)
         result = Result()
+        kept = _keep_in(result, initial_arrays, evaluate_fn)
+        callbacks: list[Callback] = [kept, Standstill(num_rounds=num_rounds)]
         run_rounds(
-            self,
-            engine,
-            problem,
-            RunSettings(
-                num_clients=num_clients,
-                num_rounds=num_rounds,
-                seed=settings.seed,
-                query_budget=None if settings.query_budget < 0 else settings.query_budget,
-                liars=None,
-            ),
-            callbacks=[
-                _keep_in(result, initial_arrays, evaluate_fn),
-                Standstill(num_rounds=num_rounds),
-            ],
+            self, engine, problem, settings.of_run(num_clients, num_rounds), callbacks=callbacks
         )
         return result
 
@@ -177,6 +166,16 @@ class StartSettings:
 
     def __post_init__(self) -> None:
         check_types(self)
+
+    def of_run(self, num_clients: int, num_rounds: int) -> RunSettings:
+        """Return the settings of a run among so many clients, of whom nobody knows who lies."""
+        return RunSettings(
+            num_clients=num_clients,
+            num_rounds=num_rounds,
+            seed=self.seed,
+            query_budget=None if self.query_budget < 0 else self.query_budget,
+            liars=None,
+        )
 
 
 def _start_settings(

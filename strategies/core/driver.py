@@ -277,9 +277,9 @@ class _Run:
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return verdict(nodes, models, [self._problem.report(x, None) for x in models])
-        known = self.state.answers if isinstance(self.state, KnowsAnswers) else {}
+        known = self.state.answered.values if isinstance(self.state, KnowsAnswers) else ()
         if len(known) == self._settings.num_clients and not liars:
-            answers = torch.tensor(list(known.values()), dtype=torch.float64).unsqueeze(1)
+            answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)
         else:
             self._exchange_index = JUDGING  # the same after a resume
             everybody = range(self._settings.num_clients)

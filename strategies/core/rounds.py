@@ -96,13 +96,23 @@ class HasX(Protocol):
     def x(self) -> Float[Tensor, " d"]: ...
 
 
+class Answers(Protocol):
+    """What clients have answered at one point."""
+
+    @property
+    def clients(self) -> Int[Tensor, " k"]: ...
+
+    @property
+    def values(self) -> Float[Tensor, " k"]: ...
+
+
 @runtime_checkable
 class KnowsAnswers(Protocol):
     """A state that may hold what clients have answered at its x: judging then asks nobody again."""
 
     @property
-    def answers(self) -> Mapping[int, float]:
-        """Client -> value at x, of those who were asked there."""
+    def answered(self) -> Answers:
+        """Return the values at x of those who were asked there."""
         ...
 
 

@@ -30,7 +30,7 @@ from fedzo.aggregation import median
 from fedzo.aggregation.distances import squared_distances
 from fedzo.aggregation.nearest_neighbors import mixed, neighbor_weights
 from fedzo.aggregation.rows import finite_rows
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.peers import Mix, Model, OwnModel
@@ -38,7 +38,7 @@ from fedzo.protocol.questions.training_config import MomentumConfig
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, above
 from strategies.core.asking import Asked, Heard, ask, ask_together
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.core.step_config import LocalConfig
@@ -67,7 +67,6 @@ class MoNNAConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(self.lr_period >= 0, "lr_period", self.lr_period, "0 (constant) or more")
         require(self.mixings >= 1, "mixings", self.mixings, "at least 1")
         parse_graph(self.graph)
@@ -94,8 +93,10 @@ class MoNNAState:
         return median(self.models[finite]) if finite.any() else self.models[0]
 
 
-class MoNNA(RoundStrategy[MoNNAState]):
+class MoNNA(ConfiguredStrategy[MoNNAConfig, MomentumConfig, MoNNAState]):
     """Peers that step along their momentum and mix; `graph` may be a graph of networkx."""
+
+    client_config = MomentumConfig
 
     def __init__(
         self,
@@ -104,17 +105,8 @@ class MoNNA(RoundStrategy[MoNNAState]):
         client: MomentumConfig | None = None,
         graph: nx.Graph | None = None,
     ) -> None:
-        self._config = config
-        self._client = client or MomentumConfig()
+        super().__init__(config, client=client)
         self._graph = graph
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> MoNNAState:
         graph = self._graph or parse_graph(self._config.graph)(num_clients)

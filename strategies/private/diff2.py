@@ -22,6 +22,7 @@ bounds the changes of slopes, for their error does not vanish with dx.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -30,14 +31,13 @@ from torch import Tensor
 from fedzo.errors import ConfigError
 from fedzo.estimation.bases import Blocks
 from fedzo.objectives.oracle import project
-from fedzo.optimizers import OptimizerState, make_optimizer
+from fedzo.optimizers import Optimizer, OptimizerState, make_optimizer
 from fedzo.privacy.accountant import Ledger, Sampling
 from fedzo.protocol.questions.private import Clipped, ClippedConfig, ClippedWalk
 from strategies.core.asking import ask
-from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import PrivacyConfig
-from strategies.core.robust import RobustConfig
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.rounds import Round, RoundPlan
+from strategies.core.server_step import server_step
 from strategies.core.spending import Spent
 from strategies.private.diff2_config import DIFF2Config
 from strategies.private.diff2_noise import (
@@ -82,18 +82,13 @@ class DIFF2State:
         return self.claims.left_out
 
 
-class DIFF2(RoundStrategy[DIFF2State]):
+class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
     """Private gradients, renewed by their changes."""
 
-    def __init__(
-        self,
-        config: DIFF2Config,
-        *,
-        client: ClippedConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._client = client or ClippedConfig()
-        self._optimizer = make_optimizer("sgd", momentum=config.server_momentum)
+    client_config = ClippedConfig
+
+    def __init__(self, config: DIFF2Config, *, client: ClippedConfig | None = None) -> None:
+        super().__init__(config, client=client)
         for setting, usual in (("routine", "gd"), ("memory", "stage")):
             if self._slopes and getattr(config, setting) != usual:
                 raise ConfigError(
@@ -101,22 +96,10 @@ class DIFF2(RoundStrategy[DIFF2State]):
                     f" set it to {usual}"
                 )
 
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.base.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.base.robust
-
-    @property
-    def privacy(self) -> PrivacyConfig:
-        return self._config.base.privacy
-
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> DIFF2State:
-        unknown = Multipliers(0.0, 0.0)
-        spent = Spent(Ledger.empty(), shortened=0.0 if self.privacy.report_shortened else None)
-        zero = torch.zeros_like(x)
+        unknown, zero = Multipliers(0.0, 0.0), torch.zeros_like(x)
+        reports = self._config.base.privacy.report_shortened
+        spent = Spent(Ledger.empty(), shortened=0.0 if reports else None)
         claims = Claims.none(num_clients)
         return DIFF2State(x, x, zero, 0.0, self._optimizer.init(x), 0, 0, claims, unknown, spent)
 
@@ -129,7 +112,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
         spent = self._charged(state, due, plan)
         question = self._question(state, plan, due)
         heard = yield from ask(question, plan.cohort)
-        if self.privacy.noise == "clients":
+        if self._config.base.privacy.noise == "clients":
             claims = after_answers(claims, plan.cohort, heard.clients)
             if len(heard) < len(plan.cohort):  # too little noise in the sum: the round is void
                 return replace(state, claims=claims)
@@ -165,8 +148,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
         config = self._config
         left = 1 - (plan.round_index - 1) / max(1, plan.num_rounds)
         lr = config.server_lr * (left if config.lr_decay == "linear" else 1)
-        moments, x = self._optimizer.step(state.moments, state.x, state.gradient, lr)
-        return replace(state, x=project(x, plan.lower, plan.upper), moments=moments)
+        return server_step(state, state.gradient, plan, self._optimizer, lr)
 
     def _walked(self, state: DIFF2State, plan: RoundPlan) -> Round[DIFF2State]:
         """Let the client whose turn it is walk along v; x stays where it does not answer.
@@ -186,7 +168,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
             local_batch=config.local_batch,
             local_clip=config.local_clip,
             local_noise=state.multipliers.local,
-            noise_source=self.privacy.noise_source,
+            noise_source=self._config.base.privacy.noise_source,
         )
         heard = yield from ask(walk, [client], optional=True)
         state = replace(state, turns=state.turns + 1)
@@ -197,7 +179,7 @@ class DIFF2(RoundStrategy[DIFF2State]):
 
     def _calibrated(self, plan: RoundPlan, records: int) -> Multipliers:
         """Return the noise multipliers for the rounds of this run."""
-        config, privacy = self._config, self.privacy
+        config, privacy = self._config, self._config.base.privacy
         if privacy.noise_multiplier:
             return Multipliers(*[privacy.noise_multiplier] * 3)
         if not privacy.claims:
@@ -242,13 +224,13 @@ class DIFF2(RoundStrategy[DIFF2State]):
         if state.multipliers.restart == 0:
             return state.privacy.without_noise()
         releases = [(release.noise_multiplier, 1) for release in due.values()]
-        spent = charged(state.privacy, self.privacy, releases)
+        spent = charged(state.privacy, self._config.base.privacy, releases)
         first_of_turn = config.routine == "bvr_l_sgd" and state.turns % plan.num_clients == 0
         walk = [(state.multipliers.local, config.local_steps - 1)] if first_of_turn else []
-        return charged(spent, self.privacy, walk, self._sampling(state.records))
+        return charged(spent, self._config.base.privacy, walk, self._sampling(state.records))
 
     def _question(self, state: DIFF2State, plan: RoundPlan, due: Mapping[str, Release]) -> Clipped:
-        privacy, clients = self.privacy, len(plan.cohort)
+        privacy, clients = self._config.base.privacy, len(plan.cohort)
         nothing = Release(0.0, 0.0)
         fresh, change = due.get("fresh", nothing), due.get("change", nothing)
         alone = privacy.noise == "clients"
@@ -292,6 +274,10 @@ class DIFF2(RoundStrategy[DIFF2State]):
 
     def _blocks(self, dim: int, plan: RoundPlan) -> Blocks:
         return Blocks(dim, self._client.num_directions, plan.seed, plan.problem)
+
+    @cached_property
+    def _optimizer(self) -> Optimizer:
+        return make_optimizer("sgd", momentum=self._config.server_momentum)
 
     @property
     def _slopes(self) -> bool:

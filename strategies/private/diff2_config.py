@@ -3,7 +3,7 @@
 import math
 from typing import ClassVar, Literal
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.used_with import UsedWith, above, any_of, is_finite, one_of, where
@@ -55,7 +55,6 @@ class DIFF2Config:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         for name in ("restart_period", "local_steps", "local_batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("clip_norm", "difference_clip", "local_clip"):

@@ -21,9 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
-from fedzo.objectives.oracle import project
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
@@ -32,10 +31,10 @@ from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrder
 from fedzo.used_with import UsedWith, any_of, below, one_of
 from strategies.averaging.fedavg import local_training
 from strategies.core.asking import ask
-from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import NOISY, PrivacyConfig, PrivateConfig
-from strategies.core.robust import RobustConfig
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.privacy_config import NOISY, PrivateConfig
+from strategies.core.rounds import Round, RoundPlan
+from strategies.core.server_step import server_step
 from strategies.core.spending import Spent
 from strategies.core.step_config import LocalConfig, ServerConfig
 from strategies.private.privacy import Release, charged, private_mean, scaled_to_budget
@@ -60,7 +59,6 @@ class PrivateFedAvgConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
         unit, noise = self.base.privacy.unit, self.base.privacy.noise
         if unit != "client" or noise != "server":
@@ -81,34 +79,14 @@ class PrivateFedAvgState:
     privacy: Spent
 
 
-class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
+class PrivateFedAvg(ConfiguredStrategy[PrivateFedAvgConfig, TrainingConfig, PrivateFedAvgState]):
     """Averages clipped updates of clients that take local steps, with noise."""
 
-    def __init__(
-        self,
-        config: PrivateFedAvgConfig,
-        *,
-        client: TrainingConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._client = client or ZerothOrderConfig()
-        self._optimizer = config.server.optimizer()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.base.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.base.robust
-
-    @property
-    def privacy(self) -> PrivacyConfig:
-        return self._config.base.privacy
+    client_config = ZerothOrderConfig
 
     def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
         """Return a generator that is as secret as the noise, where the sample must be."""
-        if self._config.secret_sample and self.privacy.noise_source == "os":
+        if self._config.secret_sample and self._config.base.privacy.noise_source == "os":
             return private_generator("os", seed)
         return super().cohort_generator(seed, problem, round_index)
 
@@ -123,18 +101,16 @@ class PrivateFedAvg(RoundStrategy[PrivateFedAvgState]):
         z = state.noise_multiplier or self._calibrated(plan)
         spent = state.privacy.without_noise()
         if z:
-            spent = charged(state.privacy, self.privacy, [(z, 1)], self._sampling(plan))
+            spent = charged(state.privacy, config.base.privacy, [(z, 1)], self._sampling(plan))
         heard = yield from ask(local_training(config.local, self._client, state.x), plan.cohort)
         release = Release(config.clip_norm, z)
         told = private_mean(heard.said.update, release, config.base, plan)
-        moments, x = self._optimizer.step(
-            state.moments, state.x, -told.mean, config.server.server_lr
-        )
+        moved = server_step(state, -told.mean, plan, self._optimizer, config.server.server_lr)
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
-        return PrivateFedAvgState(project(x, plan.lower, plan.upper), moments, z, spent)
+        return replace(moved, noise_multiplier=z, privacy=spent)
 
     def _calibrated(self, plan: RoundPlan) -> float:
-        config = self.privacy
+        config = self._config.base.privacy
         if config.noise_multiplier or not config.claims:
             return config.noise_multiplier
         rounds, sampling = max(1, plan.num_rounds) * plan.num_problems, self._sampling(plan)

@@ -25,9 +25,9 @@ class Answered:
     clients: Int[Tensor, " k"]
     values: Float[Tensor, " k"]
 
-    def by_client(self) -> dict[int, float]:
-        """Return the answers by client id."""
-        return dict(zip(self.clients.tolist(), self.values.tolist(), strict=True))
+    def of(self, clients: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return what these clients have answered, who must be among them."""
+        return self.values[torch.searchsorted(self.clients, clients)]
 
 
 def nobody(x: Float[Tensor, " d"]) -> Answered:
@@ -64,32 +64,37 @@ def compare(
 
     Returns None where the clients' budget does not cover the question.
     """
-    before = answered.by_client()
-    familiar = [client for client in plan.cohort if blind or client in before]
-    others = [client for client in plan.cohort if not blind and client not in before]
+    known = set(answered.clients.tolist())
+    familiar = [client for client in plan.cohort if blind or client in known]
+    others = [client for client in plan.cohort if not blind and client not in known]
     groups: list[Asked[ValuesTold]] = [
         (Values(x=proposal.unsqueeze(0)), familiar),
         (Values(x=torch.stack([x, proposal])), others),
     ]
-    heard = yield from ask_each(groups)
-    pairs: dict[int, tuple[float, float]] = {}
-    for group in heard:
-        for client, told in zip(group.clients, _told(group), strict=True):
-            if told:
-                pairs[client] = (
-                    before.get(client, math.nan) if len(told) == 1 else told[0],
-                    told[-1],
-                )
-    if not pairs:
+    answers = yield from ask_each(groups)
+    told = [_pairs(heard, answered, blind) for heard in answers if _answers(heard)]
+    if not told:
         return None
-    clients = torch.tensor(sorted(pairs))
-    old, new = torch.tensor([pairs[c] for c in sorted(pairs)], dtype=torch.float64).unbind(dim=1)
-    return Compared(Answered(clients, old), Answered(clients, new))
+    clients, old, new = (torch.cat(each) for each in zip(*told, strict=True))
+    order = clients.argsort()
+    clients = clients[order]
+    return Compared(Answered(clients, old[order]), Answered(clients, new[order]))
 
 
-def _told(heard: Heard[ValuesTold]) -> list[list[float]]:
-    """Return what each client has answered; nothing of one whose budget was too small."""
-    return heard.said.values.tolist() if heard.clients else []
+def _answers(heard: Heard[ValuesTold]) -> bool:
+    """Return whether anybody has answered, whose budget was not too small."""
+    return bool(heard.clients) and heard.said.values.shape[1] > 0
+
+
+def _pairs(
+    heard: Heard[ValuesTold], answered: Answered, blind: bool
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return who has answered, and what at x, now or before, and at the proposal."""
+    clients, values = torch.as_tensor(heard.clients), heard.said.values.double()
+    if values.shape[1] == 2:
+        return clients, values[:, 0], values[:, 1]
+    old = values.new_full((len(clients),), math.nan) if blind else answered.of(clients)
+    return clients, old, values[:, 0]
 
 
 def finite_box(x: Float[Tensor, " d"], plan: RoundPlan, strategy: str) -> tuple[Tensor, Tensor]:

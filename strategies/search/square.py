@@ -15,19 +15,18 @@ iterations, scaled to `horizon` proposals.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attackers.square import recolored, square_side, stripes
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.search.comparison import Answered, compare, finite_box, nobody
@@ -43,7 +42,6 @@ class SquareConfig:
     horizon: int = 10000
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(0 < self.area <= 1, "area", self.area, "in (0, 1]")
         require(self.horizon >= 1, "horizon", self.horizon, "at least 1")
 
@@ -55,30 +53,11 @@ class SquareState:
     x: Float[Tensor, " d"]
     answered: Answered
 
-    @property
-    def answers(self) -> Mapping[int, float]:
-        """What clients have answered at x."""
-        return self.answered.by_client()
 
-
-class Square(RoundStrategy[SquareState]):
+class Square(ConfiguredStrategy[SquareConfig, ValuesConfig, SquareState]):
     """Random search by squares, all clients asked at the same proposal."""
 
-    def __init__(
-        self,
-        config: SquareConfig,
-        *,
-        client: ValuesConfig | None = None,
-    ) -> None:
-        self._config = config
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
+    client_config = ValuesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SquareState:
         side = math.isqrt(len(x))

@@ -13,7 +13,6 @@ elsewhere, coordinates are independent. Shapes: x [d]. Queries: 1 a client and r
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -21,12 +20,11 @@ from torch import Tensor
 
 from fedzo.attacks.attackers.thompson import Incumbent, ThompsonConfig, learn, propose
 from fedzo.attacks.region import Region
-from fedzo.config import check_types
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.values import ValuesConfig
 from fedzo.randomness import stream
 from fedzo.surrogates.spatial import no_changes, square_prior
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.search.comparison import Answered, compare, finite_box, nobody
@@ -39,9 +37,6 @@ class FederatedThompsonConfig:
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)
     sampling: ThompsonConfig = part(ThompsonConfig, lengthscale=2.5, spread=0.5)
-
-    def __post_init__(self) -> None:
-        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +51,25 @@ class ThompsonState:
         """The best x."""
         return self.best.delta
 
-    @property
-    def answers(self) -> Mapping[int, float]:
-        """What clients have answered at x."""
-        return self.answered.by_client()
 
-
-class FederatedThompson(RoundStrategy[ThompsonState]):
+class FederatedThompson(ConfiguredStrategy[FederatedThompsonConfig, ValuesConfig, ThompsonState]):
     """Thompson sampling over the corners of a box, all clients asked at the same proposal."""
 
-    def __init__(
-        self,
-        config: FederatedThompsonConfig,
-        *,
-        client: ValuesConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._sampling = config.sampling
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
+    client_config = ValuesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ThompsonState:
         return ThompsonState(Incumbent(x, 0.0, no_changes(len(x))), nobody(x))
 
     def round(self, state: ThompsonState, plan: RoundPlan) -> Round[ThompsonState]:
         x = state.x
-        prior = square_prior(len(x), self._sampling.lengthscale, image=plan.image)
+        prior = square_prior(len(x), self._config.sampling.lengthscale, image=plan.image)
         low, high = finite_box(x, plan, "thompson")
         region = Region("linf", math.inf, low, high, prior.shape)
         generator = stream(plan.seed, "thompson", plan.problem, plan.round_index)
-        proposal = propose(state.best, region, prior, self._sampling, generator=generator)
+        proposal = propose(state.best, region, prior, self._config.sampling, generator=generator)
         compared = yield from compare(x, proposal, state.answered, plan)
         if compared is None:
             return state
         change = compared.change(self.robust, plan)
-        best = learn(state.best, proposal, state.best.loss + change, prior, self._sampling)
+        best = learn(state.best, proposal, state.best.loss + change, prior, self._config.sampling)
         return ThompsonState(best, compared.new if change < 0 else compared.old)

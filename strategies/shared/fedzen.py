@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.used_with import UsedWith, other_than
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.safeguard import better
 from strategies.shared.shared_probes import probe
@@ -45,7 +45,6 @@ class FedZeNConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(0 < self.server_lr <= 2, "server_lr", self.server_lr, "in (0, 2]")
 
 
@@ -58,30 +57,19 @@ class FedZeNState:
     next_row: int = 0
 
 
-class FedZeN(RoundStrategy[FedZeNState]):
+class FedZeN(ConfiguredStrategy[FedZeNConfig, ProbesConfig, FedZeNState]):
     """Newton steps with a Hessian learned from shared directions."""
 
-    def __init__(
-        self,
-        config: FedZeNConfig,
-        *,
-        client: ProbesConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._probes = replace(client or ProbesConfig(), estimator="central")
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
+    client_config = ProbesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedZeNState:
         return FedZeNState(x, torch.empty(0, 0, dtype=torch.float64))
 
     def round(self, state: FedZeNState, plan: RoundPlan) -> Round[FedZeNState]:
-        mu = self._probes.mu
+        mu, settings = self._client.mu, replace(self._client, estimator="central")
         reach = mu * math.sqrt(2 / len(state.x))
         center = project(state.x, plan.lower + reach, plan.upper - reach)
-        probed = yield from probe(center, plan, state.next_row, self._probes, base=True)
+        probed = yield from probe(center, plan, state.next_row, settings, base=True)
         if probed is None:
             return state
         u, m = probed.directions, len(probed.directions)

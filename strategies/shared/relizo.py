@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require
+from fedzo.config import require
 from fedzo.objectives.oracle import project
 from fedzo.optimizers import OptimizerState, make_optimizer
 from fedzo.parts import composed, part
@@ -28,11 +28,13 @@ from fedzo.surrogates.slope_geometry import centered
 from fedzo.surrogates.slope_posterior import condition
 from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
 from fedzo.used_with import UsedWith, above, other_than
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.server_step import server_step
 from strategies.core.step_config import RateConfig
 from strategies.shared.shared_probes import probe
 
+_ADAM = make_optimizer("adam")
 _LINEAR = SlopePrior(kernel="squared_exponential", lengthscale=1e9)
 
 
@@ -50,7 +52,6 @@ class ReLIZOConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require(self.reuse_radius >= 0, "reuse_radius", self.reuse_radius, "0 or more")
         require(self.max_reuse >= 0, "max_reuse", self.max_reuse, "0 or more")
 
@@ -65,28 +66,17 @@ class ReLIZOState:
     next_row: int = 0
 
 
-class ReLIZO(RoundStrategy[ReLIZOState]):
+class ReLIZO(ConfiguredStrategy[ReLIZOConfig, ProbesConfig, ReLIZOState]):
     """Least-norm interpolation of shared slopes with server Adam."""
 
-    def __init__(
-        self,
-        config: ReLIZOConfig,
-        *,
-        client: ProbesConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._probes = replace(client or ProbesConfig(), estimator="forward")
-        self._optimizer = make_optimizer("adam")
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
+    client_config = ProbesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> ReLIZOState:
-        return ReLIZOState(x, self._optimizer.init(x), no_rows(x.double()))
+        return ReLIZOState(x, _ADAM.init(x), no_rows(x.double()))
 
     def round(self, state: ReLIZOState, plan: RoundPlan) -> Round[ReLIZOState]:
-        probed = yield from probe(state.x, plan, state.next_row, self._probes, base=True)
+        settings = replace(self._client, estimator="forward")
+        probed = yield from probe(state.x, plan, state.next_row, settings, base=True)
         if probed is None:
             return state
         values, u, m = probed.values, probed.directions, len(probed.directions)
@@ -94,7 +84,7 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         numbers = torch.zeros(m, dtype=torch.int64)
         fresh = rows_between(
             x.expand(m, -1),
-            project(x + self._probes.mu * u, plan.lower, plan.upper),
+            project(x + settings.mu * u, plan.lower, plan.upper),
             (values[:, 1:] - values[:, :1]).mean(dim=0),
             owners=numbers.unsqueeze(1),
             start=numbers,
@@ -102,11 +92,9 @@ class ReLIZO(RoundStrategy[ReLIZOState]):
         )
         rows = join_rows([self._near(state.rows, x, m), fresh])
         gradient = condition(_LINEAR, centered(rows, x), 1).gradient(x.unsqueeze(0))[0]
-        moments, moved = self._optimizer.step(
-            state.moments, state.x, gradient.to(state.x), self._config.rate.server_lr
-        )
-        moved = project(moved, plan.lower, plan.upper)
-        return ReLIZOState(moved, moments, rows, probed.next_row)
+        lr = self._config.rate.server_lr
+        moved = server_step(state, gradient.to(state.x), plan, _ADAM, lr)
+        return replace(moved, rows=rows, next_row=probed.next_row)
 
     def _near(self, rows: SlopeRows, x: Float[Tensor, " d"], new: int) -> SlopeRows:
         close = (rows.midpoint - x).norm(dim=1) <= self._config.reuse_radius

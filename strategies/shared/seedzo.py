@@ -15,19 +15,18 @@ Differs from the papers: one step a round, directions are rows of random orthono
 moments stay on the server, and x is sent where those papers send numbers to replay.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types
-from fedzo.objectives.oracle import project
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.probes import ProbesConfig
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig, aggregate
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.server_step import server_step
 from strategies.core.step_config import ServerConfig
 from strategies.shared.shared_probes import probe
 
@@ -40,9 +39,6 @@ class SeedZOConfig:
     robust: RobustConfig = part(RobustConfig)
     server: ServerConfig = part(ServerConfig, server_lr=0.03, server_optimizer="adam")
 
-    def __post_init__(self) -> None:
-        check_types(self)
-
 
 @dataclass(frozen=True, slots=True)
 class SeedZOState:
@@ -53,26 +49,10 @@ class SeedZOState:
     next_row: int = 0
 
 
-class SeedZO(RoundStrategy[SeedZOState]):
+class SeedZO(ConfiguredStrategy[SeedZOConfig, ProbesConfig, SeedZOState]):
     """Shared finite differences with a server optimizer."""
 
-    def __init__(
-        self,
-        config: SeedZOConfig,
-        *,
-        client: ProbesConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._client = client or ProbesConfig()
-        self._optimizer = config.server.optimizer()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
+    client_config = ProbesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SeedZOState:
         return SeedZOState(x, self._optimizer.init(x))
@@ -82,8 +62,7 @@ class SeedZO(RoundStrategy[SeedZOState]):
         if probed is None:
             return state
         slopes = aggregate(probed.values, self.robust, plan, purpose="slopes")
-        gradient = (len(state.x) / len(slopes)) * slopes @ probed.directions
-        moments, x = self._optimizer.step(
-            state.moments, state.x, gradient.to(state.x), self._config.server.server_lr
-        )
-        return SeedZOState(project(x, plan.lower, plan.upper), moments, probed.next_row)
+        gradient = ((len(state.x) / len(slopes)) * slopes @ probed.directions).to(state.x)
+        lr = self._config.server.server_lr
+        moved = server_step(state, gradient, plan, self._optimizer, lr)
+        return replace(moved, next_row=probed.next_row)

@@ -12,15 +12,15 @@ Shu, Lin, Dai & Low, arXiv 2308.04077. Four variants, one strategy:
 docs/fzoos.md explains the variants, docs/results/fzoos.md measures them.
 """
 
+from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.protocol.questions.surrogate import SurrogateConfig
-from strategies.core.base import RoundStrategy
-from strategies.core.robust import RobustConfig
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.rounds import Round, RoundPlan
 from strategies.surrogate.fzoos_config import FZooSConfig
 from strategies.surrogate.fzoos_improved import SlopeSearch
 from strategies.surrogate.fzoos_on_client import OnClientFZooS
@@ -29,37 +29,24 @@ from strategies.surrogate.fzoos_paper import PublishedFZooS
 __all__ = ["FZooS", "FZooSConfig"]
 
 
-class FZooS(RoundStrategy[Any]):
+class FZooS(ConfiguredStrategy[FZooSConfig, SurrogateConfig, Any]):
     """FZooS in one of its variants.
 
     client: settings of the rule `surrogate`; the variants paper and official alone use them.
     """
 
-    def __init__(
-        self,
-        config: FZooSConfig,
-        *,
-        client: SurrogateConfig | None = None,
-    ) -> None:
-        self._config = config
-        self._method: SlopeSearch | OnClientFZooS | PublishedFZooS
-        if config.variant == "improved":
-            self._method = SlopeSearch(config)
-        elif config.variant == "on_client":
-            self._method = OnClientFZooS(config)
-        else:
-            self._method = PublishedFZooS(config, client or SurrogateConfig())
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
+    client_config = SurrogateConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> Any:
         return self._method.init(x, num_clients)
 
     def round(self, state: Any, plan: RoundPlan) -> Round[Any]:
         return self._method.round(state, plan)
+
+    @cached_property
+    def _method(self) -> SlopeSearch | OnClientFZooS | PublishedFZooS:
+        if self._config.variant == "improved":
+            return SlopeSearch(self._config)
+        if self._config.variant == "on_client":
+            return OnClientFZooS(self._config)
+        return PublishedFZooS(self._config, self._client)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-from fedzo.config import check_types, require, require_nonnegative
+from fedzo.config import require, require_nonnegative
 from fedzo.parts import composed, part
 from fedzo.surrogates.kernels import KernelName
 from fedzo.surrogates.slopes import SlopePrior
@@ -81,7 +81,6 @@ class FZooSConfig:
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         for name in ("num_directions", "max_rows", "shared_every"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("probe_radius", "initial_step", "max_step", "private_gain"):

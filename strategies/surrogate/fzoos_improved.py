@@ -165,21 +165,10 @@ class SlopeSearch:
         heard: Heard[Probed],
     ) -> tuple[SlopeState, SlopePosterior]:
         """Turn the answers into rows, refit the prior where that is due, and condition it."""
-        assert heard.said.values is not None
-        values = heard.said.values.double()
-        clients = torch.as_tensor(heard.clients)
-        anchor = state.anchor.of(clients)
-        if probes.base:
-            anchor = Anchor(clients=clients, values=values[:, 0], point=state.next_point)
-            values = values[:, 1:]
+        state, clients, changes = self._changes(state, plan, probes, heard)
         first, used = design.first, len(design.first) * self._count(state)
         if len(first) > 1:
             first = first[torch.isin(torch.as_tensor(plan.cohort), clients)]
-        state = replace(state, anchor=anchor, next_point=state.next_point + 1)
-        changes, kept = agree(
-            values - anchor.values.unsqueeze(1), self._config.robust, plan, purpose="slopes"
-        )
-        clients = clients[kept]
         rows = self._joined(state, self._rows(state, plan, first, changes, clients))
         prior = state.prior
         measured = state.rho_measured
@@ -192,18 +181,36 @@ class SlopeSearch:
         shape = (design.shape if as_planned else None) or geometry(seen, seen)
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
             grids = self._config.grids(prior, len(x), fit_rho=not measured and total > 1)
-            prior = fit(prior, rows, shape, total, grids)
-        posterior = condition(prior, seen, total, shape=shape)
+            posterior = fit(prior, seen, shape, total, grids)
+        else:
+            posterior = condition(prior, seen, total, shape=shape)
         state = replace(
             state,
             rows=rows,
             walked=no_rows(x),
-            prior=prior,
+            prior=posterior.prior,
             rho_measured=measured,
             next_row=state.next_row + used,
             next_point=state.next_point + used,
         )
         return state, posterior
+
+    def _changes(
+        self, state: SlopeState, plan: RoundPlan, probes: Probes, heard: Heard[Probed]
+    ) -> tuple[SlopeState, Int[Tensor, " n"], Float[Tensor, "n m"]]:
+        """Return the state with what was answered at x, and whose changes from there agree."""
+        assert heard.said.values is not None
+        values = heard.said.values.double()
+        clients = torch.as_tensor(heard.clients)
+        anchor = state.anchor.of(clients)
+        if probes.base:
+            anchor = Anchor(clients=clients, values=values[:, 0], point=state.next_point)
+            values = values[:, 1:]
+        changes, kept = agree(
+            values - anchor.values.unsqueeze(1), self._config.robust, plan, purpose="slopes"
+        )
+        state = replace(state, anchor=anchor, next_point=state.next_point + 1)
+        return state, clients[kept], changes
 
     def _rows(
         self,

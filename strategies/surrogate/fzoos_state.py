@@ -1,6 +1,5 @@
 """What FZooS with a slope surrogate (strategies.surrogate.fzoos_improved) knows between rounds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,7 +54,6 @@ class SlopeState:
     next_point: int = 1
 
     @property
-    def answers(self) -> Mapping[int, float]:
+    def answered(self) -> Anchor:
         """What clients have answered at x."""
-        pairs = zip(self.anchor.clients.tolist(), self.anchor.values.tolist(), strict=True)
-        return dict(pairs)
+        return self.anchor

@@ -6,7 +6,7 @@ import pytest
 
 from fedzo.config import build_config, config_values, field_names, require, setting_hints
 from fedzo.errors import ConfigError
-from fedzo.parts import composed, find_part, has_part, part
+from fedzo.parts import composed, find_part, has_part, need_part, part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +69,16 @@ def test_the_loader_converts_and_complains_with_the_name_that_was_typed() -> Non
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(TypeError, match="speed"):
         Outer(speed=1)
+
+
+def test_types_are_checked_when_one_is_made() -> None:
+    with pytest.raises(ConfigError, match="name=3 must be a text"):
+        Inner(name=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"steps=.* must be a Steps"):
+        Inner(steps="many")  # type: ignore[arg-type]
+
+
+def test_a_part_that_is_needed_and_not_there_is_named() -> None:
+    assert need_part(Outer(lr=3.0), Steps).lr == 3.0
+    with pytest.raises(TypeError, match="Steps has no Inner among its parts"):
+        need_part(Steps(), Inner)

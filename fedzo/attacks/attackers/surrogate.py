@@ -26,7 +26,7 @@ from fedzo.estimation.directions import sample_directions
 from fedzo.surrogates.descent import StepRule, virtual_steps
 from fedzo.surrogates.kernels import KernelName
 from fedzo.surrogates.slope_geometry import centered, geometry
-from fedzo.surrogates.slope_posterior import SlopePosterior, condition, fit
+from fedzo.surrogates.slope_posterior import SlopePosterior, fit
 from fedzo.surrogates.slopes import (
     SlopePrior,
     SlopeRows,
@@ -106,9 +106,9 @@ class Surrogate:
             rows = join_rows([rows, fresh], most=self.max_rows)
             number += m
             seen = centered(rows, here)
-            shape = geometry(seen, seen)
-            prior = fit(prior, rows, shape, 1, _grids(prior, step * math.sqrt(dim)))
-            posterior = condition(prior, seen, 1, shape=shape)
+            grids = _grids(prior, step * math.sqrt(dim))
+            posterior = fit(prior, seen, geometry(seen, seen), 1, grids)
+            prior = posterior.prior
             path = virtual_steps(
                 functools.partial(_gradient, posterior, space),
                 z,

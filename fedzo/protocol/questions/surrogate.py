@@ -89,63 +89,65 @@ class Surrogated(Answer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SurrogateSteps(Question[Surrogated]):
-    """Local steps on each client's surrogate, corrected by that of all, whose weights are given.
+class SurrogateQuestion(Question[Surrogated]):
+    """What both exchanges of a round tell.
 
-    variant: paper, or official as the published code. merged: whether weights are told too. begin:
-    whether these clients are asked for the first time; num_clients: of the federation.
+    variant: paper, or official as the published code. merged: whether the steps tell weights too.
+    num_clients: of the federation.
     """
 
-    kind: ClassVar[str] = "train.surrogate"
     answer: ClassVar[type[Answer]] = Surrogated
 
-    x: Float[Tensor, " d"] | None = None
-    weights: Float[Tensor, " f"] | None = None
     settings: SurrogateConfig
     variant: VariantName
     merged: bool
-    begin: bool
     num_clients: int
     local_steps: int
     local_lr: float
+
+    def _asking(self, queries: int) -> Cost:
+        return Cost(queries=queries, floats=held(self.widest()))
+
+    def _weights(self) -> dict[str, Shapes]:
+        return {"weights": [(self.settings.num_features,)]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurrogateSteps(SurrogateQuestion):
+    """Local steps on each client's surrogate, corrected by that of all, whose weights are given.
+
+    begin: whether these clients are asked for the first time.
+    """
+
+    kind: ClassVar[str] = "train.surrogate"
+
+    x: Float[Tensor, " d"] | None = None
+    weights: Float[Tensor, " f"] | None = None
+    begin: bool
     dim: int = unsent(1)
 
     def shapes(self) -> Mapping[str, Shapes]:
-        told: dict[str, Shapes] = {"update": [(self.dim,)]}
-        return {**told, **(_weights(self.settings) if self.merged else {})}
+        return {"update": [(self.dim,)], **(self._weights() if self.merged else {})}
 
     def cost(self) -> Cost:
         settings, steps = self.settings, self.local_steps
         first = settings.initial_queries if self.begin else 0
-        queries = first + steps + (steps - 1) * settings.active_queries
-        return Cost(queries=queries, floats=held(self.widest()))
+        return self._asking(first + steps + (steps - 1) * settings.active_queries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SurrogateWeights(Question[Surrogated]):
+class SurrogateWeights(SurrogateQuestion):
     """The weights of each client's surrogate, after queries around the server's new x."""
 
     kind: ClassVar[str] = "query.weights"
-    answer: ClassVar[type[Answer]] = Surrogated
 
     x: Float[Tensor, " d"]
-    settings: SurrogateConfig
-    variant: VariantName
-    merged: bool
-    num_clients: int
-    local_steps: int
-    local_lr: float
 
     def shapes(self) -> Mapping[str, Shapes]:
-        return _weights(self.settings)
+        return self._weights()
 
     def cost(self) -> Cost:
-        return Cost(queries=1 + self.settings.anchor_queries, floats=held(self.widest()))
-
-
-def _weights(settings: SurrogateConfig) -> dict[str, Shapes]:
-    """Return what an answer with weights looks like."""
-    return {"weights": [(settings.num_features,)]}
+        return self._asking(1 + self.settings.anchor_queries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,10 +195,13 @@ def test_log_evidence_is_the_density_at_the_best_amplitude(prior: SlopePrior) ->
 @given(seed=st.integers(0, 1000))
 def test_a_fit_never_lowers_the_evidence(prior: SlopePrior, seed: int) -> None:
     rows = table(seed)
-    shape = geometry(*2 * [centered(rows, CENTER)])
+    seen = centered(rows, CENTER)
+    shape = geometry(seen, seen)
     lengths, others = [0.3, 0.7, 3.0, 9.0], [0.0, 0.01, 1.0]
     grids = [("lengthscale", lengths), ("rho", others), ("noise", others)]
-    found, best = fit(prior, rows, shape, N, grids), prior
+    posterior, best = fit(prior, seen, shape, N, grids), prior
+    found = posterior.prior
+    assert torch.equal(posterior.weights, condition(found, seen, N, shape=shape).weights)
     assert log_evidence(found, rows, shape, N) >= log_evidence(prior, rows, shape, N)
     for name, grid in grids:
         trials = [best, *(replace(best, **{name: value}) for value in grid)]

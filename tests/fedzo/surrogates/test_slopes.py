@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedzo.randomness import stream
+from fedzo.surrogates import slope_geometry
 from fedzo.surrogates.kernels import KERNELS, KernelName
 from fedzo.surrogates.slope_geometry import Geometry, centered, geometry
 from fedzo.surrogates.slopes import (
@@ -117,6 +118,15 @@ def test_clients_deviate_from_the_mean_with_sum_zero(rho: float) -> None:
             means[row, owner] = 1 / len(owners)
     expected = means @ (functions / functions[0, 0]) @ means.T
     assert torch.allclose(clients_of_one_place(rho), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_few_and_many_clients_overlap_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, others = table(len(OWNERS), "a", OWNERS), table(3, "b", [[2], [2], [1, 3]])
+    pairs = [(rows, rows), (rows, others), (others, rows)]
+    dense = [between(*pair).overlap for pair in pairs]
+    assert dense[0][3, 4] == pytest.approx(1 / 2 * 1 / 3)
+    monkeypatch.setattr(slope_geometry, "BLOCK", 0)
+    assert all(torch.equal(a, between(*b).overlap) for a, b in zip(dense, pairs, strict=True))
 
 
 @given(rho=RHOS)
