@@ -8,8 +8,10 @@ from rich.table import Table
 
 from fedzo.catalog import AGGREGATOR_LINES, ATTACKER_LINES, LIE_LINES, MIXER_LINES
 from fedzo.errors import ConfigError
+from scenarios.cli.described import Section, sections_of, stored
 from scenarios.cli.options import ScenarioArgument, guard
-from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.cli.settings_help import print_settings
+from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES, require_names
 
 
 def list_command(
@@ -27,12 +29,8 @@ def list_command(
     With SCENARIO, show every setting and its default.
     """
     if scenario is not None:
-        from scenarios.cli.settings_help import print_settings
-        from scenarios.runs.experiment import make_experiment  # it needs torch, names do not
-
         chosen = strategy or "fedzo", engine or "inprocess"
-        work = guard(lambda: make_experiment(scenario, chosen[0], engine=chosen[1]))
-        print_settings(Console(), work)
+        print_settings(Console(), guard(lambda: _described(scenario, *chosen)))
         return
     guard(lambda: _require_alone(strategy=strategy, engine=engine))
     rows: dict[str, list[tuple[str, str]]] = {
@@ -49,6 +47,17 @@ def list_command(
         for line in lines:
             table.add_row(*line)
         Console().print(table)
+
+
+def _described(scenario: str, strategy: str, engine: str) -> list[Section]:
+    """Return what is stored of the settings, or what the code says of names that are not."""
+    require_names(scenario, strategy, engine)
+    words = stored()
+    if not words.know(scenario, strategy, engine):
+        from scenarios.cli.describe import described  # it needs torch, what is stored does not
+
+        words = described()
+    return sections_of(words, scenario, strategy, engine)
 
 
 def _require_alone(**options: str | None) -> None:

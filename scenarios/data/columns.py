@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
-from scenarios.data.csv_lines import TableFormat
+from scenarios.data.csv_lines import CsvFormat, TableFormat
 from scenarios.data.csv_table import read_csv
 
 RegressionDataName = Literal["synthetic", "california", "csv"]
@@ -88,7 +88,7 @@ def load_columns(
         return _california(path), CALIFORNIA
     if not path:
         raise ConfigError("data=csv needs scenario.path=FILE.csv")
-    return _csv(Path(path), target, layout or TableFormat()), {}
+    return _csv(Path(path), target, layout or TableFormat(csv=CsvFormat())), {}
 
 
 def read_scales(path: str) -> Mapping[str, Any]:

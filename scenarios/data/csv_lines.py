@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from fedzo.config import check_types, field_names
+from fedzo.config import check_types, config_values, default_values, field_names
 from fedzo.errors import ConfigError
+from fedzo.parts import composed, part
+from fedzo.used_with import UsedWith, one_of
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -26,12 +28,11 @@ _LOOKED_AT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TableFormat:
+class CsvFormat:
     """How a CSV file is written; what is not said is found, and refused where it is ambiguous.
 
     missing: lines with a missing cell are refused, left out (drop), or a missing cell in a column
     of text is a value of its own (keep). decimal, thousands: the signs inside numbers.
-    text_columns: names, separated by commas, of columns of numbers that are names of something.
     """
 
     header: Literal["auto", "yes", "no"] = "auto"
@@ -39,7 +40,9 @@ class TableFormat:
     missing: Literal["refuse", "drop", "keep"] = "refuse"
     decimal: Literal["point", "comma"] = "point"
     thousands: Literal["none", "comma", "point", "space"] = "none"
-    text_columns: str = ""
+    USED_WITH: ClassVar[UsedWith] = dict.fromkeys(
+        ("header", "delimiter", "missing", "decimal", "thousands"), one_of("data", "csv")
+    )
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -59,6 +62,18 @@ class TableFormat:
         return _finite(text)
 
 
+@composed
+class TableFormat:
+    """How a CSV file is written, and how its columns are read.
+
+    text_columns: names, separated by commas, of columns of numbers that are names of something.
+    """
+
+    csv: CsvFormat = part(CsvFormat)
+    text_columns: str = ""
+    USED_WITH: ClassVar[UsedWith] = {"text_columns": one_of("data", "csv")}
+
+
 def _finite(text: str) -> float | None:
     number = float(text) if _PLAIN.fullmatch(text) else math.inf
     return number if abs(number) < math.inf else None
@@ -71,9 +86,10 @@ def require_csv(config: Any) -> None:
     names = [*field_names(TableFormat), "target"]
     if config.data not in ("california", "covertype"):  # whose path is scikit-learn's data home
         names.append("path")
-    for name in (name for name in names if hasattr(config, name)):
-        value = getattr(config, name)
-        if value != vars(type(config))["__dataclass_fields__"][name].default:
+    values, usual = config_values(config), default_values(type(config))
+    for name in (name for name in names if name in values):
+        value = values[name]
+        if value != usual[name]:
             raise ConfigError(f"{name}={value} has no effect with data={config.data}; add data=csv")
 
 
@@ -96,7 +112,7 @@ class Cells:
         )
 
 
-def read_cells(path: Path, layout: TableFormat) -> Cells:
+def read_cells(path: Path, layout: CsvFormat) -> Cells:
     """Return the cells of a CSV file.
 
     Raises ConfigError for what cannot be read, lines of different length, and names that are
@@ -205,7 +221,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
             )
 
 
-def _has_header(path: Path, rows: Sequence[Sequence[str]], layout: TableFormat) -> bool:
+def _has_header(path: Path, rows: Sequence[Sequence[str]], layout: CsvFormat) -> bool:
     """Return whether the first row is one of names; raises ConfigError where it may be."""
     first, rest = rows[0], rows[1:]
     numeric = [layout.number(cell) is not None for cell in first]

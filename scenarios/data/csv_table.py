@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
-from scenarios.data.csv_lines import Cells, TableFormat, read_cells
+from scenarios.data.csv_lines import Cells, CsvFormat, TableFormat, read_cells
 
 _log = logging.getLogger(__name__)
 MISSING = frozenset(
@@ -38,18 +38,19 @@ def read_csv(path: Path, layout: TableFormat, goal: str, *, labels: bool) -> Csv
     labels: whether the goal is a class, which is text however it looks. Raises ConfigError for what
     is no table, or is not what the layout says.
     """
-    cells = read_cells(path, layout)
+    csv = layout.csv
+    cells = read_cells(path, csv)
     goal = goal or cells.names[-1]
     texts = _names("scenario.text_columns", layout.text_columns.split(","), cells.names)
     _names("scenario.target", [goal], cells.names)
-    kept = _complete(cells, layout)
+    kept = _complete(cells, csv)
     forced = {*texts, goal} if labels else set(texts)
     columns = {
-        name: _column(kept, layout, position, text=name in forced)
+        name: _column(kept, csv, position, text=name in forced)
         for position, name in enumerate(kept.names)
     }
     if labels:
-        _check_spellings(kept, list(kept.names).index(goal), layout)
+        _check_spellings(kept, list(kept.names).index(goal), csv)
     _tell(cells, kept, columns, goal)
     return CsvTable(columns, goal)
 
@@ -68,7 +69,7 @@ def _is_missing(cell: str) -> bool:
     return cell.casefold() in MISSING
 
 
-def _complete(cells: Cells, layout: TableFormat) -> Cells:
+def _complete(cells: Cells, layout: CsvFormat) -> Cells:
     """Return the rows without missing cells where they are left out; all of them else."""
     if layout.missing != "drop":
         return cells
@@ -83,7 +84,7 @@ def _complete(cells: Cells, layout: TableFormat) -> Cells:
     )
 
 
-def _column(cells: Cells, layout: TableFormat, position: int, *, text: bool) -> NDArray[Any]:
+def _column(cells: Cells, layout: CsvFormat, position: int, *, text: bool) -> NDArray[Any]:
     each = [row[position] for row in cells.rows]
     numbers = [None if text else layout.number(cell) for cell in each]
     count = sum(number is not None for number in numbers)
@@ -139,7 +140,7 @@ def _check_text(cells: Cells, position: int, each: Sequence[str]) -> None:
         )
 
 
-def _check_spellings(cells: Cells, position: int, layout: TableFormat) -> None:
+def _check_spellings(cells: Cells, position: int, layout: CsvFormat) -> None:
     """Refuse two spellings of one class, such as 1 and 1.0 or yes and Yes."""
     seen: dict[object, str] = {}
     for row, each in enumerate(cells.rows):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
-from scenarios.data.csv_lines import TableFormat
+from scenarios.data.csv_lines import CsvFormat, TableFormat
 from scenarios.data.csv_table import read_csv
 
 TableName = Literal["digits", "csv", "covertype"]
@@ -31,7 +31,7 @@ class Table:
         return len(self.labels)
 
 
-def load_table(name: TableName, path: str, layout: TableFormat | None = None) -> Table:
+def load_table(name: TableName, path: str, layout: CsvFormat | None = None) -> Table:
     """Return a table; path is the CSV file, or scikit-learn's data home ("" for its default).
 
     Raises ConfigError when the data are not there or not a table, with what to do.
@@ -39,7 +39,7 @@ def load_table(name: TableName, path: str, layout: TableFormat | None = None) ->
     if name == "csv":
         if not path:
             raise ConfigError("data=csv needs scenario.path=FILE.csv")
-        return _csv(Path(path), layout or TableFormat())
+        return _csv(Path(path), layout or CsvFormat())
     try:
         from sklearn.datasets import fetch_covtype, load_digits
     except ImportError as error:
@@ -58,8 +58,8 @@ def load_table(name: TableName, path: str, layout: TableFormat | None = None) ->
     return _table(raw.data, [str(label) for label in raw.target])
 
 
-def _csv(path: Path, layout: TableFormat) -> Table:
-    found = read_csv(path, layout, "", labels=True)
+def _csv(path: Path, layout: CsvFormat) -> Table:
+    found = read_csv(path, TableFormat(csv=layout), "", labels=True)
     features = {name: values for name, values in found.columns.items() if name != found.goal}
     for name, values in features.items():
         if values.dtype.kind == "U":

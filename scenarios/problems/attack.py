@@ -37,6 +37,15 @@ from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.problem import Problem, Report
 from fedzo.objectives.transport import Http
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.probes import ProbesConfig
+from fedzo.protocol.questions.surrogate import SurrogateConfig
+from fedzo.protocol.questions.training_config import (
+    GradientConfig,
+    MomentumConfig,
+    ZerothOrderConfig,
+)
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.used_with import UsedWith, one_of
@@ -130,11 +139,11 @@ class AttackScenario:
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
-        "momentum": {"client.gradient": "zeroth_order"},
-        "anchor": {"client.gradient": "zeroth_order"},
-        "gradient": {"client.gradient": "zeroth_order"},
-        "gradient_difference": {"client.gradient": "zeroth_order", "strategy.unit": "client"},
-        "zeroth_order": {
+        MomentumConfig: {"client.gradient": "zeroth_order"},
+        AnchorConfig: {"client.gradient": "zeroth_order"},
+        GradientConfig: {"client.gradient": "zeroth_order"},
+        ClippedConfig: {"client.gradient": "zeroth_order", "strategy.unit": "client"},
+        ZerothOrderConfig: {
             "strategy.local_steps": 1,
             "strategy.local_lr": 1.0,
             "strategy.server_optimizer": "adam",
@@ -142,8 +151,8 @@ class AttackScenario:
             "client.optimizer": "sgd",
             "client.num_directions": 10,
         },
-        "probes": {"strategy.server_lr": 0.1, "client.num_directions": 10},
-        "surrogate": {
+        ProbesConfig: {"strategy.server_lr": 0.1, "client.num_directions": 10},
+        SurrogateConfig: {
             "strategy.num_directions": 5,
             "strategy.probe_radius": 0.1,
             "strategy.initial_step": 0.3,

@@ -7,7 +7,7 @@ McMahan et al., AISTATS 2017. x is the flat parameter vector of an MLP (one hidd
 CNN, or LeNet. F and the test accuracy are computed by the simulation itself and cost no query.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +20,12 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.objective import ModuleObjective, unflatten_parameters
 from fedzo.objectives.problem import Problem, Report
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.training_config import (
+    FirstOrderConfig,
+    MomentumConfig,
+    ZerothOrderConfig,
+)
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
 from scenarios.data.images import DatasetName, Images, load_images, normalized
@@ -34,7 +40,8 @@ from scenarios.data.networks import (
 )
 from scenarios.data.partition import Partition, PartitionKind, split
 from scenarios.problems.mlp_cohort import MLPShards
-from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions, mean_metrics
+from scenarios.problems.one_problem import KnownProblem, OneProblem
+from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,35 +102,20 @@ _CHUNK = 500
 """Images judged at once: their activations should fit into the cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkProblem:
-    """Training a network from its initialization, judged on all data and on test images."""
-
-    initial_x: Float[Tensor, " d"]
-    judge: Callable[[Float[Tensor, " d"]], Report]
-    lower: float = -float("inf")
-    upper: float = float("inf")
-    index: int = 0
-    asks_clients: bool = False
-
-    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        return self.judge(x)
-
-
-class ClassificationScenario:
+class ClassificationScenario(OneProblem):
     """The scenario `classification`."""
 
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
-    black_box = False
     default_clients: ClassVar[int] = 20
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
-        "first_order": {"strategy.local_lr": 0.1, "client.batch_size": 32},
-        "anchor": {"strategy.local_lr": 0.03, "client.batch_size": 32},
-        "momentum": {"strategy.local_lr": 0.5, "client.batch_size": 25, "client.beta": 0.99},
-        "zeroth_order": {"strategy.local_lr": 0.003, "client.mu": 0.001, "client.batch_size": 32},
+        FirstOrderConfig: {"strategy.local_lr": 0.1, "client.batch_size": 32},
+        AnchorConfig: {"strategy.local_lr": 0.03, "client.batch_size": 32},
+        MomentumConfig: {"strategy.local_lr": 0.5, "client.batch_size": 25, "client.beta": 0.99},
+        ZerothOrderConfig: {
+            "strategy.local_lr": 0.003,
+            "client.mu": 0.001,
+            "client.batch_size": 32,
+        },
     }
 
     def __init__(self, config: ClassificationConfig, *, num_clients: int, seed: int) -> None:
@@ -167,7 +159,7 @@ class ClassificationScenario:
         return self._shards.of(client_ids)
 
     def problem(self, index: int) -> Problem:
-        return NetworkProblem(self._initial_x, self._judge)
+        return KnownProblem(self._initial_x, self._judge)
 
     def _cnn_objective(self, module: nn.Module, client: int) -> ModuleObjective:
         first = int(self._offsets[client])

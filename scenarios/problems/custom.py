@@ -8,7 +8,7 @@ the middle of the box, or 0 where the box is unbounded.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
 from scenarios.data.user_code import load_object
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from scenarios.problems.one_problem import OneProblem
 
 MakeObjective = Callable[[int], Objective]
 Start = Tensor | NDArray[Any] | Sequence[float]
@@ -43,16 +43,8 @@ class CustomConfig:
         require_nonnegative("noise_std", self.noise_std)
 
 
-class CustomScenario:
+class CustomScenario(OneProblem):
     """The scenario `custom`: objectives are made once for each client, when it is first asked."""
-
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
-    black_box = False
-    default_clients: ClassVar[int] = 5
-    default_rounds: ClassVar[int] = 50
-    suggested: ClassVar[Suggestions] = {}
 
     def __init__(
         self,

@@ -24,29 +24,33 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import (
-    check_types,
-    config_values,
-    field_names,
-    require,
-    require_nonnegative,
-    take_config,
-)
+from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.problem import Problem, Report
+from fedzo.parts import composed, part
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.probes import ProbesConfig
+from fedzo.protocol.questions.surrogate import SurrogateConfig
+from fedzo.protocol.questions.training_config import (
+    GradientConfig,
+    MomentumConfig,
+    ZerothOrderConfig,
+)
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
-from scenarios.data.csv_lines import TableFormat, require_csv
+from scenarios.data.csv_lines import CsvFormat, require_csv
 from scenarios.data.networks import mlp_forward
 from scenarios.data.partition import by_label
 from scenarios.data.tables import TableName, load_table
-from scenarios.problems.scenario import JUDGED_HERE, Suggestions, mean_metrics
+from scenarios.problems.one_problem import KnownProblem, OneProblem
+from scenarios.problems.scenario import JUDGED_HERE, Suggestions
 
 MetricName = Literal["f1", "precision", "recall", "jaccard"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@composed
 class MetricConfig:
     """Settings.
 
@@ -59,11 +63,7 @@ class MetricConfig:
 
     data: TableName = "digits"
     path: str = ""
-    header: Literal["auto", "yes", "no"] = "auto"
-    delimiter: Literal["auto", "comma", "semicolon", "tab", "bar"] = "auto"
-    missing: Literal["refuse", "drop", "keep"] = "refuse"
-    decimal: Literal["point", "comma"] = "point"
-    thousands: Literal["none", "comma", "point", "space"] = "none"
+    csv: CsvFormat = part(CsvFormat)
     metric: MetricName = "f1"
     hidden: str = "30,14"
     radius: float = 0.2
@@ -74,12 +74,10 @@ class MetricConfig:
     noise_std: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
-        **dict.fromkeys(field_names(TableFormat), one_of("data", "csv")),
         "path": one_of("data", "csv", "covertype"),
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_csv(self)
         require(0 < self.radius < np.inf, "radius", self.radius, "positive and finite")
         require(self.max_rows >= 0, "max_rows", self.max_rows, "0 (all) or more")
@@ -89,12 +87,7 @@ class MetricConfig:
         require(0 <= seed < 2**32, "training_seed", seed, "0 or more, and below 2^32")
         classes = self.classes_per_client
         require(classes >= 1, "classes_per_client", classes, "at least 1")
-        self.layout()
         self.layers()
-
-    def layout(self) -> TableFormat:
-        """Return how the CSV file is written."""
-        return take_config(TableFormat, config_values(self))
 
     def layers(self) -> list[int]:
         """Return the hidden layers' units; raises ConfigError for anything but whole numbers."""
@@ -152,24 +145,6 @@ class MetricObjective:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricProblem:
-    """The one problem: F and the metric over all rows, known to the simulation."""
-
-    initial_x: Float[Tensor, " d"]
-    clients: Sequence[MetricObjective]
-    everyone: MetricObjective
-    lower: float = 0.0
-    upper: float = 1.0
-    index: int = 0
-    asks_clients: bool = False
-
-    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        each = torch.stack([client.value(x) for client in self.clients])
-        name = f"all_rows_{self.everyone.metric}"
-        return Report(float(each.mean()), {name: 1 - float(self.everyone.value(x))})
-
-
-@dataclass(frozen=True, slots=True)
 class _Model:
     """A trained MLP: flat parameters and layers, and the standardized other half of the data."""
 
@@ -179,23 +154,20 @@ class _Model:
     labels: Int[Tensor, " b"]
 
 
-class MetricScenario:
+class MetricScenario(OneProblem):
     """The scenario `metric`."""
 
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
     black_box = True
     default_clients: ClassVar[int] = 7
     default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {
-        "momentum": {"client.gradient": "zeroth_order"},
-        "anchor": {"client.gradient": "zeroth_order"},
-        "gradient": {"client.gradient": "zeroth_order"},
-        "gradient_difference": {"client.gradient": "zeroth_order", "strategy.unit": "client"},
-        "zeroth_order": {"client.mu": 1.0},
-        "probes": {"client.mu": 1.0},
-        "surrogate": {
+        MomentumConfig: {"client.gradient": "zeroth_order"},
+        AnchorConfig: {"client.gradient": "zeroth_order"},
+        GradientConfig: {"client.gradient": "zeroth_order"},
+        ClippedConfig: {"client.gradient": "zeroth_order", "strategy.unit": "client"},
+        ZerothOrderConfig: {"client.mu": 1.0},
+        ProbesConfig: {"client.mu": 1.0},
+        SurrogateConfig: {
             "strategy.probe_radius": 0.05,
             "strategy.num_directions": 5,
             "strategy.design": "private",
@@ -228,7 +200,13 @@ class MetricScenario:
 
     def problem(self, index: int) -> Problem:
         start = torch.full((self._everyone.dim,), 0.5, dtype=torch.float64)
-        return MetricProblem(start, self._objectives, self._everyone)
+        return KnownProblem(start, self._judge, lower=0.0, upper=1.0)
+
+    def _judge(self, x: Float[Tensor, " d"]) -> Report:
+        """Return F, and the metric over all rows."""
+        each = torch.stack([client.value(x) for client in self._objectives])
+        name = f"all_rows_{self._everyone.metric}"
+        return Report(float(each.mean()), {name: 1 - float(self._everyone.value(x))})
 
 
 def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> MetricObjective:
@@ -245,7 +223,7 @@ def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> 
 @functools.lru_cache(maxsize=1)
 def _train(config: MetricConfig) -> _Model:
     """Train the MLP on one half of the table with scikit-learn's L-BFGS, as the paper does."""
-    table = load_table(config.data, config.path, config.layout())
+    table = load_table(config.data, config.path, config.csv)
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier

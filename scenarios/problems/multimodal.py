@@ -14,46 +14,41 @@ evaluating the clients outside the count, so reporting costs no query. x_0 is un
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require, require_nonnegative
-from fedzo.objectives.cohort import CohortObjective
-from fedzo.objectives.problem import Problem, Report
+from fedzo.config import require, require_nonnegative
+from fedzo.objectives.problem import Report
+from fedzo.parts import composed, part
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.randomness import stream
-from fedzo.used_with import UsedWith
-from scenarios.problems.quadratic import dirichlet_shares
-from scenarios.problems.scenario import JUDGED_HERE, Suggestions, mean_metrics
+from scenarios.problems.closed_form import (
+    ClosedFormScenario,
+    FormulaConfig,
+    StackedCohort,
+    dirichlet_shares,
+)
+from scenarios.problems.scenario import Suggestions
 
 FunctionName = Literal["ackley", "levy"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@composed
 class MultimodalConfig:
-    """Settings: the function, dim d, heterogeneity C, and the noise of every query."""
+    """Settings: the function, those of a formula, and the noise of every query."""
 
     function: FunctionName = "ackley"
-    dim: int = 300
-    heterogeneity: float = 0.5
+    formula: FormulaConfig = part(FormulaConfig, heterogeneity=0.5)
     noise_std: float = 0.0
-    USED_WITH: ClassVar[UsedWith] = {
-        "strategy.min_judges": JUDGED_HERE,
-    }
 
     def __post_init__(self) -> None:
-        check_types(self)
-        require(self.dim >= 2, "dim", self.dim, "at least 2")
-        require(
-            0 <= self.heterogeneity < math.inf,
-            "heterogeneity",
-            self.heterogeneity,
-            "0 or more, and finite",
-        )
+        require(self.formula.dim >= 2, "dim", self.formula.dim, "at least 2")
         require_nonnegative("noise_std", self.noise_std)
 
 
@@ -73,74 +68,39 @@ def levy(z: Float[Tensor, "*q d"]) -> Float[Tensor, "*q"]:
     return (first + middle + end) / z.shape[-1]
 
 
-FUNCTIONS = {"ackley": ackley, "levy": levy}
+FUNCTIONS: dict[FunctionName, Callable[[Tensor], Tensor]] = {"ackley": ackley, "levy": levy}
 
 
-@dataclass(frozen=True, slots=True)
-class MultimodalCohort:
-    """The objectives of n clients: one function, shifted by a row each."""
-
-    function: FunctionName
-    shifts: Float[Tensor, "n d"]
-    failures: dict[int, str] = field(default_factory=dict)
-    lower: float = 0.0
-    upper: float = 1.0
-
-    @property
-    def num_clients(self) -> int:
-        return len(self.shifts)
-
-    @property
-    def dim(self) -> int:
-        return self.shifts.shape[1]
-
-    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
-        return FUNCTIONS[self.function](20 * x - 10 - self.shifts.unsqueeze(1))
+def shifted(
+    function: FunctionName, z: Float[Tensor, "n q d"], shifts: Float[Tensor, "n 1 d"]
+) -> Float[Tensor, "n q"]:
+    """Return every client's f_i: one function, shifted by a row each."""
+    return FUNCTIONS[function](z - shifts)
 
 
-@dataclass(frozen=True, slots=True)
-class MultimodalProblem:
-    """The one problem: F as the mean over all clients, which the scenario can compute."""
-
-    initial_x: Float[Tensor, " d"]
-    everyone: MultimodalCohort
-    lower: float = 0.0
-    upper: float = 1.0
-    index: int = 0
-    asks_clients: bool = False
-
-    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        points = x.expand(self.everyone.num_clients, 1, -1)
-        return Report(float(self.everyone.value(points).mean()))
+def mean_of(everyone: StackedCohort, x: Float[Tensor, " d"]) -> Report:
+    """Return F as the mean over all clients, which the scenario can compute."""
+    return Report(float(everyone.value(x.expand(everyone.num_clients, 1, -1)).mean()))
 
 
-class MultimodalScenario:
+class MultimodalScenario(ClosedFormScenario):
     """The scenario `multimodal`."""
 
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
-    black_box = False
-    default_clients: ClassVar[int] = 5
-    default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {
-        "first_order": {"strategy.local_lr": 0.1},
-        "gradient_difference": {"strategy.unit": "client"},
+        FirstOrderConfig: {"strategy.local_lr": 0.1},
+        ClippedConfig: {"strategy.unit": "client"},
     }
 
     def __init__(self, config: MultimodalConfig, *, num_clients: int, seed: int) -> None:
-        self.num_clients = num_clients
-        self.noise_std = config.noise_std
-        self._function: FunctionName = config.function
-        self._initial_x = torch.from_numpy(stream(seed, "multimodal", "x0").random(config.dim))
         shares = dirichlet_shares(
-            num_clients, config.dim, generator=stream(seed, "multimodal", "shifts")
+            num_clients, config.formula.dim, generator=stream(seed, "multimodal", "shifts")
         )
-        self._shifts = config.heterogeneity * (shares - 1 / num_clients)
-
-    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
-        return MultimodalCohort(self._function, self._shifts[list(client_ids)])
-
-    def problem(self, index: int) -> Problem:
-        everyone = MultimodalCohort(self._function, self._shifts)
-        return MultimodalProblem(self._initial_x, everyone)
+        shifts = config.formula.heterogeneity * (shares - 1 / num_clients)
+        everyone = StackedCohort(partial(shifted, config.function), (shifts,))
+        super().__init__(
+            everyone,
+            partial(mean_of, everyone),
+            name="multimodal",
+            seed=seed,
+            noise_std=config.noise_std,
+        )

@@ -12,148 +12,97 @@ the paper: the condition number, which is 1 there.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import check_types, require, require_nonnegative
-from fedzo.objectives.cohort import CohortObjective
-from fedzo.objectives.problem import Problem, Report
+from fedzo.config import require, require_nonnegative
+from fedzo.objectives.problem import Report
+from fedzo.parts import composed, part
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.training_config import FirstOrderConfig, GradientConfig
 from fedzo.randomness import stream
-from fedzo.used_with import UsedWith
-from scenarios.problems.scenario import JUDGED_HERE, Suggestions, mean_metrics
+from scenarios.problems.closed_form import (
+    ClosedFormScenario,
+    FormulaConfig,
+    StackedCohort,
+    dirichlet_shares,
+)
+from scenarios.problems.scenario import Suggestions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@composed
 class QuadraticConfig:
-    """Settings: dim is d, heterogeneity is C, noise_std the observation noise of every query.
+    """Settings: those of a formula, and noise_std, the observation noise of every query.
 
     condition: the condition number of F, 1 for the paper's isotropic F.
     """
 
-    dim: int = 300
-    heterogeneity: float = 5.0
+    formula: FormulaConfig = part(FormulaConfig, heterogeneity=5.0)
     condition: float = 1.0
     noise_std: float = 0.0
-    USED_WITH: ClassVar[UsedWith] = {
-        "strategy.min_judges": JUDGED_HERE,
-    }
 
     def __post_init__(self) -> None:
-        check_types(self)
-        require(self.dim >= 1, "dim", self.dim, "at least 1")
-        require(
-            0 <= self.heterogeneity < math.inf,
-            "heterogeneity",
-            self.heterogeneity,
-            "0 or more, and finite",
-        )
         condition = self.condition
         require(1 <= condition < math.inf, "condition", condition, "at least 1 and finite")
         require_nonnegative("noise_std", self.noise_std)
 
 
-@dataclass(frozen=True, slots=True)
-class QuadraticCohort:
-    """The objectives of n clients: coefficients of z^2 and z, each [n, d]."""
-
-    square: Float[Tensor, "n d"]
-    linear: Float[Tensor, "n d"]
-    failures: dict[int, str] = field(default_factory=dict)
-    lower: float = 0.0
-    upper: float = 1.0
-
-    @property
-    def num_clients(self) -> int:
-        return len(self.square)
-
-    @property
-    def dim(self) -> int:
-        return self.square.shape[1]
-
-    def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
-        z = (20 * x).sub_(10)
-        slope = (self.square.unsqueeze(1) * z).add_(self.linear.unsqueeze(1))
-        total = (slope * z).sum(-1)
-        return (total + 1) / (10 * self.dim)
+def quadratic(
+    z: Float[Tensor, "n q d"], square: Float[Tensor, "n 1 d"], linear: Float[Tensor, "n 1 d"]
+) -> Float[Tensor, "n q"]:
+    """Return every client's f_i, given its coefficients of z^2 and z."""
+    slope = (square * z).add_(linear)
+    total = (slope * z).sum(-1)
+    return (total + 1) / (10 * z.shape[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class QuadraticProblem:
-    """The one problem: F in closed form, with the coefficients c of its coordinates."""
-
-    initial_x: Float[Tensor, " d"]
-    curvature: Float[Tensor, " d"]
-    lower: float = 0.0
-    upper: float = 1.0
-    index: int = 0
-    asks_clients: bool = False
-
-    @property
-    def optimum(self) -> float:
-        return -1 / 40 + 1 / (10 * len(self.initial_x))
-
-    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        z = 20 * x - 10
-        value = float(((self.curvature * (z * z + z)).sum() + 1) / (10 * len(x)))
-        return Report(value, {"gap": value - self.optimum})
+def judged(curvature: Float[Tensor, " d"], x: Float[Tensor, " d"]) -> Report:
+    """Return F, given the coefficients c of its coordinates, and how far it is above F*."""
+    z = 20 * x - 10
+    value = float(((curvature * (z * z + z)).sum() + 1) / (10 * len(x)))
+    return Report(value, {"gap": value - (-1 / 40 + 1 / (10 * len(x)))})
 
 
-class QuadraticScenario:
+class QuadraticScenario(ClosedFormScenario):
     """The scenario `quadratic`."""
 
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
-    black_box = False
-    default_clients: ClassVar[int] = 5
-    default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {
-        "first_order": {"strategy.local_lr": 0.1},
-        "anchor": {"strategy.local_lr": 0.1},
-        "gradient": {"strategy.server_lr": 0.03},
-        "gradient_difference": {"strategy.unit": "client"},
+        FirstOrderConfig: {"strategy.local_lr": 0.1},
+        AnchorConfig: {"strategy.local_lr": 0.1},
+        GradientConfig: {"strategy.server_lr": 0.03},
+        ClippedConfig: {"strategy.unit": "client"},
     }
 
     def __init__(self, config: QuadraticConfig, *, num_clients: int, seed: int) -> None:
-        self.num_clients = num_clients
-        self.noise_std = config.noise_std
-        self._initial_x = torch.from_numpy(stream(seed, "quadratic", "x0").random(config.dim))
-        self._curvature = _curvature(config, seed)
+        curvature = _curvature(config, seed)
         shares = (
-            dirichlet_shares(num_clients, config.dim, generator=stream(seed, "quadratic", name))
+            dirichlet_shares(
+                num_clients, config.formula.dim, generator=stream(seed, "quadratic", name)
+            )
             for name in ("square", "linear")
         )
-        self._square, self._linear = (
-            self._curvature * (1 + config.heterogeneity * (share - 1 / num_clients))
+        coefficients = tuple(
+            curvature * (1 + config.formula.heterogeneity * (share - 1 / num_clients))
             for share in shares
         )
-
-    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
-        rows = slice(None) if len(client_ids) == self.num_clients else list(client_ids)
-        return QuadraticCohort(self._square[rows], self._linear[rows])
-
-    def problem(self, index: int) -> Problem:
-        return QuadraticProblem(self._initial_x, self._curvature)
-
-
-def dirichlet_shares(
-    num_clients: int, dim: int, *, generator: np.random.Generator
-) -> Float[Tensor, "n d"]:
-    """Return Dirichlet(1/N, ..., 1/N) shares, which sum to 1 over clients in every coordinate."""
-    shares = generator.dirichlet([1 / num_clients] * num_clients, size=dim)
-    return torch.from_numpy(shares).T.contiguous()
+        super().__init__(
+            StackedCohort(quadratic, coefficients),
+            partial(judged, curvature),
+            name="quadratic",
+            seed=seed,
+            noise_std=config.noise_std,
+        )
 
 
 def _curvature(config: QuadraticConfig, seed: int) -> Float[Tensor, " d"]:
     """Return coefficients that spread over a factor of `condition` and have mean 1."""
     if config.condition == 1:
-        return torch.ones(config.dim, dtype=torch.float64)
-    exponents = torch.from_numpy(stream(seed, "quadratic", "curvature").random(config.dim))
+        return torch.ones(config.formula.dim, dtype=torch.float64)
+    exponents = torch.from_numpy(stream(seed, "quadratic", "curvature").random(config.formula.dim))
     spread = config.condition**exponents
     return spread / spread.mean()

@@ -10,24 +10,24 @@ simulation itself: they cost no query, and no epsilon covers them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import (
-    check_types,
-    config_values,
-    field_names,
-    require,
-    require_nonnegative,
-    take_config,
-)
+from fedzo.config import require, require_nonnegative
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem, Report
+from fedzo.parts import composed, part
 from fedzo.privacy.clipping import MAX_FLOATS
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.training_config import (
+    FirstOrderConfig,
+    MomentumConfig,
+    ZerothOrderConfig,
+)
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
 from scenarios.data.columns import (
@@ -40,12 +40,12 @@ from scenarios.data.columns import (
 from scenarios.data.csv_lines import TableFormat, require_csv
 from scenarios.data.networks import ActivationName, random_mlp
 from scenarios.data.partition import Partition, split
-from scenarios.problems.classification import NetworkProblem
 from scenarios.problems.mlp_cohort import MLPShards
-from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions, mean_metrics
+from scenarios.problems.one_problem import KnownProblem, OneProblem
+from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@composed
 class RegressionConfig:
     """Settings: the data and their scales (see scenarios.data.columns), the network, the split.
 
@@ -58,12 +58,7 @@ class RegressionConfig:
 
     data: RegressionDataName = "synthetic"
     path: str = ""
-    header: Literal["auto", "yes", "no"] = "auto"
-    delimiter: Literal["auto", "comma", "semicolon", "tab", "bar"] = "auto"
-    missing: Literal["refuse", "drop", "keep"] = "refuse"
-    decimal: Literal["point", "comma"] = "point"
-    thousands: Literal["none", "comma", "point", "space"] = "none"
-    text_columns: str = ""
+    layout: TableFormat = part(TableFormat)
     target: str = ""
     scaling: ScalingName = "public"
     scales: str = ""
@@ -78,25 +73,19 @@ class RegressionConfig:
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
         **dict.fromkeys(("client.out_of_bounds", "client.project"), BOUNDLESS),
-        **dict.fromkeys((*field_names(TableFormat), "target"), one_of("data", "csv")),
+        "target": one_of("data", "csv"),
         "path": one_of("data", "csv", "california"),
         "scales": one_of("scaling", "public"),
         "alpha": one_of("partition", "quantity_skew"),
     }
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_csv(self)
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
         require(self.max_records >= 0, "max_records", self.max_records, "0 (all) or more")
         require_nonnegative("feature_bound", self.feature_bound)
         require_nonnegative("noise_std", self.noise_std)
-        self.layout()
         self.split()
-
-    def layout(self) -> TableFormat:
-        """Return how the CSV file is written."""
-        return take_config(TableFormat, config_values(self))
 
     def split(self) -> Partition:
         """Return the partition that the settings name."""
@@ -104,28 +93,24 @@ class RegressionConfig:
         return Partition(kind=kind, alpha=self.alpha, min_size=self.min_size)
 
 
-class RegressionScenario:
+class RegressionScenario(OneProblem):
     """The scenario `regression`."""
 
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
-    black_box = False
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 200
     suggested: ClassVar[Suggestions] = {
-        "first_order": {"strategy.local_lr": 0.1},
-        "anchor": {"strategy.local_lr": 0.1},
-        "momentum": {"strategy.local_lr": 0.3},
-        "zeroth_order": {"strategy.local_lr": 0.05, "client.mu": 0.001},
-        "gradient_difference": {"client.mu": 0.001},
+        FirstOrderConfig: {"strategy.local_lr": 0.1},
+        AnchorConfig: {"strategy.local_lr": 0.1},
+        MomentumConfig: {"strategy.local_lr": 0.3},
+        ZerothOrderConfig: {"strategy.local_lr": 0.05, "client.mu": 0.001},
+        ClippedConfig: {"client.mu": 0.001},
     }
 
     def __init__(self, config: RegressionConfig, *, num_clients: int, seed: int) -> None:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         columns, known = load_columns(
-            config.data, config.path, config.target, config.layout(), seed=seed
+            config.data, config.path, config.target, config.layout, seed=seed
         )
         known = read_scales(config.scales) if config.scales else known
         count = len(columns.values[columns.target])
@@ -166,7 +151,7 @@ class RegressionScenario:
         return self._train.of(client_ids)
 
     def problem(self, index: int) -> Problem:
-        return NetworkProblem(self._initial_x, self._judge)
+        return KnownProblem(self._initial_x, self._judge)
 
     def _judge(self, x: Float[Tensor, " d"]) -> Report:
         """Return F, the mean of the clients' mean losses, |grad F|^2, and the test loss."""

@@ -15,7 +15,7 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import OpenProblem, Problem
-from scenarios.problems.scenario import Suggestions, mean_metrics
+from scenarios.problems.one_problem import OneProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +41,11 @@ class RemoteConfig:
         require(0 <= self.start <= 1, "start", self.start, "from 0 to 1")
 
 
-class RemoteScenario:
+class RemoteScenario(OneProblem):
     """The scenario `remote`."""
 
-    num_problems = 1
-    summarize = staticmethod(mean_metrics)
-    draw = None
-    black_box = False
     default_clients: ClassVar[int] = 2
     default_rounds: ClassVar[int] = 10
-    suggested: ClassVar[Suggestions] = {}
 
     def __init__(self, config: RemoteConfig, *, num_clients: int, seed: int) -> None:
         self.num_clients = num_clients

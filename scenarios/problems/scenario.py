@@ -59,8 +59,11 @@ JUDGED_HERE = where("scenario", unknown, "a {} whose clients judge x: attack, cu
 BOUNDLESS = where("scenario", unknown, "a {} with a box: others than classification and regression")
 """For what clients do at the ends of a box, where there is none."""
 
-Suggestions = Mapping[str, Mapping[str, Scalar]]
-"""Rule name -> dotted setting -> value that suits a scenario better than the general default."""
+Suggestions = Mapping[type, Mapping[str, Scalar]]
+"""Settings of a question -> dotted setting -> value that suits a scenario better than the default.
+
+The questions of a strategy are known by the settings that its clients take: `ZerothOrderConfig`.
+"""
 
 
 def mean_metrics(last: Sequence[RoundRecord]) -> dict[str, float]:

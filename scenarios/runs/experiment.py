@@ -20,7 +20,13 @@ from fedzo.config import (
 from fedzo.errors import ConfigError
 from fedzo.runtime.middleware.faulty import FaultConfig
 from scenarios.runs.effects import Effects
-from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.runs.names import (
+    ENGINES,
+    SCENARIOS,
+    STRATEGIES,
+    require_black_box,
+    require_names,
+)
 from scenarios.runs.ownership import is_own, simulated_privacy
 from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
@@ -88,13 +94,7 @@ class Experiment:
 
 def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]:
     """Return the config class of each section; raises ConfigError for unknown names."""
-    for kind, name, table in (
-        ("scenario", scenario, SCENARIOS),
-        ("strategy", strategy, STRATEGIES),
-        ("engine", engine, ENGINES),
-    ):
-        if name not in table:
-            raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
+    require_names(scenario, strategy, engine)
     return {
         "scenario": SCENARIOS[scenario].config,
         "strategy": STRATEGIES[strategy].config,
@@ -147,12 +147,9 @@ def make_experiment(
     check_memory(clients, effects.values)
     effects.require(given.keys() - {*excused})
     resolved = {k: v for k, v in effects.settings.items() if k not in entry.refused}
-    exact = resolved.get("client.gradient") == "exact"
-    if build.black_box and (entry.rule == "first_order" or exact):
-        remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
-        raise ConfigError(
-            f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"
-        )
+    if build.black_box:
+        exact = resolved.get("client.gradient") == "exact"
+        require_black_box(scenario, strategy, exact=exact)
     experiment = Experiment(
         scenario=scenario,
         strategy=strategy,
@@ -172,7 +169,8 @@ def make_experiment(
 def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Scalar]) -> Effects:
     """Resolve settings, and find what has an effect; raises ConfigError as make_experiment."""
     classes, entry = config_classes(scenario, strategy, engine), STRATEGIES[strategy]
-    usual = {**SCENARIOS[scenario].build.suggested.get(entry.rule, {}), **entry.preset}
+    suggested = SCENARIOS[scenario].build.suggested.get(classes["client"], {})
+    usual = {**suggested, **entry.preset}
     _check_keys({**usual, **given}, classes, entry.refused)
     world = _built(classes["scenario"], "scenario", given)
     usual = {**simulated_privacy(classes["strategy"], world, engine), **usual}

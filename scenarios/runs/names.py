@@ -5,11 +5,12 @@ What an entry names is imported when it is used, so that a list of names needs n
 
 from collections.abc import Mapping
 
+from fedzo.errors import ConfigError
 from fedzo.runtime.engine_configs import FlowerConfig, InProcessConfig, RayConfig, SuperLinkConfig
 from scenarios.runs.entries import ScenarioEntry
 from scenarios.runs.methods import STRATEGIES
 
-__all__ = ["ENGINES", "SCENARIOS", "STRATEGIES"]
+__all__ = ["ENGINES", "SCENARIOS", "STRATEGIES", "require_black_box", "require_names"]
 
 SCENARIOS: Mapping[str, ScenarioEntry] = {
     "quadratic": ScenarioEntry(
@@ -68,3 +69,26 @@ ENGINES: dict[str, tuple[type, str]] = {
     "superlink": (SuperLinkConfig, "a deployment: inside `flwr run` and `fedzo deploy` only"),
     "flower": (FlowerConfig, "Flower's own simulation: a ClientApp and messages for each client"),
 }
+
+
+def require_names(scenario: str, strategy: str, engine: str) -> None:
+    """Raise ConfigError for a name that is in no table."""
+    for kind, name, table in (
+        ("scenario", scenario, SCENARIOS),
+        ("strategy", strategy, STRATEGIES),
+        ("engine", engine, ENGINES),
+    ):
+        if name not in table:
+            raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
+
+
+def require_black_box(scenario: str, strategy: str, *, exact: bool) -> None:
+    """Raise ConfigError for a strategy that needs gradients, of a scenario that has none.
+
+    exact: whether its clients are to differentiate, as client.gradient says.
+    """
+    if exact or STRATEGIES[strategy].rule == "first_order":
+        remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
+        raise ConfigError(
+            f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"
+        )

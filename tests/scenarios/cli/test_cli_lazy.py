@@ -1,4 +1,4 @@
-"""Help and version do without torch, and say of each command what it says itself."""
+"""Help, version and lists do without torch, and say of each command what it says itself."""
 
 import subprocess
 import sys
@@ -12,7 +12,11 @@ ASKED = f"""
 import sys
 import fedzo
 from scenarios.cli.app import app
-for arguments in (["--help"], ["--version"], ["run", "--help"]):
+from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
+listed = [["list"], *(["list", name] for name in SCENARIOS)]
+listed += [["list", "custom", "--strategy", name] for name in STRATEGIES]
+listed += [["list", "custom", "--engine", name] for name in ENGINES]
+for arguments in (["--help"], ["--version"], ["run", "--help"], *listed):
     try:
         app(arguments)
     except SystemExit as done:
@@ -21,11 +25,12 @@ print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
 
 
-def test_help_and_version_import_nothing_heavy() -> None:
+def test_help_version_and_lists_import_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == "\n"
     assert "--query-budget" in done.stdout
+    assert "scenario.objective" in done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -39,7 +39,7 @@ def test_shifts_cancel_over_clients_and_grow_with_heterogeneity() -> None:
     def shifts(heterogeneity: float) -> torch.Tensor:
         config = MultimodalConfig(dim=9, heterogeneity=heterogeneity)
         world = MultimodalScenario(config, num_clients=5, seed=1)
-        return world.cohort(range(5), 0).shifts  # type: ignore[attr-defined, no-any-return]
+        return world.cohort(range(5), 0).coefficients[0]  # type: ignore[attr-defined, no-any-return]
 
     assert float(shifts(3.0).sum(0).abs().max()) < 1e-12
     torch.testing.assert_close(shifts(3.0), 3 * shifts(1.0))

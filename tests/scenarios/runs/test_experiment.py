@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedzo.errors import ConfigError
+from fedzo.protocol.questions.training_config import FirstOrderConfig
 from scenarios.runs.config_file import read_experiment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.names import SCENARIOS, STRATEGIES
@@ -33,7 +34,7 @@ def test_given_over_suggested_over_default() -> None:
     default = make_experiment("quadratic", "fedavg").settings
     assert (
         default["strategy.local_lr"]
-        == SCENARIOS["quadratic"].build.suggested["first_order"]["strategy.local_lr"]
+        == SCENARIOS["quadratic"].build.suggested[FirstOrderConfig]["strategy.local_lr"]
     )
     given = make_experiment("quadratic", "fedavg", settings={"strategy.local_lr": 0.5})
     assert given.settings["strategy.local_lr"] == 0.5

@@ -1,0 +1,38 @@
+"""What scenarios of a single problem have in common, and the problem of which F is known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.objectives.problem import Report
+from scenarios.problems.scenario import Draw, Suggestions, mean_metrics
+
+
+class OneProblem:
+    """Defaults of a scenario with one problem, whose objectives may have gradients."""
+
+    num_problems = 1
+    summarize = staticmethod(mean_metrics)
+    draw: Draw | None = None
+    black_box = False
+    default_clients: ClassVar[int] = 5
+    default_rounds: ClassVar[int] = 50
+    suggested: ClassVar[Suggestions] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownProblem:
+    """A problem whose x the simulation judges by itself, so that reporting costs no query."""
+
+    initial_x: Float[Tensor, " d"]
+    judge: Callable[[Float[Tensor, " d"]], Report]
+    lower: float = -float("inf")
+    upper: float = float("inf")
+    index: int = 0
+    asks_clients: bool = False
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        return self.judge(x)
