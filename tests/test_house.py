@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import house
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("fedzo", "strategies", "clients", "scenarios")
 SOURCES = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
@@ -39,6 +41,29 @@ def test_files_are_short_documented_and_free_of_pickle() -> None:
         assert ast.get_docstring(tree), path
         said = text.replace("no pickle", "").replace("without pickle", "")
         assert not [banned for banned in BANNED if banned in said], path
+
+
+@source_tree
+def test_no_modules_and_no_rooms_import_each_other() -> None:
+    told = house.measured(ROOT)
+    assert told["import_cycles"] == told["room_cycles"] == told["upward_imports"] == []
+    assert told["repeated_share"] <= 0.02
+
+
+@source_tree
+def test_rooms_that_import_each_other_are_found(tmp_path: Path) -> None:
+    for name, text in {
+        "__init__": "",
+        "a/one": "import fedzo.b.two",
+        "b/two": "",
+        "b/more": "from fedzo.a import one",
+    }.items():
+        path = tmp_path / "fedzo" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    modules = house.sources(tmp_path)
+    graph = house.module_graph(modules)
+    assert house.rooms("fedzo", graph, modules)["cycles"] == [["a", "b"]]
 
 
 @source_tree

@@ -174,6 +174,7 @@ def measured(root: Path) -> dict[str, Any]:
         and a.split(".")[0] != b.split(".")[0]
     ]
     cycles = [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1]
+    halls = {package: rooms(package, graph, modules) for package in PACKAGES}
     strategy = {p.stem: p for n, p in modules.items() if n.startswith("strategies")}
     return {
         "files": len(modules),
@@ -186,7 +187,8 @@ def measured(root: Path) -> dict[str, Any]:
         "repeated_share": repeated(modules),
         "import_cycles": cycles,
         "upward_imports": upward,
-        "packages": {package: rooms(package, graph, modules) for package in PACKAGES},
+        "room_cycles": [cycle for found in halls.values() for cycle in found["cycles"]],
+        "packages": halls,
         "method_share": {name: method_share(strategy[name]) for name in METHODS},
     }
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
+from fedzo.privacy.counted import clipped_gradients
 from fedzo.privacy.gaussian import gaussian_noise, private_generator
 from fedzo.protocol.questions.private import ClippedWalk
 from fedzo.protocol.questions.training import Trained
@@ -33,7 +34,7 @@ def train_clipped_walk(question: ClippedWalk, clients: Clients) -> Answered:
         radii = question.local_clip * torch.linalg.vector_norm(x - old, dim=1)
         part = clients.cohort.minibatch(batch)  # type: ignore[attr-defined]
         most = question.settings.max_floats
-        found = oracle.clipped_gradients(x, old, radii, of=part, max_floats=most)
+        found = clipped_gradients(oracle, x, old, radii, of=part, max_floats=most)
         std = 2 * question.local_noise * radii / question.local_batch
         noise = _noise(question, clients, std, step)
         direction = direction + found.sums / question.local_batch + noise.to(x)

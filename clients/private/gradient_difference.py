@@ -30,6 +30,7 @@ from fedzo.estimation.schemes import Differences
 from fedzo.objectives.oracle import Oracle
 from fedzo.privacy.averages import queries_to_compare
 from fedzo.privacy.clipping import Clipped, clip_rows
+from fedzo.privacy.counted import clipped_gradients, compare_records, record_values
 from fedzo.privacy.gaussian import gaussian_noise
 from fedzo.protocol import questions
 from fedzo.protocol.question import no_numbers
@@ -54,7 +55,7 @@ def answer_clipped(question: questions.Clipped, clients: Clients) -> Answered:
         told = dict.fromkeys(question.due, no_numbers(x))
         return ClippedMeans(**told, shortened=_told(question, torch.zeros(len(x)))), clients.states
     if question.compare:
-        clients.oracle.compare_records(x)
+        compare_records(clients.oracle, x)
     exact = question.settings.exact
     source: Source = (
         _OfGradients(question, clients.oracle, points)
@@ -107,8 +108,8 @@ class _OfGradients:
     def _records(self, previous: Tensor | None, clip_norm: float) -> Clipped:
         x = self._points[0]
         norms = torch.full((len(x),), clip_norm, dtype=torch.float64)
-        found = self._oracle.clipped_gradients(
-            x, previous, norms, max_floats=self._config.max_floats
+        found = clipped_gradients(
+            self._oracle, x, previous, norms, max_floats=self._config.max_floats
         )
         sizes = self._oracle.cohort.sizes.to(x)  # type: ignore[attr-defined]
         return Clipped(found.sums / sizes.unsqueeze(1), found.shortened / sizes)
@@ -148,7 +149,7 @@ class _OfSlopes:
         if self._whole:
             told = [row.unsqueeze(1) for row in self._oracle.value(asked)]
         else:
-            told = self._oracle.record_values(asked)
+            told = record_values(self._oracle, asked)
         slopes = [self._differences.slopes(values.T, point.dtype) for values in told]
         return [self._scale * own for own in slopes]
 

@@ -22,8 +22,6 @@ from fedzo.finite import all_finite
 from fedzo.objectives.box import is_bounded, project
 from fedzo.objectives.cohort import CohortObjective, LoopedCohort, cohort_gradient
 from fedzo.objectives.objective import Objective
-from fedzo.privacy.averages import points_beside, queries_to_compare, require_averages
-from fedzo.privacy.clipping import MAX_FLOATS, Clipped, clipped_sums, record_values
 
 __all__ = ["BoundsPolicy", "NonFinitePolicy", "Oracle", "project"]
 
@@ -37,8 +35,7 @@ class Oracle:
     query_budget: most queries a client may be asked; None is no limit.
     noise: standard deviation of Gaussian observation noise, drawn from `noise_generators` [n].
     non_finite: "fail" makes a client that answers NaN or inf a failed client; "skip" hands NaN on
-    to
-        the estimator, which leaves that direction out. Both count them in `non_finite_values`.
+    to the estimator, which leaves that direction out. Both count them in `non_finite`.
     may_skip: whether the rule has the setting non_finite, so that the remedy may name it.
     out_of_bounds: "clip" projects each queried point onto the box; "allow" asks it as it is.
     """
@@ -71,6 +68,11 @@ class Oracle:
         self._non_finite_counts: dict[int, int] = {}
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether noise is added to values."""
+        return self._noise_std > 0
+
+    @property
     def remaining(self) -> int | float:
         """Queries that each client may still be asked; infinite without a budget."""
         return float("inf") if self._budget is None else self._budget - self._asked
@@ -83,9 +85,9 @@ class Oracle:
         Raises RunError when the budget does not cover the q points; then nothing is asked.
         """
         self._require_dim(x)
-        self._spend(x.shape[1], of)
+        self.spend(x.shape[1], of)
         with torch.no_grad():
-            values = (of or self.cohort).value(self.project(x) if self._clip else x).double()
+            values = (of or self.cohort).value(self.asked_at(x)).double()
         return self._observed(values)
 
     def told(
@@ -109,7 +111,7 @@ class Oracle:
             )
         if self._clip:
             raise ConfigError("x in place is kept in no box; leave out lower and upper")
-        self._spend(queries, of)
+        self.spend(queries, of)
         with torch.no_grad():
             return self._observed(part.told_by(ask, queries))
 
@@ -119,62 +121,46 @@ class Oracle:
         """Return exact gradients by autograd; raises ObjectiveError for a black box."""
         self._require_dim(x)
         self.count_gradients(1, of=of)
-        gradient = cohort_gradient(of or self.cohort, self.project(x) if self._clip else x)
-        self._inspect(gradient, "gradient")
+        gradient = cohort_gradient(of or self.cohort, self.asked_at(x))
+        self.inspect(gradient, "gradient")
         return gradient
-
-    def clipped_gradients(
-        self,
-        x: Float[Tensor, "n d"],
-        previous: Float[Tensor, "n d"] | None,
-        clip_norms: Float[Tensor, " n"],
-        *,
-        of: CohortObjective | None = None,
-        max_floats: int = MAX_FLOATS,
-    ) -> Clipped:
-        """Return sums of the examples' clipped gradients, or of their changes since `previous`.
-
-        One gradient, or two, of all examples are counted; `of` is a minibatch of the cohort.
-        """
-        self.count_gradients(1 if previous is None else 2, of=of)
-        points = [
-            None if p is None else self.project(p) if self._clip else p for p in (x, previous)
-        ]
-        assert points[0] is not None
-        part = of or self.cohort
-        found = clipped_sums(part, points[0], points[1], clip_norms, max_floats=max_floats)
-        self._inspect(found.sums, "gradient")
-        return found
-
-    def record_values(self, x: Float[Tensor, "n q d"]) -> list[Float[Tensor, "q m"]]:
-        """Return the loss of every example of each client at its points.
-
-        It counts q queries a client, each with all examples behind it. Raises RunError when the
-        budget does not cover them, ConfigError where the oracle adds noise.
-        """
-        if self._noise_std > 0:
-            raise ConfigError("losses of single examples have no noise; set scenario.noise_std=0")
-        self._spend(x.shape[1])
-        with torch.no_grad():
-            told = record_values(self.cohort, self.project(x) if self._clip else x)
-        means = torch.stack([values.mean(dim=1) for values in told])
-        self._inspect(means, "value")
-        return told
-
-    def compare_records(self, x: Float[Tensor, "n d"]) -> None:
-        """Raise ConfigError where examples' losses do not average to a client's objective.
-
-        It counts the queries that are asked for it, and nothing where that is known.
-        """
-        queries = queries_to_compare(self.cohort)
-        if queries:
-            self._spend(queries)
-            require_averages(self.cohort, self.project(points_beside(x)))
 
     def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
         """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""
         self._differentiated += number
         self._count_examples(number, of)
+
+    def spend(self, queries: int, of: CohortObjective | None = None) -> None:
+        """Count queries of every client, before whoever asks them does.
+
+        Raises RunError when the budget does not cover them.
+        """
+        if queries > self.remaining:
+            raise RunError(
+                f"{queries} queries asked with {self.remaining} of {self._budget} left a client;"
+                " raise query_budget or ask fewer directions"
+            )
+        self._asked += queries
+        self._count_examples(queries, of)
+
+    def inspect(self, answers: Float[Tensor, "n k"], what: str) -> None:
+        """Note clients that raised or answered something non-finite."""
+        if all_finite(answers):
+            return
+        self.saw_non_finite = True
+        bad = ~torch.isfinite(answers)
+        for position in bad.any(dim=1).nonzero().flatten().tolist():
+            if position in self._stopped_at:
+                continue
+            if position not in self.failures and not self._report(position, answers, bad, what):
+                continue
+            unasked = getattr(self.cohort, "unasked", {}).get(position, 0)
+            examples = int(self._examples[position]) - unasked * self._sizes_asked(position)
+            self._stopped_at[position] = (self._asked - unasked, self._differentiated, examples)
+
+    def asked_at(self, x: Float[Tensor, "n *q d"]) -> Float[Tensor, "n *q d"]:
+        """Return the points that are asked for these: those in the box, where it clips."""
+        return self.project(x) if self._clip else x
 
     def project(self, x: Float[Tensor, "n *q d"]) -> Float[Tensor, "n *q d"]:
         """Project points onto the box."""
@@ -199,7 +185,7 @@ class Oracle:
         """Return values with observation noise, NaN for those of failed clients."""
         if self._noise_std > 0:
             values = values + self._noise_std * self._noise(values)
-        self._inspect(values, "value")
+        self.inspect(values, "value")
         return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
 
     def _require_dim(self, x: Float[Tensor, "n *q d"]) -> None:
@@ -210,16 +196,6 @@ class Oracle:
                 f"x has {x.shape[-1]} numbers and the objectives have dim {dim}; start from as many"
                 " (of a module, the parameters that are trained: no frozen ones, no buffers)"
             )
-
-    def _spend(self, queries: int, of: CohortObjective | None = None) -> None:
-        """Count queries of every client before they are asked."""
-        if queries > self.remaining:
-            raise RunError(
-                f"{queries} queries asked with {self.remaining} of {self._budget} left a client;"
-                " raise query_budget or ask fewer directions"
-            )
-        self._asked += queries
-        self._count_examples(queries, of)
 
     def _count_examples(self, number: int, of: CohortObjective | None) -> None:
         part = of or self.cohort
@@ -234,21 +210,6 @@ class Oracle:
     def _noise(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
         rows = [g.standard_normal(values.shape[1]) for g in self._noise_generators]
         return torch.from_numpy(np.stack(rows)).to(values)
-
-    def _inspect(self, answers: Float[Tensor, "n k"], what: str) -> None:
-        """Note clients that raised or answered something non-finite."""
-        if all_finite(answers):
-            return
-        self.saw_non_finite = True
-        bad = ~torch.isfinite(answers)
-        for position in bad.any(dim=1).nonzero().flatten().tolist():
-            if position in self._stopped_at:
-                continue
-            if position not in self.failures and not self._report(position, answers, bad, what):
-                continue
-            unasked = getattr(self.cohort, "unasked", {}).get(position, 0)
-            examples = int(self._examples[position]) - unasked * self._sizes_asked(position)
-            self._stopped_at[position] = (self._asked - unasked, self._differentiated, examples)
 
     def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:
         """Count a client's non-finite answers; return whether they make it a failed client."""

@@ -91,7 +91,9 @@ def serve(
     """Answer an exchange for its clients; what a client's code raises becomes its failure."""
     ids = exchange.client_ids
     if type(exchange.question) not in rules:
-        return _all_failed(ids, unknown_kind(exchange.kind, rules)), states
+        known = ", ".join(sorted(question.kind for question in rules))
+        reason = f"no rule answers {exchange.kind!r}; this client knows {known}"
+        return _all_failed(ids, reason), states
     try:
         cohort = environment.cohort(ids, exchange.moment.problem)
         if exchange.poisoned:
@@ -122,12 +124,6 @@ def serve(
         return replies, after
     kept = [states[i] if i in oracle.failures else state for i, state in enumerate(after)]
     return replies.without({ids[p]: reason for p, reason in oracle.failures.items()}), kept
-
-
-def unknown_kind(kind: str, rules: Rules) -> str:
-    """Say that there is no rule for a kind of question."""
-    known = ", ".join(sorted(question.kind for question in rules))
-    return f"no rule answers {kind!r}; this client knows {known}"
 
 
 def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) -> Oracle:

@@ -6,16 +6,17 @@ dependent row. Shapes: points [n, p, d], values [n, p], count [n]. Cost of a nea
 d.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fedzo.protocol.exchange import ClientState
 from fedzo.surrogates.gp import Observations
 
+Kept = Mapping[str, Tensor]
+"""What a client remembers, by name."""
 _FINGERPRINT = 4
 """Coordinates that are compared before whole points are."""
 
@@ -51,7 +52,7 @@ class Trajectory:
             known=self.known.gather(1, chosen),
         )
 
-    def save(self, states: Sequence[ClientState]) -> list[dict[str, Tensor]]:
+    def save(self, states: Sequence[Kept]) -> list[dict[str, Tensor]]:
         """Return the clients' states with their part of the trajectory in them."""
         sizes = self.count.tolist()
         return [
@@ -71,7 +72,7 @@ class Trajectory:
         return all_points[-self.capacity :], all_values[-self.capacity :]
 
 
-def load_trajectory(states: Sequence[ClientState], dim: int, capacity: int) -> Trajectory:
+def load_trajectory(states: Sequence[Kept], dim: int, capacity: int) -> Trajectory:
     """Return what clients have kept; a new client has nothing."""
     none = torch.empty(0, dim, dtype=torch.float64)
     points = [state.get("points", none) for state in states]

@@ -21,7 +21,7 @@ from fedzo.records.terminal import markup, say_place
 from scenarios.attacks.attack_report import print_report, write_report
 from scenarios.attacks.attackers import ATTACKERS
 from scenarios.attacks.single_attack import Plan, Report, attack_victim
-from scenarios.cli.options import JsonOption, by_section, finish, guard, prepare, stderr
+from scenarios.cli.options import JsonOption, SeedOption, by_section, finish, guard, prepare, stderr
 from scenarios.victims.shipped import shipped_names
 from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
 
@@ -47,7 +47,7 @@ def attack_command(
     ] = None,
     query_budget: Annotated[int, typer.Option(help="most queries an image")] = 1000,
     images: Annotated[int, typer.Option(help="images that are attacked")] = 20,
-    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    seed: SeedOption = 0,
     target: Annotated[int | None, typer.Option(help="the class to be answered as")] = None,
     loss: Annotated[str, typer.Option(help="margin, cross_entropy or boundary")] = "margin",
     universal: Annotated[

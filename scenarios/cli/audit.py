@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fedzo.config import parse_setting
 from fedzo.records.terminal import markup, say_place, title
-from scenarios.cli.options import JsonOption, SetOption, finish, guard, prepare, stderr
+from scenarios.cli.options import JsonOption, SeedOption, SetOption, finish, guard, prepare, stderr
 from scenarios.runs.audit import Audit, audit, draw_audit
 
 
@@ -25,7 +25,7 @@ def audit_command(
     noise_factor: Annotated[
         float, typer.Option(help="multiply the noise, to see a false claim refuted")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    seed: SeedOption = 0,
     settings: SetOption = None,
     out: Annotated[Path | None, typer.Option(help="PNG file for the error rates")] = None,
     json_output: JsonOption = False,

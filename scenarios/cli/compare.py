@@ -1,6 +1,5 @@
 """The command `fedzo compare`: strategies, rules and attacks side by side."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,15 +10,10 @@ from fedzo.records.history import AXES
 from fedzo.records.lock import locked
 from scenarios.cli.display import print_comparison, print_grid
 from scenarios.cli.options import (
-    BudgetOption,
-    ClientsOption,
-    EngineOption,
-    JsonOption,
-    OutOption,
-    ResumeOption,
-    RoundsOption,
+    OutputOptions,
     ScenarioArgument,
-    SetOption,
+    SettingOptions,
+    SizeOptions,
     ThreadsOption,
     finish,
     guard,
@@ -46,6 +40,7 @@ from scenarios.runs.grid import (
 
 
 def compare_command(
+    *,
     scenario: ScenarioArgument = None,
     strategies: Annotated[
         str | None, typer.Option(help="names, separated by commas (default: fedzo)")
@@ -53,14 +48,8 @@ def compare_command(
     seeds: Annotated[
         str | None, typer.Option(help="numbers, separated by commas (default: 0,1,2)")
     ] = None,
-    rounds: RoundsOption = None,
-    clients: ClientsOption = None,
-    engine: EngineOption = None,
-    query_budget: BudgetOption = None,
-    settings: SetOption = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML experiment; options override it")
-    ] = None,
+    size: SizeOptions,
+    how: SettingOptions,
     x: Annotated[
         str | None,
         typer.Option(help=f"axis of the figure: {', '.join(AXES)}", show_default="queries"),
@@ -91,9 +80,7 @@ def compare_command(
     measure: Annotated[
         str | None, typer.Option(help="what a grid shows (default: test_accuracy or final_value)")
     ] = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
-    json_output: JsonOption = False,
+    output: OutputOptions,
     threads: ThreadsOption = 1,
 ) -> None:
     """Run several strategies on the same problems and seeds.
@@ -109,19 +96,13 @@ def compare_command(
     A --config file may hold strategies, seeds and a table [at] too.
     """
     prepare(threads)
+    out, resume = output.out, output.resume
 
     def work() -> dict[str, Any]:
-        given = {
-            "scenario": scenario,
-            "num_rounds": rounds,
-            "num_clients": clients,
-            "engine": engine,
-            "query_budget": query_budget,
-        }
         if resume and not (out and any(out.rglob("experiment.toml"))):
             raise ConfigError("--resume needs --out with a comparison that was begun; leave it out")
-        plan = read_comparison(config) if config else ComparisonPlan()
-        base = merged(plan.experiment, given, settings)
+        plan = read_comparison(how.config) if how.config else ComparisonPlan()
+        base = merged(plan.experiment, {"scenario": scenario}, size, how)
         chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         base, chosen = with_aggregators(base, chosen, parse_rules(aggregators or ""))
@@ -149,7 +130,7 @@ def compare_command(
                 console=stderr,
                 threads=threads,
             )
-            if not json_output:
+            if not output.json_output:
                 print_grid(Console(), found)
             return found.to_json()
         if measure:
@@ -168,7 +149,7 @@ def compare_command(
             console=stderr,
             threads=threads,
         )
-        if not json_output:
+        if not output.json_output:
             print_comparison(Console(), comparison)
         return comparison.to_json()
 
@@ -176,4 +157,4 @@ def compare_command(
         with locked(out):
             return work()
 
-    finish(guard(alone), json_output)
+    finish(guard(alone), output.json_output)

@@ -13,11 +13,10 @@ from fedzo.errors import ConfigError
 from scenarios.cli.display import print_deployment
 from scenarios.cli.options import (
     BudgetOption,
-    JsonOption,
-    OutOption,
-    ResumeOption,
+    OutputOptions,
     RoundsOption,
     ScenarioArgument,
+    SeedOption,
     SetOption,
     finish,
     guard,
@@ -29,11 +28,12 @@ from scenarios.runs.names import SCENARIOS
 
 
 def deploy_command(
+    *,
     scenario: ScenarioArgument = None,
     strategy: Annotated[str, typer.Option(help="as of `fedzo run`")] = "fedzo",
     rounds: RoundsOption = None,
     nodes: Annotated[int, typer.Option(help="SuperNodes, one a client")] = 2,
-    seed: Annotated[int, typer.Option(help="determines everything random")] = 0,
+    seed: SeedOption = 0,
     query_budget: BudgetOption = None,
     settings: SetOption = None,
     tls: Annotated[
@@ -49,9 +49,7 @@ def deploy_command(
     objective: Annotated[
         str, typer.Option(help="file.py:function, the nodes' own objective, for scenario remote")
     ] = "",
-    out: OutOption = None,
-    resume: ResumeOption = False,
-    json_output: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.
 
@@ -81,10 +79,10 @@ def deploy_command(
         }
         own = absolute_reference(objective) if objective else ""
         trial = Trial(run_config=config, nodes=nodes, tls=tls, drill=drill, objective=own)
-        where = out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
-        return deploy(trial, where, console=stderr, resume=resume)
+        where = output.out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
+        return deploy(trial, where, console=stderr, resume=output.resume)
 
     summary = guard(work)
-    if not json_output:
+    if not output.json_output:
         print_deployment(Console(), summary)
-    finish(summary, json_output)
+    finish(summary, output.json_output)

@@ -1,5 +1,9 @@
 """Commands that are imported when they are used: help on all of them needs one line of each."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -51,5 +55,38 @@ def imported(name: str) -> click.Command:
     alone = typer.Typer(
         add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
     )
-    alone.command(name)(command)
+    alone.command(name)(by_group(command))
     return typer.main.get_command(alone)
+
+
+def by_group(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes the options of its groups, dataclasses, one by one."""
+    given = inspect.signature(command).parameters
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in given.items() if is_dataclass(each.annotation)
+    }
+
+    @functools.wraps(command)
+    def called(**values: Any) -> None:
+        made = {
+            name: kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**values, **made)
+
+    flat = [
+        one
+        for name, each in given.items()
+        for one in (_options(groups[name]) if name in groups else [each])
+    ]
+    called.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in flat}
+    return called
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(each.name, kind, default=each.default, annotation=each.type)
+        for each in fields(group)
+    ]

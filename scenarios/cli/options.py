@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
@@ -27,11 +28,6 @@ ScenarioArgument = Annotated[
     str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
 ]
 RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
-ClientsOption = Annotated[int | None, typer.Option(help="clients (default: the scenario's)")]
-EngineOption = Annotated[
-    str | None,
-    typer.Option(help="who runs the clients: inprocess (default), ray or flower"),
-]
 BudgetOption = Annotated[
     int | None,
     typer.Option(help="most queries of all clients together, for each problem; never exceeded"),
@@ -50,20 +46,58 @@ OutOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+SeedOption = Annotated[int, typer.Option(help="determines everything random")]
 ThreadsOption = Annotated[
     int, typer.Option(min=1, help="torch threads; more than one is often slower")
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class SizeOptions:
+    """How large a run is."""
+
+    rounds: RoundsOption = None
+    clients: Annotated[int | None, typer.Option(help="clients (default: the scenario's)")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingOptions:
+    """How a run is made, and what its settings are."""
+
+    engine: Annotated[
+        str | None,
+        typer.Option(help="who runs the clients: inprocess (default), ray or flower"),
+    ] = None
+    query_budget: BudgetOption = None
+    settings: SetOption = None
+    config: Annotated[Path | None, typer.Option(help="TOML experiment; options override it")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Where what is found goes, and whether some is there already."""
+
+    out: OutOption = None
+    resume: ResumeOption = False
+    json_output: JsonOption = False
+
+
 def merged(
-    file: dict[str, Any], given: dict[str, Any], settings: list[str] | None
+    file: dict[str, Any], named: dict[str, Any], size: SizeOptions, how: SettingOptions
 ) -> dict[str, Any]:
-    """Put options over a config file, and settings over the file's."""
+    """Put options over a config file, and settings over the file's; named: the names of the run."""
+    given = {
+        **named,
+        "num_rounds": size.rounds,
+        "num_clients": size.clients,
+        "engine": how.engine,
+        "query_budget": how.query_budget,
+    }
     base = dict(file)
     base.update({name: value for name, value in given.items() if value is not None})
     from scenarios.runs.names import SCENARIOS, STRATEGIES  # they need torch, the help does not
 
-    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in settings or [])
+    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in how.settings or [])
     base["settings"] = {**base["settings"], **parsed}
     base["excused"] = base.get("excused", frozenset()) - parsed.keys()
     for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):

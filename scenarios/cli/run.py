@@ -1,21 +1,15 @@
 """The command `fedzo run`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from scenarios.cli.options import (
-    BudgetOption,
-    ClientsOption,
-    EngineOption,
-    JsonOption,
-    OutOption,
-    ResumeOption,
-    RoundsOption,
+    OutputOptions,
     ScenarioArgument,
-    SetOption,
+    SettingOptions,
+    SizeOptions,
     ThreadsOption,
     finish,
     guard,
@@ -26,20 +20,13 @@ from scenarios.cli.options import (
 
 
 def run_command(
+    *,
     scenario: ScenarioArgument = None,
     strategy: Annotated[str | None, typer.Option(help="how; `fedzo list` names them")] = None,
-    rounds: RoundsOption = None,
-    clients: ClientsOption = None,
+    size: SizeOptions,
     seed: Annotated[int | None, typer.Option(help="determines everything random")] = None,
-    engine: EngineOption = None,
-    query_budget: BudgetOption = None,
-    settings: SetOption = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML experiment; options override it")
-    ] = None,
-    out: OutOption = None,
-    resume: ResumeOption = False,
-    json_output: JsonOption = False,
+    how: SettingOptions,
+    output: OutputOptions,
     threads: ThreadsOption = 1,
 ) -> None:
     """Run one federation.
@@ -53,23 +40,19 @@ def run_command(
     from scenarios.runs.simulate import simulate
 
     def work() -> dict[str, Any]:
-        given = {
-            "scenario": scenario,
-            "strategy": strategy,
-            "num_rounds": rounds,
-            "num_clients": clients,
-            "seed": seed,
-            "engine": engine,
-            "query_budget": query_budget,
-        }
-        base = read_experiment(config) if config else {"settings": {}}
-        experiment = make_experiment(**merged(base, given, settings))
+        named = {"scenario": scenario, "strategy": strategy, "seed": seed}
+        base = read_experiment(how.config) if how.config else {"settings": {}}
+        experiment = make_experiment(**merged(base, named, size, how))
         with Progress(stderr, experiment) as progress:
             result = simulate(
-                experiment, out=out, resume=resume, callbacks=[progress.update], threads=threads
+                experiment,
+                out=output.out,
+                resume=output.resume,
+                callbacks=[progress.update],
+                threads=threads,
             )
-        if not json_output:
+        if not output.json_output:
             print_result(Console(), result)
         return result.summary()
 
-    finish(guard(work), json_output)
+    finish(guard(work), output.json_output)

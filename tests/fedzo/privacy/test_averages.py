@@ -15,6 +15,7 @@ from fedzo.objectives.cohort import cohort_of
 from fedzo.objectives.objective import FiniteSum, ModuleObjective
 from fedzo.objectives.oracle import Oracle
 from fedzo.privacy.averages import QUERIES, points_beside, require_averages
+from fedzo.privacy.counted import compare_records
 from fedzo.randomness import stream
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from scenarios import federate
@@ -170,12 +171,12 @@ def test_it_costs_queries_that_are_counted_and_a_client_that_raises_is_left_to_t
 
     rows = data()[0]
     oracle = Oracle(cohort_of([Own(rows, total=False), Raises(rows, total=False)]))
-    oracle.compare_records(torch.ones(2, 5))
+    compare_records(oracle, torch.ones(2, 5))
     assert oracle.counts()["queries"] == [QUERIES, QUERIES]
     assert oracle.failures == {}
     poor = Oracle(cohort_of([Own(rows, total=False)]), query_budget=QUERIES - 1)
     with pytest.raises(RunError, match="raise query_budget"):
-        poor.compare_records(torch.ones(1, 5))
+        compare_records(poor, torch.ones(1, 5))
 
 
 FREE: dict[str, Any] = {"strategy.epsilon": math.inf}
