@@ -3,15 +3,15 @@
 H [h, d] are the honest vectors, m [d] their mean, s [d] their coordinates' standard deviation (n -
 1), sigma = sqrt(mean_i |x_i - m|^2) their spread.
 
-| attack            | lie                                                                         |
+| byzantine.attack  | lie                                                                         |
 |-------------------|-----------------------------------------------------------------------------|
 | sign_flip         | -m                                                                          |
 | scaled_sign_flip  | -(h / f) m: honest and lies sum to zero                                     |
 | alie              | m + scale s (1.5)                                                           |
-| alie_searched     | the same; the scale that does most harm to the rule                         |
+| alie_searched     | the same; the scale that does most harm to the aggregate                    |
 | inner_product     | -scale m (2)                                                                |
 | foe               | (1 - scale) m (0.1)                                                         |
-| foe_searched      | m - t sigma m / |m|; the t that does most harm to the rule                  |
+| foe_searched      | m - t sigma m / |m|; the t that does most harm to the aggregate             |
 | mimic             | the vector of the first honest client that has answered                     |
 | mimic_learned     | that of the honest client furthest from the mean along the learned main axis |
 | gaussian          | m + scale sigma times a random vector of length 1, another for every liar   |
@@ -23,9 +23,9 @@ H [h, d] are the honest vectors, m [d] their mean, s [d] their coordinates' stan
 ALIE: Baruch, Baruch & Goldberg, "A Little Is Enough", NeurIPS 2019. FOE, inner product: Xie, Koyejo
 & Gupta, "Fall of Empires", UAI 2019. Mimic: Karimireddy, He & Jaggi, "Byzantine-Robust Learning on
 Heterogeneous Datasets via Bucketing", ICLR 2022. Adaptive: after Shejwalkar & Houmansadr,
-"Manipulating the Byzantine", NDSS 2021. Harm is |rule(H and lies) - m|, as in the code of MoNNA and
-in byzfl. Searches ask the rule 16 times on a grid of lengths from 0.1 to 10 sigma and around its
-best.
+"Manipulating the Byzantine", NDSS 2021. Harm is |aggregate of H and lies - m|, as in the code of
+MoNNA and in byzfl. Searches aggregate 16 times, on a grid of lengths from 0.1 to 10 sigma and
+around its best.
 """
 
 import math
@@ -42,7 +42,7 @@ from fedzo.catalog import LIE_LINES
 from fedzo.config import check_types, require
 from fedzo.used_with import UsedWith, one_of, other_than
 
-AttackName = Literal[
+LieName = Literal[
     "none",
     "sign_flip",
     "scaled_sign_flip",
@@ -58,27 +58,28 @@ AttackName = Literal[
     "adaptive",
     "label_flip",
 ]
-ATTACKS = LIE_LINES
-"""Attacks by name, with a line about each."""
+LIES = LIE_LINES
+"""Lies by name, with a line about each."""
 
 DEFAULT_SCALES = {"alie": 1.5, "inner_product": 2.0, "foe": 0.1, "gaussian": 1.0}
 SEARCHED = ("alie_searched", "foe_searched", "adaptive")
 
-Rule = Callable[[Float[Tensor, "n d"]], Float[Tensor, "*m d"]]
-"""What the attacker knows of the defence: vectors, honest ones first, to the result or results."""
+Defend = Callable[[Float[Tensor, "n d"]], Float[Tensor, "*m d"]]
+"""What liars know of the server: vectors, honest ones first, to what it makes of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByzantineConfig:
     """Who lies, and how.
 
-    attack: see `fedzo list`. num_clients: the last so many of all clients are malicious. scale: of
-    the attacks that have one, 0 is their usual one. receivers: whether peers (strategy monna) are
-    told the same lie, or every second one its mirror image at the honest mean. evaluations: how
-    often a searching attack asks the rule in a round; adaptive at least 4 times a shift.
+    attack: the lie, see `fedzo list`. num_clients: the last so many of all clients are malicious.
+    scale: of the lies that have one, 0 is their usual one. receivers: whether peers (strategy
+    monna) are told the same lie, or every second one its mirror image at the honest mean.
+    evaluations: how often a searched lie is tried on the aggregator in a round; adaptive at least 4
+    times a shift.
     """
 
-    attack: AttackName = "none"
+    attack: LieName = "none"
     num_clients: int = 0
     scale: float = 0.0
     receivers: Literal["same", "opposite"] = "same"
@@ -119,13 +120,13 @@ def make_lies(
     count: int,
     *,
     generator: np.random.Generator,
-    rule: Rule | None = None,
+    defend: Defend | None = None,
     memory: MimicMemory | None = None,
 ) -> Float[Tensor, "f d"]:
     """Return what `count` liars send.
 
-    rule: the defence, for the attacks that search; memory: for mimic_learned. Not for label_flip,
-    which happens at the client.
+    defend: for the lies that are searched; memory: for mimic_learned. Not for label_flip, which
+    happens at the client.
     """
     mean = honest.mean(dim=0)
     scale = config.scale or DEFAULT_SCALES.get(config.attack, 1.0)
@@ -149,7 +150,7 @@ def make_lies(
     elif config.attack == "infinity":
         lie = torch.full_like(mean, math.inf)
     elif config.attack in SEARCHED:
-        return _search(config, honest, count, rule or _mean, generator)
+        return _search(config, honest, count, defend or _mean, generator)
     else:
         lie = mean
     return lie.expand(count, -1)
@@ -184,10 +185,10 @@ def _search(
     config: ByzantineConfig,
     honest: Float[Tensor, "h d"],
     count: int,
-    rule: Rule,
+    defend: Defend,
     generator: np.random.Generator,
 ) -> Float[Tensor, "f d"]:
-    """Return the lies, at the best of the tried lengths, that move the rule furthest from m."""
+    """Return the lies, at the best of the tried lengths, that move the aggregate furthest."""
     mean, spread = honest.mean(dim=0), _spread(honest)
     noise = spread * _random_units(count, honest, generator)
     ways = _ways(config.attack, honest)
@@ -198,7 +199,7 @@ def _search(
             return mean + length * spread * axis + share * noise
 
         def harm_at(length: float, lies_at: Callable[[float], Tensor] = lies_at) -> float:
-            away = rule(torch.cat([honest, lies_at(length)])) - mean
+            away = defend(torch.cat([honest, lies_at(length)])) - mean
             return float(away.square().sum(dim=-1).mean())
 
         for length, harm in _climb(harm_at, max(4, config.evaluations // len(ways))):
@@ -207,14 +208,12 @@ def _search(
     return best
 
 
-def _ways(
-    attack: AttackName, honest: Float[Tensor, "h d"]
-) -> list[tuple[Float[Tensor, " d"], float]]:
+def _ways(name: LieName, honest: Float[Tensor, "h d"]) -> list[tuple[Float[Tensor, " d"], float]]:
     """Return directions of length 1, and how much the liars' vectors differ beside, in spreads."""
     mean, deviation = honest.mean(dim=0), _deviation(honest)
-    if attack == "alie_searched":
+    if name == "alie_searched":
         return [(_unit(deviation), 0.0)]
-    if attack == "foe_searched":
+    if name == "foe_searched":
         return [(_unit(-mean), 0.0)]
     away = honest - mean
     values, vectors = torch.linalg.eigh(away @ away.T)

@@ -1,8 +1,8 @@
 """The covariance-bound-agnostic filter (CAF).
 
     c = (1, ..., 1);   while sum c > n - 2f:
-        mu = sum_i c_i x_i / sum c;   v, lambda = top eigenpair of sum_i c_i (x_i - mu)(x_i - mu)^T
-        / sum c
+        mu = sum_i c_i x_i / sum c
+        v, lambda = top eigenpair of sum_i c_i (x_i - mu)(x_i - mu)^T / sum c
         c_i <- c_i (1 - t_i / max t),   t_i = <x_i - mu, v>^2
     result: the mu with the smallest lambda
 

@@ -2,7 +2,7 @@
 
     running = start(attacker, task)
     while not running.done:
-        running.tell(reply to running.asked)           [q, d] perturbations -> Reply
+        running.tell(judge(running.asked))             # perturbations [q, d] -> Reply
 
 An attacker is a config with one method, `search`, a generator that yields perturbations [q, d] and
 receives a Reply; it need not stop when it succeeds, nor count: the loop that runs it does. What is

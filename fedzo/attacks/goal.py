@@ -10,8 +10,8 @@
 z are logits, or log(p + 1e-6) of a victim that tells probabilities: the logarithm gives back the
 differences of logits that a softmax hides near certainty. Who tells a positive p below 1e-6 does
 not round: then it is log(p) down to the least number of the type.
-Scores that are not told (a victim of the
-top k) are taken as the lowest one that is. Success is always read off the label, never the loss.
+Scores that are not told (a victim of the top k) are taken as the lowest one that is. Success is
+always read off the label, never the loss.
 Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks", S&P 2017, f6 (margin).
 Shapes: answers of q images, losses [q]; NaN for images that the victim refused.
 """

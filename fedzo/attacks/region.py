@@ -12,8 +12,8 @@
 Projections are exact, onto the ball and the box together: for l2 the nearest point is
 clamp(t delta) with the t <= 1 at which the norm is the radius; for l0 the pixels that lose most by
 being left out are kept; for patch the best window is. `toward(g)` is the point of D with the lowest
-<g, delta>, which for l2 is clamp(-t g) on the sphere. Shapes: delta [d],
-d = channels height width. Cost: d log d at most; nothing is queried.
+<g, delta>, which for l2 is clamp(-t g) on the sphere. Shapes: delta [d], d = channels height width.
+Cost: d log d at most; nothing is queried.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 An exchange becomes one content a client:
 
-    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord, "head":
-                 ConfigRecord, "run", "seal" }
+    RecordDict { "shared": ArrayRecord, "own": ArrayRecord, "config": ConfigRecord,
+                 "head": ConfigRecord, "run", "seal" }
 
 and an answer one content back, with `failure` only where the client failed:
 

@@ -2,8 +2,7 @@
 
 A trajectory holds the newest `capacity` points of each client with their values, padded to a common
 length. A point that is asked again replaces its old value instead of making a second, linearly
-dependent row. Shapes: points [n, p, d], values [n, p], count [n]. Cost of a nearest selection: n p
-d.
+dependent row. Shapes: points [n, p, d], values [n, p], count [n]. A nearest selection costs n p d.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The command `fedzo compare`: strategies, rules and attacks side by side."""
+"""The command `fedzo compare`: strategies, aggregators and lies side by side."""
 
 from typing import Annotated, Any
 
@@ -31,8 +31,8 @@ from scenarios.runs.config_file import (
 )
 from scenarios.runs.grid import (
     GridShape,
-    parse_attacks,
-    parse_rules,
+    parse_aggregators,
+    parse_lies,
     parse_variation,
     run_grid,
     with_aggregators,
@@ -105,7 +105,7 @@ def compare_command(
         base = merged(plan.experiment, {"scenario": scenario}, size, how)
         chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
-        base, chosen = with_aggregators(base, chosen, parse_rules(aggregators or ""))
+        base, chosen = with_aggregators(base, chosen, parse_aggregators(aggregators or ""))
         if vary and len(vary) > 1:
             raise ConfigError(
                 f"--vary is given {len(vary)} times, and a grid varies one setting; leave one out"
@@ -116,7 +116,7 @@ def compare_command(
             if at or plan.at or reach:
                 raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
             shape = GridShape(
-                attacks=parse_attacks(attacks or "", base),
+                lies=parse_lies(attacks or "", base),
                 vary=parse_variation(vary[0] if vary else None),
                 measure=measure or "",
             )

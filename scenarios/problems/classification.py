@@ -1,7 +1,7 @@
 """First-order federated learning on class-skewed shards: the counterpart of the black boxes.
 
-    f_i(x) = mean over client i's examples of cross-entropy(network(x), label);   F = (1/N) sum_i
-    f_i
+    f_i(x) = mean over client i's examples of cross-entropy(network(x), label)
+    F = (1/N) sum_i f_i
 
 McMahan et al., AISTATS 2017. x is the flat parameter vector of an MLP (one hidden layer), a strided
 CNN, or LeNet. F and the test accuracy are computed by the simulation itself and cost no query.

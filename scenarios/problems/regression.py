@@ -1,7 +1,7 @@
 """Regression by a small network, record by record: where privacy is measured.
 
-    f_i(x) = mean over client i's records of (network(x; features) - target)^2;   F = (1/N) sum_i
-    f_i
+    f_i(x) = mean over client i's records of (network(x; features) - target)^2
+    F = (1/N) sum_i f_i
 
 The setting of Murata & Suzuki, "DIFF2", ICML 2023: one hidden layer of softplus units, clients with
 equally many records, features scaled and clipped (see scenarios.data.columns), 80 % of the records

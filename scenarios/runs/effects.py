@@ -15,8 +15,8 @@ _EVERYTHING = "client.*"
 class Effects:
     """The settings of a run by dotted name, resolved.
 
-    heads: the names that it was made of. usual: what settings are where
-    nobody says anything, if that is not the config's default.
+    heads: the names that it was made of. usual: what settings are where nobody says anything, if
+    that is not the config's default.
     """
 
     classes: Mapping[str, type]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clients.app import build_client_app
 from clients.rules import make_rules
-from fedzo.adversary.lies import Rule
+from fedzo.adversary.lies import Defend
 from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.runtime.device import on_device
@@ -63,7 +63,7 @@ def open_engine(
                 experiment.config("byzantine"),
                 experiment.liars,
                 seed=experiment.seed,
-                rule=known_defence(experiment),
+                defend=known_defence(experiment),
             )
         faults = experiment.config("faults")
         if faults.any:
@@ -134,8 +134,8 @@ def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -
     return engine
 
 
-def known_defence(experiment: Experiment) -> Rule:
-    """Return what the strategy makes of vectors, honest ones first, as its attacker knows it."""
+def known_defence(experiment: Experiment) -> Defend:
+    """Return what the strategy makes of vectors, honest ones first, as liars know it."""
     strategy, num_liars = build_strategy(experiment), len(experiment.liars)
     robust = strategy.robust
 
@@ -146,7 +146,7 @@ def known_defence(experiment: Experiment) -> Rule:
     return _or_mean(defend)
 
 
-def _or_mean(defend: Rule) -> Rule:
+def _or_mean(defend: Defend) -> Defend:
     """Return the defence; the mean where too few are left for it: the round is spoilt anyway."""
 
     def guess(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:

@@ -1,7 +1,7 @@
-"""Rules against attacks: a comparison for every attack, and what each row has left at worst.
+"""Aggregators against lies: a comparison for every lie, and what each row has left at worst.
 
-Rows are strategies, or labels of them, with their aggregators; columns are attacks, and the worst
-of them; a setting may be varied, which gives a panel for each value. A cell is the mean over seeds
+Rows are strategies, or labels of them, with their aggregators; columns are lies, and the worst of
+them; a setting may be varied, which gives a panel for each value. A cell is the mean over seeds
 of one measure at the end of the runs; NaN, which is worse than anything, where a run could not go
 on.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedzo.adversary.lies import ATTACKS
+from fedzo.adversary.lies import LIES
 from fedzo.aggregation import parse_aggregator
 from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
@@ -35,18 +35,18 @@ WORST = "worst"
 class GridShape:
     """The columns and panels of a grid, and what its cells hold.
 
-    attacks: names of fedzo.adversary.lies. vary: a setting and its values; nothing varies without.
+    lies: names of fedzo.adversary.lies. vary: a setting and its values; nothing varies without.
     measure: a metric, or final_value; empty for test_accuracy where there is one.
     """
 
-    attacks: Sequence[str]
+    lies: Sequence[str]
     vary: tuple[str, Sequence[Scalar]] | None = None
     measure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a grid has found: panel -> row -> attack -> mean and standard error over seeds."""
+    """What a grid has found: panel -> row -> lie -> mean and standard error over seeds."""
 
     title: str
     measure: str
@@ -58,7 +58,7 @@ class Grid:
         return self.measure not in LOWER_IS_BETTER
 
     def worst(self, panel: str, row: str) -> float:
-        """Return the worst mean of a row over all attacks; NaN is worse than anything."""
+        """Return the worst mean of a row over all lies; NaN is worse than anything."""
         means = [mean for mean, _ in self.cells[panel][row].values()]
         if np.isnan(means).any():
             return float("nan")
@@ -97,26 +97,26 @@ def run_grid(
     console: Console | None = None,
     threads: int = 1,
 ) -> Grid:
-    """Run every strategy under every attack with every seed; arguments as those of `compare`.
+    """Run every strategy under every lie with every seed; arguments as those of `compare`.
 
-    Runs lie in out/PANEL/ATTACK/LABEL/seed-N; grid.json and grid.png in out. Raises ConfigError
+    Runs lie in out/PANEL/LIE/LABEL/seed-N; grid.json and grid.png in out. Raises ConfigError
     before anything runs.
     """
     plans = [
-        (panel, attack, {**base, "settings": {**base.get("settings", {}), **changed}})
+        (panel, lie, {**base, "settings": {**base.get("settings", {}), **changed}})
         for panel, variation in _panels(shape)
-        for attack in shape.attacks
-        for changed in [{**variation, "byzantine.attack": attack}]
+        for lie in shape.lies
+        for changed in [{**variation, "byzantine.attack": lie}]
     ]
     used = set().union(*(used_keys(plan, strategies) for _, _, plan in plans))
     for _, _, plan in plans:
         planned(plan, strategies, seeds, excused=used)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     measure = shape.measure
-    for panel, attack, plan in plans:
+    for panel, lie, plan in plans:
         if console and console.is_terminal:
-            say(console, f"{panel} {attack}".strip())
-        place = None if out is None else out / (re.sub(r"[^\w.=-]", "-", panel) or "runs") / attack
+            say(console, f"{panel} {lie}".strip())
+        place = None if out is None else out / (re.sub(r"[^\w.=-]", "-", panel) or "runs") / lie
         found = compare(
             plan,
             strategies,
@@ -131,64 +131,64 @@ def run_grid(
         measure = measure or _measure_of(found)
         rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})
         for row in found.rows:
-            rows[row.strategy][attack] = _cell(row.means, row.errors, measure)
+            rows[row.strategy][lie] = _cell(row.means, row.errors, measure)
         for label, reason in found.failures.items():
-            rows[label][attack] = (math.nan, math.nan)
+            rows[label][lie] = (math.nan, math.nan)
             if console:
-                say(console, f"{attack}: {label} failed: {visible(reason)}")
+                say(console, f"{lie}: {label} failed: {visible(reason)}")
     title = f"{base['scenario']}, seeds {', '.join(map(str, seeds))}: {measure.replace('_', ' ')}"
     grid = Grid(title, measure, cells, None if out is None else out / "grid.png")
     if out is not None:
         with storing(out):
             write_whole(out / "grid.json", strict_json(grid.to_json(), indent=1))
-            _draw(grid, shape.attacks)
+            _draw(grid, shape.lies)
     return grid
 
 
 def with_aggregators(
-    base: Mapping[str, Any], strategies: Sequence[str], rules: Sequence[str]
+    base: Mapping[str, Any], strategies: Sequence[str], aggregators: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return every strategy once with every rule, under a label of its own, and their settings.
+    """Return every strategy with every aggregator, under labels of their own, and their settings.
 
     The plain mean is told of no malicious client, because it withstands none.
     """
-    if not rules:
+    if not aggregators:
         return dict(base), list(strategies)
     settings: dict[str, Scalar] = dict(base.get("settings", {}))
     labels: list[str] = []
     for text in strategies:
         label, _, name = text.partition("=")
-        for rule in rules:
-            own = f"{label}.{re.sub(r'[^a-zA-Z0-9_.]+', '-', rule).strip('-')}"
+        for aggregator in aggregators:
+            own = f"{label}.{re.sub(r'[^a-zA-Z0-9_.]+', '-', aggregator).strip('-')}"
             labels.append(f"{own}={name or label}")
             shared = {k: v for k, v in settings.items() if k.startswith(f"{label}:")}
             settings.update({f"{own}:{k.partition(':')[2]}": v for k, v in shared.items()})
-            settings[f"{own}:strategy.aggregator"] = rule
-            if parse_aggregator(rule).is_mean:
+            settings[f"{own}:strategy.aggregator"] = aggregator
+            if parse_aggregator(aggregator).is_mean:
                 settings[f"{own}:strategy.num_byzantine"] = 0
     replaced = tuple(f"{text.partition('=')[0]}:" for text in strategies)
     kept = {k: v for k, v in settings.items() if not k.startswith(replaced)}
     return {**base, "settings": kept}, labels
 
 
-def parse_rules(text: str) -> list[str]:
-    """Split rules at the commas that are not inside parentheses."""
+def parse_aggregators(text: str) -> list[str]:
+    """Split aggregators at the commas that are not inside parentheses."""
     parts = re.split(r",(?![^()]*\))", text)
     return [part.strip() for part in parts if part.strip()]
 
 
-def parse_attacks(text: str, base: Mapping[str, Any]) -> list[str]:
-    """Split attacks at commas; `all` is all that the scenario allows.
+def parse_lies(text: str, base: Mapping[str, Any]) -> list[str]:
+    """Split lies at commas; `all` is all that the scenario allows.
 
     Nothing is the one in the settings. Raises ConfigError for an unknown one.
     """
     if text.strip() == "all":
         labelled = base.get("scenario") == "classification"
-        return [name for name in ATTACKS if labelled or name != "label_flip"]
+        return [name for name in LIES if labelled or name != "label_flip"]
     names = [part.strip() for part in text.split(",") if part.strip()]
     for name in names:
-        if name not in ATTACKS:
-            raise unknown_key(name, ATTACKS, what="attack")
+        if name not in LIES:
+            raise unknown_key(name, LIES, what="attack")
     if len(set(names)) < len(names):
         raise ConfigError(f"attacks {names} must not repeat")
     return names or [str(base.get("settings", {}).get("byzantine.attack", "none"))]
@@ -230,15 +230,15 @@ def _cell(
     return means[measure], errors[measure]
 
 
-def _draw(grid: Grid, attacks: Sequence[str]) -> None:
+def _draw(grid: Grid, lies: Sequence[str]) -> None:
     assert grid.figure is not None
     panels = {
         panel: np.array(
-            [[*(of[a][0] for a in attacks), grid.worst(panel, row)] for row, of in rows.items()]
+            [[*(of[a][0] for a in lies), grid.worst(panel, row)] for row, of in rows.items()]
         )
         for panel, rows in grid.cells.items()
     }
     rows = list(next(iter(grid.cells.values())))
-    columns = [*(attack.replace("_", " ") for attack in attacks), WORST]
+    columns = [*(lie.replace("_", " ") for lie in lies), WORST]
     better = grid.higher_is_better
     draw_heatmap(grid.figure, panels, rows, columns, title=grid.title, higher_is_better=better)

@@ -1,7 +1,9 @@
 """How a round asks: questions to clients, and their answers as the question's own type.
 
-heard = yield from ask(Values(x=points), plan.cohort)
-heard.said.values                                       # [n, q], row i of heard.clients[i]
+    heard = yield from ask(Values(x=points), plan.cohort)
+    heard.said.values                                       # [n, q], row i of heard.clients[i]
+
+What is asked goes to the driver, and what comes back are the answers that it has let pass.
 """
 
 from collections.abc import Generator, Mapping, Sequence

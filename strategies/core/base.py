@@ -101,12 +101,12 @@ class RoundStrategy(Strategy, Generic[StateT]):
         """Run on a flwr grid, as flwr's own strategies do.
 
         x is the concatenation of `initial_arrays` but the buffers in it, which come back as they
-        are. `train_config` may hold `seed`, `query_budget`
-        (all clients together) and the box `lower`, `upper` that the server projects x onto. F is
-        the mean of the clients' values, asked as often as `evaluate_every` says. The wait for
-        clients and for an exchange is `timeout`, or `timeout_s` of the strategy's own settings
-        where that is shorter. Raises ConfigError for any other configuration, RunError when fewer
-        than `min_answers` clients connect.
+        are. `train_config` may hold `seed`, `query_budget` (all clients together) and the box
+        `lower`, `upper` that the server projects x onto. F is the mean of the clients' values,
+        asked as often as `evaluate_every` says. The wait for clients and for an exchange is
+        `timeout`, or `timeout_s` of the strategy's own settings where that is shorter. Raises
+        ConfigError for any other configuration, RunError when fewer than `min_answers` clients
+        connect.
         """
         settings = _start_settings(train_config, evaluate_config)
         warn_of_uncovered(self, settings.seed)

@@ -33,9 +33,9 @@ class RoundConfig:
     rounds in a row that may be spoilt, and leave x as it was, before the run ends. non_finite:
     whether answers with NaN or inf are rejected, or passed on to a rule; auto rejects them, unless
     too few would remain for a robust rule, for which they then count among num_byzantine.
-    timeout_s: longest
-    wait for an exchange. evaluate_every: rounds between evaluations of F; 0 evaluates only the
-    first and the last x, and none of a private method that clients would have to be asked about.
+    timeout_s: longest wait for an exchange. evaluate_every: rounds between evaluations of F; 0
+    evaluates only the first and the last x, and none of a private method that clients would have to
+    be asked about.
     min_judges: as many clients must answer for an F that can be the best, or say that the goal is
     reached; 0 is all but those who did not answer in the round before either, and more than half.
     """

@@ -174,9 +174,9 @@ def test_a_grid_may_set_what_one_of_its_attacks_uses() -> None:
         "byzantine.scale": 3.0,
     }
     base = {**BASE, "settings": settings}
-    run_grid(base, ["fedavg"], [0], GridShape(attacks=["none", "foe"]))
+    run_grid(base, ["fedavg"], [0], GridShape(lies=["none", "foe"]))
     with pytest.raises(ConfigError, match=r"byzantine\.scale=3\.0 has no effect"):
-        run_grid(base, ["fedavg"], [0], GridShape(attacks=["none", "sign_flip"]))
+        run_grid(base, ["fedavg"], [0], GridShape(lies=["none", "sign_flip"]))
 
 
 def test_a_file_that_a_run_has_written_is_run_again(tmp_path: Any) -> None:

@@ -4,16 +4,15 @@
     1. bisect between the image and the perturbation down to the boundary
     2. g = 1/B sum_b (phi_b - mean phi) u_b,  phi_b = +-1: success at delta + r u_b or not;
        B = first_directions sqrt(t);  r = smoothing |delta|_2 / sqrt(dim)
-    3. delta + s v,  v = g / |g| (l2) or sign(g) (linf),  s = distance / sqrt(t), halved until it
-       succeeds
+    3. delta + s v,  v = g / |g| (l2) or sign(g) (linf),  s = distance / sqrt(t),
+       halved until it succeeds
 
 Chen, Jordan & Wainwright, "HopSkipJumpAttack: A Query-Efficient Decision-Based Attack", S&P 2020,
 algorithm 2. u are Gaussian combinations of the task's coordinates, normalized: with waves this is
 QEBA-F of Li, Xu, Zhang, Yang & Li, CVPR 2020. Differs from the paper: r (theirs is smaller and
 depends on the norm), and before each bisection the line is asked where it enters the ball, for
-there the attack ends. Where 100 random images all fail to begin with, and the
-task's starts too, it gives up. Shapes: delta
-[d]. Cost of a step: B + bisection (the tolerance's) + halvings.
+there the attack ends. Where 100 random images all fail to begin with, and the task's starts too, it
+gives up. Shapes: delta [d]. Cost of a step: B + bisection (the tolerance's) + halvings.
 """
 
 import itertools

@@ -1,11 +1,11 @@
 """Malicious clients as an engine: it sees the honest answers and replaces those of its own clients.
 
-So attacks work with every strategy, rule and engine, and none of them knows. The attacker is
-omniscient: of every exchange it knows all honest answers, and the rule that will meet its lies.
-Judging ("evaluate") is left alone, so that what is reported of x is true. Between peers
-(`train.mix`) its messages always come in time, and it may tell different receivers different
-things. Flipped labels are a flag in the exchange, on which the liars' own machines act. Where only
-liars are asked, or answer, there is nobody to deviate from, and they behave.
+So liars work with every strategy, rule and engine, and none of them knows. They are omniscient: of
+every exchange they know all honest answers, and the aggregator that will meet their lies. Judging
+is left alone, so that what is reported of x is true. Between peers (`Mix`) their messages always
+come in time, and they may tell different receivers different things. Flipped labels are a flag in
+the exchange, on which the liars' own machines act. Where only liars are asked, or answer, there is
+nobody to deviate from, and they behave.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from fedzo.adversary.lies import ByzantineConfig, MimicMemory, Rule, learn_mimic, make_lies
+from fedzo.adversary.lies import ByzantineConfig, Defend, MimicMemory, learn_mimic, make_lies
 from fedzo.protocol.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine, Middleware
 
-ATTACKER = -1
-"""Under this number the attacker's memory stands among the clients' states."""
+LIARS = -1
+"""Under this number the liars' memory stands among the clients' states."""
 
 
 class Byzantine(Middleware):
     """An engine whose clients `liars` are malicious.
 
-    rule: the defence as the attacker knows it, for the attacks that search.
+    defend: what the strategy makes of vectors, as liars know it, for the lies that are searched.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Byzantine(Middleware):
         liars: Sequence[int],
         *,
         seed: int,
-        rule: Rule | None = None,
+        defend: Defend | None = None,
     ) -> None:
         super().__init__(inner)
         self._config = config
         self._liars = frozenset(liars)
         self._seed = seed
-        self._rule = rule
+        self._defend = defend
         self._memories: dict[str, MimicMemory] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
@@ -63,10 +63,10 @@ class Byzantine(Middleware):
             for name, known in self._memories.items()
             for part in ("mean", "axis", "seen")
         }
-        return {**states, ATTACKER: memory}
+        return {**states, LIARS: memory}
 
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        memory = states.get(ATTACKER, {})
+        memory = states.get(LIARS, {})
         names = {key.rpartition("/")[0] for key in memory}
         self._memories = {
             name: MimicMemory(
@@ -74,7 +74,7 @@ class Byzantine(Middleware):
             )
             for name in names
         }
-        self._inner.restore_client_states({c: s for c, s in states.items() if c != ATTACKER})
+        self._inner.restore_client_states({c: s for c, s in states.items() if c != LIARS})
 
     def _rigged(self, exchange: Exchange) -> list[Exchange]:
         """Return what is really asked: liars work on flipped labels, and are heard by all peers."""
@@ -142,7 +142,7 @@ class Byzantine(Middleware):
             honest,
             count,
             generator=generator,
-            rule=self._rule,
+            defend=self._defend,
             memory=memory,
         )
         result = flat.clone()

@@ -9,13 +9,13 @@ import pytest
 import torch
 from worlds import Toy
 
-from fedzo.adversary.lies import ATTACKS, ByzantineConfig, MimicMemory, learn_mimic, make_lies
+from fedzo.adversary.lies import LIES, ByzantineConfig, MimicMemory, learn_mimic, make_lies
 from fedzo.aggregation import krum, trimmed_mean
 from fedzo.errors import ConfigError
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions import Judge, Mix
-from fedzo.runtime.middleware.byzantine import ATTACKER, Byzantine
+from fedzo.runtime.middleware.byzantine import LIARS, Byzantine
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
 
@@ -73,7 +73,7 @@ def test_searching_does_more_harm_than_fixed_lies(attack: str, rule: Any) -> Non
 
     def harm(name: str, scale: float = 0.0) -> float:
         lies = make_lies(
-            config(name, scale=scale), honest, 3, generator=np.random.default_rng(0), rule=defend
+            config(name, scale=scale), honest, 3, generator=np.random.default_rng(0), defend=defend
         )
         return float((defend(torch.cat([honest, lies])) - honest.mean(0)).norm())
 
@@ -176,7 +176,7 @@ def test_the_attackers_memory_is_saved_beside_the_clients() -> None:
     perform(engine)
     perform(engine)
     states = engine.client_states()
-    assert set(states) == {0, ATTACKER}
+    assert set(states) == {0, LIARS}
     fresh = Byzantine(Echo(), config("mimic_learned"), [4], seed=0)
     fresh.restore_client_states(states)
     assert perform(fresh).tensors["update"].equal(perform(engine).tensors["update"])
@@ -220,7 +220,7 @@ def test_every_second_peer_may_be_told_the_opposite() -> None:
 SEARCHED = ("alie_searched", "foe_searched", "adaptive")
 
 
-@pytest.mark.parametrize("attack", [a for a in ATTACKS if a not in ("none", "label_flip")])
+@pytest.mark.parametrize("attack", [a for a in LIES if a not in ("none", "label_flip")])
 def test_every_attack_runs_and_repeats(attack: str) -> None:
     settings = {
         "scenario.dim": 8,

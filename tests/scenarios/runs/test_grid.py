@@ -13,8 +13,8 @@ from scenarios.runs.experiment import make_experiment
 from scenarios.runs.grid import (
     Grid,
     GridShape,
-    parse_attacks,
-    parse_rules,
+    parse_aggregators,
+    parse_lies,
     parse_variation,
     run_grid,
     with_aggregators,
@@ -57,7 +57,7 @@ def grid(**shape: Any) -> Grid:
 
 
 def test_a_cell_is_the_mean_of_the_runs() -> None:
-    found = grid(attacks=["none", "sign_flip"])
+    found = grid(lies=["none", "sign_flip"])
     settings = {
         **BASE["settings"],
         "strategy.aggregator": "nnm | trimmed_mean",
@@ -77,7 +77,7 @@ def test_a_cell_is_the_mean_of_the_runs() -> None:
 
 
 def test_panels_are_the_values_of_a_setting() -> None:
-    found = grid(attacks=["alie"], vary=("scenario.heterogeneity", [0.5, 5.0]), measure="gap")
+    found = grid(lies=["alie"], vary=("scenario.heterogeneity", [0.5, 5.0]), measure="gap")
     assert list(found.cells) == ["heterogeneity=0.5", "heterogeneity=5.0"]
     assert found.measure == "gap"
     assert not found.higher_is_better
@@ -86,7 +86,7 @@ def test_panels_are_the_values_of_a_setting() -> None:
 def test_a_run_that_breaks_is_worse_than_anything(tmp_path: Path) -> None:
     settings = {**BASE["settings"], "strategy.non_finite": "pass"}
     base, labels = with_aggregators({**BASE, "settings": settings}, ["seedzo"], ["mean", "median"])
-    shape = GridShape(attacks=["infinity", "none"])
+    shape = GridShape(lies=["infinity", "none"])
     found = run_grid(base, labels, [0], shape, out=tmp_path)
     assert found.measure == "final_value"
     assert found.cells[""]["seedzo.mean"]["infinity"][0] != found.worst("", "seedzo.median")
@@ -115,24 +115,24 @@ def test_worst_depends_on_what_is_better() -> None:
 
 def test_nothing_runs_where_one_cell_cannot(tmp_path: Path) -> None:
     base, labels = with_aggregators(BASE, ["seedzo"], ["krum"])
-    shape = GridShape(attacks=["none", "alie"], vary=("strategy.num_byzantine", [1, 4]))
+    shape = GridShape(lies=["none", "alie"], vary=("strategy.num_byzantine", [1, 4]))
     with pytest.raises(ConfigError, match="num_byzantine=4 needs more than 8 clients, got 7"):
         run_grid(base, labels, [0], shape, out=tmp_path / "grid")
     assert not (tmp_path / "grid").exists()
 
 
 def test_texts() -> None:
-    assert parse_rules("mean, clip(radius=1.0, num=2) | median,caf") == [
+    assert parse_aggregators("mean, clip(radius=1.0, num=2) | median,caf") == [
         "mean",
         "clip(radius=1.0, num=2) | median",
         "caf",
     ]
     assert parse_variation("scenario.alpha=1,0.5") == ("scenario.alpha", [1, 0.5])
-    assert parse_attacks("", {"settings": {"byzantine.attack": "foe"}}) == ["foe"]
-    assert "label_flip" in parse_attacks("all", {"scenario": "classification"})
-    assert "label_flip" not in parse_attacks("all", {"scenario": "quadratic"})
+    assert parse_lies("", {"settings": {"byzantine.attack": "foe"}}) == ["foe"]
+    assert "label_flip" in parse_lies("all", {"scenario": "classification"})
+    assert "label_flip" not in parse_lies("all", {"scenario": "quadratic"})
     with pytest.raises(ConfigError, match="unknown attack ally; did you mean alie"):
-        parse_attacks("ally", {})
+        parse_lies("ally", {})
     with pytest.raises(ConfigError, match="is not KEY=V,V"):
         parse_variation("scenario.alpha")
 
