@@ -1,6 +1,7 @@
 """The rules of the house: layers, sizes, and no global randomness, pickle or private names."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_rooms_that_import_each_other_are_found(tmp_path: Path) -> None:
     modules = house.sources(tmp_path)
     graph = house.module_graph(modules)
     assert house.rooms("fedzo", graph, modules)["cycles"] == [["a", "b"]]
+
+
+@source_tree
+def test_the_map_has_every_room_and_no_other() -> None:
+    tree = (ROOT / "docs" / "design.md").read_text().split("```\n")[1]
+    told = set()
+    for package, *lines in (part.splitlines() for part in re.split(r"\n(?=\S)", tree)):
+        heads = [line.strip().partition("  ")[0] for line in lines if re.match(r"  \w", line)]
+        names = re.findall(r"(\w+)/", " ".join(heads))
+        told |= {f"{package.partition('/')[0]}/{name}" for name in names}
+    rooms = {p.parent for path in SOURCES for p in [path.relative_to(ROOT)] if len(p.parts) == 3}
+    assert told == {str(room) for room in rooms}
 
 
 @source_tree
