@@ -7,7 +7,7 @@ DEMO_OUT := runs/demo
 # and every process that they start, compiles everything again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-docs test-slow check wheel-test bench house format clean
+.PHONY: demo test test-docs test-slow check wheel-test bench house settings format clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -45,6 +45,9 @@ bench: .venv/.installed  ## speed against the limits of docs/results/engine.md
 
 house: .venv/.installed  ## how large the files are, and how the rooms hang together
 	$(BIN)/python tools/house.py
+
+settings: .venv/.installed  ## write down what `fedzo list` says of settings, after a change of any
+	$(BIN)/python -m scenarios.cli.describe
 
 format: .venv/.installed
 	$(BIN)/ruff format .

@@ -1,11 +1,9 @@
 """What all settings are, in words that are kept in settings.json: to list them takes no torch.
 
 Classes of settings lie beside the methods that they are of, and most of those need torch, which
-takes two seconds to import. So what `fedzo list SCENARIO` shows is written down, by
-
-    PYTHONPATH=. python -m scenarios.cli.describe
-
-and a test says when that is due. Where a name is not in the file, the code is asked.
+takes two seconds to import. So what `fedzo list SCENARIO` shows is written down (`make settings`,
+scenarios.cli.describe), and a test says when that is due. A name that is not in the file is asked
+of the code.
 """
 
 import json

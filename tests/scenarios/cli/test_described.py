@@ -22,7 +22,7 @@ CASES = {
 
 
 def test_the_file_holds_what_the_code_says() -> None:
-    remedy = "run: PYTHONPATH=. python -m scenarios.cli.describe"
+    remedy = "run: make settings"
     assert STORED.read_text() == written(of_the_code()), remedy
 
 
