@@ -166,6 +166,7 @@ def experiment(name: str, **more: Any) -> Experiment:
         seed=7,
         query_budget=budget,
         settings=own,
+        excused=SEEDED,
     )
 
 
