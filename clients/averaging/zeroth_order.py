@@ -129,8 +129,7 @@ class Estimate:
             return torch.eye(d, dtype=x.dtype, device=x.device).expand(n, d, d)
         if not self._ahead:
             self._ahead = self._draw(n, d, x.dtype)
-        directions = self._ahead.pop(0)
-        return directions if x.device.type == "cpu" else directions.to(x.device)
+        return self._ahead.pop(0).to(x.device)
 
     def _draw(self, n: int, d: int, dtype: torch.dtype) -> list[Float[Tensor, "n m d"]]:
         """Draw one step's directions or, where rows are drawn one by one, those of several steps.
@@ -153,10 +152,10 @@ def _load_memory(
     """Return what clients remember; one without such a memory gets NaN: slopes to skip."""
     if not any(MEMORY in state for state in states):
         return None
-    blank = torch.full((config.num_directions,), torch.nan, dtype=torch.float64)
+    blank = x.new_full((config.num_directions,), torch.nan, dtype=torch.float64)
     known = [state.get(MEMORY, blank).double() for state in states]
     rows = [k if len(k) == config.num_directions else blank for k in known]
-    return torch.stack(rows).to(x.device)
+    return torch.stack(rows)
 
 
 def _save_memory(

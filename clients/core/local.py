@@ -52,18 +52,18 @@ def minibatches(
         generators = clients.streams("balanced minibatches")
         labels = labels_of(cohort)
         pairs = zip(labels, generators, strict=True)
-        return torch.stack([balanced(own, shape, generator=g) for own, g in pairs])
+        return torch.stack([balanced(o, shape, generator=g) for o, g in pairs]).to(clients.device)
     if max(sizes) < batch_size and not again:
         return None
     if len(set(sizes)) == 1:
-        return _epochs(clients, clients.ids, max(1, sizes[0]), shape)
+        return _epochs(clients, clients.ids, max(1, sizes[0]), shape).to(clients.device)
     rows = [
         _epochs(clients, [client], max(1, size), shape)
         if again or size >= batch_size
         else _whole(size, shape)
         for client, size in zip(clients.ids, sizes, strict=True)
     ]
-    return torch.cat(rows)
+    return torch.cat(rows).to(clients.device)
 
 
 def labels_of(cohort: CohortObjective) -> Sequence[Int[Tensor, " s"]]:

@@ -56,7 +56,7 @@ def _drawn(question: ClippedWalk, clients: Clients, step: int) -> Int[Tensor, "n
         where = ("private minibatches", *clients.moment.parts, step, client)
         generator = private_generator(question.noise_source, clients.seed, *where)
         rows.append(torch.from_numpy(generator.permutation(size)[:wanted]))
-    return torch.stack(rows)
+    return torch.stack(rows).to(clients.device)
 
 
 def _noise(

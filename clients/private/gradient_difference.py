@@ -53,7 +53,7 @@ def answer_clipped(question: questions.Clipped, clients: Clients) -> Answered:
     points = [x] if previous is None else [x, clients.at(previous)]
     if not question.settings.exact and clients.oracle.remaining < _needed(question, clients):
         told = dict.fromkeys(question.due, no_numbers(x))
-        return ClippedMeans(**told, shortened=_told(question, torch.zeros(len(x)))), clients.states
+        return ClippedMeans(**told, shortened=_told(question, x.new_zeros(len(x)))), clients.states
     if question.compare:
         compare_records(clients.oracle, x)
     exact = question.settings.exact
@@ -107,7 +107,7 @@ class _OfGradients:
 
     def _records(self, previous: Tensor | None, clip_norm: float) -> Clipped:
         x = self._points[0]
-        norms = torch.full((len(x),), clip_norm, dtype=torch.float64)
+        norms = x.new_full((len(x),), clip_norm, dtype=torch.float64)
         found = clipped_gradients(
             self._oracle, x, previous, norms, max_floats=self._config.max_floats
         )

@@ -79,18 +79,18 @@ def take_corrected_steps(question: CorrectedSteps, clients: Clients) -> Answered
 def _probe(question: SlopeGradient, clients: Clients) -> list[SlopeRows]:
     """Query around x and return each client's new rows."""
     x, first = clients.at(question.x), question.first_row
-    m, d, key = question.num_directions, x.shape[1], clients.moment.problem
-    directions = basis_blocks(first, m, d, seed=clients.seed, problem=key)
     base = x.double().unsqueeze(1)
+    m, d, key = question.num_directions, x.shape[1], clients.moment.problem
+    directions = basis_blocks(first, m, d, seed=clients.seed, problem=key).to(base)
     ends = clients.oracle.project(base + question.mu * directions)
     values = clients.oracle.value(torch.cat([base, ends], dim=1).to(x)).double()
-    numbers = torch.arange(m)
+    numbers = torch.arange(m, device=x.device)
     return [
         rows_between(
             base[i].expand(m, -1),
             ends[i],
             values[i, 1:] - values[i, 0],
-            owners=torch.zeros(m, 1, dtype=torch.int64),
+            owners=torch.zeros_like(numbers).unsqueeze(1),
             start=torch.full_like(numbers, int(first[i])),
             end=numbers,
         )

@@ -78,8 +78,10 @@ class _Cohort:
         self.config, self.task = question.settings, question
         self._oracle, self._states = clients.oracle, list(clients.states)
         self._seed, self._dim = clients.seed, clients.cohort.dim
-        self._sources = clients.streams("active")
-        self._trajectory = load_trajectory(clients.states, self._dim, self.config.capacity)
+        self._sources, self._device = clients.streams("active"), clients.device
+        self._trajectory = load_trajectory(
+            clients.states, self._dim, self.config.capacity, device=clients.device
+        )
         self._extra: dict[str, Tensor] = {}
         self._start = (
             torch.stack([state["x"] for state in clients.states])
@@ -111,7 +113,7 @@ class _Cohort:
             moments, x = optimizer.step(moments, x, gradient, self.task.local_lr)
             self.ask(x.unsqueeze(1))
             if t < steps:
-                radius = torch.full((len(x),), config.active_radius, dtype=torch.float64)
+                radius = x.new_full((len(x),), config.active_radius)
                 self.explore(x, config.active_queries, config.active_candidates, radius)
         self.remember(lengthscale=lengthscale)
         return x
@@ -144,7 +146,7 @@ class _Cohort:
     def weights(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """Return and keep each client's random-feature weights."""
         if not self._trajectory.points.shape[1]:
-            return torch.zeros(len(x), self.config.num_features, dtype=torch.float64)
+            return x.new_zeros(len(x), self.config.num_features)
         data, scale = _scaled(self._trajectory.nearest(x, self.config.feature_points))
         noise = 0.0 if self.task.variant == "official" else self.config.noise_variance
         weights = self._features().weights(data, noise) * scale
@@ -170,11 +172,17 @@ class _Cohort:
 
     def _uniform(self, count: int) -> Float[Tensor, "n q d"]:
         rows = [g.uniform(-1, 1, (count, self._dim)) for g in self._sources]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack(rows)).to(self._device)
 
     def _features(self) -> RandomFeatures:
         config = self.config
-        return make_features(config.num_features, self._dim, config.feature_lengthscale, self._seed)
+        return make_features(
+            config.num_features,
+            self._dim,
+            config.feature_lengthscale,
+            self._seed,
+            device=self._device,
+        )
 
     def _kernel(self) -> KernelName:
         if self.config.kernel != "auto":
@@ -185,12 +193,12 @@ class _Cohort:
         """Return each client's lengthscale; fitted once an exchange, from the last one."""
         config = self.config
         if config.kernel == "auto" and self.task.variant == "paper":
-            return torch.ones(len(x), dtype=torch.float64)
+            return x.new_ones(len(x))
         if config.lengthscale > 0:
-            return torch.full((len(x),), config.lengthscale, dtype=torch.float64)
+            return x.new_full((len(x),), config.lengthscale)
         if "lengthscale" in self._extra:
             return self._extra["lengthscale"]
-        one = torch.ones((), dtype=torch.float64)
+        one = x.new_ones(())
         start = torch.stack([state.get("lengthscale", one) for state in self._states])
         data, _ = _scaled(self._trajectory.nearest(x, config.max_points))
         fitted = fit_lengthscale(self._kernel(), start, data, config.noise_variance)

@@ -48,8 +48,9 @@ class Blocks:
         """Return one block of each owner."""
         per_basis = self.dim // self.size
         offset = block // per_basis * self.dim + block % per_basis * self.size
-        rows = first_row.cpu() + offset
-        return basis_blocks(rows, self.size, self.dim, seed=self.seed, problem=self.problem)
+        return basis_blocks(
+            first_row + offset, self.size, self.dim, seed=self.seed, problem=self.problem
+        )
 
     def combine(
         self, slopes: Float[Tensor, "n m"], first_row: Int[Tensor, " n"], block: int

@@ -133,6 +133,7 @@ def basis_blocks(
     E[u u^T] = I / d, every d rows are orthonormal, and a row costs d numbers, where a Haar basis
     costs d^2 memory and d^3 time. The signs make the rows as rough as noise.
     """
+    first = first.cpu()
     unique, places = first.unique(return_inverse=True)
     blocks = np.empty((len(unique), count, dim))
     for block, start in zip(blocks, unique.tolist(), strict=True):

@@ -200,7 +200,7 @@ class Oracle:
     def _count_examples(self, number: int, of: CohortObjective | None) -> None:
         part = of or self.cohort
         if hasattr(part, "sizes"):
-            self._sizes = part.sizes
+            self._sizes = part.sizes.cpu()
             self._examples = self._examples + number * self._sizes
 
     def _sizes_asked(self, position: int) -> int:

@@ -147,7 +147,7 @@ def _losses(objective: Objective, points: Float[Tensor, "q d"]) -> Float[Tensor,
     if isinstance(objective, RecordLosses):
         return objective.record_losses(points)
     assert isinstance(objective, FiniteSum)
-    ones = torch.arange(objective.num_examples).unsqueeze(1)
+    ones = torch.arange(objective.num_examples, device=points.device).unsqueeze(1)
     return torch.stack([objective.minibatch(index).value(points) for index in ones], dim=1)
 
 
@@ -166,7 +166,7 @@ def _sum_of_one(
             return found
     total, shortened = torch.zeros_like(x), x.new_zeros(())
     rows = max(1, max_floats // (len(x) * (1 if previous is None else 2)))
-    for index in torch.arange(objective.num_examples).split(rows):
+    for index in torch.arange(objective.num_examples, device=x.device).split(rows):
         gradients = _gradients(objective, x, index)
         if previous is not None:
             gradients = gradients - _gradients(objective, previous, index)

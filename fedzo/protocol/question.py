@@ -109,6 +109,12 @@ class Question(Generic[AnswerT]):
         kept = {name: tensor[rows] for name, tensor in own.items() if tensor is not None}
         return replace(self, **kept) if kept else self
 
+    def to(self, device: torch.device) -> "Question[AnswerT]":
+        """Return the question with its tensors on a device."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
     def widest(self) -> int:
         """Return the numbers in the largest tensor that one client gets, 1 where there is none."""
         parts = take_apart(self)
@@ -214,4 +220,4 @@ def _place(hint: Any, own: bool) -> str:
 
 def no_numbers(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return what clients say whose budget is too small: [n, 0]."""
-    return torch.empty(len(like), 0, dtype=dtype or like.dtype)
+    return like.new_empty(len(like), 0, dtype=dtype)

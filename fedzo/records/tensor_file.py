@@ -23,7 +23,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
 
     Raises StorageError or OSError where the system does not let us.
     """
-    own = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    own = {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
     digest = _digest(own, facts)
     try:
         save_file(own, path, metadata={_SEALED: f"{digest} {facts}"})

@@ -5,7 +5,7 @@ second code path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,16 +21,22 @@ from fedzo.objectives.oracle import Oracle
 from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies, join_replies
 from fedzo.protocol.question import Answer, Question
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The cohort that answers: who, their oracle, what they remember, the key of their streams."""
+    """The cohort that answers: who, their oracle, what they remember, the key of their streams.
+
+    device: where questions, states and objectives are.
+    """
 
     ids: Sequence[int]
     oracle: Oracle
     states: Sequence[ClientState]
     seed: int = 0
     moment: Moment = Moment()
+    device: torch.device = CPU
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,8 +94,28 @@ def serve(
     rules: Rules,
     states: Sequence[ClientState],
 ) -> tuple[Replies, Sequence[ClientState]]:
-    """Answer an exchange for its clients; what a client's code raises becomes its failure."""
-    ids = exchange.client_ids
+    """Answer an exchange for its clients; what a client's code raises becomes its failure.
+
+    Where the environment has a `device`, question and states are taken there, states stay there,
+    and replies come back.
+    """
+    device = getattr(environment, "device", CPU)
+    if device == CPU:
+        return _serve(exchange, environment, rules, states)
+    placed = replace(exchange, question=exchange.question.to(device))
+    here = [{name: tensor.to(device) for name, tensor in state.items()} for state in states]
+    replies, after = _serve(placed, environment, rules, here)
+    told = {name: tensor.cpu() for name, tensor in replies.tensors.items()}
+    return replace(replies, tensors=told), after
+
+
+def _serve(
+    exchange: Exchange,
+    environment: Environment,
+    rules: Rules,
+    states: Sequence[ClientState],
+) -> tuple[Replies, Sequence[ClientState]]:
+    ids, device = exchange.client_ids, getattr(environment, "device", CPU)
     if type(exchange.question) not in rules:
         known = ", ".join(sorted(question.kind for question in rules))
         reason = f"no rule answers {exchange.kind!r}; this client knows {known}"
@@ -107,7 +133,7 @@ def serve(
         return _all_failed(ids, reason), states
     oracle = _make_oracle(cohort, exchange, environment.noise_std)
     try:
-        clients = Clients(ids, oracle, states, exchange.seed, exchange.moment)
+        clients = Clients(ids, oracle, states, exchange.seed, exchange.moment, device)
         answer, after = rules[type(exchange.question)](exchange.question, clients)
     except ConfigError:
         raise
@@ -161,7 +187,7 @@ def _serve_one_by_one(
 ) -> tuple[Replies, Sequence[ClientState]]:
     parts, after = [], []
     for position, state in enumerate(states):
-        replies, (next_state,) = serve(exchange.select([position]), environment, rules, [state])
+        replies, (next_state,) = _serve(exchange.select([position]), environment, rules, [state])
         parts.append(replies)
         after.append(next_state)
     return join_replies(parts), after

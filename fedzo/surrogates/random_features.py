@@ -62,9 +62,17 @@ class RandomFeatures:
 
 
 @functools.lru_cache(maxsize=2)
-def make_features(num_features: int, dim: int, lengthscale: float, seed: int) -> RandomFeatures:
+def make_features(
+    num_features: int,
+    dim: int,
+    lengthscale: float,
+    seed: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> RandomFeatures:
     """Draw the features that belong to a seed."""
     generator = stream(seed, "random features", num_features, dim)
     frequencies = generator.standard_normal((num_features, dim)) / lengthscale
     phases = generator.uniform(0, 2 * np.pi, num_features)
-    return RandomFeatures(torch.from_numpy(frequencies), torch.from_numpy(phases))
+    drawn = (torch.from_numpy(table).to(device) for table in (frequencies, phases))
+    return RandomFeatures(*drawn)

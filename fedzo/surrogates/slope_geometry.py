@@ -168,7 +168,8 @@ def _overlap(a: Int[Tensor, "r o"], b: Int[Tensor, "q p"]) -> Float[Tensor, "r q
     left, left_run = _runs(a)
     right, right_run = (left, left_run) if a is b else _runs(b)
     if len(left) * len(right) * clients > BLOCK:
-        products = torch.from_numpy((_sparse(left, clients) @ _sparse(right, clients).T).toarray())
+        product = _sparse(left.cpu(), clients) @ _sparse(right.cpu(), clients).T
+        products = torch.from_numpy(product.toarray()).to(a.device)
     else:  # summed in the order in which sparse matrices are, at a tenth of their cost
         products = (_shares(left, clients).unsqueeze(1) * _shares(right, clients)).cumsum(2)[
             ..., -1
@@ -178,7 +179,7 @@ def _overlap(a: Int[Tensor, "r o"], b: Int[Tensor, "q p"]) -> Float[Tensor, "r q
 
 def _runs(owners: Int[Tensor, "r o"]) -> tuple[Int[Tensor, "k o"], Int[Tensor, " r"]]:
     """Return the owners of every run of rows that have the same, and each row's run."""
-    new = torch.ones(len(owners), dtype=torch.bool)
+    new = torch.ones(len(owners), dtype=torch.bool, device=owners.device)
     new[1:] = (owners[1:] != owners[:-1]).any(1)
     return owners[new], new.cumsum(0) - 1
 

@@ -65,14 +65,14 @@ class SlopeRows:
 
 def no_rows(x: Float[Tensor, " d"]) -> SlopeRows:
     """Return an empty table for points like x."""
-    ids = torch.empty(0, dtype=torch.int64)
+    ids = x.new_empty(0, dtype=torch.int64)
     table = x.new_empty(0, len(x))
     return SlopeRows(
         direction=table,
         midpoint=table,
         length=x.new_empty(0),
         slope=x.new_empty(0),
-        owners=torch.empty(0, 1, dtype=torch.int64),
+        owners=ids.unsqueeze(1),
         start=ids,
         end=ids,
     )

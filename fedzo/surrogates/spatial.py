@@ -87,12 +87,11 @@ class SpatialPrior:
         table = rows.reshape(-1, *self.shape)
         if self.lengthscale:
             down, along = (
-                form(_axis_factor(count, self.lengthscale).to(rows.dtype))
-                for count in self.shape[1:]
+                form(_axis_factor(count, self.lengthscale).to(rows)) for count in self.shape[1:]
             )
             table = down @ table @ along.T
         if self.shape[0] > 1:
-            across = form(_channel_factor(self.shape[0], self.channels).to(rows.dtype))
+            across = form(_channel_factor(self.shape[0], self.channels).to(rows))
             table = torch.einsum("ij,rjhw->rihw", across, table)
         return table.reshape(rows.shape)
 

@@ -32,7 +32,8 @@ class Trajectory:
     @property
     def known(self) -> Bool[Tensor, "n p"]:
         """Which rows hold a query."""
-        return torch.arange(self.points.shape[1]) < self.count.unsqueeze(1)
+        places = torch.arange(self.points.shape[1], device=self.points.device)
+        return places < self.count.unsqueeze(1)
 
     def add(self, points: Float[Tensor, "n q d"], values: Float[Tensor, "n q"]) -> "Trajectory":
         """Return the trajectory with q more queries a client; the oldest give way."""
@@ -71,9 +72,11 @@ class Trajectory:
         return all_points[-self.capacity :], all_values[-self.capacity :]
 
 
-def load_trajectory(states: Sequence[Kept], dim: int, capacity: int) -> Trajectory:
+def load_trajectory(
+    states: Sequence[Kept], dim: int, capacity: int, *, device: torch.device | str = "cpu"
+) -> Trajectory:
     """Return what clients have kept; a new client has nothing."""
-    none = torch.empty(0, dim, dtype=torch.float64)
+    none = torch.empty(0, dim, dtype=torch.float64, device=device)
     points = [state.get("points", none) for state in states]
     values = [state.get("values", none[:, 0]) for state in states]
     return _padded(points, values, capacity)
@@ -83,7 +86,7 @@ def _repeated(points: Float[Tensor, "p d"], old: int) -> Bool[Tensor, " p"]:
     """Return which points come again exactly later on, among those after the first `old` ones."""
     probe = slice(None, _FINGERPRINT)
     alike = (points[:, None, probe] == points[None, old:, probe]).all(-1)
-    repeated = torch.zeros(len(points), dtype=torch.bool)
+    repeated = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for i, j in alike.nonzero().tolist():
         repeated[i] |= i < old + j and torch.equal(points[i], points[old + j])
     return repeated
@@ -95,6 +98,6 @@ def _padded(
     return Trajectory(
         points=torch.nn.utils.rnn.pad_sequence(list(points), batch_first=True),
         values=torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True),
-        count=torch.tensor([len(row) for row in values]),
+        count=torch.tensor([len(row) for row in values], device=values[0].device),
         capacity=capacity,
     )

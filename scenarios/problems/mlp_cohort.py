@@ -70,7 +70,8 @@ class MLPBatches:
     def sizes(self) -> Int[Tensor, " n"]:
         if self.counted is not None:
             return self.counted.sum(dim=1)
-        return torch.full((len(self.inputs),), self.inputs.shape[1])
+        size = self.inputs.shape[1]
+        return torch.full((len(self.inputs),), size, device=self.inputs.device)
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         losses = self.losses(x)
@@ -168,7 +169,8 @@ class MLPShards:
         size = int(self.sizes[0])
         floats = self.num_clients * size * self.inputs.shape[1]
         if floats <= _TOGETHER and bool((self.sizes == size).all()):
-            return self.minibatch(torch.arange(size).expand(self.num_clients, -1)).value(x)
+            every = torch.arange(size, device=x.device).expand(self.num_clients, -1)
+            return self.minibatch(every).value(x)
         return torch.cat([self._rows(i, 0).value(x[i : i + 1]) for i in range(self.num_clients)])
 
     def record_values(self, x: Float[Tensor, "n q d"]) -> list[Float[Tensor, "q m"]]:
@@ -207,7 +209,8 @@ class MLPShards:
         size, count = int(self.sizes[0]), self.num_clients
         width = 2 * sum(self.layers[1:])
         first = int(self.offsets[0])
-        regular = torch.equal(self.offsets, first + size * torch.arange(count))
+        places = torch.arange(count, device=self.offsets.device)
+        regular = torch.equal(self.offsets, first + size * places)
         if regular and bool((self.sizes == size).all()) and count * size * width <= max_floats:
             rows = slice(first, first + count * size)
             shape = (count, size)

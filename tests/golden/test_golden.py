@@ -8,10 +8,13 @@ import json
 from typing import Any
 
 import pytest
+from counting_device import PLACE, Device
 from golden.runs import CASES, GOLDEN, SETTINGS, arithmetic, experiment, settings_of, written
 
 from clients.app import build_client_app
+from fedzo.runtime.device import DeviceEnvironment
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
+from scenarios.runs import engines
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.names import STRATEGIES
 from scenarios.runs.run_result import RunResult
@@ -83,7 +86,19 @@ def check_on_a_grid(name: str) -> None:
 @pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("name", CASES)
 def test_on_ray(name: str) -> None:
-    check(simulate(experiment(name, engine="ray")), WRITTEN["runs"][name])
+    alike = SAME_BITS and name not in COHORT
+    result = simulate(experiment(name, engine="ray"))
+    check(result, WRITTEN["runs"][name], same_bits=alike)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that refuses to be mixed with the CPU, nothing comes back but answers."""
+    monkeypatch.setattr(engines, "on_device", lambda world, _: DeviceEnvironment(world, PLACE))
+    with Device() as device:
+        check(simulate(experiment(name)), WRITTEN["runs"][name])
+    assert device.up
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from examples_of_questions import IDS, Example, examples, is_looped, looped, stacked
+from counting_device import PLACE, Device
+from examples_of_questions import IDS, D, Example, examples, is_looped, looped, stacked
 from torch import Tensor
 
 from clients import make_rules
@@ -19,7 +20,8 @@ from fedzo.protocol.messages import exchange_through_wire
 from fedzo.protocol.question import Parts, Question, put_together, take_apart
 from fedzo.protocol.questions import Anchor, Clipped, Difference, Miner, Mix
 from fedzo.protocol.questions.anchored import Anchored, Mined
-from fedzo.runtime.local import serve
+from fedzo.runtime.device import DeviceEnvironment
+from fedzo.runtime.local import Environment, serve
 
 EXAMPLES = examples()
 SEED, MOMENT = 5, Moment(1, 2, 3)
@@ -38,16 +40,29 @@ class World:
         return self.make()
 
 
-def asked(example: Example, make: Callable[[], CohortObjective], budget: int | None) -> Replies:
-    """Return what clients answer who have been asked before what they must have been."""
+def asked(
+    example: Example,
+    make: Callable[[], CohortObjective],
+    budget: int | None,
+    device: Device | None = None,
+) -> Replies:
+    """Return what clients answer who have been asked before what they must have been.
+
+    Objectives are on the device, which then has counted the last exchange alone.
+    """
     states: Any = [{} for _ in IDS]
-    world, rules = World(looped if example.modules else make), make_rules()
+    world: Environment = World(looped if example.modules else make)
+    if device:
+        world = DeviceEnvironment(world, PLACE)
+    rules = make_rules()
     for index, question in enumerate(example.before):
         earlier = Exchange(question=question, client_ids=IDS, moment=Moment(1, 1, index))
         _, states = serve(earlier, world, rules, states)
     now = Exchange(
         question=example.question, client_ids=IDS, moment=MOMENT, seed=SEED, budget=budget
     )
+    if device:
+        device.down.clear()
     replies, _ = serve(now, world, rules, states)
     assert not replies.failures
     return replies
@@ -268,3 +283,20 @@ def test_the_cost_of_clipped_means_leaves_out_their_comparison(
             cost = compared.question.cost().queries
             counts = asked(compared, cohort, cost + extra).counts["queries"]
             assert set(counts.values()) == {cost + extra}
+
+
+@both
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if not e.modules], ids=str)
+def test_on_a_device_nothing_of_size_d_comes_back_but_the_answer(
+    example: Example, cohort: Callable[[], CohortObjective]
+) -> None:
+    """Modules in place are known by their memory, which this device has not: benchmarks/gpu.py."""
+    with Device() as device:
+        there = asked(example, cohort, None, device)
+    here = answered(int(example.name), cohort)
+    assert there.counts == here.counts
+    assert {name: t.tolist() for name, t in there.tensors.items()} == {
+        name: t.tolist() for name, t in here.tensors.items()
+    }
+    down = sum(size for size, kind in device.down if kind.is_floating_point and size >= D)
+    assert down <= sum(tensor.numel() for tensor in here.tensors.values())

@@ -1,11 +1,13 @@
-"""Objectives on a device: points go there, values come back, and nothing is moved twice."""
+"""Objectives on a device: questions go there, answers come back, and nothing is moved twice."""
 
 from collections import namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from counting_device import PLACE, Device
 from torch import Tensor, nn
 
 from clients import make_rules
@@ -18,8 +20,10 @@ from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.device import DeviceEnvironment, Mover, on_device
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
+from scenarios.runs import engines
 from scenarios.runs.engines import build_scenario
 from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 META = torch.device("meta")
 Pair = namedtuple("Pair", "a b")
@@ -51,24 +55,61 @@ def test_a_tensor_is_moved_once_in_a_movers_life() -> None:
     assert mover.move(tensor) is mover.move(tensor)
 
 
-def test_points_go_to_the_device_and_values_come_back() -> None:
+def test_rules_and_objectives_see_tensors_on_the_device_and_the_server_none() -> None:
     seen: list[torch.device] = []
 
     def make(client: int) -> TorchObjective:
         def value(x: Tensor) -> Tensor:
             seen.append(x.device)
-            return torch.full(x.shape[:-1], float(client))
+            return x.sum(-1) + client
 
         return TorchObjective(function=value, dim=3)
 
-    environment = DeviceEnvironment(FunctionEnvironment(make), META)
+    environment = DeviceEnvironment(FunctionEnvironment(make), PLACE)
     engine = InProcessEngine(environment, make_rules())
     ask = Exchange(question=Values(x=torch.zeros(4, 3)), client_ids=[0, 2])
-    cohort = environment.cohort([0, 2], 0)
-    assert (cohort.num_clients, cohort.dim, cohort.failures) == (2, 3, {})
-    [replies] = engine.perform([ask], timeout_s=1)
-    assert set(seen) == {META}
-    assert replies.failures, "a looped cohort of values on the wrong device fails client by client"
+    with Device() as device:
+        [replies] = engine.perform([ask], timeout_s=1)
+    assert set(seen) == {PLACE}
+    assert replies.tensors["values"].tolist() == [[0.0] * 4, [2.0] * 4]
+    assert [size for size, kind in device.down if kind.is_floating_point and size > 1] == [8]
+
+
+def test_what_clients_remember_stays_there() -> None:
+    world = build_scenario(make_experiment("quadratic", "scaffold_exact", num_clients=3))
+    engine = InProcessEngine(DeviceEnvironment(world, PLACE), make_rules())
+    x, config = world.problem(0).initial_x, FirstOrderConfig()
+    question = FirstOrderSteps(
+        x=x, settings=config, local_steps=1, local_lr=0.1, control=0 * x, renew_control=True
+    )
+    with Device():
+        engine.perform([Exchange(question=question, client_ids=[0, 2])], timeout_s=1)
+    states = engine.client_states()
+    assert {tensor.device for state in states.values() for tensor in state.values()} == {PLACE}
+
+
+def test_what_clients_remember_is_written_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_experiment(
+        "quadratic",
+        "scaffold_exact",
+        num_clients=3,
+        num_rounds=4,
+        settings={"scenario.dim": 16},
+    )
+    expected = simulate(made)
+    monkeypatch.setattr(engines, "on_device", lambda world, _: DeviceEnvironment(world, PLACE))
+
+    def die(snapshot: Any) -> None:
+        if snapshot.record.round_index == 2:
+            raise KeyboardInterrupt
+
+    with Device():
+        with pytest.raises(KeyboardInterrupt):
+            simulate(made, out=tmp_path, callbacks=[die])
+        resumed = simulate(made, out=tmp_path, resume=True)
+    assert torch.equal(resumed.x, expected.x)
 
 
 @pytest.mark.parametrize("scenario", ["quadratic", "multimodal", "classification", "metric"])
