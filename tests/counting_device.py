@@ -61,6 +61,11 @@ class Device(TorchDispatchMode):
         self.up: list[tuple[int, torch.dtype]] = []
         self.down: list[tuple[int, torch.dtype]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare torch the import of its compiler, which takes seconds, to keep it off this class."""
+        return False
+
     def __enter__(self) -> "Device":
         torch._C._set_only_lift_cpu_tensors(True)  # as_tensor(..., device=PLACE) comes by here, too
         super().__enter__()
