@@ -53,7 +53,7 @@ class Crossings(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Spare torch the import of its compiler, which takes seconds, to keep it off this class."""
+        """Spare torch the import of its compiler, for seconds, to keep it off this class."""
         return False
 
     def __torch_dispatch__(

@@ -63,7 +63,7 @@ class Device(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Spare torch the import of its compiler, which takes seconds, to keep it off this class."""
+        """Spare torch the import of its compiler, for seconds, to keep it off this class."""
         return False
 
     def __enter__(self) -> "Device":
