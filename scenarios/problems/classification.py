@@ -41,7 +41,7 @@ from scenarios.data.networks import (
 from scenarios.data.partition import Partition, PartitionKind, split
 from scenarios.problems.mlp_cohort import MLPShards
 from scenarios.problems.one_problem import KnownProblem, OneProblem
-from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions
+from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, QUERIED, Suggestions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,7 @@ class ClassificationConfig:
     noise_std: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
+        "noise_std": QUERIED,
         **dict.fromkeys(("client.out_of_bounds", "client.project"), BOUNDLESS),
         "data_dir": one_of("dataset", "idx"),
         **dict.fromkeys(("hidden", "activation"), one_of("model", "mlp")),

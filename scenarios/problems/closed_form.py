@@ -23,7 +23,7 @@ from fedzo.objectives.problem import Problem, Report
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith
 from scenarios.problems.one_problem import KnownProblem, OneProblem
-from scenarios.problems.scenario import JUDGED_HERE
+from scenarios.problems.scenario import JUDGED_HERE, QUERIED
 
 Formula = Callable[..., Float[Tensor, "n q"]]
 """z and each client's coefficients -> values."""
@@ -35,7 +35,10 @@ class FormulaConfig:
 
     dim: int = 300
     heterogeneity: float = 0.0
-    USED_WITH: ClassVar[UsedWith] = {"strategy.min_judges": JUDGED_HERE}
+    USED_WITH: ClassVar[UsedWith] = {
+        "strategy.min_judges": JUDGED_HERE,
+        "scenario.noise_std": QUERIED,
+    }
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -42,7 +42,7 @@ from scenarios.data.networks import ActivationName, random_mlp
 from scenarios.data.partition import Partition, split
 from scenarios.problems.mlp_cohort import MLPShards
 from scenarios.problems.one_problem import KnownProblem, OneProblem
-from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, Suggestions
+from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, QUERIED, Suggestions
 
 
 @composed
@@ -72,6 +72,7 @@ class RegressionConfig:
     noise_std: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
+        "noise_std": QUERIED,
         **dict.fromkeys(("client.out_of_bounds", "client.project"), BOUNDLESS),
         "target": one_of("data", "csv"),
         "path": one_of("data", "csv", "california"),

@@ -11,7 +11,7 @@ from fedzo.config import Scalar
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem
 from fedzo.records.history import RoundRecord
-from fedzo.used_with import unknown, where
+from fedzo.used_with import one_of, other_than, unknown, where
 
 Draw = Callable[[Path, Sequence[Float[Tensor, " d"]], Sequence[RoundRecord]], None]
 """Writes a figure to a path, from the solution of every problem and the history."""
@@ -56,6 +56,8 @@ class Scenario(Protocol):
 
 JUDGED_HERE = where("scenario", unknown, "a {} whose clients judge x: attack, custom or remote")
 """For strategy.min_judges, where the simulation knows F."""
+QUERIED = (other_than("rule", "first_order"), one_of("client.gradient", "zeroth_order"))
+"""For the noise of values, where F is known: it reaches those alone that clients are asked for."""
 BOUNDLESS = where("scenario", unknown, "a {} with a box: others than classification and regression")
 """For what clients do at the ends of a box, where there is none."""
 

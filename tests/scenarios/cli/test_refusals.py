@@ -1,0 +1,45 @@
+"""Options that would be ignored end in a sentence that names them, with status 2, and no file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from scenarios.cli.app import app
+
+REFUSED = {
+    "compare quadratic --x queries": "--x queries is the axis of the figure in --out",
+    "compare quadratic --measure value": "--measure is for a grid",
+    "compare quadratic --attacks none --x bytes": "--x bytes has no meaning for a grid",
+    "compare quadratic --attacks none --reach 0.1": "--at and --reach have no meaning for a grid",
+    "compare quadratic --vary scenario.dim=3,5 --vary scenario.dim=3": "--vary is given 2 times",
+    "compare quadratic --resume": "--resume needs --out",
+    "compare quadratic --strategies fedavg --set scenario.noise_std=0.1": "has no effect",
+    "list --engine ray": "--engine ray has no effect without SCENARIO",
+    "list --strategy fedzo": "--strategy fedzo has no effect without SCENARIO",
+    "run quadratic --strategy fedavg --set scenario.noise_std=0.1": "noise_std=0.1 has no effect",
+    "run quadratic --strategy fedzo --set client.beta=0.5": "client.beta",
+    "run quadratic --strategy fedzo --resume": "resume needs",
+    "attack mnist --resume": "--resume needs --out",
+    "attack mnist --attacker hopskipjump --loss boundary": "finds the boundary itself",
+    "attack mnist --attacker simba --set attacker.colour=1": "attacker.colour",
+    "attack mnist --set victim.seed=3": "victim.seed",
+    "defend mnist --set victim.query_cost=2": "victim.query_cost=2.0 has no effect on a defense",
+    "audit fedzo": "claims no epsilon",
+    "audit diff2 --set engine.chunk_size=3": "has no effect on an audit",
+    "audit diff2 --set scenario.dim=3": "has no effect on an audit",
+    "deploy quadratic --nodes 0": "--nodes 0 must be at least 1",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_would_be_ignored_is_refused(words: str, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        wanted = words.split() if words.startswith("list") else [*words.split(), "--json"]
+        done = CliRunner().invoke(app, wanted)
+    assert done.exit_code == 2, done.output
+    told = json.loads(done.stdout)["error"] if done.stdout.startswith("{") else done.stderr
+    assert REFUSED[words] in " ".join(told.split())
+    assert not [*tmp_path.iterdir()], "nothing is written"
