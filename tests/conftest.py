@@ -1,4 +1,4 @@
-"""Shapes and types are checked while tests run: the first calls of every function in every test."""
+"""Shapes and types are checked in tests: the first calls of every function in a file of tests."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 
 CHECKED_CALLS = 3
-"""Of a function in a test. Later ones repeat them, and checking all took half of the time."""
+"""Of a function in a file. Later ones repeat them, and checking all took half of the time."""
 
 checker = ModuleType("fedzo_test_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ jaxtyping.install_import_hook(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _count_calls_anew() -> None:
     checked_calls.clear()
 

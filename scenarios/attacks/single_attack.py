@@ -15,7 +15,7 @@ and the victim inside is asked once more, not counted, to judge for the report.
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -25,43 +25,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.attacks.attack import AttackSettings, attack
+from fedzo.attacks.attack import attack
 from fedzo.attacks.confirm import Confirmation
-from fedzo.attacks.subject import Found
+from fedzo.attacks.subject import Found, perturbed
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.memory import Remembered
 from fedzo.attacks.victims.victim import AnswerKind, Victim
 from fedzo.attacks.victims.wrappers import Meter
-from fedzo.config import Scalar, check_types, require
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.randomness import stream
 from fedzo.runtime.threads import torch_threads
 from scenarios.attacks.attackers import check_coordinates, default_attacker, make_attacker
+from scenarios.attacks.plan import Plan
 from scenarios.attacks.rehearsal import rehearse
 from scenarios.victims.order_judge import goals_of, judge_orders
 
+__all__ = ["Plan", "Report", "attack_victim"]
+
 _SCREENED_AT_ONCE = 32
 _STARTS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What `fedzo attack` is asked for; "" is the default attacker for what the victim tells.
-
-    target: the class to be answered as; None for any other. attacker_settings: without prefix.
-    """
-
-    num_images: int = 20
-    attacker: str = ""
-    attacker_settings: Mapping[str, Scalar] = field(default_factory=dict)
-    target: int | None = None
-    settings: AttackSettings = field(default_factory=AttackSettings)
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.num_images >= 1, "images", self.num_images, "at least 1")
-        if self.target is not None:
-            require(self.target >= 0, "target", self.target, "a class: 0, 1, 2, ...")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +67,27 @@ class Report:
     query_cost: float = 0.0
     confirmation: Confirmation = field(default_factory=Confirmation)
 
+    @property
+    def success_rate(self) -> float:
+        """The share of the attacked images that are answered otherwise."""
+        return mean(float(found.success) for found in self.found)
+
+    @property
+    def adversarials(self) -> Float[Tensor, "n c h w"]:
+        """The attacked images as they were changed; best tries, where `found` says no success."""
+        deltas = torch.stack([found.delta for found in self.found])
+        if self.plan.settings.universal:
+            return perturbed(self.images, deltas)
+        pairs = zip(self.images.split(1), deltas.split(1), strict=True)
+        return torch.cat([perturbed(*pair) for pair in pairs])
+
+    def __str__(self) -> str:
+        told = self.summary()
+        return (
+            f"{told['attacker']}: {told['success_rate']:.0%} of {told['images']} images within"
+            f" {told['norm']} {told['radius']:g}, {told['mean_queries']:.1f} queries on average"
+        )
+
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints, without the victim's name."""
         settings, budget = self.plan.settings, self.plan.settings.query_budget
@@ -97,7 +100,7 @@ class Report:
             "query_budget": budget,
             "seed": settings.seed,
             "images": len(self.images),
-            "success_rate": mean(float(found.success) for found in self.found),
+            "success_rate": self.success_rate,
             "mean_queries": mean(counted),
             "median_queries": median(counted),
             "queries": sum(found.queries for found in self.found),
@@ -249,7 +252,7 @@ def _screen(
         return order[: plan.num_images], 0
     right: list[int] = []
     queries = first = refused = 0
-    most = min(len(order), _most_screened(plan))
+    most = len(order) if plan.all_right else min(len(order), _most_screened(plan))
     while first < most:
         wanted = min(_SCREENED_AT_ONCE, plan.num_images - len(right))
         part = order[first : min(first + wanted, most)]
@@ -261,6 +264,8 @@ def _screen(
         right += part[hits].tolist()
         if len(right) >= plan.num_images:
             return torch.tensor(right[: plan.num_images]), queries
+    if right and plan.all_right:
+        return torch.tensor(right), queries
     raise ConfigError(
         f"images={plan.num_images} asks for more than the {len(right)} of {first} that the"
         f" victim answers as labelled{f' (it refused {refused})' if refused else ''}; lower it, or"

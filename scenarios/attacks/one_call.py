@@ -1,0 +1,77 @@
+"""Attack a model in one call: what `fedzo.attack` is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from fedzo.attacks.attack import AttackSettings
+from fedzo.attacks.region import Norm
+from fedzo.attacks.victims.images import Given
+from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
+from fedzo.config import Scalar
+from fedzo.errors import ConfigError
+from scenarios.attacks.single_attack import Plan, Report, attack_victim
+
+Model = nn.Module | Callable[[NDArray[np.float32]], Any] | Victim
+
+
+def attack(
+    model: Model,
+    images: Given,
+    labels: Given,
+    *,
+    norm: Norm = "linf",
+    radius: float = 0.1,
+    query_budget: int = 1000,
+    attacker: str = "",
+    target: int | None = None,
+    num_images: int | None = None,
+    tells: Literal["logits", "probabilities", "labels", ""] = "",
+    seed: int = 0,
+    settings: Mapping[str, Scalar] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Look for small changes of images after which a model answers otherwise, by queries alone.
+
+    model: a torch module [n, c, h, w] -> scores, a function of a numpy array of as many axes, or a
+    Victim. images [n, c, h, w] in [0, 1], labels [n] as the model should answer, both
+    tensors or arrays. norm, radius: what a change may be, linf or l2; target: the class to be
+    answered, None for any other. query_budget: most queries an image. attacker: of `fedzo list
+    attackers`, "" is the best one for what the model tells. num_images: how many are drawn of those
+    that the model answers right, None for as many as there are images. tells: what the scores are,
+    logits where nothing is said. settings: the attacker's, by name.
+
+        report = fedzo.attack(model, images, labels, radius=0.2, query_budget=500)
+        print(report.success_rate, report.adversarials.shape)
+
+    Raises ConfigError for bad values, images out of [0, 1], and where too few are answered right;
+    ObjectiveError where the model fails or answers something else.
+    """
+    victim = _victim(model, tells)
+    plan = Plan(
+        num_images=len(images) if num_images is None else num_images,
+        attacker=attacker,
+        attacker_settings=settings or {},
+        target=target,
+        settings=AttackSettings(norm=norm, radius=radius, query_budget=query_budget, seed=seed),
+        all_right=num_images is None,
+    )
+    return attack_victim(victim, images, labels, plan, progress=progress)
+
+
+def _victim(model: Model, tells: str) -> Victim:
+    """Return the victim that a model is; raises ConfigError for what is none."""
+    if isinstance(model, nn.Module):
+        if tells == "labels":
+            raise ConfigError(
+                "tells=labels: a module tells scores; give a function of images that returns labels"
+            )
+        return ModuleVictim(model, tells or "logits")  # type: ignore[arg-type]
+    if hasattr(model, "ask") and hasattr(model, "tells"):
+        if tells:
+            raise ConfigError(f"tells={tells} has no effect on a Victim, which says it itself")
+        return model
+    return CallableVictim(model, tells or "logits")  # type: ignore[arg-type]

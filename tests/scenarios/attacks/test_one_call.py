@@ -1,0 +1,96 @@
+"""One call attacks a module, a function of arrays, or a victim, and gives the images back."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedzo.attacks.victims.victim import CallableVictim
+from fedzo.errors import ConfigError, ObjectiveError
+from scenarios.attacks.one_call import attack
+from scenarios.attacks.single_attack import attack_victim
+
+WEIGHTS = np.cos(np.arange(32.0)).reshape(2, 16)
+DRAWN = np.random.Generator(np.random.PCG64(0)).uniform(0.2, 0.8, (12, 1, 4, 4))
+IMAGES = DRAWN.astype(np.float32)
+
+
+def scores(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) @ WEIGHTS.T
+
+
+LABELS = scores(IMAGES).argmax(1)
+
+
+def test_a_function_of_arrays_is_fooled_and_the_images_prove_it() -> None:
+    report = attack(scores, IMAGES, LABELS, radius=0.3, query_budget=200)
+    changed = report.adversarials
+    assert changed.shape == (12, 1, 4, 4)
+    assert float((changed - report.images).abs().max()) <= 0.3 + 1e-6
+    assert float(changed.min()) >= 0
+    assert float(changed.max()) <= 1
+    otherwise = scores(changed.numpy()).argmax(1) != report.labels.numpy()
+    assert otherwise.tolist() == [found.success for found in report.found]
+    assert report.success_rate == otherwise.mean() > 0
+    assert "within linf 0.3" in str(report)
+
+
+def test_a_module_a_function_and_a_victim_are_the_same() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.from_numpy(WEIGHTS))
+    victim = CallableVictim(lambda images: module(torch.from_numpy(images)).detach())
+    found = [
+        [one.queries for one in attack(model, IMAGES, LABELS, radius=0.2, seed=1).found]
+        for model in (module, victim, victim.function)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_images_that_the_model_gets_wrong_are_left_out() -> None:
+    wrong = LABELS.copy()
+    wrong[:4] = 1 - wrong[:4]
+    assert len(attack(scores, IMAGES, wrong, query_budget=20).images) == 8
+    assert len(attack(scores, IMAGES, wrong, query_budget=20, num_images=3).images) == 3
+    with pytest.raises(ConfigError, match="images=9 asks for more than the 8 of 12"):
+        attack(scores, IMAGES, wrong, num_images=9)
+    with pytest.raises(ConfigError, match="images=12 asks for more than the 0 of 12"):
+        attack(scores, IMAGES, 1 - LABELS)
+
+
+def test_labels_alone_and_a_target() -> None:
+    report = attack(
+        lambda images: scores(images).argmax(1),
+        IMAGES,
+        LABELS,
+        tells="labels",
+        target=0,
+        radius=0.5,
+        query_budget=300,
+    )
+    assert report.tells == "labels"
+    assert all(one.label == 0 for one in report.found if one.success)
+    assert not (report.labels == 0).any()
+
+
+def test_a_universal_perturbation_is_added_to_all() -> None:
+    from fedzo.attacks.attack import AttackSettings
+    from scenarios.attacks.plan import Plan
+
+    settings = AttackSettings(radius=0.3, universal=True, query_budget=480)
+    plan = Plan(num_images=6, settings=settings)
+    report = attack_victim(CallableVictim(scores), IMAGES, LABELS, plan)
+    assert report.adversarials.shape == (6, 1, 4, 4)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match="function is a int, and cannot be called"):
+        attack(3, IMAGES, LABELS)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="tells=labels: a module tells scores"):
+        attack(nn.Flatten(), IMAGES, LABELS, tells="labels")
+    with pytest.raises(ConfigError, match="tells=logits has no effect on a Victim"):
+        attack(CallableVictim(scores), IMAGES, LABELS, tells="logits")
+    with pytest.raises(ObjectiveError, match="the victim failed"):
+        attack(lambda images: 1 / 0, IMAGES, LABELS)
+    with pytest.raises(ConfigError, match="unknown attacker squar"):
+        attack(scores, IMAGES, LABELS, attacker="squar")
