@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fedzo.errors import ConfigError
+from fedzo.objectives.asking import Asking
 from fedzo.objectives.cohort import CohortObjective, FiniteSumCohort, flip_labels
 from fedzo.objectives.objective import Bound
 from fedzo.privacy.clipping import Clipped, clipped_sums, record_values
@@ -126,6 +127,11 @@ class DeviceCohort:
         """Points that a client which raised was not asked; see LoopedCohort."""
         found: dict[int, int] = getattr(self.inner, "unasked", {})
         return found
+
+    @property
+    def asking(self) -> Asking | None:
+        """How clients are asked one by one; None where they are not."""
+        return getattr(self.inner, "asking", None)
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
         return self.inner.value(x.to(self.device)).to(x.device)

@@ -5,6 +5,7 @@ second code path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -87,8 +88,13 @@ def serve(
     environment: Environment,
     rules: Rules,
     states: Sequence[ClientState],
+    *,
+    pool: Executor | None = None,
 ) -> tuple[Replies, Sequence[ClientState]]:
-    """Answer an exchange for its clients; what a client's code raises becomes its failure."""
+    """Answer an exchange for its clients; what a client's code raises becomes its failure.
+
+    pool: who asks objectives of several clients at a time; None asks one after the other.
+    """
     ids = exchange.client_ids
     if type(exchange.question) not in rules:
         known = ", ".join(sorted(question.kind for question in rules))
@@ -105,7 +111,7 @@ def serve(
         if len(ids) > 1:
             return _serve_one_by_one(exchange, environment, rules, states)
         return _all_failed(ids, reason), states
-    oracle = _make_oracle(cohort, exchange, environment.noise_std)
+    oracle = _make_oracle(cohort, exchange, environment.noise_std, pool)
     try:
         clients = Clients(ids, oracle, states, exchange.seed, exchange.moment)
         answer, after = rules[type(exchange.question)](exchange.question, clients)
@@ -126,11 +132,13 @@ def serve(
     return replies.without({ids[p]: reason for p, reason in oracle.failures.items()}), kept
 
 
-def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) -> Oracle:
+def _make_oracle(
+    cohort: CohortObjective, exchange: Exchange, noise_std: float, pool: Executor | None
+) -> Oracle:
     noise: Sequence[np.random.Generator] = ()
     if noise_std > 0:
         noise = exchange.moment.streams(exchange.seed, "noise", exchange.client_ids)
-    policies = exchange.question.policies
+    policies, leaves_out = exchange.question.policies, exchange.on_failure == "skip"
     return Oracle(
         cohort,
         query_budget=exchange.budget,
@@ -139,6 +147,8 @@ def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) 
         non_finite=policies.non_finite,
         out_of_bounds=policies.out_of_bounds,
         may_skip=policies.can_skip,
+        on_failure="fail" if leaves_out and not policies.can_skip else exchange.on_failure,
+        pool=pool,
     )
 
 
