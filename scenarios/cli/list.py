@@ -39,7 +39,7 @@ def list_command(
         return
     if scenario is not None:
         chosen = strategy or "fedzo", engine or "inprocess"
-        print_settings(Console(), guard(lambda: _described(scenario, *chosen)))
+        print_settings(Console(), guard(lambda: settings_of(scenario, *chosen)))
         return
     guard(lambda: _require_alone(strategy=strategy, engine=engine))
     rows: dict[str, list[tuple[str, str]]] = {
@@ -65,7 +65,7 @@ def _show_own(console: Console, reference: str, **options: str | None) -> None:
             raise ConfigError(f"--{name} {value} has no effect with {reference}; leave it out")
     found = load_kept(reference, what="SCENARIO")
     if hasattr(found, "round") and isinstance(found, type):
-        sections = _described("quadratic", reference, "inprocess")
+        sections = settings_of("quadratic", reference, "inprocess")
         shown = [each for each in sections if each.name in ("strategy", "client")]
         print_settings(console, shown)
     elif hasattr(found, "search"):
@@ -79,7 +79,7 @@ def _show_own(console: Console, reference: str, **options: str | None) -> None:
         console.print(f"{reference}{told}", highlight=False, markup=False)
 
 
-def _described(scenario: str, strategy: str, engine: str) -> list[Section]:
+def settings_of(scenario: str, strategy: str, engine: str) -> list[Section]:
     """Return what is stored of the settings, or what the code says of names that are not."""
     require_names(scenario, strategy, engine)
     words = stored()
