@@ -15,9 +15,8 @@ export PYTHONDONTWRITEBYTECODE :=
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,dev]'
 	touch $@
 
-demo: .venv/.installed  ## attack MNIST digits through ten clients that can only be queried
-	rm -rf $(DEMO_OUT)
-	$(BIN)/fedzo run attack --strategy fedzo --out $(DEMO_OUT)
+demo: .venv/.installed  ## attack MNIST digits through ten clients that can only be queried, by three methods
+	$(BIN)/python docs/examples/demo.py $(DEMO_OUT)
 
 test: .venv/.installed  ## the default tests, a few minutes on two idle cores
 	$(BIN)/pytest -n 2 --dist loadgroup

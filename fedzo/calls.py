@@ -1,11 +1,12 @@
 """Texts such as `clip(radius=2.0) | median`: functions by name, with named options.
 
 Nothing is executed: the text is parsed as a Python expression of names, calls with literal keyword
-arguments, and `|`.
+arguments, and `|`. A name may also be a reference, `mine.py:rule(keep=3)`.
 """
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
@@ -14,6 +15,9 @@ import pydantic
 
 from fedzo.config import Scalar, unknown_key
 from fedzo.errors import ConfigError
+from fedzo.user_code import REFERENCE
+
+_QUOTED_OR_REFERENCE = re.compile(rf"'[^']*'|\"[^\"]*\"|{REFERENCE.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,25 @@ class Call:
 
 def split_calls(text: str) -> list[tuple[str, dict[str, Scalar]]]:
     """Return names and options, from left to right; raises ValueError for any other text."""
+    references: list[str] = []
+
+    def short(found: re.Match[str]) -> str:
+        if found[0][0] in "'\"":
+            return found[0]
+        references.append(found[0])
+        return f"_reference_{len(references) - 1}"
+
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        node = ast.parse(_QUOTED_OR_REFERENCE.sub(short, text.strip()), mode="eval").body
     except SyntaxError as error:
         raise ValueError(text) from error
     nodes: list[ast.expr] = []
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         nodes.insert(0, node.right)
         node = node.left
-    return [_call(part) for part in [node, *nodes]]
+    whole = {f"_reference_{number}": reference for number, reference in enumerate(references)}
+    calls = [_call(part) for part in [node, *nodes]]
+    return [(whole.get(name, name), options) for name, options in calls]
 
 
 def make_call(
@@ -52,7 +66,7 @@ def make_call(
         if option not in allowed:
             raise unknown_key(f"{name}.{option}", [f"{name}.{other}" for other in allowed])
         try:
-            checked[option] = pydantic.TypeAdapter(hints[option]).validate_python(
+            checked[option] = pydantic.TypeAdapter(hints.get(option, Scalar)).validate_python(
                 value, strict=True
             )
         except pydantic.ValidationError as error:

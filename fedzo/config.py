@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
-from types import NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import (
     Annotated,
     Any,
@@ -30,8 +30,11 @@ import numpy as np
 import pydantic
 
 from fedzo.errors import ConfigError
+from fedzo.user_code import reference_of
 
 Scalar = bool | int | float | str
+Given = Scalar | Callable[..., Any]
+"""A setting in Python, where a function or class stands for the text that names it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +133,11 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
     return key.strip(), value if isinstance(value, bool | int | float | str) else raw
 
 
+def in_words(settings: Mapping[str, Given]) -> dict[str, Scalar]:
+    """Return settings with references in the place of functions and classes."""
+    return {name: reference_of(v) if callable(v) else v for name, v in settings.items()}
+
+
 def unknown_key(key: str, valid: Iterable[str], *, what: str = "setting") -> ConfigError:
     """Return the error that names the nearest valid keys."""
     options = sorted(valid)
@@ -142,7 +150,8 @@ def unknown_key(key: str, valid: Iterable[str], *, what: str = "setting") -> Con
 def check_types(config: object) -> None:
     """Raise ConfigError unless every field of a config holds what its annotation allows.
 
-    NaN is no number. Numbers of other libraries become Python's, and paths texts.
+    NaN is no number. Numbers of other libraries become Python's, paths texts, and functions and
+    classes the references that name them.
     """
     cls: type = type(config)
     for name, hint in _hints(cls).items():
@@ -227,6 +236,9 @@ def _fitted(value: Any, hint: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
+    """Return a text: of a path itself, of a function or class the reference that names it."""
+    if isinstance(value, type | FunctionType):
+        return reference_of(value)
     path = fspath(value) if isinstance(value, PathLike) else value
     return path if isinstance(path, str) else _MISFIT
 
@@ -270,4 +282,4 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         require(False, name, str(value).lower(), _allowed(hint))
     if hint is str and type(value) is int:
         return str(value)
-    return _text(value) if isinstance(value, PathLike) else value
+    return _text(value) if isinstance(value, PathLike | type | FunctionType) else value

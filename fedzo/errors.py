@@ -4,6 +4,8 @@
 the others end a run that had started (exit status 1). A `FedzoWarning` ends nothing.
 """
 
+from typing import Any
+
 
 class FedzoError(Exception):
     """Base of every error that fedzo raises on purpose."""
@@ -30,7 +32,12 @@ class StorageError(FedzoError):
 
 
 class RunError(FedzoError):
-    """A run cannot go on, for example because too few clients answered."""
+    """A run cannot go on, for example because too few clients answered.
+
+    `result` is what it had until then, a RunResult, of a run by `simulate` or `federate`.
+    """
+
+    result: Any = None
 
 
 class FedzoWarning(UserWarning):

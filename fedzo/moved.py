@@ -65,8 +65,10 @@ MOVED = (
     (
         "scenarios.data",
         "scenarios",
-        "partition networks tables csv_lines csv_table columns user_code",
+        "partition networks tables csv_lines csv_table columns",
     ),
+    ("fedzo", "scenarios", "user_code"),
+    ("fedzo", "scenarios.data", "user_code"),
     ("scenarios.deployed", "scenarios", "deploy flower_app"),
     (
         "scenarios.problems",

@@ -49,7 +49,7 @@ class State:
 
 
 class MajorityVote(RoundStrategy[State]):
-    rounds = RoundConfig()
+    rounds, rules = RoundConfig(), {Vote: answer_vote}
 
     def init(self, x, num_clients):
         return State(x)

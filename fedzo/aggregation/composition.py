@@ -2,7 +2,8 @@
 
 A text such as `bucketing(size=2) | geometric_median(smoothing=0.1)` names stages from left to
 right. All but the last hand on vectors (nearest_neighbor_mixing, bucketing, clip, adaptive_clip),
-the last makes one of them. `nnm` is short for nearest_neighbor_mixing.
+the last makes one of them. `nnm` is short for nearest_neighbor_mixing. A stage may be a function of
+the user's, `mine.py:rule(keep=3)` (fedzo.aggregation.own).
 """
 
 import inspect
@@ -26,6 +27,7 @@ from fedzo.aggregation.mean_around_median import mean_around_median
 from fedzo.aggregation.median import median
 from fedzo.aggregation.minimum_diameter import minimum_diameter
 from fedzo.aggregation.nearest_neighbors import nearest_neighbor_average, nearest_neighbor_mixing
+from fedzo.aggregation.own import own_stage
 from fedzo.aggregation.rows import require_majority
 from fedzo.aggregation.smea import require_few_subsets, smea
 from fedzo.aggregation.trimmed_mean import trimmed_mean
@@ -34,6 +36,7 @@ from fedzo.catalog import AGGREGATOR_LINES, MIXER_LINES
 from fedzo.config import Scalar, require, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
+from fedzo.user_code import REFERENCE, is_reference, stamp
 
 _AGGREGATORS: Mapping[str, Callable[..., Tensor]] = {
     "mean": mean,
@@ -121,13 +124,19 @@ class Aggregator:
         return [stage.name for stage in self.stages] == ["mean"]
 
 
-@lru_cache(maxsize=64)
 def parse_aggregator(text: str) -> Aggregator:
     """Return the composition that a text names.
 
     Raises ConfigError for what is no such text, unknown rules and options, and a last stage that
     does not make one vector.
     """
+    files = [each.rpartition(":")[0] for each in REFERENCE.findall(text)]
+    return _parsed(text, tuple(stamp(file) for file in files))
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, _stamps: tuple[str, ...]) -> Aggregator:
+    """Return the composition; what files of the user's said when it was made is part of the key."""
     try:
         parts = split_calls(text)
     except ValueError as error:
@@ -142,6 +151,8 @@ def parse_aggregator(text: str) -> Aggregator:
 
 def _stage(name: str, options: Mapping[str, Scalar], last: bool) -> Call:
     name = {"nnm": "nearest_neighbor_mixing"}.get(name, name)
+    if is_reference(name):
+        return own_stage(name, options, last=last, given=_GIVEN)
     table = AGGREGATORS if last else MIXERS
     if name not in table:
         raise _misplaced(name, last)

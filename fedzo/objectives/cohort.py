@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.failure import failure_of
+from fedzo.objectives.asking import Asking, GivenUp, ask_points
 from fedzo.objectives.box import Bound
 from fedzo.objectives.objective import FiniteSum, Objective
 
@@ -69,12 +70,14 @@ class FiniteSumCohort(CohortObjective, Protocol):
 class LoopedCohort:
     """Any objectives, asked one client after the other.
 
-    `unasked` counts, for a client that raised, the points of that request which it was not asked.
+    `unasked` counts, for a client that raised, the points of that request which it was not asked;
+    `asking` says what else happens then, and who asks.
     """
 
     objectives: Sequence[Objective]
     failures: dict[int, str] = field(default_factory=dict)
     unasked: dict[int, int] = field(default_factory=dict)
+    asking: Asking = field(default_factory=Asking)
 
     def __post_init__(self) -> None:
         dims = {objective.dim for objective in self.objectives}
@@ -105,21 +108,38 @@ class LoopedCohort:
         return self.objectives[0].upper
 
     def value(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
-        return torch.stack([self._row(i, row) for i, row in enumerate(x)])
+        pool = self.asking.pool
+        if pool is None or x.requires_grad:
+            return torch.stack([self._row(i, row) for i, row in enumerate(x)])
+        return torch.stack(list(pool.map(self._row_apart, range(len(x)), x)))
 
     def told_by(self, ask: Callable[[Objective], Tensor], queries: int) -> Float[Tensor, "n q"]:
         """Return what a function gets out of each objective by so many queries."""
         asked = (functools.partial(ask, objective) for objective in self.objectives)
         return torch.stack([self._apart(i, queries, one) for i, one in enumerate(asked)])
 
+    def _row_apart(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
+        """Return a row in a thread, where torch would record gradients again."""
+        with torch.no_grad():
+            return self._row(position, points)
+
     def _row(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:
-        def ask() -> Tensor:
-            values = _as_values(self.objectives[position].value(points), len(points))
-            if points.requires_grad and not values.requires_grad:
+        def ask(some: Float[Tensor, "p d"]) -> Float[Tensor, " p"]:
+            values = _as_values(self.objectives[position].value(some), len(some))
+            if some.requires_grad and not values.requires_grad:
                 raise ObjectiveError(BLACK_BOX)
             return values
 
-        return self._apart(position, len(points), ask).to(points.device)
+        if points.requires_grad:
+            values = self._apart(position, len(points), lambda: ask(points))
+            return values.to(points.device)
+        if position in self.failures:
+            return torch.full((len(points),), torch.nan, dtype=torch.float64, device=points.device)
+        try:
+            return ask_points(ask, points, position, self.asking).to(points.device)
+        except GivenUp as end:
+            self.failures[position], self.unasked[position] = end.reason, end.unasked
+        return torch.full((len(points),), torch.nan, dtype=torch.float64, device=points.device)
 
     def _apart(self, position: int, count: int, ask: Callable[[], Tensor]) -> Float[Tensor, " q"]:
         """Return the answers of one client, NaN where it fails or has failed before."""
@@ -148,7 +168,7 @@ class LoopedFiniteSums(LoopedCohort):
         parts = [self._part(i, row) for i, row in enumerate(indices)]
         counted = all(hasattr(part, "num_examples") for part in parts)
         kind = LoopedFiniteSums if counted else LoopedCohort
-        return kind(parts, self.failures, self.unasked)  # type: ignore[arg-type]
+        return kind(parts, self.failures, self.unasked, self.asking)  # type: ignore[arg-type]
 
     def labels_by_client(self) -> list[Tensor]:
         """Return the labels of each client's examples; nothing where not all have some."""
@@ -161,7 +181,7 @@ class LoopedFiniteSums(LoopedCohort):
         if not all(hasattr(objective, "flipped") for objective in self.objectives):
             raise ConfigError("byzantine.attack=label_flip needs objectives with labels")
         poisoned = [objective.flipped() for objective in self.objectives]  # type: ignore[attr-defined]
-        return LoopedFiniteSums(poisoned, self.failures, self.unasked)
+        return LoopedFiniteSums(poisoned, self.failures, self.unasked, self.asking)
 
     def _part(self, position: int, indices: Int[Tensor, " b"]) -> Objective:
         """Return a minibatch; where the client cannot make one, the whole, which is not asked."""

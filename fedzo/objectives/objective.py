@@ -4,8 +4,9 @@ An objective maps points x [..., d] to values [...]; fedzo minimizes. It may be 
 value is differentiable by torch, first-order clients can use it too; nothing else marks the two.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -92,7 +93,7 @@ class CallableObjective:
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """Call the function; raises ObjectiveError unless it returns one number a point."""
         points = x.detach().cpu().double().reshape(-1, self.dim).numpy().copy()
-        answers = self.function(points) if self.batched else list(self._answers(points))
+        answers = self.function(points) if self.batched else self._answers(points)
         try:
             values = np.array([_number(answer) for answer in answers]).reshape(len(points))
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -102,14 +103,18 @@ class CallableObjective:
             ) from error
         return torch.from_numpy(values).to(x.device).reshape(x.shape[:-1])
 
-    def _answers(self, points: NDArray[np.float64]) -> Iterator[Any]:
-        """Ask point after point; an exception says how many were asked."""
-        for number, point in enumerate(points, start=1):
+    def _answers(self, points: NDArray[np.float64]) -> list[Any]:
+        """Ask point after point; an exception says how many were asked, and what they answered."""
+        answers: list[Any] = []
+        for point in points:
             try:
-                yield self.function(point)
+                answers.append(self.function(point))
             except BaseException as error:
-                error.points_asked = number  # type: ignore[attr-defined]
+                error.points_asked = len(answers) + 1  # type: ignore[attr-defined]
+                with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+                    error.answered = [_number(each) for each in answers]  # type: ignore[attr-defined]
                 raise
+        return answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,15 +10,17 @@ counted, and nothing that is asked of an objective by a rule bypasses the count.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
+from fedzo.objectives.asking import Asking, OnFailure
 from fedzo.objectives.box import is_bounded, project
 from fedzo.objectives.cohort import CohortObjective, LoopedCohort, cohort_gradient
 from fedzo.objectives.objective import Objective
@@ -37,6 +39,8 @@ class Oracle:
     non_finite: "fail" makes a client that answers NaN or inf a failed client; "skip" hands NaN on
     to the estimator, which leaves that direction out. Both count them in `non_finite`.
     may_skip: whether the rule has the setting non_finite, so that the remedy may name it.
+    on_failure: what happens with a point at which a client's code raises (fedzo.objectives.asking);
+    pool: who asks several clients at a time.
     out_of_bounds: "clip" projects each queried point onto the box; "allow" asks it as it is.
     """
 
@@ -50,6 +54,8 @@ class Oracle:
         non_finite: NonFinitePolicy = "fail",
         out_of_bounds: BoundsPolicy = "clip",
         may_skip: bool = True,
+        on_failure: OnFailure = "fail",
+        pool: Executor | None = None,
     ) -> None:
         self.cohort = cohort
         self.failures = cohort.failures
@@ -66,6 +72,10 @@ class Oracle:
         self._sizes: Tensor | None = None
         self._stopped_at: dict[int, tuple[int, int, int]] = {}
         self._non_finite_counts: dict[int, int] = {}
+        self._asking: Asking = getattr(cohort, "asking", None) or Asking()
+        self._asking.on_failure, self._asking.pool = on_failure, pool
+        self._asking.may_ask = self._may_ask_again
+        self._again: dict[int, int] = {}
 
     @property
     def is_noisy(self) -> bool:
@@ -86,9 +96,11 @@ class Oracle:
         """
         self._require_dim(x)
         self.spend(x.shape[1], of)
+        self._stop_spent(x.shape[1])
         with torch.no_grad():
             values = (of or self.cohort).value(self.asked_at(x)).double()
-        return self._observed(values)
+        self._count_again()
+        return self._observed(values, self._asking.lost(tuple(values.shape)))
 
     def told(
         self,
@@ -113,7 +125,8 @@ class Oracle:
             raise ConfigError("x in place is kept in no box; leave out lower and upper")
         self.spend(queries, of)
         with torch.no_grad():
-            return self._observed(part.told_by(ask, queries))
+            values = part.told_by(ask, queries)
+            return self._observed(values, self._asking.lost(tuple(values.shape)))
 
     def gradient(
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
@@ -174,18 +187,53 @@ class Oracle:
             self._stopped_at.get(p, (self._asked, self._differentiated, examples[p]))
             for p in positions
         ]
+        again = self._again
         return {
-            "queries": [queries for queries, _, _ in spent],
+            "queries": [queries + again.get(p, 0) for p, (queries, _, _) in enumerate(spent)],
             "gradients": [gradients for _, gradients, _ in spent],
             "examples": [count for _, _, count in spent],
             "non_finite": [self._non_finite_counts.get(p, 0) for p in positions],
         }
 
-    def _observed(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-        """Return values with observation noise, NaN for those of failed clients."""
+    def _may_ask_again(self, position: int, queries: int) -> bool:
+        """Return whether a client's own budget covers queries that are asked again.
+
+        What others have asked again does not count: a client does the same in any company.
+        """
+        again = self._asking.again.get(position, 0)
+        return self._budget is None or self._asked + again + queries <= self._budget
+
+    def _stop_spent(self, queries: int) -> None:
+        """Let clients fail whose budget does not cover a request beside what was asked again."""
+        for position, again in self._again.items():
+            over = self._budget is not None and self._asked + again > self._budget
+            if over and position not in self.failures:
+                self.failures[position] = (
+                    f"{again} queries that were asked again have used up its part of the budget"
+                )
+                self.cohort.unasked[position] = queries  # type: ignore[attr-defined]
+
+    def _count_again(self) -> None:
+        """Count the examples of queries that were asked again; those of a failed client too."""
+        for position, total in self._asking.again.items():
+            more = total - self._again.get(position, 0)
+            self._examples[position] += more * self._sizes_asked(position)
+        self._again = dict(self._asking.again)
+
+    def _observed(
+        self, values: Float[Tensor, "n q"], lost: Bool[Tensor, "n q"]
+    ) -> Float[Tensor, "n q"]:
+        """Return values with observation noise, NaN for those left out and of failed clients."""
         if self._noise_std > 0:
             values = values + self._noise_std * self._noise(values)
-        self.inspect(values, "value")
+        if lost.any():
+            self.saw_non_finite = True
+            for position in lost.any(dim=1).nonzero().flatten().tolist():
+                self._count_non_finite(position, int(lost[position].sum()))
+            self.inspect(values.masked_fill(lost.to(values.device), 0.0), "value")
+            values = values.masked_fill(lost.to(values.device), torch.nan)
+        else:
+            self.inspect(values, "value")
         return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
 
     def _require_dim(self, x: Float[Tensor, "n *q d"]) -> None:
@@ -211,11 +259,14 @@ class Oracle:
         rows = [g.standard_normal(values.shape[1]) for g in self._noise_generators]
         return torch.from_numpy(np.stack(rows)).to(values)
 
+    def _count_non_finite(self, position: int, found: int) -> None:
+        counts = self._non_finite_counts
+        counts[position] = counts.get(position, 0) + found
+
     def _report(self, position: int, answers: Float[Tensor, "n k"], bad: Tensor, what: str) -> bool:
         """Count a client's non-finite answers; return whether they make it a failed client."""
         found = int(bad[position].sum())
-        counts = self._non_finite_counts
-        counts[position] = counts.get(position, 0) + found
+        self._count_non_finite(position, found)
         if self._non_finite == "skip" and what == "value":
             return False
         first = answers[position][bad[position]][0].item()

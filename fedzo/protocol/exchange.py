@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedzo.objectives.asking import OnFailure
 from fedzo.protocol.question import Question
 from fedzo.randomness import stream, streams
 
@@ -63,7 +64,8 @@ class Exchange:
 
     client_ids: ascending; row i of a tensor of each client's own is for client_ids[i]. budget: most
     queries of each of them, None for no limit. optional: whether nobody need answer. poisoned:
-    whether these clients are to work on flipped labels.
+    whether these clients are to work on flipped labels. on_failure: what they do with a point at
+    which their code raises (fedzo.objectives.asking).
     """
 
     question: Question[Any]
@@ -73,6 +75,7 @@ class Exchange:
     budget: int | None = None
     optional: bool = False
     poisoned: bool = False
+    on_failure: OnFailure = "fail"
 
     @property
     def kind(self) -> str:

@@ -19,7 +19,7 @@ used.
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fedzo.config import Scalar
 from fedzo.errors import MessageError
+from fedzo.objectives.asking import OnFailure
 from fedzo.protocol._compat import records_round_trip
 from fedzo.protocol.exchange import Exchange, Moment, Replies, join_replies
 from fedzo.protocol.question import Parts, Question, put_together, take_apart
@@ -88,7 +89,15 @@ def decode_exchange(content: RecordDict, cls: type[Question[Any]], *, client_id:
         budget=budget,  # type: ignore[arg-type]
         optional=head.get("optional", False) is True,
         poisoned=head.get("flip_labels", False) is True,
+        on_failure=_on_failure(head),
     )
+
+
+def _on_failure(head: Mapping[str, Any]) -> OnFailure:
+    told = head.get("on_failure", "fail")
+    if told not in get_args(OnFailure):
+        raise MessageError(f"on_failure={told!r:.40} in the head must be fail, retry or skip")
+    return cast(OnFailure, told)
 
 
 def _check_version(content: RecordDict) -> None:
@@ -112,6 +121,8 @@ def head_of(exchange: Exchange) -> dict[str, Scalar]:
     }
     if exchange.budget is not None:
         head["query_budget"] = exchange.budget
+    if exchange.on_failure != "fail":
+        head["on_failure"] = exchange.on_failure
     flags = {"optional": exchange.optional, "flip_labels": exchange.poisoned}
     return {**head, **{name: True for name, flag in flags.items() if flag}}
 

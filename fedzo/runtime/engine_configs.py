@@ -16,12 +16,15 @@ class InProcessConfig:
     strict: whether every exchange goes through the message codec and protobuf. chunk_size: clients
     that a rule sees at once, 0 chooses it. device: where objectives are evaluated, auto is cuda
     where there is a GPU. record: whether to write messages.jsonl, a line a message, into --out.
+    workers: clients with code of their own that are asked for values at a time, in threads: for
+    simulators that wait or compute outside of Python.
     """
 
     strict: bool = False
     chunk_size: int = 0
     device: DeviceName = "cpu"
     record: bool = False
+    workers: int = 1
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.timeout_s": where("engine", unknown, "{}=ray, flower or superlink"),
     }
@@ -29,6 +32,7 @@ class InProcessConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.chunk_size >= 0, "chunk_size", self.chunk_size, "0 (automatic) or more")
+        require(1 <= self.workers <= 1024, "workers", self.workers, "1 to 1024")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ through protobuf and decoded again, so that what passes here passes on the wire,
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -21,9 +22,10 @@ _CHUNK_NUMBERS = 1 << 25
 class InProcessEngine:
     """Runs local rules on stacked tensors.
 
-    chunk_size: clients a rule sees at once; 0 chooses it from the size of the points. States exist
-    only for clients that have one, so a million registered clients cost nothing. A local
-    computation is not interrupted: `timeout_s` has no effect here.
+    chunk_size: clients a rule sees at once; 0 chooses it from the size of the points. workers:
+    clients with code of their own that are asked at a time, in threads; stacked ones are asked
+    together anyway. States exist only for clients that have one, so a million registered clients
+    cost nothing. A local computation is not interrupted: `timeout_s` has no effect here.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class InProcessEngine:
         *,
         strict: bool = False,
         chunk_size: int = 0,
+        workers: int = 1,
     ) -> None:
         self._environment = environment
         self._rules = rules
         self._strict = strict
         self._chunk_size = chunk_size
+        self._pool = ThreadPoolExecutor(workers, "fedzo-client") if workers > 1 else None
         self._states: dict[int, ClientState] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
@@ -51,7 +55,9 @@ class InProcessEngine:
         self._states = dict(states)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to give back."""
+        """Give back the threads, where there are some."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def _perform(self, exchange: Exchange) -> Replies:
         if self._strict:
@@ -65,7 +71,7 @@ class InProcessEngine:
 
     def _serve(self, exchange: Exchange) -> Replies:
         before = [self._states.get(client, {}) for client in exchange.client_ids]
-        replies, after = serve(exchange, self._environment, self._rules, before)
+        replies, after = serve(exchange, self._environment, self._rules, before, pool=self._pool)
         for client, state in zip(exchange.client_ids, after, strict=True):
             if state:
                 self._states[client] = state

@@ -5,6 +5,7 @@ second code path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,18 +94,21 @@ def serve(
     environment: Environment,
     rules: Rules,
     states: Sequence[ClientState],
+    *,
+    pool: Executor | None = None,
 ) -> tuple[Replies, Sequence[ClientState]]:
     """Answer an exchange for its clients; what a client's code raises becomes its failure.
 
     Where the environment has a `device`, question and states are taken there, states stay there,
-    and replies come back.
+    and replies come back. pool: who asks objectives of several clients at a time; None asks one
+    after the other.
     """
     device = getattr(environment, "device", CPU)
     if device == CPU:
-        return _serve(exchange, environment, rules, states)
+        return _serve(exchange, environment, rules, states, pool)
     placed = replace(exchange, question=exchange.question.to(device))
     here = [{name: tensor.to(device) for name, tensor in state.items()} for state in states]
-    replies, after = _serve(placed, environment, rules, here)
+    replies, after = _serve(placed, environment, rules, here, pool)
     told = {name: tensor.cpu() for name, tensor in replies.tensors.items()}
     return replace(replies, tensors=told), after
 
@@ -114,6 +118,7 @@ def _serve(
     environment: Environment,
     rules: Rules,
     states: Sequence[ClientState],
+    pool: Executor | None = None,
 ) -> tuple[Replies, Sequence[ClientState]]:
     ids, device = exchange.client_ids, getattr(environment, "device", CPU)
     if type(exchange.question) not in rules:
@@ -131,7 +136,7 @@ def _serve(
         if len(ids) > 1:
             return _serve_one_by_one(exchange, environment, rules, states)
         return _all_failed(ids, reason), states
-    oracle = _make_oracle(cohort, exchange, environment.noise_std)
+    oracle = _make_oracle(cohort, exchange, environment.noise_std, pool)
     try:
         clients = Clients(ids, oracle, states, exchange.seed, exchange.moment, device)
         answer, after = rules[type(exchange.question)](exchange.question, clients)
@@ -152,11 +157,13 @@ def _serve(
     return replies.without({ids[p]: reason for p, reason in oracle.failures.items()}), kept
 
 
-def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) -> Oracle:
+def _make_oracle(
+    cohort: CohortObjective, exchange: Exchange, noise_std: float, pool: Executor | None
+) -> Oracle:
     noise: Sequence[np.random.Generator] = ()
     if noise_std > 0:
         noise = exchange.moment.streams(exchange.seed, "noise", exchange.client_ids)
-    policies = exchange.question.policies
+    policies, leaves_out = exchange.question.policies, exchange.on_failure == "skip"
     return Oracle(
         cohort,
         query_budget=exchange.budget,
@@ -165,6 +172,8 @@ def _make_oracle(cohort: CohortObjective, exchange: Exchange, noise_std: float) 
         non_finite=policies.non_finite,
         out_of_bounds=policies.out_of_bounds,
         may_skip=policies.can_skip,
+        on_failure="fail" if leaves_out and not policies.can_skip else exchange.on_failure,
+        pool=pool,
     )
 
 

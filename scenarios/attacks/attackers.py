@@ -1,7 +1,8 @@
 """The attackers by name, and which suits what a victim tells."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, get_args
 
 from fedzo.attacks.attacker import Attacker
 from fedzo.attacks.attackers.edge import Edge
@@ -18,6 +19,7 @@ from fedzo.catalog import ATTACKER_LINES
 from fedzo.config import Scalar, build_config, default_values, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.used_with import require_effective
+from fedzo.user_code import is_reference, load_kept
 
 SCORES: tuple[AnswerKind, ...] = ("logits", "probabilities")
 LABELS: tuple[AnswerKind, ...] = (*SCORES, "labels")
@@ -66,13 +68,46 @@ def default_attacker(tells: AnswerKind, loss: LossName = "margin") -> str:
     return "thompson" if loss == "boundary" else _DEFAULTS.get(tells, "thompson")
 
 
+def attacker_entry(name: str) -> AttackerEntry:
+    """Return what a name of the table, or a reference such as mine.py:Mine, stands for.
+
+    A class of the user's says by its attributes `needs` and `coordinates` what it can attack, and
+    in which coordinates it searches: by default victims that tell scores, and pixels. Raises
+    ConfigError for an unknown name, and for a class that is no attacker.
+    """
+    if not is_reference(name):
+        if name not in ATTACKERS:
+            raise unknown_key(name, ATTACKERS, what="attacker")
+        return ATTACKERS[name]
+    found: Any = load_kept(name, what="attacker")
+    wanted = isinstance(found, type) and hasattr(found, "search") and is_dataclass(found)
+    if not wanted:
+        raise ConfigError(
+            f"attacker {name!r} is {found!r:.60}; name a dataclass of its settings with a method"
+            " search (`fedzo new attacker NAME` writes one)"
+        )
+    needs, where = getattr(found, "needs", SCORES), getattr(found, "coordinates", _PIXELS)
+    _check_names(name, "needs", needs, get_args(AnswerKind))
+    _check_names(name, "coordinates", where, COORDINATES)
+    return AttackerEntry(found, needs, found.__doc__ or "", where)
+
+
+def _check_names(name: str, attribute: str, given: Sequence[str], allowed: Sequence[str]) -> None:
+    wrong = [each for each in given if each not in allowed]
+    if wrong or isinstance(given, str):
+        raise ConfigError(
+            f"attacker {name}: {attribute}={given!r} must be a tuple of {', '.join(allowed)}"
+        )
+
+
 def check_coordinates(name: str, coordinates: Coordinates) -> None:
     """Raise ConfigError for coordinates that an attacker does not search in."""
-    if coordinates.name not in ATTACKERS[name].coordinates:
+    entry = attacker_entry(name)
+    if coordinates.name not in entry.coordinates:
         able = [n for n, entry in ATTACKERS.items() if coordinates.name in entry.coordinates]
         raise ConfigError(
             f"attacker {name} does not search in {coordinates.name}, but in"
-            f" {', '.join(ATTACKERS[name].coordinates)}; use attacker {' or '.join(able)}"
+            f" {', '.join(entry.coordinates)}; use attacker {' or '.join(able)}"
         )
 
 
@@ -89,9 +124,7 @@ def make_attacker(
     With loss boundary attackers by scores need labels alone. Raises ConfigError for an unknown name
     or setting, one without effect, and for a victim that tells too little.
     """
-    if name not in ATTACKERS:
-        raise unknown_key(name, ATTACKERS, what="attacker")
-    entry = ATTACKERS[name]
+    entry = attacker_entry(name)
     if loss == "boundary":
         if entry.needs != SCORES:
             raise ConfigError(f"attacker {name} finds the boundary itself; leave loss boundary out")

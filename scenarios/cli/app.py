@@ -1,7 +1,8 @@
-"""The command line: `fedzo list | run | compare | plot | deploy | audit | attack | defend`."""
+"""The command line: `fedzo COMMAND`; alone it prints a page that teaches."""
 
 from typing import Annotated
 
+import click
 import typer
 
 from fedzo import __version__
@@ -13,11 +14,36 @@ app = typer.Typer(
     help="Optimize together without seeing gradients: simulate federations of clients that can only"
     " be queried (or differentiated), and count every query, float and byte.",
     epilog="Begin with: fedzo run attack --strategy fedzo --out runs/first",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
+PAGE = """\
+fedzo {version}: optimize together without seeing gradients, and count every query.
+
+Five clients minimize one function by queries alone; the figure shows F against queries:
+  fedzo run quadratic --strategy fedzo --out runs/first
+
+What can be optimized, and by what method; then the settings of one of them:
+  fedzo list
+  fedzo list quadratic --strategy fzoos
+
+Two methods on the same problems and seeds, in one figure:
+  fedzo compare quadratic --strategies fedzo,fzoos --seeds 0,1,2 --out runs/second
+
+All settings in a file, explained; change it, and run it:
+  fedzo init quadratic --strategy fzoos
+  fedzo run --config quadratic.toml
+
+Your own black box, and your own method, in files that run at once:
+  fedzo new objective my_box
+  fedzo new strategy Drift
+
+Attack an image classifier that only answers scores:
+  fedzo attack mnist --radius 0.2 --images 5
+
+All commands: fedzo --help. One of them: fedzo run --help."""
 
 
 def _print_version(wanted: bool | None) -> None:
@@ -28,12 +54,15 @@ def _print_version(wanted: bool | None) -> None:
 
 @app.callback()
 def options(
+    context: click.Context,
     version: Annotated[
         bool | None,
         typer.Option("--version", callback=_print_version, is_eager=True, help="show it"),
     ] = None,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the options that stand before a command; without one, print a page that teaches."""
+    if context.invoked_subcommand is None and not version:
+        typer.echo(PAGE.format(version=__version__))
 
 
 def main() -> None:

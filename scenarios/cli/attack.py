@@ -38,7 +38,9 @@ def attack_command(
     ],
     attacker: Annotated[
         str | None,
-        typer.Option(help=f"one of {', '.join(ATTACKERS)}; by default the best for the victim"),
+        typer.Option(
+            help=f"one of {', '.join(ATTACKERS)}, or file.py:Name (default: best for the victim)"
+        ),
     ] = None,
     norm: Annotated[str, typer.Option(help=f"of the perturbation: {', '.join(NORMS)}")] = "linf",
     radius: Annotated[

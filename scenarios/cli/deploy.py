@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from fedzo.errors import ConfigError
+from fedzo.user_code import is_reference
 from scenarios.cli.display import print_deployment
 from scenarios.cli.options import (
     BudgetOption,
@@ -23,7 +24,7 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.deployed.deploy import Trial, absolute_reference, deploy
+from scenarios.deployed.deploy import Trial, absolute_reference, absolute_setting, deploy
 from scenarios.runs.names import SCENARIOS
 
 
@@ -69,16 +70,18 @@ def deploy_command(
             raise ConfigError(f"no scenario is given; name one of {', '.join(SCENARIOS)}")
         if nodes < 1:
             raise ConfigError(f"--nodes {nodes} must be at least 1")
+        own = [f"scenario.objective={scenario}"] if is_reference(scenario) else []
+        said = [absolute_setting(text) for text in [*own, *(settings or [])]]
         config: dict[str, str | int | bool] = {
-            "scenario": scenario,
-            "strategy": strategy,
+            "scenario": "custom" if own else scenario,
+            "strategy": absolute_reference(strategy),
             "rounds": -1 if rounds is None else rounds,
             "seed": seed,
             "query-budget": -1 if query_budget is None else query_budget,
-            "settings": shlex.join(settings or []),
+            "settings": shlex.join(said),
         }
-        own = absolute_reference(objective) if objective else ""
-        trial = Trial(run_config=config, nodes=nodes, tls=tls, drill=drill, objective=own)
+        theirs = absolute_reference(objective) if objective else ""
+        trial = Trial(run_config=config, nodes=nodes, tls=tls, drill=drill, objective=theirs)
         where = output.out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
         return deploy(trial, where, console=stderr, resume=output.resume)
 

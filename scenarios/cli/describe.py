@@ -2,16 +2,17 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
 from fedzo.config import Scalar, allowed_names, default_values, setting_hints
 from fedzo.parts import has_part, parts_of
 from fedzo.used_with import conditions_of
-from scenarios.cli.described import STORED, ClassWords, Words, told
+from scenarios.attacks.attackers import attacker_entry
+from scenarios.cli.described import STORED, ClassWords, Section, Words, told
 from scenarios.runs.experiment import SECTIONS, config_classes, effects_of
-from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
+from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES, strategy_entry
 from scenarios.runs.ownership import is_own, simulated_privacy
 from strategies.core.privacy_config import PrivacyConfig
 
@@ -19,9 +20,12 @@ _PLACE = ("quadratic", "fedzo", "inprocess")
 """Names to stand where others are asked about."""
 
 
-def described() -> Words:
-    """Return what is said of the settings of every scenario, strategy and engine."""
-    sections = _sections()
+def described(*own: str) -> Words:
+    """Return what is said of the settings of every scenario, strategy and engine.
+
+    own: references to strategies of the user's, which are described too.
+    """
+    sections = _sections(own)
     classes = {cls: section for section, each in sections.items() for cls in each.values()}
     explained = {one.__name__: one for cls in classes for one in _explained(cls)}
     scenarios = {name: entry.build for name, entry in SCENARIOS.items()}
@@ -38,11 +42,13 @@ def described() -> Words:
         },
         simulated=_told(simulated_privacy(PrivacyConfig, SCENARIOS["quadratic"].config(), "")),
         private=[
-            name for name, entry in STRATEGIES.items() if has_part(entry.config, PrivacyConfig)
+            name
+            for name in [*STRATEGIES, *own]
+            if has_part(strategy_entry(name).config, PrivacyConfig)
         ],
         public=[name for name, entry in SCENARIOS.items() if not is_own(entry.config())],
         black_boxes=[name for name, build in scenarios.items() if build.black_box],
-        unknown={name: found for name in STRATEGIES if (found := _unknown(name))},
+        unknown={name: found for name in [*STRATEGIES, *own] if (found := _unknown(name))},
     )
 
 
@@ -51,13 +57,29 @@ def written(words: Words) -> str:
     return json.dumps(asdict(words), indent=1, ensure_ascii=False) + "\n"
 
 
-def _sections() -> dict[str, dict[str, type]]:
+def own_attacker(name: str) -> Section:
+    """Return the settings of an attacker of the user's."""
+    cls = attacker_entry(name).config
+    words, used_with = _class_words(cls, "attacker"), conditions_of(cls, "attacker")
+    rows = [
+        (
+            f"attacker.{setting}",
+            words.defaults[setting],
+            allowed,
+            "; ".join(one.words() for one in used_with.get(f"attacker.{setting}", ())),
+        )
+        for setting, allowed in words.allowed.items()
+    ]
+    return Section("attacker", rows, [inspect.getdoc(cls) or ""])
+
+
+def _sections(own: Sequence[str]) -> dict[str, dict[str, type]]:
     """Return the classes of every section by what chooses one; "" where there is no choice."""
     scenario, strategy, engine = _PLACE
     found: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
     for name in SCENARIOS:
         found["scenario"][name] = config_classes(name, strategy, engine)["scenario"]
-    for name in STRATEGIES:
+    for name in [*STRATEGIES, *own]:
         classes = config_classes(scenario, name, engine)
         found["strategy"][name], found["client"][name] = classes["strategy"], classes["client"]
     for name in ENGINES:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedzo.config import Scalar
-from scenarios.runs.names import STRATEGIES, require_black_box
+from scenarios.runs.effects import ALWAYS
+from scenarios.runs.names import require_black_box, strategy_entry
 
 STORED = Path(__file__).with_name("settings.json")
 Texts = Mapping[str, str]
@@ -92,7 +93,7 @@ def sections_of(words: Words, scenario: str, strategy: str, engine: str) -> list
     values.update(_usual(words, scenario, strategy, engine))
     if scenario in words.black_boxes:
         require_black_box(scenario, strategy, exact=values.get("client.gradient") == "'exact'")
-    hidden = {*STRATEGIES[strategy].refused, *words.unknown.get(strategy, ())}
+    hidden = {*strategy_entry(strategy).refused, *words.unknown.get(strategy, ())}
     used_with = _used_with(words, names)
     return [
         Section(
@@ -112,14 +113,16 @@ def _usual(words: Words, scenario: str, strategy: str, engine: str) -> dict[str,
     """Return settings that are not the default where nobody says anything, as effects_of does."""
     simulated = engine != "superlink" and strategy in words.private and scenario in words.public
     suggested = words.suggested[scenario].get(words.sections["client"][strategy], {})
-    preset = {name: told(value) for name, value in STRATEGIES[strategy].preset.items()}
+    preset = {name: told(value) for name, value in strategy_entry(strategy).preset.items()}
     return {**(words.simulated if simulated else {}), **suggested, **preset}
 
 
 def _used_with(words: Words, names: Texts) -> dict[str, list[str]]:
     """Return what every setting is used with, in the words of all classes; `client.*` is each."""
     found: dict[str, list[str]] = {}
-    clients = [f"client.{name}" for name in words.classes[names["client"]].defaults]
+    clients = [
+        f"client.{name}" for name in words.classes[names["client"]].defaults if name not in ALWAYS
+    ]
     for cls in names.values():
         for key, conditions in words.classes[cls].used_with.items():
             for name in clients if key == "client.*" else [key]:

@@ -20,6 +20,10 @@ COMMANDS = {
     " epsilon.",
     "attack": "Attack one victim, image by image, and count every query.",
     "defend": "Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).",
+    "new": "Write a strategy, an objective, an attacker or an aggregator of your own that runs at"
+    " once.",
+    "init": "Write a TOML file with every setting of an experiment, explained, for `fedzo run"
+    " --config`.",
     "plot": "Draw the histories of runs; runs whose directories differ in seed-N alone become one"
     " line.",
 }

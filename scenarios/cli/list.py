@@ -1,5 +1,6 @@
 """The command `fedzo list`."""
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -8,14 +9,18 @@ from rich.table import Table
 
 from fedzo.catalog import AGGREGATOR_LINES, ATTACKER_LINES, LIE_LINES, MIXER_LINES
 from fedzo.errors import ConfigError
+from fedzo.user_code import is_reference, load_kept
 from scenarios.cli.described import Section, sections_of, stored
-from scenarios.cli.options import ScenarioArgument, guard
+from scenarios.cli.options import guard
 from scenarios.cli.settings_help import print_settings
 from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES, require_names
 
 
 def list_command(
-    scenario: ScenarioArgument = None,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(help="a scenario, or what you have written: file.py:Name"),
+    ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(help="whose settings to show with SCENARIO", show_default="fedzo"),
@@ -26,11 +31,15 @@ def list_command(
 ) -> None:
     """Show scenarios, strategies, engines, aggregators and attacks.
 
-    With SCENARIO, show every setting and its default.
+    With SCENARIO, show every setting and its default; with file.py:Name, those of a strategy or an
+    attacker of your own.
     """
+    if scenario is not None and is_reference(scenario):
+        guard(lambda: _show_own(Console(), scenario, strategy=strategy, engine=engine))
+        return
     if scenario is not None:
         chosen = strategy or "fedzo", engine or "inprocess"
-        print_settings(Console(), guard(lambda: _described(scenario, *chosen)))
+        print_settings(Console(), guard(lambda: settings_of(scenario, *chosen)))
         return
     guard(lambda: _require_alone(strategy=strategy, engine=engine))
     rows: dict[str, list[tuple[str, str]]] = {
@@ -49,14 +58,35 @@ def list_command(
         Console().print(table)
 
 
-def _described(scenario: str, strategy: str, engine: str) -> list[Section]:
+def _show_own(console: Console, reference: str, **options: str | None) -> None:
+    """Print what something of the user's is, and its settings where it has some."""
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{name} {value} has no effect with {reference}; leave it out")
+    found = load_kept(reference, what="SCENARIO")
+    if hasattr(found, "round") and isinstance(found, type):
+        sections = settings_of("quadratic", reference, "inprocess")
+        shown = [each for each in sections if each.name in ("strategy", "client")]
+        print_settings(console, shown)
+    elif hasattr(found, "search"):
+        from scenarios.cli.describe import own_attacker  # it needs torch
+
+        print_settings(console, [own_attacker(reference)])
+    else:
+        told = f" = {found!r:.200}"
+        if callable(found):
+            told = f"{inspect.signature(found)}\n{inspect.getdoc(found) or ''}"
+        console.print(f"{reference}{told}", highlight=False, markup=False)
+
+
+def settings_of(scenario: str, strategy: str, engine: str) -> list[Section]:
     """Return what is stored of the settings, or what the code says of names that are not."""
     require_names(scenario, strategy, engine)
     words = stored()
     if not words.know(scenario, strategy, engine):
         from scenarios.cli.describe import described  # it needs torch, what is stored does not
 
-        words = described()
+        words = described(*([strategy] if is_reference(strategy) else []))
     return sections_of(words, scenario, strategy, engine)
 
 

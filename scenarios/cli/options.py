@@ -18,6 +18,7 @@ from fedzo.errors import ConfigError, FedzoError, FedzoWarning
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
+from fedzo.user_code import is_reference
 
 stderr = Console(stderr=True, emoji=False)
 ResultT = TypeVar("ResultT")
@@ -25,7 +26,10 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calc")
 
 ScenarioArgument = Annotated[
-    str | None, typer.Argument(help="what is optimized; `fedzo list` names them all")
+    str | None,
+    typer.Argument(
+        help="what is optimized; `fedzo list` names them all; or your own, file.py:function"
+    ),
 ]
 RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
 BudgetOption = Annotated[
@@ -98,6 +102,9 @@ def merged(
     from scenarios.runs.names import SCENARIOS, STRATEGIES  # they need torch, the help does not
 
     parsed: dict[str, Scalar] = dict(parse_setting(text) for text in how.settings or [])
+    if is_reference(base.get("scenario", "")):
+        parsed = {"scenario.objective": base["scenario"], **parsed}
+        base["scenario"] = "custom"
     base["settings"] = {**base["settings"], **parsed}
     base["excused"] = base.get("excused", frozenset()) - parsed.keys()
     for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):

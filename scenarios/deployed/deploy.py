@@ -18,6 +18,7 @@ from fedzo.records.lock import locked
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from fedzo.runtime.flower.deployment import LocalDeployment
+from fedzo.user_code import REFERENCE, is_reference
 from scenarios.deployed.flower_app import ERROR, RUN_CONFIG, experiment_of
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import MESSAGES
@@ -32,7 +33,7 @@ _PACKAGE = '''"""The Flower app of a trial: fedzo's own, installed on every node
 
 from scenarios.deployed import flower_app
 
-client_app = flower_app.client_app
+client_app = flower_app.client_app_of({strategy!r})
 server_app = flower_app.server_app
 '''
 _PROJECT = {
@@ -88,7 +89,9 @@ def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[s
     app, target = out.absolute() / APP, out.absolute() / RUN
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
-    (app / "fedzo_trial" / "__init__.py").write_text(_PACKAGE)
+    (app / "fedzo_trial" / "__init__.py").write_text(
+        _PACKAGE.format(strategy=trial.run_config["strategy"])
+    )
     for name in (ERROR, RESULT):
         (target / name).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
@@ -111,14 +114,23 @@ def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[s
 
 
 def absolute_reference(reference: str) -> str:
-    """Return "file.py:function" with the whole path; raises ConfigError when it does not load."""
-    load_function(reference)
+    """Return "file.py:name" with the whole path, for processes that run elsewhere."""
     where, _, name = reference.rpartition(":")
     return f"{Path(where).absolute()}:{name}" if where.endswith(".py") else reference
 
 
+def absolute_setting(text: str) -> str:
+    """Return KEY=VALUE with the whole path of every file.py:name in the value."""
+    key, equals, value = text.partition("=")
+    if is_reference(value):
+        return f"{key}={absolute_reference(value)}"
+    return key + equals + REFERENCE.sub(lambda found: absolute_reference(found[0]), value)
+
+
 def _check(trial: Trial, out: Path, resume: bool) -> None:
     """Find what is wrong before processes are started."""
+    if trial.objective:
+        load_function(trial.objective)
     experiment = experiment_of({**trial.run_config, "settings": _drilled(trial)}, trial.nodes)
     if experiment.scenario == "remote" and not trial.objective:
         raise ConfigError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from clients.app import build_app
@@ -23,7 +24,7 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
 from fedzo.runtime.local import Environment, FunctionEnvironment
 from scenarios.problems.custom import load_function
-from scenarios.runs.engines import ExperimentEnvironment
+from scenarios.runs.engines import ExperimentEnvironment, RulesOf
 from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.simulate import simulate
 from strategies.core.driver import Snapshot
@@ -92,6 +93,11 @@ def _own_objective(reference: str) -> Any:
         return function(client)
 
     return make
+
+
+def client_app_of(strategy: str) -> ClientApp:
+    """Return the ClientApp that also answers the questions of a strategy of the user's."""
+    return build_app(environment_of, rules=RulesOf(strategy)())
 
 
 client_app = build_app(environment_of)

@@ -23,7 +23,7 @@ from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
-from scenarios.data.user_code import load_object
+from fedzo.user_code import load_object
 from scenarios.problems.one_problem import OneProblem
 
 MakeObjective = Callable[[int], Objective]
@@ -33,7 +33,10 @@ Start = Tensor | NDArray[Any] | Sequence[float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomConfig:
-    """Settings: objective is "path/to/file.py:function" or "package.module:function"."""
+    """Settings: objective is "path/to/file.py:function" or "package.module:function".
+
+    The function gets a client id and returns an objective; an objective is that of all clients.
+    """
 
     objective: str = ""
     noise_std: float = 0.0
@@ -136,10 +139,12 @@ class CustomScenario(OneProblem):
 def load_function(reference: str) -> MakeObjective:
     """Load "file.py:function" or "module:function"; raises ConfigError when there is none."""
     function = load_object(reference, what="scenario.objective")
+    if isinstance(function, Objective) and not isinstance(function, type):
+        return lambda _client: function
     if not callable(function):
         raise ConfigError(
             f"scenario.objective={reference!r} is {function!r:.60}; it must be a function of a"
-            " client id that returns an objective"
+            " client id that returns an objective, or one objective for all clients"
         )
     return function  # type: ignore[no-any-return]
 

@@ -39,7 +39,7 @@ from fedzo.runtime.inprocess import InProcessEngine
 from scenarios.data.networks import random_mlp
 from scenarios.problems.mlp_cohort import MLPShards
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
-from scenarios.runs.names import STRATEGIES
+from scenarios.runs.names import STRATEGIES, strategy_entry
 from strategies.core.asking import played
 from strategies.core.base import RoundStrategy
 from strategies.core.privacy_config import PrivacyConfig
@@ -162,8 +162,8 @@ def _experiment(
     strategy: str, num_rounds: int, num_clients: int, settings: Mapping[str, Scalar]
 ) -> Experiment:
     """Return the resolved settings of the strategy; raises ConfigError where it is not private."""
-    entry = STRATEGIES.get(strategy)
-    if entry is not None and not has_part(entry.config, PrivacyConfig):
+    entry = strategy_entry(strategy)
+    if not has_part(entry.config, PrivacyConfig):
         private = [n for n, e in STRATEGIES.items() if has_part(e.config, PrivacyConfig)]
         raise ConfigError(f"strategy {strategy!r} claims no epsilon; audit {', '.join(private)}")
     for name, value in settings.items():
@@ -175,8 +175,7 @@ def _experiment(
     small: dict[str, Scalar] = {"strategy.restart_period": 2, "client.num_directions": 5}
     local: dict[str, Scalar] = {"strategy.local_lr": 0.001}
     rules = {"gradient_difference": small, "first_order": local, "zeroth_order": local}
-    own = rules[entry.rule] if entry else {}
-    own = {k: v for k, v in own.items() if entry is None or k not in entry.preset}
+    own = {k: v for k, v in rules.get(entry.rule, {}).items() if k not in entry.preset}
     made = make_experiment(
         "regression",
         strategy,

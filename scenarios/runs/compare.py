@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedzo.config import Scalar, field_names, unknown_key
+from fedzo.config import Scalar, field_names, in_words, unknown_key
 from fedzo.errors import ConfigError, RunError
 from fedzo.records.history import AXES
 from fedzo.records.plots import plot_runs
@@ -24,8 +24,10 @@ from scenarios.runs.experiment import (
     make_experiment,
 )
 from scenarios.runs.milestones import Milestone, Target, milestones_of, targets_of
-from scenarios.runs.names import STRATEGIES
+from scenarios.runs.names import strategy_entry
+from scenarios.runs.own_strategy import named
 from scenarios.runs.simulate import RunResult, simulate
+from strategies.core.base import RoundStrategy
 from strategies.core.uncovered import warn_of_several
 
 MEASURES = (
@@ -80,7 +82,7 @@ class Comparison:
 
 def compare(
     base: Mapping[str, Any],
-    strategies: Sequence[str],
+    strategies: Sequence[str | type[RoundStrategy[Any]] | RoundStrategy[Any]],
     seeds: Sequence[int],
     *,
     axis: str = "queries",
@@ -95,7 +97,8 @@ def compare(
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
-    A strategy is a name, or LABEL=NAME so that one can run with several settings. at: axis ->
+    A strategy is a name, or LABEL=NAME so that one can run with several settings, a class, or an
+    object made of settings. at: axis ->
     positions at which the lowest F so far is wanted. reach: metric -> levels, for each of which is
     wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
     of its label, which has no means then; it is an error otherwise. excused: settings, as
@@ -105,7 +108,8 @@ def compare(
     out = None if out is None else Path(out)
     if resume and out is None:
         raise ConfigError("resume needs the directory of the comparison: give --out")
-    experiments = planned(base, strategies, seeds, excused=excused)
+    base, names = written(base, strategies)
+    experiments = planned(base, names, seeds, excused=excused)
     _check_axes(axis, at or {})
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
@@ -158,10 +162,8 @@ def _labelled(strategies: Sequence[str]) -> dict[str, str]:
     """Return label -> strategy; raises ConfigError for repeated labels and unknown strategies."""
     labels: dict[str, str] = {}
     for text in strategies:
-        label, equals, name = text.partition("=")
-        name = name if equals else label
-        if name not in STRATEGIES:
-            raise ConfigError(f"unknown strategy {name!r}; allowed: {', '.join(STRATEGIES)}")
+        label, name = split_label(text)
+        strategy_entry(name)
         if label in labels:
             raise ConfigError(
                 f"strategies {list(strategies)} must not repeat; LABEL=NAME runs one of them twice"
@@ -173,6 +175,25 @@ def _labelled(strategies: Sequence[str]) -> dict[str, str]:
             )
         labels[label] = name
     return labels
+
+
+def split_label(text: str) -> tuple[str, str]:
+    """Split LABEL=NAME; a strategy without a label has its name, Mine for mine.py:Mine."""
+    label, equals, name = text.partition("=")
+    return (label, name) if equals else (text.rpartition(":")[2], text)
+
+
+def written(
+    base: Mapping[str, Any], strategies: Sequence[object]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a comparison with names in the place of strategies that are given as objects."""
+    settings, names = dict(base.get("settings", {})), []
+    for strategy in strategies:
+        name, made_with = named(strategy)
+        label = split_label(name)[0]
+        names.append(f"{label}={name}" if made_with else name)
+        settings = {**{f"{label}:{key}": value for key, value in made_with.items()}, **settings}
+    return {**base, "settings": in_words(settings)}, names
 
 
 def _check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:

@@ -9,6 +9,8 @@ from fedzo.errors import ConfigError
 from fedzo.used_with import Condition, conditions_of, no_effect, unmet
 
 _EVERYTHING = "client.*"
+ALWAYS = ("on_failure",)
+"""Settings of clients that concern every question, whatever else a strategy asks them."""
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,6 @@ class Effects:
     def _named(self, key: str) -> Iterable[str]:
         if key != _EVERYTHING:
             return [key]
-        return [f"client.{name}" for name in field_names(self.classes["client"])]
+        return [
+            f"client.{name}" for name in field_names(self.classes["client"]) if name not in ALWAYS
+        ]

@@ -20,13 +20,13 @@ from fedzo.runtime.engine import Engine
 from fedzo.runtime.flower.engine import FlowerEngine
 from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
 from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.local import Environment
+from fedzo.runtime.local import Environment, Rules
 from fedzo.runtime.middleware.byzantine import Byzantine
 from fedzo.runtime.middleware.faulty import Faulty
 from fedzo.runtime.middleware.recording import Recording
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment, build_strategy
-from scenarios.runs.names import SCENARIOS
+from scenarios.runs.names import SCENARIOS, strategy_entry
 from strategies.core.screening import outliers
 
 MESSAGES = "messages.jsonl"
@@ -87,9 +87,10 @@ def _open_bare(
     if experiment.engine == "inprocess":
         return InProcessEngine(
             on_device(scenario, config.device),
-            make_rules(),
+            RulesOf(experiment.strategy)(),
             strict=config.strict,
             chunk_size=config.chunk_size,
+            workers=config.workers,
         )
     elsewhere: Environment = scenario
     if not given:
@@ -97,10 +98,16 @@ def _open_bare(
     if experiment.engine == "ray":
         from fedzo.runtime.ray.pool import RayEngine  # Ray takes half a second to import
 
-        return RayEngine(partial(_same, elsewhere), make_rules, config, most=experiment.num_clients)
+        rules = RulesOf(experiment.strategy)
+        return RayEngine(partial(_same, elsewhere), rules, config, most=experiment.num_clients)
     states = None if out is None else out / "clients"
     simulation = FlowerSimulation(
-        build_client_app(elsewhere, state_dir=states, device=config.device),
+        build_client_app(
+            elsewhere,
+            state_dir=states,
+            device=config.device,
+            rules=RulesOf(experiment.strategy)(),
+        ),
         num_clients=experiment.num_clients,
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
@@ -173,6 +180,16 @@ class ExperimentEnvironment:
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         return _world(self.toml).cohort(client_ids, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class RulesOf:
+    """Makes the table of rules for a strategy: fedzo's, and its own; in the process that asks."""
+
+    strategy: str
+
+    def __call__(self) -> Rules:
+        return {**make_rules(), **strategy_entry(self.strategy).rules}
 
 
 def build_scenario(experiment: Experiment) -> Scenario:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fedzo.config import Scalar
 
 if TYPE_CHECKING:
+    from fedzo.protocol.question import Question
+    from fedzo.runtime.local import Rule
     from strategies.core.base import RoundStrategy
 
 
@@ -67,3 +69,8 @@ class StrategyEntry:
         """The class of its clients' settings."""
         found: type[Any] = import_module("clients.rules").RULE_CONFIGS[self.rule]
         return found
+
+    @property
+    def rules(self) -> "Mapping[type[Question[Any]], Rule]":
+        """Rules for questions of its own: none, for the clients know all of fedzo's."""
+        return {}

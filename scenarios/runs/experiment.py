@@ -9,11 +9,13 @@ import tomli_w
 
 from fedzo.adversary.lies import ByzantineConfig
 from fedzo.config import (
+    Given,
     Scalar,
     build_config,
     checked,
     config_values,
     field_names,
+    in_words,
     require,
     unknown_key,
 )
@@ -23,10 +25,11 @@ from scenarios.runs.effects import Effects
 from scenarios.runs.names import (
     ENGINES,
     SCENARIOS,
-    STRATEGIES,
     require_black_box,
     require_names,
+    strategy_entry,
 )
+from scenarios.runs.own_strategy import named
 from scenarios.runs.ownership import is_own, simulated_privacy
 from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
@@ -72,7 +75,7 @@ class Experiment:
 
     def config(self, name: str) -> Any:
         """Build the config dataclass of a section."""
-        cls = config_classes(self.scenario, self.strategy, self.engine)[name]
+        cls = _config_class(name, self.scenario, self.strategy, self.engine)
         return build_config(cls, self.section(name), section=name)
 
     def to_toml(self) -> str:
@@ -95,34 +98,45 @@ class Experiment:
 def config_classes(scenario: str, strategy: str, engine: str) -> dict[str, type]:
     """Return the config class of each section; raises ConfigError for unknown names."""
     require_names(scenario, strategy, engine)
-    return {
-        "scenario": SCENARIOS[scenario].config,
-        "strategy": STRATEGIES[strategy].config,
-        "client": STRATEGIES[strategy].client_config,
-        "engine": ENGINES[engine][0],
-        "faults": FaultConfig,
-        "byzantine": ByzantineConfig,
-    }
+    return {name: _config_class(name, scenario, strategy, engine) for name in SECTIONS}
+
+
+def _config_class(section: str, scenario: str, strategy: str, engine: str) -> type[Any]:
+    """Return the config class of one section, which asks nothing of the others: where a client is
+    made in another process, a strategy of the user's need not be there.
+    """
+    if section == "scenario":
+        return SCENARIOS[scenario].config
+    if section in ("strategy", "client"):
+        entry = strategy_entry(strategy)
+        return entry.config if section == "strategy" else entry.client_config
+    if section == "engine":
+        return ENGINES[engine][0]
+    return {"faults": FaultConfig, "byzantine": ByzantineConfig}[section]
 
 
 def make_experiment(
     scenario: str,
-    strategy: str,
+    strategy: str | type[RoundStrategy[Any]] | RoundStrategy[Any],
     *,
     engine: str = "inprocess",
     num_rounds: int | None = None,
     num_clients: int | None = None,
     seed: int = 0,
     query_budget: int | None = None,
-    settings: Mapping[str, Scalar] | None = None,
+    settings: Mapping[str, Given] | None = None,
     excused: Collection[str] = (),
 ) -> Experiment:
     """Resolve an experiment: given settings over what suits the scenario over general defaults.
 
-    excused: settings that may have no effect, because nobody typed them, or for this run. Raises
-    ConfigError for unknown names or keys, wrong types, values out of range, and others that have no
-    effect, unless they say what holds anyway.
+    strategy: a name of the table, a reference such as mine.py:Mine, a class, or an object made of
+    settings, which `settings` are then over. excused: settings that may have no effect, because
+    nobody typed them, or for this run. Raises ConfigError for unknown names or keys, wrong types,
+    values out of range, and others that have no effect, unless they say what holds anyway.
     """
+    strategy, made_with = named(strategy)
+    typed = {**made_with, **in_words(settings or {})}
+    excused = {*excused, *made_with}
     config_classes(scenario, strategy, engine)
     build = SCENARIOS[scenario].build
     rounds = checked("rounds", build.default_rounds if num_rounds is None else num_rounds, int)
@@ -142,10 +156,10 @@ def make_experiment(
             query_budget,
             f"at least {clients}, one query a client",
         )
-    entry, given = STRATEGIES[strategy], settings or {}
-    effects = effects_of(scenario, strategy, engine, given)
+    entry = strategy_entry(strategy)
+    effects = effects_of(scenario, strategy, engine, typed)
     check_memory(clients, effects.values)
-    effects.require(given.keys() - {*excused})
+    effects.require(typed.keys() - excused)
     resolved = {k: v for k, v in effects.settings.items() if k not in entry.refused}
     if build.black_box:
         exact = resolved.get("client.gradient") == "exact"
@@ -161,14 +175,14 @@ def make_experiment(
         settings=resolved,
     )
     _check_adversaries(experiment)
-    least = resolved["strategy.min_judges"]
+    least = build_strategy(experiment).rounds.min_judges
     require(int(least) <= clients, "strategy.min_judges", least, f"at most clients={clients}")
     return experiment
 
 
 def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Scalar]) -> Effects:
     """Resolve settings, and find what has an effect; raises ConfigError as make_experiment."""
-    classes, entry = config_classes(scenario, strategy, engine), STRATEGIES[strategy]
+    classes, entry = config_classes(scenario, strategy, engine), strategy_entry(strategy)
     suggested = SCENARIOS[scenario].build.suggested.get(classes["client"], {})
     usual = {**suggested, **entry.preset}
     _check_keys({**usual, **given}, classes, entry.refused)
@@ -184,7 +198,7 @@ def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Sc
 
 def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
     """Build the experiment's strategy with the settings of its clients."""
-    entry = STRATEGIES[experiment.strategy]
+    entry = strategy_entry(experiment.strategy)
     return entry.build(experiment.config("strategy"), client=experiment.config("client"))
 
 

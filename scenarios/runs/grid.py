@@ -25,7 +25,7 @@ from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
-from scenarios.runs.compare import Comparison, compare, planned, used_keys
+from scenarios.runs.compare import Comparison, compare, planned, split_label, used_keys
 from scenarios.runs.milestones import LOWER_IS_BETTER, known
 
 WORST = "worst"
@@ -129,7 +129,7 @@ def run_grid(
             excused=used,
         )
         measure = measure or _measure_of(found)
-        rows = cells.setdefault(panel, {label.partition("=")[0]: {} for label in strategies})
+        rows = cells.setdefault(panel, {split_label(text)[0]: {} for text in strategies})
         for row in found.rows:
             rows[row.strategy][lie] = _cell(row.means, row.errors, measure)
         for label, reason in found.failures.items():
@@ -157,16 +157,16 @@ def with_aggregators(
     settings: dict[str, Scalar] = dict(base.get("settings", {}))
     labels: list[str] = []
     for text in strategies:
-        label, _, name = text.partition("=")
+        label, name = split_label(text)
         for aggregator in aggregators:
             own = f"{label}.{re.sub(r'[^a-zA-Z0-9_.]+', '-', aggregator).strip('-')}"
-            labels.append(f"{own}={name or label}")
+            labels.append(f"{own}={name}")
             shared = {k: v for k, v in settings.items() if k.startswith(f"{label}:")}
             settings.update({f"{own}:{k.partition(':')[2]}": v for k, v in shared.items()})
             settings[f"{own}:strategy.aggregator"] = aggregator
             if parse_aggregator(aggregator).is_mean:
                 settings[f"{own}:strategy.num_byzantine"] = 0
-    replaced = tuple(f"{text.partition('=')[0]}:" for text in strategies)
+    replaced = tuple(f"{split_label(text)[0]}:" for text in strategies)
     kept = {k: v for k, v in settings.items() if not k.startswith(replaced)}
     return {**base, "settings": kept}, labels
 

@@ -3,14 +3,27 @@
 What an entry names is imported when it is used, so that a list of names needs nothing else.
 """
 
+import difflib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fedzo.errors import ConfigError
 from fedzo.runtime.engine_configs import FlowerConfig, InProcessConfig, RayConfig, SuperLinkConfig
-from scenarios.runs.entries import ScenarioEntry
+from fedzo.user_code import is_reference
+from scenarios.runs.entries import ScenarioEntry, StrategyEntry
 from scenarios.runs.methods import STRATEGIES
 
-__all__ = ["ENGINES", "SCENARIOS", "STRATEGIES", "require_black_box", "require_names"]
+if TYPE_CHECKING:
+    from scenarios.runs.own_strategy import OwnStrategy
+
+__all__ = [
+    "ENGINES",
+    "SCENARIOS",
+    "STRATEGIES",
+    "require_black_box",
+    "require_names",
+    "strategy_entry",
+]
 
 SCENARIOS: Mapping[str, ScenarioEntry] = {
     "quadratic": ScenarioEntry(
@@ -71,15 +84,33 @@ ENGINES: dict[str, tuple[type, str]] = {
 }
 
 
+def strategy_entry(name: str) -> "StrategyEntry | OwnStrategy":
+    """Return what a name of the table, or a reference such as mine.py:Mine, stands for.
+
+    Raises ConfigError for a name that is in no table, and for what is no strategy.
+    """
+    if is_reference(name):
+        from scenarios.runs.own_strategy import own_strategy  # it needs torch, the tables do not
+
+        return own_strategy(name)
+    if name not in STRATEGIES:
+        raise _unknown("strategy", name, STRATEGIES, "; or your own, file.py:Name")
+    return STRATEGIES[name]
+
+
 def require_names(scenario: str, strategy: str, engine: str) -> None:
     """Raise ConfigError for a name that is in no table."""
-    for kind, name, table in (
-        ("scenario", scenario, SCENARIOS),
-        ("strategy", strategy, STRATEGIES),
-        ("engine", engine, ENGINES),
-    ):
-        if name not in table:
-            raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
+    if scenario not in SCENARIOS:
+        raise _unknown("scenario", scenario, SCENARIOS)
+    strategy_entry(strategy)
+    if engine not in ENGINES:
+        raise _unknown("engine", engine, ENGINES)
+
+
+def _unknown(kind: str, name: str, table: Mapping[str, object], more: str = "") -> ConfigError:
+    near = difflib.get_close_matches(name, table, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return ConfigError(f"unknown {kind} {name!r}; {hint}allowed: {', '.join(table)}{more}")
 
 
 def require_black_box(scenario: str, strategy: str, *, exact: bool) -> None:
@@ -87,7 +118,7 @@ def require_black_box(scenario: str, strategy: str, *, exact: bool) -> None:
 
     exact: whether its clients are to differentiate, as client.gradient says.
     """
-    if exact or STRATEGIES[strategy].rule == "first_order":
+    if exact or strategy_entry(strategy).rule == "first_order":
         remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
         raise ConfigError(
             f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"

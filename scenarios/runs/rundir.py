@@ -36,6 +36,7 @@ from fedzo.records.lock import LOCK, DirectoryLock
 from fedzo.records.storage import LEFTOVER, remove_leftovers, write_whole
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import check_same, sealed_toml
+from scenarios.runs.own_code import keep_code
 from strategies.core.driver import Snapshot
 from strategies.core.spending import Spent
 
@@ -103,6 +104,7 @@ class RunDirectory:
             for folder in (self.path, self.path / CHECKPOINT, self.path / "clients"):
                 remove_leftovers(folder)
             remove_unused(self.path / CHECKPOINT)
+            keep_code(self.path, self._experiment)
             write_whole(self._toml, sealed_toml(self._experiment.to_toml()))
         except OSError as error:
             self.close()

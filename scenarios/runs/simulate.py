@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from flwr.serverapp import Grid
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import Scalar
-from fedzo.errors import ConfigError
+from fedzo.config import Given
+from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
+from fedzo.records.history import RoundRecord
 from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
@@ -50,7 +52,8 @@ def simulate(
     out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
     a ready one instead of the one that the experiment names. grid: of the deployment on whose nodes
     an experiment with the engine superlink runs. threads: of torch, for this run; sums round by it.
-    Raises ConfigError for bad settings and RunError when the run cannot go on.
+    Raises ConfigError for bad settings and RunError when the run cannot go on; its `result` is what
+    there was until then.
     """
     if resume and out is None:
         raise ConfigError("resume needs the directory of the run: give --out")
@@ -104,27 +107,33 @@ def _solve(
     standstill = watch(experiment)
     for index in range(len(solutions), scenario.num_problems):
         engine.restore_client_states(position.client_states)
-        keep = _keeper(directory, solutions, engine)
-        outcome = run_rounds(
-            strategy,
-            engine,
-            posed(scenario, index, experiment),
-            RunSettings(
-                num_clients=experiment.num_clients,
-                num_rounds=experiment.num_rounds,
-                seed=experiment.seed,
-                query_budget=experiment.query_budget,
-                num_problems=scenario.num_problems,
-                spent=spent,
-                public_data=not own,
-                liars=experiment.known_liars,
-            ),
-            callbacks=[*keep, *callbacks, standstill],
-            resume=position.snapshot,
+        keep, seen = _keeper(directory, solutions, engine), _Seen()
+        settings = RunSettings(
+            num_clients=experiment.num_clients,
+            num_rounds=experiment.num_rounds,
+            seed=experiment.seed,
+            query_budget=experiment.query_budget,
+            num_problems=scenario.num_problems,
+            spent=spent,
+            public_data=not own,
+            liars=experiment.known_liars,
         )
+        try:
+            outcome = run_rounds(
+                strategy,
+                engine,
+                posed(scenario, index, experiment),
+                settings,
+                callbacks=[seen, *keep, *callbacks, standstill],
+                resume=position.snapshot,
+            )
+        except RunError as error:
+            known, ends = [*records, *seen.records], [*solutions, *map(_solution, seen.last)]
+            out = None if directory is None else directory.path
+            error.result = RunResult(experiment, known, ends, {}, [*stops, "failed"], out, spent)
+            raise
         records += outcome.records
-        state = outcome.state
-        solutions.append(state.log if isinstance(state, IsInPlace) else state.x)
+        solutions.append(_solution(outcome.state))
         stops.append(outcome.stop)
         position = Position()
         spent = getattr(outcome.state, "privacy", None)
@@ -137,17 +146,35 @@ def _solve(
     return RunResult(experiment, records, solutions, metrics, stops, out, spent)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Remembers what a run that fails has had: the records, and the last state."""
+
+    records: list[RoundRecord] = field(default_factory=list)
+    last: list[Any] = field(default_factory=list)
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        self.records.append(snapshot.record)
+        self.last[:] = [snapshot.state]
+
+
+def _solution(state: Any) -> Tensor:
+    """Return what a state says of the solution: x, or the log of its moves."""
+    found: Tensor = state.log if isinstance(state, IsInPlace) else state.x
+    return found
+
+
 def federate(
     make_objective: Callable[[int], Objective],
     *,
     num_clients: int,
-    strategy: str = "fedzo",
+    strategy: str | type[RoundStrategy[Any]] | RoundStrategy[Any] = "fedzo",
     num_rounds: int = 50,
     initial_x: Start | None = None,
     seed: int = 0,
     query_budget: int | None = None,
     engine: str = "inprocess",
-    settings: Mapping[str, Scalar] | None = None,
+    settings: Mapping[str, Given] | None = None,
     out: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     threads: int = 1,
@@ -156,8 +183,10 @@ def federate(
 
     make_objective(client_id) is called once a client, 0 to num_clients - 1; on the engines ray and
     flower it is copied into their processes. The start is `initial_x`, or that of client 0's
-    objective (a module's parameters), or the middle of the box. `settings` are dotted names as of
-    `--set`. threads: of torch, meanwhile; more than one can be many times slower.
+    objective (a module's parameters), or the middle of the box. strategy: a name, a class of your
+    own, or an object made of settings. `settings` are dotted names as of `--set`; a function stands
+    for its name, as in {"strategy.aggregator": middle}. threads: of torch, meanwhile; more than one
+    can be many times slower.
     """
     if "scenario.objective" in (settings or {}):
         raise ConfigError(

@@ -10,7 +10,7 @@ from fedzo.objectives.problem import OpenProblem, Problem
 from scenarios.problems.custom import CustomScenario
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment
-from scenarios.runs.names import STRATEGIES
+from scenarios.runs.names import strategy_entry
 from strategies.core.standstill import Standstill
 
 _PATIENT = 20
@@ -24,7 +24,7 @@ def watch(experiment: Experiment) -> Standstill:
     found = Standstill(
         num_rounds=experiment.num_rounds, mu=_mu(experiment), adam_lr=local_lr if adam else 0.0
     )
-    compares = STRATEGIES[experiment.strategy].rule == "values"
+    compares = strategy_entry(experiment.strategy).rule == "values"
     return replace(found, patience=_PATIENT) if compares else found
 
 
@@ -34,7 +34,7 @@ def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:
     The start is in float64 where float32 cannot tell x + mu u from x. That is said in a
     FedzoWarning. Raises ConfigError for a scenario without modules where x is in place.
     """
-    if STRATEGIES[experiment.strategy].rule != "in_place":
+    if strategy_entry(experiment.strategy).rule != "in_place":
         return _resolved(scenario.problem(index), experiment)
     if not isinstance(scenario, CustomScenario):
         raise ConfigError(

@@ -44,8 +44,8 @@ from fedzo.errors import ConfigError
 from fedzo.objectives.addresses import is_address
 from fedzo.objectives.transport import Command, Http
 from fedzo.randomness import stream
+from fedzo.user_code import load_object
 from scenarios.data.images import load_images
-from scenarios.data.user_code import load_object
 from scenarios.victims.defense import load_defense
 from scenarios.victims.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
 from scenarios.victims.smoothed import SmoothedVictim

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedzo.config import build_config, check_types
 from fedzo.errors import ConfigError, RunError
+from fedzo.objectives.asking import OnFailure
 from fedzo.objectives.box import check_start
 from fedzo.objectives.problem import OpenProblem
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
@@ -67,6 +68,11 @@ class RoundStrategy(Strategy, Generic[StateT]):
     def privacy(self) -> PrivacyConfig | None:
         """What is claimed of clients' data; None where nothing is."""
         return None
+
+    @property
+    def on_failure(self) -> OnFailure:
+        """What clients do where their code raises: they fail, unless a strategy says otherwise."""
+        return "fail"
 
     def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:
         """Return the generator that draws the cohort of a round; from the public seed."""

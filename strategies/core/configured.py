@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Generic, TypeVar
 
+from fedzo.objectives.asking import OnFailure
 from fedzo.optimizers import Optimizer
 from fedzo.parts import find_part, need_part
 from strategies.core.base import RoundStrategy
@@ -39,6 +40,11 @@ class ConfiguredStrategy(RoundStrategy[StateT], Generic[ConfigT, ClientT, StateT
     @cached_property
     def privacy(self) -> PrivacyConfig | None:
         return find_part(self._config, PrivacyConfig)
+
+    @property
+    def on_failure(self) -> OnFailure:
+        told: OnFailure = getattr(self._client, "on_failure", "fail")
+        return told
 
     @cached_property
     def _optimizer(self) -> Optimizer:

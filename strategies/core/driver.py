@@ -199,11 +199,11 @@ class _Run:
     ) -> Exchange:
         """Add what every client must know: the seed, the round, the problem, and its budget."""
         moment = Moment(self._problem.index, self._total.round_index, self._exchange_index)
-        budget = None
-        if self._settings.query_budget is not None:
-            asked = sum(len(other.client_ids) for other in together)
-            budget = max(0, (self._left() - reserve) // max(1, asked))
-        return replace(exchange, moment=moment, seed=self._settings.seed, budget=budget)
+        asked = max(1, sum(len(other.client_ids) for other in together))
+        limited = self._settings.query_budget is not None
+        budget = max(0, (self._left() - reserve) // asked) if limited else None
+        seed, told = self._settings.seed, self._strategy.on_failure
+        return replace(exchange, moment=moment, seed=seed, budget=budget, on_failure=told)
 
     def _left(self) -> int:
         """Return what is left of the query budget; without one, enough."""

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.objectives.asking import OnFailure
 from strategies.core.privacy_config import PrivacyConfig
 from strategies.core.robust import Defence, RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan, StateT
@@ -33,6 +34,11 @@ class RoundMethod(Protocol[StateT]):
     @property
     def privacy(self) -> PrivacyConfig | None:
         """What is claimed of clients' data; None where nothing is."""
+        ...
+
+    @property
+    def on_failure(self) -> OnFailure:
+        """What clients do where their code raises (fedzo.objectives.asking)."""
         ...
 
     def cohort_generator(self, seed: int, problem: int, round_index: int) -> np.random.Generator:

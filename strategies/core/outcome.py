@@ -8,7 +8,8 @@ from fedzo.config import check_types, require
 from fedzo.records.history import RoundRecord
 from strategies.core.spending import Spent
 
-StopReason = Literal["rounds", "budget", "privacy", "solved", "callback"]
+StopReason = Literal["rounds", "budget", "privacy", "solved", "callback", "failed"]
+"""Why a run has ended; "failed" says it of what there was when it could not go on."""
 
 
 @dataclass(frozen=True, slots=True)

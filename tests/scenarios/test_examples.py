@@ -90,3 +90,15 @@ def test_two_liars_among_five_have_two_votes() -> None:
 @pytest.mark.source_tree
 def test_an_own_question_takes_at_most_sixty_lines() -> None:
     assert len(OWN.read_text().splitlines()) <= 60
+
+
+@pytest.mark.slow
+@pytest.mark.source_tree
+def test_the_demo_draws_three_methods_and_says_what_was_won(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py", tmp_path],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "FZooS, improved took " in done.stdout
+    assert (tmp_path / "demo.png").stat().st_size > 20_000

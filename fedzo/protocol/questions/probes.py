@@ -10,7 +10,7 @@ d + 1 floats down, q or m up.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,12 +25,14 @@ class ProbesConfig:
     """Settings of probes: the difference scheme, its directions and radius, in units of x.
 
     lengthscale: above 0, x is a square image and directions are smooth over so many pixels.
+    on_failure: whether a client "fail"s where its code raises, or is asked again ("retry").
     """
 
     estimator: SharedName = "forward"
     num_directions: int = 20
     mu: float = 0.01
     lengthscale: float = 0.0
+    on_failure: Literal["fail", "retry"] = "fail"
 
     def __post_init__(self) -> None:
         check_types(self)

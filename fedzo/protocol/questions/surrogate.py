@@ -31,12 +31,13 @@ LENGTHSCALES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurrogateConfig:
-    """Settings of the rule `surrogate`; only the variants paper and official of FZooS use them.
+    """Settings of the rule `surrogate`; all but on_failure are of FZooS's paper and official.
 
     kernel: "auto" is what the variant says. lengthscale: of another kernel, 0 fits it. max_points:
     nearest queries of the local surrogate; capacity: queries that a client keeps. num_features,
     feature_lengthscale, feature_points: the transferable surrogate. active_*, anchor_*: queries and
     candidates around each local x and around the server's, active_radius in units of x.
+    on_failure: whether a client "fail"s where its code raises, or is asked again ("retry").
     """
 
     kernel: Literal["auto"] | KernelName = "auto"
@@ -55,6 +56,7 @@ class SurrogateConfig:
     active_radius: float = 0.01
     anchor_queries: int = 50
     anchor_candidates: int = 200
+    on_failure: Literal["fail", "retry"] = "fail"
     USED_WITH: ClassVar[UsedWith] = {
         "lengthscale": any_of(other_than("kernel", "auto"), one_of("strategy.variant", "official")),
         "gamma_value": one_of("gamma", "constant"),

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.directions import DirectionKind
 from fedzo.estimation.schemes import SCHEMES, EstimatorName, MemorylessName
+from fedzo.objectives.asking import OnFailure
 from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
 from fedzo.optimizers import OptimizerName
 from fedzo.protocol.question import Cost, Policies, held
@@ -47,7 +48,8 @@ class ZerothOrderConfig(MinibatchConfig):
     are smooth over so many pixels, so the estimate is that of K grad f, K as in
     fedzo.surrogates.spatial, up to scale. optimizer, momentum: the local optimizer.
     non_finite: "fail" or "skip" values that are NaN or inf. out_of_bounds: "clip" or "allow"
-    queries outside the box. project: whether iterates are projected onto the box.
+    queries outside the box. project: whether iterates are projected onto the box. on_failure:
+    "fail", "retry" or "skip" points at which a client's code raises.
     """
 
     estimator: EstimatorName = "forward"
@@ -60,6 +62,7 @@ class ZerothOrderConfig(MinibatchConfig):
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
+    on_failure: OnFailure = "fail"
     USED_WITH: ClassVar[UsedWith] = {
         "directions": DRAWN,
         "num_directions": DRAWN,
@@ -129,7 +132,8 @@ class GradientConfig(MinibatchConfig):
 
     gradient: exact, or zeroth_order: made of values by `estimator`; coordinate uses as many
     directions as dimensions. num_directions: a step and client, otherwise; anchors and miners use
-    at most as many as dimensions. mu: smoothing radius, in units of x.
+    at most as many as dimensions. mu: smoothing radius, in units of x. on_failure: "fail", "retry"
+    or "skip" points at which a client's code raises.
     """
 
     gradient: Literal["exact", "zeroth_order"] = "exact"
@@ -138,8 +142,9 @@ class GradientConfig(MinibatchConfig):
     mu: float = 0.01
     non_finite: NonFinitePolicy = "fail"
     out_of_bounds: BoundsPolicy = "clip"
+    on_failure: OnFailure = "fail"
     USED_WITH: ClassVar[UsedWith] = {
-        **dict.fromkeys(("estimator", "mu", "non_finite"), ESTIMATED),
+        **dict.fromkeys(("estimator", "mu", "non_finite", "on_failure"), ESTIMATED),
         "num_directions": (ESTIMATED, DRAWN),
     }
 

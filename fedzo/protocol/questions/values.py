@@ -7,17 +7,26 @@ Cost: q queries a client. Sent: q d floats down, q up, in float64 whatever the t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.config import check_types
 from fedzo.protocol.question import Answer, Cost, Question, Shapes, held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuesConfig:
-    """Settings of strategies whose clients only answer values: there are none."""
+    """Settings of strategies whose clients only answer values.
+
+    on_failure: whether a client "fail"s where its code raises, or is asked again ("retry").
+    """
+
+    on_failure: Literal["fail", "retry"] = "fail"
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -168,7 +168,7 @@ def test_targets_universal_levels_and_other_norms(folder: Path) -> None:
     [
         (["nobody"], "victim 'nobody' is none of mnist, fashion"),
         (["{}/mine.py:nothing"], "not a torch module, a function or a Victim"),
-        (["{}/mine.py:absent"], "has no function 'absent'"),
+        (["{}/mine.py:absent"], "has no 'absent'"),
         (["{}/gone.onnx"], "is not a file"),
         (
             ["{}/mine.py:model", "--attacker", "squar"],

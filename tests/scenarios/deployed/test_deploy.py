@@ -18,6 +18,7 @@ from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.flower.processes import MARK
 from scenarios.cli.app import app
+from scenarios.deployed.deploy import absolute_setting
 from scenarios.deployed.flower_app import environment_of, experiment_of
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.simulate import simulate
@@ -201,3 +202,24 @@ def test_remote_objectives_need_nodes(tmp_path: Path) -> None:
 def test_a_deployment_without_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="num_nodes=0"):
         LocalDeployment(tmp_path, num_nodes=0)
+
+
+@pytest.mark.slow
+def test_nodes_answer_the_questions_of_a_strategy_of_the_users(tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "docs" / "examples" / "own_question.py"
+    arguments = ("quadratic", "--strategy", f"{example}:MajorityVote", "--rounds", "2")
+    small = ("--set", "scenario.dim=12")
+    deployed = run("deploy", *arguments, *small, "--nodes", "2", "--out", str(tmp_path / "net"))
+    chunks = ("--set", "engine.chunk_size=1")
+    expected = run("run", *arguments, *small, *chunks, "--clients", "2")
+    assert deployed["final_value"] == expected["final_value"] != expected["initial_value"]
+
+
+def test_settings_of_a_deployment_hold_whole_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    told = absolute_setting("strategy.aggregator=nnm | a/mine.py:low(keep=2)")
+    assert told == "strategy.aggregator=nnm | /tmp/a/mine.py:low(keep=2)"
+    assert (
+        absolute_setting("scenario.objective=my box.py:f") == "scenario.objective=/tmp/my box.py:f"
+    )
+    assert absolute_setting("client.mu=0.1") == "client.mu=0.1"

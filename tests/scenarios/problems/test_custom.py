@@ -102,7 +102,7 @@ def test_a_file_is_enough(tmp_path: Path) -> None:
         ("bowl", "must be file.py:name or package.module:name"),
         ("missing.py:bowl", "which is not a file"),
         ("no.such.module:bowl", "cannot be imported"),
-        ("{file}:bowls", "has no function 'bowls'; it has bowl"),
+        ("{file}:bowls", "has no 'bowls'; it has bowl"),
         ("{file}:number", "is 3; it must be a function of a client id"),
     ],
 )

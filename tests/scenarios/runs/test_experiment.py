@@ -45,8 +45,8 @@ def test_given_over_suggested_over_default() -> None:
     ("arguments", "message"),
     [
         ({"scenario": "cubic"}, "unknown scenario 'cubic'; allowed: quadratic"),
-        ({"strategy": "fedsgd"}, "unknown strategy 'fedsgd'; allowed: fedavg"),
-        ({"engine": "rey"}, "unknown engine 'rey'; allowed: inprocess"),
+        ({"strategy": "fedsgd"}, "unknown strategy 'fedsgd'; did you mean fedavg"),
+        ({"engine": "rey"}, "unknown engine 'rey'; did you mean ray[?] allowed: inpro"),
         ({"scenario": "attack", "strategy": "fedavg"}, "black box; use fedzo"),
         ({"num_rounds": -1}, "rounds=-1 must be 0 or more"),
         ({"num_clients": 0}, "clients=0 must be at least 1"),

@@ -1,8 +1,10 @@
-"""Functions in files and modules of the user's: `file.py:name` or `package.module:name`.
+"""What lies in files and modules of the user's: `file.py:name` or `package.module:name`.
 
 A file loads like a script: it may import its neighbors, at once or later, hold dataclasses, and
 quit nothing but itself; what it keeps under `if __name__ == "__main__"` does not run. Afterwards
 its folder comes last on the search path: none of its files stands in for a module of others.
+`load_object` runs a file anew; `load_kept` returns the same classes as long as the file and its
+neighbors say the same. `reference_of` is the way back, from a class or function to such a text.
 """
 
 import ast
@@ -10,8 +12,9 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
-import traceback
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +22,17 @@ from typing import Any
 
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
+from fedzo.origin import is_of_a_user
 
 _OURS = ("fedzo", "clients", "strategies", "scenarios")
+REFERENCE = re.compile(r"(?:[^\s|():'\"=,]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
+"""A reference inside a longer text, where paths have no spaces."""
+
+
+def is_reference(text: str) -> bool:
+    """Return whether a text can only be "file.py:name" or "module:name"."""
+    where, colon, name = text.rpartition(":")
+    return bool(colon and name.isidentifier() and (where.endswith(".py") or _is_dotted(where)))
 
 
 def load_object(reference: str, *, what: str) -> Any:
@@ -29,17 +41,89 @@ def load_object(reference: str, *, what: str) -> Any:
     if not colon or not where or not name:
         raise ConfigError(f"{what}={reference!r} must be file.py:name or package.module:name")
     file = where.endswith(".py")
-    module = _load_file(Path(where), what) if file else _load_module(where, what)
+    module = _load_file(Path(where), name, what) if file else _load_module(where, what)
     if not hasattr(module, name):
-        names = [n for n, f in inspect.getmembers(module, inspect.isfunction)]
-        raise ConfigError(f"{where} has no function {name!r}; it has {', '.join(names) or 'none'}")
+        raise ConfigError(f"{where} has no {name!r}; it has {', '.join(_own(module)) or 'nothing'}")
     return getattr(module, name)
 
 
-def _load_file(given: Path, what: str) -> ModuleType:
+def load_kept(reference: str, *, what: str) -> Any:
+    """Load as `load_object`, but what was loaded before, where no file has changed since."""
+    where = reference.rpartition(":")[0]
+    return (
+        _kept(reference, what, stamp(where))
+        if where.endswith(".py")
+        else load_object(reference, what=what)
+    )
+
+
+def stamp(file: str) -> str:
+    """Return a digest of a file and the neighbors that it imports; "" where there is none."""
+    digest = hashlib.sha256()
+    for content in sources(file).values():
+        digest.update(content.encode())
+    return digest.hexdigest()
+
+
+def sources(file: str) -> dict[str, str]:
+    """Return the texts of a file and of the neighbors that it imports, by their paths.
+
+    A file that cannot be read has none: whoever loads it says so.
+    """
+    path = Path(file).expanduser().absolute()
+    near = sorted(_imported(path, path.parent)) if path.is_file() else []
+    places = {file: path}
+    for name in near:
+        found = path.parent / f"{name}.py"
+        places[str(Path(file).with_name(found.name))] = found
+    return {
+        name: place.read_text(errors="replace") for name, place in places.items() if place.is_file()
+    }
+
+
+def reference_of(thing: Any) -> str:
+    """Return the text that names a class or function, so that a run can be written down.
+
+    Raises ConfigError for what no text can name: lambdas, and what was made inside a function.
+    """
+    name, home = getattr(thing, "__qualname__", ""), getattr(thing, "__module__", None) or ""
+    module = sys.modules.get(home)
+    if not name.isidentifier() or getattr(module, name, None) is not thing:
+        raise ConfigError(
+            f"{thing!r:.80} has no name by which it can be found again; define it with class or def"
+            " at the top level of a file"
+        )
+    path = _origin(module) if module is not None else None
+    if path is None or "." in home or not (home == "__main__" or is_of_a_user(path)):
+        return f"{home}:{name}"
+    here = Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{name}"
+
+
+@lru_cache(maxsize=256)
+def _kept(reference: str, what: str, _stamp: str) -> Any:
+    return load_object(reference, what=what)
+
+
+def _is_dotted(where: str) -> bool:
+    return all(part.isidentifier() for part in where.split("."))
+
+
+def _own(module: ModuleType) -> list[str]:
+    """Return the names of the functions and classes that a module defines itself."""
+    here = inspect.getmembers(
+        module, lambda each: inspect.isfunction(each) or inspect.isclass(each)
+    )
+    return [name for name, each in here if each.__module__ == module.__name__]
+
+
+def _load_file(given: Path, wanted: str, what: str) -> ModuleType:
     path = given.expanduser().absolute()
     if not path.is_file():
         raise ConfigError(f"{what} names {str(given)!r}, which is not a file")
+    running = sys.modules.get("__main__")
+    if running is not None and _origin(running) == path and hasattr(running, wanted):
+        return running  # a script that names what it holds must not run twice
     _make_room(path)
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
@@ -54,7 +138,7 @@ def _load_file(given: Path, what: str) -> ModuleType:
         sys.modules.pop(name, None)
         if before is not None:
             sys.modules[name] = before
-        raise ConfigError(f"{str(given)!r} does not load: {_told(error, path)}") from error
+        raise ConfigError(f"{str(given)!r} does not load: {failure_of(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
     return module
@@ -70,19 +154,12 @@ def _load_module(name: str, what: str) -> ModuleType:
         raise ConfigError(f"{what}: module {name!r} does not load: {failure_of(error)}") from error
 
 
-def _told(error: BaseException, path: Path) -> str:
-    """Return what went wrong, and in which line of the file."""
-    reason = failure_of(error)
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    return f"{reason} (line {lines[-1]})" if lines else reason
-
-
 def _module_name(path: Path) -> str:
     """Return the file's own name, or one made of its path where that is a module's already."""
     held = sys.modules.get(path.stem)
     if held is not None and _origin(held) == path:
         return path.stem
-    if held is None and _installed(path.stem, path.parent) is None and path.stem.isidentifier():
+    if held is None and installed(path.stem, path.parent) is None and path.stem.isidentifier():
         return path.stem
     return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
 
@@ -98,10 +175,10 @@ def _make_room(path: Path) -> None:
         if name in _OURS:  # they may not have been imported yet, and must never be another's
             importlib.import_module(name)
         held = sys.modules.get(name)
-        origin = _origin(held) if held is not None else _installed(name, folder)
+        origin = _origin(held) if held is not None else installed(name, folder)
         if origin is not None and folder in origin.parents:
             continue
-        if origin is not None and _is_of_a_user(origin):
+        if origin is not None and is_of_a_user(origin):
             for key in [key for key in sys.modules if key.partition(".")[0] == name]:
                 del sys.modules[key]
         elif held is not None or origin is not None:
@@ -114,7 +191,7 @@ def _make_room(path: Path) -> None:
 def _search(folder: Path) -> None:
     """Put a folder on the search path: behind what is installed, before other folders of users."""
     if str(folder) not in sys.path:
-        places = [i for i, entry in enumerate(sys.path) if not _is_of_a_user(Path(entry))]
+        places = [i for i, entry in enumerate(sys.path) if not is_of_a_user(Path(entry))]
         sys.path.insert(1 + max(places, default=-1), str(folder))
     importlib.invalidate_caches()
 
@@ -145,19 +222,13 @@ def _imports_of(path: Path) -> set[str]:
 
 def _origin(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file) if file else None
+    return Path(file).absolute() if file else None
 
 
-def _installed(name: str, folder: Path) -> Path | None:
+def installed(name: str, folder: Path) -> Path | None:
     """Return where a module of this name lies outside of users' folders."""
     if name in sys.stdlib_module_names:
         return Path(sys.base_prefix) / name
-    entries = [e for e in sys.path if e != str(folder) and not _is_of_a_user(Path(e))]
+    entries = [e for e in sys.path if e != str(folder) and not is_of_a_user(Path(e))]
     spec = PathFinder.find_spec(name, entries)
     return Path(spec.origin) if spec is not None and spec.origin else None
-
-
-def _is_of_a_user(path: Path) -> bool:
-    """Return whether a path belongs neither to Python, nor to what is installed, nor to fedzo."""
-    own = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2])
-    return path.is_absolute() and not any(place in (path, *path.parents) for place in own)

@@ -1,0 +1,1 @@
+"""What `fedzo new` copies: whole examples, in which the word Starter becomes the user's name."""
