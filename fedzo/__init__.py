@@ -1,6 +1,10 @@
-"""Vocabulary and maths of fedzo; strategies and clients are thin on top of it.
+"""fedzo: optimize together without seeing gradients.
 
-fedzo.strategies, fedzo.clients and fedzo.scenarios are the packages beside it (fedzo.packages).
+    result = fedzo.federate(black_box, num_clients=4, num_rounds=30)               many clients
+    report = fedzo.attack(model, images, labels, radius=0.1)                       a model's answers
+
+All of FACE is imported when it is used. fedzo.strategies, fedzo.clients and fedzo.scenarios are the
+packages beside this one (fedzo.packages).
 """
 
 from importlib import import_module
@@ -11,12 +15,32 @@ from fedzo.packages import PACKAGES, find_packages
 
 __version__ = "0.1.0"
 
+FACE = {
+    "federate": "scenarios.runs.simulate",
+    "simulate": "scenarios.runs.simulate",
+    "make_experiment": "scenarios.runs.experiment",
+    "RunResult": "scenarios.runs.run_result",
+    "attack": "scenarios.attacks.one_call",
+    **dict.fromkeys(
+        ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),
+        "fedzo.objectives.objective",
+    ),
+    **dict.fromkeys(("ConfigError", "FedzoWarning"), "fedzo.errors"),
+}
+"""What `import fedzo` offers, and the module of each; fedzo/__init__.pyi tells it to editors."""
+
 find_packages()
 lead_from_old_names()
 
 
 def __getattr__(name: str) -> Any:
-    """Import a package beside fedzo when it is asked for: most of them need torch."""
+    """Import what is offered, or a package beside fedzo, when it is asked for."""
+    if name in FACE:
+        return getattr(import_module(FACE[name]), name)
     if name in PACKAGES:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *FACE, *PACKAGES])

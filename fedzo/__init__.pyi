@@ -1,0 +1,17 @@
+"""What `import fedzo` offers, for editors and type checkers: a test compares it with FACE."""
+
+from fedzo.errors import ConfigError as ConfigError
+from fedzo.errors import FedzoWarning as FedzoWarning
+from fedzo.objectives.objective import CallableObjective as CallableObjective
+from fedzo.objectives.objective import Maximize as Maximize
+from fedzo.objectives.objective import ModuleObjective as ModuleObjective
+from fedzo.objectives.objective import Objective as Objective
+from fedzo.objectives.objective import TorchObjective as TorchObjective
+from scenarios.attacks.one_call import attack as attack
+from scenarios.runs.experiment import make_experiment as make_experiment
+from scenarios.runs.run_result import RunResult as RunResult
+from scenarios.runs.simulate import federate as federate
+from scenarios.runs.simulate import simulate as simulate
+
+__version__: str
+FACE: dict[str, str]
