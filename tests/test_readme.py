@@ -1,69 +1,59 @@
-"""What the README says runs, runs."""
+"""What README and tour say runs, runs, and prints what they show."""
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from document_blocks import Block, blocks, check, run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SCRIPTS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-COMMANDS = [
-    line.removeprefix(".venv/bin/fedzo ").strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.S)
-    for line in block.splitlines()
-    if line.startswith(".venv/bin/fedzo ")
-]
+TOUR = (ROOT / "docs" / "tour.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]
 
 
-def test_the_readme_has_what_is_tested_here() -> None:
-    assert len(SCRIPTS) == 2
-    assert len(COMMANDS) == 14
+def test_the_readme_is_short_and_has_what_is_tested_here() -> None:
+    assert len(README.split()) <= 700
+    found = [*blocks(README)]
+    assert sum(block.shown is not None for block in found) == len(found) >= 2
     assert "make demo" in README
     assert "make test" in README
+    assert len([*blocks(TOUR)]) == 16
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(SCRIPTS)))
-def test_its_scripts_run(number: int, tmp_path: Path) -> None:
-    optimizes = "\nassert result.final_value < 0.2, result.final_value\n" if number == 0 else ""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPTS[number] + optimizes],
-        capture_output=True, text=True, cwd=tmp_path, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "queries" in done.stdout
+def test_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
+    for block in blocks(README):
+        printed = run(block, tmp_path)
+        assert block.shown is not None
+        check(block.shown, printed)
 
 
 @pytest.mark.slow
-def test_its_commands_run_one_after_the_other(tmp_path: Path) -> None:
-    for command in COMMANDS:
-        done = subprocess.run(
-            [sys.executable, "-m", "scenarios.cli", *shlex.split(command)],
-            capture_output=True, text=True, cwd=tmp_path, timeout=600, check=False,
-            env={**os.environ, "COLUMNS": "120"},
-        )  # fmt: skip
-        assert done.returncode == 0, (command, done.stderr)
+def test_the_tour_runs_from_its_beginning_to_its_end(tmp_path: Path) -> None:
+    for block in blocks(TOUR):
+        run(block, tmp_path)
     assert (tmp_path / "runs" / "rounds.png").exists()
 
 
+def test_another_number_or_word_is_found() -> None:
+    for told, printed in (("F = 0.1", "F = 0.2"), ("a 1", "b 1"), ("a", "a\nb"), ("1 2", "1")):
+        with pytest.raises(AssertionError):
+            check(told, printed)
+    check("gap 2.0441e-07\nseconds 1", "gap  2.0442e-07\n\nseconds 9")
+
+
+def test_blocks_are_found_with_what_is_shown() -> None:
+    text = "```python\nprint(1)\n```\n\n```text\n1\n```\nand\n```console\n$ fedzo list\na\n```\n"
+    assert [*blocks(text)] == [
+        Block("print(1)\n", "1\n", False),
+        Block("fedzo list", "a\n", True),
+    ]
+
+
 @pytest.mark.source_tree
-def test_its_links_lead_somewhere() -> None:
-    for page in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/design.md",
-        "docs/attacks.md",
-        "docs/fzoos.md",
-        "docs/results/attacks.md",
-        "docs/results/engine.md",
-        "docs/results/fzoos.md",
-    ):
-        text = (ROOT / page).read_text()
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
-                assert ((ROOT / page).parent / target).exists(), (page, target)
+                assert (page.parent / target).exists(), (page, target)

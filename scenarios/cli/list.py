@@ -42,7 +42,16 @@ def list_command(
         print_settings(Console(), guard(lambda: settings_of(scenario, *chosen)))
         return
     guard(lambda: _require_alone(strategy=strategy, engine=engine))
-    rows: dict[str, list[tuple[str, str]]] = {
+    for title, lines in catalogue().items():
+        table = Table("name", "what it is", title=title, title_justify="left")
+        for line in lines:
+            table.add_row(*line)
+        Console().print(table)
+
+
+def catalogue() -> dict[str, list[tuple[str, str]]]:
+    """Return every name that can be typed, with a line about it, by kind."""
+    return {
         "scenarios": [(name, entry.line) for name, entry in SCENARIOS.items()],
         "strategies": [(name, entry.line) for name, entry in STRATEGIES.items()],
         "engines": [(name, line) for name, (_, line) in ENGINES.items()],
@@ -51,11 +60,6 @@ def list_command(
         "attackers (fedzo attack --attacker)": [*ATTACKER_LINES.items()],
         "attacks (byzantine.attack)": [*LIE_LINES.items()],
     }
-    for title, lines in rows.items():
-        table = Table("name", "what it is", title=title, title_justify="left")
-        for line in lines:
-            table.add_row(*line)
-        Console().print(table)
 
 
 def _show_own(console: Console, reference: str, **options: str | None) -> None:

@@ -1,0 +1,79 @@
+"""Code and commands of a document, what is shown below them, and whether that is what they print.
+
+A fenced block `python` is a script; `text` right after it is what it prints. In a block `console` a
+line `$ fedzo ...` is a command, and what follows what it prints; `bash` holds commands alone.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.S | re.M)
+_NUMBER = re.compile(r"-?[\d,]*\.?\d+(?:e[+-]?\d+)?")
+_TIMED = ("seconds", "MB/s", "ETA")
+"""Lines with these differ from run to run."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is run, and what is shown; None where nothing is."""
+
+    code: str
+    shown: str | None
+    is_command: bool
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """Yield what a document runs, in order."""
+    found = [(m.group(1), m.group(2), m.start(), m.end()) for m in _FENCE.finditer(text)]
+    for index, (kind, body, _, end) in enumerate(found):
+        if kind == "python":
+            after = found[index + 1] if index + 1 < len(found) else None
+            follows = after and after[0] == "text" and not text[end : after[2]].strip()
+            yield Block(body, after[1] if after and follows else None, False)
+        elif kind == "console":
+            for part in re.split(r"^\$ ", body, flags=re.M)[1:]:
+                command, _, shown = part.partition("\n")
+                yield Block(command, shown, True)
+        elif kind == "bash":
+            lines = [line.removeprefix(".venv/bin/") for line in body.splitlines()]
+            yield from (Block(line, None, True) for line in lines if line.startswith("fedzo "))
+
+
+def run(block: Block, folder: Path) -> str:
+    """Return what a block prints; its end must be a good one."""
+    words = shlex.split(block.code)[1:] if block.is_command else []
+    command = ["-m", "scenarios.cli", *words] if block.is_command else ["-c", block.code]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True, text=True, cwd=folder, timeout=600, check=False,
+        env={**os.environ, "COLUMNS": "120", "PYTHONPATH": ""} if not words else
+        {**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    assert done.returncode == 0, (block.code, done.stderr)
+    return done.stdout
+
+
+def check(shown: str, printed: str, rel: float = 1e-3) -> None:
+    """Compare word by word: numbers to three digits, for processors round otherwise."""
+    told, found = ([*_lines(text)] for text in (shown, printed))
+    assert len(told) == len(found), (shown, printed)
+    for one, other in zip(told, found, strict=True):
+        if any(word in one for word in _TIMED):
+            continue
+        assert _NUMBER.sub("#", one).split() == _NUMBER.sub("#", other).split(), (one, other)
+        for a, b in zip(_numbers(one), _numbers(other), strict=True):
+            assert abs(a - b) <= rel * max(abs(a), abs(b)) + 1e-9, (one, other)
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line.strip() for line in text.splitlines() if line.strip())
+
+
+def _numbers(line: str) -> list[float]:
+    return [float(n.replace(",", "")) for n in _NUMBER.findall(line) if n.strip(",")]
