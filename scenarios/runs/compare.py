@@ -23,6 +23,7 @@ from scenarios.runs.experiment import (
     effects_of,
     make_experiment,
 )
+from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import RunResult, simulate
@@ -107,6 +108,8 @@ def compare(
         raise ConfigError("resume needs the directory of the comparison: give --out")
     experiments = planned(base, strategies, seeds, excused=excused)
     _check_axes(axis, at or {})
+    if out is not None and resume:
+        _require_resumable(out, experiments)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
     for number, (name, experiment) in enumerate(experiments, start=1):
@@ -146,6 +149,14 @@ def compare(
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
+
+
+def _require_resumable(out: Path, experiments: Sequence[tuple[str, Experiment]]) -> None:
+    """Raise ConfigError, before any run goes on, where one of those begun cannot."""
+    for name, experiment in experiments:
+        place = out / name / f"seed-{experiment.seed}"
+        if (place / EXPERIMENT).exists():
+            require_same_or_extendable(place, experiment)
 
 
 def _run(experiment: Experiment, place: Path | None, resume: bool, threads: int) -> RunResult:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
-from jaxtyping import Float
-from torch import Tensor
 
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
@@ -19,20 +17,20 @@ from fedzo.runtime.engine import Engine
 from fedzo.runtime.threads import torch_threads
 from scenarios.problems.custom import CustomScenario, Start
 from scenarios.problems.scenario import Scenario
+from scenarios.runs.best import BestSoFar, position_of
 from scenarios.runs.engines import build_scenario, open_engine
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
 from scenarios.runs.names import SCENARIOS
-from scenarios.runs.run_result import RunResult
-from scenarios.runs.rundir import Position, RunDirectory, new_run_name
+from scenarios.runs.position import Found, Position
+from scenarios.runs.run_result import RESULT, RunResult
+from scenarios.runs.rundir import RunDirectory, new_run_name
+from scenarios.runs.solution_files import write_solutions
 from scenarios.runs.steps import posed, watch
 from strategies.core.base import RoundStrategy
 from strategies.core.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
-from strategies.core.rounds import IsInPlace
 from strategies.core.uncovered import warn_of_uncovered
 
-RESULT = "result.json"
-
-__all__ = ["RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
+__all__ = ["RESULT", "RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
 
 
 def simulate(
@@ -47,9 +45,10 @@ def simulate(
 ) -> RunResult:
     """Run an experiment.
 
-    out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
-    a ready one instead of the one that the experiment names. grid: of the deployment on whose nodes
-    an experiment with the engine superlink runs. threads: of torch, for this run; sums round by it.
+    out: directory for history, checkpoints, x and figure; resume: go on with what is there, and for
+    more rounds where the experiment has more. scenario: a ready one instead of the one that the
+    experiment names. grid: of the deployment on whose nodes an experiment with the engine superlink
+    runs. threads: of torch, for this run; sums round by it.
     Raises ConfigError for bad settings and RunError when the run cannot go on.
     """
     if resume and out is None:
@@ -64,7 +63,9 @@ def simulate(
         scenario = scenario or build_scenario(experiment)
         problem = posed(scenario, 0, experiment)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
-    directory = None if out is None else RunDirectory(out, experiment)
+    directory = None
+    if out is not None:
+        directory = RunDirectory(out, experiment, num_problems=scenario.num_problems)
     held = nullcontext() if directory is None else directory.held(resume=resume)
     with torch_threads(threads), held:
         strategy = build_strategy(experiment)
@@ -83,6 +84,7 @@ def simulate(
         if out:
             with storing(out):
                 _draw(out / "figure.png", scenario, result)
+                write_solutions(out, result)
                 write_whole(out / RESULT, strict_json(result.summary()) + "\n")
     return result
 
@@ -98,13 +100,15 @@ def _solve(
     callbacks: Sequence[Callback],
 ) -> RunResult:
     """Solve the problems that are left, one after the other."""
-    records, solutions = list(position.records), list(position.solutions)
+    records, solutions = list(position.records), list(position.found.solutions)
+    bests = list(position.found.bests)
     stops: list[StopReason] = []
     spent = position.spent
     standstill = watch(experiment)
     for index in range(len(solutions), scenario.num_problems):
         engine.restore_client_states(position.client_states)
-        keep = _keeper(directory, solutions, engine)
+        best = BestSoFar(position.best)
+        keep = _keeper(directory, Found(solutions, bests), best, engine)
         outcome = run_rounds(
             strategy,
             engine,
@@ -119,22 +123,24 @@ def _solve(
                 public_data=not own,
                 liars=experiment.known_liars,
             ),
-            callbacks=[*keep, *callbacks, standstill],
+            callbacks=[best, *keep, *callbacks, standstill],
             resume=position.snapshot,
         )
         records += outcome.records
-        state = outcome.state
-        solutions.append(state.log if isinstance(state, IsInPlace) else state.x)
+        solutions.append(position_of(outcome.state))
+        bests.append(best.best)
         stops.append(outcome.stop)
         position = Position()
         spent = getattr(outcome.state, "privacy", None)
         if directory:
-            directory.close_problem(solutions, spent)
+            last = Snapshot(records[-1], outcome.state, outcome.stop)
+            found = Found(solutions, bests)
+            directory.close_problem(found, last, engine.client_states(), spent)
         if outcome.stop == "callback":
             break
     metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
     out = None if directory is None else directory.path
-    return RunResult(experiment, records, solutions, metrics, stops, out, spent)
+    return RunResult(experiment, records, solutions, metrics, stops, out, spent, bests)
 
 
 def federate(
@@ -184,13 +190,14 @@ def federate(
 
 
 def _keeper(
-    directory: RunDirectory | None, solutions: Sequence[Float[Tensor, " d"]], engine: Engine
+    directory: RunDirectory | None, found: Found, best: BestSoFar, engine: Engine
 ) -> list[Callback]:
     if directory is None:
         return []
 
     def keep(snapshot: Snapshot) -> None:
-        directory.add(snapshot, solutions, engine.client_states())
+        so_far = Found(found.solutions, [*found.bests, best.best])
+        directory.add(snapshot, so_far, engine.client_states())
 
     return [keep]
 
