@@ -1,4 +1,5 @@
-"""The command line: `fedzo list | run | compare | plot | deploy | audit | attack | defend`."""
+"""The command line: `fedzo list | run | compare | plot | deploy | audit | attack | defend |
+report`."""
 
 from typing import Annotated
 

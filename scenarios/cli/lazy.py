@@ -22,6 +22,8 @@ COMMANDS = {
     "defend": "Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).",
     "plot": "Draw the histories of runs; runs whose directories differ in seed-N alone become one"
     " line.",
+    "report": "Write one page of HTML about runs that needs no network: curves, tables, settings,"
+    " failures.",
 }
 """The first paragraph of each command's docstring, in the order of the help."""
 

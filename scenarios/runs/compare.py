@@ -129,7 +129,7 @@ def compare(
     results = {name: runs for name, runs in results.items() if name not in failures}
     first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
-    rows = [_row(name, runs) for name, runs in results.items()]
+    rows = [row_of(name, runs) for name, runs in results.items()]
     summaries = [run.summary() for runs in results.values() for run in runs]
     figure = None if out is None else out / "compare.png"
     comparison = Comparison(
@@ -272,13 +272,14 @@ def _typed_by_label(
     return chosen
 
 
-def _row(name: str, runs: Sequence[RunResult]) -> Row:
+def row_of(name: str, runs: Sequence[RunResult]) -> Row:
+    """Return mean and standard error of every measure over the runs of a label."""
     summaries = [{**run.summary(), **run.metrics} for run in runs]
     measures = [*MEASURES, *runs[0].metrics]
     columns = {
         m: np.asarray([s[m] for s in summaries], dtype=np.float64)
         for m in measures
-        if all(s[m] is not None for s in summaries)
+        if all(s.get(m) is not None for s in summaries)
     }
     errors = {
         m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()

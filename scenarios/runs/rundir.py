@@ -25,6 +25,7 @@ from fedzo.records.checkpoint_files import CURRENT, OLDER, PREVIOUS, remove_unus
 from fedzo.records.history import RoundRecord, append_history, write_history
 from fedzo.records.lock import LOCK, DirectoryLock
 from fedzo.records.storage import LEFTOVER, remove_leftovers, write_whole
+from scenarios.runs.environment import note_environment
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.extension import CHECKPOINT, EXPERIMENT, require_same_or_extendable
@@ -90,6 +91,7 @@ class RunDirectory:
                 remove_leftovers(folder)
             remove_unused(self.path / CHECKPOINT)
             write_whole(self._toml, sealed_toml(self._experiment.to_toml()))
+            note_environment(self.path)
         except OSError as error:
             self.close()
             raise self._cannot_be_written(error) from error

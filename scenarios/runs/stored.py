@@ -24,7 +24,7 @@ from fedzo.errors import CheckpointError, ConfigError
 from fedzo.records.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, restore_state
 from fedzo.records.history import RoundRecord, read_history
 from scenarios.problems.scenario import mean_metrics
-from scenarios.runs.best import position_of
+from scenarios.runs.best import position_of, unpack_bests
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.experiment_file import read_untouched
 from scenarios.runs.extension import CHECKPOINT, EXPERIMENT
@@ -112,17 +112,25 @@ class StoredRun:
     @cached_property
     def result(self) -> RunResult:
         """What the run has given so far, as `simulate` returns it; `stops` are of the last call."""
+        return self._result_of(self._found)
+
+    @cached_property
+    def numbers(self) -> RunResult:
+        """The result without x: of the history alone, whatever became of the checkpoint."""
+        return self._result_of(Found((), unpack_bests({}, {}, self.records)))
+
+    def _result_of(self, found: Found) -> RunResult:
         told = self._told
         last = list({record.problem: record for record in self.records}.values())
-        metrics = told.get("metrics")
+        judged = [record for record in last if record.metrics]
         return RunResult(
             self.experiment,
             self.records,
-            self._found.solutions,
-            mean_metrics(last) if metrics is None else metrics,
+            found.solutions,
+            told.get("metrics", mean_metrics(judged)),
             told.get("stops", []),
             self.path,
-            bests=self._found.bests,
+            bests=found.bests,
         )
 
     def to_frame(self) -> "pd.DataFrame":
