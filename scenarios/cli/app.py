@@ -1,5 +1,5 @@
 """The command line: `fedzo list | run | compare | plot | deploy | audit | attack | defend |
-report`."""
+report | watch`."""
 
 from typing import Annotated
 

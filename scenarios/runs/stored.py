@@ -201,7 +201,7 @@ def load_run(directory: Path | str) -> StoredRun:
         if inside:
             remedy = f"it has {len(inside)} below it, such as {inside[0].parent}: use load_runs"
         raise ConfigError(f"{path} holds no run (no {EXPERIMENT}); {remedy}")
-    return StoredRun(path, _experiment(toml), read_history(path / HISTORY))
+    return StoredRun(path, read_experiment(toml), read_history(path / HISTORY))
 
 
 def load_runs(*directories: Path | str) -> list[StoredRun]:
@@ -232,7 +232,8 @@ def by_label(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
     }
 
 
-def _experiment(toml: Path) -> Experiment:
+def read_experiment(toml: Path) -> Experiment:
+    """Return the experiment of a run; raises ConfigError where its file was changed or is none."""
     try:
         return Experiment.from_toml(read_untouched(toml))
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
