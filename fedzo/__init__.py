@@ -2,6 +2,7 @@
 
     result = fedzo.federate(black_box, num_clients=4, num_rounds=30)               many clients
     report = fedzo.attack(model, images, labels, radius=0.1)                       a model's answers
+    run = fedzo.load_run("runs/first"); run.to_frame()                             what was written
 
 All of FACE is imported when it is used. fedzo.strategies, fedzo.clients and fedzo.scenarios are the
 packages beside this one (fedzo.packages).
@@ -20,6 +21,7 @@ FACE = {
     "simulate": "scenarios.runs.simulate",
     "make_experiment": "scenarios.runs.experiment",
     "RunResult": "scenarios.runs.run_result",
+    **dict.fromkeys(("load_run", "load_runs"), "scenarios.runs.stored"),
     "attack": "scenarios.attacks.one_call",
     **dict.fromkeys(
         ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),

@@ -12,6 +12,8 @@ from scenarios.runs.experiment import make_experiment as make_experiment
 from scenarios.runs.run_result import RunResult as RunResult
 from scenarios.runs.simulate import federate as federate
 from scenarios.runs.simulate import simulate as simulate
+from scenarios.runs.stored import load_run as load_run
+from scenarios.runs.stored import load_runs as load_runs
 
 __version__: str
 FACE: dict[str, str]

@@ -1,70 +1,18 @@
-"""What people see in a terminal: progress while it runs, a summary when it is done."""
+"""What people see in a terminal when something is done."""
 
 import math
 from collections import Counter
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
-from fedzo.records.terminal import markup, say, say_place, shown, title
+from fedzo.records.terminal import say, say_place, shown, title
 from fedzo.records.visible import visible
 from scenarios.runs.compare import Comparison, Row
-from scenarios.runs.experiment import Experiment
 from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
 from scenarios.runs.simulate import RunResult
-from strategies.core.driver import Snapshot
-
-
-class Progress:
-    """A progress bar for one run, on a terminal only."""
-
-    def __init__(self, console: Console, experiment: Experiment) -> None:
-        self._rounds = experiment.num_rounds
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("rounds"),
-            TextColumn("F = {task.fields[value]}"),
-            TextColumn("{task.fields[queries]:,} queries"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        name = f"{experiment.scenario} / {experiment.strategy} / seed {experiment.seed}"
-        self._task = self._bar.add_task(markup(name), total=self._rounds, value="-", queries=0)
-        self._name = markup(name)
-
-    def __enter__(self) -> "Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Show a round."""
-        record = snapshot.record
-        fields: dict[str, Any] = {"queries": record.queries}
-        if record.value is not None:
-            fields["value"] = f"{record.value:.6g}"
-        problem = f", problem {record.problem + 1}" if record.problem else ""
-        self._bar.update(
-            self._task,
-            completed=record.round_index,
-            description=self._name + problem,
-            **fields,
-        )
 
 
 def print_result(console: Console, result: RunResult) -> None:

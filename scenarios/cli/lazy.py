@@ -26,6 +26,9 @@ COMMANDS = {
     " --config`.",
     "plot": "Draw the histories of runs; runs whose directories differ in seed-N alone become one"
     " line.",
+    "report": "Write one page of HTML about runs that needs no network: curves, tables, settings,"
+    " failures.",
+    "watch": "Follow a run of another process, or of a deployment, until it ends.",
 }
 """The first paragraph of each command's docstring, in the order of the help."""
 

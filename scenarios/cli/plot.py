@@ -10,7 +10,7 @@ from fedzo.records.history import AXES
 from fedzo.records.plots import check_figure, plot_runs
 from fedzo.records.visible import visible
 from scenarios.cli.options import guard
-from scenarios.runs.rundir import find_runs
+from scenarios.runs.stored import by_label, load_runs
 
 
 def plot_command(
@@ -31,7 +31,8 @@ def plot_command(
     def work() -> Path:
         if out is not None:
             check_figure(out)
-        runs = find_runs(directories)
+        found = by_label(load_runs(*directories))
+        runs = {label: [run.records for run in several] for label, several in found.items()}
         path = out or directories[0] / f"plot-{x}.png"
         try:
             plot_runs(path, runs, axis=x, quantity=y)

@@ -34,7 +34,8 @@ def run_command(
     Example: fedzo run quadratic --strategy fedzo --rounds 50 --set scenario.heterogeneity=0.5
     """
     prepare(threads)
-    from scenarios.cli.display import Progress, print_result
+    from scenarios.cli.display import print_result
+    from scenarios.cli.live import Display
     from scenarios.runs.config_file import read_experiment  # they need torch, the help does not
     from scenarios.runs.experiment import make_experiment
     from scenarios.runs.simulate import simulate
@@ -43,12 +44,12 @@ def run_command(
         named = {"scenario": scenario, "strategy": strategy, "seed": seed}
         base = read_experiment(how.config) if how.config else {"settings": {}}
         experiment = make_experiment(**merged(base, named, size, how))
-        with Progress(stderr, experiment) as progress:
+        with Display(stderr, experiment) as display:
             result = simulate(
                 experiment,
                 out=output.out,
                 resume=output.resume,
-                callbacks=[progress.update],
+                callbacks=[display.update],
                 threads=threads,
             )
         if not output.json_output:

@@ -13,17 +13,19 @@ import tomli_w
 from rich.console import Console
 
 from fedzo.errors import ConfigError, RunError
-from fedzo.records.history import RoundRecord, read_history
+from fedzo.records.following import HistoryFollower
+from fedzo.records.history import RoundRecord
 from fedzo.records.lock import locked
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.user_code import REFERENCE, is_reference
-from scenarios.deployed.flower_app import ERROR, RUN_CONFIG, experiment_of
+from scenarios.deployed.flower_app import RUN_CONFIG, experiment_of
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import MESSAGES
 from scenarios.runs.rundir import is_free
 from scenarios.runs.simulate import RESULT
+from scenarios.runs.watching import ERROR
 
 RUN, FILES, APP = "run", "deployment", "app"
 LOOK_S, STATUS_S = 0.5, 20.0
@@ -156,15 +158,16 @@ def _watch(
     network: LocalDeployment, run_id: int, target: Path, console: Console, *, drill: bool
 ) -> list[int]:
     """Tell every round until the run has ended; return the nodes that were killed and restarted."""
-    told, asked_at, status = 0, time.monotonic(), ""
+    asked_at, status = time.monotonic(), ""
+    history = HistoryFollower(target / "history.jsonl")
+    records: list[RoundRecord] = []
     restarted: list[int] = []
     while True:
         time.sleep(LOOK_S)
         network.revive()
-        records = _records(target)
-        for record in records[told:]:
+        for record in history.new():
             say(console, visible(record.line()))
-        told = len(records)
+            records.append(record)
         if drill and not restarted and records and records[-1].round_index >= 1:
             pid = network.kill_node(0)
             console.print(f"killed the SuperNode of client 0 (pid {pid}), and started it again")
@@ -181,11 +184,6 @@ def _watch(
             if status.startswith("finished") and not (target / RESULT).exists():
                 log = network.log("superlink")[-1000:]
                 raise RunError(f"the run ended as {status} without a result; its log says: {log}")
-
-
-def _records(target: Path) -> list[RoundRecord]:
-    path = target / "history.jsonl"
-    return read_history(path) if path.exists() else []
 
 
 def _exchange_seconds(path: Path) -> float | None:

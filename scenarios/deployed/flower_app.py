@@ -27,6 +27,7 @@ from scenarios.problems.custom import load_function
 from scenarios.runs.engines import ExperimentEnvironment, RulesOf
 from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.simulate import simulate
+from scenarios.runs.watching import ERROR
 from strategies.core.driver import Snapshot
 
 ENGINE = "superlink"
@@ -42,7 +43,6 @@ RUN_CONFIG: dict[str, str | int | bool] = {
     "resume": False,
 }
 """What a run config may say, and what it says when it does not; -1 is the scenario's default."""
-ERROR = "error.txt"
 
 
 def experiment_of(run_config: Mapping[str, Any], num_clients: int) -> Experiment:

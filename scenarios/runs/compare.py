@@ -23,6 +23,7 @@ from scenarios.runs.experiment import (
     effects_of,
     make_experiment,
 )
+from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.milestones import Milestone, Target, milestones_of, targets_of
 from scenarios.runs.names import strategy_entry
 from scenarios.runs.own_strategy import named
@@ -111,6 +112,8 @@ def compare(
     base, names = written(base, strategies)
     experiments = planned(base, names, seeds, excused=excused)
     _check_axes(axis, at or {})
+    if out is not None and resume:
+        _require_resumable(out, experiments)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
     for number, (name, experiment) in enumerate(experiments, start=1):
@@ -130,7 +133,7 @@ def compare(
     results = {name: runs for name, runs in results.items() if name not in failures}
     first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
-    rows = [_row(name, runs) for name, runs in results.items()]
+    rows = [row_of(name, runs) for name, runs in results.items()]
     summaries = [run.summary() for runs in results.values() for run in runs]
     figure = None if out is None else out / "compare.png"
     comparison = Comparison(
@@ -150,6 +153,14 @@ def compare(
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
+
+
+def _require_resumable(out: Path, experiments: Sequence[tuple[str, Experiment]]) -> None:
+    """Raise ConfigError, before any run goes on, where one of those begun cannot."""
+    for name, experiment in experiments:
+        place = out / name / f"seed-{experiment.seed}"
+        if (place / EXPERIMENT).exists():
+            require_same_or_extendable(place, experiment)
 
 
 def _run(experiment: Experiment, place: Path | None, resume: bool, threads: int) -> RunResult:
@@ -282,13 +293,14 @@ def _typed_by_label(
     return chosen
 
 
-def _row(name: str, runs: Sequence[RunResult]) -> Row:
+def row_of(name: str, runs: Sequence[RunResult]) -> Row:
+    """Return mean and standard error of every measure over the runs of a label."""
     summaries = [{**run.summary(), **run.metrics} for run in runs]
     measures = [*MEASURES, *runs[0].metrics]
     columns = {
         m: np.asarray([s[m] for s in summaries], dtype=np.float64)
         for m in measures
-        if all(s[m] is not None for s in summaries)
+        if all(s.get(m) is not None for s in summaries)
     }
     errors = {
         m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()

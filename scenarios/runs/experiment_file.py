@@ -11,6 +11,7 @@ from pathlib import Path
 from fedzo.errors import ConfigError
 
 _HEAD = re.compile(r"# checksum ([0-9a-f]{16}) of what follows[^\n]*\n")
+_ROUNDS = re.compile(r"^num_rounds = (\d{1,18})$", re.MULTILINE)
 
 
 def sealed_toml(text: str) -> str:
@@ -25,11 +26,35 @@ def is_untouched(text: str) -> bool:
     return head is not None and head[1] == _digest(text[head.end() :])
 
 
-def check_same(path: Path, wanted: str) -> None:
-    """Raise ConfigError unless the file holds this experiment, unchanged since it was written.
+def check_same(path: Path, wanted: str) -> int:
+    """Return the rounds of the experiment in the file, which is this one with as many or fewer.
 
-    Files of versions before there was a checksum have none.
+    Raises ConfigError for another, and for a file that was changed since it was written. Files of
+    versions before there was a checksum have none.
     """
+    body = _body(path, wanted)
+    there, now = (_ROUNDS.search(text) for text in (body, wanted))
+    if there and now and _ROUNDS.sub("", body, count=1) == _ROUNDS.sub("", wanted, count=1):
+        if int(there[1]) <= int(now[1]):
+            return int(there[1])
+        raise ConfigError(
+            f"--out {path.parent} holds a run of {there[1]} rounds, and a run can be extended but"
+            f" not shortened to {now[1]}; resume with --rounds {there[1]} or more, or name another"
+            " directory"
+        )
+    raise ConfigError(
+        f"--out {path.parent} holds another experiment ({_difference(body, wanted)}); resume"
+        " with the same settings, or name another directory"
+    )
+
+
+def read_untouched(path: Path) -> str:
+    """Return the experiment in a file; raises ConfigError for one that was changed or damaged."""
+    return _body(path, "")
+
+
+def _body(path: Path, wanted: str) -> str:
+    """Return what is under the checksum of a file, which fits."""
     try:
         found = path.read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -37,12 +62,9 @@ def check_same(path: Path, wanted: str) -> None:
     head = _HEAD.match(found)
     body = found[head.end() :] if head else found
     if head and head[1] != _digest(body):
-        raise _damaged(path, _difference(body, wanted) or "its checksum does not fit")
-    if body != wanted:
-        raise ConfigError(
-            f"--out {path.parent} holds another experiment ({_difference(body, wanted)}); resume"
-            " with the same settings, or name another directory"
-        )
+        differs = _difference(body, wanted) if wanted else ""
+        raise _damaged(path, differs or "its checksum does not fit")
+    return body
 
 
 def _damaged(path: Path, how: str) -> ConfigError:

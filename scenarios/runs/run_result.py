@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from fedzo.errors import RunError
 from fedzo.estimation.replay import Replay
+from fedzo.objectives.modules import restore_parameters
 from fedzo.parts import find_part
 from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.records.history import RoundRecord
+from scenarios.runs.best import Best
 from scenarios.runs.experiment import Experiment
 from strategies.core.driver import StopReason
 from strategies.core.privacy_config import PrivacyConfig
 from strategies.core.spending import Spent
 from strategies.core.uncovered import claim
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class RunResult:
 
     In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem
     ended, of those that this call has run. `spent` is what a private strategy has released to the
-    clients in the whole run.
+    clients in the whole run. `bests`: of every problem, where F was lowest, None where nobody
+    judged.
     """
 
     experiment: Experiment
@@ -37,6 +42,7 @@ class RunResult:
     stops: Sequence[StopReason]
     out: Path | None
     spent: Spent | None = None
+    bests: Sequence[Best | None] = ()
 
     @property
     def x(self) -> Float[Tensor, " d"]:
@@ -51,6 +57,55 @@ class RunResult:
             )
         return self.solutions[0]
 
+    @property
+    def best_round(self) -> int | None:
+        """The round after which F of the first problem was lowest; None where nobody judged x.
+
+        F as `best_value` takes it: judged by as many clients as must (strategy.min_judges).
+        """
+        return self.bests[0].round_index if self.bests and self.bests[0] else None
+
+    @property
+    def best_x(self) -> Float[Tensor, " d"]:
+        """The x of the first problem after `best_round`.
+
+        Raises RunError where nobody judged x, where x is in the clients' modules, and where a
+        version of fedzo that kept no best x has run that round.
+        """
+        if self._replay is not None:
+            raise RunError(
+                "x is in the clients' modules and no vector; result.load_into(module, best=True)"
+                " moves a module to the best one"
+            )
+        return self._best_position()
+
+    def _best_position(self) -> Float[Tensor, " d"]:
+        best = self.bests[0] if self.bests else None
+        if best is None:
+            raise RunError(
+                "no x of this run was judged, so none is the best; take result.x, or judge with"
+                " strategy.evaluate_every=1"
+            )
+        if best.x is None:
+            raise RunError(
+                f"the best x is that of round {best.round_index}, which was run by a version of"
+                " fedzo that did not keep it; take result.x, or run again"
+            )
+        return best.x
+
+    def load_into(self, module: nn.Module, *, best: bool = False) -> None:
+        """Write x of the first problem, or the best one, into a module's trained parameters.
+
+        Where x was moved in place, the module must be made as the clients' were, and holds the
+        first position on the way that it is asked for: a later one can follow, an earlier cannot.
+        Raises ConfigError for a module of another size or moved by another run, RunError where
+        there is no best x.
+        """
+        if self._replay is not None:
+            self._replay.bring_(module, self._best_position() if best else self.solutions[0])
+            return
+        restore_parameters(module, self._best_position() if best else self.solutions[0])
+
     def replay_(self, module: nn.Module) -> None:
         """Move a module, made as the clients', to where a run in place has ended.
 
@@ -60,6 +115,11 @@ class RunResult:
         if self._replay is None:
             raise RunError("x is a vector; restore_parameters(module, result.x) writes it")
         self._replay.bring_(module, self.solutions[0])
+
+    @property
+    def in_place(self) -> bool:
+        """Whether x is in the clients' modules and no vector."""
+        return self._replay is not None
 
     @property
     def _replay(self) -> Replay | None:
@@ -126,6 +186,7 @@ class RunResult:
             "initial_value": self.initial_value,
             "final_value": self.final_value,
             "best_value": self.best_value,
+            "best_rounds": [best and best.round_index for best in self.bests],
             "metrics": dict(self.metrics),
             "queries": self.queries,
             "gradients": self._sum("gradients"),

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
-from jaxtyping import Float
-from torch import Tensor
 
 from fedzo.config import Given
 from fedzo.errors import ConfigError, RunError
@@ -21,20 +19,20 @@ from fedzo.runtime.engine import Engine
 from fedzo.runtime.threads import torch_threads
 from scenarios.problems.custom import CustomScenario, Start
 from scenarios.problems.scenario import Scenario
+from scenarios.runs.best import BestSoFar, position_of
 from scenarios.runs.engines import build_scenario, open_engine
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
 from scenarios.runs.names import SCENARIOS
-from scenarios.runs.run_result import RunResult
-from scenarios.runs.rundir import Position, RunDirectory, new_run_name
+from scenarios.runs.position import Found, Position
+from scenarios.runs.run_result import RESULT, RunResult
+from scenarios.runs.rundir import RunDirectory, new_run_name
+from scenarios.runs.solution_files import write_solutions
 from scenarios.runs.steps import posed, watch
 from strategies.core.base import RoundStrategy
 from strategies.core.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
-from strategies.core.rounds import IsInPlace
 from strategies.core.uncovered import warn_of_uncovered
 
-RESULT = "result.json"
-
-__all__ = ["RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
+__all__ = ["RESULT", "RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
 
 
 def simulate(
@@ -49,9 +47,10 @@ def simulate(
 ) -> RunResult:
     """Run an experiment.
 
-    out: directory for history, checkpoints and figure; resume: go on with what is there. scenario:
-    a ready one instead of the one that the experiment names. grid: of the deployment on whose nodes
-    an experiment with the engine superlink runs. threads: of torch, for this run; sums round by it.
+    out: directory for history, checkpoints, x and figure; resume: go on with what is there, and for
+    more rounds where the experiment has more. scenario: a ready one instead of the one that the
+    experiment names. grid: of the deployment on whose nodes an experiment with the engine superlink
+    runs. threads: of torch, for this run; sums round by it.
     Raises ConfigError for bad settings and RunError when the run cannot go on; its `result` is what
     there was until then.
     """
@@ -67,7 +66,9 @@ def simulate(
         scenario = scenario or build_scenario(experiment)
         problem = posed(scenario, 0, experiment)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
-    directory = None if out is None else RunDirectory(out, experiment)
+    directory = None
+    if out is not None:
+        directory = RunDirectory(out, experiment, num_problems=scenario.num_problems)
     held = nullcontext() if directory is None else directory.held(resume=resume)
     with torch_threads(threads), held:
         strategy = build_strategy(experiment)
@@ -86,6 +87,7 @@ def simulate(
         if out:
             with storing(out):
                 _draw(out / "figure.png", scenario, result)
+                write_solutions(out, result)
                 write_whole(out / RESULT, strict_json(result.summary()) + "\n")
     return result
 
@@ -101,13 +103,15 @@ def _solve(
     callbacks: Sequence[Callback],
 ) -> RunResult:
     """Solve the problems that are left, one after the other."""
-    records, solutions = list(position.records), list(position.solutions)
+    records, solutions = list(position.records), list(position.found.solutions)
+    bests = list(position.found.bests)
     stops: list[StopReason] = []
     spent = position.spent
     standstill = watch(experiment)
     for index in range(len(solutions), scenario.num_problems):
         engine.restore_client_states(position.client_states)
-        keep, seen = _keeper(directory, solutions, engine), _Seen()
+        best, seen = BestSoFar(position.best), _Seen()
+        keep = _keeper(directory, Found(solutions, bests), best, engine)
         settings = RunSettings(
             num_clients=experiment.num_clients,
             num_rounds=experiment.num_rounds,
@@ -124,26 +128,31 @@ def _solve(
                 engine,
                 posed(scenario, index, experiment),
                 settings,
-                callbacks=[seen, *keep, *callbacks, standstill],
+                callbacks=[best, seen, *keep, *callbacks, standstill],
                 resume=position.snapshot,
             )
         except RunError as error:
-            known, ends = [*records, *seen.records], [*solutions, *map(_solution, seen.last)]
+            known, ends = [*records, *seen.records], [*solutions, *map(position_of, seen.last)]
             out = None if directory is None else directory.path
-            error.result = RunResult(experiment, known, ends, {}, [*stops, "failed"], out, spent)
+            error.result = RunResult(
+                experiment, known, ends, {}, [*stops, "failed"], out, spent, [*bests, best.best]
+            )
             raise
         records += outcome.records
-        solutions.append(_solution(outcome.state))
+        solutions.append(position_of(outcome.state))
+        bests.append(best.best)
         stops.append(outcome.stop)
         position = Position()
         spent = getattr(outcome.state, "privacy", None)
         if directory:
-            directory.close_problem(solutions, spent)
+            last = Snapshot(records[-1], outcome.state, outcome.stop)
+            found = Found(solutions, bests)
+            directory.close_problem(found, last, engine.client_states(), spent)
         if outcome.stop == "callback":
             break
     metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
     out = None if directory is None else directory.path
-    return RunResult(experiment, records, solutions, metrics, stops, out, spent)
+    return RunResult(experiment, records, solutions, metrics, stops, out, spent, bests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +165,6 @@ class _Seen:
     def __call__(self, snapshot: Snapshot) -> None:
         self.records.append(snapshot.record)
         self.last[:] = [snapshot.state]
-
-
-def _solution(state: Any) -> Tensor:
-    """Return what a state says of the solution: x, or the log of its moves."""
-    found: Tensor = state.log if isinstance(state, IsInPlace) else state.x
-    return found
 
 
 def federate(
@@ -213,13 +216,14 @@ def federate(
 
 
 def _keeper(
-    directory: RunDirectory | None, solutions: Sequence[Float[Tensor, " d"]], engine: Engine
+    directory: RunDirectory | None, found: Found, best: BestSoFar, engine: Engine
 ) -> list[Callback]:
     if directory is None:
         return []
 
     def keep(snapshot: Snapshot) -> None:
-        directory.add(snapshot, solutions, engine.client_states())
+        so_far = Found(found.solutions, [*found.bests, best.best])
+        directory.add(snapshot, so_far, engine.client_states())
 
     return [keep]
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scenarios.cli.app import app
-from scenarios.runs.rundir import find_runs
+from scenarios.runs.stored import by_label, load_runs
 
 QUADRATIC = ["run", "quadratic", "--strategy", "fedzo", "--rounds", "6", "--set", "scenario.dim=20"]
 
@@ -230,7 +230,7 @@ def test_a_history_shorter_than_its_checkpoint_is_reported(tmp_path: Path) -> No
 def test_same_names_in_different_places_stay_two_lines(tmp_path: Path) -> None:
     for place in ("one", "two"):
         run_json(*QUADRATIC, "--out", str(tmp_path / place / "fedzo"))
-    assert len(find_runs([tmp_path])) == 2
+    assert len(by_label(load_runs(tmp_path))) == 2
 
 
 def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""A run of another process, seen from its directory: its records, and whether it has ended."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from fedzo.errors import ConfigError
+from fedzo.records.following import HistoryFollower
+from fedzo.records.lock import LOCK
+from scenarios.runs.experiment import Experiment
+from scenarios.runs.extension import EXPERIMENT
+from scenarios.runs.run_result import RESULT
+from scenarios.runs.rundir import HISTORY
+from scenarios.runs.stored import read_experiment
+
+ERROR = "error.txt"
+"""What a deployed run leaves when it has failed."""
+Life = Literal["running", "ended", "failed", "killed"]
+
+
+class Watched:
+    """A run's directory, or one above it in which a deployment has put the run."""
+
+    def __init__(self, directory: Path) -> None:
+        inner = directory / "run"
+        self.path = directory if (directory / EXPERIMENT).is_file() else inner
+        if not (self.path / EXPERIMENT).is_file():
+            below = sorted(directory.rglob(EXPERIMENT)) if directory.is_dir() else []
+            remedy = "name the --out of a run that has begun"
+            if below:
+                remedy = f"watch one of the {len(below)} below it, such as {below[0].parent}"
+            raise ConfigError(f"{directory} holds no run (no {EXPERIMENT}); {remedy}")
+        self.experiment: Experiment = read_experiment(self.path / EXPERIMENT)
+        self.history = HistoryFollower(self.path / HISTORY)
+
+    @property
+    def life(self) -> Life:
+        """Whether the run goes on, by the lock that it holds, and else how it ended."""
+        if _holder_lives(self.path / LOCK):
+            return "running"
+        if (self.path / ERROR).exists():
+            return "failed"
+        return "ended" if (self.path / RESULT).exists() else "killed"
+
+
+def _holder_lives(lock: Path) -> bool:
+    """Return whether the process that the lock names is there; a killed one leaves its lock."""
+    try:
+        holder = lock.read_text().strip()
+        if holder.isdigit():  # else it is about to be written
+            os.kill(int(holder), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
