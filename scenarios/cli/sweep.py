@@ -18,6 +18,7 @@ from scenarios.cli.options import (
     ScenarioArgument,
     SettingOptions,
     SizeOptions,
+    StrategyOption,
     ThreadsOption,
     finish,
     guard,
@@ -38,7 +39,7 @@ _SHOWN = 10
 def sweep_command(
     *,
     scenario: ScenarioArgument = None,
-    strategy: Annotated[str | None, typer.Option(help="how; `fedzo list` names them")] = None,
+    strategy: StrategyOption = None,
     size: SizeOptions,
     how: SettingOptions,
     trials: Annotated[
