@@ -49,8 +49,11 @@ def sweep_command(
         str, typer.Option(help=f"{', '.join(SEARCHES)}; auto is a grid where --trials allow one")
     ] = "auto",
     seeds: Annotated[
-        str, typer.Option(help="on which the best is reported, separated by commas")
-    ] = "0,1,2",
+        str | None,
+        typer.Option(
+            help="on which the best is reported, separated by commas", show_default="0,1,2"
+        ),
+    ] = None,
     tuning_seeds: Annotated[
         str, typer.Option(help="on which trials run, none of --seeds (default: two above them)")
     ] = "",
@@ -60,7 +63,7 @@ def sweep_command(
     prune: Annotated[
         bool, typer.Option(help="stop trials whose curve is above the median of earlier ones")
     ] = True,
-    processes: Annotated[int, typer.Option(min=1, help="trials at a time, at most 4")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=4, help="trials at a time")] = 1,
     output: OutputOptions,
     threads: ThreadsOption = 1,
 ) -> None:
@@ -81,11 +84,11 @@ def sweep_command(
         file = read_experiment(how.config) if how.config else {"settings": {}}
         named = {"scenario": scenario, "strategy": strategy}
         base = merged(file, named, size, replace(how, settings=given))
-        base.pop("seed", None)
+        of_file = [base.pop("seed")] if "seed" in base else [0, 1, 2]
         plan = SweepPlan(
             base=base,
             spaces=spaces,
-            seeds=parse_numbers(seeds),
+            seeds=of_file if seeds is None else parse_numbers(seeds),
             tuning_seeds=parse_numbers(tuning_seeds),
             search=search,
             trials=trials,
