@@ -50,10 +50,32 @@ def tune_methods(
 
     Raises ConfigError for a method that has none of the settings that are to be chosen.
     """
+    plans = _plans(base, strategies, spaces, seeds, trials)
     given: dict[str, Scalar] = dict(base.get("settings", {}))
+    for plan in plans.values():
+        plan.require()
+    found: dict[str, Tuned] = {}
+    for label, plan in plans.items():
+        place = None if out is None else out / "tuning" / label
+        begun = place is not None and (place / "sweep.json").exists()
+        found[label] = tune(plan, out=place, resume=resume and begun, effort=effort)
+        given |= {f"{label}:{key}": value for key, value in found[label].best.settings.items()}
+    excused = {*base.get("excused", ()), *(key for key in given if ":" in key)}
+    return TunedMethods(base={**base, "settings": given, "excused": excused}, found=found)
+
+
+def _plans(
+    base: Mapping[str, Any],
+    strategies: Mapping[str, str],
+    spaces: Mapping[str, Space],
+    seeds: Sequence[int],
+    trials: int,
+) -> dict[str, SweepPlan]:
+    """Return what to sweep for every method, by label."""
+    given = base.get("settings", {})
     everything = {**given, **{name: space.ends[0] for name, space in spaces.items()}}
     typed = typed_by_label({**base, "settings": everything}, strategies)
-    plans: dict[str, SweepPlan] = {}
+    plans = {}
     for label, name in strategies.items():
         own = {key: spaces[said] for key, said in typed[label].items() if said in spaces}
         if not own:
@@ -66,13 +88,4 @@ def tune_methods(
         excused = {*base.get("excused", ()), *settings}
         method = {**base, "strategy": name, "settings": settings, "excused": excused}
         plans[label] = SweepPlan(base=method, spaces=own, seeds=seeds, trials=trials)
-    for plan in plans.values():
-        plan.require()
-    found: dict[str, Tuned] = {}
-    for label, plan in plans.items():
-        place = None if out is None else out / "tuning" / label
-        begun = place is not None and (place / "sweep.json").exists()
-        found[label] = tune(plan, out=place, resume=resume and begun, effort=effort)
-        given |= {f"{label}:{key}": value for key, value in found[label].best.settings.items()}
-    excused = {*base.get("excused", ()), *(key for key in given if ":" in key)}
-    return TunedMethods(base={**base, "settings": given, "excused": excused}, found=found)
+    return plans

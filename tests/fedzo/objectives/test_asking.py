@@ -241,5 +241,5 @@ def test_threads_are_given_back() -> None:
 
 
 def test_workers_for_formulas_are_refused() -> None:
-    with pytest.raises(ConfigError, match="engine.workers=4 has no effect with scenario=quadratic"):
+    with pytest.raises(ConfigError, match="workers=4 has no effect with scenario=quadratic"):
         make_experiment("quadratic", "fedzo", settings={"engine.workers": 4})
