@@ -141,7 +141,8 @@ def held(dim: int, num_directions: int = 1) -> int:
 class Parts:
     """A question in pieces: tensors for all, rows of tensors, scalars by name.
 
-    Scalars that are what they are by default are left out, but all settings are named.
+    Scalars that are what they are by default are left out, but all settings are named, except those
+    that the driver adds to every exchange.
     """
 
     shared: Mapping[str, Tensor]
@@ -161,7 +162,8 @@ def take_apart(question: Question[Any]) -> Parts:
         if isinstance(value, Tensor):
             (rows if entry.metadata.get(_OWN) else shared)[entry.name] = value
         elif is_dataclass(value):
-            scalars.update(config_values(value))
+            sent = config_values(value).items()
+            scalars.update({name: told for name, told in sent if name not in _OF_THE_EXCHANGE})
         elif value != entry.default:
             scalars[entry.name] = value
     return Parts(shared, rows, scalars)
@@ -199,6 +201,8 @@ def _values(cls: type[Question[Any]], parts: Parts, left: dict[str, Any]) -> lis
     return found
 
 
+_OF_THE_EXCHANGE = ("on_failure",)
+"""Settings that travel with the exchange, whatever is asked."""
 _PLACES = {"shared": "a tensor for all", "own": "a tensor for one client", "scalars": "a scalar"}
 
 

@@ -17,7 +17,7 @@ class InProcessConfig:
     that a rule sees at once, 0 chooses it. device: where objectives are evaluated, auto is cuda
     where there is a GPU. record: whether to write messages.jsonl, a line a message, into --out.
     workers: clients with code of their own that are asked for values at a time, in threads: for
-    simulators that wait or compute outside of Python.
+    simulators that wait or compute outside of Python; formulas are computed together anyway.
     """
 
     strict: bool = False
@@ -27,6 +27,7 @@ class InProcessConfig:
     workers: int = 1
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.timeout_s": where("engine", unknown, "{}=ray, flower or superlink"),
+        "workers": one_of("scenario", "custom", "attack", "classification", "metric"),
     }
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """The command `fedzo compare`: strategies, aggregators and lies side by side."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ from rich.console import Console
 from fedzo.errors import ConfigError
 from fedzo.records.history import AXES
 from fedzo.records.lock import locked
-from scenarios.cli.display import print_comparison, print_grid
+from scenarios.cli.display import print_comparison, print_grid, print_tuning
 from scenarios.cli.options import (
     OutputOptions,
     ScenarioArgument,
@@ -21,7 +22,7 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.runs.compare import compare
+from scenarios.runs.compare import compare, labelled
 from scenarios.runs.config_file import (
     ComparisonPlan,
     parse_numbers,
@@ -37,6 +38,9 @@ from scenarios.runs.grid import (
     run_grid,
     with_aggregators,
 )
+from scenarios.runs.spaces import parse_spaces
+from scenarios.runs.sweep import Effort
+from scenarios.runs.tuning import tune_methods
 
 
 def compare_command(
@@ -80,6 +84,12 @@ def compare_command(
     measure: Annotated[
         str | None, typer.Option(help="what a grid shows (default: test_accuracy or final_value)")
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="first choose, by so many trials for each strategy, what --set leaves open"
+        ),
+    ] = None,
     output: OutputOptions,
     threads: ThreadsOption = 1,
 ) -> None:
@@ -93,6 +103,10 @@ def compare_command(
     ways in turn, and what every strategy and rule has left is shown as a grid, with its worst case:
     --strategies dshb --aggregators "mean,trimmed_mean,nnm | trimmed_mean" --attacks none,sign_flip
 
+    With --tune N, settings that --set gives several values, or a range, are chosen for every
+    strategy by N trials on other seeds (`fedzo sweep`), so that all get the same effort:
+    --strategies fedzo,seedzo --tune 12 --set client.mu=0.001,0.01
+
     A --config file may hold strategies, seeds and a table [at] too.
     """
     prepare(threads)
@@ -102,13 +116,22 @@ def compare_command(
         if resume and not (out and any(out.rglob("experiment.toml"))):
             raise ConfigError("--resume needs --out with a comparison that was begun; leave it out")
         plan = read_comparison(how.config) if how.config else ComparisonPlan()
-        base = merged(plan.experiment, {"scenario": scenario}, size, how)
+        spaces, given = parse_spaces(how.settings or []) if tune else ({}, how.settings or [])
+        fixed = replace(how, settings=given)
+        base = merged(plan.experiment, {"scenario": scenario}, size, fixed)
         chosen = plan.strategies or ["fedzo"] if strategies is None else parse_words(strategies)
         drawn = plan.seeds or [0, 1, 2] if seeds is None else parse_numbers(seeds)
         base, chosen = with_aggregators(base, chosen, parse_aggregators(aggregators or ""))
         if vary and len(vary) > 1:
             raise ConfigError(
                 f"--vary is given {len(vary)} times, and a grid varies one setting; leave one out"
+            )
+        if tune and (attacks is not None or vary):
+            raise ConfigError(f"--tune {tune} has no meaning for a grid; leave it out")
+        if tune and not spaces:
+            raise ConfigError(
+                f"--tune {tune} has nothing to choose; give a setting several values, --set"
+                " client.mu=0.001,0.01, or a range, --set strategy.local_lr=log:1e-3..1e-1"
             )
         if attacks is not None or vary:
             if x is not None:
@@ -137,6 +160,19 @@ def compare_command(
             raise ConfigError("--measure is for a grid: add --attacks or --vary")
         if x in AXES and out is None:
             raise ConfigError(f"--x {x} is the axis of the figure in --out; add --out")
+        tuning = None
+        if tune:
+            tuning = tune_methods(
+                base,
+                labelled(chosen),
+                spaces,
+                drawn,
+                trials=tune,
+                out=out,
+                resume=resume,
+                effort=Effort(threads=threads, console=None if output.json_output else stderr),
+            )
+            base = tuning.base
         comparison = compare(
             base,
             chosen,
@@ -151,7 +187,8 @@ def compare_command(
         )
         if not output.json_output:
             print_comparison(Console(), comparison)
-        return comparison.to_json()
+            print_tuning(Console(), tuning)
+        return {**comparison.to_json(), **({"tuning": tuning.to_json()} if tuning else {})}
 
     def alone() -> dict[str, Any]:
         with locked(out):

@@ -2,8 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 from fedzo.config import Scalar, allowed_names, default_values, setting_hints
@@ -20,12 +20,9 @@ _PLACE = ("quadratic", "fedzo", "inprocess")
 """Names to stand where others are asked about."""
 
 
-def described(*own: str) -> Words:
-    """Return what is said of the settings of every scenario, strategy and engine.
-
-    own: references to strategies of the user's, which are described too.
-    """
-    sections = _sections(own)
+def described() -> Words:
+    """Return what is said of the settings of every scenario, strategy and engine."""
+    sections = _sections()
     classes = {cls: section for section, each in sections.items() for cls in each.values()}
     explained = {one.__name__: one for cls in classes for one in _explained(cls)}
     scenarios = {name: entry.build for name, entry in SCENARIOS.items()}
@@ -42,13 +39,11 @@ def described(*own: str) -> Words:
         },
         simulated=_told(simulated_privacy(PrivacyConfig, SCENARIOS["quadratic"].config(), "")),
         private=[
-            name
-            for name in [*STRATEGIES, *own]
-            if has_part(strategy_entry(name).config, PrivacyConfig)
+            name for name, entry in STRATEGIES.items() if has_part(entry.config, PrivacyConfig)
         ],
         public=[name for name, entry in SCENARIOS.items() if not is_own(entry.config())],
         black_boxes=[name for name, build in scenarios.items() if build.black_box],
-        unknown={name: found for name in [*STRATEGIES, *own] if (found := _unknown(name))},
+        unknown={name: found for name in STRATEGIES if (found := _unknown(name))},
     )
 
 
@@ -73,13 +68,39 @@ def own_attacker(name: str) -> Section:
     return Section("attacker", rows, [inspect.getdoc(cls) or ""])
 
 
-def _sections(own: Sequence[str]) -> dict[str, dict[str, type]]:
+def with_own(words: Words, reference: str) -> Words:
+    """Return what is said of settings, and of those of a strategy of the user's."""
+    entry = strategy_entry(reference)
+    chosen = {"strategy": entry.config, "client": entry.client_config}
+    names = {section: _name_of(cls, words) for section, cls in chosen.items()}
+    new = {names[s]: _class_words(cls, s) for s, cls in chosen.items()}
+    docs = {one.__name__: one for cls in chosen.values() for one in _explained(cls)}
+    told = {name: inspect.getdoc(cls) or "" for name, cls in docs.items()}
+    own = {s: {**words.sections[s], reference: name} for s, name in names.items()}
+    private = [reference] if has_part(entry.config, PrivacyConfig) else []
+    return replace(
+        words,
+        classes={**words.classes, **new},
+        docstrings={**words.docstrings, **told},
+        sections={**words.sections, **own},
+        private=[*words.private, *private],
+    )
+
+
+def _name_of(cls: type, words: Words) -> str:
+    """Return a name for a class of settings; of a user's, one that no other has."""
+    ours = cls.__module__.partition(".")[0] in ("fedzo", "clients", "strategies", "scenarios")
+    free = ours or cls.__name__ not in words.classes
+    return cls.__name__ if free else f"{cls.__module__}.{cls.__name__}"
+
+
+def _sections() -> dict[str, dict[str, type]]:
     """Return the classes of every section by what chooses one; "" where there is no choice."""
     scenario, strategy, engine = _PLACE
     found: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
     for name in SCENARIOS:
         found["scenario"][name] = config_classes(name, strategy, engine)["scenario"]
-    for name in [*STRATEGIES, *own]:
+    for name in STRATEGIES:
         classes = config_classes(scenario, name, engine)
         found["strategy"][name], found["client"][name] = classes["strategy"], classes["client"]
     for name in ENGINES:

@@ -13,6 +13,7 @@ from scenarios.runs.compare import Comparison, Row
 from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
 from scenarios.runs.simulate import RunResult
+from scenarios.runs.tuning import TunedMethods
 
 
 def print_result(console: Console, result: RunResult) -> None:
@@ -111,6 +112,17 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         _print_target(console, target)
     if comparison.figure:
         say_place(console, "figure", comparison.figure)
+
+
+def print_tuning(console: Console, tuning: TunedMethods | None) -> None:
+    """Print what was chosen for every method, and what that has cost; nothing without tuning."""
+    for label, tuned in tuning.found.items() if tuning else ():
+        told = ", ".join(f"{name}={value}" for name, value in tuned.best.settings.items())
+        say(
+            console,
+            f"{label} was tuned by {len(tuned.trials)} trials, {tuned.queries:,} queries, on seeds"
+            f" {', '.join(map(str, tuned.plan.tuned_on))}: {told}",
+        )
 
 
 def print_grid(console: Console, grid: Grid) -> None:

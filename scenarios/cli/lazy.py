@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "Show scenarios, strategies, engines, aggregators and attacks.",
     "run": "Run one federation.",
     "compare": "Run several strategies on the same problems and seeds.",
+    "sweep": "Try settings, and report the best of them on seeds on which nothing was tuned.",
     "deploy": "Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.",
     "audit": "Attack a private strategy on two neighboring data sets: a lower bound on its"
     " epsilon.",

@@ -88,9 +88,9 @@ def settings_of(scenario: str, strategy: str, engine: str) -> list[Section]:
     require_names(scenario, strategy, engine)
     words = stored()
     if not words.know(scenario, strategy, engine):
-        from scenarios.cli.describe import described  # it needs torch, what is stored does not
+        from scenarios.cli.describe import described, with_own  # they need torch
 
-        words = described(*([strategy] if is_reference(strategy) else []))
+        words = with_own(words, strategy) if is_reference(strategy) else described()
     return sections_of(words, scenario, strategy, engine)
 
 

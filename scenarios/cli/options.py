@@ -25,10 +25,30 @@ ResultT = TypeVar("ResultT")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calc")
 
+
+def _named(table: str) -> Callable[[str], list[str]]:
+    """Return what completes a name of a table on the command line."""
+
+    def complete(incomplete: str) -> list[str]:
+        from scenarios.runs import names
+
+        return [name for name in getattr(names, table) if name.startswith(incomplete)]
+
+    return complete
+
+
 ScenarioArgument = Annotated[
     str | None,
     typer.Argument(
-        help="what is optimized; `fedzo list` names them all; or your own, file.py:function"
+        autocompletion=_named("SCENARIOS"),
+        help="what is optimized; `fedzo list` names them all; or your own, file.py:function",
+    ),
+]
+StrategyOption = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=_named("STRATEGIES"),
+        help="how; `fedzo list` names them; or your own, file.py:Name",
     ),
 ]
 RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]

@@ -10,6 +10,7 @@ from scenarios.cli.options import (
     ScenarioArgument,
     SettingOptions,
     SizeOptions,
+    StrategyOption,
     ThreadsOption,
     finish,
     guard,
@@ -22,7 +23,7 @@ from scenarios.cli.options import (
 def run_command(
     *,
     scenario: ScenarioArgument = None,
-    strategy: Annotated[str | None, typer.Option(help="how; `fedzo list` names them")] = None,
+    strategy: StrategyOption = None,
     size: SizeOptions,
     seed: Annotated[int | None, typer.Option(help="determines everything random")] = None,
     how: SettingOptions,

@@ -169,7 +169,7 @@ def _run(experiment: Experiment, place: Path | None, resume: bool, threads: int)
     return simulate(experiment, out=place, resume=resume and begun, threads=threads)
 
 
-def _labelled(strategies: Sequence[str]) -> dict[str, str]:
+def labelled(strategies: Sequence[str]) -> dict[str, str]:
     """Return label -> strategy; raises ConfigError for repeated labels and unknown strategies."""
     labels: dict[str, str] = {}
     for text in strategies:
@@ -226,16 +226,20 @@ def planned(
 
     Raises ConfigError where one of them cannot be, and for a setting that none of them uses.
     """
-    labels = _labelled(strategies)
+    labels = labelled(strategies)
     if not labels or not seeds:
         raise ConfigError("a comparison needs at least one strategy and one seed")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds {list(seeds)} must not repeat")
-    typed = _typed_by_label(base, labels)
+    typed = typed_by_label(base, labels)
     used = {*used_keys(base, strategies), *excused, *base.get("excused", ())}
     made = []
     for label, seed in itertools.product(labels, seeds):
-        own = {"strategy": labels[label], "seed": seed, "settings": _own(base, typed[label])}
+        own = {
+            "strategy": labels[label],
+            "seed": seed,
+            "settings": own_settings(base, typed[label]),
+        }
         excused = {key for key, said in typed[label].items() if said in used}
         made.append((label, make_experiment(**{**base, **own, "excused": excused})))
     return made
@@ -246,27 +250,25 @@ def used_keys(base: Mapping[str, Any], strategies: Sequence[str]) -> set[str]:
 
     `label:key` where it was typed for one strategy alone; arguments as of `compare`.
     """
-    labels, found = _labelled(strategies), set[str]()
-    for label, typed in _typed_by_label(base, labels).items():
+    labels, found = labelled(strategies), set[str]()
+    for label, typed in typed_by_label(base, labels).items():
         effects = effects_of(
             base["scenario"],
             labels[label],
             base.get("engine", "inprocess"),
-            _own(base, typed),
+            own_settings(base, typed),
         )
         idle = effects.without(typed)
         found |= {said for key, said in typed.items() if key not in idle}
     return found
 
 
-def _own(base: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Scalar]:
+def own_settings(base: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Scalar]:
     """Return the settings of a label."""
     return {key: base["settings"][said] for key, said in typed.items()}
 
 
-def _typed_by_label(
-    base: Mapping[str, Any], labels: Mapping[str, str]
-) -> dict[str, dict[str, str]]:
+def typed_by_label(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return for each label its settings -> as what they were typed: key, or label:key.
 
     A key goes to all strategies that have it. Raises ConfigError for one that none has.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedzo.errors import ConfigError
-from fedzo.user_code import load_object
+from fedzo.user_code import is_reference, load_kept, load_object, reference_of
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +117,56 @@ def test_a_module_of_the_working_folder_loads_and_one_that_raises_is_a_sentence(
     assert load_object("near_module:make", what="it")(7) == 7
     with pytest.raises(ConfigError, match=r"called exit\(1\)"):
         load_object("bad_module:make", what="it")
+
+
+SCRIPT = """
+from dataclasses import dataclass
+from fedzo.user_code import is_reference, load_object, reference_of
+
+@dataclass
+class Mine:
+    step: float = 0.1
+
+if __name__ == "__main__":
+    name = reference_of(Mine)
+    assert is_reference(name), name
+    assert load_object(name, what="it") is Mine
+    print(name)
+"""
+
+
+def test_a_script_names_what_it_holds_and_does_not_run_twice(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("script.py:Mine\n", "")
+
+
+def test_a_reference_leads_back_to_what_it_names(tmp_path: Path) -> None:
+    make = load(tmp_path, GOAL)
+    assert reference_of(make) == f"{tmp_path}/mine.py:make"
+    assert reference_of(dataclasses.dataclass) == "dataclasses:dataclass"
+    with pytest.raises(ConfigError, match="has no name by which it can be found again"):
+        reference_of(lambda: None)
+
+
+def test_what_is_kept_is_loaded_anew_when_a_neighbor_changes(tmp_path: Path) -> None:
+    text = "from near import one\n\ndef make(c):\n    return one\n"
+    load(tmp_path, text, near="one = 1")
+    name = f"{tmp_path}/mine.py:make"
+    first = load_kept(name, what="it")
+    assert load_kept(name, what="it") is first
+    (tmp_path / "near.py").write_text("one = 1  # the same, said in other words\n")
+    assert load_kept(name, what="it") is not first
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("mine.py:Mine", True), ("/a b/mine.py:Mine", True), ("package.module:name", True),
+        ("fedzo", False), ("mine.py", False), ("http://127.0.0.1:8000", False), ("a b:c", False),
+    ],
+)  # fmt: skip
+def test_references_are_told_from_other_texts(text: str, is_one: bool) -> None:
+    assert is_reference(text) is is_one

@@ -16,7 +16,7 @@ from fedzo.objectives.asking import RETRIES
 from fedzo.objectives.cohort import LoopedCohort
 from fedzo.objectives.objective import CallableObjective, Objective
 from fedzo.objectives.oracle import Oracle
-from scenarios import federate
+from scenarios import federate, make_experiment
 from scenarios.runs.run_result import RunResult
 
 POINTS = torch.arange(12, dtype=torch.float64).reshape(1, 6, 2).repeat(2, 1, 1)
@@ -238,3 +238,8 @@ def test_threads_are_given_back() -> None:
     ):
         time.sleep(0.01)
     assert not [t for t in threading.enumerate() if t.name.startswith("fedzo-client")]
+
+
+def test_workers_for_formulas_are_refused() -> None:
+    with pytest.raises(ConfigError, match="workers=4 has no effect with scenario=quadratic"):
+        make_experiment("quadratic", "fedzo", settings={"engine.workers": 4})

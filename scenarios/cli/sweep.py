@@ -1,0 +1,176 @@
+"""The command `fedzo sweep`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedzo.errors import ConfigError
+from fedzo.records.lock import locked
+from fedzo.records.storage import storing
+from fedzo.records.terminal import say_place, shown
+from scenarios.cli.display import print_comparison
+from scenarios.cli.options import (
+    OutputOptions,
+    ScenarioArgument,
+    SettingOptions,
+    SizeOptions,
+    StrategyOption,
+    ThreadsOption,
+    finish,
+    guard,
+    merged,
+    prepare,
+    stderr,
+)
+from scenarios.runs.compare import Comparison, compare
+from scenarios.runs.config_file import parse_numbers, read_experiment
+from scenarios.runs.proposals import SEARCHES
+from scenarios.runs.spaces import parse_spaces
+from scenarios.runs.sweep import Effort, SweepPlan, Tuned, tune
+from scenarios.runs.sweep_figure import draw_sensitivity
+
+_SHOWN = 10
+
+
+def sweep_command(
+    *,
+    scenario: ScenarioArgument = None,
+    strategy: StrategyOption = None,
+    size: SizeOptions,
+    how: SettingOptions,
+    trials: Annotated[
+        int | None, typer.Option(help="how many settings are tried (default: the whole grid)")
+    ] = None,
+    search: Annotated[
+        str, typer.Option(help=f"{', '.join(SEARCHES)}; auto is a grid where --trials allow one")
+    ] = "auto",
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="on which the best is reported, separated by commas", show_default="0,1,2"
+        ),
+    ] = None,
+    tuning_seeds: Annotated[
+        str, typer.Option(help="on which trials run, none of --seeds (default: two above them)")
+    ] = "",
+    measure: Annotated[
+        str, typer.Option(help="what decides: final_value, best_value or a metric")
+    ] = "final_value",
+    prune: Annotated[
+        bool, typer.Option(help="stop trials whose curve is above the median of earlier ones")
+    ] = True,
+    processes: Annotated[int, typer.Option(min=1, max=4, help="trials at a time")] = 1,
+    output: OutputOptions,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Try settings, and report the best of them on seeds on which nothing was tuned.
+
+    Of what --set gives several values, or a range, one is chosen; the rest is given:
+    --set client.mu=0.001,0.01 --set strategy.local_lr=log:1e-3..1e-1
+
+    Example: fedzo sweep quadratic --strategy fedzo --trials 8 --set strategy.local_lr=log:1e-3..1
+    """
+    prepare(threads)
+    out, resume = output.out, output.resume
+
+    def work() -> dict[str, Any]:
+        if resume and out is None:
+            raise ConfigError("--resume needs --out with a sweep that was begun; leave it out")
+        spaces, given = parse_spaces(how.settings or [])
+        file = read_experiment(how.config) if how.config else {"settings": {}}
+        named = {"scenario": scenario, "strategy": strategy}
+        base = merged(file, named, size, replace(how, settings=given))
+        of_file = [base.pop("seed")] if "seed" in base else [0, 1, 2]
+        plan = SweepPlan(
+            base=base,
+            spaces=spaces,
+            seeds=of_file if seeds is None else parse_numbers(seeds),
+            tuning_seeds=parse_numbers(tuning_seeds),
+            search=search,
+            trials=trials,
+            measure=measure,
+            prune=prune,
+        )
+        effort = Effort(processes, threads, None if output.json_output else stderr)
+        tuned = tune(plan, out=out, resume=resume, effort=effort)
+        report = _reported(tuned, out, resume, threads)
+        if out:
+            with storing(out):
+                draw_sensitivity(out / "sensitivity.png", tuned)
+        if not output.json_output:
+            _print(Console(), tuned, report, out)
+        return _summary(tuned, report, out)
+
+    def alone() -> dict[str, Any]:
+        with locked(out):
+            return work()
+
+    finish(guard(alone), output.json_output)
+
+
+def _reported(tuned: Tuned, out: Path | None, resume: bool, threads: int) -> Comparison:
+    """Run the best settings on the seeds that are reported."""
+    plan, best = tuned.plan, tuned.experiment
+    base = {name: value for name, value in plan.base.items() if name != "strategy"}
+    base["settings"] = {**plan.base.get("settings", {}), **tuned.best.settings}
+    return compare(
+        base,
+        [f"best={best.strategy}"],
+        plan.seeds,
+        out=out,
+        resume=resume and out is not None,
+        threads=threads,
+        excused=plan.spaces.keys(),
+    )
+
+
+def _summary(tuned: Tuned, report: Comparison, out: Path | None) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "search": tuned.plan.search,
+        "measure": tuned.plan.measure,
+        "best": dict(tuned.best.settings),
+        "trials": [
+            {
+                "trial": trial.index,
+                "settings": dict(trial.settings),
+                "status": trial.status,
+                "values": list(trial.values),
+                "queries": trial.queries,
+            }
+            for trial in tuned.trials
+        ],
+        "tuning_seeds": list(tuned.plan.tuned_on),
+        "tuning_queries": tuned.queries,
+        "report": report.to_json(),
+        "out": None if out is None else str(out),
+    }
+
+
+def _print(console: Console, tuned: Tuned, report: Comparison, out: Path | None) -> None:
+    """Print the best trials, what they give on other seeds, and what it has cost."""
+    plan = tuned.plan
+    table = Table("trial", title="the best trials", title_justify="left")
+    for name in (*plan.spaces, plan.measure, "queries"):
+        table.add_column(shown(name))
+    ranked = sorted(tuned.trials, key=lambda trial: (trial.score, trial.index))
+    for trial in ranked[:_SHOWN]:
+        done = trial.status == "done"
+        mean = f"{sum(trial.values) / len(trial.values):.6g}" if done else trial.status
+        chosen = [shown(str(value)) for value in trial.settings.values()]
+        table.add_row(str(trial.index), *chosen, shown(mean), f"{trial.queries:,}")
+    console.print(table)
+    stopped = sum(trial.status == "stopped" for trial in tuned.trials)
+    console.print(
+        f"{len(tuned.trials)} trials ({plan.search}) on seeds {', '.join(map(str, plan.tuned_on))},"
+        f" {stopped} stopped early: {tuned.queries:,} queries",
+        highlight=False,
+    )
+    print_comparison(console, report)
+    if out:
+        say_place(console, "best settings", out / "best.toml")
+        say_place(console, "sensitivity", out / "sensitivity.png")

@@ -1,0 +1,300 @@
+"""Sweeps: spaces, proposals, early stops, kills, equal effort."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fedzo.errors import CheckpointError, ConfigError, RunError
+from fedzo.randomness import stream
+from scenarios.cli.app import app
+from scenarios.runs.config_file import read_experiment
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.proposals import proposed, resolved
+from scenarios.runs.spaces import Choices, Range, parse_spaces
+from scenarios.runs.sweep import SweepPlan, tune
+from scenarios.runs.trials import Job, Trial, limits_of, run_trial
+from scenarios.runs.tuning import tune_methods
+
+FAST: dict[str, Any] = {"scenario.dim": 6, "client.num_directions": 2, "strategy.local_steps": 2}
+BASE: dict[str, Any] = {
+    "scenario": "quadratic",
+    "strategy": "fedzo",
+    "num_rounds": 4,
+    "num_clients": 2,
+    "settings": FAST,
+}
+RATE, LAWS = Range("log", 1e-3, 1.0), Choices(["orthogonal", "gaussian"])
+SPACES = {"strategy.local_lr": RATE, "client.directions": LAWS}
+PLAN = SweepPlan(base=BASE, spaces=SPACES, trials=6)
+
+
+def test_settings_are_split_into_spaces_and_values() -> None:
+    texts = ["a.b=1,2.5,x", "c.d=log:1e-3..0.1", "e.f=int:2..9", "g.h=lin:-1..1", "i.j=7"]
+    rules = ["k.l=median,clip(radius=2.0) | mean", "m.n=nnm | clip(radius=1.0, steps=2)"]
+    spaces, given = parse_spaces([*texts, *rules])
+    assert spaces == {
+        "a.b": Choices([1, 2.5, "x"]),
+        "c.d": Range("log", 1e-3, 0.1),
+        "e.f": Range("int", 2, 9),
+        "g.h": Range("lin", -1, 1),
+        "k.l": Choices(["median", "clip(radius=2.0) | mean"]),
+    }
+    assert given == ["i.j=7", "m.n=nnm | clip(radius=1.0, steps=2)"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a=log:0..1", "a=lin:2..1", "a=int:1.5..3", "a=log:x..1", "a=lin:1", "a=log:1..inf"]
+)
+def test_a_range_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no range; write log:LOW"):
+        parse_spaces([text])
+
+
+def test_draws_lie_in_their_ranges_and_cover_them() -> None:
+    generator = stream(0, "draws")
+    rates = [float(RATE.draw(generator)) for _ in range(400)]
+    assert 1e-3 <= min(rates) < 2e-3
+    assert 0.5 < max(rates) <= 1
+    below = sum(rate < math.sqrt(1e-3) for rate in rates)  # the middle of a log scale
+    assert abs(below - 200) < 5 * 10
+    assert {Range("int", 2, 4).draw(generator) for _ in range(60)} == {2, 3, 4}
+
+
+def trial(index: int, score: float, **more: Any) -> Trial:
+    settings = {"strategy.local_lr": 0.1, "client.directions": "gaussian", **more}
+    return Trial(
+        index=index, settings=settings, status="done", values=[score], queries=1,
+        curves={"7": {0: 5.0, 1: score}}, score=score,
+    )  # fmt: skip
+
+
+def test_a_grid_is_every_combination_in_order() -> None:
+    spaces = {"a": Choices([1, 2]), "b": Choices(["x", "y", "z"])}
+    assert resolved("auto", spaces, None) == resolved("auto", spaces, 9) == ("grid", 6)
+    assert resolved("auto", spaces, 5) == ("random", 5)
+    first = proposed("grid", spaces, [], 4, 0)
+    rest = proposed("grid", spaces, [trial(i, 0.0) for i in range(4)], 2, 0)
+    assert [tuple(each.values()) for each in first + rest] == [
+        (1, "x"), (1, "y"), (1, "z"), (2, "x"), (2, "y"), (2, "z")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("search", "trials", "said"),
+    [
+        ("grid", None, "--search grid needs values"),
+        ("random", None, "--search random needs --trials"),
+        ("auto", 0, "needs --trials with a number of 1 or more"),
+        ("bayes", 3, "--search bayes must be auto, grid, random, tpe"),
+    ],
+)
+def test_searches_that_cannot_be_are_refused(search: str, trials: int | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        resolved(search, SPACES, trials)
+
+
+def test_tpe_repeats_and_learns() -> None:
+    pytest.importorskip("optuna")
+    rates = (0.001, 0.005, 0.01, 0.02, 0.1, 0.5, 1.0, 0.008)
+    good = []
+    for rate in rates:
+        for law in LAWS.values:
+            chosen = {"strategy.local_lr": rate, "client.directions": law}
+            good.append(trial(len(good), abs(math.log10(rate) + 2), **chosen))
+    first = proposed("tpe", SPACES, good, 4, 0)
+    assert first == proposed("tpe", SPACES, good, 4, 0)
+    assert first != proposed("tpe", SPACES, good, 4, 1)
+    assert first[:2] == proposed("tpe", SPACES, good, 2, 0)
+    near = [float(each["strategy.local_lr"]) for each in first]
+    assert sum(0.002 < rate < 0.05 for rate in near) >= 3
+
+
+def test_only_curves_above_the_median_of_four_are_stopped() -> None:
+    before = [trial(i, float(i)) for i in range(4)]
+    assert limits_of(before, [7]) == {"7": {0: 5.0, 1: 1.5}}
+    assert limits_of(before[:3], [7]) == {"7": {}}
+    job = Job(index=0, base=BASE, settings={}, seeds=[1000], measure="final_value", limits={})
+    free = run_trial(job)
+    assert (free.status, len(free.curves["1000"])) == ("done", 5)
+    below = {r: v - 1e-9 for r, v in free.curves["1000"].items()}
+    stopped = run_trial(replace(job, limits={"1000": below}))
+    assert (stopped.status, stopped.score) == ("stopped", math.inf)
+    assert max(stopped.curves["1000"]) == 1
+    assert 0 < stopped.queries < free.queries
+    assert run_trial(replace(job, limits={"1000": free.curves["1000"]})) == free
+
+
+def test_a_sweep_finds_the_best_of_its_trials_on_other_seeds(tmp_path: Path) -> None:
+    found = tune(PLAN, out=tmp_path / "sweep")
+    assert [each.index for each in found.trials] == list(range(6))
+    assert found.best.score == min(each.score for each in found.trials)
+    assert found.queries == sum(each.queries for each in found.trials) > 0
+    again = make_experiment(**read_experiment(tmp_path / "sweep" / "best.toml"))
+    assert again.settings == found.experiment.settings
+    assert again.settings["strategy.local_lr"] == found.best.settings["strategy.local_lr"]
+    assert not {*PLAN.tuned_on} & {*PLAN.seeds}
+    longer = tune(replace(PLAN, trials=8), out=tmp_path / "sweep", resume=True)
+    assert longer.trials[:6] == found.trials
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"spaces": {}}, "nothing is to be chosen; give a setting several values"),
+        ({"tuning_seeds": (2, 5)}, r"\[2\] are among both; name other --tuning-seeds"),
+        ({"spaces": {"strategy.local_rate": RATE}}, "unknown setting strategy.local_rate"),
+        ({"spaces": {"strategy.local_lr": Range("lin", -1, 1)}}, "strategy.local_lr=-1.0 must be"),
+    ],
+)
+def test_what_cannot_be_swept_is_told_before_anything_runs(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tune(replace(PLAN, **change), out=tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_another_sweep_and_a_damaged_line_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    tune(replace(PLAN, trials=1), out=out)
+    with pytest.raises(ConfigError, match="already holds a sweep; add --resume"):
+        tune(PLAN, out=out)
+    with pytest.raises(ConfigError, match="holds another sweep: measure differ"):
+        tune(replace(PLAN, measure="best_value"), out=out, resume=True)
+    file = out / "trials.jsonl"
+    file.write_text(file.read_text().replace('"done"', '"dome"'))
+    with pytest.raises(CheckpointError, match=r"line 1 of .* is damaged"):
+        tune(PLAN, out=out, resume=True)
+
+
+def test_trials_that_all_fail_end_in_a_sentence() -> None:
+    settings = {**FAST, "faults.drop_replies": 1.0}
+    plan = replace(PLAN, base={**BASE, "settings": settings}, trials=1)
+    with pytest.raises((RunError, ConfigError)):
+        tune(plan)
+
+
+def command(out: Path) -> list[str]:
+    swept = [
+        "--set",
+        "strategy.local_lr=log:1e-3..1",
+        "--set",
+        "client.directions=orthogonal,gaussian",
+    ]
+    sizes = ["--rounds", "15", "--clients", "2", "--trials", "6", "--seeds", "0"]
+    small = ["--set", "scenario.dim=10", "--set", "client.num_directions=5"]
+    return ["sweep", "quadratic", "--strategy", "fedzo", *swept, *sizes, *small, "--out", str(out)]
+
+
+def test_a_sweep_that_is_cut_off_twice_ends_with_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune(PLAN, out=tmp_path / "whole")
+    place, resume = tmp_path / "cut", False
+    for after in (1, 3):
+        left = iter(range(after))
+
+        def run_some(job: Job, left: Any = left) -> Trial:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return run_trial(job)
+
+        monkeypatch.setattr("scenarios.runs.sweep.run_trial", run_some)
+        with pytest.raises(KeyboardInterrupt):
+            tune(PLAN, out=place, resume=resume)
+        with (place / "trials.jsonl").open("a") as lines:
+            lines.write('{"index": 99, "cut o')  # what a kill leaves of a line
+        resume = True
+    monkeypatch.setattr("scenarios.runs.sweep.run_trial", run_trial)
+    found = tune(PLAN, out=place, resume=True)
+    assert found.trials == whole.trials
+    for name in ("trials.csv", "best.toml"):
+        assert (place / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_twice_ends_with_the_same_table(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = CliRunner().invoke(app, command(whole))
+    assert done.exit_code == 0, done.output
+    for after in (1, 4):
+        resume = ["--resume"] if killed.exists() else []
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scenarios.cli", *command(killed), *resume],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        file, end = killed / "trials.jsonl", time.monotonic() + 120
+        while time.monotonic() < end and process.poll() is None:
+            if file.exists() and file.read_text().count("\n") >= after:
+                break
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (killed / "best.toml").exists()
+    with (killed / "trials.jsonl").open("a") as file_again:
+        file_again.write('{"index": 99, "cut o')  # what a kill leaves of a line
+    done = CliRunner().invoke(app, [*command(killed), "--resume"])
+    assert done.exit_code == 0, done.output
+    for name in ("trials.csv", "best.toml"):
+        assert (killed / name).read_text() == (whole / name).read_text()
+    means = [json.loads((each / "compare.json").read_text()) for each in (whole, killed)]
+    values = [each["strategies"]["best"]["mean"]["final_value"] for each in means]
+    assert values[0] == values[1]
+
+
+@pytest.mark.slow
+def test_processes_do_not_change_the_table(tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert CliRunner().invoke(app, command(alone)).exit_code == 0
+    arguments = [*command(together), "--processes", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "scenarios.cli", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (alone / "trials.csv").read_text() == (together / "trials.csv").read_text()
+
+
+def test_every_method_of_a_comparison_gets_as_many_trials(tmp_path: Path) -> None:
+    base = {name: value for name, value in BASE.items() if name != "strategy"}
+    base["settings"] = {"scenario.dim": 6, "client.num_directions": 2, "b:strategy.local_steps": 3}
+    methods = {"fedzo": "fedzo", "b": "fedzo", "seedzo": "seedzo"}
+    spaces = {"client.mu": Range("log", 1e-3, 0.1), "b:strategy.local_lr": RATE}
+    tuned = tune_methods(base, methods, spaces, [0], trials=3, out=tmp_path)
+    assert [len(each.trials) for each in tuned.found.values()] == [3, 3, 3]
+    assert {*tuned.found["b"].plan.spaces} == {"client.mu", "strategy.local_lr"}
+    assert {*tuned.found["seedzo"].plan.spaces} == {"client.mu"}
+    chosen = tuned.base["settings"]
+    for label, found in tuned.found.items():
+        assert chosen[f"{label}:client.mu"] == found.best.settings["client.mu"]
+        assert (tmp_path / "tuning" / label / "trials.csv").exists()
+    base["settings"] = {}
+    both = {"square": "square", "fedzo": "fedzo"}
+    with pytest.raises(ConfigError, match="square has none of the settings that are to be chosen"):
+        tune_methods(base, both, {"client.mu": RATE}, [0], trials=2)
+
+
+def test_compare_tunes_and_says_what_it_has_cost(tmp_path: Path) -> None:
+    arguments = [
+        "compare", "quadratic", "--strategies", "fedzo,seedzo", "--seeds", "0", "--rounds", "3",
+        "--clients", "2", "--set", "scenario.dim=6", "--set", "client.mu=0.001,0.1", "--tune", "2",
+        "--out", str(tmp_path / "c"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    tuning = json.loads(done.stdout)["tuning"]
+    assert {label: each["trials"] for label, each in tuning.items()} == {"fedzo": 2, "seedzo": 2}
+    assert all(each["queries"] > 0 for each in tuning.values())
+    done = CliRunner().invoke(app, [*arguments, "--resume"])
+    assert "fedzo was tuned by 2 trials" in done.output
+    done = CliRunner().invoke(app, ["compare", "quadratic", "--tune", "2"])
+    assert (done.exit_code, "has nothing to choose" in done.output) == (2, True)
