@@ -28,6 +28,14 @@ def run_command(
     seed: Annotated[int | None, typer.Option(help="determines everything random")] = None,
     how: SettingOptions,
     output: OutputOptions,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:DIR",
+            help="also log every round with tensorboard, mlflow or wandb (offline), into a"
+            " directory; may be repeated",
+        ),
+    ] = None,
     threads: ThreadsOption = 1,
 ) -> None:
     """Run one federation.
@@ -39,18 +47,19 @@ def run_command(
     from scenarios.cli.live import Display
     from scenarios.runs.config_file import read_experiment  # they need torch, the help does not
     from scenarios.runs.experiment import make_experiment
+    from scenarios.runs.loggers import logged
     from scenarios.runs.simulate import simulate
 
     def work() -> dict[str, Any]:
         named = {"scenario": scenario, "strategy": strategy, "seed": seed}
         base = read_experiment(how.config) if how.config else {"settings": {}}
         experiment = make_experiment(**merged(base, named, size, how))
-        with Display(stderr, experiment) as display:
+        with logged(log or [], experiment) as loggers, Display(stderr, experiment) as display:
             result = simulate(
                 experiment,
                 out=output.out,
                 resume=output.resume,
-                callbacks=[display.update],
+                callbacks=[*loggers, display.update],
                 threads=threads,
             )
         if not output.json_output:

@@ -225,3 +225,15 @@ def test_no_run_of_a_comparison_is_extended_where_one_cannot_be(tmp_path: Path) 
     with pytest.raises(ConfigError, match="noise was made for"):
         compare({**base, "num_rounds": 3}, both, [0], out=tmp_path, resume=True)
     assert (tmp_path / "fedzo" / "seed-0" / "history.jsonl").read_bytes() == before
+
+
+LOOKS_AT_ROUNDS = {"strategies/private/diff2.py", "strategies/private/private_fedavg.py"}
+
+
+@pytest.mark.source_tree
+def test_only_what_is_refused_depends_on_the_number_of_rounds() -> None:
+    """A method that looks at plan.num_rounds must be refused by scenarios/runs/extension.py."""
+    root = Path(__file__).parents[3]
+    files = [p for room in ("strategies", "clients") for p in (root / room).rglob("*.py")]
+    found = {str(p.relative_to(root)) for p in files if "plan.num_rounds" in p.read_text()}
+    assert found == LOOKS_AT_ROUNDS
