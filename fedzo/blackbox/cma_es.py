@@ -16,6 +16,7 @@ from, and a failed evaluation counts as much as the worst of its generation.
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -183,8 +184,6 @@ def _ends(bound: Float[Tensor, " d"]) -> list[float | None]:
     return [end if math.isfinite(end) else None for end in bound.tolist()]
 
 
-class _quietly(warnings.catch_warnings):
-    """Within it, pycma's warnings about its own bookkeeping are not the user's."""
-
-    def __init__(self) -> None:
-        super().__init__(action="ignore")
+def _quietly() -> AbstractContextManager[object]:
+    """Return what keeps pycma's warnings about its own bookkeeping from the user."""
+    return warnings.catch_warnings(action="ignore")

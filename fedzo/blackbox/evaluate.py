@@ -7,7 +7,7 @@ A function that raises has failed at that point alone.
 import contextlib
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -135,7 +135,7 @@ def _on_ray(f: Any, workers: int) -> Iterator[Evaluator]:
     try:
         task, function = ray.remote(num_cpus=1)(answer), ray.put(f)
 
-        def evaluate(points: Sequence[Any]) -> list[Answer]:
+        def evaluate(points: Any) -> list[Answer]:
             found: list[Answer] = []
             for first in range(0, len(points), workers):
                 some = points[first : first + workers]

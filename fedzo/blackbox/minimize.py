@@ -37,8 +37,8 @@ def minimize(
 
     f: a function of a point, an array [d] or what typed variables make (fedzo.Optimizer says what
     x0, bounds, method, budget, seed, step and parallel are), or an objective of fedzo, whose box
-    and start are taken where bounds and x0 are missing. A point at which f raises or returns no finite
-    number has failed; the search goes on. target: the value at which it ends before the budget.
+    and start are taken where bounds and x0 are missing. A point at which f raises or returns no
+    finite number has failed; the search goes on. target: the value at which it ends earlier.
     workers: how many points are evaluated at a time, in threads, in processes (forked where the
     system can) or on ray (`run_in`); the points are the same for any of them. batched: f takes all
     points of a batch at once and returns their values. callback: called with the result so far

@@ -27,7 +27,7 @@ from fedzo.blackbox.methods import make_method
 from fedzo.blackbox.result import Result
 from fedzo.blackbox.saved import Batch, Saved, read_search, write_search
 from fedzo.blackbox.space import Points, Space, make_space, restore_space
-from fedzo.blackbox.told import as_ranking, as_reasons, as_values
+from fedzo.blackbox.told import as_ranking, as_reasons, as_values, require_whole
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import project
 from fedzo.randomness import stream
@@ -58,10 +58,10 @@ class Optimizer:
         step: float | None = None,
         parallel: int = 1,
     ) -> None:
-        _require_whole("seed", seed, 0)
-        _require_whole("parallel", parallel, 1)
+        require_whole("seed", seed, 0)
+        require_whole("parallel", parallel, 1)
         if budget is not None:
-            _require_whole("budget", budget, 1)
+            require_whole("budget", budget, 1)
         self._begin(make_space(x0, bounds, step), method, budget, seed, parallel)
 
     def _begin(
@@ -109,13 +109,12 @@ class Optimizer:
         ConfigError where n is missing and all of a batch is under way.
         """
         if n is not None:
-            _require_whole("n", n, 1)
+            require_whole("n", n, 1)
         first = self.asked
         if not self._ended:
             self._propose(first, n)
             self._hand_out(self._within(first, n))
-        chosen = self._table.points[first : self.asked]
-        return self._space.points(chosen)
+        return self._space.points(self._table.points[first : self.asked])
 
     def _within(self, first: int, n: int | None) -> int:
         """Return the number up to which points are given out now."""
@@ -148,8 +147,7 @@ class Optimizer:
         self._extra += 1
 
     def _hand_out(self, end: int) -> None:
-        points = self._space.points(self._table.points[self.asked : end])
-        for point in points:
+        for point in self._space.points(self._table.points[self.asked : end]):
             key = self._space.key(point)
             self._table.ask(self.asked, key)
             self._keys.append(key)
@@ -226,7 +224,8 @@ class Optimizer:
         for number in numbers:
             self._table.tell(number, self._keys[number], math.nan, RANKED)
         self._best = numbers[order[0]]
-        self._absorb(torch.from_numpy(ranks))
+        lower_than_before = float(batch.first + batch.size)  # else cma finds no progress, and ends
+        self._absorb(torch.from_numpy(ranks - lower_than_before))
 
     def _learn(self) -> None:
         """Let the method learn from its batch where all of that was told."""
@@ -300,8 +299,3 @@ class Optimizer:
         made._batch, made._best, made._extra = saved.batch, saved.best, saved.extra
         made._reason, made._ended = saved.reason, saved.ended
         return made
-
-
-def _require_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}")

@@ -19,7 +19,8 @@ class Result:
 
     x: as the user gave and gets points; None before the first success. value: its value, NaN where
     only rankings were told. evaluations: points that were told, `failures` of them failed;
-    first_failure says why one did. points, values: all that were told in the order of asking, NaN for failures.
+    first_failure says why one did. points, values: all that were told, in the order of asking, NaN
+    for failures.
     method: what the user chose; why: which method has searched, and the reason. stop: why it ended.
     """
 

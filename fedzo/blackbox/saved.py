@@ -85,9 +85,11 @@ def read_search(path: Path) -> tuple[Saved, Table]:
             )
         search = facts["search"]
         saved = Saved(**{**search, "batch": Batch(**search["batch"])})
-        arrays = [tensors[f"table.{name}"].numpy() for name in ("points", "values", "status")]
+        points, values, status = (
+            tensors[f"table.{name}"].numpy() for name in ("points", "values", "status")
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} holds no saved search; give a file of Optimizer.save"
         ) from error
-    return saved, Table(*arrays, Checkpoint(tensors, facts["state"]))
+    return saved, Table(points, values, status, Checkpoint(tensors, facts["state"]))

@@ -9,7 +9,7 @@ start at about 0 and take a step of 0.3 where the user expects the best point.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ Points = NDArray[np.float64] | list[Any]
 """Points as users see them: an array [n, d], or a list of dicts or of lists."""
 
 
+@runtime_checkable
 class Space(Protocol):
     """Where points live, and the coordinates in which methods search."""
 

@@ -1,4 +1,4 @@
-"""What users tell of points, checked: values, rankings, reasons of failures."""
+"""What users tell of points, checked: values, rankings, reasons of failures, counts."""
 
 import math
 from collections.abc import Sequence
@@ -51,3 +51,9 @@ def as_reasons(failures: Any, count: int) -> list[str]:
     if len(reasons) != count:
         raise ConfigError(f"failures has {len(reasons)} entries for {count} points; give one each")
     return [failure_of(r) if isinstance(r, BaseException) else str(r) for r in reasons]
+
+
+def require_whole(name: str, value: object, least: int) -> None:
+    """Raise ConfigError unless a value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}")
