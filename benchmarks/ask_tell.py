@@ -12,7 +12,6 @@ import time
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# ruff: noqa: E402
 import cma
 import numpy as np
 import torch

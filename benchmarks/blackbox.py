@@ -175,23 +175,28 @@ def table(records: list[dict[str, Any]]) -> str:
             cells[key, record["method"]].append(value)
         own = 1e3 * record["seconds"] / record["evaluations"]
         spent[record["dim"], record["method"]].append(own)
-    names = [n for n in (*OURS, *OTHERS) if any(k[1] == n for k in cells)]
-    lines = [
-        "| function | d | evaluations | " + " | ".join(names) + " |",
-        "|---" * (3 + len(names)) + "|",
-    ]
-    for dim, function, share in dict.fromkeys(key for key, _ in cells):
-        key = (dim, function, share)
-        own = [statistics.median(cells[key, n]) if cells[key, n] else math.nan for n in names]
-        lowest = min(own)
-        shown = [f"**{v:.2g}**" if v == lowest else f"{v:.2g}" for v in own]
-        lines.append(
-            f"| {function} | {dim} | {int(share * BUDGETS[dim])} | " + " | ".join(shown) + " |"
-        )
-    for dim in dict.fromkeys(d for d, _ in spent):
-        own = [f"{statistics.mean(spent[dim, n]):.2f}" for n in names]
-        lines.append(f"| *ms an evaluation* | {dim} | | " + " | ".join(own) + " |")
+    names = [n for n in (*OURS, *OTHERS) if any(name == n for _, name in cells)]
+    lines = [row("function", "d", "evaluations", *names), row(*["---"] * (3 + len(names)))]
+    for key in sorted(dict.fromkeys(key for key, _ in cells), key=lambda key: key[0]):
+        dim, function, share = key
+        medians = [statistics.median(cells.get((key, n)) or [math.inf]) for n in names]
+        shown = [marked(value, min(medians)) for value in medians]
+        lines.append(row(function, dim, int(share * BUDGETS[dim]), *shown))
+    for dim in sorted(dict.fromkeys(dim for dim, _ in spent)):
+        costs = [statistics.mean(spent.get((dim, n)) or [math.inf]) for n in names]
+        shown = [f"{cost:.2f}" if cost < math.inf else "" for cost in costs]
+        lines.append(row("*ms an evaluation*", dim, "", *shown))
     return "\n".join(lines)
+
+
+def row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def marked(value: float, lowest: float) -> str:
+    if value == math.inf:
+        return ""
+    return f"**{value:.2g}**" if value == lowest else f"{value:.2g}"
 
 
 def main() -> None:

@@ -19,8 +19,13 @@ from fedzo.blackbox.cma_es import CmaSearch, CmaState
 from fedzo.blackbox.method import Ground
 from fedzo.blackbox.slope_search import SlopeSearch, SlopeSettings, SlopeState
 
-SURROGATE = SlopeSettings(patience=4, least_step=3e-3)
-"""Ends earlier than `fzoos` alone, which has nothing to hand over to."""
+
+def surrogate_settings(dim: int) -> SlopeSettings:
+    """Return settings of a search that ends before it has converged: there is a successor.
+
+    Later in many dimensions, where a round sees few of them and CMA-ES is slow.
+    """
+    return SlopeSettings(patience=max(4, dim // 8), least_step=3e-3 * min(1.0, 10 / dim) ** 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class AutoSearch:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._slopes = SlopeSearch(ground, SURROGATE)
+        self._slopes = SlopeSearch(ground, surrogate_settings(ground.dim))
         self._cma: CmaSearch | None = None
 
     def init(self) -> AutoState:

@@ -245,9 +245,8 @@ class Optimizer:
     def result(self) -> Result:
         """Return what was found so far."""
         told = np.flatnonzero(self._table.status != UNDER_WAY)
-        best = self._table.points[[self._best]] if self._best >= 0 else None
         return Result(
-            x=None if best is None else self._space.points(best)[0],
+            x=self._space.points(self._table.points[[self._best]])[0] if self._best >= 0 else None,
             value=self.best_value,
             evaluations=len(told),
             failures=int((self._table.status == FAILED).sum()),
