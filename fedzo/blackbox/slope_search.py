@@ -30,7 +30,14 @@ from fedzo.surrogates.descent import virtual_steps
 from fedzo.surrogates.kernels import KernelName
 from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, fit
-from fedzo.surrogates.slopes import SlopePrior, SlopeRows, join_rows, no_rows, rows_between
+from fedzo.surrogates.slopes import (
+    SlopePrior,
+    SlopeRows,
+    join_rows,
+    no_rows,
+    rows_between,
+    rows_from,
+)
 
 STOPS = (1, 3, 6, 10)
 FEW_DIRECTIONS = 5
@@ -139,9 +146,9 @@ class SlopeSearch:
             )
         number = state.next_point - len(points)
         if state.phase == "probe":
-            rows = _rows(
-                state.x.expand_as(points), points, values - state.value, state.point, number
-            )
+            change = values - state.value
+            here = state.x.expand_as(points)
+            rows = rows_from(here, points, change, start=state.point, first_end=number)
             told = replace(
                 state,
                 rows=join_rows([state.rows, rows], most=self._settings.max_rows),
@@ -253,26 +260,6 @@ def _chain(
         owners=torch.zeros(len(points) - 1, 1, dtype=torch.int64),
         start=numbers[:-1],
         end=numbers[1:],
-    )
-
-
-def _rows(
-    a: Float[Tensor, "r d"],
-    b: Float[Tensor, "r d"],
-    change: Float[Tensor, " r"],
-    at: int,
-    number: int,
-) -> SlopeRows:
-    """Return the rows of changes from one point to others; failures give none."""
-    told = change.isfinite()
-    count = int(told.sum())
-    return rows_between(
-        a[told],
-        b[told],
-        change[told],
-        owners=torch.zeros(count, 1, dtype=torch.int64),
-        start=torch.full((count,), at),
-        end=torch.arange(number, number + len(told))[told],
     )
 
 
