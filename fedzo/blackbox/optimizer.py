@@ -73,7 +73,7 @@ class Optimizer:
             upper=space.upper,
             least=space.least,
             seed=int(seed),
-            budget=budget,
+            budget=None if budget is None else int(budget),
             parallel=int(parallel),
         )
         self._space, self._ground, self._text = space, ground, method

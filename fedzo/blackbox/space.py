@@ -92,7 +92,6 @@ class Mixed:
         self.lower, self.upper = torch.zeros_like(self.start), torch.ones_like(self.start)
         least = [np.full(kind.size, kind.least) for kind in kinds]
         self.least = torch.from_numpy(np.concatenate(least))
-        self._given = start
 
     def points(self, z: NDArray[np.float64]) -> Points:
         return [self._point(row) for row in z]
@@ -103,7 +102,7 @@ class Mixed:
 
     def facts(self) -> Mapping[str, Any]:
         kinds = [[type(kind).__name__, *_arguments(kind)] for kind in self._kinds]
-        return {"kinds": kinds, "names": self._names, "start": self._given}
+        return {"kinds": kinds, "names": self._names, "start": self.start.tolist()}
 
     def _point(self, z: NDArray[np.float64]) -> dict[str, Any] | list[Any]:
         pairs = zip(self._kinds, self._slices, strict=True)
@@ -150,7 +149,9 @@ def restore_space(facts: Mapping[str, Any]) -> Space:
     if "box" in facts:
         return Box(*(np.asarray(row, dtype=np.float64) for row in facts["box"]))
     kinds = [getattr(variables, name)(*arguments) for name, *arguments in facts["kinds"]]
-    return Mixed(kinds, facts["names"], facts["start"])
+    space = Mixed(kinds, facts["names"])
+    space.start = torch.tensor(facts["start"], dtype=torch.float64)
+    return space
 
 
 def _arguments(kind: variables.Variable) -> list[Any]:

@@ -97,7 +97,8 @@ def test_a_loaded_search_goes_on_at_the_same_bits(method: str, at: int, tmp_path
 
 def test_a_mixed_search_is_loaded_too(tmp_path: Path) -> None:
     bounds = {"lr": Log(1e-4, 1), "n": Int(1, 5), "c": Choice("a", "b", True)}
-    opt = Optimizer(bounds=bounds, budget=40, seed=2)
+    start = {"lr": 1e-2, "n": np.int64(2), "c": True}
+    opt = Optimizer(start, bounds, budget=40, seed=2)
     points = opt.ask()
     opt.tell(points, [p["lr"] + p["n"] for p in points])
     opt.save(tmp_path / "search")
