@@ -1,5 +1,6 @@
-"""fedzo: optimize together without seeing gradients.
+"""fedzo: optimize together, or alone, without seeing gradients.
 
+    result = fedzo.minimize(f, x0=[0.0] * 10, budget=500)                          one function
     result = fedzo.federate(black_box, num_clients=4, num_rounds=30)               many clients
     report = fedzo.attack(model, images, labels, radius=0.1)                       a model's answers
     run = fedzo.load_run("runs/first"); run.to_frame()                             what was written
@@ -17,6 +18,9 @@ from fedzo.packages import PACKAGES, find_packages
 __version__ = "0.1.0"
 
 FACE = {
+    "minimize": "fedzo.blackbox.minimize",
+    "Optimizer": "fedzo.blackbox.optimizer",
+    **dict.fromkeys(("Float", "Log", "Int", "Choice"), "fedzo.blackbox.variables"),
     "federate": "scenarios.runs.simulate",
     "simulate": "scenarios.runs.simulate",
     "make_experiment": "scenarios.runs.experiment",

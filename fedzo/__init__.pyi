@@ -1,5 +1,11 @@
 """What `import fedzo` offers, for editors and type checkers: a test compares it with FACE."""
 
+from fedzo.blackbox.minimize import minimize as minimize
+from fedzo.blackbox.optimizer import Optimizer as Optimizer
+from fedzo.blackbox.variables import Choice as Choice
+from fedzo.blackbox.variables import Float as Float
+from fedzo.blackbox.variables import Int as Int
+from fedzo.blackbox.variables import Log as Log
 from fedzo.errors import ConfigError as ConfigError
 from fedzo.errors import FedzoWarning as FedzoWarning
 from fedzo.objectives.objective import CallableObjective as CallableObjective

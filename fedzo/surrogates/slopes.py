@@ -103,6 +103,30 @@ def rows_between(
     return rows if bool(apart.all()) else rows.take(apart)
 
 
+def rows_from(
+    a: Float[Tensor, "r d"],
+    b: Float[Tensor, "r d"],
+    change: Float[Tensor, " r"],
+    *,
+    start: int,
+    first_end: int,
+) -> SlopeRows:
+    """Return the rows of one client's changes from one point, numbered `start`, to others.
+
+    Those have the numbers from `first_end` on. Changes that are not finite give none.
+    """
+    told = change.isfinite()
+    count = int(told.sum())
+    return rows_between(
+        a[told],
+        b[told],
+        change[told],
+        owners=torch.zeros(count, 1, dtype=torch.int64),
+        start=torch.full((count,), start),
+        end=torch.arange(first_end, first_end + len(told))[told],
+    )
+
+
 def join_rows(parts: Sequence[SlopeRows], *, most: int | None = None) -> SlopeRows:
     """Put tables one below the other; of more than `most` rows, the newest.
 

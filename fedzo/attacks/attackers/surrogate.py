@@ -29,10 +29,9 @@ from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, fit
 from fedzo.surrogates.slopes import (
     SlopePrior,
-    SlopeRows,
     join_rows,
     no_rows,
-    rows_between,
+    rows_from,
 )
 from fedzo.surrogates.spatial import SpatialPrior
 from fedzo.used_with import UsedWith, one_of
@@ -102,7 +101,8 @@ class Surrogate:
                 continue
             here = space.adjoint(z)
             ends = space.adjoint(ends)
-            fresh = _rows(here.expand_as(ends), ends, reply.losses - value, at, number)
+            change = reply.losses - value
+            fresh = rows_from(here.expand_as(ends), ends, change, start=at, first_end=number)
             rows = join_rows([rows, fresh], most=self.max_rows)
             number += m
             seen = centered(rows, here)
@@ -120,7 +120,8 @@ class Surrogate:
             )
             reply = yield coordinates.perturbations(path, region)
             stops = space.adjoint(path)
-            fresh = _rows(here.expand_as(stops), stops, reply.losses - value, at, number)
+            change = reply.losses - value
+            fresh = rows_from(here.expand_as(stops), stops, change, start=at, first_end=number)
             rows = join_rows([rows, fresh], most=self.max_rows)
             best = lowest(reply.losses)
             if float(reply.losses[best]) < value:
@@ -150,26 +151,6 @@ def _gradient(
 ) -> Float[Tensor, "q p"]:
     """Return the posterior mean at z of a surrogate whose rows are white."""
     return space.color(posterior.gradient(space.adjoint(z)))
-
-
-def _rows(
-    a: Float[Tensor, "r p"],
-    b: Float[Tensor, "r p"],
-    change: Float[Tensor, " r"],
-    at: int,
-    number: int,
-) -> SlopeRows:
-    """Return the rows of changes from one point to others; what was refused gives none."""
-    told = change.isfinite()
-    count = int(told.sum())
-    return rows_between(
-        a[told],
-        b[told],
-        change[told],
-        owners=torch.zeros(count, 1, dtype=torch.int64),
-        start=torch.full((count,), at),
-        end=torch.arange(number, number + len(told))[told],
-    )
 
 
 def _grids(prior: SlopePrior, unit: float) -> list[tuple[str, list[float]]]:

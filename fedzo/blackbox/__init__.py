@@ -1,0 +1,1 @@
+"""Minimize one function of your own: ask and tell, or one call."""

@@ -1,0 +1,77 @@
+"""What was asked and what was told: a table of points that grows, and finds them again.
+
+A point is known by its number, in the order in which points were asked for. Points that are under
+way are found by what the user holds; of several equal ones, the first.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNDER_WAY, TOLD, FAILED, RANKED = range(4)
+
+
+class Evaluations:
+    """Coordinates [n, d], values [n] (NaN where there is none), and what became of each point."""
+
+    def __init__(self, dim: int) -> None:
+        self.count = 0
+        self._points = np.empty((64, dim))
+        self._values = np.full(64, np.nan)
+        self._status = np.zeros(64, dtype=np.int64)
+        self._waiting: dict[Hashable, deque[int]] = defaultdict(deque)
+        self.under_way = 0
+
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """The coordinates of all points that were asked for."""
+        return self._points[: self.count]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Their values."""
+        return self._values[: self.count]
+
+    @property
+    def status(self) -> NDArray[np.int64]:
+        """What became of them."""
+        return self._status[: self.count]
+
+    def add(self, points: NDArray[np.float64]) -> None:
+        """Note points that are to be asked for."""
+        end = self.count + len(points)
+        while end > len(self._points):
+            self._points = np.concatenate([self._points, np.empty_like(self._points)])
+            self._values = np.concatenate([self._values, np.full_like(self._values, np.nan)])
+            self._status = np.concatenate([self._status, np.zeros_like(self._status)])
+        self._points[self.count : end] = points
+        self.count = end
+
+    def ask(self, number: int, key: Hashable) -> None:
+        """Note that a point is under way."""
+        self._waiting[key].append(number)
+        self.under_way += 1
+
+    def find(self, keys: list[Hashable]) -> list[int | None]:
+        """Return the numbers of points under way; None for one that is not."""
+        seen: dict[Hashable, int] = defaultdict(int)
+        found: list[int | None] = []
+        for key in keys:
+            numbers = self._waiting.get(key, ())
+            found.append(numbers[seen[key]] if seen[key] < len(numbers) else None)
+            seen[key] += 1
+        return found
+
+    def tell(self, number: int, key: Hashable, value: float, status: int) -> None:
+        """Note what became of a point under way."""
+        self._waiting[key].remove(number)
+        if not self._waiting[key]:
+            del self._waiting[key]
+        self.under_way -= 1
+        self._values[number], self._status[number] = value, status
+
+    def restore(self, values: NDArray[np.float64], status: NDArray[np.int64]) -> None:
+        """Note what became of all points at once."""
+        self._values[: self.count], self._status[: self.count] = values, status

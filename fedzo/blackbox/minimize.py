@@ -1,0 +1,96 @@
+"""Minimize a function in one call."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fedzo.blackbox.evaluate import Evaluator, Workers, make_evaluator
+from fedzo.blackbox.optimizer import Optimizer
+from fedzo.blackbox.result import Result
+from fedzo.errors import ConfigError, RunError
+from fedzo.objectives.objective import Objective
+
+ENOUGH_FAILURES = 10
+"""Evaluations, all failed, after which a function is taken for broken."""
+
+
+def minimize(
+    f: Callable[[Any], Any] | Objective,
+    x0: Any = None,
+    bounds: Any = None,
+    *,
+    budget: int,
+    method: str = "auto",
+    seed: int = 0,
+    step: float | None = None,
+    target: float | None = None,
+    parallel: int = 1,
+    workers: int = 1,
+    run_in: Workers = "threads",
+    batched: bool = False,
+    callback: Callable[[Result], Any] | None = None,
+) -> Result:
+    """Return the lowest point that `budget` evaluations of a function find.
+
+    f: a function of a point, an array [d] or what typed variables make (fedzo.Optimizer says what
+    x0, bounds, method, budget, seed, step and parallel are), or an objective of fedzo, whose box
+    and start are taken where bounds and x0 are missing. A point at which f raises or returns no
+    finite number has failed; the search goes on. target: the value at which it ends earlier.
+    workers: how many points are evaluated at a time, in threads, in processes (forked where the
+    system can) or on ray (`run_in`); the points are the same for any of them. batched: f takes all
+    points of a batch at once and returns their values. callback: called with the result so far
+    after every batch; the search ends where it returns True.
+
+    Raises ConfigError for bad arguments, RunError when the first ten evaluations all fail.
+
+        result = minimize(lambda x: ((x - 1) ** 2).sum(), x0=[0.0, 0.0], budget=100)
+    """
+    if isinstance(f, Objective):
+        x0 = getattr(f, "initial_x", None) if x0 is None else x0
+        bounds = _box_of(f) if bounds is None else bounds
+    if not callable(f) and not isinstance(f, Objective):
+        raise ConfigError(f"f={f!r:.60} is no function; give a function of a point")
+    opt = Optimizer(
+        x0, bounds, method=method, budget=budget, seed=seed, step=step, parallel=parallel
+    )
+    with make_evaluator(f, workers=workers, run_in=run_in, batched=batched) as evaluate:
+        ended = _search(opt, evaluate, target, callback)
+    result = opt.result()
+    return replace(result, stop=ended) if ended else result
+
+
+def _search(
+    opt: Optimizer,
+    evaluate: Evaluator,
+    target: float | None,
+    callback: Callable[[Result], Any] | None,
+) -> str:
+    """Ask and tell until the end; return why it ended early."""
+    while not opt.stop:
+        points = opt.ask()
+        answers = evaluate(points)
+        good = [i for i, answer in enumerate(answers) if not answer.reason]
+        bad = [i for i, answer in enumerate(answers) if answer.reason]
+        if bad:
+            opt.tell([points[i] for i in bad], failures=[answers[i].reason for i in bad])
+        if good:
+            opt.tell([points[i] for i in good], [answers[i].value for i in good])
+        if opt.best_value == math.inf and opt.asked >= ENOUGH_FAILURES:
+            raise RunError(
+                f"all of the first {opt.asked} evaluations failed, the first with"
+                f" {opt.result().first_failure}; mend f, or start where it has values"
+            )
+        if target is not None and opt.best_value <= target:
+            return "target"
+        if callback is not None and callback(opt.result()) is True:
+            return "callback"
+    return ""
+
+
+def _box_of(f: Objective) -> Any:
+    """Return an objective's bounds, a pair for each number."""
+    ends = [torch.as_tensor(end).double().expand(f.dim).tolist() for end in (f.lower, f.upper)]
+    return list(zip(*ends, strict=True))

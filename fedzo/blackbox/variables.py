@@ -1,0 +1,170 @@
+"""What one variable may be: a number, a number on a scale of powers, a whole number, a choice.
+
+Each has coordinates of its own, in which methods search: a number one, from 0 to 1 between its
+bounds; a choice one for every option, of which the largest is chosen.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedzo.errors import ConfigError
+
+Value = float | int | str | bool
+"""What a variable can be told as."""
+
+
+@runtime_checkable
+class Variable(Protocol):
+    """A variable with `size` coordinates in [0, 1], which move in steps of `least` (0: real)."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def least(self) -> float: ...
+
+    def value(self, z: NDArray[np.float64]) -> Value:
+        """Return what the coordinates [size] stand for."""
+        ...
+
+    def coordinates(self, value: object) -> NDArray[np.float64]:
+        """Return coordinates [size] of a value; raises ConfigError for one that is not allowed."""
+        ...
+
+    def middle(self) -> NDArray[np.float64]:
+        """Return the coordinates where a search starts that was told nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real number between two finite bounds."""
+
+    low: float
+    high: float
+    size = 1
+    least = 0.0
+
+    def __post_init__(self) -> None:
+        _check_ends("Float", self.low, self.high)
+
+    def value(self, z: NDArray[np.float64]) -> float:
+        between = self.low + float(z[0]) * (self.high - self.low)
+        return min(max(between, self.low), self.high)
+
+    def coordinates(self, value: object) -> NDArray[np.float64]:
+        number = _number(self, value, self.low, self.high)
+        return np.array([(number - self.low) / (self.high - self.low)])
+
+    def middle(self) -> NDArray[np.float64]:
+        return np.array([0.5])
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A positive number whose logarithm is searched, such as a learning rate."""
+
+    low: float
+    high: float
+    size = 1
+    least = 0.0
+
+    def __post_init__(self) -> None:
+        _check_ends("Log", self.low, self.high)
+        if self.low <= 0:
+            raise ConfigError(f"Log(low={self.low}): low must be positive; use Float for the rest")
+
+    def value(self, z: NDArray[np.float64]) -> float:
+        powers = math.log(self.low), math.log(self.high)
+        between = math.exp(powers[0] + float(z[0]) * (powers[1] - powers[0]))
+        return min(max(between, self.low), self.high)
+
+    def coordinates(self, value: object) -> NDArray[np.float64]:
+        number = _number(self, value, self.low, self.high)
+        return np.array([math.log(number / self.low) / math.log(self.high / self.low)])
+
+    def middle(self) -> NDArray[np.float64]:
+        return np.array([0.5])
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A whole number from low to high, both included."""
+
+    low: int
+    high: int
+    size = 1
+
+    def __post_init__(self) -> None:
+        for end in (self.low, self.high):
+            if not isinstance(end, int) or isinstance(end, bool):
+                raise ConfigError(f"Int({self.low!r}, {self.high!r}): both ends must be whole")
+        _check_ends("Int", self.low, self.high)
+
+    @property
+    def least(self) -> float:
+        return 1 / (self.high - self.low + 1)
+
+    def value(self, z: NDArray[np.float64]) -> int:
+        count = self.high - self.low + 1
+        return self.low + min(max(math.floor(float(z[0]) * count), 0), count - 1)
+
+    def coordinates(self, value: object) -> NDArray[np.float64]:
+        number = _number(self, value, self.low, self.high)
+        if number != int(number):
+            raise ConfigError(f"{value!r} is not a whole number; {self} takes whole numbers")
+        return np.array([(number - self.low + 0.5) * self.least])
+
+    def middle(self) -> NDArray[np.float64]:
+        return self.coordinates((self.low + self.high) // 2)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Choice:
+    """One of several options: texts, numbers or booleans."""
+
+    options: tuple[Value, ...]
+    least = 1.0
+
+    def __init__(self, *options: Value) -> None:
+        if len(options) < 2 or len({(type(o), o) for o in options}) < len(options):
+            raise ConfigError(f"Choice{options!r}: give at least two options, each once")
+        wrong = [o for o in options if not isinstance(o, float | int | str | bool)]
+        if wrong:
+            raise ConfigError(f"Choice: {wrong[0]!r} is no text, number or boolean; name it by one")
+        object.__setattr__(self, "options", options)
+
+    @property
+    def size(self) -> int:
+        return len(self.options)
+
+    def value(self, z: NDArray[np.float64]) -> Value:
+        return self.options[int(np.argmax(z))]
+
+    def coordinates(self, value: object) -> NDArray[np.float64]:
+        if value not in self.options:
+            raise ConfigError(f"{value!r} is none of {self.options}; give one of them")
+        return np.where(np.arange(self.size) == self.options.index(value), 0.75, 0.25)
+
+    def middle(self) -> NDArray[np.float64]:
+        return np.full(self.size, 0.5)
+
+
+def _check_ends(kind: str, low: object, high: object) -> None:
+    for end in (low, high):
+        if not isinstance(end, int | float) or not math.isfinite(end):
+            raise ConfigError(f"{kind}({low!r}, {high!r}): both ends must be finite numbers")
+    if not low < high:  # type: ignore[operator]
+        raise ConfigError(f"{kind}({low}, {high}): low must be below high; swap or widen them")
+
+
+def _number(variable: object, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise ConfigError(f"{value!r} is no number; {variable} takes one")
+    if not low <= float(value) <= high:
+        raise ConfigError(f"{value!r} lies outside of {variable}; give one from {low} to {high}")
+    return float(value)
