@@ -101,8 +101,8 @@ class Surrogate:
                 continue
             here = space.adjoint(z)
             ends = space.adjoint(ends)
-            change = reply.losses - value
-            fresh = rows_from(here.expand_as(ends), ends, change, start=at, first_end=number)
+            moved = reply.losses - value
+            fresh = rows_from(here.expand_as(ends), ends, moved, start=at, first_end=number)
             rows = join_rows([rows, fresh], most=self.max_rows)
             number += m
             seen = centered(rows, here)
@@ -120,8 +120,8 @@ class Surrogate:
             )
             reply = yield coordinates.perturbations(path, region)
             stops = space.adjoint(path)
-            change = reply.losses - value
-            fresh = rows_from(here.expand_as(stops), stops, change, start=at, first_end=number)
+            moved = reply.losses - value
+            fresh = rows_from(here.expand_as(stops), stops, moved, start=at, first_end=number)
             rows = join_rows([rows, fresh], most=self.max_rows)
             best = lowest(reply.losses)
             if float(reply.losses[best]) < value:
