@@ -35,6 +35,12 @@ def is_reference(text: str) -> bool:
     return bool(colon and name.isidentifier() and (where.endswith(".py") or _is_dotted(where)))
 
 
+def absolute_reference(reference: str) -> str:
+    """Return "file.py:name" with the whole path, for processes that run elsewhere."""
+    where, _, name = reference.rpartition(":")
+    return f"{Path(where).expanduser().absolute()}:{name}" if where.endswith(".py") else reference
+
+
 def load_object(reference: str, *, what: str) -> Any:
     """Load "file.py:name" or "module:name"; raises ConfigError, naming `what`, if there is none."""
     where, colon, name = reference.rpartition(":")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from fedzo.errors import ConfigError
-from fedzo.user_code import is_reference
+from fedzo.user_code import absolute_reference, is_reference
 from scenarios.cli.display import print_deployment
 from scenarios.cli.options import (
     BudgetOption,
@@ -24,7 +24,7 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.deployed.deploy import Trial, absolute_reference, absolute_setting, deploy
+from scenarios.deployed.deploy import Trial, absolute_setting, deploy
 from scenarios.runs.names import SCENARIOS
 
 

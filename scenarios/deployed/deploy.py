@@ -19,7 +19,7 @@ from fedzo.records.lock import locked
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from fedzo.runtime.flower.deployment import LocalDeployment
-from fedzo.user_code import REFERENCE, is_reference
+from fedzo.user_code import REFERENCE, absolute_reference, is_reference
 from scenarios.deployed.flower_app import RUN_CONFIG, experiment_of
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import MESSAGES
@@ -113,12 +113,6 @@ def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[s
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
     summary: dict[str, Any] = json.loads((target / RESULT).read_text())
     return {**summary, "deployment": shown}
-
-
-def absolute_reference(reference: str) -> str:
-    """Return "file.py:name" with the whole path, for processes that run elsewhere."""
-    where, _, name = reference.rpartition(":")
-    return f"{Path(where).absolute()}:{name}" if where.endswith(".py") else reference
 
 
 def absolute_setting(text: str) -> str:

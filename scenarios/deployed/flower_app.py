@@ -97,7 +97,7 @@ def _own_objective(reference: str) -> Any:
 
 def client_app_of(strategy: str) -> ClientApp:
     """Return the ClientApp that also answers the questions of a strategy of the user's."""
-    return build_app(environment_of, rules=RulesOf(strategy)())
+    return build_app(environment_of, rules=RulesOf(strategy))
 
 
 client_app = build_app(environment_of)

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from flwr.serverapp import Grid
 from jaxtyping import Float
@@ -15,15 +16,17 @@ from clients.rules import make_rules
 from fedzo.adversary.lies import Defend
 from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective
+from fedzo.protocol.question import Question
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.flower.engine import FlowerEngine
 from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
 from fedzo.runtime.inprocess import InProcessEngine
-from fedzo.runtime.local import Environment, Rules
+from fedzo.runtime.local import Environment, Rule
 from fedzo.runtime.middleware.byzantine import Byzantine
 from fedzo.runtime.middleware.faulty import Faulty
 from fedzo.runtime.middleware.recording import Recording
+from fedzo.user_code import absolute_reference
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.names import SCENARIOS, strategy_entry
@@ -87,7 +90,7 @@ def _open_bare(
     if experiment.engine == "inprocess":
         return InProcessEngine(
             on_device(scenario, config.device),
-            RulesOf(experiment.strategy)(),
+            RulesOf(experiment.strategy),
             strict=config.strict,
             chunk_size=config.chunk_size,
             workers=config.workers,
@@ -98,7 +101,7 @@ def _open_bare(
     if experiment.engine == "ray":
         from fedzo.runtime.ray.pool import RayEngine  # Ray takes half a second to import
 
-        rules = RulesOf(experiment.strategy)
+        rules = partial(RulesOf, absolute_reference(experiment.strategy))
         return RayEngine(partial(_same, elsewhere), rules, config, most=experiment.num_clients)
     states = None if out is None else out / "clients"
     simulation = FlowerSimulation(
@@ -106,7 +109,7 @@ def _open_bare(
             elsewhere,
             state_dir=states,
             device=config.device,
-            rules=RulesOf(experiment.strategy)(),
+            rules=RulesOf(experiment.strategy),
         ),
         num_clients=experiment.num_clients,
         num_cpus=config.num_cpus,
@@ -182,14 +185,18 @@ class ExperimentEnvironment:
         return _world(self.toml).cohort(client_ids, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class RulesOf:
-    """Makes the table of rules for a strategy: fedzo's, and its own; in the process that asks."""
+class RulesOf(dict[type[Question[Any]], Rule]):
+    """The rules for a strategy: fedzo's, and its own.
 
-    strategy: str
+    Another process gets the name alone, and loads the user's file itself.
+    """
 
-    def __call__(self) -> Rules:
-        return {**make_rules(), **strategy_entry(self.strategy).rules}
+    def __init__(self, strategy: str) -> None:
+        super().__init__({**make_rules(), **strategy_entry(strategy).rules})
+        self._strategy = absolute_reference(strategy)
+
+    def __reduce__(self) -> tuple[type["RulesOf"], tuple[str]]:
+        return RulesOf, (self._strategy,)
 
 
 def build_scenario(experiment: Experiment) -> Scenario:

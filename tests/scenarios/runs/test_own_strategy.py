@@ -1,6 +1,7 @@
 """Strategies of the user's run as built-in ones do: by reference, as a class, as an object."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrd
 from scenarios import federate, make_experiment, simulate
 from scenarios.cli.app import app
 from scenarios.runs.compare import compare
+from scenarios.runs.engines import RulesOf
 from scenarios.runs.own_strategy import named
 from scenarios.starters.strategy import Starter, StarterConfig
 from strategies import FedAvg, FedAvgConfig
@@ -205,3 +207,12 @@ def test_the_command_line_runs_lists_and_refuses(drift: Path) -> None:
     assert (code, "unknown strategy 'fedz'; did you mean fedzo?" in told) == (2, True)
     code, told = said("list", "drift.py:Drift", "--engine", "ray")
     assert (code, "--engine ray has no effect with drift.py:Drift" in told) == (2, True)
+
+
+def test_rules_travel_as_the_name_of_their_strategy(drift: Path) -> None:
+    rules = RulesOf(f"{EXAMPLE}:MajorityVote")
+    text = pickle.dumps(rules)
+    assert b"own_question.py:MajorityVote" in text
+    assert len(text) < 200
+    assert pickle.loads(text).keys() == rules.keys()
+    assert pickle.dumps(RulesOf("drift.py:Drift")).count(str(drift).encode()) == 1
