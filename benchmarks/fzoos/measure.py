@@ -21,7 +21,8 @@ import torch
 
 from fedzo.records.history import RoundRecord, read_history
 from fedzo.records.plots import plot_runs
-from scenarios.runs.compare import Comparison, compare
+from scenarios.runs.compare import compare
+from scenarios.runs.comparison import Comparison
 from scenarios.runs.config_file import ComparisonPlan, read_comparison
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fedzo.records.terminal import say, say_place, shown, title
 from fedzo.records.visible import visible
-from scenarios.runs.compare import Comparison, Row
+from scenarios.runs.comparison import Comparison, Row
 from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
 from scenarios.runs.simulate import RunResult

@@ -26,7 +26,8 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.runs.compare import Comparison, compare
+from scenarios.runs.compare import compare
+from scenarios.runs.comparison import Comparison
 from scenarios.runs.config_file import parse_numbers, read_experiment
 from scenarios.runs.proposals import SEARCHES
 from scenarios.runs.spaces import parse_spaces

@@ -3,11 +3,9 @@
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from fedzo.config import Scalar, field_names, in_words, unknown_key
@@ -17,6 +15,7 @@ from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
+from scenarios.runs.comparison import Comparison, row_of
 from scenarios.runs.experiment import (
     Experiment,
     config_classes,
@@ -24,61 +23,12 @@ from scenarios.runs.experiment import (
     make_experiment,
 )
 from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
-from scenarios.runs.milestones import Milestone, Target, milestones_of, targets_of
+from scenarios.runs.milestones import milestones_of, targets_of
 from scenarios.runs.names import strategy_entry
 from scenarios.runs.own_strategy import named
 from scenarios.runs.simulate import RunResult, simulate
 from strategies.core.base import RoundStrategy
 from strategies.core.uncovered import warn_of_several
-
-MEASURES = (
-    "final_value",
-    "best_value",
-    "rounds",
-    "queries",
-    "floats_up",
-    "floats_down",
-    "epsilon",
-    "wall_s",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One strategy: mean and standard error of every measure over seeds."""
-
-    strategy: str
-    means: Mapping[str, float]
-    errors: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """All runs of a comparison and their summary."""
-
-    title: str
-    rows: Sequence[Row]
-    runs: Sequence[Mapping[str, Any]]
-    figure: Path | None
-    milestones: Sequence[Milestone] = ()
-    targets: Sequence[Target] = ()
-    failures: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        strategies = {
-            row.strategy: {"mean": dict(row.means), "standard_error": dict(row.errors)}
-            for row in self.rows
-        }
-        figure = None if self.figure is None else str(self.figure)
-        return {
-            "title": self.title,
-            "strategies": strategies,
-            "milestones": [milestone.to_json() for milestone in self.milestones],
-            "targets": [target.to_json() for target in self.targets],
-            "runs": self.runs,
-            "figure": figure,
-        }
 
 
 def compare(
@@ -293,18 +243,3 @@ def typed_by_label(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[s
         for label in targets:
             chosen[label][key] = said
     return chosen
-
-
-def row_of(name: str, runs: Sequence[RunResult]) -> Row:
-    """Return mean and standard error of every measure over the runs of a label."""
-    summaries = [{**run.summary(), **run.metrics} for run in runs]
-    measures = [*MEASURES, *runs[0].metrics]
-    columns = {
-        m: np.asarray([s[m] for s in summaries], dtype=np.float64)
-        for m in measures
-        if all(s.get(m) is not None for s in summaries)
-    }
-    errors = {
-        m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()
-    }
-    return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)

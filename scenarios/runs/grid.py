@@ -25,7 +25,8 @@ from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
-from scenarios.runs.compare import Comparison, compare, planned, split_label, used_keys
+from scenarios.runs.compare import compare, planned, split_label, used_keys
+from scenarios.runs.comparison import Comparison
 from scenarios.runs.milestones import LOWER_IS_BETTER, known
 
 WORST = "worst"

@@ -8,7 +8,7 @@ from typing import Any
 from fedzo.errors import CheckpointError
 from fedzo.records.page import Section, folded, paragraph, select, table
 from fedzo.records.paired import ASSUMPTIONS, Paired, holm, paired
-from scenarios.runs.compare import MEASURES, row_of
+from scenarios.runs.comparison import MEASURES, row_of
 from scenarios.runs.environment import read_environment
 from scenarios.runs.report_data import Runs
 from scenarios.runs.stored import StoredRun
