@@ -41,7 +41,6 @@ def _here() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
-        "host": platform.node(),
     }
 
 
