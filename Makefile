@@ -7,7 +7,7 @@ DEMO_OUT := runs/demo
 # and every process that they start, compiles everything again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-docs test-slow check wheel-test bench house settings format clean
+.PHONY: demo test test-docs test-slow check wheel-test bench house settings docs format clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -47,6 +47,10 @@ house: .venv/.installed  ## how large the files are, and how the rooms hang toge
 
 settings: .venv/.installed  ## write down what `fedzo list` says of settings, after a change of any
 	$(BIN)/python -m scenarios.cli.describe
+
+docs: .venv/.installed  ## the documents as a site in build/site, made without network
+	$(BIN)/python tools/catalogue.py
+	$(BIN)/mkdocs build --quiet --strict
 
 format: .venv/.installed
 	$(BIN)/ruff format .

@@ -1,5 +1,6 @@
 """What README and tour say runs, runs, and prints what they show."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from document_blocks import Block, blocks, check, run
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TOUR = (ROOT / "docs" / "tour.md").read_text()
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]
 
 
@@ -27,6 +29,32 @@ def test_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
         printed = run(block, tmp_path)
         assert block.shown is not None
         check(block.shown, printed)
+
+
+@pytest.mark.slow
+def test_the_quickstart_prints_what_it_shows(tmp_path: Path) -> None:
+    for block in blocks(QUICKSTART):
+        if block.shown is None:
+            (tmp_path / "bowl.py").write_text(block.code)
+            continue
+        check(block.shown, run(block, tmp_path))
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+def test_the_quickstart_has_ten_steps_that_show_something() -> None:
+    found = [*blocks(QUICKSTART)]
+    assert sum(block.shown is not None for block in found) == len(found) - 1 == 11
+    assert QUICKSTART.count("\n## ") == 10
+
+
+@pytest.mark.source_tree
+def test_the_catalogue_is_that_of_the_tables() -> None:
+    spec = importlib.util.spec_from_file_location("catalogue", ROOT / "tools" / "catalogue.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page(), "run python tools/catalogue.py"
 
 
 @pytest.mark.slow
