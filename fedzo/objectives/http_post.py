@@ -167,6 +167,8 @@ def _asked(
         reason = error.reason
         if isinstance(reason, ssl.SSLError) and not isinstance(reason, ssl.SSLEOFError):
             raise Final(f"has no secure connection: {reason}") from error
+        if isinstance(reason, TimeoutError):  # the socket's own limit, a moment before ours
+            raise reason from error
         raise
     except (ValueError, InvalidURL) as error:  # its text may hold the password of a proxy
         raise Final(

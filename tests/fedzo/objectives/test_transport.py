@@ -16,6 +16,7 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -464,6 +465,15 @@ def test_a_server_that_reads_no_question_is_left_in_time() -> None:
         with pytest.raises(TimeoutError, match=r"within 0.3 s"):
             post(url, b" " * (1 << 25), {}, timeout_s=0.3, limit=1)
         assert time.monotonic() - begun < 5
+
+
+def test_the_limit_of_a_socket_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise URLError(TimeoutError("timed out"))
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", late)
+    with pytest.raises(TimeoutError, match=r"within 9 s"):
+        post("http://127.0.0.1:9/", b"{}", {}, timeout_s=9, limit=1)
 
 
 @pytest.mark.parametrize(
