@@ -244,7 +244,7 @@ def test_failures_and_silence_come_back_as_failures() -> None:
     question = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[0, 1, 7])
     [replies] = engine.perform([question], timeout_s=0.1)
     assert list(replies.client_ids) == [0]
-    assert replies.failures[1] == "OSError: offline"
+    assert replies.failures[1].startswith("OSError: offline")  # and where, in a user's file
     assert replies.failures[7] == "no node has this partition-id"
     lossy = FlowerEngine(Forgetful(build_client_app(make), num_clients=3), poll_s=0.001)
     ask = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[0, 2])
