@@ -40,9 +40,11 @@ class Asking:
     again: dict[int, int] = field(default_factory=dict)
     left_out: dict[int, list[int]] = field(default_factory=dict)
 
-    def lost(self, shape: tuple[int, ...]) -> Bool[Tensor, "n q"]:
-        """Return which points of the last request were left out, and forget it."""
-        found = torch.zeros(shape, dtype=torch.bool)
+    def lost(self, values: Float[Tensor, "n q"]) -> Bool[Tensor, "n q"] | None:
+        """Return which points of the last request were left out, and forget it; None for none."""
+        if not self.left_out:
+            return None
+        found = torch.zeros_like(values, dtype=torch.bool)
         for position, points in self.left_out.items():
             found[position, points] = True
         self.left_out.clear()

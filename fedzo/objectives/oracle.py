@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.errors import ConfigError, RunError
@@ -100,7 +100,7 @@ class Oracle:
         with torch.no_grad():
             values = (of or self.cohort).value(self.asked_at(x)).double()
         self._count_again()
-        return self._observed(values, self._asking.lost(tuple(values.shape)))
+        return self._observed(values)
 
     def told(
         self,
@@ -126,7 +126,7 @@ class Oracle:
         self.spend(queries, of)
         with torch.no_grad():
             values = part.told_by(ask, queries)
-            return self._observed(values, self._asking.lost(tuple(values.shape)))
+            return self._observed(values)
 
     def gradient(
         self, x: Float[Tensor, "n d"], *, of: CohortObjective | None = None
@@ -220,18 +220,17 @@ class Oracle:
             self._examples[position] += more * self._sizes_asked(position)
         self._again = dict(self._asking.again)
 
-    def _observed(
-        self, values: Float[Tensor, "n q"], lost: Bool[Tensor, "n q"]
-    ) -> Float[Tensor, "n q"]:
+    def _observed(self, values: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
         """Return values with observation noise, NaN for those left out and of failed clients."""
         if self._noise_std > 0:
             values = values + self._noise_std * self._noise(values)
-        if lost.any():
+        lost = self._asking.lost(values)
+        if lost is not None:
             self.saw_non_finite = True
             for position in lost.any(dim=1).nonzero().flatten().tolist():
                 self._count_non_finite(position, int(lost[position].sum()))
-            self.inspect(values.masked_fill(lost.to(values.device), 0.0), "value")
-            values = values.masked_fill(lost.to(values.device), torch.nan)
+            self.inspect(values.masked_fill(lost, 0.0), "value")
+            values = values.masked_fill(lost, torch.nan)
         else:
             self.inspect(values, "value")
         return values.nan_to_num(torch.nan, torch.nan, torch.nan) if self.saw_non_finite else values
