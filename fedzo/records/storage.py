@@ -7,6 +7,7 @@ the directory next removes it.
 
 import contextlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,4 +75,7 @@ def sync(path: Path) -> None:
 def remove_leftovers(directory: Path) -> None:
     """Remove what killed processes left here; only for whoever works here alone."""
     for path in directory.glob(f"*{LEFTOVER}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

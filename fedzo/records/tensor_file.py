@@ -6,6 +6,7 @@ Reading executes nothing. Files without a digest, of versions before there was o
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedzo.errors import CheckpointError, StorageError
+from fedzo.records.storage import LEFTOVER
 
 _SEALED, _PLAIN = "digest and facts", "facts"
 """One key alone: safetensors writes several in any order, and equal files must be equal bytes."""
@@ -28,7 +30,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
     }
     digest = _digest(own, facts)
     try:
-        save_file(own, path, metadata={_SEALED: f"{digest} {facts}"})
+        with TemporaryDirectory(dir=path.parent, suffix=LEFTOVER) as folder:  # it writes beside
+            file = Path(folder) / path.name
+            save_file(own, file, metadata={_SEALED: f"{digest} {facts}"})
+            file.replace(path)
     except SafetensorError as error:
         raise StorageError(
             f"{path} cannot be written: {error}; make room or mend it, and go on with --resume"

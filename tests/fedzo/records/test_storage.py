@@ -1,17 +1,21 @@
 """Files are whole or as before; a directory has one writer; a full disk is a sentence."""
 
+import contextlib
 import errno
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedzo.errors import ConfigError, StorageError
 from fedzo.records.history import RoundRecord, append_history, write_history
 from fedzo.records.lock import LOCK, DirectoryLock, locked
 from fedzo.records.storage import remove_leftovers, replacing, storing, write_whole
+from fedzo.records.tensor_file import write_tensors
 
 
 def test_a_file_is_replaced_in_one_step_and_leaves_nothing(tmp_path: Path) -> None:
@@ -101,3 +105,24 @@ def test_programs_that_are_started_do_not_hold_the_lock(tmp_path: Path) -> None:
     assert lock._handle is not None
     assert not os.get_inheritable(lock._handle)
     lock.release()
+
+
+def test_what_a_kill_leaves_of_tensors_is_removed(tmp_path: Path) -> None:
+    """The library that writes them has files of its own, under names of its own."""
+    found = 0
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            with replacing(tmp_path / "a") as fresh:
+                write_tensors(fresh, {"x": torch.zeros(5_000_000)}, "{}")
+            os._exit(0)
+        while not list(tmp_path.iterdir()) and os.waitpid(child, os.WNOHANG)[0] == 0:
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        (tmp_path / "a").unlink(missing_ok=True)
+        found += len(list(tmp_path.rglob("*")))
+        remove_leftovers(tmp_path)
+        assert not list(tmp_path.iterdir())
+    assert found >= 5
