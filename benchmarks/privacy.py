@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.objectives.cohort import LoopedFiniteSums, cohort_of
+from fedzo.objectives.cohort import cohort_of
+from fedzo.objectives.looped_cohort import LoopedFiniteSums
 from fedzo.objectives.objective import ModuleObjective, flatten_parameters
 from fedzo.privacy.clipping import MAX_FLOATS, clipped_sums
 from fedzo.randomness import stream

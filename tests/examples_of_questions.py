@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.objectives.cohort import CohortObjective, LoopedCohort, cohort_of
+from fedzo.objectives.cohort import CohortObjective, cohort_of
+from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import ModuleObjective
 from fedzo.protocol import questions as q
 from fedzo.protocol.question import Question

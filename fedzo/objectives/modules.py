@@ -5,7 +5,8 @@ each flattened; tied ones count once. Frozen parameters and buffers are no part 
 they are, whatever is asked.
 """
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import Bound, check_box
+from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
 
 _RECORDS = 512
 """Examples whose losses are computed at once, one by one."""
@@ -61,11 +63,14 @@ class ModuleObjective:
         return None if x.is_meta else x
 
     def minibatch(self, indices: Tensor) -> "ModuleObjective":
-        return replace(self, inputs=self.inputs[indices], targets=self.targets[indices])
+        part = copy.copy(self)  # not replace(): what has been checked is as it was
+        object.__setattr__(part, "inputs", self.inputs[indices])
+        object.__setattr__(part, "targets", self.targets[indices])
+        return part
 
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        rows = [self._loss(row) for row in x.reshape(-1, x.shape[-1])]
-        return torch.stack(rows).reshape(x.shape[:-1])
+        points = x.reshape(1, -1, x.shape[-1])
+        return losses_of(Modules([self]), points, Programs()).reshape(x.shape[:-1])
 
     def record_loss(self, x: Float[Tensor, " d"], index: Tensor) -> Float[Tensor, ""]:
         """Return the loss of one example, whose number is a tensor without axes."""
@@ -101,8 +106,15 @@ class ModuleObjective:
         """Return the loss at the module's own parameters, of which no vector is made."""
         return self.loss(self._called(self._state(None), self.inputs), self.targets)
 
-    def _loss(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
+    def loss_at(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
+        """Return the loss on all examples at one point, by a call of its own."""
         return self.loss(self._outputs(x, self.inputs), self.targets)
+
+    def loss_of(
+        self, x: Float[Tensor, " d"], buffers: Mapping[str, Tensor], inputs: Tensor, targets: Tensor
+    ) -> Float[Tensor, ""]:
+        """Return the loss at one point on given examples, with given buffers."""
+        return self.loss(self._called(self._state(x, buffers), inputs), targets).reshape(())
 
     def _outputs(self, x: Float[Tensor, " d"], inputs: Tensor) -> Tensor:
         return self._called(self._state(x), inputs)
@@ -117,19 +129,21 @@ class ModuleObjective:
                 part.training = mode
         return outputs
 
-    def _state(self, x: Float[Tensor, " d"] | None) -> dict[str, Tensor]:
+    def _state(
+        self, x: Float[Tensor, " d"] | None, given: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Return all parameters and buffers at x, in the types in which the module computes.
 
-        Without x, at the module's own.
+        Without x, at the module's own; given: buffers instead of its own.
         """
-        parameters, buffers = (
-            dict(self.module.named_parameters()),
-            dict(self.module.named_buffers()),
-        )
+        parameters = dict(self.module.named_parameters())
+        buffers = dict(self.module.named_buffers())
         own = {**parameters, **buffers}
         wanted = self._type(x, {tensor.dtype for tensor in own.values()})
-        now = own if x is None else {**own, **unflatten_parameters(self.module, x)}
-        for name, before in [*own.items()]:
+        now = {**own, **(given or {})}
+        if x is not None:
+            now |= unflatten_parameters(self.module, x)
+        for name, before in own.items():
             kind = wanted if wanted and before.is_floating_point() else before.dtype
             now[name] = now[name].to(kind, copy=name in buffers)
         return now

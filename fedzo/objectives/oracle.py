@@ -22,7 +22,8 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.asking import Asking, OnFailure
 from fedzo.objectives.box import is_bounded, project
-from fedzo.objectives.cohort import CohortObjective, LoopedCohort, cohort_gradient
+from fedzo.objectives.cohort import CohortObjective, cohort_gradient
+from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import Objective
 
 __all__ = ["BoundsPolicy", "NonFinitePolicy", "Oracle", "project"]

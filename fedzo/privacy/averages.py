@@ -22,7 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
-from fedzo.objectives.cohort import CohortObjective, LoopedCohort
+from fedzo.objectives.cohort import CohortObjective
+from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import FiniteSum, Objective
 from fedzo.privacy.clipping import RecordLosses
 from fedzo.randomness import stream

@@ -8,7 +8,7 @@ from worlds import clients_of
 from clients.averaging.momentum import MODEL, MOMENTUM, train_momentum, train_own_model
 from clients.core.local import balanced, minibatches
 from fedzo.errors import ConfigError
-from fedzo.objectives.cohort import LoopedCohort, LoopedFiniteSums
+from fedzo.objectives.looped_cohort import LoopedCohort, LoopedFiniteSums
 from fedzo.objectives.objective import ModuleObjective, TorchObjective
 from fedzo.protocol.questions import MomentumSteps, OwnModel
 from fedzo.protocol.questions.training_config import MinibatchConfig, MomentumConfig

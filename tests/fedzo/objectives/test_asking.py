@@ -13,7 +13,7 @@ import torch
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.asking import RETRIES
-from fedzo.objectives.cohort import LoopedCohort
+from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import CallableObjective, Objective
 from fedzo.objectives.oracle import Oracle
 from scenarios import federate, make_experiment

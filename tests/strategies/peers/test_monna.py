@@ -13,7 +13,7 @@ from clients.peers.mixing import mix_models
 from clients.rules import make_rules
 from fedzo.aggregation import nearest_neighbor_average, nearest_neighbor_mixing
 from fedzo.errors import ConfigError, RunError
-from fedzo.objectives.cohort import LoopedCohort
+from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import TorchObjective
 from fedzo.objectives.problem import OpenProblem
 from fedzo.protocol.questions.peers import Mix, Model

@@ -1,0 +1,247 @@
+"""Modules of equal structure as one tensor program, in which a row is one point of one client.
+
+    losses[r] = loss(module(inputs[r]; x[r]), targets[r])            torch.func.vmap over r
+
+Every row has its own parameters, buffers and examples, so that a layer is one batched product, and
+what a row gets depends on no other (fedzo.objectives.same_bits): a client has the same bits alone
+as in any company, and so on any engine. Asked one after the other are the rows of a module of which
+that is not known, or which cannot be mapped:
+
+    convolutions            they sum in another order in another company, and gain nothing on a CPU
+    products with a tensor  that rows share (no parameter, no buffer): torch folds rows into one
+    draws, recurrent nets, attention kernels, control flow that looks at numbers, hooks
+
+Which those are is seen in the operations of the first call, not in names. Modules are equal where
+their types, shapes and plain attributes are, and losses where their code and what they close over
+is; whatever else they hold must be the same object (fedzo.objectives.structure). Gradients are
+those of the first order.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fedzo.objectives.same_bits import SameBits
+from fedzo.objectives.structure import module_key, value_key
+
+_ROW_FLOATS = 1 << 21
+"""Numbers of parameters and examples that the rows of one program hold: 8 MB in float32."""
+
+
+Way = Literal["alone", "together", "filled"]
+"""How rows are asked: one by one; as one program; as one that needs SameBits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What has been found about the modules of a cohort, for one exchange.
+
+    keys: what is equal for objectives that may be one program, by identity of the objective, the
+    module or the loss; None where none may be. ways: by key, number of examples, and whether
+    gradients are wanted.
+    """
+
+    keys: dict[int, Hashable | None] = field(default_factory=dict)
+    ways: dict[Hashable, Way] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """What is asked of a module objective (fedzo.objectives.modules)."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+    @property
+    def inputs(self) -> Tensor: ...
+
+    @property
+    def targets(self) -> Tensor: ...
+
+    @property
+    def is_plain(self) -> bool: ...
+
+    def minibatch(self, indices: Tensor) -> "Stackable": ...
+
+    def loss_at(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]: ...
+
+    def loss_of(
+        self, x: Float[Tensor, " d"], buffers: Mapping[str, Tensor], inputs: Tensor, targets: Tensor
+    ) -> Float[Tensor, ""]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """Objectives, each on the examples with its row of indices [n b], -1 for none, or on all."""
+
+    objectives: Sequence[Stackable]
+    batches: Int[Tensor, "n b"] | None = None
+
+    def at(self, positions: Sequence[int]) -> "Modules":
+        batches = None if self.batches is None else self.batches[positions]
+        return Modules([self.objectives[p] for p in positions], batches)
+
+    def counts(self) -> list[int]:
+        """Return how many examples each is asked on."""
+        if self.batches is None:
+            return [len(objective.inputs) for objective in self.objectives]
+        counts: list[int] = (self.batches >= 0).sum(dim=1).tolist()
+        return counts
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Return the inputs [n, b, ...] and targets [n, b, ...] of as many examples each."""
+        pairs = [(each.inputs, each.targets) for each in self.objectives]
+        if self.batches is not None:
+            first, *_ = self.counts()
+            rows = self.batches[self.batches >= 0].reshape(-1, first)
+            pairs = [(x[row], y[row]) for (x, y), row in zip(pairs, rows, strict=True)]
+        inputs, targets = zip(*pairs, strict=True)
+        return torch.stack(inputs), torch.stack(targets)
+
+    def looped(self, x: Float[Tensor, "n q d"]) -> Float[Tensor, "n q"]:
+        """Return the losses, asked one after the other."""
+        own = [*self.objectives]
+        if self.batches is not None:
+            pairs = zip(own, self.batches, strict=True)
+            own = [each.minibatch(row[row >= 0]) for each, row in pairs]
+        rows = zip(own, x, strict=True)
+        return torch.stack(
+            [torch.stack([each.loss_at(at) for at in points]) for each, points in rows]
+        )
+
+
+def losses_of(
+    modules: Modules, x: Float[Tensor, "n q d"], programs: Programs
+) -> Float[Tensor, "n q"]:
+    """Return each objective's loss at its points; what anyone's code raises is raised."""
+    groups: dict[Hashable, list[int]] = {}
+    for position, (objective, count) in enumerate(
+        zip(modules.objectives, modules.counts(), strict=True)
+    ):
+        structure = _structure(objective, programs)
+        key = position if structure is None else (structure, count)
+        groups.setdefault(key, []).append(position)
+    if len(groups) == 1:
+        return _of_equals(modules, x, next(iter(groups)), programs)
+    found = [
+        _of_equals(modules.at(positions), x[positions], key, programs)
+        for key, positions in groups.items()
+    ]
+    order = [position for positions in groups.values() for position in positions]
+    return torch.cat(found)[torch.tensor(order, device=x.device).argsort()]
+
+
+def _structure(objective: Stackable, programs: Programs) -> Hashable | None:
+    keys, module, loss = programs.keys, objective.module, objective.loss
+    if id(objective) in keys:
+        return keys[id(objective)]
+    if id(module) not in keys:
+        keys[id(module)] = module_key(module) if objective.is_plain else None
+    if id(loss) not in keys:
+        keys[id(loss)] = value_key(loss)
+    parts = (objective.inputs, objective.targets)
+    examples = tuple((part.shape[1:], part.dtype, part.device) for part in parts)
+    known = keys[id(module)] is not None
+    keys[id(objective)] = (keys[id(module)], keys[id(loss)], examples) if known else None
+    return keys[id(objective)]
+
+
+def _of_equals(
+    modules: Modules, x: Float[Tensor, "m q d"], key: Hashable, programs: Programs
+) -> Float[Tensor, "m q"]:
+    """Return the losses of modules of one structure, whose key is an int where none is known."""
+    if isinstance(key, int):
+        return modules.looped(x).reshape(x.shape[:2])
+    key = (key, x.requires_grad)
+    way = programs.ways.get(key)
+    losses = None
+    if way is None:
+        programs.ways[key], losses = _tried(modules, x)
+    elif way != "alone":
+        losses = _mapped(modules, x, SameBits() if way == "filled" else nullcontext())
+    return modules.looped(x).reshape(x.shape[:2]) if losses is None else losses
+
+
+def _tried(modules: Modules, x: Float[Tensor, "m q d"]) -> tuple[Way, Float[Tensor, "m q"] | None]:
+    """Return how rows are to be asked, and their losses where that is together."""
+    operations = SameBits()
+    try:
+        losses = _mapped(modules, x, operations)
+    except Exception:  # it cannot be mapped, or a client's code raises, and will when asked alone
+        return "alone", None
+    if operations.others:
+        return "alone", None
+    return "filled" if operations.filled else "together", losses
+
+
+def _mapped(
+    modules: Modules, x: Float[Tensor, "m q d"], operations: AbstractContextManager[Any]
+) -> Float[Tensor, "m q"]:
+    """Return the losses of programs of as many clients, or one client's points, as are together."""
+    clients, points, dim = x.shape
+    inputs = modules.objectives[0].inputs
+    count = len(inputs) if modules.batches is None else modules.batches.shape[1]
+    rows = max(1, _ROW_FLOATS // (dim + inputs.shape[1:].numel() * count))
+    together = max(1, rows // points)
+    parts = []
+    for first in range(0, clients, together):
+        some = [*range(first, min(first + together, clients))]
+        part = modules if len(some) == clients else modules.at(some)
+        inputs, targets = part.examples()
+        for at in x[first : first + together].split(rows, dim=1):
+            parts.append(_losses(part.objectives, at, inputs, targets, operations))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(x.shape[:2])
+
+
+def _losses(
+    objectives: Sequence[Stackable],
+    x: Float[Tensor, "m q d"],
+    inputs: Tensor,
+    targets: Tensor,
+    operations: AbstractContextManager[Any],
+) -> Float[Tensor, " r"]:
+    """Return the losses of some clients on their examples, at all their points."""
+    points = x.shape[1]
+    if points > 1:
+        inputs, targets = (t.repeat_interleave(points, dim=0) for t in (inputs, targets))
+    owned = [dict(each.module.named_buffers()) for each in objectives for _ in range(points)]
+    buffers = {name: torch.stack([own[name] for own in owned]) for name in owned[0]}
+    loss = torch.func.vmap(objectives[0].loss_of)
+    flat, rest = x.flatten(0, 1), (buffers, inputs, targets)
+    if not x.requires_grad:
+        with operations:
+            return loss(flat, *rest)
+    with operations:
+        at = flat.detach().requires_grad_(True)
+        losses = loss(at, *rest)
+        (slopes,) = torch.autograd.grad(losses, at, torch.ones_like(losses))
+    told: Tensor = _WithGradients.apply(flat, losses.detach(), slopes)  # type: ignore[no-untyped-call]
+    return told
+
+
+class _WithGradients(torch.autograd.Function):
+    """Losses of rows whose gradients are known."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "r d"],  # noqa: ARG004
+        losses: Float[Tensor, " r"],
+        slopes: Float[Tensor, "r d"],
+    ) -> Float[Tensor, " r"]:
+        ctx.save_for_backward(slopes)
+        return losses.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, wanted: Float[Tensor, " r"]) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return wanted.unsqueeze(1) * slopes, None, None
