@@ -96,9 +96,10 @@ class RoundRecord:
     def line(self) -> str:
         """Return what a log says of the round, failures and their reasons included."""
         parts = [f"round {self.round_index}"]
-        parts += (
-            [] if self.value is None else [f"F = {self.value:.6g}{' (partial)' * self.partial}"]
-        )
+        error = self.metrics.get("standard_error")
+        told = "" if error is None else f" ± {error:.2g}"
+        partial = " (partial)" * self.partial
+        parts += [] if self.value is None else [f"F = {self.value:.6g}{told}{partial}"]
         parts += [f"{self.queries} queries", f"{self.wall_s:.1f} s"]
         parts += [] if self.epsilon_run is None else [f"epsilon = {self.epsilon_run:.4g}"]
         return "  ".join([*parts, *(f"client {c}: {why}" for c, why in self.failures.items())])

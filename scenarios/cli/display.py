@@ -28,6 +28,9 @@ def print_result(console: Console, result: RunResult) -> None:
         "objective", " -> ".join(_number(summary[k]) for k in ("initial_value", "final_value"))
     )
     table.add_row("best", _number(summary["best_value"]))
+    sample = int(experiment.settings["strategy.judges"])
+    if sample:
+        table.add_row("judged by", f"samples of {sample} of {experiment.num_clients} clients")
     if any(record.partial for record in result.last_records):
         judges = min(record.judges for record in result.last_records if record.partial)
         table.add_row("judged by", f"{judges} of {experiment.num_clients} clients (partial)")
@@ -85,8 +88,8 @@ def _print_failures(console: Console, result: RunResult) -> None:
         f"{total:,} answers failed; the first: client {client}, round {failed[0].round_index}:"
         f" {visible(reason)}",
     )
-    clients = result.experiment.num_clients
-    if any(0 < record.judges < clients for record in result.records):
+    asked = int(result.experiment.settings["strategy.judges"]) or result.experiment.num_clients
+    if any(0 < record.judges < asked for record in result.records):
         console.print(
             "the objective was then the mean of those who answered, so values before and after"
             " do not compare (history.jsonl: judges)",

@@ -37,6 +37,7 @@ class FormulaConfig:
     heterogeneity: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
+        "strategy.judges": JUDGED_HERE,
         "scenario.noise_std": QUERIED,
     }
 

@@ -74,6 +74,7 @@ class MetricConfig:
     noise_std: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
+        "strategy.judges": JUDGED_HERE,
         "path": one_of("data", "csv", "covertype"),
     }
 

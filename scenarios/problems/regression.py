@@ -72,6 +72,7 @@ class RegressionConfig:
     noise_std: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
+        "strategy.judges": JUDGED_HERE,
         "noise_std": QUERIED,
         **dict.fromkeys(("client.out_of_bounds", "client.project"), BOUNDLESS),
         "target": one_of("data", "csv"),

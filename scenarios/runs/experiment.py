@@ -175,8 +175,11 @@ def make_experiment(
         settings=resolved,
     )
     _check_adversaries(experiment)
-    least = build_strategy(experiment).rounds.min_judges
-    require(int(least) <= clients, "strategy.min_judges", least, f"at most clients={clients}")
+    rounds = build_strategy(experiment).rounds
+    for name, judges in (("judges", rounds.judges), ("min_judges", rounds.min_judges)):
+        require(judges <= clients, f"strategy.{name}", judges, f"at most clients={clients}")
+    least, most = rounds.min_judges, rounds.judges or clients
+    require(least <= most, "strategy.min_judges", least, f"at most strategy.judges={most}")
     return experiment
 
 

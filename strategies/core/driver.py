@@ -15,6 +15,7 @@ from fedzo.errors import RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.problem import Problem
 from fedzo.protocol.exchange import JUDGING, Exchange, Moment, Replies
+from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
 from strategies.core import accounting, judging
@@ -267,8 +268,8 @@ class _Run:
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
         asks = self._problem.asks_clients and not self._asks_nobody
-        asked = self._settings.num_clients if asks else 0
-        return asked * (asked if isinstance(self.state, KnowsModels) else 1)
+        asked = len(self._judges()) if asks else 0
+        return asked * (self._settings.num_clients if isinstance(self.state, KnowsModels) else 1)
 
     def _evaluate(self) -> Verdict:
         """Judge x, or, where every node has a model, those of the honest ones."""
@@ -277,24 +278,35 @@ class _Run:
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return verdict(nodes, models, [self._problem.report(x, None) for x in models])
+        asked = self._judges()
         known = self.state.answered.values if isinstance(self.state, KnowsAnswers) else ()
         if len(known) == self._settings.num_clients and not liars:
             answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)
         else:
             self._exchange_index = JUDGING  # the same after a resume
-            everybody = range(self._settings.num_clients)
             question = judging.question_about(self.state, models)
-            [replies] = self._perform([Exchange(question=question, client_ids=everybody)], 0)
+            [replies] = self._perform([Exchange(question=question, client_ids=asked)], 0)
             answers = replies.tensors["values"]
         if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
         kept = [trusted_values(values, unknown) for values in answers.T]
         before = self.records[-1] if self.records else self._resumed
-        failing, rounds = judging.known_to_fail(before, self._total), self._strategy.rounds
-        least = judging.required_judges(self._settings.num_clients, failing, rounds.min_judges)
+        failing = judging.known_to_fail(before, self._total, asked)
+        least = judging.required_judges(len(asked), failing, self._strategy.rounds.min_judges)
         partial = len(answers) + unknown < least
         if partial and not any(record.partial for record in self.records):
             judging.warn_of_partial(self._total.round_index, len(answers), least)
         self._total = replace(self._total, judges=len(kept[0]), partial=partial)
         pairs = zip(models, kept, strict=True)
-        return verdict(nodes, models, [self._problem.report(x, values) for x, values in pairs])
+        found = verdict(nodes, models, [self._problem.report(x, values) for x, values in pairs])
+        if len(asked) < self._settings.num_clients and not nodes:
+            error = judging.standard_error(kept[0], self._settings.num_clients)
+            return replace(found, metrics={**found.metrics, "standard_error": error})
+        return found
+
+    def _judges(self) -> Sequence[int]:
+        """Return who is asked for F in this round."""
+        where = (self._problem.index, self._total.round_index)
+        draw = stream(self._settings.seed, "judges", *where)
+        judges = self._strategy.rounds.judges
+        return judging.drawn_judges(self._settings.num_clients, judges, draw)

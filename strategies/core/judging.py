@@ -3,15 +3,20 @@
 Where every node has a model, F and the metrics are means over nodes; `disagreement` is the nodes'
 root mean square distance from their mean model, and `nodes` keeps each one's own numbers.
 
+Where a sample of the clients is asked, F is the sample's mean and the metric `standard_error` says
+how far that may be from the mean of all.
+
 Where f answers may be lies and nobody knows whose, F is the mean without the f largest and the f
 smallest (a trimmed mean: no f liars move it beyond what honest clients say), and of models without
 the f furthest from their coordinate-wise median.
 """
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -35,14 +40,34 @@ class Verdict:
     nodes: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
-def required_judges(num_clients: int, known_to_fail: int, min_judges: int) -> int:
+def drawn_judges(num_clients: int, judges: int, generator: np.random.Generator) -> list[int]:
+    """Return the clients that are asked for F: so many, each as likely as another; all for 0."""
+    if judges == 0 or judges >= num_clients:
+        return [*range(num_clients)]
+    drawn: list[int] = np.sort(generator.choice(num_clients, judges, replace=False)).tolist()
+    return drawn
+
+
+def standard_error(values: Float[Tensor, " k"], num_clients: int) -> float:
+    """Return how far the mean of k drawn clients' values is from that of all, as a deviation.
+
+    s / sqrt(k) sqrt(1 - k / n), of a draw without replacement; NaN for one value.
+    """
+    count = len(values)
+    spread = float(values.std()) if count > 1 else math.nan
+    return spread * math.sqrt((1 - count / num_clients) / count)
+
+
+def required_judges(num_asked: int, known_to_fail: int, min_judges: int) -> int:
     """Return how many clients must answer for a whole F: all that can, and more than half."""
-    return min_judges or max(num_clients - known_to_fail, num_clients // 2 + 1)
+    return min_judges or max(num_asked - known_to_fail, num_asked // 2 + 1)
 
 
-def known_to_fail(before: RoundRecord | None, now: RoundRecord) -> int:
-    """Return how many clients failed in this round and in the one before."""
-    return 0 if before is None else len(before.failures.keys() & now.failures.keys())
+def known_to_fail(before: RoundRecord | None, now: RoundRecord, asked: Iterable[int]) -> int:
+    """Return how many of those asked failed in this round and in the one before."""
+    if before is None:
+        return 0
+    return len(before.failures.keys() & now.failures.keys() & {*asked})
 
 
 def warn_of_partial(round_index: int, judges: int, least: int) -> None:

@@ -36,8 +36,11 @@ class RoundConfig:
     timeout_s: longest wait for an exchange. evaluate_every: rounds between evaluations of F; 0
     evaluates only the first and the last x, and none of a private method that clients would have to
     be asked about.
+    judges: clients that are asked for F, drawn anew each time: F is then their mean, with its
+    standard error over the draw among the metrics; 0 is all.
     min_judges: as many clients must answer for an F that can be the best, or say that the goal is
-    reached; 0 is all but those who did not answer in the round before either, and more than half.
+    reached; 0 is all asked but those who did not answer in the round before either, and more than
+    half.
     """
 
     participation: float = 1.0
@@ -46,6 +49,7 @@ class RoundConfig:
     non_finite: Literal["auto", "reject", "pass"] = "auto"
     timeout_s: float = 3600.0
     evaluate_every: int = 1
+    judges: int = 0
     min_judges: int = 0
 
     def cohort_size(self, num_clients: int) -> int:
@@ -59,6 +63,7 @@ class RoundConfig:
         require_nonnegative("max_failed_rounds", self.max_failed_rounds)
         require(self.timeout_s > 0, "timeout_s", self.timeout_s, "positive")
         require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "0 or more")
+        require(self.judges != 1 and self.judges >= 0, "judges", self.judges, "0, or 2 or more")
         require(self.min_judges >= 0, "min_judges", self.min_judges, "0 or more")
 
 

@@ -1,5 +1,8 @@
 """Whose answers F is made of, and how many there must be."""
 
+import itertools
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,17 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clients.rules import make_rules
-from fedzo.errors import FedzoWarning, RunError
+from fedzo.errors import ConfigError, FedzoWarning, RunError
 from fedzo.objectives.objective import CallableObjective
 from fedzo.objectives.problem import OpenProblem, Report
 from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Middleware
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from scenarios import federate
+from scenarios.runs.experiment import make_experiment
 from strategies import FedAvg, FedAvgConfig, Outcome, run_rounds
 from strategies.core.driver import RunSettings
-from strategies.core.judging import judged_models, required_judges, trusted_values
+from strategies.core.judging import judged_models, required_judges, standard_error, trusted_values
 
 CLIENTS = 5
 
@@ -157,3 +162,66 @@ def test_a_run_that_nobody_answers_fails() -> None:
 
     with pytest.raises(RunError, match=r"nobody has answered in any of 3 rounds.*data base"):
         federate(broken, num_clients=CLIENTS, num_rounds=3)
+
+
+def by_sample(seed: int = 0, **settings: int) -> Sequence[RoundRecord]:
+    """Return the records of 40 clients with values of their own, of whom some judge."""
+
+    def objective(client: int) -> CallableObjective:
+        return CallableObjective(function=lambda x: float(((x - client / 10) ** 2).sum()), dim=2)
+
+    given = {f"strategy.{name}": value for name, value in settings.items()}
+    quick = {"strategy.local_steps": 1, "client.num_directions": 2, "strategy.participation": 0.1}
+    done = federate(objective, num_clients=40, num_rounds=3, seed=seed, settings={**quick, **given})
+    return done.records
+
+
+def test_a_sample_judges_and_says_how_well() -> None:
+    whole, off = by_sample(), []
+    assert all("standard_error" not in record.metrics for record in whole)
+    for seed in range(20):
+        first = by_sample(seed, judges=10)[0]
+        assert first.judges == 10
+        assert not first.partial
+        assert first.value is not None
+        assert whole[0].value is not None
+        off.append((first.value - whole[0].value) / first.metrics["standard_error"])
+    assert 0.5 < statistics.pstdev(off) < 2
+    assert abs(statistics.mean(off)) < 1
+
+
+def test_the_sample_is_drawn_anew_and_costs_what_it_asks() -> None:
+    records = by_sample(judges=10)
+    asked = [set(record.clients) for record in records]
+    assert len(asked[0]) == 10
+    assert len({*map(frozenset, asked)}) == len(asked)
+    everybody = by_sample()
+    assert everybody[-1].queries - records[-1].queries == 4 * 30
+    assert [r.value for r in by_sample(judges=10)] == [r.value for r in records]
+    assert by_sample(judges=40)[-1].value == everybody[-1].value
+
+
+def test_the_error_of_a_draw_is_that_of_all_draws() -> None:
+    values = torch.tensor([1.0, 4.0, 2.0, 8.0, 5.0], dtype=torch.float64)
+    draws = [values[list(some)] for some in itertools.combinations(range(5), 3)]
+    spread = torch.stack([draw.mean() for draw in draws]).var(correction=0)
+    told = torch.tensor([standard_error(draw, 5) ** 2 for draw in draws]).mean()
+    assert torch.allclose(told.double(), spread)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"judges": 1}, "judges=1"),
+        ({"judges": 41}, "at most clients=40"),
+        ({"judges": 10, "min_judges": 11}, "at most strategy.judges=10"),
+    ],
+)
+def test_samples_that_cannot_be_are_refused(given: dict[str, int], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        by_sample(**given)
+
+
+def test_judges_are_refused_where_f_is_known() -> None:
+    with pytest.raises(ConfigError, match=r"strategy\.judges"):
+        make_experiment("quadratic", "fedzo", settings={"strategy.judges": 3})
