@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,17 @@ def test_there_are_sources() -> None:
     assert len(SOURCES) > 40
 
 
-TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 BANNED = ("pickle", "torch.load(", "manual_seed", "np.random.seed")
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
 @source_tree
 def test_files_are_short_documented_and_free_of_pickle() -> None:
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         text = path.read_text()
         assert len(text.splitlines()) <= 300, path
         assert ast.get_docstring(tree), path
@@ -82,7 +87,7 @@ def test_the_map_has_every_room_and_no_other() -> None:
 @source_tree
 def test_private_names_of_flwr_stay_in_one_file() -> None:
     public = ("flwr.app", "flwr.clientapp", "flwr.serverapp")
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

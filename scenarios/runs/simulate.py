@@ -2,34 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from fedzo.config import Given
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import ConfigError
 from fedzo.objectives.objective import Objective
-from fedzo.records.history import RoundRecord
 from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
-from fedzo.runtime.engine import Engine
 from fedzo.runtime.threads import torch_threads
 from scenarios.problems.custom import CustomScenario, Start
 from scenarios.problems.scenario import Scenario
-from scenarios.runs.best import BestSoFar, position_of
 from scenarios.runs.engines import build_scenario, open_engine
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
 from scenarios.runs.names import SCENARIOS
-from scenarios.runs.position import Found, Position
+from scenarios.runs.position import Position
 from scenarios.runs.run_result import RESULT, RunResult
 from scenarios.runs.rundir import RunDirectory, new_run_name
 from scenarios.runs.solution_files import write_solutions
-from scenarios.runs.steps import posed, watch
+from scenarios.runs.solve import Work, solve
+from scenarios.runs.steps import posed
 from strategies.core.base import RoundStrategy
-from strategies.core.driver import Callback, RunSettings, Snapshot, StopReason, run_rounds
+from strategies.core.driver import Callback
 from strategies.core.uncovered import warn_of_uncovered
 
 __all__ = ["RESULT", "RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
@@ -81,90 +78,22 @@ def simulate(
         with open_engine(
             experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
         ) as engine:
-            result = _solve(
-                experiment, scenario, strategy, engine, own, directory, position, callbacks
+            work = Work(
+                experiment=experiment,
+                scenario=scenario,
+                strategy=strategy,
+                engine=engine,
+                own=own,
+                directory=directory,
+                callbacks=callbacks,
             )
+            result = solve(work, position)
         if out:
             with storing(out):
                 _draw(out / "figure.png", scenario, result)
                 write_solutions(out, result)
                 write_whole(out / RESULT, strict_json(result.summary()) + "\n")
     return result
-
-
-def _solve(
-    experiment: Experiment,
-    scenario: Scenario,
-    strategy: RoundStrategy[Any],
-    engine: Engine,
-    own: bool,
-    directory: RunDirectory | None,
-    position: Position,
-    callbacks: Sequence[Callback],
-) -> RunResult:
-    """Solve the problems that are left, one after the other."""
-    records, solutions = list(position.records), list(position.found.solutions)
-    bests = list(position.found.bests)
-    stops: list[StopReason] = []
-    spent = position.spent
-    standstill = watch(experiment)
-    for index in range(len(solutions), scenario.num_problems):
-        engine.restore_client_states(position.client_states)
-        best, seen = BestSoFar(position.best), _Seen()
-        keep = _keeper(directory, Found(solutions, bests), best, engine)
-        settings = RunSettings(
-            num_clients=experiment.num_clients,
-            num_rounds=experiment.num_rounds,
-            seed=experiment.seed,
-            query_budget=experiment.query_budget,
-            num_problems=scenario.num_problems,
-            spent=spent,
-            public_data=not own,
-            liars=experiment.known_liars,
-        )
-        try:
-            outcome = run_rounds(
-                strategy,
-                engine,
-                posed(scenario, index, experiment),
-                settings,
-                callbacks=[best, seen, *keep, *callbacks, standstill],
-                resume=position.snapshot,
-            )
-        except RunError as error:
-            known, ends = [*records, *seen.records], [*solutions, *map(position_of, seen.last)]
-            out = None if directory is None else directory.path
-            error.result = RunResult(
-                experiment, known, ends, {}, [*stops, "failed"], out, spent, [*bests, best.best]
-            )
-            raise
-        records += outcome.records
-        solutions.append(position_of(outcome.state))
-        bests.append(best.best)
-        stops.append(outcome.stop)
-        position = Position()
-        spent = getattr(outcome.state, "privacy", None)
-        if directory:
-            last = Snapshot(records[-1], outcome.state, outcome.stop)
-            found = Found(solutions, bests)
-            directory.close_problem(found, last, engine.client_states(), spent)
-        if outcome.stop == "callback":
-            break
-    metrics = scenario.summarize(list({record.problem: record for record in records}.values()))
-    out = None if directory is None else directory.path
-    return RunResult(experiment, records, solutions, metrics, stops, out, spent, bests)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Remembers what a run that fails has had: the records, and the last state."""
-
-    records: list[RoundRecord] = field(default_factory=list)
-    last: list[Any] = field(default_factory=list)
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        self.records.append(snapshot.record)
-        self.last[:] = [snapshot.state]
 
 
 def federate(
@@ -213,19 +142,6 @@ def federate(
         initial_x=initial_x,
     )
     return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
-
-
-def _keeper(
-    directory: RunDirectory | None, found: Found, best: BestSoFar, engine: Engine
-) -> list[Callback]:
-    if directory is None:
-        return []
-
-    def keep(snapshot: Snapshot) -> None:
-        so_far = Found(found.solutions, [*found.bests, best.best])
-        directory.add(snapshot, so_far, engine.client_states())
-
-    return [keep]
 
 
 def _draw(path: Path, scenario: Scenario, result: RunResult) -> None:

@@ -159,7 +159,7 @@ class Twice(InProcessGrid):
 SMALL = {"client.num_features": 6, "strategy.local_steps": 1}
 STATEFUL: list[Any] = [
     pytest.param("fedzo", {"client.estimator": "residual"}, id="fedzo"),
-    pytest.param("scaffold2", {}, id="scaffold2"),
+    pytest.param("scaffold2", {}, id="scaffold2", marks=pytest.mark.slow),  # as scaffold1
     pytest.param("fzoos", {"strategy.variant": "on_client"}, id="on_client"),
 ]
 SHARED: list[Any] = [

@@ -285,8 +285,21 @@ def test_the_cost_of_clipped_means_leaves_out_their_comparison(
             assert set(counts.values()) == {cost + extra}
 
 
-@both
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if not e.modules], ids=str)
+FIRST = {type(e.question): e.name for e in reversed(EXAMPLES)}.values()
+ON_A_DEVICE = [
+    pytest.param(
+        *(example, cohort),
+        id=f"{example}-{cohort.__name__}",
+        marks=pytest.mark.slow if cohort is looped and example.name not in FIRST else (),
+    )
+    for example in EXAMPLES
+    for cohort in (stacked, looped)
+    if not example.modules
+]
+"""Clients one by one move what their rules move: of these the first example of every question."""
+
+
+@pytest.mark.parametrize(("example", "cohort"), ON_A_DEVICE)
 def test_on_a_device_nothing_of_size_d_comes_back_but_the_answer(
     example: Example, cohort: Callable[[], CohortObjective]
 ) -> None:

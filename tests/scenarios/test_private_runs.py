@@ -112,7 +112,6 @@ def test_a_run_of_several_problems_that_is_resumed_has_spent_the_same(
     at: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scenarios.runs.rundir.CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
     made, scenario = posed("diff2")
     whole = quiet(made, scenario=scenario)
 

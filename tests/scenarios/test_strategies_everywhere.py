@@ -32,7 +32,6 @@ def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
 ) -> None:
     monkeypatch.setattr("scenarios.runs.rundir.CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr("fedzo.records.checkpoint.SMALL", 0)
-    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
     monkeypatch.setattr("fedzo.records.changes._LONG", 1)
     saved: list[tuple[torch.Tensor, torch.Tensor]] = []
     save = CheckpointWriter.save
@@ -59,7 +58,7 @@ def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
 
 
 @pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
-@pytest.mark.parametrize("clients", [1, 2])
+@pytest.mark.parametrize("clients", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_client_and_one_dimension_are_enough(
     name: str, more: dict[str, str], clients: int
 ) -> None:

@@ -105,8 +105,17 @@ def test_balanced_minibatches_need_classes() -> None:
         MinibatchConfig(sampling="balanced")
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
-@pytest.mark.parametrize("strategy", ["fedavg", "fedzo", "dshb"])
+@pytest.mark.parametrize(
+    ("strategy", "model"),
+    [
+        ("fedavg", "cnn"),
+        ("fedzo", "mlp"),
+        ("dshb", "mlp"),
+        pytest.param("fedavg", "mlp", marks=pytest.mark.slow),
+        pytest.param("fedzo", "cnn", marks=pytest.mark.slow),
+        pytest.param("dshb", "cnn", marks=pytest.mark.slow),
+    ],
+)
 def test_balanced_sampling_runs_everywhere(strategy: str, model: str) -> None:
     settings = {
         "scenario.dataset": "digits",

@@ -271,7 +271,7 @@ def test_labels_that_objectives_do_not_have_cannot_be_flipped() -> None:
         simulate(make_experiment("quadratic", "fedzo", num_rounds=1, settings=settings))
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_flipped_labels_harm_one_client_alone(model: str) -> None:
     def run(attack: str) -> list[float]:
         settings = {

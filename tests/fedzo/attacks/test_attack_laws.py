@@ -1,7 +1,9 @@
 """The laws of attackers: one suite for all, on a linear victim of images 8 x 8."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,22 @@ CASES: list[tuple[str, Norm]] = [
     *((name, norm) for name in ATTACKERS for norm in ("linf", "l2")),
     *((name, norm) for name in ("thompson", "square") for norm in ("l0", "patch")),
 ]
+DEFAULT: list[tuple[str, Norm]] = [
+    *zip(ATTACKERS, cycle(("linf", "l2")), strict=False),
+    ("thompson", "l0"),
+    ("square", "patch"),
+]
+"""Of laws that the norm hardly touches: one a attacker, and each norm; the others are slow."""
+
+
+def some(cases: Iterable[tuple[str, Norm]]) -> pytest.MarkDecorator:
+    slow = pytest.mark.slow
+    chosen = [pytest.param(*case, marks=() if case in DEFAULT else slow) for case in cases]
+    return pytest.mark.parametrize(("name", "norm"), chosen)
+
+
+of_each = some(CASES)
+of_balls = some((name, norm) for name in ATTACKERS for norm in ("linf", "l2"))
 
 
 def scores(images: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -188,7 +206,7 @@ def test_nobody_leaves_the_ball_or_the_range(
         assert any(ball.size(c) <= radius * (1 + 1e-5) + 1e-6 for ball, c in pairs)
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@of_each
 def test_the_seed_alone_decides(name: str, norm: Norm) -> None:
     images = pictures()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
@@ -206,7 +224,7 @@ def test_the_seed_alone_decides(name: str, norm: Norm) -> None:
     assert len(other) == len(first)
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@of_each
 def test_nobody_depends_on_who_is_attacked_beside(name: str, norm: Norm) -> None:
     images = close_pictures()
     settings = settings_for(name, norm)
@@ -295,8 +313,7 @@ def test_rank_comes_nearer_to_the_boundary_on_average() -> None:
     assert float((judge(moved.clamp(0, 1)) != judge(images)).double().mean()) >= 0.75
 
 
-@pytest.mark.parametrize("name", ATTACKERS)
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@of_balls
 def test_targeted_success_is_the_target(name: str, norm: Norm) -> None:
     images = close_pictures()
     labels = judge(images)
@@ -312,8 +329,7 @@ def test_targeted_success_is_the_target(name: str, norm: Norm) -> None:
         assert any(one.success for one in found)
 
 
-@pytest.mark.parametrize("name", ATTACKERS)
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@of_balls
 @pytest.mark.parametrize("budget", [1, 13])
 def test_no_budget_is_exceeded(name: str, norm: Norm, budget: int) -> None:
     settings = settings_for(name, norm, radius=0.001, query_budget=budget)
@@ -324,7 +340,7 @@ def test_no_budget_is_exceeded(name: str, norm: Norm, budget: int) -> None:
         assert all(one.queries == budget for one in found)
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@of_each
 def test_universal_perturbations(name: str, norm: Norm) -> None:
     images = close_pictures(4)
     settings = settings_for(name, norm, universal=True, query_budget=4 * 20, universal_rate=0.5)
@@ -349,7 +365,7 @@ def test_a_universal_budget_below_one_proposal_asks_nothing(name: str) -> None:
     assert not any(len(part) for part in recorder.asked)
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@of_each
 def test_levels(name: str, norm: Norm) -> None:
     images = (close_pictures() * 255).round() / 255
     settings = settings_for(name, norm, levels=255, radius=max(RADII[norm], 8 / 255))
@@ -364,8 +380,7 @@ def test_levels(name: str, norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("coordinates", ["waves", "blocks", "tanh"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ATTACKERS)
+@of_balls
 def test_coordinates(name: str, norm: Norm, coordinates: str) -> None:
     images = close_pictures(2)
     settings = settings_for(name, norm, coordinates=coordinates_of(coordinates), query_budget=20)
@@ -375,8 +390,7 @@ def test_coordinates(name: str, norm: Norm, coordinates: str) -> None:
         inside(one, image, norm)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ATTACKERS)
+@of_balls
 def test_color_images_that_are_not_square(name: str, norm: Norm) -> None:
     weights = stream(0, "colors").standard_normal((3, 3 * 5 * 7))
 
@@ -408,9 +422,8 @@ class Refusing:
         return ask_some(self.victim, images, served)
 
 
-@pytest.mark.parametrize("name", ATTACKERS)
+@of_balls
 @pytest.mark.parametrize("every", [0, 3])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_refusals_are_survived(name: str, every: int, norm: Norm) -> None:
     meter = Meter(Refusing(victim_for(name), every))
     settings = settings_for(name, norm, radius=0.001, query_budget=25)

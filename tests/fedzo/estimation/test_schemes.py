@@ -25,13 +25,13 @@ def wavy(x: torch.Tensor) -> torch.Tensor:
     return x.sin().sum(-1)
 
 
-def estimate(name: str, kind: str, f, mu: float, m: int = D, seed: int = 0, memory=None):  # type: ignore[no-untyped-def]
-    scheme = SCHEMES[name]
+def estimate(name: str, kind: str, f, mu: float, m: int = D, seed: int = 0, memory=None, x=X):  # type: ignore[no-untyped-def]
+    scheme, n = SCHEMES[name], len(x)
     if name == "coordinate":
-        u = torch.eye(D, dtype=X.dtype).expand(N, D, D)
+        u = torch.eye(D, dtype=X.dtype).expand(n, D, D)
     else:
-        u = sample_cohort_directions(kind, m, D, generators=streams(seed, "u", clients=range(N)))
-    values = f(scheme.points(X, u, mu))
+        u = sample_cohort_directions(kind, m, D, generators=streams(seed, "u", clients=range(n)))
+    values = f(scheme.points(x, u, mu))
     slopes = scheme.slopes(values, mu, memory)
     coefficients = gradient_coefficients(slopes, estimator_scale(SCHEMES[name], kind, D))
     return combine(coefficients, u), slopes, u, values
@@ -78,8 +78,9 @@ def test_order_of_the_error_in_mu(name: str, order: int) -> None:
 
 @pytest.mark.parametrize("kind", DIRECTION_KINDS)
 def test_the_mean_over_keys_is_the_gradient(kind: str) -> None:
-    trials = 600
-    gs = torch.stack([estimate("central", kind, wavy, 1e-3, m=3, seed=s)[0] for s in range(trials)])
+    trials = 600  # clients of one cohort, each of which draws for itself
+    points = X.expand(trials, N, D).reshape(-1, D)
+    gs = estimate("central", kind, wavy, 1e-3, m=3, x=points)[0].reshape(trials, N, D)
     error = (gs.mean(0) - X.cos()).abs()
     assert (error < 5 * gs.std(0) / trials**0.5).all()
 
@@ -95,11 +96,11 @@ def test_residual_compares_with_the_step_before() -> None:
 @pytest.mark.parametrize("kind", DIRECTION_KINDS)
 def test_residual_is_unbiased_at_rest(kind: str) -> None:
     """With x unmoved, E[(f(x + mu u) - f(x + mu v)) u] / mu = grad f for a linear f."""
-    trials, total = 1500, []
-    memory = estimate("residual", kind, linear, 0.1, m=1, seed=10**6)[3]
-    for s in range(trials):
-        total.append(estimate("residual", kind, linear, 0.1, m=1, seed=s, memory=memory)[0])
-    gs = torch.stack(total)
+    trials = 1500  # clients of one cohort, each of which draws for itself
+    points = X.expand(trials, N, D).reshape(-1, D)
+    memory = estimate("residual", kind, linear, 0.1, m=1, seed=10**6, x=points)[3]
+    found = estimate("residual", kind, linear, 0.1, m=1, memory=memory, x=points)[0]
+    gs = found.reshape(trials, N, D)
     assert ((gs.mean(0) - A).abs() < 5 * gs.std(0) / trials**0.5).all()
 
 

@@ -83,6 +83,7 @@ def test_a_universal_perturbation_is_added_to_all() -> None:
     assert report.adversarials.shape == (6, 1, 4, 4)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="function is a int, and cannot be called"):
         attack(3, IMAGES, LABELS)  # type: ignore[arg-type]

@@ -132,6 +132,7 @@ def test_a_failed_run_has_status_1(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_run_leaves_what_it_promises_and_is_never_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "run"
     summary = run_json(*QUADRATIC, "--out", str(out))
@@ -168,9 +169,8 @@ def own(client):
 """
 
 
-@pytest.mark.parametrize(
-    ("estimator", "lines"), [("forward", 3), pytest.param("residual", 9, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # beside tests/laws/test_kills.py, which kills what has no need to import first
+@pytest.mark.parametrize(("estimator", "lines"), [("forward", 3), ("residual", 9)])
 def test_killed_in_mid_run_and_resumed_it_ends_at_the_same_bits(
     tmp_path: Path, estimator: str, lines: int
 ) -> None:

@@ -40,6 +40,9 @@ nothing = 3
 """
 FAST = ["--set", "victim.data=digits", "--images", "4", "--radius", "0.3", "--query-budget", "120"]
 
+pytestmark = pytest.mark.xdist_group("cli attack")
+"""Its victim is trained once, for all tests of one process."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from scenarios.runs.stored import by_label, load_runs
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 NO_BROWSER = "needs chromium and its chromedriver (Debian: apt-get install chromium-driver)"
+pytestmark = pytest.mark.xdist_group("browser")
+"""Runs, page and browser are made once, for all tests of one process."""
 
 
 def command(*words: object) -> Any:
@@ -34,14 +36,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     usual = {"scenario.dim": 3, "faults.drop": 0.2}
     private = {**usual, "strategy.unit": "client"}
     methods = {"fedzo": ("fedzo", usual), "fedavg": ("fedavg", usual)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
-        for label, (name, settings) in {**methods, "private": ("dp_fedzo", private)}.items():
-            for seed in (0, 1):
-                made = make_experiment(
-                    "quadratic", name, num_rounds=3, num_clients=3, seed=seed, settings=settings
-                )
-                simulate(made, out=out / label / f"seed-{seed}")
+    for label, (name, settings) in {**methods, "private": ("dp_fedzo", private)}.items():
+        for seed in (0, 1):
+            made = make_experiment(
+                "quadratic", name, num_rounds=3, num_clients=3, seed=seed, settings=settings
+            )
+            simulate(made, out=out / label / f"seed-{seed}")
     return out
 
 
@@ -60,7 +60,8 @@ def data_of(page: Path) -> Any:
 
 
 def test_the_page_has_the_numbers_of_the_histories(runs: Path, page: Path) -> None:
-    told = {method["label"]: method["runs"] for method in data_of(page)["methods"]}
+    data = data_of(page)
+    told = {method["label"]: method["runs"] for method in data["methods"]}
     found = by_label(load_runs(runs))
     assert list(told) == list(found)
     for label, several in found.items():
@@ -70,12 +71,12 @@ def test_the_page_has_the_numbers_of_the_histories(runs: Path, page: Path) -> No
             assert shown["seed"] == one.experiment.seed
             assert problem["value"] == [record.value for record in judged]
             assert problem["gap"] == [record.metrics["gap"] for record in judged]
-            for axis in data_of(page)["axes"]:
+            for axis in data["axes"]:
                 places = [record.axis(axis) for record in judged]
                 known = [None if np.isnan(place) else place for place in places]
                 assert problem[axis] == known
     failed = [r for one in load_runs(runs) for record in one.records for r in record.failures]
-    assert len(data_of(page)["failures"]) == len(failed) > 0
+    assert len(data["failures"]) == len(failed) > 0
 
 
 def test_the_page_says_what_was_run_and_escapes_what_was_named(page: Path, runs: Path) -> None:
@@ -128,7 +129,6 @@ def choose(browser: Any, **values: str) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.xdist_group("browser")
 def test_a_browser_shows_the_curves_of_the_histories_on_every_axis(
     browser: Any, runs: Path, page: Path
 ) -> None:
@@ -161,7 +161,6 @@ def test_a_browser_shows_the_curves_of_the_histories_on_every_axis(
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.xdist_group("browser")
 def test_a_grid_and_the_images_of_attacks_are_shown(browser: Any, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 

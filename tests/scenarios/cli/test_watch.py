@@ -19,12 +19,6 @@ from scenarios.cli.live import Display
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
 
-
-@pytest.fixture(autouse=True)
-def _no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
-
-
 EXPERIMENT = make_experiment(
     "quadratic", "fedzo", num_rounds=3, query_budget=10_000, settings={"scenario.dim": 3}
 )

@@ -123,6 +123,7 @@ def test_trained_victims_are_found_again_and_damage_is_survived(tmp_path: Path) 
     assert not torch.equal(first[0], first[1])
 
 
+@pytest.mark.usefixtures("figures")
 def test_fedzo_fools_digits_and_says_what_it_cost(cache: str, tmp_path: Path) -> None:
     experiment = make_experiment(
         "attack",

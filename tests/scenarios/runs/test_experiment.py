@@ -11,6 +11,7 @@ from scenarios.runs.config_file import read_experiment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.names import SCENARIOS, STRATEGIES
 
+slow = pytest.mark.slow
 PAIRS = [
     (scenario, strategy)
     for scenario, entry in SCENARIOS.items()
@@ -19,7 +20,16 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("scenario", "strategy"), PAIRS)
+SOME = {"quadratic": STRATEGIES, **dict.fromkeys(("regression", "custom"), ("diff2", "mezo"))}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "strategy"),
+    [
+        pytest.param(*pair, marks=() if pair[1] in ("fedzo", *SOME.get(pair[0], ())) else slow)
+        for pair in PAIRS
+    ],
+)
 def test_every_pair_resolves_and_survives_toml(
     scenario: str, strategy: str, tmp_path: Path
 ) -> None:

@@ -17,11 +17,6 @@ from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.simulate import RunResult, federate, simulate
 
 
-@pytest.fixture(autouse=True)
-def _no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
-
-
 def made(rounds: int, strategy: str = "fedzo", **settings: Any) -> Experiment:
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
     outer = {name: dotted.pop(name) for name in ("engine", "query_budget") if name in dotted}

@@ -46,11 +46,6 @@ NAN_OPTIONS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_figures_of_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
-
-
 def grid(**shape: Any) -> Grid:
     base, labels = with_aggregators(BASE, ["seedzo"], ["mean", "nnm | trimmed_mean"])
     return run_grid(base, labels, [0, 1], GridShape(**shape))

@@ -17,11 +17,6 @@ from scenarios.runs.simulate import RunResult, federate, simulate
 from scenarios.runs.stored import by_label
 
 
-@pytest.fixture(autouse=True)
-def _no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenarios.runs.simulate._draw", lambda *given: None)
-
-
 def run(out: Path | None, *, rounds: int = 4, seed: int = 0, **settings: Any) -> RunResult:
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
     experiment = make_experiment(

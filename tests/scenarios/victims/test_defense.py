@@ -23,6 +23,9 @@ from scenarios.victims.defense import (
 from scenarios.victims.smoothed import SmoothedVictim, certify_images
 from scenarios.victims.victims import Training, fit_network
 
+pytestmark = pytest.mark.xdist_group("defense")
+"""Its victim is trained once, for all tests of one process."""
+
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[ModuleVictim, Images, Images]:
@@ -35,7 +38,7 @@ def digits() -> tuple[ModuleVictim, Images, Images]:
 
 
 Victims = tuple[ModuleVictim, Images, Images]
-CONFIG = DefenseConfig(sigma=0.8, latent=12, epochs=4, steps=4, batch_size=8, seed=3)
+CONFIG = DefenseConfig(sigma=0.8, latent=12, epochs=1, steps=3, batch_size=8, seed=3)
 
 
 def test_queries_are_the_victims_own_count(digits: Victims) -> None:
@@ -67,7 +70,7 @@ def test_same_seed_same_defense_and_it_comes_back_from_disk(
 @pytest.mark.slow
 def test_it_certifies_more_than_the_undefended_model(digits: Victims) -> None:
     victim, train, test = digits
-    config = replace(CONFIG, sigma=0.5, latent=24, epochs=30)
+    config = replace(CONFIG, sigma=0.5, latent=24, epochs=30, steps=4)
     defense = train_defense(victim, train, config)
     smoothing = Smoothing(sigma=config.sigma, guess=32, count=200, alpha=0.01)
     rates = []

@@ -65,7 +65,7 @@ def go(world: World, config: dict[str, object], **limits: object) -> Outcome:
     return run_rounds(strategy(**config), world.engine(), PROBLEM, chosen)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(
     budget=st.integers(N, 150),
     share=st.sampled_from([0.3, 0.5, 1.0]),

@@ -1,0 +1,158 @@
+"""Solve the problems of a run that are left, one after the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedzo.errors import RunError
+from fedzo.records.history import RoundRecord
+from fedzo.runtime.engine import Engine
+from scenarios.problems.scenario import Scenario
+from scenarios.runs.best import BestSoFar, position_of
+from scenarios.runs.experiment import Experiment
+from scenarios.runs.position import Found, Position
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.rundir import RunDirectory
+from scenarios.runs.steps import posed, watch
+from strategies.core.base import RoundStrategy
+from strategies.core.driver import (
+    Callback,
+    Outcome,
+    RunSettings,
+    Snapshot,
+    StopReason,
+    run_rounds,
+)
+from strategies.core.spending import Spent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a run is made of. own: the data are the clients' own, and not public."""
+
+    experiment: Experiment
+    scenario: Scenario
+    strategy: RoundStrategy[Any]
+    engine: Engine
+    own: bool
+    directory: RunDirectory | None
+    callbacks: Sequence[Callback]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What the problems that have ended gave; stops: of those that this call has run."""
+
+    records: Sequence[RoundRecord]
+    found: Found
+    spent: Spent | None
+    stops: Sequence[StopReason] = ()
+
+    def plus(
+        self, records: Sequence[RoundRecord], end: Found, spent: Spent | None, stop: StopReason
+    ) -> "_Done":
+        """Add what one problem more gave; spent: by all of them."""
+        solutions = [*self.found.solutions, *end.solutions]
+        bests = [*self.found.bests, *end.bests]
+        return _Done(
+            records=[*self.records, *records],
+            found=Found(solutions, bests),
+            spent=spent,
+            stops=[*self.stops, stop],
+        )
+
+
+def solve(work: Work, position: Position) -> RunResult:
+    """Go on from a position to the end of the last problem, or until a callback stops the run."""
+    done = _Done(records=position.records, found=position.found, spent=position.spent)
+    standstill = watch(work.experiment)
+    for index in range(len(done.found.solutions), work.scenario.num_problems):
+        done = _with_problem(work, index, position, done, standstill)
+        position = Position()
+        if done.stops[-1] == "callback":
+            break
+    lasts = {record.problem: record for record in done.records}
+    return _result(work, done, work.scenario.summarize(list(lasts.values())))
+
+
+def _with_problem(
+    work: Work, index: int, position: Position, done: _Done, standstill: Callback
+) -> _Done:
+    work.engine.restore_client_states(position.client_states)
+    best, seen = BestSoFar(position.best), _Seen()
+    keep = _keeper(work, done.found, best)
+    try:
+        outcome = run_rounds(
+            work.strategy,
+            work.engine,
+            posed(work.scenario, index, work.experiment),
+            _settings(work, done.spent),
+            callbacks=[best, seen, *keep, *work.callbacks, standstill],
+            resume=position.snapshot,
+        )
+    except RunError as error:
+        ends = Found([position_of(state) for state in seen.last], [best.best])
+        error.result = _result(work, done.plus(seen.records, ends, done.spent, "failed"), {})
+        raise
+    return _closed(work, done, outcome, best)
+
+
+def _settings(work: Work, spent: Spent | None) -> RunSettings:
+    return RunSettings(
+        num_clients=work.experiment.num_clients,
+        num_rounds=work.experiment.num_rounds,
+        seed=work.experiment.seed,
+        query_budget=work.experiment.query_budget,
+        num_problems=work.scenario.num_problems,
+        spent=spent,
+        public_data=not work.own,
+        liars=work.experiment.known_liars,
+    )
+
+
+def _closed(work: Work, done: _Done, outcome: Outcome, best: BestSoFar) -> _Done:
+    """Add a problem that has ended, in the directory too."""
+    spent = getattr(outcome.state, "privacy", None)
+    ends = Found([position_of(outcome.state)], [best.best])
+    done = done.plus(outcome.records, ends, spent, outcome.stop)
+    if work.directory:
+        last = Snapshot(done.records[-1], outcome.state, outcome.stop)
+        work.directory.close_problem(done.found, last, work.engine.client_states(), spent)
+    return done
+
+
+def _result(work: Work, done: _Done, metrics: Mapping[str, float]) -> RunResult:
+    return RunResult(
+        experiment=work.experiment,
+        records=list(done.records),
+        solutions=list(done.found.solutions),
+        metrics=metrics,
+        stops=list(done.stops),
+        out=None if work.directory is None else work.directory.path,
+        spent=done.spent,
+        bests=list(done.found.bests),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Remembers what a run that fails has had: the records, and the last state."""
+
+    records: list[RoundRecord] = field(default_factory=list)
+    last: list[Any] = field(default_factory=list)
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        self.records.append(snapshot.record)
+        self.last[:] = [snapshot.state]
+
+
+def _keeper(work: Work, found: Found, best: BestSoFar) -> list[Callback]:
+    directory = work.directory
+    if directory is None:
+        return []
+
+    def keep(snapshot: Snapshot) -> None:
+        so_far = Found(found.solutions, [*found.bests, best.best])
+        directory.add(snapshot, so_far, work.engine.client_states())
+
+    return [keep]
