@@ -30,6 +30,7 @@ import numpy as np
 import pydantic
 
 from fedzo.errors import ConfigError
+from fedzo.number import read_number
 from fedzo.user_code import reference_of
 
 Scalar = bool | int | float | str
@@ -277,9 +278,14 @@ def _allowed(hint: Any) -> str:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """Return what was typed for pydantic to convert: 30 may be a text, but true is no number."""
+    """Return what was typed for pydantic to convert.
+
+    30 may be a text and 8/255 a number, but true is none.
+    """
     if isinstance(value, bool) and hint in (int, float):
         require(False, name, str(value).lower(), _allowed(hint))
     if hint is str and type(value) is int:
         return str(value)
+    if isinstance(value, str) and "/" in value and hint in (float, float | None):
+        return read_number(value, name=name)
     return _text(value) if isinstance(value, PathLike | type | FunctionType) else value

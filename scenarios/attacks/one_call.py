@@ -1,7 +1,7 @@
 """Attack a model in one call: what `fedzo.attack` is."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,12 @@ from torch import nn
 
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.region import Norm
-from fedzo.attacks.victims.images import Given
+from fedzo.attacks.victims.images import ArrayLayout, Given, read_images
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
-from fedzo.config import Scalar
+from fedzo.attacks.victims.wrappers import ChannelsLast
+from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
+from fedzo.number import read_number
 from scenarios.attacks.single_attack import Plan, Report, attack_victim
 
 Model = nn.Module | Callable[[NDArray[np.float32]], Any] | Victim
@@ -24,12 +26,13 @@ def attack(
     labels: Given,
     *,
     norm: Norm = "linf",
-    radius: float = 0.1,
+    radius: float | str = 0.1,
     query_budget: int = 1000,
     attacker: str = "",
     target: int | None = None,
     num_images: int | None = None,
     tells: Literal["logits", "probabilities", "labels", ""] = "",
+    layout: ArrayLayout = "nchw",
     seed: int = 0,
     settings: Mapping[str, Scalar] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -38,11 +41,13 @@ def attack(
 
     model: a torch module [n, c, h, w] -> scores, a function of a numpy array of as many axes, or a
     Victim. images [n, c, h, w] in [0, 1], labels [n] as the model should answer, both
-    tensors or arrays. norm, radius: what a change may be, linf or l2; target: the class to be
-    answered, None for any other. query_budget: most queries an image. attacker: of `fedzo list
-    attackers`, "" is the best one for what the model tells. num_images: how many are drawn of those
-    that the model answers right, None for as many as there are images. tells: what the scores are,
-    logits where nothing is said. settings: the attacker's, by name.
+    tensors or arrays. norm, radius: what a change may be, linf or l2, and a text such as "8/255"
+    is a radius too; target: the class to be answered, None for any other. query_budget: most
+    queries an image. attacker: of `fedzo list attackers`, "" is the best one for what the model
+    tells. num_images: how many are drawn of those that the model answers right, None for as many as
+    there are images. tells: what a function returns: logits where nothing is said, probabilities,
+    or labels [n]. layout: nhwc, where images are [n, h, w, c] and the module or function takes
+    them so; those of the report are [n, c, h, w]. settings: the attacker's, by name.
 
         report = fedzo.attack(model, images, labels, radius=0.2, query_budget=500)
         print(report.success_rate, report.adversarials.shape)
@@ -50,7 +55,10 @@ def attack(
     Raises ConfigError for bad values, images out of [0, 1], and where too few are answered right;
     ObjectiveError where the model fails or answers something else.
     """
-    victim = _victim(model, tells)
+    require(layout in get_args(ArrayLayout), "layout", layout, "nchw or nhwc")
+    images = read_images(images, layout=layout)
+    victim = _victim(model, tells, layout)
+    radius = read_number(radius, name="radius") if isinstance(radius, str) else radius
     plan = Plan(
         num_images=len(images) if num_images is None else num_images,
         attacker=attacker,
@@ -62,16 +70,18 @@ def attack(
     return attack_victim(victim, images, labels, plan, progress=progress)
 
 
-def _victim(model: Model, tells: str) -> Victim:
+def _victim(model: Model, tells: str, layout: ArrayLayout) -> Victim:
     """Return the victim that a model is; raises ConfigError for what is none."""
-    if isinstance(model, nn.Module):
-        if tells == "labels":
-            raise ConfigError(
-                "tells=labels: a module tells scores; give a function of images that returns labels"
-            )
-        return ModuleVictim(model, tells or "logits")  # type: ignore[arg-type]
     if hasattr(model, "ask") and hasattr(model, "tells"):
         if tells:
             raise ConfigError(f"tells={tells} has no effect on a Victim, which says it itself")
         return model
-    return CallableVictim(model, tells or "logits")  # type: ignore[arg-type]
+    if isinstance(model, nn.Module) and tells == "labels":
+        raise ConfigError(
+            "tells=labels: a module tells scores; give a function of images that returns labels"
+        )
+    kind: type[ModuleVictim | CallableVictim] = (
+        ModuleVictim if isinstance(model, nn.Module) else CallableVictim
+    )
+    victim: Victim = kind(model, tells or "logits")  # type: ignore[arg-type]
+    return ChannelsLast(victim) if layout == "nhwc" else victim

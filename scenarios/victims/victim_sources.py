@@ -30,6 +30,7 @@ from fedzo.attacks.victims.onnx import Layout, OnnxVictim
 from fedzo.attacks.victims.remote import RemoteVictim
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
 from fedzo.attacks.victims.wrappers import (
+    ChannelsLast,
     DuplicateDetector,
     LabelOnly,
     Latency,
@@ -60,9 +61,10 @@ class SourceSettings:
     tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, or
     an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n]; by default
     those of the shipped victim, or mnist. query_cost: price of a query, in any unit; only reported.
-    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. layout, output:
-    of an ONNX file: nchw, nhwc or, by its shape, auto; the output that is read, "" for the first.
-    The others are for endpoints and commands.
+    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. layout: in which
+    an ONNX file, a module or a function takes images: nchw, nhwc or auto, which is by the file's
+    shape, else nchw. output: of an ONNX file, the one that is read, "" for the first. The others
+    are for endpoints and commands.
     """
 
     tells: Tells = "logits"
@@ -128,7 +130,8 @@ def _check_used(name: str, settings: SourceSettings) -> None:
     unused = [] if remote else [*_WAITS, "batch"]
     unused += [] if is_address(name) else ["headers"]
     unused += ["tells"] if name in shipped_names() else ["cache_dir"]
-    unused += [] if name.lower().endswith(".onnx") else ["layout", "output"]
+    unused += [] if name.lower().endswith(".onnx") else ["output"]
+    unused += ["layout"] if remote or name in shipped_names() else []
     for field in unused:
         value = getattr(settings, field)
         if value != getattr(_DEFAULTS, field):
@@ -162,7 +165,8 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
             Path(name), settings.tells, layout=settings.layout, output=settings.output
         )
     elif ":" in name:
-        return victim_from(load_object(name, what="victim"), settings.tells, name)
+        victim = victim_from(load_object(name, what="victim"), settings.tells, name)
+        return _laid_out(victim, settings.layout, name)
     else:
         raise ConfigError(
             f"victim {name!r} is none of {', '.join(shipped_names())}; or give file.py:name, a"
@@ -214,6 +218,18 @@ def victim_from(thing: object, tells: Tells, name: str) -> Victim:
     if callable(thing):
         return CallableVictim(thing, tells)
     raise ConfigError(f"{name} is {thing!r:.60}, not a torch module, a function or a Victim")
+
+
+def _laid_out(victim: Victim, layout: Layout, name: str) -> Victim:
+    """Return a module or a function that is asked in its layout."""
+    if layout == "auto":
+        return victim
+    if not isinstance(victim, ModuleVictim | CallableVictim):
+        raise ConfigError(
+            f"victim.layout={layout} has no effect on {name}, a Victim, which is asked"
+            " [b, c, h, w]; leave it out"
+        )
+    return ChannelsLast(victim) if layout == "nhwc" else victim
 
 
 def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:

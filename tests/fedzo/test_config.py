@@ -47,9 +47,21 @@ def test_types_are_converted_where_nothing_is_lost() -> None:
     assert build_config(Settings, {"rate": 1, "count": 4}, section="s") == Settings(count=4, rate=1)
 
 
+@pytest.mark.parametrize(("text", "number"), [("8/255", 8 / 255), ("1/4", 0.25), (" 3 / 2", 1.5)])
+def test_fractions_are_numbers_but_no_counts(text: str, number: float) -> None:
+    assert build_config(Settings, {"rate": text}, section="s").rate == number
+    assert build_config(Settings, {"kind": "a", **dict([parse_setting(f"rate={text}")])},
+                        section="s").rate == number  # fmt: skip
+    with pytest.raises(ConfigError, match=r"s\.count='.*' is not allowed"):
+        build_config(Settings, {"count": text}, section="s")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"rate": "8/0"}, r"s\.rate='8/0' is no number; write one such as 0.1, or a fraction"),
+        ({"rate": "8/255/3"}, r"s\.rate='8/255/3' is no number"),
+        ({"rate": "8/"}, r"s\.rate='8/' is no number"),
         ({"count": 2.5}, r"s\.count=2\.5 is not allowed"),
         ({"count": "many"}, r"s\.count='many' is not allowed"),
         ({"kind": "c"}, r"s\.kind='c' is not allowed: Input should be 'a' or 'b'"),

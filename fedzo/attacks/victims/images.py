@@ -4,7 +4,7 @@ Arrays and tensors of any float type are taken, and become float32; what is like
 (0 to 255, channels last, no batch axis, one-hot labels) is refused by name.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,22 +16,30 @@ from fedzo.config import require
 from fedzo.errors import ConfigError
 
 Given = Tensor | NDArray[Any] | list[Any]
+ArrayLayout = Literal["nchw", "nhwc"]
+_AXES = {"nchw": "n, channels, height, width", "nhwc": "n, height, width, channels"}
+_REMEDY: dict[ArrayLayout, str] = {
+    "nchw": "channels come second: images.transpose(0, 3, 1, 2)",
+    "nhwc": "layout=nhwc says that channels come last; leave it out",
+}
 
 
-def read_images(given: Given, *, name: str = "") -> Float[Tensor, "n c h w"]:
-    """Return images; raises ConfigError, beginning with `name`, for what are none."""
+def read_images(
+    given: Given, *, name: str = "", layout: ArrayLayout = "nchw"
+) -> Float[Tensor, "n c h w"]:
+    """Return images given in a layout; raises ConfigError, beginning with `name`, for none."""
     images = _array(given, f"{name}images")
     if images.ndim != 4 or not images.size or images.dtype.kind not in "fiub":
         one = ", and one image needs images[None]" if images.ndim == 3 else ""
         raise ConfigError(
             f"{name}images have shape {images.shape} of {images.dtype}; give numbers"
-            f" [n, channels, height, width], n >= 1{one}"
+            f" [{_AXES[layout]}], n >= 1{one}"
         )
-    if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 2, 3, 4):
-        raise ConfigError(
-            f"{name}images have shape {images.shape}; channels come second:"
-            " images.transpose(0, 3, 1, 2)"
-        )
+    channels, other = (1, 3) if layout == "nchw" else (3, 1)
+    if images.shape[other] in (1, 3, 4) and images.shape[channels] not in (1, 2, 3, 4):
+        raise ConfigError(f"{name}images have shape {images.shape}; {_REMEDY[layout]}")
+    if layout == "nhwc":
+        images = images.transpose(0, 3, 1, 2)
     low, high = images.min(), images.max()
     if not 0 <= low <= high <= 1:
         raise ConfigError(

@@ -65,6 +65,13 @@ class Meter(_Around):
         return answers
 
 
+class ChannelsLast(_Around):
+    """Shows the victim images as [b, h, w, c]."""
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        return ask_checked(self.victim, images.permute(0, 2, 3, 1).contiguous())
+
+
 class LabelOnly(_Around):
     """Tells the class alone."""
 

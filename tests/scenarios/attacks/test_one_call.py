@@ -95,3 +95,44 @@ def test_what_is_no_model_is_refused() -> None:
         attack(lambda images: 1 / 0, IMAGES, LABELS)
     with pytest.raises(ConfigError, match="unknown attacker squar"):
         attack(scores, IMAGES, LABELS, attacker="squar")
+
+
+def last_scores(images: np.ndarray) -> np.ndarray:
+    """The scores of images [n, h, w, c] of three channels, the middle one alone."""
+    assert images.shape[1:] == (4, 4, 3)
+    assert images.dtype == np.float32
+    return scores(images[..., 1])
+
+
+LAST = np.concatenate([IMAGES, IMAGES, 1 - IMAGES], axis=1).transpose(0, 2, 3, 1)
+
+
+def test_channels_may_come_last() -> None:
+    first = attack(
+        lambda x: last_scores(x.transpose(0, 2, 3, 1)), LAST.transpose(0, 3, 1, 2), LABELS
+    )
+    last = attack(last_scores, LAST, LABELS, layout="nhwc")
+    labels = attack(
+        lambda x: last_scores(x).argmax(1), LAST, LABELS, layout="nhwc", tells="labels", radius=0.3
+    )
+    assert torch.equal(first.adversarials, last.adversarials)
+    assert labels.adversarials.shape == (12, 3, 4, 4)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    answers = module(torch.from_numpy(LAST)).argmax(1)
+    assert len(attack(module, LAST, answers, layout="nhwc", num_images=12).found) == 12
+    with pytest.raises(ConfigError, match=r"shape \(1, 3, 8, 8\); layout=nhwc says"):
+        attack(last_scores, np.zeros((1, 3, 8, 8)), [0], layout="nhwc")
+    with pytest.raises(ConfigError, match="layout=hwc must be nchw or nhwc"):
+        attack(last_scores, LAST, LABELS, layout="hwc")  # type: ignore[arg-type]
+
+
+def test_a_radius_may_be_a_fraction() -> None:
+    told = attack(scores, IMAGES, LABELS, radius="8/255", query_budget=20)
+    assert told.plan.settings.radius == 8 / 255
+    with pytest.raises(ConfigError, match="radius='8/25x' is no number; write one"):
+        attack(scores, IMAGES, LABELS, radius="8/25x")
+
+
+def test_labels_where_scores_are_declared_are_named() -> None:
+    with pytest.raises(ObjectiveError, match="labels need tells=labels"):
+        attack(lambda images: scores(images).argmax(1), IMAGES, LABELS)

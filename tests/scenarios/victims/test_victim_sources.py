@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fedzo.attacks.victims.remote import RemoteVictim
@@ -32,6 +33,8 @@ def opened(name: str, **settings: object) -> object:
         ("mnist", {"headers": "file"}),
         ("mnist", {"tells": "labels"}),
         ("mnist-http", {"retries": 1}),
+        ("mnist", {"layout": "nhwc"}),
+        ("command:cat", {"layout": "nhwc"}),
         ("mine.py:model", {"pause_s": 1.0}),
         ("model.onnx", {"headers": "file"}),
         ("command:cat", {"headers": "file"}),
@@ -40,6 +43,24 @@ def opened(name: str, **settings: object) -> object:
 def test_settings_that_change_nothing_are_refused(name: str, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"victim.{next(iter(settings))}=.* changes nothing"):
         opened(name, **settings)
+
+
+def test_functions_are_asked_in_their_layout(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "from fedzo.attacks.victims.victim import CallableVictim\n"
+        "def seen(images): return np.array([images.shape[1:]] * len(images))\n"
+        "def victim(): return Own()\n"
+        "class Own:\n"
+        "    tells = 'logits'\n"
+        "    def ask(self, images): return CallableVictim(seen).ask(images)\n"
+    )
+    for layout, shape in (("nchw", [3, 8, 9]), ("auto", [3, 8, 9]), ("nhwc", [8, 9, 3])):
+        victim = opened(f"{tmp_path}/own.py:seen", layout=layout)
+        scores = victim.ask(torch.zeros(1, 3, 8, 9)).scores  # type: ignore[attr-defined]
+        assert scores[0].tolist() == shape
+    with pytest.raises(ConfigError, match=r"layout=nhwc has no effect on .*, a Victim"):
+        opened(f"{tmp_path}/own.py:victim", layout="nhwc")
 
 
 def test_settings_of_endpoints_arrive() -> None:
