@@ -31,6 +31,8 @@ COMMANDS = {
     " line.",
     "report": "Write one page of HTML about runs that needs no network: curves, tables, settings,"
     " failures.",
+    "runs": "List the runs below a directory: what each is, how far it is, and the best value so"
+    " far.",
     "watch": "Follow a run of another process, or of a deployment, until it ends.",
 }
 """The first paragraph of each command's docstring, in the order of the help."""
