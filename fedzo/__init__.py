@@ -27,6 +27,7 @@ FACE = {
     "RunResult": "scenarios.runs.run_result",
     **dict.fromkeys(("load_run", "load_runs"), "scenarios.runs.stored"),
     "attack": "scenarios.attacks.one_call",
+    "check": "scenarios.runs.check",
     **dict.fromkeys(
         ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),
         "fedzo.objectives.objective",

@@ -14,6 +14,7 @@ from fedzo.objectives.objective import ModuleObjective as ModuleObjective
 from fedzo.objectives.objective import Objective as Objective
 from fedzo.objectives.objective import TorchObjective as TorchObjective
 from scenarios.attacks.one_call import attack as attack
+from scenarios.runs.check import check as check
 from scenarios.runs.experiment import make_experiment as make_experiment
 from scenarios.runs.run_result import RunResult as RunResult
 from scenarios.runs.simulate import federate as federate

@@ -1,5 +1,6 @@
 """Whose code a file is: the user's, or that of Python, of what is installed, or of fedzo."""
 
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -22,3 +23,11 @@ def place_of(error: BaseException) -> str:
     )
     own = [each for each in frames if is_of_a_user(Path(each.filename))]
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+
+
+def place_of_code(thing: object) -> str:
+    """Return where a function or class of the user's begins, as `place_of`; "" for others."""
+    code = getattr(inspect.unwrap(thing) if callable(thing) else thing, "__code__", None)
+    if code is None or not is_of_a_user(Path(code.co_filename)):
+        return ""
+    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}"

@@ -19,6 +19,8 @@ COMMANDS = {
     "deploy": "Try a real deployment: a SuperLink and SuperNodes on 127.0.0.1, stopped at the end.",
     "audit": "Attack a private strategy on two neighboring data sets: a lower bound on its"
     " epsilon.",
+    "check": "Ask your objective a few times before a run: what it is, its noise, and whether mu is"
+    " seen.",
     "attack": "Attack one victim, image by image, and count every query.",
     "defend": "Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).",
     "new": "Write a strategy, an objective, an attacker or an aggregator of your own that runs at"
@@ -29,6 +31,8 @@ COMMANDS = {
     " line.",
     "report": "Write one page of HTML about runs that needs no network: curves, tables, settings,"
     " failures.",
+    "runs": "List the runs below a directory: what each is, how far it is, and the best value so"
+    " far.",
     "watch": "Follow a run of another process, or of a deployment, until it ends.",
 }
 """The first paragraph of each command's docstring, in the order of the help."""

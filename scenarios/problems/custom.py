@@ -23,6 +23,7 @@ from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
+from fedzo.origin import place_of_code
 from fedzo.user_code import load_object
 from scenarios.problems.one_problem import OneProblem
 
@@ -125,6 +126,7 @@ class CustomScenario(OneProblem):
                 f"the function returned {objective!r:.60} for client {client}, which has no dim,"
                 " lower, upper and value; return for example"
                 " fedzo.objectives.objective.CallableObjective(function=..., dim=...)"
+                f"{f' ({place})' if (place := place_of_code(self._make)) else ''}"
             )
         check_box(objective.dim, objective.lower, objective.upper)
         first = self._objectives.get(0, objective)

@@ -35,22 +35,30 @@ class Watched:
 
     @property
     def life(self) -> Life:
-        """Whether the run goes on, by the lock that it holds, and else how it ended."""
-        if _holder_lives(self.path / LOCK):
-            return "running"
-        if (self.path / ERROR).exists():
-            return "failed"
-        return "ended" if (self.path / RESULT).exists() else "killed"
+        """Whether the run goes on, and else how it ended."""
+        return life_of(self.path)
 
 
-def _holder_lives(lock: Path) -> bool:
-    """Return whether the process that the lock names is there; a killed one leaves its lock."""
+def life_of(run: Path) -> Life:
+    """Return whether the run in a directory goes on, by the lock it holds, else how it ended."""
+    if holder_of(run / LOCK) is not None:
+        return "running"
+    if (run / ERROR).exists():
+        return "failed"
+    return "ended" if (run / RESULT).exists() else "killed"
+
+
+def holder_of(lock: Path) -> str | None:
+    """Return the id of the process that a lock names, "" for one about to write it.
+
+    None where there is no such process: a killed one leaves its lock.
+    """
     try:
         holder = lock.read_text().strip()
-        if holder.isdigit():  # else it is about to be written
+        if holder.isdigit():
             os.kill(int(holder), 0)
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        return None
+    except PermissionError:  # it is there, and another user's
+        return holder
+    return holder
