@@ -1,7 +1,7 @@
 """Attack a model in one call: what `fedzo.attack` is."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ def _victim(model: Model, tells: str, layout: ArrayLayout) -> Victim:
     if hasattr(model, "ask") and hasattr(model, "tells"):
         if tells:
             raise ConfigError(f"tells={tells} has no effect on a Victim, which says it itself")
-        return model
+        return cast(Victim, model)
     if isinstance(model, nn.Module) and tells == "labels":
         raise ConfigError(
             "tells=labels: a module tells scores; give a function of images that returns labels"
