@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clients import RULE_CONFIGS, make_rules
 from fedzo.objectives.cohort import CohortObjective, cohort_of
-from fedzo.objectives.objective import TorchObjective
+from fedzo.objectives.objective import ModuleObjective, TorchObjective
 from fedzo.objectives.problem import OpenProblem
 from fedzo.randomness import stream, streams
 from fedzo.runtime.inprocess import InProcessEngine
@@ -33,6 +33,8 @@ LIMITS = {
     "eager, cohort 10": 2.2,
     "eager, cohort 100": 8.0,
     "FedAMD, cohort 100": 5.0,
+    "modules of one's own, cohort 10": 1.2,
+    "modules of one's own, cohort 100": 3.0,
     "compiled, cohort 10": 10.0,
     "compiled, cohort 100": 16.0,
     "Ray over Flower's engine, 100 clients, d = 10": 6.0,
@@ -64,9 +66,29 @@ class Shards:
         )
 
 
+class Owned:
+    """The same clients as people write them: a module and its data each."""
+
+    noise_std = 0.0
+
+    def __init__(self, shards: Shards) -> None:
+        spans = [slice(i * EXAMPLES, (i + 1) * EXAMPLES) for i in range(CLIENTS)]
+        self.clients = [
+            ModuleObjective(network(), nn.CrossEntropyLoss(), shards.inputs[s], shards.labels[s])
+            for s in spans
+        ]
+
+    def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
+        return cohort_of([self.clients[client] for client in client_ids])
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
 def plain_loop(shards: Shards, cohort: int) -> Callable[[int], None]:
     """FedAvg as everybody writes it: one model, one optimizer, client after client."""
-    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+    model = network()
     loss = nn.CrossEntropyLoss()
 
     def rounds(count: int) -> None:
@@ -89,7 +111,9 @@ def plain_loop(shards: Shards, cohort: int) -> Callable[[int], None]:
     return rounds
 
 
-def ours(shards: Shards, cohort: int, *, compile: bool) -> Callable[[int], None]:
+def ours(
+    shards: Shards, cohort: int, *, compile: bool, owned: Owned | None = None
+) -> Callable[[int], None]:
     """The same through strategy, driver and engine, with history and everything counted."""
     client = RULE_CONFIGS["first_order"](batch_size=BATCH, compile=compile)
     config = FedAvgConfig(
@@ -100,7 +124,7 @@ def ours(shards: Shards, cohort: int, *, compile: bool) -> Callable[[int], None]
     problem = OpenProblem(initial_x=shards.start, asks_clients=False)
 
     def rounds(count: int) -> None:
-        engine = InProcessEngine(shards, rules)
+        engine = InProcessEngine(owned or shards, rules)
         settings = RunSettings(num_clients=CLIENTS, num_rounds=count)
         run_rounds(strategy, engine, problem, settings)
 
@@ -219,8 +243,13 @@ def median_seconds(work: dict[str, Callable[[int], None]], rounds: int) -> dict[
 def first_order(quick: bool) -> dict[str, float]:
     """Return client updates a second of the plain loop, and our ratios to it."""
     shards, result = Shards(), {}
+    owned = Owned(shards)
     for cohort in (10, 100):
-        work = {"plain": plain_loop(shards, cohort), "eager": ours(shards, cohort, compile=False)}
+        work = {
+            "plain": plain_loop(shards, cohort),
+            "eager": ours(shards, cohort, compile=False),
+            "modules of one's own": ours(shards, cohort, compile=False, owned=owned),
+        }
         if cohort == CLIENTS:
             work["FedAMD"] = anchored(shards, cohort)
         if not quick:
