@@ -1,5 +1,6 @@
 """The command `fedzo compare`: strategies, aggregators and lies side by side."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -10,7 +11,9 @@ from fedzo.errors import ConfigError
 from fedzo.records.history import AXES
 from fedzo.records.lock import locked
 from scenarios.cli.display import print_comparison, print_grid, print_tuning
+from scenarios.cli.dry import print_plans, told
 from scenarios.cli.options import (
+    DryOption,
     OutputOptions,
     ScenarioArgument,
     SettingOptions,
@@ -22,7 +25,7 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.runs.compare import compare, labelled
+from scenarios.runs.compare import check_axes, compare, labelled
 from scenarios.runs.config_file import (
     ComparisonPlan,
     parse_numbers,
@@ -30,6 +33,7 @@ from scenarios.runs.config_file import (
     parse_words,
     read_comparison,
 )
+from scenarios.runs.dry_run import Planned, plan_comparison, plan_grid, plan_sweep
 from scenarios.runs.grid import (
     GridShape,
     parse_aggregators,
@@ -38,9 +42,9 @@ from scenarios.runs.grid import (
     run_grid,
     with_aggregators,
 )
-from scenarios.runs.spaces import parse_spaces
+from scenarios.runs.spaces import Space, parse_spaces
 from scenarios.runs.sweep import Effort
-from scenarios.runs.tuning import tune_methods
+from scenarios.runs.tuning import tune_methods, tuning_plans
 
 
 def compare_command(
@@ -91,6 +95,7 @@ def compare_command(
         ),
     ] = None,
     output: OutputOptions,
+    dry_run: DryOption = False,
     threads: ThreadsOption = 1,
 ) -> None:
     """Run several strategies on the same problems and seeds.
@@ -143,6 +148,8 @@ def compare_command(
                 vary=parse_variation(vary[0] if vary else None),
                 measure=measure or "",
             )
+            if dry_run:
+                return _told(plan_grid(base, chosen, drawn, shape), output)
             found = run_grid(
                 base,
                 chosen,
@@ -160,6 +167,11 @@ def compare_command(
             raise ConfigError("--measure is for a grid: add --attacks or --vary")
         if x in AXES and out is None:
             raise ConfigError(f"--x {x} is the axis of the figure in --out; add --out")
+        positions = {**plan.at, **parse_positions(at or [])}
+        levels = parse_positions(reach or [], option="reach")
+        if dry_run:
+            check_axes(x or "queries", positions)
+            return _told(_plans(base, chosen, drawn, spaces, tune, output), output)
         tuning = None
         if tune:
             tuning = tune_methods(
@@ -178,8 +190,8 @@ def compare_command(
             chosen,
             drawn,
             axis=x or "queries",
-            at={**plan.at, **parse_positions(at or [])},
-            reach=parse_positions(reach or [], option="reach"),
+            at=positions,
+            reach=levels,
             out=out,
             resume=resume,
             console=stderr,
@@ -191,7 +203,36 @@ def compare_command(
         return {**comparison.to_json(), **({"tuning": tuning.to_json()} if tuning else {})}
 
     def alone() -> dict[str, Any]:
-        with locked(out):
+        with locked(None if dry_run else out):
             return work()
 
     finish(guard(alone), output.json_output)
+
+
+def _plans(
+    base: Mapping[str, Any],
+    strategies: Sequence[str],
+    seeds: Sequence[int],
+    spaces: Mapping[str, Space],
+    trials: int | None,
+    output: OutputOptions,
+) -> list[Planned]:
+    """Plan the runs of a comparison, after the trials of each method where it is tuned."""
+    sweeps = {}
+    if trials:
+        sweeps = tuning_plans(base, labelled(strategies), spaces, seeds, trials)
+    tried = [
+        found
+        for label, sweep in sweeps.items()
+        for found in plan_sweep(sweep, label=f"{label}: trials", out=None, resume=False)
+    ]
+    if tried:
+        return tried
+    return plan_comparison(base, strategies, seeds, out=output.out, resume=output.resume)
+
+
+def _told(plans: Sequence[Planned], output: OutputOptions) -> dict[str, Any]:
+    """Say what would be run; returns what `--json` prints."""
+    if not output.json_output:
+        print_plans(Console(), plans)
+    return told(plans)

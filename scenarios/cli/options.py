@@ -69,6 +69,12 @@ OutOption = Annotated[
     Path | None, typer.Option(help="directory for history, checkpoints and figure")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
+DryOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="check everything, say what would be run and what it takes, and end"
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 SeedOption = Annotated[int, typer.Option(help="determines everything random")]
 ThreadsOption = Annotated[

@@ -1,11 +1,12 @@
 """The command `fedzo run`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from scenarios.cli.options import (
+    DryOption,
     OutputOptions,
     ScenarioArgument,
     SettingOptions,
@@ -18,6 +19,9 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
+
+if TYPE_CHECKING:
+    from scenarios.runs.experiment import Experiment
 
 
 def run_command(
@@ -36,6 +40,7 @@ def run_command(
             " directory; may be repeated",
         ),
     ] = None,
+    dry_run: DryOption = False,
     threads: ThreadsOption = 1,
 ) -> None:
     """Run one federation.
@@ -54,6 +59,8 @@ def run_command(
         named = {"scenario": scenario, "strategy": strategy, "seed": seed}
         base = read_experiment(how.config) if how.config else {"settings": {}}
         experiment = make_experiment(**merged(base, named, size, how))
+        if dry_run:
+            return _told(experiment, output)
         with logged(log or [], experiment) as loggers, Display(stderr, experiment) as display:
             result = simulate(
                 experiment,
@@ -67,3 +74,15 @@ def run_command(
         return result.summary()
 
     finish(guard(work), output.json_output)
+
+
+def _told(experiment: "Experiment", output: OutputOptions) -> dict[str, Any]:
+    """Say what would be run; returns what `--json` prints."""
+    from scenarios.cli.dry import print_plans, told
+    from scenarios.runs.dry_run import plan, require_place
+
+    require_place(output.out, output.resume, experiment)
+    plans = [plan("run", [experiment])]
+    if not output.json_output:
+        print_plans(Console(), plans)
+    return told(plans)

@@ -13,7 +13,9 @@ from fedzo.records.lock import locked
 from fedzo.records.storage import storing
 from fedzo.records.terminal import say_place, shown
 from scenarios.cli.display import print_comparison
+from scenarios.cli.dry import print_plans, told
 from scenarios.cli.options import (
+    DryOption,
     OutputOptions,
     ScenarioArgument,
     SettingOptions,
@@ -29,6 +31,7 @@ from scenarios.cli.options import (
 from scenarios.runs.compare import compare
 from scenarios.runs.comparison import Comparison
 from scenarios.runs.config_file import parse_numbers, read_experiment
+from scenarios.runs.dry_run import plan_sweep
 from scenarios.runs.proposals import SEARCHES
 from scenarios.runs.spaces import parse_spaces
 from scenarios.runs.sweep import Effort, SweepPlan, Tuned, tune
@@ -66,6 +69,7 @@ def sweep_command(
     ] = True,
     processes: Annotated[int, typer.Option(min=1, max=4, help="trials at a time")] = 1,
     output: OutputOptions,
+    dry_run: DryOption = False,
     threads: ThreadsOption = 1,
 ) -> None:
     """Try settings, and report the best of them on seeds on which nothing was tuned.
@@ -96,6 +100,8 @@ def sweep_command(
             measure=measure,
             prune=prune,
         )
+        if dry_run:
+            return _told(plan, output)
         effort = Effort(processes, threads, None if output.json_output else stderr)
         tuned = tune(plan, out=out, resume=resume, effort=effort)
         report = _reported(tuned, out, resume, threads)
@@ -107,10 +113,18 @@ def sweep_command(
         return _summary(tuned, report, out)
 
     def alone() -> dict[str, Any]:
-        with locked(out):
+        with locked(None if dry_run else out):
             return work()
 
     finish(guard(alone), output.json_output)
+
+
+def _told(plan: SweepPlan, output: OutputOptions) -> dict[str, Any]:
+    """Say what would be tried; returns what `--json` prints."""
+    plans = plan_sweep(plan, label="trials", out=output.out, resume=output.resume)
+    if not output.json_output:
+        print_plans(Console(), plans)
+    return told(plans)
 
 
 def _reported(tuned: Tuned, out: Path | None, resume: bool, threads: int) -> Comparison:

@@ -61,7 +61,7 @@ def compare(
         raise ConfigError("resume needs the directory of the comparison: give --out")
     base, names = written(base, strategies)
     experiments = planned(base, names, seeds, excused=excused)
-    _check_axes(axis, at or {})
+    check_axes(axis, at or {})
     if out is not None and resume:
         _require_resumable(out, experiments)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
@@ -157,7 +157,8 @@ def written(
     return {**base, "settings": in_words(settings)}, names
 
 
-def _check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
+def check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
+    """Raise ConfigError for an axis that there is not, and for positions below 0."""
     for name in (axis, *at):
         if name not in AXES:
             raise ConfigError(f"axis {name!r} is unknown; allowed: {', '.join(AXES)}")

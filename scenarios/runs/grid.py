@@ -27,6 +27,7 @@ from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from scenarios.runs.compare import compare, planned, split_label, used_keys
 from scenarios.runs.comparison import Comparison
+from scenarios.runs.experiment import Experiment
 from scenarios.runs.milestones import LOWER_IS_BETTER, known
 
 WORST = "worst"
@@ -103,13 +104,7 @@ def run_grid(
     Runs lie in out/PANEL/LIE/LABEL/seed-N; grid.json and grid.png in out. Raises ConfigError
     before anything runs.
     """
-    plans = [
-        (panel, lie, {**base, "settings": {**base.get("settings", {}), **changed}})
-        for panel, variation in _panels(shape)
-        for lie in shape.lies
-        for changed in [{**variation, "byzantine.attack": lie}]
-    ]
-    used = set().union(*(used_keys(plan, strategies) for _, _, plan in plans))
+    plans, used = _plans(base, strategies, shape)
     for _, _, plan in plans:
         planned(plan, strategies, seeds, excused=used)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
@@ -144,6 +139,31 @@ def run_grid(
             write_whole(out / "grid.json", strict_json(grid.to_json(), indent=1))
             _draw(grid, shape.lies)
     return grid
+
+
+def grid_runs(
+    base: Mapping[str, Any], strategies: Sequence[str], seeds: Sequence[int], shape: GridShape
+) -> list[tuple[str, str, str, Experiment]]:
+    """Return panel, lie, label and experiment of every run; raises ConfigError as run_grid."""
+    plans, used = _plans(base, strategies, shape)
+    return [
+        (panel, lie, label, experiment)
+        for panel, lie, plan in plans
+        for label, experiment in planned(plan, strategies, seeds, excused=used)
+    ]
+
+
+def _plans(
+    base: Mapping[str, Any], strategies: Sequence[str], shape: GridShape
+) -> tuple[list[tuple[str, str, dict[str, Any]]], set[str]]:
+    """Return panel, lie and arguments of every comparison, and the settings that some run uses."""
+    plans = [
+        (panel, lie, {**base, "settings": {**base.get("settings", {}), **changed}})
+        for panel, variation in _panels(shape)
+        for lie in shape.lies
+        for changed in [{**variation, "byzantine.attack": lie}]
+    ]
+    return plans, set().union(*(used_keys(plan, strategies) for _, _, plan in plans))
 
 
 def with_aggregators(

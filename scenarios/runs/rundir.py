@@ -80,14 +80,14 @@ class RunDirectory:
 
         Raises ConfigError rather than overwrite or mix runs, or write where another process does.
         """
-        self._check(resume)
+        self.require_free(resume=resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except OSError as error:
             raise self._cannot_be_written(error) from error
         try:
-            self._check(resume)  # again: nobody else changes it now
+            self.require_free(resume=resume)  # again: nobody else changes it now
             for folder in (self.path, self.path / CHECKPOINT, self.path / "clients"):
                 remove_leftovers(folder)
             remove_unused(self.path / CHECKPOINT)
@@ -114,7 +114,7 @@ class RunDirectory:
         """Let others work here."""
         self._lock.release()
 
-    def _check(self, resume: bool) -> None:
+    def require_free(self, *, resume: bool) -> None:
         """Raise ConfigError unless the directory is free for this run."""
         if self._toml.exists() and not resume:
             raise ConfigError(
@@ -203,6 +203,16 @@ class RunDirectory:
         rounds = self._experiment.num_rounds
         self._checkpoints.save(with_found(part, found, self._count, self._run_name, rounds))
         self._saved_at = time.monotonic()
+
+
+def require_begun(out: Path | None, resume: bool) -> None:
+    """Raise ConfigError where a run is to go on that nobody has begun."""
+    if resume and out is None:
+        raise ConfigError("resume needs the directory of the run: give --out")
+    if resume and out is not None and not (out / EXPERIMENT).exists():
+        raise ConfigError(
+            f"--resume: {out} holds no run; leave --resume out, or name its directory"
+        )
 
 
 def is_free(directory: Path) -> bool:

@@ -21,7 +21,7 @@ from scenarios.runs.experiment import Experiment, build_strategy, make_experimen
 from scenarios.runs.names import SCENARIOS
 from scenarios.runs.position import Position
 from scenarios.runs.run_result import RESULT, RunResult
-from scenarios.runs.rundir import RunDirectory, new_run_name
+from scenarios.runs.rundir import RunDirectory, new_run_name, require_begun
 from scenarios.runs.solution_files import write_solutions
 from scenarios.runs.solve import Work, solve
 from scenarios.runs.steps import posed
@@ -51,13 +51,8 @@ def simulate(
     Raises ConfigError for bad settings and RunError when the run cannot go on; its `result` is what
     there was until then.
     """
-    if resume and out is None:
-        raise ConfigError("resume needs the directory of the run: give --out")
     out = None if out is None else Path(out)
-    if resume and out is not None and not (out / "experiment.toml").exists():
-        raise ConfigError(
-            f"--resume: {out} holds no run; leave --resume out, or name its directory"
-        )
+    require_begun(out, resume)
     given = scenario is not None
     with torch_threads(threads):
         scenario = scenario or build_scenario(experiment)

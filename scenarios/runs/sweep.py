@@ -207,17 +207,24 @@ def _group(
 
 def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:
     """Return the file of trials; raises ConfigError for a directory of something else."""
-    definition, trials = out / "sweep.json", out / "trials.jsonl"
+    require_place(out, plan, resume)
+    definition = out / "sweep.json"
+    if not definition.exists():
+        with storing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(definition, strict_json(plan.to_json(), indent=1) + "\n")
+    return out / "trials.jsonl"
+
+
+def require_place(out: Path, plan: SweepPlan, resume: bool) -> None:
+    """Raise ConfigError for a directory of something else, or that --resume should be given for."""
+    definition, told = out / "sweep.json", plan.to_json()
     if resume and not definition.exists():
         raise ConfigError(f"--resume: {out} holds no sweep; leave --resume out, or name its place")
     if definition.exists() and not resume:
         raise ConfigError(f"--out {out} already holds a sweep; add --resume, or name another")
-    told = plan.to_json()
     if not definition.exists():
-        with storing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(definition, strict_json(told, indent=1) + "\n")
-        return trials
+        return
     try:
         before = json.loads(definition.read_text())
     except ValueError as error:
@@ -228,7 +235,6 @@ def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:
             f"--out {out} holds another sweep: {', '.join(differ)} differ; resume it as it was"
             " begun (with any --trials), or name another directory"
         )
-    return trials
 
 
 def _append(file: Path, trial: Trial) -> None:

@@ -50,7 +50,7 @@ def tune_methods(
 
     Raises ConfigError for a method that has none of the settings that are to be chosen.
     """
-    plans = _plans(base, strategies, spaces, seeds, trials)
+    plans = tuning_plans(base, strategies, spaces, seeds, trials)
     given: dict[str, Scalar] = dict(base.get("settings", {}))
     for plan in plans.values():
         plan.require()
@@ -64,7 +64,7 @@ def tune_methods(
     return TunedMethods(base={**base, "settings": given, "excused": excused}, found=found)
 
 
-def _plans(
+def tuning_plans(
     base: Mapping[str, Any],
     strategies: Mapping[str, str],
     spaces: Mapping[str, Space],

@@ -1,0 +1,118 @@
+"""A dry run says what a run takes, refuses what a run refuses, and neither asks nor writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from scenarios.cli import app
+from scenarios.runs.dry_run import changed_settings
+from scenarios.runs.engines import build_scenario
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.names import STRATEGIES
+from scenarios.runs.rehearsal import COUNTED, rehearsed
+from scenarios.runs.simulate import simulate
+
+SIZE = ["--rounds", "3", "--set", "scenario.dim=6", "--dry-run"]
+OWN = """
+from fedzo import CallableObjective
+
+def box(client):
+    def ask(x):
+        raise RuntimeError("it was asked")
+    return CallableObjective(function=ask, dim=7)
+
+def broken(client):
+    return client.objective
+"""
+
+
+def fedzo(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def planned(*words: object) -> list[dict[str, Any]]:
+    done = fedzo(*words, "--json")
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)["runs"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if n not in ("mezo", "fzoos")])
+def test_a_rehearsal_counts_what_a_run_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scenarios.runs.rehearsal.LONGEST_S", 60.0)
+    made = make_experiment("quadratic", name, num_rounds=2, settings={"scenario.dim": 4})
+    estimate, result = rehearsed(made, build_scenario(made)), simulate(made)
+    assert estimate.rounds == 2
+    for each in COUNTED:
+        assert estimate.a_run[each] == getattr(result.records[-1], each), each
+
+
+def test_a_budget_limits_what_a_run_takes() -> None:
+    [free] = planned("run", "quadratic", "--strategy", "seedzo", *SIZE)
+    [short] = planned("run", "quadratic", "--strategy", "seedzo", *SIZE, "--query-budget", "25")
+    assert free["in_all"]["queries"] > 25
+    assert short["in_all"]["queries"] == 25
+    assert short["in_all"]["floats_up"] < free["in_all"]["floats_up"]
+
+
+def test_settings_that_are_not_the_default_are_told() -> None:
+    made = make_experiment("quadratic", "fedzo", settings={"client.mu": 0.5, "scenario.dim": 300})
+    assert changed_settings(made) == {"client.mu": (0.5, 0.01)}
+    done = fedzo("run", "quadratic", "--strategy", "fedzo", *SIZE, "--set", "client.mu=0.5")
+    for said in ("client.mu", "0.01", "dim 6", "queries", "nothing was asked or written"):
+        assert said in done.stdout
+
+
+def test_nothing_is_asked_and_nothing_written(tmp_path: Path) -> None:
+    own, out = tmp_path / "own.py", tmp_path / "out"
+    own.write_text(OWN)
+    words = ["--rounds", "2", "--dry-run", "--out", out]
+    [found] = planned("run", f"{own}:box", "--strategy", "fedzo", *words)
+    assert found["dim"] == 7
+    assert found["estimate"]["rounds"] == 2
+    both = planned("compare", f"{own}:box", "--strategies", "fedzo,seedzo", *words)
+    assert [each["label"] for each in both] == ["fedzo", "seedzo"]
+    assert [each["seeds"] for each in both] == [[0, 1, 2]] * 2
+    mu = ["--set", "client.mu=0.1,0.2,0.3", "--seeds", "0"]
+    trials, best = planned("sweep", f"{own}:box", "--strategy", "fedzo", *mu, *words)
+    assert (trials["repeats"], len(trials["seeds"]), best["seeds"]) == (3, 2, [0])
+    assert "client.mu" not in trials["changed"]
+    tuned = ["--tune", "2", "--set", "client.mu=0.1,0.2"]
+    assert len(planned("compare", f"{own}:box", "--strategies", "fedzo", *tuned, *words)) == 2
+    lies = ["--attacks", "none,sign_flip", "--set", "byzantine.num_clients=1"]
+    [grid] = planned("compare", f"{own}:box", "--strategies", "fedzo", *lies, *words)
+    assert (grid["repeats"], grid["seeds"]) == (2, [0, 1, 2])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix) == ["own.py"]
+    assert not out.exists()
+
+
+def test_what_a_run_refuses_is_refused(tmp_path: Path) -> None:
+    own, out = tmp_path / "own.py", tmp_path / "out"
+    own.write_text(OWN)
+    simulate(
+        make_experiment("quadratic", "fedzo", num_rounds=1, settings={"scenario.dim": 6}), out=out
+    )
+    start = ["run", "quadratic", "--strategy", "fedzo", *SIZE]
+    for words, said in {
+        (*start, "--out", out): "already holds a run",
+        (*start, "--out", out / "experiment.toml" / "x"): "",
+        (*start, "--resume"): "give --out",
+        (*start, "--set", "client.mue=1"): "did you mean client.mu",
+        ("run", f"{own}:broken", "--strategy", "fedzo", "--dry-run"): "own.py, line 10",
+        ("run", "remote", "--strategy", "fedzo", "--dry-run"): "objectives on nodes",
+        ("compare", "quadratic", *SIZE, "--x", "querys", "--out", out / "n"): "axis 'querys'",
+        ("sweep", "quadratic", "--strategy", "fedzo", *SIZE): "nothing is to be chosen",
+    }.items():
+        done = fedzo(*words)
+        assert done.exit_code == 2, words
+        assert said in done.stderr.replace("\n", " ")
+    [more] = planned(*start, "--out", out, "--resume")
+    assert more["num_rounds"] == 3
+
+
+def test_what_is_not_known_beforehand_is_said() -> None:
+    done = fedzo("run", "attack", "--strategy", "fedzo", "--dry-run")
+    assert done.exit_code == 0
+    assert "not known beforehand: the victims are trained" in done.stdout.replace("\n", " ")
