@@ -15,7 +15,6 @@ from fedzo.errors import RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.problem import Problem
 from fedzo.protocol.exchange import JUDGING, Exchange, Moment, Replies
-from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
 from strategies.core import accounting, judging
@@ -74,14 +73,12 @@ class _Run:
         self._settings, self._callbacks = settings, callbacks
         self.records: list[RoundRecord] = []
         self._resumed = resume.record if resume else None
-        self._exchange_index = 0
-        self._free = False
-        self._failed_rounds = 0
-        self.heard = False
-        self._judged = -1
+        self._exchange_index, self._failed_rounds, self._judged = 0, 0, -1
+        self._free = self.heard = False
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
         self._defence = defence_of(strategy, settings.num_clients)
+        self._judges = judging.judges_of(strategy.rounds, settings, problem.index)
         self._defence.require()
         if resume:
             self.state, self._total = resume.state, resume.record
@@ -268,7 +265,7 @@ class _Run:
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
         asks = self._problem.asks_clients and not self._asks_nobody
-        asked = len(self._judges()) if asks else 0
+        asked = len(self._judges(self._total.round_index)) if asks else 0
         return asked * (self._settings.num_clients if isinstance(self.state, KnowsModels) else 1)
 
     def _evaluate(self) -> Verdict:
@@ -278,7 +275,7 @@ class _Run:
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return verdict(nodes, models, [self._problem.report(x, None) for x in models])
-        asked = self._judges()
+        asked = self._judges(self._total.round_index)
         known = self.state.answered.values if isinstance(self.state, KnowsAnswers) else ()
         if len(known) == self._settings.num_clients and not liars:
             answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)
@@ -297,16 +294,6 @@ class _Run:
         if partial and not any(record.partial for record in self.records):
             judging.warn_of_partial(self._total.round_index, len(answers), least)
         self._total = replace(self._total, judges=len(kept[0]), partial=partial)
-        pairs = zip(models, kept, strict=True)
-        found = verdict(nodes, models, [self._problem.report(x, values) for x, values in pairs])
-        if len(asked) < self._settings.num_clients and not nodes:
-            error = judging.standard_error(kept[0], self._settings.num_clients)
-            return replace(found, metrics={**found.metrics, "standard_error": error})
-        return found
-
-    def _judges(self) -> Sequence[int]:
-        """Return who is asked for F in this round."""
-        where = (self._problem.index, self._total.round_index)
-        draw = stream(self._settings.seed, "judges", *where)
-        judges = self._strategy.rounds.judges
-        return judging.drawn_judges(self._settings.num_clients, judges, draw)
+        reports = [self._problem.report(x, told) for x, told in zip(models, kept, strict=True)]
+        found = verdict(nodes, models, reports)
+        return judging.with_error(found, kept[0], len(asked), self._settings.num_clients)

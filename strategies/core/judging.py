@@ -13,10 +13,9 @@ the f furthest from their coordinate-wise median.
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,8 +25,10 @@ from fedzo.errors import FedzoWarning
 from fedzo.objectives.problem import Report
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import Judge, ValuesTold
+from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
-from strategies.core.rounds import HasX, IsInPlace, KnowsModels
+from strategies.core.outcome import RunSettings
+from strategies.core.rounds import HasX, IsInPlace, KnowsModels, RoundConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,17 @@ class Verdict:
     nodes: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
-def drawn_judges(num_clients: int, judges: int, generator: np.random.Generator) -> list[int]:
-    """Return the clients that are asked for F: so many, each as likely as another; all for 0."""
-    if judges == 0 or judges >= num_clients:
-        return [*range(num_clients)]
-    drawn: list[int] = np.sort(generator.choice(num_clients, judges, replace=False)).tolist()
-    return drawn
+def judges_of(
+    rounds: RoundConfig, settings: RunSettings, problem: int
+) -> Callable[[int], Sequence[int]]:
+    """Return a function of a round: the clients that are asked for F, each as likely as another."""
+    clients, judges = settings.num_clients, rounds.judges
+
+    def drawn(round_index: int) -> Sequence[int]:
+        generator = stream(settings.seed, "judges", problem, round_index)
+        return sorted(generator.choice(clients, judges, replace=False).tolist())
+
+    return drawn if 0 < judges < clients else lambda _round_index: range(clients)
 
 
 def standard_error(values: Float[Tensor, " k"], num_clients: int) -> float:
@@ -56,6 +62,16 @@ def standard_error(values: Float[Tensor, " k"], num_clients: int) -> float:
     count = len(values)
     spread = float(values.std()) if count > 1 else math.nan
     return spread * math.sqrt((1 - count / num_clients) / count)
+
+
+def with_error(
+    found: Verdict, values: Float[Tensor, " k"], num_asked: int, num_clients: int
+) -> Verdict:
+    """Return a verdict on x with the standard error of F among its metrics, where it has one."""
+    if num_asked == num_clients or found.nodes:
+        return found
+    error = standard_error(values, num_clients)
+    return replace(found, metrics={**found.metrics, "standard_error": error})
 
 
 def required_judges(num_asked: int, known_to_fail: int, min_judges: int) -> int:
