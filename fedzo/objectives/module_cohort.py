@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedzo.failure import failure_of
 from fedzo.objectives.looped_cohort import LoopedCohort, LoopedFiniteSums
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
@@ -34,7 +35,8 @@ class ModuleCohort(LoopedFiniteSums):
             modules = Modules(self.objectives, self.batches)
             try:
                 values = losses_of(modules, x, self.programs)
-            except (Exception, SystemExit):  # someone's code raises, and will when asked alone
+            except (Exception, SystemExit) as error:  # someone's code raises, and will alone
+                failure_of(error)  # raises again what is meant for the whole process
                 return self._alone().value(x)
             if values.requires_grad == x.requires_grad and not values.is_complex():
                 return values.double()

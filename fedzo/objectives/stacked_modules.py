@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fedzo.failure import failure_of
 from fedzo.objectives.same_bits import SameBits
 from fedzo.objectives.structure import module_key, value_key
 
@@ -175,7 +176,8 @@ def _tried(modules: Modules, x: Float[Tensor, "m q d"]) -> tuple[Way, Float[Tens
     operations = SameBits()
     try:
         losses = _mapped(modules, x, operations)
-    except Exception:  # it cannot be mapped, or a client's code raises, and will when asked alone
+    except Exception as error:  # it cannot be mapped, or a client's code raises, and will alone
+        failure_of(error)  # raises again what is meant for the whole process
         return "alone", None
     if operations.others:
         return "alone", None

@@ -1,5 +1,6 @@
 """Modules that are asked together have the bits that each has alone."""
 
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -317,3 +318,24 @@ def test_looped_cohorts_remain_for_other_objectives() -> None:
     own = objectives(Own, 2)
     special = [Special(o.module, *_rest(o)) for o in own]
     assert type(cohort_of(special)) is LoopedFiniteSums
+
+
+def test_what_a_signal_raises_is_no_failure_of_a_client() -> None:
+    class Late(Exception):
+        pass
+
+    def ring(_number: int, _frame: object) -> None:
+        raise Late
+
+    class Waits(Own):
+        def forward(self, inputs: Tensor) -> Tensor:
+            signal.raise_signal(signal.SIGUSR1)
+            return super().forward(inputs)
+
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        own = objectives(Waits, 2)
+        with pytest.raises(Late):
+            cohort_of(own).value(points(own, 1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
