@@ -64,6 +64,8 @@ class SameBits(TorchDispatchMode):
 def _in_whole_vectors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     shape = torch.broadcast_shapes(*[tensor.shape for tensor in tensors])
+    if not shape:  # one number, which belongs to no row
+        return func(*args, **kwargs)
     count = math.prod(shape)
     length = -(-count // _WHOLE) * _WHOLE
 

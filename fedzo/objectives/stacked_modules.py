@@ -161,24 +161,31 @@ def _of_equals(
     """Return the losses of modules of one structure, whose key is an int where none is known."""
     if isinstance(key, int):
         return modules.looped(x).reshape(x.shape[:2])
-    key = (key, x.requires_grad)
-    way = programs.ways.get(key)
-    losses = None
+    wanted = (key, x.requires_grad)
+    way, losses = programs.ways.get(wanted), None
     if way is None:
-        programs.ways[key], losses = _tried(modules, x)
+        way, losses = _tried(modules, x)
+        if way is None and len(x) > 1:  # no client's failure may decide for the others
+            parts = [(modules.at([i]), x[i : i + 1]) for i in range(len(x))]
+            return torch.cat([_of_equals(one, at, key, programs) for one, at in parts])
     elif way != "alone":
         losses = _mapped(modules, x, SameBits() if way == "filled" else nullcontext())
-    return modules.looped(x).reshape(x.shape[:2]) if losses is None else losses
+    if losses is None:
+        losses = modules.looped(x).reshape(x.shape[:2])
+    programs.ways[wanted] = way or "alone"
+    return losses
 
 
-def _tried(modules: Modules, x: Float[Tensor, "m q d"]) -> tuple[Way, Float[Tensor, "m q"] | None]:
-    """Return how rows are to be asked, and their losses where that is together."""
+def _tried(
+    modules: Modules, x: Float[Tensor, "m q d"]
+) -> tuple[Way | None, Float[Tensor, "m q"] | None]:
+    """Return how rows are to be asked, None where they raise, and losses of those together."""
     operations = SameBits()
     try:
         losses = _mapped(modules, x, operations)
-    except Exception as error:  # it cannot be mapped, or a client's code raises, and will alone
+    except Exception as error:  # it cannot be mapped, or somebody's code raises
         failure_of(error)  # raises again what is meant for the whole process
-        return "alone", None
+        return None, None
     if operations.others:
         return "alone", None
     return "filled" if operations.filled else "together", losses

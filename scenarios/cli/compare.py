@@ -11,7 +11,7 @@ from fedzo.errors import ConfigError
 from fedzo.records.history import AXES
 from fedzo.records.lock import locked
 from scenarios.cli.display import print_comparison, print_grid, print_tuning
-from scenarios.cli.dry import print_plans, told
+from scenarios.cli.dry import tell
 from scenarios.cli.options import (
     DryOption,
     OutputOptions,
@@ -149,7 +149,7 @@ def compare_command(
                 measure=measure or "",
             )
             if dry_run:
-                return _told(plan_grid(base, chosen, drawn, shape), output)
+                return tell(plan_grid(base, chosen, drawn, shape), output.json_output)
             found = run_grid(
                 base,
                 chosen,
@@ -171,7 +171,8 @@ def compare_command(
         levels = parse_positions(reach or [], option="reach")
         if dry_run:
             check_axes(x or "queries", positions)
-            return _told(_plans(base, chosen, drawn, spaces, tune, output), output)
+            plans = _plans(base, chosen, drawn, spaces, tune, output)
+            return tell(plans, output.json_output)
         tuning = None
         if tune:
             tuning = tune_methods(
@@ -218,21 +219,10 @@ def _plans(
     output: OutputOptions,
 ) -> list[Planned]:
     """Plan the runs of a comparison, after the trials of each method where it is tuned."""
-    sweeps = {}
-    if trials:
-        sweeps = tuning_plans(base, labelled(strategies), spaces, seeds, trials)
-    tried = [
+    if not trials:
+        return plan_comparison(base, strategies, seeds, out=output.out, resume=output.resume)
+    return [
         found
-        for label, sweep in sweeps.items()
+        for label, sweep in tuning_plans(base, labelled(strategies), spaces, seeds, trials).items()
         for found in plan_sweep(sweep, label=f"{label}: trials", out=None, resume=False)
     ]
-    if tried:
-        return tried
-    return plan_comparison(base, strategies, seeds, out=output.out, resume=output.resume)
-
-
-def _told(plans: Sequence[Planned], output: OutputOptions) -> dict[str, Any]:
-    """Say what would be run; returns what `--json` prints."""
-    if not output.json_output:
-        print_plans(Console(), plans)
-    return told(plans)

@@ -27,8 +27,10 @@ def print_plans(console: Console, plans: Sequence[Planned]) -> None:
     say(console, NOTHING)
 
 
-def told(plans: Sequence[Planned]) -> dict[str, Any]:
-    """Return what `--json` prints."""
+def tell(plans: Sequence[Planned], json_output: bool) -> dict[str, Any]:
+    """Say what would be run, unless as JSON; returns what `--json` prints."""
+    if not json_output:
+        print_plans(Console(), plans)
     return {"dry_run": True, "runs": [planned.to_json() for planned in plans]}
 
 

@@ -78,11 +78,8 @@ def run_command(
 
 def _told(experiment: "Experiment", output: OutputOptions) -> dict[str, Any]:
     """Say what would be run; returns what `--json` prints."""
-    from scenarios.cli.dry import print_plans, told
+    from scenarios.cli.dry import tell
     from scenarios.runs.dry_run import plan, require_place
 
     require_place(output.out, output.resume, experiment)
-    plans = [plan("run", [experiment])]
-    if not output.json_output:
-        print_plans(Console(), plans)
-    return told(plans)
+    return tell([plan("run", [experiment])], output.json_output)

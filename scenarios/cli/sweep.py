@@ -13,7 +13,7 @@ from fedzo.records.lock import locked
 from fedzo.records.storage import storing
 from fedzo.records.terminal import say_place, shown
 from scenarios.cli.display import print_comparison
-from scenarios.cli.dry import print_plans, told
+from scenarios.cli.dry import tell
 from scenarios.cli.options import (
     DryOption,
     OutputOptions,
@@ -101,7 +101,8 @@ def sweep_command(
             prune=prune,
         )
         if dry_run:
-            return _told(plan, output)
+            plans = plan_sweep(plan, label="trials", out=out, resume=resume)
+            return tell(plans, output.json_output)
         effort = Effort(processes, threads, None if output.json_output else stderr)
         tuned = tune(plan, out=out, resume=resume, effort=effort)
         report = _reported(tuned, out, resume, threads)
@@ -117,14 +118,6 @@ def sweep_command(
             return work()
 
     finish(guard(alone), output.json_output)
-
-
-def _told(plan: SweepPlan, output: OutputOptions) -> dict[str, Any]:
-    """Say what would be tried; returns what `--json` prints."""
-    plans = plan_sweep(plan, label="trials", out=output.out, resume=output.resume)
-    if not output.json_output:
-        print_plans(Console(), plans)
-    return told(plans)
 
 
 def _reported(tuned: Tuned, out: Path | None, resume: bool, threads: int) -> Comparison:
