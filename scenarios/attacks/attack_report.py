@@ -16,7 +16,7 @@ from fedzo.records.plots import save_figure
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import title
-from scenarios.attacks.single_attack import Report
+from scenarios.attacks.attack_result import Report
 
 _SHOWN = 10
 
@@ -43,6 +43,8 @@ def print_report(console: Console, victim: str, report: Report) -> None:
     table = Table(title=name, show_header=False, title_justify="left")
     hit = sum(found.success for found in report.found)
     table.add_row("success", f"{summary['success_rate']:.2f} ({hit} of {len(report.found)})")
+    if summary["misclassified"]:
+        table.add_row("misclassified, not attacked", f"{summary['misclassified']}")
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
     table.add_row("queries, median", f"{summary['median_queries']:,.1f}")
     table.add_row(

@@ -1,5 +1,6 @@
 """`fedzo attack`: attack one victim that answers with scores, labels or an order."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,16 @@ from fedzo.attacks.coordinates import COORDINATES, Coordinates
 from fedzo.attacks.region import NORMS
 from fedzo.config import build_config, unknown_key
 from fedzo.errors import ConfigError
+from fedzo.number import read_number
 from fedzo.objectives.addresses import public_name
 from fedzo.records.lock import locked
 from fedzo.records.storage import storing
-from fedzo.records.terminal import markup, say_place
-from scenarios.attacks.attack_report import print_report, write_report
+from fedzo.records.terminal import markup, say, say_place
+from scenarios.attacks.attack_table import AttackTable
 from scenarios.attacks.attackers import ATTACKERS
-from scenarios.attacks.single_attack import Plan, Report, attack_victim
+from scenarios.attacks.plan import table_of
+from scenarios.attacks.single_attack import Plan, Report, attack_by_plans
+from scenarios.attacks.table_report import print_result, write_result
 from scenarios.cli.options import JsonOption, SeedOption, by_section, finish, guard, prepare, stderr
 from scenarios.victims.shipped import shipped_names
 from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
@@ -39,13 +43,17 @@ def attack_command(
     attacker: Annotated[
         str | None,
         typer.Option(
-            help=f"one of {', '.join(ATTACKERS)}, or file.py:Name (default: best for the victim)"
+            help=f"one of {', '.join(ATTACKERS)}, or file.py:Name (default: best for the victim);"
+            " several with commas between them"
         ),
     ] = None,
     norm: Annotated[str, typer.Option(help=f"of the perturbation: {', '.join(NORMS)}")] = "linf",
     radius: Annotated[
-        float | None,
-        typer.Option(help="of the ball (default: linf 0.1, l2 1.5, l0 40 pixels, patch side 8)"),
+        str | None,
+        typer.Option(
+            help="of the ball, such as 0.1, 8/255, or 0.05,0.1,0.2 for a curve (default: linf 0.1,"
+            " l2 1.5, l0 40 pixels, patch side 8)"
+        ),
     ] = None,
     query_budget: Annotated[int, typer.Option(help="most queries an image")] = 1000,
     images: Annotated[int, typer.Option(help="images that are attacked")] = 20,
@@ -82,7 +90,7 @@ def attack_command(
             metavar="KEY=VALUE",
             help="a setting of the attacker or of how the victim is reached, such as"
             " attacker.spread=0.3, victim.tells=labels, victim.data=mine.npz,"
-            " victim.rate_limit=5; may be repeated",
+            " victim.rate_limit=5; of several attackers also square.area=0.3; may be repeated",
         ),
     ] = None,
     out: Annotated[
@@ -98,24 +106,29 @@ def attack_command(
     For testing models that you own or were asked to test. `fedzo run attack` is the federated one.
 
     Example: fedzo attack mnist --radius 0.2 --out runs/attack
+    Example: fedzo attack mnist --radius 8/255,0.1,0.2 --attacker thompson,square --out runs/curve
     Example: fedzo attack http://127.0.0.1:8000/ --set victim.tells=labels --set victim.rate_limit=5
     """
     prepare(1)
 
     def work() -> dict[str, Any]:
-        parts = by_section(settings or [], ("attacker", "victim"))
+        attackers = (attacker or "").split(",")
+        radii = _radii(_one_of(norm, NORMS, "norm"), radius)
+        several = len(attackers) > 1 or len(radii) > 1
+        own = filter(None, attackers if several else ())
+        parts = by_section(settings or [], ("attacker", "victim", *own))
         check_seed(parts["victim"], wrap or [])
         shown = public_name(victim)
         plan = Plan(
             num_images=images,
-            attacker=attacker or "",
+            attacker=attackers[0],
             attacker_settings=parts["attacker"],
             target=target,
             settings=build_config(
                 AttackSettings,
                 {
-                    "norm": _one_of(norm, NORMS, "norm"),
-                    "radius": _RADIUS[norm] if radius is None else radius,
+                    "norm": norm,
+                    "radius": radii[0],
                     "query_budget": query_budget,
                     "seed": seed,
                     "loss": loss,
@@ -127,18 +140,20 @@ def attack_command(
                 section="attack",
             ),
         )
+        plans = table_of(plan, attackers, radii, parts) if several else [plan]
         source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
         with locked(out):
-            report = _run(victim, wrap or [], source, plan, out, resume, quiet=json_output)
-            report = replace(report, query_cost=source.query_cost)
+            reports = _run(victim, wrap or [], source, plans, out, resume, quiet=json_output)
+            reports = [replace(report, query_cost=source.query_cost) for report in reports]
+            found = AttackTable(reports) if several else reports[0]
             if out:
                 with storing(out):
-                    write_report(out, shown, report)
+                    write_result(out, shown, found)
         if not json_output:
-            print_report(Console(), shown, report)
+            print_result(Console(), shown, found)
             if out:
                 say_place(stderr, "figure", out / "figure.png")
-        return {"victim": shown, **report.summary(), "out": str(out) if out else None}
+        return {"victim": shown, **found.summary(), "out": str(out) if out else None}
 
     finish(guard(work), json_output)
 
@@ -150,12 +165,12 @@ def _run(
     name: str,
     wrappers: list[str],
     settings: SourceSettings,
-    plan: Plan,
+    plans: Sequence[Plan],
     out: Path | None,
     resume: bool,
     *,
     quiet: bool,
-) -> Report:
+) -> list[Report]:
     """Open the victim and attack it, with progress on a terminal."""
     journal = out / _JOURNAL if out else None
     if resume and not (journal and journal.exists()):
@@ -165,26 +180,45 @@ def _run(
             f"{journal} has answers of an earlier attack; add --resume to use them, or give"
             " another --out"
         )
+    if not quiet:
+        _say_plans(plans, settings.query_cost)
     with ExitStack() as stack:
         source = open_source(name, wrappers, settings, stack)
         bar = stack.enter_context(
             Progress(console=stderr, disable=quiet or not stderr.is_terminal, transient=True)
         )
         shown = public_name(name)
-        task = bar.add_task(
-            markup(f"attack {shown}"), total=1 if plan.settings.universal else plan.num_images
-        )
-        return attack_victim(
+        total = sum(1 if plan.settings.universal else plan.num_images for plan in plans)
+        task = bar.add_task(markup(f"attack {shown}"), total=total)
+        return attack_by_plans(
             source.victim,
             source.images,
             source.labels,
-            plan,
+            plans,
             journal=journal,
             name=" ".join([shown, *wrappers]),
             progress=lambda over, queries: bar.update(
                 task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
             ),
         )
+
+
+def _say_plans(plans: Sequence[Plan], query_cost: float) -> None:
+    """Say what attacks may cost before they begin."""
+    most = sum(plan.most_queries for plan in plans)
+    cost = f" (cost {query_cost * most:,.2f})" if query_cost else ""
+    count = "1 attack" if len(plans) == 1 else f"{len(plans)} attacks"
+    say(
+        stderr,
+        f"{count} on up to {plans[0].num_images} images: at most {most:,} queries{cost}, besides"
+        " screening",
+    )
+
+
+def _radii(norm: str, text: str | None) -> list[float]:
+    if text is None:
+        return [_RADIUS[norm]]
+    return [read_number(part, name="radius") for part in text.split(",")]
 
 
 def _coordinates(text: str) -> Coordinates:

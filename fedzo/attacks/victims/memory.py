@@ -50,12 +50,24 @@ class Remembered:
                 first = json.dumps({"answers_of": name, "tells": victim.tells})
                 write_whole(journal, seal(first) + "\n")
         recall(victim, len(self._earlier))
+        self._shared: dict[str, Answers] | None = None
         self._refused = Answers(torch.tensor([UNKNOWN]), None, torch.tensor([False]))
         self.replayed = 0
 
     @property
     def tells(self) -> AnswerKind:
         return self._victim.tells
+
+    def begin(self) -> None:
+        """Begin an attack that is counted as if none had been before it.
+
+        It knows what was known when the first began; all else is as in the journal of an earlier
+        run.
+        """
+        if self._shared is None:
+            self._shared = dict(self._known)
+        self._earlier.update(self._known)
+        self._known = dict(self._shared)
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         return self._asked(images, [_key(image) for image in images])

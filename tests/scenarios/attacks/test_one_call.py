@@ -10,6 +10,7 @@ from fedzo.errors import ConfigError, ObjectiveError
 from scenarios.attacks.one_call import attack
 from scenarios.attacks.single_attack import attack_victim
 
+pytestmark = pytest.mark.xdist_group("one_call")  # types of the first calls alone are checked
 WEIGHTS = np.cos(np.arange(32.0)).reshape(2, 16)
 DRAWN = np.random.Generator(np.random.PCG64(0)).uniform(0.2, 0.8, (12, 1, 4, 4))
 IMAGES = DRAWN.astype(np.float32)

@@ -124,6 +124,36 @@ def test_an_interrupted_attack_goes_on_where_it_was(folder: Path, tmp_path: Path
     assert (cut / "answers.jsonl").read_text().count("\n") == len(lines)
 
 
+def test_several_radii_and_attackers_are_one_table(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fast = [*FAST[:4], "--query-budget", "30", "--radius", "0.3,8/255", "--out", out]
+    several = [*fast, "--attacker", "square,thompson", "--set", "square.area=0.3"]
+    with serving(ModuleVictim(network(folder))) as server:
+        first = go(server.url, *several)
+        paid = server.queries
+        again = go(server.url, *several, "--resume")
+        assert server.queries == paid == first["victim_queries"] == again["replayed"]
+    assert first["attackers"] == ["square", "thompson"]
+    assert first["radii"] == [8 / 255, 0.3]
+    assert first["most_queries"] == 4 * 4 * 30 >= first["queries"]
+    cells = [(cell["attacker"], cell["radius"], cell["success_rate"]) for cell in first["cells"]]
+    assert cells == [(c["attacker"], c["radius"], c["success_rate"]) for c in again["cells"]]
+    stored = json.loads((out / "table.json").read_text())
+    assert [len(cell["each"]) for cell in stored["cells"]] == [4] * 4
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "square-0.0313725" / "images.safetensors").exists()
+
+
+def test_what_attacks_may_cost_is_told_before_and_after(folder: Path) -> None:
+    words = [f"{folder}/mine.py:model", *FAST[:4], "--query-budget", "30", "--radius", "0.1,1/5"]
+    priced = [*words, "--set", "victim.query_cost=0.5"]
+    done = CliRunner().invoke(app, ["attack", *map(str, priced)])
+    assert done.exit_code == 0, done.output
+    assert "2 attacks on up to 4 images: at most 240 queries (cost 120.00)" in done.stderr
+    assert "(240)" in done.stdout
+    assert "robust accuracy" in done.stdout
+
+
 def test_failures_and_a_rate_limit_cost_time_and_no_queries(folder: Path) -> None:
     generator = stream(0, "failures")
     victim = ModuleVictim(network(folder))
@@ -178,7 +208,21 @@ def test_targets_universal_levels_and_other_norms(folder: Path) -> None:
             "unknown attacker squar; did you mean square",
         ),
         (["{}/mine.py:model", "--norm", "l3"], "unknown norm l3"),
+        (["{}/mine.py:model", "--norm", "l3", "--radius", "0.1"], "unknown norm l3"),
         (["{}/mine.py:model", "--radius", "-1"], "radius=-1.0 must be positive"),
+        (["{}/mine.py:model", "--radius", "8/0"], "radius='8/0' is no number; write one such as"),
+        (["{}/mine.py:model", "--radius", "0.1,"], "radius='' is no number"),
+        (["{}/mine.py:model", "--radius", "0.1,-1"], "radius=-1.0 must be positive"),
+        (["{}/mine.py:model", "--radius", "0.1,1/10"], "radius 0.1 is given 2 times"),
+        (["{}/mine.py:model", "--radius", "0.1,0.2", "--universal"], "universal=True with several"),
+        (
+            ["{}/mine.py:model", "--attacker", "square,edg"],
+            "unknown attacker edg; did you mean edge",
+        ),
+        (
+            ["{}/mine.py:model", "--attacker", "square", "--set", "square.area=1"],
+            "settings begin with attacker. or victim.",
+        ),
         (["{}/mine.py:model", "--images", "9999"], "images=9999 asks for more than the"),
         (["{}/mine.py:model", "--images", "0"], "images=0 must be at least 1"),
         (["{}/mine.py:model", "--set", "attacker.spred=1"], "did you mean attacker.spread"),

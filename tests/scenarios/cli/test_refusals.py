@@ -23,6 +23,7 @@ REFUSED = {
     "run quadratic --strategy fedzo --resume": "resume needs",
     "attack mnist --resume": "--resume needs --out",
     "attack mnist --attacker hopskipjump --loss boundary": "finds the boundary itself",
+    "attack mnist --radius eight": "radius='eight' is no number",
     "attack mnist --attacker simba --set attacker.colour=1": "attacker.colour",
     "attack mnist --set victim.seed=3": "victim.seed",
     "defend mnist --set victim.query_cost=2": "victim.query_cost=2.0 has no effect on a defense",

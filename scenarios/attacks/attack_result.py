@@ -1,0 +1,125 @@
+"""What an attack on one victim has given, as numbers and as images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import mean, median
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedzo.attacks.confirm import Confirmation
+from fedzo.attacks.subject import Found, perturbed
+from fedzo.attacks.victims.victim import AnswerKind
+from scenarios.attacks.plan import Plan
+from scenarios.attacks.screening import Screened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an attack has given: the images, what was found for each, and what it has cost.
+
+    screened: where in the data the images are, and which others the victim gets wrong.
+    query_cost: price of a query; cost, in the summary, is that of what the victim has answered now.
+    confirmation: whether the victim was noisy, and how many answers a success takes.
+    """
+
+    plan: Plan
+    attacker: str
+    tells: AnswerKind
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    found: Sequence[Found]
+    screened: Screened
+    victim_queries: int = 0
+    replayed: int = 0
+    seconds: float = 0.0
+    query_cost: float = 0.0
+    confirmation: Confirmation = field(default_factory=Confirmation)
+
+    @property
+    def screening_queries(self) -> int:
+        """What finding images that are answered right has cost."""
+        return self.screened.queries
+
+    @property
+    def success_rate(self) -> float:
+        """The share of the attacked images that are answered otherwise."""
+        return mean(float(found.success) for found in self.found)
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of the images asked that are answered right, and still are after the attack.
+
+        A victim that tells an order is not screened: there, the share that the attack has left.
+        """
+        return self.screened.accuracy * (1 - self.success_rate)
+
+    @property
+    def adversarials(self) -> Float[Tensor, "n c h w"]:
+        """The attacked images as they were changed; best tries, where `found` says no success."""
+        deltas = torch.stack([found.delta for found in self.found])
+        if self.plan.settings.universal:
+            return perturbed(self.images, deltas)
+        pairs = zip(self.images.split(1), deltas.split(1), strict=True)
+        return torch.cat([perturbed(*pair) for pair in pairs])
+
+    def __str__(self) -> str:
+        told = self.summary()
+        return (
+            f"{told['attacker']}: {told['success_rate']:.0%} of {told['images']} images within"
+            f" {told['norm']} {told['radius']:g}, {told['mean_queries']:.1f} queries on average"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `--json` prints, without the victim's name."""
+        settings, budget = self.plan.settings, self.plan.settings.query_budget
+        counted = [found.queries if found.success else budget for found in self.found]
+        return {
+            "attacker": self.attacker,
+            "tells": self.tells,
+            "norm": settings.norm,
+            "radius": settings.radius,
+            "query_budget": budget,
+            "seed": settings.seed,
+            "images": len(self.images),
+            "misclassified": len(self.screened.misclassified),
+            "success_rate": self.success_rate,
+            "mean_queries": mean(counted),
+            "median_queries": median(counted),
+            "queries": sum(found.queries for found in self.found),
+            "refused": sum(found.refused for found in self.found),
+            "screening_queries": self.screening_queries + sum(f.checks for f in self.found),
+            "noisy": self.confirmation.noisy,
+            "confirm": self.confirmation.needed,
+            "victim_queries": self.victim_queries,
+            "replayed": self.replayed,
+            "cost": self.query_cost * self.victim_queries,
+            "wall_s": self.seconds,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary, one entry an image, and one for each that the victim gets wrong."""
+        each = [
+            {
+                "image": found.index,
+                "place": int(self.screened.chosen[found.index]),
+                "label": int(self.labels[found.index]),
+                "answer": found.label,
+                "success": found.success,
+                "queries": found.queries,
+                "refused": found.refused,
+                "reason": found.reason,
+                "loss": found.loss if found.loss < float("inf") else None,
+                "linf": float(found.delta.abs().max()),
+                "l2": float(found.delta.norm()),
+                "values_changed": int(found.delta.ne(0).sum()),
+            }
+            for found in self.found
+        ]
+        return {**self.summary(), "each": each, "wrong": self._wrong()}
+
+    def _wrong(self) -> list[dict[str, int]]:
+        pairs = zip(self.screened.misclassified, self.screened.answers, strict=True)
+        return [{"place": int(place), "answer": int(answer)} for place, answer in pairs]

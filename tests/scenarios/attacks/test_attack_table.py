@@ -1,0 +1,118 @@
+"""A table of attacks is its single attacks, screened once, and its curve counts what withstood."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedzo.attacks.attack import AttackSettings
+from fedzo.attacks.victims.victim import CallableVictim, Victim
+from fedzo.attacks.victims.wrappers import LabelOnly, Meter, OrderOnly
+from fedzo.errors import ConfigError
+from fedzo.randomness import stream
+from scenarios.attacks.attack_table import AttackTable
+from scenarios.attacks.one_call import attack
+from scenarios.attacks.plan import Plan, table_of
+from scenarios.attacks.single_attack import attack_by_plans, attack_victim
+from scenarios.attacks.table_report import cell_name, write_table
+
+WEIGHTS = stream(0, "weights").standard_normal((36, 3))
+IMAGES = stream(0, "images").random((30, 1, 6, 6)).astype(np.float32)
+
+
+def scores(images: np.ndarray) -> np.ndarray:
+    """Scores of one image at a time: those of a batch depend on its size, in the last bit."""
+    return np.array([(image.reshape(-1).astype(np.float64) - 0.5) @ WEIGHTS for image in images])
+
+
+LABELS = scores(IMAGES).argmax(1)
+LABELS[::5] = (LABELS[::5] + 1) % 3
+PLAN = Plan(num_images=8, settings=AttackSettings(query_budget=30, seed=2))
+
+
+def table(victim: Victim, attackers: list[str], radii: list[float], **more: Any) -> AttackTable:
+    plans = table_of(PLAN, attackers, radii, {"square": {"area": 0.3}})
+    return AttackTable(attack_by_plans(victim, IMAGES, LABELS, plans, **more))
+
+
+@pytest.mark.parametrize(
+    ("around", "attackers"),
+    [(Meter, ["square", "simba"]), (LabelOnly, ["edge", "hopskipjump"]), (OrderOnly, ["rank"])],
+)
+def test_each_cell_is_the_single_attack(around: Any, attackers: list[str]) -> None:
+    meter = Meter(around(CallableVictim(scores)))
+    found = table(meter, attackers, [0.1, 0.03])
+    assert [one.plan.settings.radius for one in found.reports] == [0.03, 0.1] * len(attackers)
+    for cell in found.reports:
+        alone = attack_victim(around(CallableVictim(scores)), IMAGES, LABELS, cell.plan)
+        assert torch.equal(alone.adversarials, cell.adversarials)
+        assert [one.queries for one in alone.found] == [one.queries for one in cell.found]
+        assert cell.screening_queries in (0, alone.screening_queries)
+    told = found.summary()
+    paid = told["queries"] + told["screening_queries"]
+    assert paid == told["victim_queries"] + told["replayed"]
+    assert meter.queries == told["victim_queries"]
+
+
+def test_robust_accuracy_counts_what_was_right_and_withstood() -> None:
+    found = table(CallableVictim(scores), ["square"], [0.02, 0.1])
+    wrong = len(found.reports[0].screened.misclassified)
+    assert wrong > 0
+    assert found.accuracy == 8 / (8 + wrong)
+    for cell in found.reports:
+        left = sum(not one.success for one in cell.found)
+        assert cell.robust_accuracy == pytest.approx(left / (8 + wrong))
+    assert found.accuracy >= found.reports[0].robust_accuracy > found.reports[1].robust_accuracy
+    told = found.to_json()["cells"][0]
+    assert len(told["wrong"]) == wrong
+    for one in told["wrong"]:
+        assert scores(IMAGES[[one["place"]]]).argmax() == one["answer"] != LABELS[one["place"]]
+    for one in told["each"]:
+        assert LABELS[one["place"]] == one["label"]
+
+
+def test_an_interrupted_table_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    first = table(Meter(CallableVictim(scores)), ["square", "simba"], [0.05, 0.1], journal=whole)
+    lines = whole.read_text().splitlines(keepends=True)
+    cut.write_text("".join(lines[: len(lines) // 2]))
+    meter = Meter(CallableVictim(scores))
+    again = table(meter, ["square", "simba"], [0.05, 0.1], journal=cut)
+    assert cut.read_text() == whole.read_text()
+    assert meter.queries == len(lines) - len(lines) // 2
+    for one, other in zip(first.reports, again.reports, strict=True):
+        assert torch.equal(one.adversarials, other.adversarials)
+        assert one.success_rate == other.success_rate
+
+
+def test_a_table_from_python_and_its_files(tmp_path: Path) -> None:
+    found = attack(scores, IMAGES, LABELS, radius=["8/255", 0.1], attacker=["square", "simba"])
+    assert isinstance(found, AttackTable)
+    assert found.attackers == ["square", "simba"]
+    assert found.radii == [8 / 255, 0.1]
+    assert len(found.reports[0].found) == 24
+    assert len(attack(scores, IMAGES, LABELS, radius=[0.1]).reports) == 1
+    assert [one.attacker for one in attack(scores, IMAGES, LABELS, radius=(0.1, 0.2)).reports] == [
+        "thompson",
+        "thompson",
+    ]
+    write_table(tmp_path, "mine", found)
+    names = {cell_name(one) for one in found.reports}
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "table.json", "figure.png"}
+    assert "square-0.0313725" in names
+
+
+def test_what_makes_no_table_is_refused() -> None:
+    for given, sentence in (
+        ({"radius": [0.1, "1/10"]}, "radius 0.1 is given 2 times"),
+        ({"attacker": ["square", "square"]}, "attacker square is given 2 times"),
+        ({"radius": []}, r"radius=\[\] must be one, or a list"),
+        ({"radius": [0.1, -1]}, "radius=-1 must be positive"),
+        ({"attacker": ["square", "edg"]}, "unknown attacker edg; did you mean edge"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            attack(scores, IMAGES, LABELS, **given)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="universal=True with several"):
+        table_of(Plan(settings=AttackSettings(universal=True)), ["square"], [0.1, 0.2], {})
