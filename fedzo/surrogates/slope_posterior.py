@@ -91,9 +91,12 @@ def _solved(
     parts: Sequence[CenteredRows],
     num_clients: int,
     covariance: Float[Tensor, "r r"],
+    factor: Float[Tensor, "r r"] | None = None,
 ) -> SlopePosterior:
+    """Return the surrogate of a covariance without jitter; `factor` is that of it with jitter."""
     slope = torch.cat([part.rows.slope for part in parts])
-    weights = torch.cholesky_solve(slope.unsqueeze(1), _factorize(covariance)).squeeze(1)
+    factor = _factorize(covariance) if factor is None else factor
+    weights = torch.cholesky_solve(slope.unsqueeze(1), factor).squeeze(1)
     return SlopePosterior(
         prior=prior, parts=parts, num_clients=num_clients, covariance=covariance, weights=weights
     )
@@ -155,35 +158,37 @@ def fit(
 ) -> SlopePosterior:
     """Return the surrogate whose hyper-parameters are each the best of its grid and its own."""
     best = shape.covariance(prior, num_clients)
-    height = _evidence(best, rows.rows)
+    height, factor = _evidence(best, rows.rows)
     for name, grid in grids:
         for value in grid:
             changed = replace(best.prior, **{name: value})  # type: ignore[arg-type]
             if changed == best.prior:
                 continue
             trial = shape.covariance(changed, num_clients, like=best)
-            evidence = _evidence(trial, rows.rows)
+            evidence, its_factor = _evidence(trial, rows.rows)
             if evidence > height:
-                best, height = trial, evidence
-    return _solved(best.prior, [rows], num_clients, best.matrix())
+                best, height, factor = trial, evidence, its_factor
+    return _solved(best.prior, [rows], num_clients, best.matrix(), factor)
 
 
 def log_evidence(prior: SlopePrior, rows: SlopeRows, shape: Geometry, num_clients: int) -> float:
     """Return the log marginal likelihood of the slopes up to a constant."""
-    return _evidence(shape.covariance(prior, num_clients), rows)
+    return _evidence(shape.covariance(prior, num_clients), rows)[0]
 
 
-def _evidence(covariance: Covariance, rows: SlopeRows) -> float:
+def _evidence(covariance: Covariance, rows: SlopeRows) -> tuple[float, Float[Tensor, "r r"] | None]:
+    """Return the log evidence, and the factor of the covariance where it has one."""
     matrix = covariance.matrix()
     matrix.diagonal().add_(_jitter(matrix))
     factor, info = torch.linalg.cholesky_ex(matrix)
     if info:
-        return -math.inf
+        return -math.inf, None
     whitened = torch.linalg.solve_triangular(factor, rows.slope.unsqueeze(1), upper=False)
     amplitude = float(whitened.square().mean())
     if amplitude <= 0:
-        return -math.inf
-    return -0.5 * len(rows) * math.log(amplitude) - float(factor.diagonal().log().sum())
+        return -math.inf, None
+    height = -0.5 * len(rows) * math.log(amplitude) - float(factor.diagonal().log().sum())
+    return height, factor
 
 
 def _factorize(covariance: Float[Tensor, "r r"]) -> Float[Tensor, "r r"]:

@@ -91,9 +91,7 @@ def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[s
     app, target = out.absolute() / APP, out.absolute() / RUN
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
-    (app / "fedzo_trial" / "__init__.py").write_text(
-        _PACKAGE.format(strategy=trial.run_config["strategy"])
-    )
+    (app / "fedzo_trial" / "__init__.py").write_text(_package(trial))
     for name in (ERROR, RESULT):
         (target / name).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
@@ -113,6 +111,11 @@ def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[s
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
     summary: dict[str, Any] = json.loads((target / RESULT).read_text())
     return {**summary, "deployment": shown}
+
+
+def _package(trial: Trial) -> str:
+    """Return the app's one file; a trial may leave the strategy to the run config's default."""
+    return _PACKAGE.format(strategy={**RUN_CONFIG, **trial.run_config}["strategy"])
 
 
 def absolute_setting(text: str) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict
+from rich.console import Console
 from typer.testing import CliRunner
 
 from clients import build_client_app
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, RunError
 from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.flower.processes import MARK
 from scenarios.cli.app import app
-from scenarios.deployed.deploy import absolute_setting
-from scenarios.deployed.flower_app import environment_of, experiment_of
+from scenarios.deployed.deploy import Trial, absolute_setting, deploy
+from scenarios.deployed.flower_app import RUN_CONFIG, environment_of, experiment_of
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.simulate import simulate
 
@@ -223,3 +224,16 @@ def test_settings_of_a_deployment_hold_whole_paths(monkeypatch: pytest.MonkeyPat
         absolute_setting("scenario.objective=my box.py:f") == "scenario.objective=/tmp/my box.py:f"
     )
     assert absolute_setting("client.mu=0.1") == "client.mu=0.1"
+
+
+def test_a_trial_may_leave_the_strategy_to_the_run_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise RunError("no network in this test")
+
+    monkeypatch.setattr("scenarios.deployed.deploy.LocalDeployment", no_network)
+    with pytest.raises(RunError, match="no network"):
+        deploy(Trial(run_config={"rounds": 1}), tmp_path / "net", console=Console(quiet=True))
+    package = tmp_path / "net" / "app" / "fedzo_trial" / "__init__.py"
+    assert f"client_app_of({RUN_CONFIG['strategy']!r})" in package.read_text()
