@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 PAGE = """\
 fedzo {version}: optimize together without seeing gradients, and count every query.

@@ -20,6 +20,7 @@ from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from fedzo.user_code import is_reference
 
+DEFAULT_STRATEGY = "fedzo"
 stderr = Console(stderr=True, emoji=False)
 ResultT = TypeVar("ResultT")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -48,7 +49,8 @@ StrategyOption = Annotated[
     str | None,
     typer.Option(
         autocompletion=_named("STRATEGIES"),
-        help="how; `fedzo list` names them; or your own, file.py:Name",
+        help=f"how (default: {DEFAULT_STRATEGY}); `fedzo list` names them; or your own,"
+        " file.py:Name",
     ),
 ]
 RoundsOption = Annotated[int | None, typer.Option(help="rounds (default: the scenario's)")]
@@ -68,7 +70,7 @@ SetOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option(help="directory for history, checkpoints and figure")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with the run in --out")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="go on with what --out holds")]
 DryOption = Annotated[
     bool,
     typer.Option(
@@ -125,7 +127,7 @@ def merged(
     }
     base = dict(file)
     base.update({name: value for name, value in given.items() if value is not None})
-    from scenarios.runs.names import SCENARIOS, STRATEGIES  # they need torch, the help does not
+    from scenarios.runs.names import SCENARIOS  # it needs what the help does not
 
     parsed: dict[str, Scalar] = dict(parse_setting(text) for text in how.settings or [])
     if is_reference(base.get("scenario", "")):
@@ -133,10 +135,10 @@ def merged(
         base["scenario"] = "custom"
     base["settings"] = {**base["settings"], **parsed}
     base["excused"] = base.get("excused", frozenset()) - parsed.keys()
-    for name, table in (("scenario", SCENARIOS), ("strategy", STRATEGIES)):
-        if name not in base and name in given:
-            remedy = "name one of" if name == "scenario" else "add --strategy with one of"
-            raise ConfigError(f"no {name} is given; {remedy} {', '.join(table)}")
+    if "scenario" not in base and "scenario" in given:
+        raise ConfigError(f"no scenario is given; name one of {', '.join(SCENARIOS)}")
+    if "strategy" in given:
+        base.setdefault("strategy", DEFAULT_STRATEGY)
     return base
 
 

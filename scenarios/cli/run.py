@@ -1,10 +1,13 @@
 """The command `fedzo run`."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from fedzo.errors import ConfigError
 from scenarios.cli.options import (
     DryOption,
     OutputOptions,
@@ -46,26 +49,38 @@ def run_command(
     """Run one federation.
 
     Example: fedzo run quadratic --strategy fedzo --rounds 50 --set scenario.heterogeneity=0.5
+
+    A run that was interrupted goes on, or one that has ended, for more rounds:
+    fedzo run --resume runs/first --rounds 80
     """
     prepare(threads)
     from scenarios.cli.display import print_result
     from scenarios.cli.live import Display
     from scenarios.runs.config_file import read_experiment  # they need torch, the help does not
     from scenarios.runs.experiment import make_experiment
+    from scenarios.runs.extension import EXPERIMENT
     from scenarios.runs.loggers import logged
     from scenarios.runs.simulate import simulate
 
     def work() -> dict[str, Any]:
-        named = {"scenario": scenario, "strategy": strategy, "seed": seed}
-        base = read_experiment(how.config) if how.config else {"settings": {}}
+        place = _resumed(scenario, output)
+        file = how.config or (place and place / EXPERIMENT)
+        base = read_experiment(file) if file else {"settings": {}}
+        if place and strategy not in (None, base.get("strategy")):
+            raise ConfigError(
+                f"--strategy {strategy}: the run in {place} is one of {base['strategy']}; leave"
+                " --strategy out, or begin another run"
+            )
+        where = replace(output, out=place) if place else output
+        named = {"scenario": None if place else scenario, "strategy": strategy, "seed": seed}
         experiment = make_experiment(**merged(base, named, size, how))
         if dry_run:
-            return _told(experiment, output)
+            return _told(experiment, where)
         with logged(log or [], experiment) as loggers, Display(stderr, experiment) as display:
             result = simulate(
                 experiment,
-                out=output.out,
-                resume=output.resume,
+                out=where.out,
+                resume=where.resume,
                 callbacks=[*loggers, display.update],
                 threads=threads,
             )
@@ -74,6 +89,18 @@ def run_command(
         return result.summary()
 
     finish(guard(work), output.json_output)
+
+
+def _resumed(scenario: str | None, output: OutputOptions) -> Path | None:
+    """Return the directory that `--resume DIR` alone means; what would be a scenario names it."""
+    if not output.resume or output.out is not None:
+        return None
+    from scenarios.runs.names import SCENARIOS
+    from scenarios.runs.rundir import require_begun
+
+    place = None if scenario is None or scenario in SCENARIOS else Path(scenario)
+    require_begun(place, resume=True)
+    return place
 
 
 def _told(experiment: "Experiment", output: OutputOptions) -> dict[str, Any]:

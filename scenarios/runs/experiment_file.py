@@ -42,8 +42,9 @@ def check_same(path: Path, wanted: str) -> int:
             f" not shortened to {now[1]}; resume with --rounds {there[1]} or more, or name another"
             " directory"
         )
+    told = _difference(*(_ROUNDS.sub("", text, count=1) for text in (body, wanted)))
     raise ConfigError(
-        f"--out {path.parent} holds another experiment ({_difference(body, wanted)}); resume"
+        f"--out {path.parent} holds another experiment ({told}); resume"
         " with the same settings, or name another directory"
     )
 

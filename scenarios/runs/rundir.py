@@ -208,7 +208,9 @@ class RunDirectory:
 def require_begun(out: Path | None, resume: bool) -> None:
     """Raise ConfigError where a run is to go on that nobody has begun."""
     if resume and out is None:
-        raise ConfigError("resume needs the directory of the run: give --out")
+        raise ConfigError(
+            "resume needs the directory of the run: --resume DIR, or --out DIR --resume"
+        )
     if resume and out is not None and not (out / EXPERIMENT).exists():
         raise ConfigError(
             f"--resume: {out} holds no run; leave --resume out, or name its directory"
