@@ -207,7 +207,7 @@ def compare_command(
         with locked(None if dry_run else out):
             return work()
 
-    finish(guard(alone), output.json_output)
+    finish(guard(alone, output), output.json_output)
 
 
 def _plans(

@@ -85,7 +85,7 @@ def deploy_command(
         where = output.out or Path(tempfile.mkdtemp(prefix="fedzo-deploy-"))
         return deploy(trial, where, console=stderr, resume=output.resume)
 
-    summary = guard(work)
+    summary = guard(work, output)
     if not output.json_output:
         print_deployment(Console(), summary)
     finish(summary, output.json_output)

@@ -25,8 +25,7 @@ class Display:
     def __init__(self, console: Console, experiment: Experiment, *, every_s: float = EVERY_S):
         self._console, self._every_s = console, every_s
         self.status = begun(Limits(experiment.num_rounds, experiment.query_budget))
-        name = f"{experiment.scenario} / {experiment.strategy} / seed {experiment.seed}"
-        self._name = name
+        self._name = experiment.name
         self._told_at = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -36,7 +35,7 @@ class Display:
             TimeElapsedColumn(),
             console=console,
         )
-        self._task = self._bar.add_task(markup(name), total=experiment.num_rounds)
+        self._task = self._bar.add_task(markup(self._name), total=experiment.num_rounds)
         self._live = Live(console=console, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "Display":

@@ -15,9 +15,9 @@ from rich.logging import RichHandler
 
 from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, FedzoError, FedzoWarning
+from fedzo.records.run_log import LEVELS, LOGGER, VisibleFormatter, logged_to
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
-from fedzo.records.visible import visible
 from fedzo.user_code import is_reference
 
 DEFAULT_STRATEGY = "fedzo"
@@ -112,6 +112,14 @@ class OutputOptions:
     out: OutOption = None
     resume: ResumeOption = False
     json_output: JsonOption = False
+    log_file: Annotated[
+        Path | None,
+        typer.Option(help="a file that gets a line for every round and failure, at its end"),
+    ] = None
+    log_level: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(LEVELS)}: the least that is told, in --log-file or here"),
+    ] = None
 
 
 def merged(
@@ -164,18 +172,11 @@ def prepare(threads: int) -> None:
 
     torch.set_num_threads(max(1, threads))
     handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
-    handler.setFormatter(_Visible("%(message)s"))
+    handler.setFormatter(VisibleFormatter("%(message)s"))
     logger = logging.getLogger("scenarios")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     warnings.showwarning = _show_warning
-
-
-class _Visible(logging.Formatter):
-    """Keeps what a message quotes from acting on the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
 
 
 def _show_warning(
@@ -188,6 +189,7 @@ def _show_warning(
 ) -> None:
     """Print fedzo's own warnings as a sentence, others as Python does."""
     if issubclass(category, FedzoWarning):
+        LOGGER.warning("%s", message)
         _say(f"warning: {message}", "yellow")
         return
     stream = sys.stderr if file is None else file
@@ -198,10 +200,10 @@ def _say(sentence: str, style: str) -> None:
     say(stderr, sentence, style=style)
 
 
-def guard(work: Callable[[], ResultT]) -> ResultT:
+def guard(work: Callable[[], ResultT], output: OutputOptions | None = None) -> ResultT:
     """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
     try:
-        return work()
+        return work() if output is None else _in_log(work, output)
     except FedzoError as error:
         _say(f"error: {error}", "red")
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
@@ -227,6 +229,18 @@ def guard(work: Callable[[], ResultT]) -> ResultT:
     except KeyboardInterrupt:
         stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
         raise typer.Exit(130) from None
+
+
+def _in_log(work: Callable[[], ResultT], output: OutputOptions) -> ResultT:
+    """Return what work returns, with a log of it where one is wanted."""
+    if output.log_file is None and output.log_level is None:
+        return work()
+    with logged_to(output.log_file, output.log_level or "info"):
+        try:
+            return work()
+        except BaseException as error:
+            LOGGER.error("%s: %s", type(error).__name__, error)
+            raise
 
 
 def _too_large(reason: str) -> str:

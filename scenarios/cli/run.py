@@ -88,7 +88,7 @@ def run_command(
             print_result(Console(), result)
         return result.summary()
 
-    finish(guard(work), output.json_output)
+    finish(guard(work, output), output.json_output)
 
 
 def _resumed(scenario: str | None, output: OutputOptions) -> Path | None:

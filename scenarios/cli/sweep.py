@@ -117,7 +117,7 @@ def sweep_command(
         with locked(None if dry_run else out):
             return work()
 
-    finish(guard(alone), output.json_output)
+    finish(guard(alone, output), output.json_output)
 
 
 def _reported(tuned: Tuned, out: Path | None, resume: bool, threads: int) -> Comparison:

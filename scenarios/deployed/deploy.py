@@ -16,6 +16,8 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.records.following import HistoryFollower
 from fedzo.records.history import RoundRecord
 from fedzo.records.lock import locked
+from fedzo.records.run_log import RunLog
+from fedzo.records.status import Limits
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from fedzo.runtime.flower.deployment import LocalDeployment
@@ -23,6 +25,7 @@ from fedzo.user_code import REFERENCE, absolute_reference, is_reference
 from scenarios.deployed.flower_app import RUN_CONFIG, experiment_of
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import MESSAGES
+from scenarios.runs.experiment import Experiment
 from scenarios.runs.rundir import is_free
 from scenarios.runs.simulate import RESULT
 from scenarios.runs.watching import ERROR
@@ -82,16 +85,18 @@ def deploy(trial: Trial, out: Path, *, console: Console, resume: bool = False) -
     `out` receives run/ (as of any run), deployment/ (logs, keys, nodes' states) and app/. Raises
     ConfigError for bad settings before anything is started, RunError when the run fails.
     """
-    _check(trial, out, resume)
+    experiment = _check(trial, out, resume)
     with locked(out):
-        return _deployed(trial, out, console, resume)
+        return _deployed(trial, experiment, out, console, resume)
 
 
-def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[str, Any]:
+def _deployed(
+    trial: Trial, experiment: Experiment, out: Path, console: Console, resume: bool
+) -> dict[str, Any]:
     app, target = out.absolute() / APP, out.absolute() / RUN
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
-    (app / "fedzo_trial" / "__init__.py").write_text(_package(trial))
+    (app / "fedzo_trial" / "__init__.py").write_text(_PACKAGE.format(strategy=experiment.strategy))
     for name in (ERROR, RESULT):
         (target / name).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
@@ -107,15 +112,11 @@ def _deployed(trial: Trial, out: Path, console: Console, resume: bool) -> dict[s
             shown["refused"] = network.try_stranger()
             say(console, f"an unregistered node: {shown['refused']}")
         run_id = network.submit(app, config)
-        shown["restarted_nodes"] = _watch(network, run_id, target, console, drill=trial.drill)
+        log = RunLog(experiment.name, Limits(experiment.num_rounds, experiment.query_budget))
+        shown["restarted_nodes"] = _watch(network, run_id, target, console, log, drill=trial.drill)
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
     summary: dict[str, Any] = json.loads((target / RESULT).read_text())
     return {**summary, "deployment": shown}
-
-
-def _package(trial: Trial) -> str:
-    """Return the app's one file; a trial may leave the strategy to the run config's default."""
-    return _PACKAGE.format(strategy={**RUN_CONFIG, **trial.run_config}["strategy"])
 
 
 def absolute_setting(text: str) -> str:
@@ -126,8 +127,8 @@ def absolute_setting(text: str) -> str:
     return key + equals + REFERENCE.sub(lambda found: absolute_reference(found[0]), value)
 
 
-def _check(trial: Trial, out: Path, resume: bool) -> None:
-    """Find what is wrong before processes are started."""
+def _check(trial: Trial, out: Path, resume: bool) -> Experiment:
+    """Return what will be run; finds what is wrong before processes are started."""
     if trial.objective:
         load_function(trial.objective)
     experiment = experiment_of({**trial.run_config, "settings": _drilled(trial)}, trial.nodes)
@@ -141,6 +142,7 @@ def _check(trial: Trial, out: Path, resume: bool) -> None:
         )
     if out.exists() and not is_free(out) and not resume:
         raise ConfigError(f"--out {out} is not empty; add --resume to go on, or name another")
+    return experiment
 
 
 def _drilled(trial: Trial) -> str:
@@ -152,7 +154,13 @@ def _drilled(trial: Trial) -> str:
 
 
 def _watch(
-    network: LocalDeployment, run_id: int, target: Path, console: Console, *, drill: bool
+    network: LocalDeployment,
+    run_id: int,
+    target: Path,
+    console: Console,
+    log: RunLog,
+    *,
+    drill: bool,
 ) -> list[int]:
     """Tell every round until the run has ended; return the nodes that were killed and restarted."""
     asked_at, status = time.monotonic(), ""
@@ -164,6 +172,7 @@ def _watch(
         network.revive()
         for record in history.new():
             say(console, visible(record.line()))
+            log.tell(record)
             records.append(record)
         if drill and not restarted and records and records[-1].round_index >= 1:
             pid = network.kill_node(0)
@@ -179,8 +188,8 @@ def _watch(
             with contextlib.suppress(RunError):  # asked again later; the run may be well
                 status = network.status(run_id)
             if status.startswith("finished") and not (target / RESULT).exists():
-                log = network.log("superlink")[-1000:]
-                raise RunError(f"the run ended as {status} without a result; its log says: {log}")
+                told = network.log("superlink")[-1000:]
+                raise RunError(f"the run ended as {status} without a result; its log says: {told}")
 
 
 def _exchange_seconds(path: Path) -> float | None:

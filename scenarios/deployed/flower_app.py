@@ -10,6 +10,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from clients.app import build_app
 from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
+from fedzo.records.run_log import logged_to
 from fedzo.runtime.local import Environment, FunctionEnvironment
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import ExperimentEnvironment, RulesOf
@@ -41,6 +43,7 @@ RUN_CONFIG: dict[str, str | int | bool] = {
     "settings": "",
     "out": "",
     "resume": False,
+    "log-file": "",
 }
 """What a run config may say, and what it says when it does not; -1 is the scenario's default."""
 
@@ -112,13 +115,15 @@ def main(grid: Grid, context: Context) -> None:
     try:
         clients = int(config.get("clients", 0)) or count_nodes(grid)
         experiment = experiment_of(config, clients)
-        result = simulate(
-            experiment,
-            out=out,
-            resume=bool(config.get("resume", False)),
-            callbacks=[_tell(experiment)],
-            grid=grid,
-        )
+        log = str(config.get("log-file", ""))
+        with logged_to(Path(log), "info") if log else nullcontext():
+            result = simulate(
+                experiment,
+                out=out,
+                resume=bool(config.get("resume", False)),
+                callbacks=[_tell(experiment)],
+                grid=grid,
+            )
     except Exception as error:  # whatever it is, whoever waits for the result wants to know
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)

@@ -3,16 +3,20 @@
 import json
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import fedzo
 from fedzo import __version__
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
 
 ENVIRONMENT = "environment.json"
+_GIT_S = 5.0
 _PACKAGES = ("torch", "numpy", "scipy", "gpytorch", "flwr", "ray")
 
 
@@ -36,12 +40,36 @@ def _here() -> dict[str, Any]:
     return {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "fedzo": __version__,
+        "commit": commit_of(Path(fedzo.__file__).parent),
+        "host": platform.node(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
     }
+
+
+@lru_cache
+def commit_of(package: Path) -> str | None:
+    """Return the commit of a package's sources, "+" after it where Python files have changed since.
+
+    None where they are in no checkout of git: a wheel has its version.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    changed = _git(package, "diff", "--quiet", "HEAD", "--", ":/*.py") is None
+    return f"{_git(package, 'rev-parse', 'HEAD')}{'+' if changed else ''}"
+
+
+def _git(place: Path, *arguments: str) -> str | None:
+    """Return what git says; None where it fails, or is not there."""
+    command = ["git", "-C", str(place), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def _version(name: str) -> str | None:

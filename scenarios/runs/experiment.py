@@ -52,6 +52,11 @@ class Experiment:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What a line calls it."""
+        return f"{self.scenario} / {self.strategy} / seed {self.seed}"
+
+    @property
     def own_data(self) -> bool:
         """Whether it is about data of the user's own (see scenarios.runs.ownership)."""
         return is_own(self.config("scenario"))

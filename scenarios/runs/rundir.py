@@ -24,6 +24,7 @@ from fedzo.records.checkpoint import (
 from fedzo.records.checkpoint_files import CURRENT, OLDER, PREVIOUS, remove_unused
 from fedzo.records.history import RoundRecord, append_history, write_history
 from fedzo.records.lock import LOCK, DirectoryLock
+from fedzo.records.run_log import LOGGER
 from fedzo.records.storage import LEFTOVER, remove_leftovers, write_whole
 from scenarios.runs.environment import note_environment
 from scenarios.runs.experiment import Experiment
@@ -203,6 +204,7 @@ class RunDirectory:
         rounds = self._experiment.num_rounds
         self._checkpoints.save(with_found(part, found, self._count, self._run_name, rounds))
         self._saved_at = time.monotonic()
+        LOGGER.debug("checkpoint after %s records in %s", self._count, self.path)
 
 
 def require_begun(out: Path | None, resume: bool) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from fedzo.errors import RunError
 from fedzo.records.history import RoundRecord
+from fedzo.records.run_log import LOGGER, RunLog
+from fedzo.records.status import Limits
 from fedzo.runtime.engine import Engine
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.best import BestSoFar, position_of
@@ -64,19 +66,30 @@ class _Done:
 
 def solve(work: Work, position: Position) -> RunResult:
     """Go on from a position to the end of the last problem, or until a callback stops the run."""
+    log = _begun(work, position)
     done = _Done(records=position.records, found=position.found, spent=position.spent)
     standstill = watch(work.experiment)
     for index in range(len(done.found.solutions), work.scenario.num_problems):
-        done = _with_problem(work, index, position, done, standstill)
+        done = _with_problem(work, index, position, done, [standstill, log])
         position = Position()
         if done.stops[-1] == "callback":
             break
+    LOGGER.info("%s: ended by %s", work.experiment.name, ", ".join(done.stops) or "nothing new")
     lasts = {record.problem: record for record in done.records}
     return _result(work, done, work.scenario.summarize(list(lasts.values())))
 
 
+def _begun(work: Work, position: Position) -> Callback:
+    """Say that the run begins, or goes on; returns what says how it stands."""
+    made = work.experiment
+    log = RunLog(made.name, Limits(made.num_rounds, made.query_budget))
+    how = f"begins on {made.engine} with {made.num_clients} clients"
+    LOGGER.info("%s: %s", made.name, f"goes on, {how[7:]}" if position.records else how)
+    return lambda snapshot: log.tell(snapshot.record)
+
+
 def _with_problem(
-    work: Work, index: int, position: Position, done: _Done, standstill: Callback
+    work: Work, index: int, position: Position, done: _Done, watching: Sequence[Callback]
 ) -> _Done:
     work.engine.restore_client_states(position.client_states)
     best, seen = BestSoFar(position.best), _Seen()
@@ -87,7 +100,7 @@ def _with_problem(
             work.engine,
             posed(work.scenario, index, work.experiment),
             _settings(work, done.spent),
-            callbacks=[best, seen, *keep, *work.callbacks, standstill],
+            callbacks=[best, seen, *keep, *work.callbacks, *watching],
             resume=position.snapshot,
         )
     except RunError as error:

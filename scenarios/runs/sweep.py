@@ -26,6 +26,7 @@ from rich.console import Console
 
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
+from fedzo.records.run_log import LOGGER
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
@@ -243,8 +244,10 @@ def _append(file: Path, trial: Trial) -> None:
 
 
 def _tell(console: Console | None, trial: Trial, count: int, measure: str) -> None:
+    told = ", ".join(f"{name}={value}" for name, value in trial.settings.items())
+    mean = f"{measure} {sum(trial.values) / len(trial.values):.6g}" if trial.values else ""
+    ended = mean if trial.status == "done" else trial.status
+    line = f"trial {trial.index + 1} of {count}: {told}: {ended}"
+    LOGGER.info("%s", line)
     if console is not None:
-        told = ", ".join(f"{name}={value}" for name, value in trial.settings.items())
-        mean = f"{measure} {sum(trial.values) / len(trial.values):.6g}" if trial.values else ""
-        ended = mean if trial.status == "done" else trial.status
-        say(console, f"trial {trial.index + 1} of {count}: {told}: {ended}")
+        say(console, line)
