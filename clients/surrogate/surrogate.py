@@ -39,7 +39,6 @@ from fedzo.surrogates.gp import (
     GradientPosterior,
     Observations,
     condition_values,
-    fit_lengthscale,
 )
 from fedzo.surrogates.kernels import KernelName
 from fedzo.surrogates.random_features import RandomFeatures, make_features
@@ -201,6 +200,8 @@ class _Cohort:
         one = x.new_ones(())
         start = torch.stack([state.get("lengthscale", one) for state in self._states])
         data, _ = _scaled(self._trajectory.nearest(x, config.max_points))
+        from fedzo.surrogates.lengthscale_fit import fit_lengthscale  # gpytorch: for who fits
+
         fitted = fit_lengthscale(self._kernel(), start, data, config.noise_variance)
         self.remember(lengthscale=fitted)
         return fitted

@@ -7,10 +7,10 @@ shapes as there. Cost: three products of r^2 d, and a few matrices of r^2 floats
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor
 
 from fedzo.surrogates.kernels import derivatives, distances_of_products, first_at_zero
@@ -193,8 +193,10 @@ def _shares(runs: Int[Tensor, "k o"], clients: int) -> Float[Tensor, "k n"]:
     return weights[:, :clients]
 
 
-def _sparse(runs: Int[Tensor, "k o"], clients: int) -> sparse.csr_array:
-    """Return the same as a sparse matrix."""
+def _sparse(runs: Int[Tensor, "k o"], clients: int) -> Any:
+    """Return the same as a sparse matrix of scipy, which is imported for many clients only."""
+    from scipy import sparse
+
     told = runs >= 0
     count = told.sum(1)
     share = (1.0 / count.clamp(min=1).double()).repeat_interleave(count)

@@ -1,7 +1,7 @@
 """The command `fedzo check`."""
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -9,7 +9,9 @@ from rich.table import Table
 
 from fedzo.records.terminal import say, shown, title
 from scenarios.cli.options import JsonOption, finish, guard, prepare
-from scenarios.runs.check import USUAL_MU, Checked, check
+
+if TYPE_CHECKING:
+    from scenarios.runs.check import Checked
 
 
 def check_command(
@@ -17,7 +19,10 @@ def check_command(
         str, typer.Argument(help="file.py:function or package.module:function, as of `fedzo run`")
     ],
     client: Annotated[int, typer.Option(help="whose objective is asked")] = 0,
-    mu: Annotated[float, typer.Option(help="client.mu of the run to come")] = USUAL_MU,
+    mu: Annotated[
+        float | None,
+        typer.Option(help="client.mu of the run to come", show_default="what a run takes"),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Ask your objective a few times before a run: what it is, its noise, and whether mu is seen.
@@ -25,9 +30,10 @@ def check_command(
     Example: fedzo check my_box.py:my_box --mu 0.001
     """
     prepare(1)
+    from scenarios.runs.check import USUAL_MU, check  # it needs torch, the help does not
 
     def work() -> dict[str, Any]:
-        found = check(objective, client=client, mu=mu)
+        found = check(objective, client=client, mu=USUAL_MU if mu is None else mu)
         if not json_output:
             _print(Console(), objective, client, found)
         return found.to_json()
@@ -35,7 +41,7 @@ def check_command(
     finish(guard(work), json_output)
 
 
-def _print(console: Console, objective: str, client: int, found: Checked) -> None:
+def _print(console: Console, objective: str, client: int, found: "Checked") -> None:
     table = Table(
         title=title(f"{objective}, client {client}"), show_header=False, title_justify="left"
     )
@@ -48,7 +54,7 @@ def _print(console: Console, objective: str, client: int, found: Checked) -> Non
     say(console, f"cost: {found.queries} queries{tries}")
 
 
-def _rows(found: Checked) -> dict[str, str]:
+def _rows(found: "Checked") -> dict[str, str]:
     more = ", ..." if found.dim > len(found.start) else ""
     free = found.lower == -math.inf and found.upper == math.inf
     return {
@@ -64,7 +70,7 @@ def _rows(found: Checked) -> dict[str, str]:
     }
 
 
-def _verdicts(found: Checked) -> dict[str, str]:
+def _verdicts(found: "Checked") -> dict[str, str]:
     agree = "none: two answers at the start are equal"
     told = {"noise": f"about {found.noise:.3g} (standard deviation)" if found.noise else agree}
     seen = f"a step of {found.mu:g} changes F by {found.difference:.3g}"

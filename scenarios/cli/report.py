@@ -8,7 +8,6 @@ import typer
 from fedzo.errors import ConfigError
 from fedzo.records.visible import visible
 from scenarios.cli.options import guard
-from scenarios.runs.report import write_report
 
 
 def report_command(
@@ -23,6 +22,8 @@ def report_command(
     """
 
     def work() -> Path:
+        from scenarios.runs.report import write_report  # it needs torch, the help does not
+
         if out.suffix.lower() not in (".html", ".htm"):
             raise ConfigError(f"--out {out} is no page of HTML; write {out.stem}.html")
         try:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,9 +10,11 @@ from rich.console import Console
 from fedzo.errors import RunError
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
-from scenarios.cli.live import EVERY_S, Display
 from scenarios.cli.options import JsonOption, finish, guard, stderr
-from scenarios.runs.watching import ERROR, Watched
+
+if TYPE_CHECKING:
+    from scenarios.cli.live import Display
+    from scenarios.runs.watching import Watched
 
 LOOK_S = 0.5
 
@@ -30,6 +32,9 @@ def watch_command(
     live; elsewhere a line is printed every few seconds. --json, as --once, ends at once. The exit
     status is 1 for a run that has failed or was killed.
     """
+
+    from scenarios.cli.live import EVERY_S, Display  # they need torch, the help does not
+    from scenarios.runs.watching import Watched
 
     run = guard(lambda: Watched(directory))
 
@@ -50,8 +55,10 @@ def watch_command(
     guard(lambda: _require_well(run, summary["life"]))
 
 
-def _require_well(run: Watched, life: str) -> None:
+def _require_well(run: "Watched", life: str) -> None:
     """Raise RunError for a run that has failed or was killed."""
+    from scenarios.runs.watching import ERROR
+
     if life == "failed":
         reason = visible((run.path / ERROR).read_text().strip())
         raise RunError(f"the run in {run.path} failed: {reason}")
@@ -62,7 +69,7 @@ def _require_well(run: Watched, life: str) -> None:
         )
 
 
-def _summary(display: Display, life: str) -> dict[str, Any]:
+def _summary(display: "Display", life: str) -> dict[str, Any]:
     status, record = display.status, display.status.record
     return {
         "life": life,

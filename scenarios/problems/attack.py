@@ -50,7 +50,6 @@ from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.used_with import UsedWith, one_of
 from scenarios.data.images import DatasetName, Images, load_images
-from scenarios.problems.attack_figure import draw_attack
 from scenarios.problems.attack_objective import MarginObjective, margins, perturb
 from scenarios.problems.scenario import Suggestions
 from scenarios.victims.victims import Architecture, VictimSettings, get_victims
@@ -269,6 +268,8 @@ class AttackScenario:
         self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
     ) -> None:
         """Draw images, perturbations and margins."""
+        from scenarios.problems.attack_figure import draw_attack  # matplotlib: for who draws
+
         config = self._config
         perturbed = [
             perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp, basis=self._basis)[0]

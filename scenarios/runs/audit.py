@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
@@ -33,7 +32,6 @@ from fedzo.privacy.accountant import epsilon_of, noise_for
 from fedzo.privacy.audit import AuditResult, Floats, audit_scores
 from fedzo.protocol.exchange import Moment
 from fedzo.randomness import stream
-from fedzo.records.plots import save_figure
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.inprocess import InProcessEngine
 from scenarios.data.networks import random_mlp
@@ -148,6 +146,10 @@ def draw_audit(path: Path, found: Audit) -> None:
     missed = [(found.with_canary <= t).mean() for t in thresholds]
     rates = np.linspace(1e-4, 1 - 1e-4, 400)
     mu = 1 / noise_for(found.result.claim, found.result.delta)
+    from matplotlib.figure import Figure  # for who draws
+
+    from fedzo.records.plots import save_figure
+
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(false, missed, label="the attacker, all runs")

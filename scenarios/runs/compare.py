@@ -11,7 +11,6 @@ from rich.console import Console
 from fedzo.config import Scalar, field_names, in_words, unknown_key
 from fedzo.errors import ConfigError, RunError
 from fedzo.records.history import AXES
-from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
@@ -99,6 +98,8 @@ def compare(
         histories = {name: [run.records for run in runs] for name, runs in results.items()}
         asks = all(summary["queries"] for summary in summaries)
         chosen = "rounds" if axis == "queries" and not asks else axis
+        from fedzo.records.plots import plot_runs  # matplotlib: half a second for who draws
+
         plot_runs(figure, histories, axis=chosen, title=title)
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))

@@ -20,7 +20,6 @@ from fedzo.adversary.lies import LIES
 from fedzo.aggregation import parse_aggregator
 from fedzo.config import Scalar, parse_setting, unknown_key
 from fedzo.errors import ConfigError
-from fedzo.records.heatmap import draw_heatmap
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
@@ -262,4 +261,6 @@ def _draw(grid: Grid, lies: Sequence[str]) -> None:
     rows = list(next(iter(grid.cells.values())))
     columns = [*(lie.replace("_", " ") for lie in lies), WORST]
     better = grid.higher_is_better
+    from fedzo.records.heatmap import draw_heatmap  # matplotlib: for who draws
+
     draw_heatmap(grid.figure, panels, rows, columns, title=grid.title, higher_is_better=better)

@@ -10,7 +10,6 @@ from flwr.serverapp import Grid
 from fedzo.config import Given
 from fedzo.errors import ConfigError
 from fedzo.objectives.objective import Objective
-from fedzo.records.plots import plot_runs
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.runtime.threads import torch_threads
@@ -146,4 +145,6 @@ def _draw(path: Path, scenario: Scenario, result: RunResult) -> None:
     experiment = result.experiment
     title = f"{experiment.scenario}, {experiment.num_clients} clients, seed {experiment.seed}"
     if result.final_value is not None:
+        from fedzo.records.plots import plot_runs  # matplotlib: half a second for who draws
+
         plot_runs(path, {experiment.strategy: [result.records]}, title=title)

@@ -17,9 +17,9 @@ from fedzo.surrogates.gp import (
     GradientPosterior,
     Observations,
     condition_values,
-    fit_lengthscale,
 )
 from fedzo.surrogates.kernels import KERNELS, KernelName
+from fedzo.surrogates.lengthscale_fit import fit_lengthscale
 
 N, M, D, Q = 3, 8, 4, 5
 NOISE = 1e-2

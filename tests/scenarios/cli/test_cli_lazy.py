@@ -8,6 +8,7 @@ import pytest
 from scenarios.cli.lazy import COMMANDS, imported
 
 HEAVY = ("torch", "flwr", "ray", "matplotlib", "scipy", "gpytorch", "dp_accounting")
+LIGHT = ("list", "run", "check", "new", "init", "report", "runs", "watch")
 ASKED = f"""
 import sys
 import fedzo
@@ -16,7 +17,8 @@ from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES
 listed = [["list"], *(["list", name] for name in SCENARIOS)]
 listed += [["list", "custom", "--strategy", name] for name in STRATEGIES]
 listed += [["list", "custom", "--engine", name] for name in ENGINES]
-for arguments in (["--help"], ["--version"], ["run", "--help"], *listed):
+helped = [[name, "--help"] for name in {LIGHT!r}]
+for arguments in (["--help"], ["--version"], *helped, *listed):
     try:
         app(arguments)
     except SystemExit as done:
@@ -51,3 +53,14 @@ def test_the_package_offers_functions_whose_modules_have_their_names() -> None:
     assert make_experiment.__module__ == Experiment.__module__ == "scenarios.runs.experiment"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = scenarios.nothing
+
+
+def test_a_run_that_draws_nothing_imports_nothing_to_draw_with() -> None:
+    code = (
+        "import sys; from scenarios.cli.app import app\n"
+        "try: app(['run', 'quadratic', '--rounds', '1', '--set', 'scenario.dim=2', '--json'])\n"
+        "finally: print([n for n in ('matplotlib', 'scipy', 'gpytorch', 'ray', 'dp_accounting')"
+        " if n in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
