@@ -16,17 +16,20 @@ from torch import Tensor
 
 from fedzo.config import require_nonnegative
 from fedzo.errors import ObjectiveError
+from fedzo.objectives.circuit import NotAsked
 from fedzo.objectives.json_answers import named_list, no_answer
 from fedzo.objectives.objective import Bound, check_box
 from fedzo.objectives.transport import Command, Http, Transport
 
+_WAITS = ("timeout_s", "retries", "pause_s", "rate_limit", "trip_after", "rest_s")
 _NUMBER_BYTES = 256
 """Room for a number in an answer; 17 digits and what stands around them take 30."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Remote(ABC):
-    """What both kinds share; see fedzo.objectives.transport for timeouts, retries and rates.
+    """What both kinds share; see fedzo.objectives.transport for timeouts, retries and rates,
+    and fedzo.objectives.circuit for trip_after and rest_s.
 
     batch: most points in one question, 0 is no limit. Tries that fail are not counted as queries:
     what was computed in vain is unknown. Where a part of a question fails for good, it and those
@@ -40,6 +43,8 @@ class _Remote(ABC):
     retries: int = 3
     pause_s: float = 0.5
     rate_limit: float = 0.0
+    trip_after: int = 3
+    rest_s: float = 10.0
     batch: int = 0
     transport: Transport = field(init=False, repr=False)
 
@@ -58,7 +63,8 @@ class _Remote(ABC):
             try:
                 values += self._ask(part.tolist())
             except ObjectiveError as error:  # what comes after this part was not asked
-                error.points_asked = len(values) + len(part)  # type: ignore[attr-defined]
+                sent = 0 if isinstance(error, NotAsked) else len(part)
+                error.points_asked = len(values) + sent  # type: ignore[attr-defined]
                 raise
         return torch.tensor(values, dtype=torch.float64).to(x).reshape(x.shape[:-1])
 
@@ -69,7 +75,7 @@ class _Remote(ABC):
         )
 
     def _waits(self) -> dict[str, Any]:
-        return {n: getattr(self, n) for n in ("timeout_s", "retries", "pause_s", "rate_limit")}
+        return {name: getattr(self, name) for name in _WAITS}
 
     @abstractmethod
     def _transport(self, waits: dict[str, Any]) -> Transport:

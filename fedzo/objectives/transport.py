@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.addresses import shown_url, split_login
+from fedzo.objectives.circuit import Circuit
 from fedzo.objectives.http_post import post
 from fedzo.objectives.pipes import converse
-from fedzo.objectives.tries import Tries
+from fedzo.objectives.tries import Final, Tries
 
 AnswerT = TypeVar("AnswerT")
 _LEAST_ROOM = 4 << 20
@@ -55,23 +56,30 @@ class Transport(ABC):
 
     timeout_s: longest wait for the whole of an answer; retries: further tries after a failure that
     passes, the first after `pause_s`. rate_limit: most requests a second, 0 for no limit.
+    trip_after: questions in a row that fail before nothing is asked for `rest_s`, 0 for always
+    asking (fedzo.objectives.circuit).
     """
 
     timeout_s: float = 60.0
     retries: int = 3
     pause_s: float = 0.5
     rate_limit: float = 0.0
+    trip_after: int = 3
+    rest_s: float = 10.0
     _pace: _Pace = field(default_factory=_Pace, repr=False, compare=False)
+    _circuit: Circuit = field(default_factory=Circuit, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_types(self)
         require(0 < self.timeout_s < math.inf, "timeout_s", self.timeout_s, "positive and finite")
         require(self.timeout_s <= _LONGEST_S, "timeout_s", self.timeout_s, f"up to {_LONGEST_S:g}")
-        for name in ("retries", "pause_s", "rate_limit"):
+        for name in ("retries", "pause_s", "rate_limit", "trip_after", "rest_s"):
             require_nonnegative(name, getattr(self, name))
         slow = 0 < self.rate_limit < 1 / _LONGEST_S
         require(not slow, "rate_limit", self.rate_limit, f"0 (none), or {1 / _LONGEST_S:g} or more")
-        require(self.retries == int(self.retries), "retries", self.retries, "a whole number")
+        for name in ("retries", "trip_after"):
+            count = getattr(self, name)
+            require(count == int(count), name, count, "a whole number")
 
     def ask(
         self,
@@ -80,7 +88,8 @@ class Transport(ABC):
         *,
         room: int = 0,
     ) -> AnswerT:
-        """Return what `read` makes of the answer; raises ObjectiveError after the last try.
+        """Return what `read` makes of the answer; raises ObjectiveError after the last try, and
+        NotAsked where the other end has failed too often.
 
         `read` raises ObjectiveError for an answer that is none, which is then asked for again.
         room: bytes that the answer may take beyond 4 MiB.
@@ -97,7 +106,16 @@ class Transport(ABC):
                 self._pace.wait(1 / self.rate_limit)
             return read(self.answer(body, _LEAST_ROOM + room))
 
-        return Tries(self.name(), int(self.retries), self.pause_s, self.hide).of(once)
+        self._circuit.require_closed(self.name())
+        retries = 0 if self._circuit.on_trial else int(self.retries)
+        try:
+            told = Tries(self.name(), retries, self.pause_s, self.hide).of(once)
+        except ObjectiveError as error:
+            if not isinstance(error.__cause__, Final):
+                self._circuit.note_failure(self.name(), int(self.trip_after), self.rest_s)
+            raise
+        self._circuit.note_answer()
+        return told
 
     def hide(self, text: str) -> str:
         """Return a text without what must not be shown, and without control characters."""
