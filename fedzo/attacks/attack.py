@@ -30,6 +30,7 @@ from fedzo.attacks.region import Norm, region_around, to_levels
 from fedzo.attacks.subject import Found, Subject, nothing_found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
+from fedzo.attacks.victims.wrappers import OnLevels
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -117,6 +118,7 @@ def attack(
         for number, group in enumerate(groups)
     ]
     confirmation = confirmation or Confirmation(max(1, settings.confirm))
+    victim = OnLevels(victim, settings.levels) if settings.levels else victim
     asking = Asking(victim, settings.query_budget, settings.universal_rate)
     active = subjects
     while active:

@@ -202,6 +202,11 @@ def region_around(images: Float[Tensor, "k c h w"], norm: Norm, radius: float) -
     return Region(norm, radius, lower, upper, (channels, height, width))
 
 
+def on_levels(images: Float[Tensor, "*n c h w"], levels: int) -> Float[Tensor, "*n c h w"]:
+    """Return images rounded to whole steps of 1 / levels, at the bits that a file of them gives."""
+    return (images * levels).round() / levels
+
+
 def to_levels(delta: Float[Tensor, "*q d"], levels: int) -> Float[Tensor, "*q d"]:
     """Return changes of an image rounded toward none, to whole steps of 1 / levels.
 

@@ -12,11 +12,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fedzo.attacks.subject import Found, perturbed
+from fedzo.records.figure_text import figure_text
 from fedzo.records.plots import save_figure
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
-from fedzo.records.terminal import title
-from scenarios.attacks.attack_result import Report
+from fedzo.records.terminal import shown, title
+from scenarios.attacks.attack_result import Report, amplified
 
 _SHOWN = 10
 
@@ -65,8 +66,8 @@ def print_report(console: Console, victim: str, report: Report) -> None:
     for found in report.found[:_SHOWN]:
         each.add_row(
             str(found.index),
-            str(int(report.labels[found.index])),
-            str(found.label) if found.label >= 0 else "-",
+            shown(report.said(int(report.labels[found.index]))),
+            shown(report.said(found.label)),
             f"{found.queries:,}",
             f"{float(found.delta.abs().max()):.3f}",
             f"{float(found.delta.norm()):.2f}",
@@ -77,18 +78,19 @@ def print_report(console: Console, victim: str, report: Report) -> None:
 
 def draw_report(path: Path, report: Report) -> None:
     """Draw up to ten images: as they were, what was added (amplified), as they are answered."""
-    shown = _pictures(report)[:_SHOWN]
-    columns = len(shown)
+    pictures = _pictures(report)[:_SHOWN]
+    columns = len(pictures)
     figure = Figure(figsize=(max(6.5, 1.3 * columns), 5.4), layout="constrained")
     axes = figure.subplots(3, columns, squeeze=False)
-    for column, (image, found, label) in enumerate(shown):
+    for column, (image, found, label) in enumerate(pictures):
         delta = found.delta.reshape(image.shape)
         after = perturbed(image.unsqueeze(0), found.delta.unsqueeze(0))[0]
         color = "tab:red" if found.success else "black"
-        answer = str(found.label) if found.label >= 0 else "?"
-        _show(axes[0][column], image, f"a {label}")
-        _show(axes[1][column], _amplified(delta), f"{found.queries} queries")
-        _show(axes[2][column], after, f"answered {answer}", color=color)
+        answer = report.said(found.label) if found.label >= 0 else "?"
+        name = report.said(label)
+        _show(axes[0][column], image, figure_text(name if report.classes else f"a {name}"))
+        _show(axes[1][column], amplified(delta), f"{found.queries} queries")
+        _show(axes[2][column], after, figure_text(f"answered {answer}"), color=color)
     settings = report.plan.settings
     figure.suptitle(
         f"{report.attacker}, {settings.norm} {settings.radius:g}: original, perturbation"
@@ -104,12 +106,6 @@ def _pictures(report: Report) -> list[tuple[Float[Tensor, "c h w"], Found, int]]
     if report.plan.settings.universal:
         return [(image, report.found[0], labels[i]) for i, image in enumerate(report.images)]
     return [(report.images[f.index], f, labels[f.index]) for f in report.found]
-
-
-def _amplified(delta: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
-    """Return a change scaled to the middle of [0, 1], its largest value at an end."""
-    largest = float(delta.abs().max())
-    return 0.5 + delta / (2 * largest) if largest > 0 else torch.full_like(delta, 0.5)
 
 
 def _show(axes: Axes, image: Float[Tensor, "c h w"], above: str, *, color: str = "black") -> None:

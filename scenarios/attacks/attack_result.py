@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.attacks.confirm import Confirmation
+from fedzo.attacks.region import on_levels
 from fedzo.attacks.subject import Found, perturbed
 from fedzo.attacks.victims.victim import AnswerKind
 from scenarios.attacks.plan import Plan
@@ -22,7 +23,8 @@ class Report:
 
     screened: where in the data the images are, and which others the victim gets wrong.
     query_cost: price of a query; cost, in the summary, is that of what the victim has answered now.
-    confirmation: whether the victim was noisy, and how many answers a success takes.
+    confirmation: whether the victim was noisy, and how many answers a success takes. classes: names
+    of the classes; files: of the data, by place; either may be unknown.
     """
 
     plan: Plan
@@ -37,6 +39,8 @@ class Report:
     seconds: float = 0.0
     query_cost: float = 0.0
     confirmation: Confirmation = field(default_factory=Confirmation)
+    classes: Sequence[str] = ()
+    files: Sequence[str] = ()
 
     @property
     def screening_queries(self) -> int:
@@ -61,9 +65,18 @@ class Report:
         """The attacked images as they were changed; best tries, where `found` says no success."""
         deltas = torch.stack([found.delta for found in self.found])
         if self.plan.settings.universal:
-            return perturbed(self.images, deltas)
-        pairs = zip(self.images.split(1), deltas.split(1), strict=True)
-        return torch.cat([perturbed(*pair) for pair in pairs])
+            changed = perturbed(self.images, deltas)
+        else:
+            pairs = zip(self.images.split(1), deltas.split(1), strict=True)
+            changed = torch.cat([perturbed(*pair) for pair in pairs])
+        levels = self.plan.settings.levels
+        return on_levels(changed, levels) if levels else changed
+
+    def said(self, label: int) -> str:
+        """Return a class by its name, where that is known, or its number; "-" for none."""
+        if label < 0:
+            return "-"
+        return self.classes[label] if label < len(self.classes) else str(label)
 
     def __str__(self) -> str:
         told = self.summary()
@@ -107,6 +120,7 @@ class Report:
                 "place": int(self.screened.chosen[found.index]),
                 "label": int(self.labels[found.index]),
                 "answer": found.label,
+                **self._names(found),
                 "success": found.success,
                 "queries": found.queries,
                 "refused": found.refused,
@@ -120,6 +134,20 @@ class Report:
         ]
         return {**self.summary(), "each": each, "wrong": self._wrong()}
 
+    def _names(self, found: Found) -> dict[str, str]:
+        """Return what the data call an image and its classes, as far as they do."""
+        place, label = int(self.screened.chosen[found.index]), int(self.labels[found.index])
+        told = {"file": self.files[place]} if self.files else {}
+        if self.classes:
+            told |= {"label_name": self.said(label), "answer_name": self.said(found.label)}
+        return told
+
     def _wrong(self) -> list[dict[str, int]]:
         pairs = zip(self.screened.misclassified, self.screened.answers, strict=True)
         return [{"place": int(place), "answer": int(answer)} for place, answer in pairs]
+
+
+def amplified(delta: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+    """Return a change scaled to the middle of [0, 1], its largest value at an end."""
+    largest = float(delta.abs().max())
+    return 0.5 + delta / (2 * largest) if largest > 0 else torch.full_like(delta, 0.5)

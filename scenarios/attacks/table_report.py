@@ -17,17 +17,27 @@ from fedzo.records.terminal import shown, title
 from scenarios.attacks.attack_report import print_report, write_report
 from scenarios.attacks.attack_result import Report
 from scenarios.attacks.attack_table import AttackTable
+from scenarios.attacks.picture_files import write_pictures
 
 _LINES = ("-", "--", ":", "-.")
 _MARKS = ("o", "s", "^", "D", "v")
 
 
-def write_result(folder: Path, victim: str, found: Report | AttackTable) -> None:
-    """Write what a single attack, or a table of them, leaves behind."""
+def write_result(
+    folder: Path, victim: str, found: Report | AttackTable, *, pictures: bool = False
+) -> None:
+    """Write what a single attack, or a table of them, leaves behind; `pictures`: PNG files too."""
     if isinstance(found, Report):
         write_report(folder, victim, found)
     else:
         write_table(folder, victim, found)
+    if not pictures:
+        return
+    if isinstance(found, Report):
+        write_pictures(folder, found)
+        return
+    for report in found.reports:
+        write_pictures(folder / cell_name(report), report)
 
 
 def print_result(console: Console, victim: str, found: Report | AttackTable) -> None:

@@ -22,10 +22,12 @@ from fedzo.records.storage import storing
 from fedzo.records.terminal import markup, say, say_place
 from scenarios.attacks.attack_table import AttackTable
 from scenarios.attacks.attackers import ATTACKERS
+from scenarios.attacks.picture_files import PNG_LEVELS, check_pictures
 from scenarios.attacks.plan import table_of
 from scenarios.attacks.single_attack import Plan, Report, attack_by_plans
 from scenarios.attacks.table_report import print_result, write_result
 from scenarios.cli.options import JsonOption, SeedOption, by_section, finish, guard, prepare, stderr
+from scenarios.victims.attack_data import class_number
 from scenarios.victims.shipped import shipped_names
 from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
 
@@ -58,7 +60,9 @@ def attack_command(
     query_budget: Annotated[int, typer.Option(help="most queries an image")] = 1000,
     images: Annotated[int, typer.Option(help="images that are attacked")] = 20,
     seed: SeedOption = 0,
-    target: Annotated[int | None, typer.Option(help="the class to be answered as")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="the class to be answered as: its number or its name")
+    ] = None,
     loss: Annotated[str, typer.Option(help="margin, cross_entropy or boundary")] = "margin",
     universal: Annotated[
         bool, typer.Option("--universal", help="one perturbation for all images, one budget")
@@ -96,6 +100,12 @@ def attack_command(
     out: Annotated[
         Path | None, typer.Option(help="directory for report.json, figure.png, the images")
     ] = None,
+    png: Annotated[
+        bool,
+        typer.Option(
+            "--png", help="also write PNG files, of just what the victim was asked (levels 255)"
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="use the answers that lie in --out; pay none twice")
     ] = False,
@@ -107,6 +117,7 @@ def attack_command(
 
     Example: fedzo attack mnist --radius 0.2 --out runs/attack
     Example: fedzo attack mnist --radius 8/255,0.1,0.2 --attacker thompson,square --out runs/curve
+    Example: fedzo attack my.py:model --set victim.data=photos/ --radius 4/255 --out runs/x --png
     Example: fedzo attack http://127.0.0.1:8000/ --set victim.tells=labels --set victim.rate_limit=5
     """
     prepare(1)
@@ -123,7 +134,6 @@ def attack_command(
             num_images=images,
             attacker=attackers[0],
             attacker_settings=parts["attacker"],
-            target=target,
             settings=build_config(
                 AttackSettings,
                 {
@@ -133,7 +143,7 @@ def attack_command(
                     "seed": seed,
                     "loss": loss,
                     "universal": universal,
-                    "levels": levels,
+                    "levels": PNG_LEVELS if png and not levels else levels,
                     "confirm": confirm,
                     "coordinates": _coordinates(coordinates),  # type: ignore[dict-item]
                 },
@@ -142,13 +152,16 @@ def attack_command(
         )
         plans = table_of(plan, attackers, radii, parts) if several else [plan]
         source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
+        if png and not out:
+            raise ConfigError("--png needs a directory for the files: add --out")
         with locked(out):
-            reports = _run(victim, wrap or [], source, plans, out, resume, quiet=json_output)
-            reports = [replace(report, query_cost=source.query_cost) for report in reports]
+            reports = _run(
+                victim, wrap or [], source, plans, target, out, resume, png=png, quiet=json_output
+            )
             found = AttackTable(reports) if several else reports[0]
             if out:
                 with storing(out):
-                    write_result(out, shown, found)
+                    write_result(out, shown, found, pictures=png)
         if not json_output:
             print_result(Console(), shown, found)
             if out:
@@ -166,9 +179,11 @@ def _run(
     wrappers: list[str],
     settings: SourceSettings,
     plans: Sequence[Plan],
+    target: str | None,
     out: Path | None,
     resume: bool,
     *,
+    png: bool,
     quiet: bool,
 ) -> list[Report]:
     """Open the victim and attack it, with progress on a terminal."""
@@ -184,16 +199,20 @@ def _run(
         _say_plans(plans, settings.query_cost)
     with ExitStack() as stack:
         source = open_source(name, wrappers, settings, stack)
+        data = source.data
+        plans = [replace(plan, target=class_number(target, data.classes)) for plan in plans]
+        if png:
+            check_pictures(data.images, plans[0].settings.levels)
         bar = stack.enter_context(
             Progress(console=stderr, disable=quiet or not stderr.is_terminal, transient=True)
         )
         shown = public_name(name)
         total = sum(1 if plan.settings.universal else plan.num_images for plan in plans)
         task = bar.add_task(markup(f"attack {shown}"), total=total)
-        return attack_by_plans(
+        reports = attack_by_plans(
             source.victim,
-            source.images,
-            source.labels,
+            data.images,
+            data.labels,
             plans,
             journal=journal,
             name=" ".join([shown, *wrappers]),
@@ -201,6 +220,10 @@ def _run(
                 task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
             ),
         )
+    return [
+        replace(report, query_cost=settings.query_cost, classes=data.classes, files=data.files)
+        for report in reports
+    ]
 
 
 def _say_plans(plans: Sequence[Plan], query_cost: float) -> None:

@@ -93,6 +93,11 @@ def defend_command(
                 f"victim.query_cost={source.query_cost} has no effect on a defense, which reports"
                 " queries alone; leave it out"
             )
+        if source.classes and not Path(source.data).is_dir():
+            raise ConfigError(
+                f"victim.classes={source.classes} has no effect on a defense, which names no"
+                " classes; leave it out"
+            )
         smoothing = Smoothing(sigma=config.sigma, count=samples)
         with ExitStack() as stack:
             opened = open_source(victim, [], source, stack)
@@ -129,13 +134,13 @@ def _split(
 
     apart: images for the training alone, where there are such.
     """
-    shape = tuple(source.images.shape[1:])
+    shape = tuple(source.data.images.shape[1:])
     if shape[0] != 1 or shape[1] != shape[2] or shape[1] % 4:
         raise ConfigError(
             f"images have shape {shape}; a defense is for grey squares whose side divides by 4:"
             " (1, side, side)"
         )
-    images = Images(source.images.squeeze(1), source.labels)
+    images = Images(source.data.images.squeeze(1), source.data.labels)
     most = len(images) if apart else len(images) - config.batch_size
     if not 1 <= count <= most:
         raise ConfigError(

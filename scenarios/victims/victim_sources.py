@@ -22,10 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from fedzo.attacks.victims.images import read_images, read_labels
 from fedzo.attacks.victims.onnx import Layout, OnnxVictim
 from fedzo.attacks.victims.remote import RemoteVictim
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
@@ -46,9 +44,10 @@ from fedzo.objectives.addresses import is_address
 from fedzo.objectives.transport import Command, Http
 from fedzo.randomness import stream
 from fedzo.user_code import load_object
-from scenarios.data.images import load_images
+from scenarios.data.image_folder import LabelledImages
+from scenarios.victims.attack_data import load_data
 from scenarios.victims.defense import load_defense
-from scenarios.victims.shipped import SHIPPED, shipped_names, shipped_network, shipped_victim
+from scenarios.victims.shipped import shipped_names, shipped_network, shipped_victim
 from scenarios.victims.smoothed import SmoothedVictim
 
 Tells = Literal["logits", "probabilities", "labels"]
@@ -58,17 +57,21 @@ Tells = Literal["logits", "probabilities", "labels"]
 class SourceSettings:
     """How a victim is reached.
 
-    tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, or
-    an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n]; by default
-    those of the shipped victim, or mnist. query_cost: price of a query, in any unit; only reported.
-    headers: a file of lines `Name: value` that an endpoint is sent, such as a key. layout: in which
-    an ONNX file, a module or a function takes images: nchw, nhwc or auto, which is by the file's
-    shape, else nchw. output: of an ONNX file, the one that is read, "" for the first. The others
-    are for endpoints and commands.
+    tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, an
+    .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n], or a folder of
+    pictures (scenarios.data.image_folder), which `size` cuts to so many pixels a side; by default
+    those of the shipped victim, or mnist. classes: a file with the names of the model's classes,
+    one a line. query_cost: price of a query, in any unit; only
+    reported. headers: a file of lines `Name: value` that an endpoint is sent, such as a key.
+    layout: in which an ONNX file, a module or a function takes images: nchw, nhwc or auto, which is
+    by the file's shape, else nchw. output: of an ONNX file, the one that is read, "" for the first.
+    The others are for endpoints and commands.
     """
 
     tells: Tells = "logits"
     data: str = ""
+    size: int = 0
+    classes: str = ""
     query_cost: float = 0.0
     headers: str = ""
     layout: Layout = "auto"
@@ -83,7 +86,7 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("query_cost", "retries", "pause_s", "rate_limit", "seed"):
+        for name in ("query_cost", "retries", "pause_s", "rate_limit", "seed", "size"):
             require_nonnegative(name, getattr(self, name))
         require(0 < self.timeout_s < np.inf, "timeout_s", self.timeout_s, "positive and finite")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
@@ -97,11 +100,10 @@ _DRAWING = ("noisy", "smoothed", "defense")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A victim, and images [n, c, h, w] with labels to attack it with."""
+    """A victim, and what to attack it with."""
 
     victim: Victim
-    images: Float[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
+    data: LabelledImages
 
 
 def open_source(
@@ -114,14 +116,14 @@ def open_source(
     base, _, kind = name.partition("-")
     _check_used(name, settings)
     data = settings.data or (base if name in shipped_names() else "mnist")
-    images, labels = load_data(data)
+    found = load_data(data, settings.size, settings.classes)
     if name in shipped_names():
         module = shipped_network(base, cache_dir=settings.cache_dir).module
-        victim = shipped_victim(module, kind, images.shape[-1], stack)
+        victim = shipped_victim(module, kind, found.images.shape[-1], stack)
     else:
         victim = _outside(name, settings)
-    classes = max(10, int(labels.max()) + 1)
-    return Source(wrapped(victim, wrappers, settings.seed, classes), images, labels)
+    classes = max(10, int(found.labels.max()) + 1)
+    return Source(wrapped(victim, wrappers, settings.seed, classes), found)
 
 
 def _check_used(name: str, settings: SourceSettings) -> None:
@@ -230,26 +232,6 @@ def _laid_out(victim: Victim, layout: Layout, name: str) -> Victim:
             " [b, c, h, w]; leave it out"
         )
     return ChannelsLast(victim) if layout == "nhwc" else victim
-
-
-def load_data(name: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
-    """Return images and labels by the name of a data set or an .npz file."""
-    if name in SHIPPED or name == "digits":
-        dataset = SHIPPED.get(name, "digits")
-        test = load_images(dataset, "", seed=0)[1]
-        return test.pixels.unsqueeze(1), test.labels
-    if not name.endswith(".npz"):
-        raise ConfigError(f"data {name!r} is none of mnist, fashion, digits, and no .npz file")
-    try:
-        with np.load(name) as file:
-            images, labels = (np.array(file[n]) for n in ("images", "labels"))
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"data {name} is no .npz file with arrays `images` and `labels` ({error!s:.60})"
-        ) from error
-    images = images[:, np.newaxis] if images.ndim == 3 and images.size else images
-    pixels = read_images(images, name=f"data {name}: ")
-    return pixels, read_labels(labels, len(pixels), name=f"data {name}: labels")
 
 
 def wrapped(victim: Victim, wrappers: Sequence[str], seed: int, classes: int = 10) -> Victim:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.region import on_levels
 from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victims.victim import (
     UNKNOWN,
@@ -70,6 +71,17 @@ class ChannelsLast(_Around):
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         return ask_checked(self.victim, images.permute(0, 2, 3, 1).contiguous())
+
+
+class OnLevels(_Around):
+    """Shows the victim what a file of whole steps of 1 / levels holds, without rounding errors."""
+
+    def __init__(self, victim: Victim, levels: int) -> None:
+        super().__init__(victim)
+        self._levels = levels
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        return ask_checked(self.victim, on_levels(images, self._levels))
 
 
 class LabelOnly(_Around):
