@@ -140,7 +140,7 @@ def losses_of(
     for position, (objective, count) in enumerate(
         zip(modules.objectives, modules.counts(), strict=True)
     ):
-        program = _program(objective, programs)
+        program = program_in(programs, objective)
         key = (program, count if program else position)
         groups.setdefault(key, []).append(position)
     if len(groups) == 1:
@@ -154,7 +154,7 @@ def losses_of(
     return torch.cat(found)[torch.tensor(order, device=x.device).argsort()]
 
 
-def _program(objective: Stackable, programs: Programs) -> Program | None:
+def program_in(programs: Programs, objective: Stackable) -> Program | None:
     """Return the program in which an objective is a row; None where it has no structure."""
     if id(objective) in programs.found:
         return programs.found[id(objective)]
