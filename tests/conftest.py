@@ -101,7 +101,7 @@ def _count_calls_anew() -> None:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Check no types: what a test gives is wrong, or it looks at `random`, which checks draw from."""
+    """Check no types: what a test gives is wrong, or it looks at `random`, which checks use."""
     most_calls[0] = 0
     yield
     most_calls[0] = CHECKED_CALLS

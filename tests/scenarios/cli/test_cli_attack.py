@@ -182,8 +182,8 @@ def test_labels_order_and_other_wrappers(folder: Path) -> None:
     order = go(victim, *FAST, "--wrap", "order", "--coordinates", "waves:4")
     assert (order["attacker"], order["screening_queries"]) == ("rank", 0)
     assert order["queries"] == 2 * 120
-    limited = go(victim, *FAST, "--wrap", "limit=4", "--wrap", "rounded=2", "--wrap", "top=3")
-    assert limited["victim_queries"] == 4
+    limited = go(victim, *FAST, "--wrap", "limit=3", "--wrap", "rounded=2", "--wrap", "top=3")
+    assert limited["victim_queries"] == 3
     assert limited["refused"] > 0
 
 
