@@ -101,17 +101,24 @@ def default_values(cls: type) -> dict[str, Scalar]:
 
 def field_names(cls: type) -> list[str]:
     """Return the names of a config's settings, those of its parts in their places."""
+    return [*_field_names(cls)]
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[str, ...]:
     parts = parts_of(cls)
-    each = [field_names(parts[name]) if name in parts else [name] for name in _fields(cls)]
-    return [name for names in each for name in names]
+    each = [_field_names(parts[name]) if name in parts else (name,) for name in _fields(cls)]
+    return tuple(name for names in each for name in names)
 
 
-def parts_of(cls: type) -> dict[str, type]:
+@functools.cache
+def parts_of(cls: type) -> Mapping[str, type]:
     """Return the parts of a config class (fedzo.parts), by the name of their field."""
     return {n: f.metadata[PART] for n, f in _fields(cls).items() if PART in f.metadata}
 
 
-def setting_hints(cls: type) -> dict[str, Any]:
+@functools.cache
+def setting_hints(cls: type) -> Mapping[str, Any]:
     """Return the annotations of a config's settings, those of its parts too."""
     hints, parts = _hints(cls), parts_of(cls)
     own = {name: hint for name, hint in hints.items() if name not in parts}
@@ -212,6 +219,7 @@ def _hints(cls: type) -> dict[str, Any]:
     return {name: hints[name] for name in _fields(cls)}
 
 
+@functools.cache
 def _fields(cls: type) -> Mapping[str, Field[Any]]:
     """Return the fields of a dataclass; nothing of another class."""
     return {entry.name: entry for entry in fields(cls)} if is_dataclass(cls) else {}
