@@ -107,6 +107,19 @@ def unchecked() -> Iterator[None]:
     most_calls[0] = CHECKED_CALLS
 
 
+@pytest.fixture
+def few_orders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Renyi's accountant take few orders: of its 156 a calibration takes seconds."""
+    from fedzo.privacy import accountant, composition
+
+    monkeypatch.setattr(composition, "DEFAULT_RDP_ORDERS", [2, 3, 4, 6, 8, 12, 16, 24, 32])
+    for cached in (accountant._epsilon, composition._renyi):
+        cached.cache_clear()
+    yield
+    for cached in (accountant._epsilon, composition._renyi):
+        cached.cache_clear()
+
+
 # The same examples at every run, and no failure for a slow machine or a cold cache.
 # More of them: pytest --hypothesis-profile thorough.
 for profile, examples in (("fedzo", 10), ("thorough", 100)):
