@@ -111,14 +111,12 @@ def _field_names(cls: type) -> tuple[str, ...]:
     return tuple(name for names in each for name in names)
 
 
-@functools.cache
-def parts_of(cls: type) -> Mapping[str, type]:
+def parts_of(cls: type) -> dict[str, type]:
     """Return the parts of a config class (fedzo.parts), by the name of their field."""
     return {n: f.metadata[PART] for n, f in _fields(cls).items() if PART in f.metadata}
 
 
-@functools.cache
-def setting_hints(cls: type) -> Mapping[str, Any]:
+def setting_hints(cls: type) -> dict[str, Any]:
     """Return the annotations of a config's settings, those of its parts too."""
     hints, parts = _hints(cls), parts_of(cls)
     own = {name: hint for name, hint in hints.items() if name not in parts}
