@@ -337,7 +337,7 @@ def test_corrupt_answers_are_never_averaged(seed: int, rate: float) -> None:
             client=client,
         )
         problem = OpenProblem(initial_x=X0, asks_clients=False)
-        return run_rounds(fedzo, engine, problem, RunSettings(num_clients=N, num_rounds=8))
+        return run_rounds(fedzo, engine, problem, RunSettings(num_clients=N, num_rounds=4))
 
     dropping = Dropping(plain(), config, seed)
     lost = go(dropping)
