@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fedzo.records.spread import mean_and_error
 from scenarios.runs.milestones import Milestone, Target
 from scenarios.runs.run_result import RunResult
 
@@ -69,7 +70,6 @@ def row_of(name: str, runs: Sequence[RunResult]) -> Row:
         for m in measures
         if all(s.get(m) is not None for s in summaries)
     }
-    errors = {
-        m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()
-    }
-    return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)
+    spread = {m: mean_and_error(column) for m, column in columns.items()}
+    means = {m: float(mean) for m, (mean, _) in spread.items()}
+    return Row(name, means, {m: float(error) for m, (_, error) in spread.items()})

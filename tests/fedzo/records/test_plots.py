@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fedzo.errors import ConfigError
+from fedzo.records.curves import Curve, mean_curve, run_curve
 from fedzo.records.history import RoundRecord
-from fedzo.records.plots import Curve, mean_curve, plot_runs, run_curve
+from fedzo.records.plots import plot_runs
 
 
 def records(values: list[float | None], problem: int = 0) -> list[RoundRecord]:
