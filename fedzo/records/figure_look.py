@@ -44,7 +44,7 @@ def parse_limits(text: str, name: str) -> Limits:
     found = [_number(part) for part in text.split(",")]
     if len(found) != 2 or any(end is not None and math.isnan(end) for end in found):
         raise ConfigError(
-            f"{name}={text} is not LOW,HIGH; write for example 0.01,10, or 0.01, for the low end"
+            f"{name} {text!r} is not LOW,HIGH; write for example 0.01,10, or 0.01, for the low end"
         )
     return found[0], found[1]
 
@@ -53,7 +53,7 @@ def parse_size(text: str) -> tuple[float, float]:
     """Split W,H, inches; raises ConfigError for anything else."""
     found = [_number(part) for part in text.split(",")]
     if len(found) != 2 or any(side is None or math.isnan(side) for side in found):
-        raise ConfigError(f"size={text} is not W,H; write {_INCH}")
+        raise ConfigError(f"--size {text!r} is not W,H; write {_INCH}")
     return found[0] or 0.0, found[1] or 0.0
 
 

@@ -25,10 +25,13 @@ def styled(style: str | Path | None) -> Iterator[Mapping[str, Any]]:
     """
     said = {} if style is None else read_style(style)
     with matplotlib.rc_context():
-        matplotlib.rcParams.update(EMBEDDED)
+        settings: Any = matplotlib.rcParams
         if style is not None and str(style) == DEFAULT:
-            matplotlib.style.use(DEFAULT)
-        matplotlib.rcParams.update(said)
+            from matplotlib import style as styles
+
+            styles.use(DEFAULT)
+        settings.update(EMBEDDED)
+        settings.update(said)
         yield said
 
 
@@ -42,7 +45,7 @@ def read_style(style: str | Path) -> Mapping[str, Any]:
     if name == DEFAULT:
         return {}
     if name in styles.library:
-        return dict(styles.library[name])
+        return _settings(styles.library[name])
     names = [DEFAULT, *(each for each in styles.available if not each.startswith("_"))]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -61,7 +64,7 @@ def _of_file(path: Path) -> Mapping[str, Any]:
             _require_setting(path, line)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            return dict(
+            return _settings(
                 matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
             )
     except OSError as error:
@@ -70,6 +73,10 @@ def _of_file(path: Path) -> Mapping[str, Any]:
         raise
     except (ValueError, TypeError, UserWarning) as error:
         raise ConfigError(f"style={path} is no style of matplotlib: {error}") from error
+
+
+def _settings(said: Any) -> dict[str, Any]:
+    return dict(said)
 
 
 def _require_setting(path: Path, line: str) -> None:

@@ -1,7 +1,9 @@
 """Figures for formats without transparency: colors as they look on the paper beneath."""
 
+from typing import Any
+
 from matplotlib.collections import Collection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -21,21 +23,22 @@ def make_opaque(figure: Figure) -> None:
         if isinstance(artist, Line2D):
             artist.set_color(_mixed(artist.get_color(), float(alpha), paper))
         elif isinstance(artist, Collection):
-            faces = [
-                _mixed(tuple(face[:3]), float(alpha), paper) for face in artist.get_facecolor()
-            ]
+            faces = [_mixed(face, float(alpha), paper) for face in _rows(artist.get_facecolor())]
             artist.set_facecolor(faces)
         elif not isinstance(artist, Patch):
             continue
         artist.set_alpha(None)
 
 
+def _rows(colors: Any) -> list[tuple[float, ...]]:
+    return [tuple(color[:3]) for color in to_rgba_array(colors)]
+
+
 def _mixed(
-    color: object, alpha: float, paper: tuple[float, float, float]
+    color: Any, alpha: float, paper: tuple[float, float, float]
 ) -> tuple[float, float, float]:
     """Return a color as it looks on paper."""
     red, green, blue = (
-        alpha * part + (1 - alpha) * white
-        for part, white in zip(to_rgb(color), paper, strict=True)  # type: ignore[arg-type]
+        alpha * part + (1 - alpha) * white for part, white in zip(to_rgb(color), paper, strict=True)
     )
     return red, green, blue

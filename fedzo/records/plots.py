@@ -154,7 +154,7 @@ def _draw_legend(axes: Axes, lines: Sequence[Line2D], seeds: Mapping[str, int]) 
     }
     told = [*names][:MOST_LABELS]
     more = f"{len(told)} of {len(seeds)} runs" if len(told) < len(seeds) else None
-    place = {} if len(told) <= INSIDE else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    beside = len(told) > INSIDE
     axes.legend(
         [names[name] for name in told],
         told,
@@ -163,7 +163,8 @@ def _draw_legend(axes: Axes, lines: Sequence[Line2D], seeds: Mapping[str, int]) 
         title_fontsize="small",
         handlelength=3.6,
         ncols=math.ceil(len(told) / ROWS),
-        **place,
+        loc="upper left" if beside else "best",
+        bbox_to_anchor=(1.01, 1.0) if beside else None,
     )
 
 
