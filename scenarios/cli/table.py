@@ -1,19 +1,16 @@
 """The command `fedzo table`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fedzo.errors import ConfigError
 from fedzo.records.history import AXES
 from fedzo.records.storage import write_whole
+from fedzo.records.terminal import say
 from fedzo.records.visible import visible
-from scenarios.cli.options import guard
-
-if TYPE_CHECKING:
-    from fedzo.records.methods_table import MethodsTable
+from scenarios.cli.options import guard, stderr
 
 
 def table_command(
@@ -73,22 +70,25 @@ def table_command(
     """
 
     def work() -> str:
+        from fedzo.records.methods_table import FORMATS
         from scenarios.runs.table import table  # it needs torch, the help does not
 
-        write = _format(form, out)
-        told = write(
-            table(
-                directories,
-                y=y,
-                at=at,
-                target=target,
-                x=x,
-                best=best,
-                baseline=baseline,
-                test=test,
-                higher=higher,
-            )
+        kind = _format(form, out)
+        found = table(
+            directories,
+            y=y,
+            at=at,
+            target=target,
+            x=x,
+            best=best,
+            baseline=baseline,
+            test=test,
+            higher=higher,
         )
+        if kind == "csv":  # which has no room for them
+            for note in found.notes:
+                say(stderr, note)
+        told = FORMATS[kind](found)
         if out is None:
             return told
         try:
@@ -101,20 +101,18 @@ def table_command(
     typer.echo(guard(work))
 
 
-def _format(name: str | None, out: Path | None) -> "Callable[[MethodsTable], str]":
-    """Return what writes a table; raises ConfigError for an unknown format or suffix."""
+def _format(name: str | None, out: Path | None) -> str:
+    """Return the format of a table; raises ConfigError for an unknown one, or its suffix."""
     from fedzo.config import unknown_key
     from fedzo.records.methods_table import FORMATS, SUFFIXES
 
-    if name is not None:
-        if name not in FORMATS:
-            raise unknown_key(name, FORMATS, what="--format")
-        return FORMATS[name]
-    if out is None:
-        return FORMATS["text"]
+    if name is not None and name not in FORMATS:
+        raise unknown_key(name, FORMATS, what="--format")
+    if name is not None or out is None:
+        return name or "text"
     if out.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"--out {out} has no suffix of a format; write {out.stem}.tex, or one of"
             f" {', '.join(SUFFIXES)}, or add --format"
         )
-    return FORMATS[SUFFIXES[out.suffix.lower()]]
+    return SUFFIXES[out.suffix.lower()]
