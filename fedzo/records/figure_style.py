@@ -32,7 +32,13 @@ def styled(style: str | Path | None) -> Iterator[Mapping[str, Any]]:
             styles.use(DEFAULT)
         settings.update(EMBEDDED)
         settings.update(said)
-        yield said
+        try:
+            yield said
+        except RuntimeError as error:  # such as LaTeX that is not installed
+            if style is None:
+                raise
+            told = str(error).partition("\n")[0]
+            raise ConfigError(f"style={style} cannot be drawn here: {told}") from error
 
 
 def read_style(style: str | Path) -> Mapping[str, Any]:

@@ -151,7 +151,11 @@ def as_latex(panels: Sequence[Panel], notes: Sequence[str]) -> str:
 
 def as_csv(panels: Sequence[Panel]) -> str:
     """Return comma-separated values with every digit; what is not known is empty."""
-    rows = [row for panel in panels for row in facts(panel)]
+    rows = [
+        {name: visible(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        for panel in panels
+        for row in facts(panel)
+    ]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()

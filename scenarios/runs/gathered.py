@@ -18,7 +18,7 @@ _ALLOWED = (
 
 
 def gather(runs: AnyRuns) -> dict[str, list[RunResult]]:
-    """Return results by label; several runs of one label are seeds of one method.
+    """Return results by label and seed; several runs of one label are seeds of one method.
 
     Labels are those of a mapping; of directories their names, above seed-N; of results the
     strategies' names. Raises ConfigError for what is no run, for a directory without one, and where
@@ -34,7 +34,10 @@ def gather(runs: AnyRuns) -> dict[str, list[RunResult]]:
         raise ConfigError(f"there are no runs; give {_ALLOWED}")
     for label, results in found.items():
         _require_own_seeds(label, results)
-    return found
+    return {
+        label: sorted(results, key=lambda result: result.experiment.seed)
+        for label, results in found.items()
+    }
 
 
 def require_one_scenario(runs: Mapping[str, Sequence[StoredRun] | Sequence[RunResult]]) -> None:
