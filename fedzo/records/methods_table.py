@@ -67,7 +67,8 @@ class MethodsTable:
                 "to_frame makes a table of pandas, which is not installed: pip install"
                 " 'fedzo[frame]'; to_csv and to_json have the same numbers"
             ) from error
-        return pd.DataFrame(self._rows())
+        counts = dict.fromkeys(("pairs", "won", "lost", "tied"), "Int64")
+        return pd.DataFrame(self._rows()).astype({**counts, "significant": "boolean"})
 
     def _rows(self) -> list[dict[str, Any]]:
         return [row for panel in self.panels for row in facts(panel)]

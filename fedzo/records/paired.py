@@ -90,8 +90,6 @@ def paired(a: Sequence[float], b: Sequence[float], *, higher: bool = False) -> P
     higher: whether more is better. An infinite value is worse, or better, than all others, and
     ranks so; two of them tie.
     """
-    from scipy.stats import binomtest, wilcoxon  # type: ignore[attr-defined]
-
     both = [(p, q) for p, q in zip(a, b, strict=True) if not (math.isnan(p) or math.isnan(q))]
     if not both:
         return None
@@ -100,6 +98,8 @@ def paired(a: Sequence[float], b: Sequence[float], *, higher: bool = False) -> P
     wins, losses = (above, lower) if higher else (lower, above)
     sign_p = wilcoxon_p = 1.0
     if wins + losses:
+        from scipy.stats import binomtest, wilcoxon  # type: ignore[attr-defined]
+
         sign_p = float(binomtest(wins, wins + losses).pvalue)
         wilcoxon_p = float(wilcoxon(_ranked(away)).pvalue)
     ties = len(both) - wins - losses

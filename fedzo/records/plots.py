@@ -70,7 +70,8 @@ def draw_runs(
     _dress(axes, look, logy, LABELS.get(axis, axis), _label(quantity))
     if "axes.grid" not in said:
         axes.grid(alpha=0.3)
-    _draw_legend(axes, lines, {label: len(histories) for label, histories in runs.items()})
+    seeds = {label: len(histories) for label, histories in runs.items()}
+    _draw_legend(axes, lines, seeds, "small" if "legend.fontsize" not in said else None)
 
 
 def _draw_line(
@@ -142,7 +143,9 @@ def _label(quantity: str) -> str:
     return LABELS.get(quantity, figure_text(quantity.replace("_", " ")))
 
 
-def _draw_legend(axes: Axes, lines: Sequence[Line2D], seeds: Mapping[str, int]) -> None:
+def _draw_legend(
+    axes: Axes, lines: Sequence[Line2D], seeds: Mapping[str, int], size: str | None
+) -> None:
     """Name the lines, in the axes while there is room, else beside them."""
     counts = set(seeds.values())
     common = f"mean of {min(counts)} seeds, band 1 s.e." if counts - {1} else None
@@ -158,9 +161,9 @@ def _draw_legend(axes: Axes, lines: Sequence[Line2D], seeds: Mapping[str, int]) 
     axes.legend(
         [names[name] for name in told],
         told,
-        fontsize="small",
+        fontsize=size,
         title="\n".join(filter(None, [more, common if len(counts) == 1 else None])) or None,
-        title_fontsize="small",
+        title_fontsize=size,
         handlelength=3.6,
         ncols=math.ceil(len(told) / ROWS),
         loc="upper left" if beside else "best",

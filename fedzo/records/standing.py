@@ -91,8 +91,8 @@ class Panel:
             return found
         name = "Wilcoxon's signed-rank test" if self.test == "wilcoxon" else "the exact sign test"
         found.append(
-            f"Differences are a method's mean less {self.reference}'s, paired over seeds. p is that"
-            f" of {name}, holm is p corrected for {len(compared)}"
+            f"A difference is a method's value less {self.reference}'s, averaged over pairs of"
+            f" seeds. p is that of {name}, holm is p corrected for {len(compared)}"
             f" comparison{'s' * (len(compared) > 1)} (Holm 1979)."
         )
         found += [PAIRS, TESTS[self.test]]

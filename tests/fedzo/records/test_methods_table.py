@@ -111,7 +111,7 @@ def test_several_measures_say_once_what_is_of_all() -> None:
         [standings("one", {"a": good, "b": bad}), standings("two", {"a": bad, "b": good})]
     )
     assert len([note for note in table.notes if "pairs are" in note.lower()]) == 1
-    assert table.notes[0].startswith("one: Differences are a method's mean less a's")
+    assert table.notes[0].startswith("one: A difference is a method's value less a's")
     assert str(table).count("lower is better") == 2
     assert table.to_latex().count(r"\midrule") == 2
 
