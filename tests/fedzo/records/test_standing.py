@@ -101,3 +101,12 @@ def test_what_is_unknown_is_named(more: dict[str, str], why: str) -> None:
         panel(**more)
     with pytest.raises(ConfigError, match="no run has a value of gap"):
         standings("gap", {"a": {0: math.nan}})
+
+
+def test_a_best_mean_that_an_outlier_made_is_not_proven_by_the_seeds_it_lost() -> None:
+    lucky = dict.fromkeys(range(12), 2.0)
+    usual = {**dict.fromkeys(range(11), 1.0), 11: 99.0}
+    found = standings("value", {"lucky": lucky, "usual": usual}, test="sign")
+    assert found.best == "lucky"
+    assert found.rows[1].significant
+    assert not found.proven
