@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import fedzo
 from fedzo.records import page as page_module
-from fedzo.records.plots import mean_curve, run_curve
+from fedzo.records.curves import mean_curve, run_curve
 from scenarios.cli import app
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
