@@ -10,6 +10,7 @@ from rich.table import Table
 from fedzo.records.terminal import say, say_place, shown, title
 from fedzo.records.visible import visible
 from scenarios.runs.comparison import Comparison, Row
+from scenarios.runs.experiment import Experiment
 from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
 from scenarios.runs.simulate import RunResult
@@ -28,7 +29,7 @@ def print_result(console: Console, result: RunResult) -> None:
         "objective", " -> ".join(_number(summary[k]) for k in ("initial_value", "final_value"))
     )
     table.add_row("best", _number(summary["best_value"]))
-    sample = int(experiment.settings["strategy.judges"])
+    sample = _sampled_judges(experiment)
     if sample:
         table.add_row("judged by", f"samples of {sample} of {experiment.num_clients} clients")
     if any(record.partial for record in result.last_records):
@@ -63,6 +64,11 @@ def print_result(console: Console, result: RunResult) -> None:
         say_place(console, "history", result.out / "history.jsonl")
 
 
+def _sampled_judges(experiment: Experiment) -> int:
+    """Return how many clients are asked for F; 0 is all, and a method without settings asks all."""
+    return int(experiment.settings.get("strategy.judges", 0))
+
+
 def print_deployment(console: Console, summary: dict[str, Any]) -> None:
     """Print what a deployed run gave, and what the trial of the network showed."""
     network = summary["deployment"]
@@ -88,7 +94,7 @@ def _print_failures(console: Console, result: RunResult) -> None:
         f"{total:,} answers failed; the first: client {client}, round {failed[0].round_index}:"
         f" {visible(reason)}",
     )
-    asked = int(result.experiment.settings["strategy.judges"]) or result.experiment.num_clients
+    asked = _sampled_judges(result.experiment) or result.experiment.num_clients
     if any(0 < record.judges < asked for record in result.records):
         console.print(
             "the objective was then the mean of those who answered, so values before and after"

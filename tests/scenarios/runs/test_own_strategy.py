@@ -50,6 +50,38 @@ def test_a_file_a_class_and_an_object_are_one_strategy(drift: Path) -> None:
     assert not torch.equal(from_file, final("drift.py:Drift", settings={"strategy.beta": 0.9}))
 
 
+STILL = """
+from dataclasses import dataclass
+import torch
+from strategies import RoundConfig, RoundStrategy
+from strategies.core.asking import ask
+from fedzo.protocol.questions.values import Values
+
+@dataclass(frozen=True)
+class State:
+    x: torch.Tensor
+
+class Still(RoundStrategy[State]):
+    rounds = RoundConfig()
+
+    def init(self, x, num_clients):
+        return State(x)
+
+    def round(self, state, plan):
+        yield from ask(Values(x=state.x[None]), plan.cohort)
+        return state
+"""
+
+
+def test_a_strategy_without_settings_runs_and_its_result_is_printed(drift: Path) -> None:
+    (drift.parent / "still.py").write_text(STILL)
+    done = CliRunner().invoke(
+        app, ["run", "quadratic", "--strategy", "still.py:Still", "--rounds", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "rounds (1)" in done.output
+
+
 def test_without_momentum_it_is_fedzo(drift: Path) -> None:
     own = final("drift.py:Drift", settings={"strategy.beta": 0.0})
     fedzo = final("fedzo")
