@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.estimation.keys import Key
+from fedzo.estimation.direction import Direction
 from fedzo.estimation.place import Place, Term, add_terms_
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The sum of the keys' directions, each times its coefficient."""
+    """The sum of directions, as a rule drawn from keys, each times its coefficient."""
 
-    keys: Sequence[Key]
+    keys: Sequence[Direction]
     coefficients: Float[Tensor, " m"]
 
     def terms(self, alpha: float = 1.0) -> list[Term]:

@@ -19,14 +19,16 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedzo.config import require
+from fedzo.errors import ConfigError
+from fedzo.estimation.direction import Direction
 from fedzo.estimation.estimate import Estimate
-from fedzo.estimation.keys import Key
 from fedzo.estimation.place import Place, Term, add_terms_
 from fedzo.estimation.schemes import Scheme, gradient_coefficients
 from fedzo.estimation.shifted_reads import ask_moved
+from fedzo.estimation.tangents import ask_tangent
 from fedzo.objectives.modules import ModuleObjective, trained_parameters
 from fedzo.objectives.objective import Objective
 
@@ -35,18 +37,20 @@ from fedzo.objectives.objective import Objective
 class InPlace:
     """An objective and the place where its x is.
 
-    `ask` returns the objective's value at what the place holds. Two of them on one module may be
+    `ask` returns the objective's value at what the place holds, which are parameters of the module
+    where there is one. Two of them on one module may be
     asked by turns, not at once.
     """
 
     place: Place
     ask: Callable[[], Tensor]
+    module: nn.Module | None = None
     _terms: list[Term] = field(default_factory=list)
 
     @classmethod
     def of_module(cls, objective: ModuleObjective) -> "InPlace":
         """Return the objective with x in the module itself: steps train the module."""
-        return cls(trained_parameters(objective.module), objective.own_value)
+        return cls(trained_parameters(objective.module), objective.own_value, objective.module)
 
     @classmethod
     def of_vector(cls, objective: Objective, x: Float[Tensor, " d"]) -> "InPlace":
@@ -57,7 +61,7 @@ class InPlace:
     def dim(self) -> int:
         return sum(tensor.numel() for tensor in self.place)
 
-    def shift_(self, key: Key, alpha: float) -> None:
+    def shift_(self, key: Direction, alpha: float) -> None:
         """Ask at alpha u beside where it is asked now, u the key's direction."""
         self._terms.append((key, alpha))
 
@@ -70,12 +74,37 @@ class InPlace:
         with torch.no_grad():
             return float(ask_moved(self.ask, (self.place, self._terms)))
 
-    def values(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Float[Tensor, " q"]:
-        """Return the objective where the scheme asks it, along the keys' directions."""
-        asked = [self._at(keys, *offset, mu) for offset in scheme.offsets(len(keys))]
+    def at(self, terms: Sequence[Term]) -> float:
+        """Return the objective at x plus terms."""
+        self.restore_()
+        self._terms.extend(terms)
+        try:
+            return self.loss()
+        finally:
+            self.restore_()
+
+    def tangent(self, u: Direction) -> tuple[float, float]:
+        """Return the objective at x and its exact slope along u, by forward differentiation.
+
+        Raises ConfigError where nothing is known of the module.
+        """
+        if self.module is None:
+            raise ConfigError("exact slopes need the module; give it instead of its parameters")
+        return ask_tangent(self.ask, self.module, self.place, u)
+
+    def asking(self, other: Callable[[], Tensor]) -> "InPlace":
+        """Return the same place, where something else is asked."""
+        return InPlace(self.place, other, self.module)
+
+    def values(
+        self, directions: Sequence[Direction], scheme: Scheme, mu: float
+    ) -> Float[Tensor, " q"]:
+        """Return the objective where the scheme asks it, along directions."""
+        offsets = scheme.offsets(len(directions))
+        asked = [self.at([(directions[i], side * mu)] if side else []) for i, side in offsets]
         return torch.tensor(asked, dtype=torch.float64)
 
-    def estimate(self, keys: Sequence[Key], scheme: Scheme, mu: float) -> Estimate:
+    def estimate(self, keys: Sequence[Direction], scheme: Scheme, mu: float) -> Estimate:
         """Return the gradient that values along the keys' directions stand for.
 
         A direction whose values are NaN has no part in it. A scheme that remembers values needs
@@ -88,12 +117,3 @@ class InPlace:
     def step_(self, terms: Sequence[Term]) -> None:
         """Move x itself."""
         add_terms_(self.place, terms)
-
-    def _at(self, keys: Sequence[Key], direction: int, side: int, mu: float) -> float:
-        self.restore_()
-        if side:
-            self.shift_(keys[direction], side * mu)
-        try:
-            return self.loss()
-        finally:
-            self.restore_()

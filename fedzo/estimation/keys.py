@@ -6,7 +6,7 @@ The parts are hashed into the 64-bit key of Philox 4x32-10 (fedzo.estimation.phi
 of the direction is the upper half of its counter, so a direction has up to 2^64 numbers, whose bits
 depend on the key and on their place: not on the block in which they are drawn, on the device, or on
 the library's logarithm (fedzo.estimation.laws). float64 gets the float32 numbers, bfloat16 and
-float16 the same rounded. Shapes: u [d]. Memory besides the result: 4 MiB (GPU: 256 MiB), and 2 MiB
+float16 the same rounded. Shapes: u [d]. Memory besides the result: 4 MiB (GPU: 256 MiB), and 4 MiB
 of small blocks, at most.
 """
 
@@ -37,7 +37,7 @@ _AT_ONCE_ON_GPU = 1 << 22
 
 
 _SMALL = 1 << 13
-"""Numbers of a block that is kept: drawing few takes as long as drawing 10,000."""
+"""Numbers of a block that is kept: drawing few takes as long as drawing so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,15 @@ class Key:
     def _fill(
         self, out: Num[Tensor, " k"], start: int, what: Law | Literal["words"]
     ) -> Num[Tensor, " k"]:
-        if len(out) <= _SMALL:
-            return out.copy_(_small_block(self, what, start, len(out), str(out.device)))
-        return self._draw(out, start, what)
+        if len(out) > _SMALL:
+            return self._draw(out, start, what)
+        stop = start + len(out)
+        for number in range(start // _SMALL, -(-stop // _SMALL)):
+            first = number * _SMALL
+            low, high = max(start, first), min(stop, first + _SMALL)
+            block = _small_block(self, what, number, str(out.device))
+            out[low - start : high - start] = block[low - first : high - first]
+        return out
 
     def _draw(
         self, out: Num[Tensor, " k"], start: int, what: Law | Literal["words"]
@@ -105,10 +111,10 @@ class Key:
         return out
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=128)
 def _small_block(
-    key: Key, what: Law | Literal["words"], start: int, count: int, device: str
+    key: Key, what: Law | Literal["words"], number: int, device: str
 ) -> Num[Tensor, " k"]:
-    """Return a block, drawn once for all clients and both ends of a direction."""
+    """Return block number `number`, drawn once for all clients, tensors and ends of a direction."""
     kind = torch.int32 if what == "words" else torch.float32
-    return key._draw(torch.empty(count, dtype=kind, device=device), start, what)
+    return key._draw(torch.empty(_SMALL, dtype=kind, device=device), number * _SMALL, what)

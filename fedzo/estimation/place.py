@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fedzo.estimation.keys import Key
+from fedzo.estimation.direction import Direction, misses
+from fedzo.estimation.view import View
 
-Place = Sequence[Tensor]
-Term = tuple[Key, float]
-"""A key and what its direction is multiplied with."""
+Place = Sequence[Tensor] | View
+"""All tensors of x, or a view of some of them."""
+Term = tuple[Direction, float]
+"""A direction, as a rule a key, and what it is multiplied with."""
 
 _AT_ONCE = 1 << 20
 _AT_ONCE_ON_GPU = 1 << 23
@@ -25,6 +27,9 @@ _AT_ONCE_ON_GPU = 1 << 23
 
 def numbered(place: Place) -> Iterator[tuple[int, Tensor]]:
     """Return each tensor with the place of its first number in x."""
+    if isinstance(place, View):
+        yield from zip(place.firsts, place.tensors, strict=True)
+        return
     first = 0
     for tensor in place:
         yield first, tensor
@@ -35,7 +40,10 @@ def add_terms_(place: Place, terms: Sequence[Term]) -> None:
     """Add sum_i alpha_i u_i to x where it is."""
     with torch.no_grad():
         for first, tensor in numbered(place):
-            write_moved(tensor, tensor, first, terms)
+            stop = first + tensor.numel()
+            own = [term for term in terms if not misses(term[0], first, stop)]
+            if own:
+                write_moved(tensor, tensor, first, own)
 
 
 def write_moved(out: Tensor, source: Tensor, first: int, terms: Sequence[Term]) -> None:

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fedzo.errors import ObjectiveError
+from fedzo.estimation.direction import misses
 from fedzo.estimation.place import Place, Term, numbered, write_moved
 
 Move = tuple[Place, Sequence[Term]]
@@ -49,7 +50,9 @@ class ShiftedReads(TorchDispatchMode):
         for place, terms in moves:
             for first, tensor in numbered(place):
                 if tensor.numel():
-                    held = _Held(first, tensor.detach(), terms)
+                    stop = first + tensor.numel()
+                    own = [term for term in terms if not misses(term[0], first, stop)]
+                    held = _Held(first, tensor.detach(), own)
                     self._held.setdefault(_memory(tensor), []).append(held)
 
     def __torch_dispatch__(
@@ -107,6 +110,8 @@ class ShiftedReads(TorchDispatchMode):
         if not isinstance(leaf, Tensor) or not found:
             return leaf
         first, whole, terms = found[0]
+        if not any(held.terms for held in found):
+            return leaf
         inside = _reach(whole)[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= _reach(whole)[1]
         if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
             raise ObjectiveError(

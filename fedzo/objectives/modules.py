@@ -50,7 +50,7 @@ class ModuleObjective:
 
     @property
     def dim(self) -> int:
-        return sum(p.numel() for _, p in _trained(self.module))
+        return sum(p.numel() for _, p in named_trained(self.module))
 
     @property
     def num_examples(self) -> int:
@@ -155,19 +155,19 @@ class ModuleObjective:
         return x.dtype if x is not None and x.dtype == torch.float64 else None
 
 
-def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Return the named parameters that x is made of."""
+def named_trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Return the named parameters that x is made of, in its order."""
     return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that x is made of, in its order, where they are."""
-    return [p for _, p in _trained(module)]
+    return [p for _, p in named_trained(module)]
 
 
 def flatten_parameters(module: nn.Module) -> Float[Tensor, " d"]:
     """Return a copy of the trained parameters as one vector; empty where all are frozen."""
-    parts = [p.detach().reshape(-1) for _, p in _trained(module)]
+    parts = [p.detach().reshape(-1) for _, p in named_trained(module)]
     return torch.cat(parts) if parts else torch.empty(0)
 
 
@@ -176,7 +176,7 @@ def unflatten_parameters(module: nn.Module, x: Float[Tensor, " d"]) -> dict[str,
 
     Raises ConfigError for a vector of another length.
     """
-    named = dict(_trained(module))
+    named = dict(named_trained(module))
     sizes = [p.numel() for p in named.values()]
     if len(x) != sum(sizes):
         raise ConfigError(
@@ -191,5 +191,5 @@ def restore_parameters(module: nn.Module, x: Float[Tensor, " d"]) -> None:
     """Write a vector back into the trained parameters of a module, in the types that they have."""
     parts = unflatten_parameters(module, x)
     with torch.no_grad():
-        for name, p in _trained(module):
+        for name, p in named_trained(module):
             p.copy_(parts[name])

@@ -1,0 +1,91 @@
+"""What is made of a gradient before an optimizer sees it: signs, orthogonal factors, subspaces.
+
+    elementwise sign   g_j <- sign g_j                         Liu et al., ICLR 2019 (ZO-signSGD)
+    orthogonalized     G = U S V^T  ->  U V^T                   Jordan et al., 2024 (Muon)
+    LowVariance        g <- g - E E^T g                        Kim et al., CVPR 2025 (ZOODiP), eq. 8
+
+E spans the directions in which the last tau iterates varied least: all but those principal
+components that explain 1 - nu of their variance. Differs from ZOODiP's code: iterates are not
+standardized before the components are taken, because what is projected is not either.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.estimation.structured import matrix_sizes
+from fedzo.estimation.view import View
+from fedzo.finetuning.variance_reduced import flat
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def to_signs(gradients: View) -> None:
+    """Replace every number by its sign."""
+    for gradient in gradients:
+        gradient.sign_()
+
+
+def orthogonalize(gradients: View) -> None:
+    """Replace every matrix by about its orthogonal factor, and any other tensor by its direction.
+
+    Singular values end between 0.7 and 1.2; a tensor that is no matrix gets norm 1.
+    """
+    for gradient in gradients:
+        if gradient.dim() > 1:
+            gradient.copy_(
+                newton_schulz(gradient.reshape(matrix_sizes(gradient))).view_as(gradient)
+            )
+        else:
+            gradient.div_(gradient.norm().clamp(min=1e-12))
+
+
+def newton_schulz(matrix: Float[Tensor, "m n"], *, steps: int = 5) -> Float[Tensor, "m n"]:
+    """Return about U V^T of a matrix U S V^T; singular values of 0 stay 0."""
+    a, b, c = _QUINTIC
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=1e-12)
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+class LowVariance:
+    """Takes the directions out of gradients in which the last iterates did not vary.
+
+    view: what is trained. period: tau. kept: 1 - nu, the share of variance that is kept.
+    """
+
+    def __init__(self, view: View, *, period: int, kept: float) -> None:
+        self._view, self._period, self._kept = view, period, kept
+        self._iterates: deque[Float[Tensor, " d"]] = deque(maxlen=period)
+        self._count = 0
+        self.basis: Float[Tensor, "r d"] | None = None
+        """The principal components that are kept; None before the first period is over."""
+
+    def __call__(self, gradients: View) -> None:
+        self._iterates.append(flat(self._view))
+        self._count += 1
+        if self._count % self._period == 0:
+            self.basis = principal(torch.stack(list(self._iterates)), self._kept)
+        if self.basis is None:
+            return
+        g = flat(gradients)
+        kept = self.basis.T @ (self.basis @ g)
+        for gradient, first in zip(gradients.tensors, gradients.firsts, strict=True):
+            gradient.copy_(kept[first : first + gradient.numel()].view_as(gradient))
+
+
+def principal(rows: Float[Tensor, "t d"], kept: float) -> Float[Tensor, "r d"]:
+    """Return the fewest principal components of rows that explain this share of their variance."""
+    _, values, components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
+    explained = values.square().cumsum(0) / values.square().sum().clamp(min=1e-30)
+    return components[: int((explained < kept).sum()) + 1]
+
+
+Change = Callable[[View], None]

@@ -1,0 +1,67 @@
+"""Guided evolution strategies: directions that lean to where the last estimates led.
+
+    u = sqrt(alpha) z + sqrt((1 - alpha) d / k) U w,   w ~ N(0, I_k),   U [d, k] orthonormal
+
+Maheswaranathan, Metz, Tucker, Choi & Sohl-Dickstein, "Guided evolutionary strategies: augmenting
+random search with surrogate gradients", ICML 2019, section 3. Cost: 2 m forward passes. Memory: U,
+k vectors of length d. Differs from the paper: |u|^2 is d in the mean, not 1, as for the other
+directions; the surrogate gradients are the last k estimates themselves, so that nothing but values
+is needed, and until there are k of them directions are plain normals.
+"""
+
+from collections import deque
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedzo.estimation.direction import Direction
+from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.schemes import SCHEMES
+from fedzo.estimation.structured import Combination, Fixed
+from fedzo.estimation.view import View
+from fedzo.finetuning.finding import ByValues, Found
+from fedzo.finetuning.samplers import step_keys
+
+
+class Guided:
+    """A sampler and finder that learns from its own estimates."""
+
+    def __init__(
+        self, view: View, *, seed: int, mu: float, num_directions: int, k: int, alpha: float
+    ) -> None:
+        self._seed, self._k, self._alpha, self._dim = seed, k, alpha, view.total
+        self._device = view.tensors[0].device
+        self._held: deque[Float[Tensor, " d"]] = deque(maxlen=k)
+        self._values = ByValues(self, SCHEMES["central"], mu, num_directions)
+
+    def weight(self, used: int) -> float:
+        return 1 / used
+
+    def directions(self, step: int, count: int) -> list[Direction]:
+        keys = step_keys(self._seed, step, count, "gaussian")
+        if len(self._held) < self._k:
+            return list(keys)
+        basis = torch.linalg.qr(torch.stack(list(self._held), dim=1)).Q.T.contiguous()
+        across = (1 - self._alpha) ** 0.5 * (self._dim / self._k) ** 0.5
+        leans = step_keys(self._seed, step, count, "gaussian", "lean")
+        return [
+            Combination(
+                [
+                    (key, self._alpha**0.5),
+                    *(
+                        (Fixed(row), across * w)
+                        for row, w in zip(basis, self._draw(lean), strict=True)
+                    ),
+                ]
+            )
+            for key, lean in zip(keys, leans, strict=True)
+        ]
+
+    def find(self, place: InPlace, step: int) -> Found:
+        found = self._values.find(place, step)
+        self._held.append(found.estimate.vector(self._dim, device=self._device))
+        return found
+
+    def _draw(self, lean: Direction) -> list[float]:
+        return lean.draw(0, self._k).tolist()

@@ -1,0 +1,1 @@
+"""The named methods, each a line of parts: fedzo.finetuning.methods.table."""

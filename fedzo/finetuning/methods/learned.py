@@ -1,0 +1,110 @@
+"""Methods that remember what was asked: curvature, snapshots, past directions, sparse supports.
+
+Each class names its paper; the rooms that they are made of tell the formulas.
+"""
+
+from dataclasses import dataclass
+
+from fedzo.estimation.view import View
+from fedzo.finetuning.curvature import HessianInformed
+from fedzo.finetuning.guided import Guided
+from fedzo.finetuning.methods.method import Method, Recipe
+from fedzo.finetuning.recovery import LeastSquares, SparseRecovery
+from fedzo.finetuning.variance_reduced import VarianceReduced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiZOO(Method):
+    """Zhao et al., "HiZOO", ICLR 2025, algorithm 1 (fedzo.finetuning.curvature). rate: a."""
+
+    rate: float = 1e-8
+
+    def recipe(self, view: View, seed: int) -> Recipe:
+        return Recipe(finder=HessianInformed(view, seed=seed, mu=self.mu, rate=self.rate))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeZOSVRG(Method):
+    """Gautam et al., "Variance-reduced Zeroth-Order Methods for Fine-Tuning Language Models", ICML
+    2024, algorithm 1 (fedzo.finetuning.variance_reduced). num_directions: at a snapshot.
+    """
+
+    period: int = 5
+
+    def recipe(self, view: View, seed: int) -> Recipe:
+        return Recipe(
+            finder=VarianceReduced(
+                view,
+                seed=seed,
+                mu=self.mu,
+                period=self.period,
+                num_directions=self.num_directions,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuidedES(Method):
+    """Maheswaranathan et al., "Guided evolutionary strategies", ICML 2019, section 3
+    (fedzo.finetuning.guided). k: estimates that guide. alpha: share of free noise.
+    """
+
+    k: int = 4
+    alpha: float = 0.5
+
+    def recipe(self, view: View, seed: int) -> Recipe:
+        return Recipe(
+            finder=Guided(
+                view,
+                seed=seed,
+                mu=self.mu,
+                num_directions=self.num_directions,
+                k=self.k,
+                alpha=self.alpha,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReLIZO(Method):
+    """Xiao et al., "ReLIZO", NeurIPS 2024, equation 6 (fedzo.finetuning.recovery).
+
+    window: older slopes that are used again. ridge: lambda, as a share of the mean diagonal.
+    """
+
+    num_directions: int = 4
+    window: int = 4
+    ridge: float = 1e-3
+
+    def recipe(self, view: View, seed: int) -> Recipe:
+        return Recipe(
+            finder=LeastSquares(
+                view,
+                seed=seed,
+                mu=self.mu,
+                num_directions=self.num_directions,
+                window=self.window,
+                ridge=self.ridge,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZORO(Method):
+    """Cai, McKenzie, Yin & Zhang, "Zeroth-Order Regularized Optimization", SIAM J. Optim. 2022,
+    algorithm 2 (fedzo.finetuning.recovery). sparsity: s. num_directions: about s log d.
+    """
+
+    num_directions: int = 64
+    sparsity: int = 10
+
+    def recipe(self, view: View, seed: int) -> Recipe:
+        return Recipe(
+            finder=SparseRecovery(
+                view,
+                seed=seed,
+                mu=self.mu,
+                num_directions=self.num_directions,
+                sparsity=self.sparsity,
+            )
+        )

@@ -1,0 +1,51 @@
+"""The methods by name."""
+
+from fedzo.errors import ConfigError
+from fedzo.finetuning.methods import learned, plain, ranked, structured
+from fedzo.finetuning.methods.method import Method
+
+METHODS: dict[str, type[Method]] = {
+    "mezo": plain.MeZO,
+    "zo_sgd": plain.ZOSGD,
+    "zo_momentum": plain.ZOMomentum,
+    "zo_adam": plain.ZOAdam,
+    "zo_sign": plain.ZOSign,
+    "zo_conservative": plain.ZOConservative,
+    "fzoo": plain.FZOO,
+    "forward_gradient": plain.ForwardGradient,
+    "block_zo": plain.BlockZO,
+    "sparse_mezo": structured.SparseMeZO,
+    "lozo": structured.LOZO,
+    "subzero": structured.SubZero,
+    "zo_muon": structured.ZOMuon,
+    "deepzero": structured.DeepZero,
+    "cge": structured.CGE,
+    "qzo": structured.QZO,
+    "zoodip": structured.ZOODiP,
+    "rank_sgd": ranked.ZORankSGD,
+    "consensus": ranked.ConsensusHopping,
+    "evolution": ranked.EvolutionStrategy,
+    "hizoo": learned.HiZOO,
+    "mezo_svrg": learned.MeZOSVRG,
+    "guided_es": learned.GuidedES,
+    "relizo": learned.ReLIZO,
+    "zoro": learned.ZORO,
+}
+
+
+def method_of(method: str | Method) -> Method:
+    """Return the method of that name with its defaults, or the method itself.
+
+    Raises ConfigError for a name that nobody has, with those that are near.
+    """
+    if isinstance(method, Method):
+        return method
+    if method not in METHODS:
+        raise ConfigError(f"method={method!r} is not one of {', '.join(METHODS)}")
+    return METHODS[method]()
+
+
+def name_of(method: Method) -> str:
+    """Return the name of a method, or that of its class where it has none."""
+    names = {kind: name for name, kind in METHODS.items()}
+    return names.get(type(method), type(method).__name__)

@@ -1,0 +1,172 @@
+"""A torch optimizer that only asks for the loss.
+
+    optimizer = fedzo.ZerothOrder(model, lr=1e-4)
+    for x, y in batches:
+        loss = optimizer.step(lambda: F.cross_entropy(model(x), y))
+
+A method (fedzo.finetuning.methods) says along which directions the loss is asked and what is made
+of its values; MeZO by default. The closure is called without gradients, several times a step, while
+operations read the parameters as moved (fedzo.estimation.shifted_reads): x is written once, by the
+step. Memory above a forward pass: about the largest tensor, and what the method says. No `.grad` is
+made unless the method uses an optimizer of torch, and those that are there stay.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedzo.config import require
+from fedzo.errors import CheckpointError, ConfigError
+from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.view import View
+from fedzo.finetuning.asking import Asked, Told
+from fedzo.finetuning.log import Log, Origin, fingerprint
+from fedzo.finetuning.methods.method import Method
+from fedzo.finetuning.methods.table import method_of, name_of
+from fedzo.finetuning.variance_reduced import VarianceReduced
+
+Closure = Callable[[], Tensor | float]
+
+
+@dataclass(slots=True)
+class Spent:
+    """What has been asked: passes forward, and passes that carry a tangent as well."""
+
+    forwards: int = 0
+    tangents: int = 0
+
+
+class ZerothOrder(torch.optim.Optimizer):
+    """Trains a module by values of its loss.
+
+    module: its trained parameters are x; or an iterable of parameters. lr: of a step, which
+    torch's schedulers may change. method: a name, or an instance with settings of one's own, such
+    as LOZO(rank=4). view: patterns of names, of which only those parameters move (`encoder.layer.5`
+    stands for all in it). seed: of all directions. Modules are asked in evaluation mode, so buffers
+    stay and nothing is dropped out. Raises ConfigError where nothing is to be trained.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | Iterable[Tensor],
+        lr: float,
+        *,
+        method: str | Method = "mezo",
+        view: str | Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        require(0 <= lr < math.inf, "lr", lr, "at least 0 and finite")
+        self.module = module if isinstance(module, nn.Module) else None
+        whole = View.of_module(module) if isinstance(module, nn.Module) else _numbered(module)
+        patterns = [view] if isinstance(view, str) else list(view)
+        self.view = whole.select(*patterns) if patterns else whole
+        self.method, self.seed = method_of(method), seed
+        self.spent = Spent()
+        self._recipe = self.method.recipe(self.view, seed)
+        super().__init__(list(self.view.tensors), {"lr": lr})
+        self.log = Log(
+            Origin(
+                method=name_of(self.method),
+                settings=asdict(self.method),
+                seed=seed,
+                names=list(self.view.names),
+                sizes=[tensor.numel() for tensor in self.view.tensors],
+                start=fingerprint(self.view),
+            )
+        )
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken."""
+        return len(self.log)
+
+    def step(self, closure: Closure, *, full: Closure | None = None) -> float:  # type: ignore[override]
+        """Take a step and return the loss, as far as the step has seen it; NaN where it was not.
+
+        closure: the loss on the batch. full: on all examples, for methods that ask for it. A step
+        without any finite value leaves x as it is. An exception of the closure leaves all as it
+        was before the step.
+        """
+        place = Asked(self.view, _tensor_of(closure), self.module)
+        if full is not None and isinstance(self._recipe.finder, VarianceReduced):
+            self._recipe.finder.full = _tensor_of(full)
+        with _evaluating(self.module):
+            loss = self._go(place, float(self.param_groups[0]["lr"]))
+        self.spent.forwards += len(place.told) - 2 * place.tangents
+        self.spent.tangents += place.tangents
+        self.log.add(float(self.param_groups[0]["lr"]), place.told)
+        return loss
+
+    def replay(self, log: Log) -> None:
+        """Take the steps of a log, without asking: to the same parameters, bit for bit.
+
+        Raises CheckpointError where the log belongs to another method, seed or start.
+        """
+        own, told = self.log.origin, log.origin
+        for what in ("method", "settings", "seed", "names", "sizes", "start"):
+            if self.steps == 0 and getattr(own, what) != getattr(told, what):
+                raise CheckpointError(
+                    f"the log's {what} ({_short(getattr(told, what))}) is not the optimizer's"
+                    f" ({_short(getattr(own, what))}); replay it from the start, with the module as"
+                    " it was"
+                )
+        for lr, answers in list(log)[self.steps :]:
+            self._go(Told(self.view, answers), lr)
+            self.log.add(lr, list(answers))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Raise ConfigError: the log is the state, and small."""
+        raise ConfigError(
+            "the state of ZerothOrder is its log: save optimizer.log.save(path), and continue with"
+            " replay(Log.load(path)) on the module as it was at the start"
+        )
+
+    def _go(self, place: InPlace, lr: float) -> float:
+        recipe = self._recipe
+        found = recipe.finder.find(place, self.steps)
+        if bool(found.estimate.coefficients.isfinite().all()) and len(found.estimate.keys):
+            factor = recipe.acceptance.factor(place, found.estimate, lr)
+            if factor:
+                recipe.mover.move(self.view, found.estimate, lr * factor)
+                if recipe.after is not None:
+                    recipe.after(self.view)
+        return found.loss
+
+
+@contextmanager
+def _evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Put a module into evaluation mode for a while."""
+    modes = {part: part.training for part in module.modules()} if module is not None else {}
+    try:
+        for part in modes:
+            part.training = False
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _numbered(parameters: Iterable[Tensor]) -> View:
+    """Return parameters named by their numbers; those that are frozen have no part."""
+    trained = {str(i): p for i, p in enumerate(parameters) if p.requires_grad}
+    return View.of_named(trained, "given parameters")
+
+
+def _tensor_of(closure: Closure) -> Callable[[], Tensor]:
+    """Return a closure that always returns a tensor with one number."""
+
+    def asked() -> Tensor:
+        value = closure()
+        return value if isinstance(value, Tensor) else torch.tensor(float(value))
+
+    return asked
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
