@@ -2,8 +2,9 @@
 
     values = f(x + offset mu u_i);   c = shaping(slopes of the values);   g = weight sum_i c_i u_i
 
-Schemes: fedzo.estimation.schemes, fedzo.finetuning.shaping; directions: fedzo.finetuning.samplers. A
-value that is not finite leaves its direction out; a step without any slope goes nowhere.
+Schemes: fedzo.estimation.schemes and fedzo.finetuning.shaping. Directions:
+fedzo.finetuning.samplers. A value that is not finite leaves its direction out; a step without any
+slope goes nowhere.
 """
 
 from collections.abc import Sequence

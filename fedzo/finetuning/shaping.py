@@ -50,7 +50,8 @@ def signed(slopes: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
 def normalized(slopes: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Return slopes over their standard deviation; as they are where that is 0."""
-    spread = slopes[slopes.isfinite()].std(correction=0)
+    known = slopes[slopes.isfinite()]
+    spread = known.std(correction=0) if len(known) > 1 else torch.zeros(())
     return slopes / spread if spread > 0 else slopes
 
 

@@ -6,11 +6,11 @@ Memory-Efficient LLM Fine-Tuning: A Benchmark", ICML 2024 (the variants).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from fedzo.config import require
+from fedzo.config import OneOf
 from fedzo.estimation.keys import Law
-from fedzo.estimation.schemes import SCHEMES, Scheme
+from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.view import View
 from fedzo.finetuning.accepting import BestOfThree
 from fedzo.finetuning.changing import to_signs
@@ -29,7 +29,7 @@ class MeZO(Method):
     directions: normals as published, or signs (rademacher).
     """
 
-    estimator: str = "central"
+    estimator: Annotated[str, OneOf(SCHEMES, lambda scheme: not scheme.axes)] = "central"
     directions: Law = "gaussian"
 
     def recipe(self, view: View, seed: int) -> Recipe:
@@ -37,13 +37,8 @@ class MeZO(Method):
 
     def _finder(self, seed: int, shape: Shaping | None = None) -> ByValues:
         sampler = Keyed(seed, self.directions)
-        return ByValues(sampler, self._scheme, self.mu, self.num_directions, shape)
-
-    @property
-    def _scheme(self) -> Scheme:
-        known = [name for name, scheme in SCHEMES.items() if not scheme.axes]
-        require(self.estimator in known, "estimator", self.estimator, f"one of {', '.join(known)}")
-        return SCHEMES[self.estimator]
+        scheme = SCHEMES[self.estimator]
+        return ByValues(sampler, scheme, self.mu, self.num_directions, shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

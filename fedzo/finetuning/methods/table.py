@@ -1,6 +1,6 @@
 """The methods by name."""
 
-from fedzo.errors import ConfigError
+from fedzo.config import unknown_key
 from fedzo.finetuning.methods import learned, plain, ranked, structured
 from fedzo.finetuning.methods.method import Method
 
@@ -41,7 +41,7 @@ def method_of(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     if method not in METHODS:
-        raise ConfigError(f"method={method!r} is not one of {', '.join(METHODS)}")
+        raise unknown_key(method, METHODS, what="method")
     return METHODS[method]()
 
 

@@ -1,0 +1,180 @@
+"""Estimates against autograd and by hand: tangents, snapshots, curvature, recovery, coordinates."""
+
+import math
+
+import pytest
+import torch
+from module_nets import loss_of, net, numbers
+from torch import nn
+
+from fedzo.errors import ConfigError
+from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.keys import Key
+from fedzo.estimation.schemes import SCHEMES
+from fedzo.estimation.view import View
+from fedzo.finetuning.asking import Asked
+from fedzo.finetuning.curvature import HessianInformed
+from fedzo.finetuning.deepzero import SparseCoordinates, kept_shares
+from fedzo.finetuning.guided import Guided
+from fedzo.finetuning.recovery import LeastSquares, SparseRecovery, cosamp, products
+from fedzo.finetuning.variance_reduced import VarianceReduced
+from fedzo.finetuning.zeroth_order import ZerothOrder
+
+
+def exact(module: nn.Module) -> torch.Tensor:
+    """Return the gradient of autograd."""
+    found = torch.autograd.grad(loss_of(module)(), list(module.parameters()))
+    return torch.cat([g.reshape(-1) for g in found])
+
+
+def place_of(x: torch.Tensor, ask) -> tuple[View, Asked]:  # type: ignore[no-untyped-def]
+    view = View.of_named({"x": x})
+    return view, Asked(view, lambda: ask(x), None)
+
+
+def test_exact_slopes_are_those_of_autograd_and_the_limit_of_differences() -> None:
+    module = net().double()
+    module_loss = lambda: torch.nn.functional.cross_entropy(module(inputs), targets)  # noqa: E731
+    from module_nets import INPUTS, TARGETS
+
+    inputs, targets = INPUTS.double(), TARGETS
+    place = InPlace(View.of_module(module), module_loss, module)
+    u = Key(seed=2, law="gaussian")
+    value, slope = place.tangent(u)
+    g = torch.cat(
+        [g.reshape(-1) for g in torch.autograd.grad(module_loss(), list(module.parameters()))]
+    )
+    assert math.isclose(slope, float(g @ u.draw(0, len(g), dtype=torch.float64)), rel_tol=1e-9)
+    errors = []
+    for mu in (1e-2, 1e-3):
+        plus, minus = place.values([u], SCHEMES["central"], mu).tolist()
+        errors.append(abs((plus - minus) / (2 * mu) - slope))
+    assert errors[1] < errors[0] / 50
+    assert math.isclose(value, float(module_loss().detach()))
+    assert all(isinstance(p, nn.Parameter) for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["cge"])
+def test_coordinate_wise_estimates_are_the_gradient(name: str) -> None:
+    module = net().double()
+    from module_nets import INPUTS, TARGETS
+
+    view = View.of_module(module)
+    place = Asked(
+        view, lambda: nn.functional.cross_entropy(module(INPUTS.double()), TARGETS), module
+    )
+    finder = SparseCoordinates(
+        view, seed=0, mu=1e-4, share=1.0, refresh=1, num_directions=1, scheme=SCHEMES["central"]
+    )
+    found = finder.find(place, 0).estimate.vector(view.total, dtype=torch.float64)
+    g = torch.autograd.grad(
+        nn.functional.cross_entropy(module(INPUTS.double()), TARGETS), list(module.parameters())
+    )
+    assert torch.allclose(found, torch.cat([p.reshape(-1) for p in g]), atol=1e-8)
+
+
+def test_grasp_gives_tensors_their_share_of_the_highest_scores() -> None:
+    view = View.of_named({"a": torch.zeros(4), "b": torch.zeros(6)})
+    scores = torch.tensor([9.0, 8, 7, 0, 6, 5, 0, 0, 0, 0])
+    assert kept_shares(view, scores, 0.5) == {"a": 0.75, "b": pytest.approx(1 / 3)}
+
+
+def test_deepzero_asks_a_share_of_the_axes_and_moves_nothing_else() -> None:
+    module = net()
+    optimizer = ZerothOrder(module, 0.01, method="deepzero")
+    optimizer.step(loss_of(module))
+    finder = optimizer._recipe.finder
+    assert isinstance(finder, SparseCoordinates)
+    mask = finder._mask(0)
+    assert optimizer.spent.forwards == 2 * 193 + 1 + int(mask.sum())
+    changed = numbers(module) != numbers(net())
+    assert not changed[~mask].any()
+    assert (
+        abs(
+            sum(
+                finder.ratios[n] * t.numel()
+                for n, t in zip(  # type: ignore[index]
+                    optimizer.view.names, optimizer.view.tensors, strict=True
+                )
+            )
+            - 8.3
+        )
+        < 1
+    )
+
+
+def test_at_its_snapshot_the_correction_is_zero_and_later_it_is_exact_for_a_line() -> None:
+    a = torch.linspace(-1, 1, 9)
+    x = torch.ones(9)
+    view, place = place_of(x, lambda x: x @ a)
+    finder = VarianceReduced(view, seed=0, mu=0.5, period=10, num_directions=3)
+    finder.full = lambda: x @ a
+    first = finder.find(place, 0).estimate
+    again = finder.find(place, 1).estimate
+    assert float(again.coefficients[0]) == 0.0
+    assert torch.equal(again.coefficients[1:], first.coefficients)
+    x += 1.0
+    moved = finder.find(place, 2).estimate
+    assert abs(float(moved.coefficients[0])) < 1e-5
+
+
+def test_curvature_grows_where_the_objective_bends() -> None:
+    h = torch.tensor([100.0, 1.0, 1.0, 1.0])
+    x = torch.zeros(4)
+    view, place = place_of(x, lambda x: (h * x * x).sum() / 2)
+    finder = HessianInformed(view, seed=0, mu=1e-2, rate=0.01)
+    for step in range(300):
+        finder.find(place, step)
+    assert finder.factors[0] < finder.factors[1:].min()
+    held = finder.factors.clone()
+    finder.find(Asked(view, lambda: x.sum() * math.nan, None), 300)
+    assert torch.equal(held, finder.factors)
+
+
+def test_least_squares_has_the_slopes_that_were_told() -> None:
+    a = torch.linspace(-1, 1, 12)
+    x = torch.zeros(12)
+    view, place = place_of(x, lambda x: x @ a)
+    finder = LeastSquares(view, seed=0, mu=0.5, num_directions=4, window=8, ridge=1e-9)
+    for step in range(3):
+        g = finder.find(place, step).estimate.vector(12)
+    assert torch.allclose(g, a, atol=1e-2)  # twelve slopes of a line determine it
+
+
+def test_products_of_directions() -> None:
+    view = View.of_named({"x": torch.zeros(1000)})
+    keys = [Key(seed=0, direction=i) for i in range(3)]
+    rows = torch.stack([key.draw(0, 1000) for key in keys]).double()
+    assert torch.equal(products(keys, view), rows @ rows.T)
+
+
+def test_sparse_gradients_are_recovered_from_few_slopes() -> None:
+    g = torch.zeros(200, dtype=torch.float64)
+    g[[3, 77, 150]] = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    x = torch.zeros(200, dtype=torch.float64)
+    view, place = place_of(x, lambda x: x @ g)
+    finder = SparseRecovery(view, seed=0, mu=0.1, num_directions=40, sparsity=3)
+    found = finder.find(place, 0).estimate.vector(200, dtype=torch.float64)
+    assert torch.allclose(found, g, atol=1e-8)
+    assert len(place.told) == 41
+    z = torch.eye(4, dtype=torch.float64)
+    assert cosamp(z, torch.tensor([1.0, 0, 5, 0]).double(), 1).tolist() == [0, 0, 5, 0]
+    with pytest.raises(ConfigError, match="num_directions=64 must be at most"):
+        SparseRecovery(
+            View.of_named({"x": torch.empty(1 << 23, device="meta")}),
+            seed=0, mu=0.1, num_directions=64, sparsity=3,
+        )  # fmt: skip
+
+
+def test_guided_directions_lean_to_past_estimates_at_the_same_length() -> None:
+    a = torch.ones(50)
+    x = torch.zeros(50)
+    view, place = place_of(x, lambda x: x @ a)
+    finder = Guided(view, seed=0, mu=0.1, num_directions=20, k=2, alpha=0.5)
+    for step in range(2):
+        finder.find(place, step)
+    basis = torch.linalg.qr(torch.stack(list(finder._held), dim=1)).Q
+    rows = torch.stack([u.draw(0, 50) for u in finder.directions(5, 400)])
+    inside = (rows @ basis).square().sum(dim=1).mean()
+    assert abs(float(inside) / (0.5 * 50 + 0.5 * 2) - 1) < 0.3
+    assert abs(float(rows.square().sum(dim=1).mean()) / 50 - 1) < 0.2
