@@ -106,7 +106,8 @@ def test_a_page_prints_what_it_shows(
         ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "2"),
         ("```python\nprint(1)\n```\n", "1"),
         (
-            '```python title="one.py"\nx = 1\n```\n```python\nimport one\nassert one.x < 1, "one"\n```\n',
+            '```python title="one.py"\nx = 1\n```\n'
+            '```python\nimport one\nassert one.x > 1, "one"\n```\n',
             "one",
         ),
     ],

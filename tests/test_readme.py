@@ -37,6 +37,12 @@ def test_the_quickstart_has_ten_steps_that_show_something() -> None:
     assert QUICKSTART.count("\n## ") == 10
 
 
+def test_concepts_are_one_page_with_one_picture() -> None:
+    concepts = (ROOT / "docs" / "concepts.md").read_text()
+    assert len(concepts.split()) <= 900
+    assert concepts.count("![") == 1
+
+
 @pytest.mark.source_tree
 def test_the_catalogue_is_that_of_the_tables() -> None:
     spec = importlib.util.spec_from_file_location("catalogue", ROOT / "tools" / "catalogue.py")
