@@ -148,12 +148,20 @@ def run(name: str, f: Counted, seed: int) -> None:
             return
 
 
-def measured(dims: list[int], names: list[str], seeds: int) -> Iterator[dict[str, Any]]:
-    """Yield a record a run."""
+Wanted = tuple[int, str, str, int]
+"""A run's dimension, function, method and seed."""
+
+
+def measured(
+    dims: list[int], names: list[str], seeds: int, done: set[Wanted]
+) -> Iterator[dict[str, Any]]:
+    """Yield a record a run that is not done."""
     for dim in dims:
         for function in FUNCTIONS:
             for name in names:
                 for seed in range(seeds):
+                    if (dim, function.__name__, name, seed) in done:
+                        continue
                     f = Counted(function, dim, seed)
                     began = time.process_time()
                     run(name, f, seed)
@@ -210,8 +218,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     if not given.table:
         dims, names = [int(d) for d in given.dims.split(",")], given.methods.split(",")
+        before = given.out.read_text().splitlines() if given.out.exists() else []
+        keys = ("dim", "function", "method", "seed")
+        done = {tuple(json.loads(line)[key] for key in keys) for line in before}
         with given.out.open("a") as file:
-            for record in measured(dims, names, given.seeds):
+            for record in measured(dims, names, given.seeds, done):
                 print(json.dumps(record), file=file, flush=True)
     print(table([json.loads(line) for line in given.out.read_text().splitlines()]))
 

@@ -36,6 +36,8 @@ LIMITS = {
     "FedAMD, cohort 100": 5.0,
     "modules of one's own, cohort 10": 1.2,
     "modules of one's own, cohort 100": 3.0,
+    "modules of one's own, compiled, cohort 10": 4.0,
+    "modules of one's own, compiled, cohort 100": 8.0,
     "compiled, cohort 10": 10.0,
     "compiled, cohort 100": 16.0,
     "Ray over Flower's engine, 100 clients, d = 10": 6.0,
@@ -255,6 +257,7 @@ def first_order(quick: bool) -> dict[str, float]:
             work["FedAMD"] = anchored(shards, cohort)
         if not quick:
             work["compiled"] = ours(shards, cohort, compile=True)
+            work["modules of one's own, compiled"] = ours(shards, cohort, compile=True, owned=owned)
         seconds = median_seconds(work, 50 if cohort == 10 else 20)
         result[f"plain loop, cohort {cohort}, updates/s"] = cohort / seconds["plain"]
         for name in list(work)[1:]:

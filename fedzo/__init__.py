@@ -4,6 +4,7 @@
     result = fedzo.federate(black_box, num_clients=4, num_rounds=30)               many clients
     report = fedzo.attack(model, images, labels, radius=0.1)                       a model's answers
     run = fedzo.load_run("runs/first"); run.to_frame()                             what was written
+    fedzo.plot("runs/both"), fedzo.table("runs/both")                              for a paper
 
 All of FACE is imported when it is used. fedzo.strategies, fedzo.clients and fedzo.scenarios are the
 packages beside this one (fedzo.packages).
@@ -26,6 +27,8 @@ FACE = {
     "make_experiment": "scenarios.runs.experiment",
     "RunResult": "scenarios.runs.run_result",
     **dict.fromkeys(("load_run", "load_runs"), "scenarios.runs.stored"),
+    "plot": "scenarios.runs.figure",
+    "table": "scenarios.runs.table",
     "attack": "scenarios.attacks.one_call",
     "check": "scenarios.runs.check",
     **dict.fromkeys(

@@ -16,11 +16,13 @@ from fedzo.objectives.objective import TorchObjective as TorchObjective
 from scenarios.attacks.one_call import attack as attack
 from scenarios.runs.check import check as check
 from scenarios.runs.experiment import make_experiment as make_experiment
+from scenarios.runs.figure import plot as plot
 from scenarios.runs.run_result import RunResult as RunResult
 from scenarios.runs.simulate import federate as federate
 from scenarios.runs.simulate import simulate as simulate
 from scenarios.runs.stored import load_run as load_run
 from scenarios.runs.stored import load_runs as load_runs
+from scenarios.runs.table import table as table
 
 __version__: str
 FACE: dict[str, str]

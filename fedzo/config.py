@@ -101,9 +101,14 @@ def default_values(cls: type) -> dict[str, Scalar]:
 
 def field_names(cls: type) -> list[str]:
     """Return the names of a config's settings, those of its parts in their places."""
+    return [*_field_names(cls)]
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[str, ...]:
     parts = parts_of(cls)
-    each = [field_names(parts[name]) if name in parts else [name] for name in _fields(cls)]
-    return [name for names in each for name in names]
+    each = [_field_names(parts[name]) if name in parts else (name,) for name in _fields(cls)]
+    return tuple(name for names in each for name in names)
 
 
 def parts_of(cls: type) -> dict[str, type]:
@@ -212,6 +217,7 @@ def _hints(cls: type) -> dict[str, Any]:
     return {name: hints[name] for name in _fields(cls)}
 
 
+@functools.cache
 def _fields(cls: type) -> Mapping[str, Field[Any]]:
     """Return the fields of a dataclass; nothing of another class."""
     return {entry.name: entry for entry in fields(cls)} if is_dataclass(cls) else {}

@@ -21,6 +21,8 @@ checker = ModuleType("fedzo_test_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
 sys.modules[checker.__name__] = checker
 
+most_calls = [CHECKED_CALLS]
+"""How many are checked in the test that runs."""
 checked_calls: dict[CodeType, list[int]] = {}
 check_all = jaxtyping.jaxtyped
 
@@ -45,7 +47,7 @@ def check_first(*args: Any, **settings: Any) -> Callable[[Any], Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal checked
-            if done[0] >= CHECKED_CALLS:
+            if done[0] >= most_calls[0]:
                 return function(*args, **kwargs)
             done[0] += 1
             checked = checked or decorate(function)
@@ -60,6 +62,18 @@ jaxtyping.jaxtyped = check_first  # type: ignore[assignment]
 jaxtyping.install_import_hook(
     ["fedzo", "strategies", "clients", "scenarios"], "fedzo_test_checker.check"
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send the tests of a file to one worker: both would make its fixtures and check its types."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByGroupOrFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return ByGroupOrFile(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -87,13 +101,23 @@ def _count_calls_anew() -> None:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Check no types: what a test gives is wrong, and refused by the code itself."""
-    before = {code: done[0] for code, done in checked_calls.items()}
-    for done in checked_calls.values():
-        done[0] = CHECKED_CALLS
+    """Check no types: what a test gives is wrong, or it looks at `random`, which checks use."""
+    most_calls[0] = 0
     yield
-    for code, count in before.items():
-        checked_calls[code][0] = count
+    most_calls[0] = CHECKED_CALLS
+
+
+@pytest.fixture
+def few_orders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Renyi's accountant take few orders: of its 156 a calibration takes seconds."""
+    from fedzo.privacy import accountant, composition
+
+    monkeypatch.setattr(composition, "DEFAULT_RDP_ORDERS", [2, 3, 4, 6, 8, 12, 16, 24, 32])
+    for cached in (accountant._epsilon, composition._renyi):
+        cached.cache_clear()
+    yield
+    for cached in (accountant._epsilon, composition._renyi):
+        cached.cache_clear()
 
 
 # The same examples at every run, and no failure for a slow machine or a cold cache.

@@ -5,12 +5,12 @@ the CPU's kernels, and refuse to be mixed with tensors of the CPU, as those of a
 it has the bits of the run without, and what a rule forgets to move is an error, without a GPU.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 PLACE = torch.device("lazy", 0)
 _CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ class Device(TorchDispatchMode):
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> object:
         kwargs = dict(kwargs or {})
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [*_tensors(args), *_tensors([*kwargs.values()])]
         away = [isinstance(x, There) for x in tensors]
         wanted = kwargs.get("device")
         there = any(away) if wanted is None else torch.device(wanted).type == PLACE.type
@@ -94,10 +94,11 @@ class Device(TorchDispatchMode):
             raise RuntimeError(f"{func} of tensors on different devices: {shapes}")
         if func is torch.ops.aten._local_scalar_dense.default and any(away):
             self.down.append(_size(tensors[0]))
-        made = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        kwargs_held = {name: _mapped(_held, value) for name, value in kwargs.items()}
+        made = func(*_mapped(_held, args), **kwargs_held)
         if func._schema.is_mutable:
             return kwargs.get("out", args[0] if args else None)
-        return tree_map(_there, made) if there else made
+        return _mapped(There, made) if there else made
 
     def _count(self, func: object, tensors: list[Tensor], there: bool) -> None:
         to, source = tensors[0], tensors[-1]
@@ -112,9 +113,22 @@ def _size(tensor: Tensor) -> tuple[int, torch.dtype]:
     return tensor.numel(), tensor.dtype
 
 
-def _held(value: object) -> object:
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Yield what tensors there are in lists: torch's trees of anything take ten times as long."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
+
+
+def _mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, each) for each in value])
+    return value
+
+
+def _held(value: Tensor) -> Tensor:
     return value.held if isinstance(value, There) else value
-
-
-def _there(value: object) -> object:
-    return There(value) if isinstance(value, Tensor) else value

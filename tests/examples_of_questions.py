@@ -72,7 +72,7 @@ def examples() -> list[Example]:
 
 
 def trained() -> Iterator[Example]:
-    told: dict[str, Any] = {"x": X, "local_steps": 3, "local_lr": 0.1}
+    told: dict[str, Any] = {"x": X, "local_steps": 2, "local_lr": 0.1}
     scaffold = {"control": V, "renew_control": True}
     for zeroth in (
         ZerothOrderConfig(num_directions=3),
@@ -101,7 +101,7 @@ def anchored() -> Iterator[Example]:
         AnchorConfig(**zeroth, estimator="coordinate"),  # type: ignore[arg-type]
     ]
     for settings in configs:
-        told: dict[str, Any] = {"x": X, "settings": settings, "local_steps": 3, "local_lr": 0.1}
+        told: dict[str, Any] = {"x": X, "settings": settings, "local_steps": 2, "local_lr": 0.1}
         for question in (
             q.Anchor(**told),
             q.Anchor(**told, micro_batches=2),

@@ -1,14 +1,19 @@
 """The rules of the house: layers, sizes, and no global randomness, pickle or private names."""
 
 import ast
+import random
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from fedzo.config import Scalar
+from scenarios import make_experiment, simulate
 from tools import house
 
 ROOT = Path(__file__).parent.parent
@@ -34,9 +39,8 @@ def test_there_are_sources() -> None:
 BANNED = ("pickle", "torch.load(", "manual_seed", "np.random.seed")
 
 
-@cache
 def trees() -> dict[Path, ast.Module]:
-    return {path: ast.parse(path.read_text()) for path in SOURCES}
+    return {path: house.parsed(path) for path in SOURCES}
 
 
 @source_tree
@@ -96,43 +100,37 @@ def test_private_names_of_flwr_stay_in_one_file() -> None:
                     assert name.startswith(public), (path, name)
 
 
-GOLDEN = """
-import random, sys, tempfile
-import numpy as np, torch
-torch.set_num_threads(1)
-from pathlib import Path
-from scenarios import make_experiment, simulate  # some of its libraries use `random` on import
-torch.manual_seed(1); np.random.seed(2); random.seed(3)
-def states():
-    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
-before = states()
-folder = Path(tempfile.mkdtemp())
-small = {"scenario.dataset": "digits", "scenario.max_examples": 200}
-attack = {"scenario.dataset": "digits", "scenario.epochs": 10, "scenario.num_images": 1,
-          "scenario.cache_dir": str(folder / "cache")}
-for number, (scenario, strategy, settings) in enumerate([
+SMALL = {"scenario.dataset": "digits", "scenario.max_examples": 200}
+ATTACK = {"scenario.dataset": "digits", "scenario.epochs": 1, "scenario.num_images": 1}
+RUNS: list[tuple[str, str, dict[str, Scalar]]] = [
     ("quadratic", "fedzo", {"scenario.noise_std": 0.1, "client.directions": "rademacher"}),
     ("quadratic", "fedzo", {"client.estimator": "residual", "engine.strict": True}),
     ("quadratic", "fedavg", {}),
-    ("classification", "fedavg", {**small, "strategy.participation": 0.5}),
-    ("classification", "fedavg", {**small, "scenario.model": "cnn"}),
-    ("attack", "fedzo", attack),
+    ("classification", "fedavg", {**SMALL, "strategy.participation": 0.5}),
+    ("classification", "fedavg", {**SMALL, "scenario.model": "cnn"}),
+    ("attack", "fedzo", {**ATTACK, "scenario.classes_per_client": 10}),
     ("quadratic", "fzoos", {}),
     ("quadratic", "fzoos", {"strategy.variant": "official", "client.num_features": 20}),
     ("metric", "fzoos", {"scenario.max_iterations": 20}),
-]):
-    experiment = make_experiment(
-        scenario, strategy, num_rounds=2, num_clients=4, settings=settings
-    )
-    simulate(experiment, out=None if number % 5 else folder / str(number))
-    assert states() == before, (scenario, strategy)
-print("golden")
-"""
+]
 
 
-def test_global_random_states_are_bit_identical_after_runs() -> None:
-    """In a process of its own: the checks of types draw from `random`."""
-    done = subprocess.run(
-        [sys.executable, "-c", GOLDEN], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.strip() == "golden", done.stderr
+@pytest.mark.usefixtures("unchecked")
+def test_global_random_states_are_bit_identical_after_runs(tmp_path: Path) -> None:
+    def states() -> tuple[Any, ...]:
+        numbers = np.random.get_state()  # noqa: NPY002
+        return torch.get_rng_state().tolist(), numbers[1].tolist(), numbers[2:], random.getstate()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        np.random.seed(2)  # noqa: NPY002
+        random.seed(3)
+        before = states()
+        for number, (scenario, strategy, settings) in enumerate(RUNS):
+            if scenario == "attack":
+                settings = {**settings, "scenario.cache_dir": str(tmp_path / "cache")}
+            made = make_experiment(
+                scenario, strategy, num_rounds=2, num_clients=4, settings=settings
+            )
+            simulate(made, out=None if number % 5 else tmp_path / str(number))
+            assert states() == before, (scenario, strategy)

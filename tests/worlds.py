@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from clients import make_rules
+from fedzo.config import Scalar
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.oracle import Oracle
@@ -15,6 +17,8 @@ from fedzo.protocol.question import Answer, Question, Shapes, each, unsent
 from fedzo.protocol.questions.training import Trained
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Clients, Environment, FunctionEnvironment
+from fedzo.used_with import unmet
+from scenarios.runs.experiment import effects_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,17 @@ class Toy(Question[Trained]):
 
     def shapes(self) -> Mapping[str, Shapes]:
         return {"update": [(self.dim,)]} if self.dim else {}
+
+
+@cache
+def few_steps(strategy: str) -> Mapping[str, Scalar]:
+    """Return the setting by which clients that walk take two steps a round: ten are the default."""
+    key, effects = "strategy.local_steps", effects_of("quadratic", strategy, "inprocess", {})
+    used = (
+        key in effects.values
+        and unmet(key, {**effects.heads, **effects.values}, effects.conditions) is None
+    )
+    return {key: 2} if used else {}
 
 
 World = Environment | Callable[[int], Objective]

@@ -16,6 +16,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def sources(root: Path) -> dict[str, Path]:
     return found
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the tree of a source."""
+    return ast.parse(path.read_text())
+
+
 def imported(tree: ast.AST, known: dict[str, Path]) -> Iterator[str]:
     """Return the modules of the house that a module imports when it is imported."""
     for node in ast.walk(tree):
@@ -63,7 +70,7 @@ def module_graph(modules: dict[str, Path]) -> nx.DiGraph:
     graph = nx.DiGraph()
     graph.add_nodes_from(modules)
     for name, path in modules.items():
-        graph.add_edges_from((name, m) for m in imported(ast.parse(path.read_text()), modules))
+        graph.add_edges_from((name, m) for m in imported(parsed(path), modules))
     graph.remove_edges_from(nx.selfloop_edges(graph))
     return graph
 
@@ -99,13 +106,14 @@ def rooms(package: str, graph: nx.DiGraph, modules: dict[str, Path]) -> dict[str
     }
 
 
-def code_lines(text: str) -> list[tuple[int, str]]:
+@cache
+def code_lines(path: Path) -> list[tuple[int, str]]:
     """Return number and text of the lines that are code: no blanks, docstrings, comments."""
-    tree, quiet = ast.parse(text), set()
-    for node in ast.walk(tree):
+    quiet = set()
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             quiet.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(path.read_text().splitlines(), start=1)
     return [
         (i, s.strip())
         for i, s in lines
@@ -119,9 +127,7 @@ def repeated(modules: dict[str, Path]) -> float:
     places: list[tuple[str, int, bytes]] = []
     total = 0
     for name, path in modules.items():
-        lines = [
-            s for _, s in code_lines(path.read_text()) if not s.startswith(("from ", "import "))
-        ]
+        lines = [s for _, s in code_lines(path) if not s.startswith(("from ", "import "))]
         total += len(lines)
         for i in range(len(lines) - WINDOW + 1):
             digest = hashlib.sha256("\n".join(lines[i : i + WINDOW]).encode()).digest()
@@ -144,13 +150,12 @@ def is_boilerplate(node: ast.FunctionDef) -> bool:
 
 def method_share(path: Path) -> float:
     """Return the share of a strategy file's code that is its method."""
-    text = path.read_text()
-    numbers, method = [i for i, _ in code_lines(text)], set()
-    for node in ast.walk(ast.parse(text)):
+    numbers, method = [i for i, _ in code_lines(path)], set()
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef) and not is_boilerplate(node):
             method.update(range(node.lineno, (node.end_lineno or 0) + 1))
     kept = [i for i in numbers if i in method]
-    lines = [s for _, s in code_lines(text)]
+    lines = [s for _, s in code_lines(path)]
     imports = sum(s.startswith(("from ", "import ")) for s in lines)
     return len(kept) / max(1, len(numbers) - imports)
 
@@ -163,8 +168,8 @@ def measured(root: Path) -> dict[str, Any]:
     sizes = sorted(len(text.splitlines()) for text in texts.values())
     functions = [
         (node.end_lineno or 0) - node.lineno + 1
-        for text in texts.values()
-        for node in ast.walk(ast.parse(text))
+        for path in modules.values()
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     upward = [

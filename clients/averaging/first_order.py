@@ -13,10 +13,10 @@ s once, then several times faster on small models); its results agree to roundin
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clients.averaging.compiled import Batches, CompiledLoop
 from clients.core.correction import Correction
 from clients.core.local import minibatches, part_of
 from fedzo.errors import ConfigError
@@ -28,7 +28,6 @@ from fedzo.protocol.questions.training import FirstOrderSteps, Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.local import Answered, Clients
 
-Batches = Int[Tensor, "n t b"] | None
 Gradient = Callable[[Float[Tensor, "n d"], Int[Tensor, "n b"] | None], Float[Tensor, "n d"]]
 
 
@@ -36,7 +35,7 @@ class FirstOrder:
     """The local rule `first_order`; holds nothing but the compiled form of its loop."""
 
     def __init__(self) -> None:
-        self._compiled: Callable[..., Float[Tensor, "n d"]] | None = None
+        self._loop = CompiledLoop(_descend_freely)
 
     def __call__(self, question: FirstOrderSteps, clients: Clients) -> Answered:
         config, cohort = question.settings, clients.cohort
@@ -47,10 +46,9 @@ class FirstOrder:
         correct = Correction(question, clients.states, start)
         if config.compile:
             _require_compilable(config, batches, correct)
-            loop = self._compiled_loop(cohort)
             of = part_of(cohort, None if batches is None else batches[:, 0])
             clients.oracle.count_gradients(steps, of=of)
-            update = loop(cohort, start, batches, optimizer, steps, lr, config)
+            update = self._loop(cohort, start, batches, optimizer, steps, lr, config)
             return Trained(update=update), clients.states
         box = (cohort.lower, cohort.upper) if config.project else None
 
@@ -60,15 +58,6 @@ class FirstOrder:
         update = descend(gradient, start, batches, optimizer, steps, lr, box) - start
         control, states = correct.finish()
         return Trained(update=update, control=control), states
-
-    def _compiled_loop(self, cohort: CohortObjective) -> Callable[..., Float[Tensor, "n d"]]:
-        if hasattr(cohort, "objectives"):
-            raise ConfigError(
-                "client.compile=true needs stacked objectives; this scenario asks one by one"
-            )
-        if self._compiled is None:
-            self._compiled = torch.compile(_descend_freely, fullgraph=True)
-        return self._compiled
 
 
 def _require_compilable(config: FirstOrderConfig, batches: Batches, correct: Correction) -> None:

@@ -12,7 +12,13 @@ from fedzo.failure import failure_of
 from fedzo.objectives.looped_cohort import LoopedCohort, LoopedFiniteSums
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
-from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
+from fedzo.objectives.stacked_modules import (
+    Modules,
+    Program,
+    Programs,
+    losses_of,
+    program_in,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,10 @@ class ModuleCohort(LoopedFiniteSums):
             if values.requires_grad == x.requires_grad and not values.is_complex():
                 return values.double()
         return self._alone().value(x)
+
+    def programs_of(self) -> list[Program | None]:
+        """Return the program in which each client is a row; None for one that has none."""
+        return [program_in(self.programs, objective) for objective in self.objectives]
 
     def told_by(self, ask: Callable[[Objective], Tensor], queries: int) -> Float[Tensor, "n q"]:
         return self._alone().told_by(ask, queries)

@@ -46,6 +46,11 @@ class SameBits(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.filled, self.others = False, set[str]()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare torch the import of its compiler, for seconds, to keep it off this class."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -20,6 +20,7 @@ those of the first order.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -38,17 +39,29 @@ Way = Literal["alone", "together", "filled"]
 """How rows are asked: one by one; as one program; as one that needs SameBits."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """Modules of one structure: the way found by number of examples and whether x has gradients."""
+
+    structure: Hashable = field(repr=False)
+    ways: dict[tuple[int, bool], Way] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=256)
+def program_of(structure: Hashable) -> Program:
+    """Return the program of modules of a structure, with what this process has found about it."""
+    return Program(structure)
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What has been found about the modules of a cohort, for one exchange.
+    """The programs of a cohort's objectives, for one exchange: modules may change between two.
 
-    keys: what is equal for objectives that may be one program, by identity of the objective, the
-    module or the loss; None where none may be. ways: by key, number of examples, and whether
-    gradients are wanted.
+    keys: by identity of the module or the loss; found: by that of the objective, None for none.
     """
 
     keys: dict[int, Hashable | None] = field(default_factory=dict)
-    ways: dict[Hashable, Way] = field(default_factory=dict)
+    found: dict[int, Program | None] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -123,56 +136,59 @@ def losses_of(
     modules: Modules, x: Float[Tensor, "n q d"], programs: Programs
 ) -> Float[Tensor, "n q"]:
     """Return each objective's loss at its points; what anyone's code raises is raised."""
-    groups: dict[Hashable, list[int]] = {}
+    groups: dict[tuple[Program | None, int], list[int]] = {}
     for position, (objective, count) in enumerate(
         zip(modules.objectives, modules.counts(), strict=True)
     ):
-        structure = _structure(objective, programs)
-        key = position if structure is None else (structure, count)
+        program = program_in(programs, objective)
+        key = (program, count if program else position)
         groups.setdefault(key, []).append(position)
     if len(groups) == 1:
-        return _of_equals(modules, x, next(iter(groups)), programs)
+        [(program, count)] = groups
+        return _of_equals(modules, x, program, count)
     found = [
-        _of_equals(modules.at(positions), x[positions], key, programs)
-        for key, positions in groups.items()
+        _of_equals(modules.at(positions), x[positions], program, count)
+        for (program, count), positions in groups.items()
     ]
     order = [position for positions in groups.values() for position in positions]
     return torch.cat(found)[torch.tensor(order, device=x.device).argsort()]
 
 
-def _structure(objective: Stackable, programs: Programs) -> Hashable | None:
+def program_in(programs: Programs, objective: Stackable) -> Program | None:
+    """Return the program in which an objective is a row; None where it has no structure."""
+    if id(objective) in programs.found:
+        return programs.found[id(objective)]
     keys, module, loss = programs.keys, objective.module, objective.loss
-    if id(objective) in keys:
-        return keys[id(objective)]
     if id(module) not in keys:
         keys[id(module)] = module_key(module) if objective.is_plain else None
     if id(loss) not in keys:
         keys[id(loss)] = value_key(loss)
     parts = (objective.inputs, objective.targets)
     examples = tuple((part.shape[1:], part.dtype, part.device) for part in parts)
+    structure = (keys[id(module)], keys[id(loss)], examples)
     known = keys[id(module)] is not None
-    keys[id(objective)] = (keys[id(module)], keys[id(loss)], examples) if known else None
-    return keys[id(objective)]
+    programs.found[id(objective)] = program_of(structure) if known else None
+    return programs.found[id(objective)]
 
 
 def _of_equals(
-    modules: Modules, x: Float[Tensor, "m q d"], key: Hashable, programs: Programs
+    modules: Modules, x: Float[Tensor, "m q d"], program: Program | None, count: int
 ) -> Float[Tensor, "m q"]:
-    """Return the losses of modules of one structure, whose key is an int where none is known."""
-    if isinstance(key, int):
+    """Return the losses of modules of one structure, each on so many examples."""
+    if program is None:
         return modules.looped(x).reshape(x.shape[:2])
-    wanted = (key, x.requires_grad)
-    way, losses = programs.ways.get(wanted), None
+    wanted = (count, x.requires_grad)
+    way, losses = program.ways.get(wanted), None
     if way is None:
         way, losses = _tried(modules, x)
         if way is None and len(x) > 1:  # no client's failure may decide for the others
             parts = [(modules.at([i]), x[i : i + 1]) for i in range(len(x))]
-            return torch.cat([_of_equals(one, at, key, programs) for one, at in parts])
+            return torch.cat([_of_equals(one, at, program, count) for one, at in parts])
     elif way != "alone":
         losses = _mapped(modules, x, SameBits() if way == "filled" else nullcontext())
     if losses is None:
         losses = modules.looped(x).reshape(x.shape[:2])
-    programs.ways[wanted] = way or "alone"
+    program.ways[wanted] = way or "alone"
     return losses
 
 

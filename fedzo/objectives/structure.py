@@ -2,10 +2,11 @@
 
 A key is equal for both only where that is so: types, shapes and plain attributes are compared, and
 of functions the code and what they close over; whatever else they hold must be the same object. A
-key holds for as long as these objects live.
+key keeps none of these objects alive, and is equal to no other once one of them is gone.
 """
 
-from collections.abc import Hashable
+import weakref
+from collections.abc import Callable, Hashable
 from enum import Enum
 from functools import partial
 from types import FunctionType, MethodType
@@ -18,6 +19,26 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.
 _OF_TORCH = frozenset(nn.Module().__dict__)
 """What torch keeps in every module: parameters, buffers, parts, mode and hooks."""
 _HOOKS = tuple(name for name in sorted(_OF_TORCH) if name.endswith("_hooks"))
+
+
+class Same:
+    """Stands for an object in a key: equal to what stands for that very object, while it lives."""
+
+    __slots__ = ("_hash", "_object")
+
+    def __init__(self, value: object) -> None:
+        self._hash = id(value)
+        try:
+            self._object: Callable[[], object | None] = weakref.ref(value)
+        except TypeError:  # a kind that cannot be referred to but by keeping it
+            self._object = lambda: value
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        value = self._object()
+        return isinstance(other, Same) and value is not None and value is other._object()
 
 
 def module_key(module: nn.Module) -> Hashable | None:
@@ -51,15 +72,15 @@ def value_key(value: Any) -> Hashable:
     if kind is FunctionType:
         cells = [_cell(cell) for cell in value.__closure__ or ()]
         given = (value.__defaults__, value.__kwdefaults__, cells, value.__dict__)
-        return (kind, value.__code__, id(value.__globals__), value_key(list(given)))
+        return (kind, value.__code__, Same(value.__globals__), value_key(list(given)))
     if kind is MethodType:
         return (kind, value_key(value.__self__), value_key(value.__func__))
     if kind is partial:
         return (kind, value_key([value.func, value.args, value.keywords]))
     if isinstance(value, nn.Module) and not _has_hooks(value) and not [*value.children()]:
         owned = [*value.named_parameters(), *value.named_buffers()]
-        return (kind, value.training, tuple((n, id(t)) for n, t in owned), _attributes(value))
-    return (object, id(value))
+        return (kind, value.training, tuple((n, Same(t)) for n, t in owned), _attributes(value))
+    return Same(value)
 
 
 def _attributes(part: nn.Module) -> Hashable:

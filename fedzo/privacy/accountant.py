@@ -84,6 +84,7 @@ def mu_of(rows: Sequence[tuple[float, float]]) -> float:
     return math.sqrt(sum(count / z**2 for z, count in rows))
 
 
+@lru_cache(maxsize=4096)
 def noise_for(epsilon: float, delta: float) -> float:
     """Return z of a single release that costs (epsilon, delta): 1 / mu."""
     from dp_accounting import get_sigma_gaussian
@@ -91,6 +92,7 @@ def noise_for(epsilon: float, delta: float) -> float:
     return float(get_sigma_gaussian(epsilon, delta))
 
 
+@lru_cache(maxsize=4096)
 def epsilon_of(mu: float, delta: float) -> float:
     """Return epsilon of a mu-GDP mechanism."""
     from dp_accounting import get_epsilon_gaussian

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from fedzo.records.history import AXES
 from fedzo.records.lock import locked
 from scenarios.cli.display import print_comparison, print_grid, print_tuning
 from scenarios.cli.dry import tell
+from scenarios.cli.figure import FigureOptions
 from scenarios.cli.options import (
     DryOption,
     OutputOptions,
@@ -62,6 +64,11 @@ def compare_command(
         str | None,
         typer.Option(help=f"axis of the figure: {', '.join(AXES)}", show_default="queries"),
     ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="the figure's file, .pdf or .svg (default: compare.png in --out)"),
+    ] = None,
+    drawing: FigureOptions,
     at: Annotated[
         list[str] | None,
         typer.Option(help="AXIS=N,N,...: report the lowest F up to there (queries=5000,10000)"),
@@ -112,7 +119,8 @@ def compare_command(
     strategy by N trials on other seeds (`fedzo sweep`), so that all get the same effort:
     --strategies fedzo,seedzo --tune 12 --set client.mu=0.001,0.01
 
-    A --config file may hold strategies, seeds and a table [at] too.
+    A --config file may hold strategies, seeds and a table [at] too. `fedzo plot` and `fedzo table`
+    draw and compare again what --out has kept.
     """
     prepare(threads)
     out, resume = output.out, output.resume
@@ -139,8 +147,8 @@ def compare_command(
                 " client.mu=0.001,0.01, or a range, --set strategy.local_lr=log:1e-3..1e-1"
             )
         if attacks is not None or vary:
-            if x is not None:
-                raise ConfigError(f"--x {x} has no meaning for a grid; leave it out")
+            for option in _of_figure(x, figure, drawing):
+                raise ConfigError(f"{option} has no meaning for a grid; leave it out")
             if at or plan.at or reach:
                 raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
             shape = GridShape(
@@ -165,8 +173,17 @@ def compare_command(
             return found.to_json()
         if measure:
             raise ConfigError("--measure is for a grid: add --attacks or --vary")
-        if x in AXES and out is None:
-            raise ConfigError(f"--x {x} is the axis of the figure in --out; add --out")
+        if x in (None, *AXES) and out is None and figure is None:
+            for option in _of_figure(x, figure, drawing):
+                what = "is the axis" if x is not None else "is"
+                raise ConfigError(
+                    f"{option} {what} of the figure in --out; add --out, or --figure FILE"
+                )
+        if figure is not None:
+            from fedzo.records.plots import check_figure  # matplotlib, for who wants a figure
+
+            check_figure(figure)
+        look = drawing.look() if drawing.given else None
         positions = {**plan.at, **parse_positions(at or [])}
         levels = parse_positions(reach or [], option="reach")
         if dry_run:
@@ -197,6 +214,8 @@ def compare_command(
             resume=resume,
             console=stderr,
             threads=threads,
+            figure=figure,
+            look=look,
         )
         if not output.json_output:
             print_comparison(Console(), comparison)
@@ -207,7 +226,22 @@ def compare_command(
         with locked(None if dry_run else out):
             return work()
 
-    finish(guard(alone, output), output.json_output)
+    summary = guard(alone, output)
+    finish(summary, output.json_output)
+    guard(lambda: _require_drawn(summary, out))
+
+
+def _of_figure(x: str | None, figure: Path | None, drawing: FigureOptions) -> list[str]:
+    """Return the options of the figure that were typed."""
+    named = [f"--x {x}"] * (x is not None) + [f"--figure {figure}"] * (figure is not None)
+    return [*named, *drawing.given]
+
+
+def _require_drawn(summary: Mapping[str, Any], out: Path | None) -> None:
+    """Raise ConfigError where the curves could not be drawn as was asked, all else being done."""
+    if "undrawn" in summary:
+        kept = "" if out is None else f"; the runs are kept: fedzo plot {out} draws them otherwise"
+        raise ConfigError(f"{summary['undrawn']}{kept}")
 
 
 def _plans(

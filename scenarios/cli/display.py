@@ -1,7 +1,6 @@
 """What people see in a terminal when something is done."""
 
 import math
-from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -10,63 +9,28 @@ from rich.table import Table
 from fedzo.records.terminal import say, say_place, shown, title
 from fedzo.records.visible import visible
 from scenarios.runs.comparison import Comparison, Row
-from scenarios.runs.experiment import Experiment
 from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
-from scenarios.runs.simulate import RunResult
+from scenarios.runs.run_result import RunResult, number, rows_of, sampled_judges
 from scenarios.runs.tuning import TunedMethods
 
 
 def print_result(console: Console, result: RunResult) -> None:
     """Print what a run gave."""
-    summary, experiment = result.summary(), result.experiment
+    experiment = result.experiment
     table = Table(
         title=title(f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}"),
         show_header=False,
         title_justify="left",
     )
-    table.add_row(
-        "objective", " -> ".join(_number(summary[k]) for k in ("initial_value", "final_value"))
-    )
-    table.add_row("best", _number(summary["best_value"]))
-    sample = _sampled_judges(experiment)
-    if sample:
-        table.add_row("judged by", f"samples of {sample} of {experiment.num_clients} clients")
-    if any(record.partial for record in result.last_records):
-        judges = min(record.judges for record in result.last_records if record.partial)
-        table.add_row("judged by", f"{judges} of {experiment.num_clients} clients (partial)")
-    for name, value in result.metrics.items():
-        table.add_row(shown(name.replace("_", " ")), _number(value))
-    table.add_row("rounds", f"{summary['rounds']:,}")
-    table.add_row("queries", f"{summary['queries']:,}")
-    if summary["gradients"]:
-        table.add_row("gradients", f"{summary['gradients']:,}")
-    if summary["examples"]:
-        table.add_row("examples", f"{summary['examples']:,}")
-    table.add_row("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}")
-    table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
-    if summary["epsilon"] is not None:
-        delta = result.experiment.settings["strategy.delta"]
-        table.add_row("epsilon", f"{summary['epsilon']:.4g} (delta {delta:g})")
-    if summary["privacy"] is not None:
-        noise, judged = (summary["privacy"][name] for name in ("noise", "judged"))
-        told = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
-        table.add_row("noise", told[noise])
-        table.add_row("objective and metrics", judged)
-    table.add_row("seconds", f"{summary['wall_s']:.2f}")
-    ends = Counter(result.stops)
-    table.add_row("ended by", ", ".join(f"{why} ({n})" for why, n in ends.items()) or "-")
+    for name, told in rows_of(result):
+        table.add_row(shown(name), shown(told))
     console.print(table)
-    if summary["clients_failed"]:
+    if any(record.failures for record in result.records):
         _print_failures(console, result)
     if result.out:
         say_place(console, "figure", result.out / "figure.png")
         say_place(console, "history", result.out / "history.jsonl")
-
-
-def _sampled_judges(experiment: Experiment) -> int:
-    """Return how many clients are asked for F; 0 is all, and a method without settings asks all."""
-    return int(experiment.settings.get("strategy.judges", 0))
 
 
 def print_deployment(console: Console, summary: dict[str, Any]) -> None:
@@ -94,7 +58,7 @@ def _print_failures(console: Console, result: RunResult) -> None:
         f"{total:,} answers failed; the first: client {client}, round {failed[0].round_index}:"
         f" {visible(reason)}",
     )
-    asked = _sampled_judges(result.experiment) or result.experiment.num_clients
+    asked = sampled_judges(result.experiment) or result.experiment.num_clients
     if any(0 < record.judges < asked for record in result.records):
         console.print(
             "the objective was then the mean of those who answered, so values before and after"
@@ -147,7 +111,7 @@ def print_grid(console: Console, grid: Grid) -> None:
             (value for value in known.values() if not math.isnan(value)), default=math.nan
         )
         for row, cells in rows.items():
-            worst = _number(known[row])
+            worst = number(known[row])
             means = [f"{mean:.4g}" for mean, _ in cells.values()]
             table.add_row(
                 shown(row), *means, f"[bold]{worst}[/bold]" if known[row] == best else worst
@@ -192,7 +156,7 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
         lowest = [min((v for v in found.values() if v is not None), default=0) for found in medians]
         best = [value == low for value, low in zip(values, lowest, strict=True)]
         cells = [
-            f"[bold]{_number(value)}[/bold]" if first else _number(value)
+            f"[bold]{number(value)}[/bold]" if first else number(value)
             for value, first in zip(values, best, strict=True)
         ]
         table.add_row(shown(row.strategy), *cells)
@@ -206,7 +170,3 @@ def _cell(name: str, row: Row) -> str:
     if name in ("rounds", "queries", "examples", "floats_up", "floats_down"):
         return f"{mean:,.0f}"
     return f"{mean:.3g} ± {error:.1g}" if error and name != "wall_s" else f"{mean:.3g}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"

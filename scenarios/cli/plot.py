@@ -7,13 +7,13 @@ import typer
 
 from fedzo.errors import ConfigError
 from fedzo.records.history import AXES
-from fedzo.records.plots import check_figure, plot_runs
 from fedzo.records.visible import visible
+from scenarios.cli.figure import FigureOptions
 from scenarios.cli.options import guard
-from scenarios.runs.stored import by_label, load_runs
 
 
 def plot_command(
+    *,
     directories: Annotated[list[Path], typer.Argument(help="directories of runs, or above them")],
     x: Annotated[str, typer.Option(help=f"one of {', '.join(AXES)}")] = "queries",
     y: Annotated[
@@ -25,17 +25,34 @@ def plot_command(
             help="file such as x.png, .pdf or .svg (default: plot-X.png beside the first)"
         ),
     ] = None,
+    how: FigureOptions,
 ) -> None:
-    """Draw the histories of runs; runs whose directories differ in seed-N alone become one line."""
+    """Draw the histories of runs; runs whose directories differ in seed-N alone become one line.
+
+    Lines differ by color, dashes and markers, so they can be told apart in grey print too. For a
+    column of a paper:
+
+    fedzo plot runs/both --logx --ylim 0.01, --size 3.5,2.5 --out figure.pdf
+    """
 
     def work() -> Path:
-        if out is not None:
-            check_figure(out)
-        found = by_label(load_runs(*directories))
-        runs = {label: [run.records for run in several] for label, several in found.items()}
+        from scenarios.runs.figure import plot  # it needs matplotlib, the help does not
+
+        look = how.look()
         path = out or directories[0] / f"plot-{x}.png"
         try:
-            plot_runs(path, runs, axis=x, quantity=y)
+            plot(
+                directories,
+                x=x,
+                y=y,
+                logx=look.logx,
+                logy=look.logy,
+                xlim=look.xlim,
+                ylim=look.ylim,
+                size=look.size,
+                style=look.style,
+                out=path,
+            )
         except OSError as error:
             raise ConfigError(f"--out {path} cannot be written: {error.strerror}") from error
         return path

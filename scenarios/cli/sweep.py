@@ -68,6 +68,12 @@ def sweep_command(
         bool, typer.Option(help="stop trials whose curve is above the median of earlier ones")
     ] = True,
     processes: Annotated[int, typer.Option(min=1, max=4, help="trials at a time")] = 1,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ADDRESS", help="run trials as tasks of Ray, here or on a cluster"
+        ),
+    ] = "",
     output: OutputOptions,
     dry_run: DryOption = False,
     threads: ThreadsOption = 1,
@@ -103,7 +109,7 @@ def sweep_command(
         if dry_run:
             plans = plan_sweep(plan, label="trials", out=out, resume=resume)
             return tell(plans, output.json_output)
-        effort = Effort(processes, threads, None if output.json_output else stderr)
+        effort = Effort(processes, threads, ray, None if output.json_output else stderr)
         tuned = tune(plan, out=out, resume=resume, effort=effort)
         report = _reported(tuned, out, resume, threads)
         if out:

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fedzo.records.curves import LABELS, run_curve
 from fedzo.records.history import RoundRecord
-from fedzo.records.plots import LABELS, run_curve, save_figure
+from fedzo.records.plots import save_figure
 from scenarios.data.images import Images
 
 _SHOWN = 8

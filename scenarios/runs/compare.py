@@ -10,11 +10,12 @@ from rich.console import Console
 
 from fedzo.config import Scalar, field_names, in_words, unknown_key
 from fedzo.errors import ConfigError, RunError
+from fedzo.records.figure_look import FigureLook
 from fedzo.records.history import AXES
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
-from scenarios.runs.comparison import Comparison, row_of
+from scenarios.runs.comparison import Comparison, paired_of, row_of
 from scenarios.runs.experiment import (
     Experiment,
     config_classes,
@@ -44,6 +45,8 @@ def compare(
     tolerant: bool = False,
     threads: int = 1,
     excused: Collection[str] = (),
+    figure: Path | None = None,
+    look: FigureLook | None = None,
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
@@ -52,7 +55,8 @@ def compare(
     positions at which the lowest F so far is wanted. reach: metric -> levels, for each of which is
     wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
     of its label, which has no means then; it is an error otherwise. excused: settings, as
-    typed, that may have no effect in any of the runs. Runs lie in out/LABEL/seed-N.
+    typed, that may have no effect in any of the runs. figure: its file, without which it is
+    out/compare.png; look: how it looks. Runs lie in out/LABEL/seed-N.
     Raises ConfigError before anything runs, or after the first run for metrics it does not have.
     """
     out = None if out is None else Path(out)
@@ -61,6 +65,10 @@ def compare(
     base, names = written(base, strategies)
     experiments = planned(base, names, seeds, excused=excused)
     check_axes(axis, at or {})
+    if figure is not None:
+        from fedzo.records.plots import check_figure  # matplotlib, for who draws
+
+        check_figure(figure)
     if out is not None and resume:
         _require_resumable(out, experiments)
     results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
@@ -84,26 +92,45 @@ def compare(
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
     rows = [row_of(name, runs) for name, runs in results.items()]
     summaries = [run.summary() for runs in results.values() for run in runs]
-    figure = None if out is None else out / "compare.png"
+    figure = figure or (None if out is None else out / "compare.png")
+    undrawn = _draw(figure, results, axis, title, look) if figure and results else ""
     comparison = Comparison(
         title,
         rows,
         summaries,
-        figure,
+        None if undrawn else figure,
         milestones_of(results, at or {}),
         targets_of(results, reach or {}),
         failures,
+        paired_of(results),
+        undrawn,
     )
-    if results and figure is not None and out is not None:
-        histories = {name: [run.records for run in runs] for name, runs in results.items()}
-        asks = all(summary["queries"] for summary in summaries)
-        chosen = "rounds" if axis == "queries" and not asks else axis
-        from fedzo.records.plots import plot_runs  # matplotlib: half a second for who draws
-
-        plot_runs(figure, histories, axis=chosen, title=title)
+    if results and out is not None:
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
+
+
+def _draw(
+    figure: Path,
+    results: Mapping[str, Sequence[RunResult]],
+    axis: str,
+    title: str,
+    look: FigureLook | None,
+) -> str:
+    """Draw the figure; where a wish for it cannot be met, return why: the runs were not in vain."""
+    from fedzo.records.plots import plot_runs  # matplotlib: half a second for who draws
+
+    histories = {name: [run.records for run in runs] for name, runs in results.items()}
+    asks = all(run.queries for runs in results.values() for run in runs)
+    chosen = "rounds" if axis == "queries" and not asks else axis
+    try:
+        plot_runs(figure, histories, axis=chosen, title=title, look=look)
+    except ConfigError as error:
+        if look is None:
+            raise
+        return f"no figure was drawn: {error}"
+    return ""
 
 
 def _require_resumable(out: Path, experiments: Sequence[tuple[str, Experiment]]) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fedzo.records.methods_table import MethodsTable
+from fedzo.records.spread import mean_and_error
+from fedzo.records.standing import Panel, standings
 from scenarios.runs.milestones import Milestone, Target
 from scenarios.runs.run_result import RunResult
 
@@ -33,7 +36,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All runs of a comparison and their summary."""
+    """All runs of a comparison and their summary.
+
+    paired: final values, compared seed by seed with the best; None where nobody was judged.
+    undrawn: why there is no figure where one was asked for, which these curves do not allow.
+    """
 
     title: str
     rows: Sequence[Row]
@@ -42,6 +49,8 @@ class Comparison:
     milestones: Sequence[Milestone] = ()
     targets: Sequence[Target] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    paired: Panel | None = None
+    undrawn: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -55,9 +64,20 @@ class Comparison:
             "strategies": strategies,
             "milestones": [milestone.to_json() for milestone in self.milestones],
             "targets": [target.to_json() for target in self.targets],
+            "paired": None if self.paired is None else MethodsTable([self.paired]).to_json(),
             "runs": self.runs,
             "figure": figure,
+            **({"undrawn": self.undrawn} if self.undrawn else {}),
         }
+
+
+def paired_of(results: Mapping[str, Sequence[RunResult]]) -> Panel | None:
+    """Return how final values differ, seed by seed, from those of the best method."""
+    values = {
+        name: {run.experiment.seed: run.final_value for run in runs if run.final_value is not None}
+        for name, runs in results.items()
+    }
+    return standings("final_value", values) if any(values.values()) else None
 
 
 def row_of(name: str, runs: Sequence[RunResult]) -> Row:
@@ -69,7 +89,6 @@ def row_of(name: str, runs: Sequence[RunResult]) -> Row:
         for m in measures
         if all(s.get(m) is not None for s in summaries)
     }
-    errors = {
-        m: float(c.std(ddof=1) / len(c) ** 0.5) if len(c) > 1 else 0.0 for m, c in columns.items()
-    }
-    return Row(name, {m: float(c.mean()) for m, c in columns.items()}, errors)
+    spread = {m: mean_and_error(column) for m, column in columns.items()}
+    means = {m: float(mean) for m, (mean, _) in spread.items()}
+    return Row(name, means, {m: float(error) for m, (_, error) in spread.items()})

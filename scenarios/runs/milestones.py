@@ -78,7 +78,10 @@ def milestones_of(
         Milestone(
             axis,
             limit,
-            {name: [_lowest(run, axis, limit) for run in runs] for name, runs in results.items()},
+            {
+                name: [value_at(run, "value", axis, limit, best=True) for run in runs]
+                for name, runs in results.items()
+            },
         )
         for axis, limits in at.items()
         for limit in limits
@@ -103,14 +106,24 @@ def targets_of(
     ]
 
 
-def reached(records: Sequence[RoundRecord], metric: str, level: float) -> RoundRecord | None:
-    """Return the record after which the mean of the last evaluations is at or beyond a level."""
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+def reached(
+    records: Sequence[RoundRecord],
+    metric: str,
+    level: float,
+    *,
+    window: int = WINDOW,
+    higher: bool | None = None,
+) -> RoundRecord | None:
+    """Return the record after which the mean of the last evaluations is at or beyond a level.
+
+    higher: whether more is better; without it, what LOWER_IS_BETTER says.
+    """
+    sign = 1 if more_is_better(metric, higher) else -1
     known_at = [(record, _of(record, metric)) for record in records]
     found = [(record, value) for record, value in known_at if value is not None]
-    for last in range(WINDOW, len(found) + 1):
-        recent = [value for _, value in found[last - WINDOW : last]]
-        if sign * sum(recent) / WINDOW >= sign * level:
+    for last in range(window, len(found) + 1):
+        recent = [value for _, value in found[last - window : last]]
+        if sign * sum(recent) / window >= sign * level:
             return found[last - 1][0]
     return None
 
@@ -136,12 +149,36 @@ def _spent(run: RunResult, metric: str, level: float) -> dict[str, float] | None
     return None if record is None else {name: record.axis(name) for name in COSTS}
 
 
-def _lowest(run: RunResult, axis: str, limit: float) -> float:
-    """Return the lowest F within the limit, averaged over problems; NaN where none was known."""
+def more_is_better(metric: str, higher: bool | None = None) -> bool:
+    """Return what is said, or else what LOWER_IS_BETTER says of a metric."""
+    return metric not in LOWER_IS_BETTER if higher is None else higher
+
+
+def value_at(
+    run: RunResult,
+    metric: str,
+    axis: str,
+    limit: float,
+    *,
+    best: bool = False,
+    higher: bool | None = None,
+) -> float:
+    """Return a metric within a limit on an axis, averaged over problems; `value` is F.
+
+    It is the last that was recorded until there, or the best, of an F that as many judges as must
+    have answered. NaN where a problem has none.
+    """
+    pick = max if more_is_better(metric, higher) else min
     by_problem: dict[int, float] = {}
     for record in run.records:
-        if record.whole_value is not None and record.axis(axis) <= limit:
-            lowest = by_problem.get(record.problem, record.whole_value)
-            by_problem[record.problem] = min(lowest, record.whole_value)
+        value = _of(record, metric) if best else _known(record, metric)
+        if value is not None and record.axis(axis) <= limit:
+            before = by_problem.get(record.problem, value)
+            by_problem[record.problem] = pick(before, value) if best else value
     problems = len(run.last_records)
     return sum(by_problem.values()) / problems if len(by_problem) == problems else math.nan
+
+
+def _known(record: RoundRecord, metric: str) -> float | None:
+    """Return what a record says of a metric, F by however few judges."""
+    return record.value if metric == "value" else record.metrics.get(metric)

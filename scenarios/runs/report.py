@@ -15,6 +15,7 @@ from fedzo.records.page import (
 )
 from fedzo.records.storage import write_whole
 from scenarios.runs import report_data
+from scenarios.runs.gathered import require_one_scenario
 from scenarios.runs.report_data import Runs
 from scenarios.runs.report_sections import sections_of_runs
 from scenarios.runs.rundir import HISTORY
@@ -68,13 +69,7 @@ def _runs(directories: Sequence[Path]) -> Runs:
             raise ConfigError(f"{folder} is no directory; name one written by --out")
     holding = [folder for folder in directories if any(folder.rglob(HISTORY))]
     runs = by_label(load_runs(*holding)) if holding else {}
-    kinds = {one.experiment.scenario: label for label, several in runs.items() for one in several}
-    if len(kinds) > 1:
-        told = ", ".join(f"{kind} ({label})" for kind, label in kinds.items())
-        raise ConfigError(
-            f"the runs are of several scenarios, whose values do not compare: {told}; name the"
-            " directories of one"
-        )
+    require_one_scenario(runs)
     return runs
 
 

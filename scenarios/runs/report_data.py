@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedzo.errors import ConfigError
+from fedzo.records.curves import LABELS
 from fedzo.records.history import AXES, RoundRecord
-from fedzo.records.plots import LABELS
 from scenarios.runs.milestones import LOWER_IS_BETTER
 from scenarios.runs.stored import StoredRun
 

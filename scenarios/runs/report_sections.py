@@ -7,7 +7,7 @@ from typing import Any
 
 from fedzo.errors import CheckpointError
 from fedzo.records.page import Section, folded, paragraph, select, table
-from fedzo.records.paired import ASSUMPTIONS, Paired, holm, paired
+from fedzo.records.paired import ASSUMPTIONS, Paired, differences
 from scenarios.runs.comparison import MEASURES, row_of
 from scenarios.runs.environment import read_environment
 from scenarios.runs.report_data import Runs
@@ -74,21 +74,21 @@ def _of_measures(runs: Runs) -> Section:
 
 def _of_pairs(runs: Runs) -> list[Section]:
     """Compare every two methods on the seeds that both have."""
-    found: list[tuple[str, str, int, Paired]] = []
-    for a, b in itertools.combinations(runs, 2):
-        first, second = (_finals(runs[label]) for label in (a, b))
-        seeds = sorted(first.keys() & second.keys())
-        told = paired([first[s] for s in seeds], [second[s] for s in seeds])
-        if told is not None:
-            found.append((a, b, len(seeds), told))
+    finals = {label: _finals(several) for label, several in runs.items()}
+    found = differences(finals, itertools.combinations(runs, 2))
     if not found:
         return []
-    corrected = holm([told.wilcoxon_p for *_, told in found])
-    head = ["a", "b", "pairs", "a lower", "b lower", "ties", "mean a - b"]
+    head = ["a", "b", "pairs", "a lower", "b lower", "ties", "mean a - b", "s.e."]
     head += ["sign test p", "Wilcoxon p", "holm"]
     rows = [
-        [a, b, count, *(getattr(told, name) for name in Paired.__slots__), p]
-        for (a, b, count, told), p in zip(found, corrected, strict=True)
+        [
+            one.a,
+            one.b,
+            one.paired.pairs,
+            *(getattr(one.paired, name) for name in Paired.__slots__),
+            one.holm,
+        ]
+        for one in found
     ]
     title = f"Paired comparison of {_MEASURED} (lower is better)"
     return [Section(title, table(head, rows) + paragraph(ASSUMPTIONS))]

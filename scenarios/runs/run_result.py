@@ -1,8 +1,10 @@
 """What a run gave, and what is said of it in a line of JSON."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from strategies.core.spending import Spent
 from strategies.core.uncovered import claim
 
 RESULT = "result.json"
+Row = tuple[str, str]
+_NOISE = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """What a run gave: all records, the last x of every problem, and where it was written.
 
@@ -43,6 +47,18 @@ class RunResult:
     out: Path | None
     spent: Spent | None = None
     bests: Sequence[Best | None] = ()
+
+    def __repr__(self) -> str:
+        made = self.experiment
+        head = f"{made.scenario} / {made.strategy}, {made.num_clients} clients, seed {made.seed}"
+        return "\n".join([head, *(f"{name + ':':<18}{told}" for name, told in rows_of(self))])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(told)}</td></tr>"
+            for name, told in [("run", self.experiment.name), *rows_of(self)]
+        )
+        return f"<table>{rows}</table>"
 
     @property
     def x(self) -> Float[Tensor, " d"]:
@@ -214,3 +230,53 @@ class RunResult:
                 by_problem.setdefault(record.problem, []).append(value)
         picked = [pick(values) for values in by_problem.values()]
         return sum(picked) / len(picked) if picked else None
+
+
+def rows_of(result: RunResult) -> list[Row]:
+    """Return what is known of a run, in the order in which it is shown."""
+    summary = result.summary()
+    ends = ", ".join(f"{why} ({count})" for why, count in Counter(result.stops).items())
+    return [
+        ("objective", f"{number(summary['initial_value'])} -> {number(summary['final_value'])}"),
+        ("best", number(summary["best_value"])),
+        *_judges(result),
+        *((name.replace("_", " "), number(value)) for name, value in result.metrics.items()),
+        ("rounds", f"{summary['rounds']:,}"),
+        ("queries", f"{summary['queries']:,}"),
+        *((n, f"{summary[n]:,}") for n in ("gradients", "examples") if summary[n]),
+        ("floats up / down", f"{summary['floats_up']:,} / {summary['floats_down']:,}"),
+        ("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}"),
+        *_privacy(result, summary),
+        ("seconds", f"{summary['wall_s']:.2f}"),
+        ("ended by", ends or "-"),
+    ]
+
+
+def _judges(result: RunResult) -> Iterator[Row]:
+    """Say whose values F is the mean of, where those are not all."""
+    experiment = result.experiment
+    sample = sampled_judges(experiment)
+    if sample:
+        yield "judged by", f"samples of {sample} of {experiment.num_clients} clients"
+    partial = [record.judges for record in result.last_records if record.partial]
+    if partial:
+        yield "judged by", f"{min(partial)} of {experiment.num_clients} clients (partial)"
+
+
+def sampled_judges(experiment: Experiment) -> int:
+    """Return how many clients are asked for F; 0 is all, and a method without settings asks all."""
+    return int(experiment.settings.get("strategy.judges", 0))
+
+
+def _privacy(result: RunResult, summary: dict[str, Any]) -> Iterator[Row]:
+    if summary["epsilon"] is not None:
+        delta = result.experiment.settings["strategy.delta"]
+        yield "epsilon", f"{summary['epsilon']:.4g} (delta {delta:g})"
+    if summary["privacy"] is not None:
+        yield "noise", _NOISE[summary["privacy"]["noise"]]
+        yield "objective and metrics", summary["privacy"]["judged"]
+
+
+def number(value: float | None) -> str:
+    """Return a number of six digits, "-" where it is not known."""
+    return "-" if value is None else f"{value:.6g}"

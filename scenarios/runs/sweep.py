@@ -15,9 +15,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,8 @@ from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
 from scenarios.runs.spaces import Space
-from scenarios.runs.trials import Job, Trial, limits_of, read_trials, run_trial, workers, written
+from scenarios.runs.trial_workers import RunTrials, workers
+from scenarios.runs.trials import Job, Trial, limits_of, read_trials, written
 
 _CURVES = ("final_value", "best_value")
 
@@ -132,10 +131,14 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How trials are run: on so many processes, with so many torch threads each."""
+    """How trials are run: on so many processes, with so many torch threads each.
+
+    ray: run them on Ray instead, "local" or the address of a cluster.
+    """
 
     processes: int = 1
     threads: int = 1
+    ray: str = ""
     console: Console | None = field(default=None, compare=False)
 
 
@@ -153,6 +156,16 @@ def tune(
     plan.require()
     search, count = resolved(plan.search, plan.spaces, plan.trials)
     plan = replace(plan, search=search)
+    if out is not None:
+        require_place(out, plan, resume)
+    with workers(min(effort.processes, count), effort.ray) as run:
+        return _tuned(plan, count, run, out, resume, effort)
+
+
+def _tuned(
+    plan: SweepPlan, count: int, run: RunTrials, out: Path | None, resume: bool, effort: Effort
+) -> Tuned:
+    """Run the trials of a plan by what runs them."""
     file = None if out is None else _opened(out, plan, resume)
     kept = {trial.index: trial for trial in read_trials(file)} if file else {}
     if file:
@@ -160,7 +173,8 @@ def tune(
             write_whole(file, "".join(written(trial) + "\n" for trial in kept.values()))
     for first in range(0, count, GROUP):
         before = [kept[index] for index in range(first)]
-        for trial in _group(plan, before, min(GROUP, count - first), kept, effort):
+        jobs = _group(plan, before, min(GROUP, count - first), kept, effort.threads)
+        for trial in run(jobs):
             kept[trial.index] = trial
             if file:
                 _append(file, trial)
@@ -178,13 +192,13 @@ def tune(
 
 
 def _group(
-    plan: SweepPlan, before: Sequence[Trial], count: int, kept: Mapping[int, Trial], effort: Effort
-) -> Iterator[Trial]:
-    """Yield the trials of a group that are left, as they end."""
+    plan: SweepPlan, before: Sequence[Trial], count: int, kept: Mapping[int, Trial], threads: int
+) -> list[Job]:
+    """Return the trials of a group that are left."""
     chosen = proposed(plan.search, plan.spaces, before, count, plan.seed)  # type: ignore[arg-type]
     prune = plan.prune and plan.measure in _CURVES
     limits = limits_of(before, plan.tuned_on) if prune else {}
-    jobs = [
+    return [
         Job(
             index=index,
             base=plan.base,
@@ -192,18 +206,11 @@ def _group(
             seeds=plan.tuned_on,
             measure=plan.measure,
             limits=limits,
-            threads=effort.threads,
+            threads=threads,
         )
         for index, settings in enumerate(chosen, start=len(before))
         if index not in kept
     ]
-    if effort.processes == 1:
-        yield from map(run_trial, jobs)
-        return
-    with workers(min(effort.processes, len(jobs))) if jobs else nullcontext() as pool:
-        waiting = [pool.submit(run_trial, job) for job in jobs] if pool else []
-        for ended in as_completed(waiting):
-            yield ended.result()
 
 
 def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:

@@ -7,13 +7,8 @@ median of the trials of earlier groups at the same round and seed (the median ru
 
 import json
 import math
-import os
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -170,22 +165,3 @@ def _read(raw: dict[str, Any]) -> Trial:
     score = math.inf if raw["score"] is None else raw.pop("score")
     values = [math.nan if v is None else v for v in raw.pop("values")]
     return Trial(**{**raw, "curves": curves, "score": score, "values": values})
-
-
-def workers(processes: int) -> ProcessPoolExecutor:
-    """Return processes that run trials; they end when this one does, however that is."""
-    return ProcessPoolExecutor(
-        processes,
-        mp_context=get_context("spawn"),
-        initializer=_end_with,
-        initargs=(os.getpid(),),
-    )
-
-
-def _end_with(parent: int) -> None:
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

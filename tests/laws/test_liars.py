@@ -12,6 +12,7 @@ import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
+from worlds import few_steps
 
 from clients.app import build_client_app
 from fedzo.parts import has_part
@@ -91,7 +92,7 @@ def deployed(strategy: str, seed: int, lie: Lie | None, budget: int | None = Non
         num_clients=CLIENTS,
         seed=seed,
         query_budget=budget,
-        settings={"scenario.dim": 9, "strategy.num_byzantine": 1, **rule},
+        settings={"scenario.dim": 9, "strategy.num_byzantine": 1, **few_steps(strategy), **rule},
     )
     app = build_client_app(ExperimentEnvironment(experiment.to_toml()))
     return simulate(experiment, grid=InProcessGrid(Lying(app, lie), num_clients=CLIENTS))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from worlds import few_steps
 
 from fedzo.records.checkpoint import Checkpoint, CheckpointWriter
 from scenarios.runs.experiment import Experiment, make_experiment
@@ -22,7 +23,8 @@ def experiment(name: str, more: dict[str, str], **other: object) -> Experiment:
     small = {"client.num_features": 20, "strategy.local_steps": 2} if published else {}
     if STRATEGIES[name].rule == "gradient_difference":
         small = {"strategy.participation": 1.0, "strategy.epsilon": 1000.0}
-    settings = {"scenario.dim": 6, "strategy.participation": 0.7, **more, **small, **other}
+    settings = {"scenario.dim": 6, "strategy.participation": 0.7, **few_steps(name)}
+    settings |= {**more, **small, **other}
     return make_experiment("quadratic", name, num_rounds=3, settings=settings)  # type: ignore[arg-type]
 
 
@@ -68,6 +70,6 @@ def test_one_client_and_one_dimension_are_enough(
         name,
         num_rounds=2,
         num_clients=clients,
-        settings={"scenario.dim": 1, **more, **small},  # type: ignore[arg-type]
+        settings={"scenario.dim": 1, **few_steps(name), **more, **small},  # type: ignore[arg-type]
     )
     assert simulate(made).final_value is not None

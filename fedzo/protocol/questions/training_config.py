@@ -101,7 +101,8 @@ class FirstOrderConfig(MinibatchConfig):
     """Settings of the rule `first_order`.
 
     optimizer, momentum: the local optimizer. project: whether iterates are projected onto the box.
-    compile: whether the local loop is compiled; only for scenarios with stacked objectives.
+    compile: whether the local loop is compiled (10 to 90 s, once); for scenarios with stacked
+    objectives, and for torch modules that differ in nothing but their tensors.
     """
 
     optimizer: OptimizerName = "sgd"

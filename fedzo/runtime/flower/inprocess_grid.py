@@ -20,7 +20,7 @@ from fedzo.errors import ConfigError, FedzoWarning, RunError
 from fedzo.failure import failure_of
 from fedzo.protocol import _compat
 from fedzo.protocol._compat import Run
-from fedzo.runtime.flower.node_task import NodeTask
+from fedzo.runtime.flower.node_task import NodeTask, Threads
 from fedzo.runtime.threads import torch_threads
 
 _NODE_OFFSET = 1_000
@@ -60,6 +60,7 @@ class InProcessGrid(Grid):
         self._run = _compat.empty_run()
         self._answers: dict[str, Message] = {}
         self._tasks: dict[int, NodeTask] = {}
+        self._threads = Threads()
         self._timeout: float | None = None
         self._patience = 0.0
         self._drops_late = False
@@ -157,7 +158,7 @@ class InProcessGrid(Grid):
             self._keep(identity, math.inf, work(), 0.0)
             return identity
         most = self._timeout if self._drops_late else math.inf
-        task = NodeTask(work, after=before, then=partial(self._keep, identity, most))
+        task = NodeTask(work, self._threads, after=before, then=partial(self._keep, identity, most))
         self._tasks[node] = task
         if (before is None or before.ended) and not task.wait(self._patience):
             self._patience = self._timeout / 10

@@ -156,7 +156,7 @@ def test_looped_objectives_cannot_be_compiled() -> None:
     def make(client: int) -> TorchObjective:
         return TorchObjective(function=lambda x: x.square().sum(-1), dim=len(X))
 
-    with pytest.raises(ConfigError, match="needs stacked objectives"):
+    with pytest.raises(ConfigError, match="needs stacked objectives or torch modules"):
         ask(make, ids=[0], compile=True)
 
 
@@ -165,6 +165,30 @@ import sys, torch
 torch.set_num_threads(1)
 from scenarios import make_experiment, simulate
 kind, project = sys.argv[1], sys.argv[2] == "True"
+if kind == "modules":
+    from torch import nn
+    from fedzo import ModuleObjective, federate
+
+    drawn = torch.Generator().manual_seed(0)
+    def make(client):
+        net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+        net[1].running_mean.fill_(0.1 * client)
+        inputs = torch.randn(9 + client, 6, generator=drawn)
+        labels = torch.randint(0, 3, (9 + client,), generator=drawn)
+        return ModuleObjective(net.train(), nn.CrossEntropyLoss(), inputs, labels)
+    clients = [make(client) for client in range(5)]
+    ends = []
+    for compile in (False, True):
+        settings = {"client.compile": compile, "client.batch_size": 4, "client.momentum": 0.9,
+                    "strategy.participation": 0.6, "client.project": project}
+        result = federate(clients.__getitem__, num_clients=5, strategy="fedavg", num_rounds=3,
+                          settings=settings)
+        assert not result.records[-1].failures
+        ends.append((result.x.double(), result.summary()["gradients"]))
+    torch.testing.assert_close(ends[1][0], ends[0][0], rtol=1e-4, atol=1e-5)
+    assert ends[0][1] == ends[1][1] > 0
+    assert clients[0].module.training
+    sys.exit()
 bounded = {"scenario.dim": 30, "scenario.heterogeneity": 50.0, "strategy.local_lr": 0.1}
 shards = {"scenario.dataset": "digits", "client.batch_size": 16}
 ends = []
@@ -181,7 +205,7 @@ assert ends[0][1] == ends[1][1] > 0
 
 @pytest.mark.slow
 @pytest.mark.parametrize("project", [False, True])
-@pytest.mark.parametrize("kind", ["quadratic", "classification"])
+@pytest.mark.parametrize("kind", ["quadratic", "classification", "modules"])
 def test_the_compiled_loop_agrees_with_the_eager_one(kind: str, project: bool) -> None:
     """In a process of its own: the type checks of the tests cannot be compiled."""
     command = [sys.executable, "-c", COMPILED, kind, str(project)]

@@ -30,8 +30,8 @@ from scenarios.attacks.attackers import ATTACKERS, SCORES, make_attacker
 SHAPE = (1, 8, 8)
 WEIGHTS = stream(0, "weights").standard_normal((3, 64))
 OUTSIDE = ("edge", "hopskipjump")
-BUDGETS = {"fzoos": 20, **dict.fromkeys(OUTSIDE, 45)}
-"""Of an image, in queries; of the others 30."""
+BUDGETS = {"fzoos": 20, **dict.fromkeys(OUTSIDE, 40)}
+"""Of an image, in queries; of the others 24."""
 RADII: dict[Norm, float] = {"linf": 0.03, "l2": 0.25, "l0": 5, "patch": 3}
 CASES: list[tuple[str, Norm]] = [
     *((name, norm) for name in ATTACKERS for norm in ("linf", "l2")),
@@ -112,7 +112,7 @@ def coordinates_of(name: Any) -> Coordinates:
 
 
 def settings_for(name: str, norm: Norm, **more: Any) -> AttackSettings:
-    given_ = {"norm": norm, "radius": RADII[norm], "query_budget": BUDGETS.get(name, 30), **more}
+    given_ = {"norm": norm, "radius": RADII[norm], "query_budget": BUDGETS.get(name, 24), **more}
     return AttackSettings(**given_)
 
 

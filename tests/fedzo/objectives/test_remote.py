@@ -102,7 +102,7 @@ def plant() -> ModuleType:
 def endpoint(plant: ModuleType) -> Iterator[str]:
     """Serve a plant that refuses every second question."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), plant.make_handler(0.0, 0.5))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()

@@ -558,7 +558,7 @@ def complaint(code: str, **settings: Any) -> str:
     ],
 )
 def test_a_command_ends_in_time(code: str) -> None:
-    assert "TimeoutExpired" in complaint(code)
+    assert "TimeoutExpired" in complaint(code, timeout_s=0.2)
 
 
 def test_a_command_that_prints_without_end_is_left() -> None:

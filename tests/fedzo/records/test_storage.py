@@ -114,7 +114,7 @@ def test_what_a_kill_leaves_of_tensors_is_removed(tmp_path: Path) -> None:
         child = os.fork()
         if child == 0:
             with replacing(tmp_path / "a") as fresh:
-                write_tensors(fresh, {"x": torch.zeros(5_000_000)}, "{}")
+                write_tensors(fresh, {"x": torch.zeros(2_000_000)}, "{}")
             os._exit(0)
         while not list(tmp_path.iterdir()) and os.waitpid(child, os.WNOHANG)[0] == 0:
             time.sleep(0.001)

@@ -29,7 +29,7 @@ def scores(images: np.ndarray) -> np.ndarray:
 
 LABELS = scores(IMAGES).argmax(1)
 LABELS[::5] = (LABELS[::5] + 1) % 3
-PLAN = Plan(num_images=8, settings=AttackSettings(query_budget=30, seed=2))
+PLAN = Plan(num_images=4, settings=AttackSettings(query_budget=24, seed=2))
 
 
 def table(victim: Victim, attackers: list[str], radii: list[float], **more: Any) -> AttackTable:
@@ -40,6 +40,7 @@ def table(victim: Victim, attackers: list[str], radii: list[float], **more: Any)
 @pytest.mark.parametrize(
     ("around", "attackers"),
     [(Meter, ["square", "simba"]), (LabelOnly, ["edge", "hopskipjump"]), (OrderOnly, ["rank"])],
+    ids=["scores", "labels", "order"],
 )
 def test_each_cell_is_the_single_attack(around: Any, attackers: list[str]) -> None:
     meter = Meter(around(CallableVictim(scores)))
@@ -60,10 +61,10 @@ def test_robust_accuracy_counts_what_was_right_and_withstood() -> None:
     found = table(CallableVictim(scores), ["square"], [0.02, 0.1])
     wrong = len(found.reports[0].screened.misclassified)
     assert wrong > 0
-    assert found.accuracy == 8 / (8 + wrong)
+    assert found.accuracy == 4 / (4 + wrong)
     for cell in found.reports:
         left = sum(not one.success for one in cell.found)
-        assert cell.robust_accuracy == pytest.approx(left / (8 + wrong))
+        assert cell.robust_accuracy == pytest.approx(left / (4 + wrong))
     assert found.accuracy >= found.reports[0].robust_accuracy > found.reports[1].robust_accuracy
     told = found.to_json()["cells"][0]
     assert len(told["wrong"]) == wrong
@@ -88,16 +89,20 @@ def test_an_interrupted_table_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_table_from_python_and_its_files(tmp_path: Path) -> None:
-    found = attack(scores, IMAGES, LABELS, radius=["8/255", 0.1], attacker=["square", "simba"])
+    found = attack(
+        scores, IMAGES, LABELS, radius=["8/255", 0.1], attacker=["square", "simba"], query_budget=9
+    )
     assert isinstance(found, AttackTable)
     assert found.attackers == ["square", "simba"]
     assert found.radii == [8 / 255, 0.1]
     assert len(found.reports[0].found) == 24
-    assert len(attack(scores, IMAGES, LABELS, radius=[0.1]).reports) == 1
-    assert [one.attacker for one in attack(scores, IMAGES, LABELS, radius=(0.1, 0.2)).reports] == [
-        "thompson",
-        "thompson",
-    ]
+    assert len(attack(scores, IMAGES, LABELS, radius=[0.1], query_budget=9).reports) == 1
+    told = attack(scores, IMAGES, LABELS, radius=(0.1, 0.2), query_budget=9)
+    assert [one.attacker for one in told.reports] == ["thompson", "thompson"]
+    found = attack(
+        *(scores, IMAGES, LABELS), radius=["8/255", 0.1], attacker=["square"],
+        query_budget=9, num_images=2,
+    )  # fmt: skip
     write_table(tmp_path, "mine", found)
     names = {cell_name(one) for one in found.reports}
     assert {path.name for path in tmp_path.iterdir()} == {*names, "table.json", "figure.png"}

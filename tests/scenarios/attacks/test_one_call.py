@@ -109,18 +109,26 @@ LAST = np.concatenate([IMAGES, IMAGES, 1 - IMAGES], axis=1).transpose(0, 2, 3, 1
 
 
 def test_channels_may_come_last() -> None:
+    def last_labels(x: np.ndarray) -> np.ndarray:
+        return last_scores(x).argmax(1)
+
     first = attack(
-        lambda x: last_scores(x.transpose(0, 2, 3, 1)), LAST.transpose(0, 3, 1, 2), LABELS
+        lambda x: last_scores(x.transpose(0, 2, 3, 1)),
+        LAST.transpose(0, 3, 1, 2),
+        LABELS,
+        query_budget=30,
     )
-    last = attack(last_scores, LAST, LABELS, layout="nhwc")
+    last = attack(last_scores, LAST, LABELS, layout="nhwc", query_budget=30)
     labels = attack(
-        lambda x: last_scores(x).argmax(1), LAST, LABELS, layout="nhwc", tells="labels", radius=0.3
+        last_labels, LAST, LABELS, layout="nhwc", tells="labels", radius=0.3, query_budget=30
     )
     assert torch.equal(first.adversarials, last.adversarials)
+    assert not torch.equal(last.adversarials, last.images)
     assert labels.adversarials.shape == (12, 3, 4, 4)
     module = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     answers = module(torch.from_numpy(LAST)).argmax(1)
-    assert len(attack(module, LAST, answers, layout="nhwc", num_images=12).found) == 12
+    told = attack(module, LAST, answers, layout="nhwc", num_images=12, query_budget=5)
+    assert len(told.found) == 12
     with pytest.raises(ConfigError, match=r"shape \(1, 3, 8, 8\); layout=nhwc says"):
         attack(last_scores, np.zeros((1, 3, 8, 8)), [0], layout="nhwc")
     with pytest.raises(ConfigError, match="layout=hwc must be nchw or nhwc"):

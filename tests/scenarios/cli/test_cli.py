@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from scenarios.cli.app import app
 from scenarios.runs.stored import by_label, load_runs
 
-QUADRATIC = ["run", "quadratic", "--strategy", "fedzo", "--rounds", "6", "--set", "scenario.dim=20"]
+QUADRATIC = [
+    *("run", "quadratic", "--strategy", "fedzo", "--rounds", "6"),
+    *("--set", "scenario.dim=20", "--set", "strategy.local_steps=2"),
+]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from scenarios.cli.lazy import COMMANDS, imported
 
 HEAVY = ("torch", "flwr", "ray", "matplotlib", "scipy", "gpytorch", "dp_accounting")
-LIGHT = ("list", "run", "check", "new", "init", "report", "runs", "watch")
+LIGHT = ("list", "run", "check", "new", "init", "plot", "table", "report", "runs", "watch")
 ASKED = f"""
 import sys
 import fedzo

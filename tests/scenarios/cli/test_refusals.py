@@ -10,6 +10,12 @@ from scenarios.cli.app import app
 
 REFUSED = {
     "compare quadratic --x queries": "--x queries is the axis of the figure in --out",
+    "compare quadratic --logx": "--logx is of the figure in --out; add --out, or --figure FILE",
+    "compare quadratic --figure a.foo": "a.foo has no suffix of a format",
+    "compare quadratic --figure a.pdf --size 3": "--size '3' is not W,H",
+    "compare quadratic --figure a.pdf --style ggplt": "did you mean ggplot?",
+    "compare quadratic --attacks none --figure a.pdf": "--figure a.pdf has no meaning for a grid",
+    "compare quadratic --attacks none --ylim 0,1": "--ylim has no meaning for a grid",
     "compare quadratic --measure value": "--measure is for a grid",
     "compare quadratic --attacks none --x bytes": "--x bytes has no meaning for a grid",
     "compare quadratic --attacks none --reach 0.1": "--at and --reach have no meaning for a grid",

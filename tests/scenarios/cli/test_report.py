@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import fedzo
 from fedzo.records import page as page_module
-from fedzo.records.plots import mean_curve, run_curve
+from fedzo.records.curves import mean_curve, run_curve
 from scenarios.cli import app
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
@@ -33,7 +33,7 @@ def command(*words: object) -> Any:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "runs & <b>bold</b>"
-    usual = {"scenario.dim": 3, "faults.drop": 0.2}
+    usual = {"scenario.dim": 3, "faults.drop": 0.2, "strategy.local_steps": 2}
     private = {**usual, "strategy.unit": "client"}
     methods = {"fedzo": ("fedzo", usual), "fedavg": ("fedavg", usual)}
     for label, (name, settings) in {**methods, "private": ("dp_fedzo", private)}.items():

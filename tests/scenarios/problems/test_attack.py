@@ -129,7 +129,7 @@ def test_fedzo_fools_digits_and_says_what_it_cost(cache: str, tmp_path: Path) ->
         "attack",
         "fedzo",
         num_clients=4,
-        num_rounds=60,
+        num_rounds=30,
         settings={
             "scenario.dataset": "digits",
             "scenario.num_images": 3,
@@ -176,7 +176,7 @@ def test_held_out_victims_are_tried_and_not_asked(cache: str) -> None:
                 "attack",
                 "thompson",
                 num_clients=4,
-                num_rounds=30,
+                num_rounds=15,
                 settings={**settings, "scenario.held_out": held_out},
             )
         )

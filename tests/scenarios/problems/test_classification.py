@@ -64,7 +64,7 @@ def test_zeroth_order_clients_can_train_it_too() -> None:
         "classification",
         "fedzo",
         num_clients=5,
-        num_rounds=30,
+        num_rounds=15,
         settings={
             "scenario.dataset": "digits",
             "scenario.hidden": 8,
@@ -86,7 +86,7 @@ def test_lenet_has_the_parameters_of_lenet_and_learns() -> None:
         "classification",
         "fedavg",
         num_clients=4,
-        num_rounds=6,
+        num_rounds=5,
         settings={
             "scenario.model": "lenet",
             "scenario.partition": "iid",

@@ -98,7 +98,7 @@ def test_what_a_run_refuses_is_refused(tmp_path: Path) -> None:
     for words, said in {
         (*start, "--out", out): "already holds a run",
         (*start, "--out", out / "experiment.toml" / "x"): "",
-        (*start, "--resume"): "give --out",
+        (*start, "--resume"): "--out DIR --resume",
         (*start, "--set", "client.mue=1"): "did you mean client.mu",
         ("run", f"{own}:broken", "--strategy", "fedzo", "--dry-run"): "own.py, line 10",
         ("run", "remote", "--strategy", "fedzo", "--dry-run"): "objectives on nodes",

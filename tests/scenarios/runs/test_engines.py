@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,12 +149,29 @@ def test_ray_gives_the_same_bits_where_chunks_are_equal(chunk_size: int) -> None
     same_history(found, expected)
 
 
+def deadly(client: int) -> TorchObjective:
+    """Client 6 takes its process with it, as a segmentation fault does."""
+
+    def value(x: Tensor) -> Tensor:
+        import os
+
+        os._exit(3)
+
+    return TorchObjective(function=value, dim=8) if client == CLIENTS else objective(client)
+
+
 @pytest.mark.usefixtures("cluster")
-def test_ray_agrees_to_nine_digits_whatever_the_chunks() -> None:
+def test_ray_agrees_to_nine_digits_whatever_the_chunks_and_who_kills_an_actor_falls_alone() -> None:
+    """Of one actor, for every start of one takes seconds."""
     expected = run_mixed(in_process())
-    with on_ray(num_actors=1) as engine:
+    ask = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[0, 1, 2, CLIENTS])
+    with on_ray(deadly, num_actors=1, chunk_size=2, retries=0) as engine:
         found = run_mixed(engine)
+        [replies] = engine.perform([ask], timeout_s=60)
     torch.testing.assert_close(found.state.x, expected.state.x, rtol=1e-9, atol=0)
+    assert list(replies.client_ids) == [0, 1, 2]
+    assert replies.failures.keys() == {CLIENTS}
+    assert "its Ray actor died" in replies.failures[CLIENTS]
 
 
 @pytest.mark.slow
@@ -326,32 +342,7 @@ def test_killed_actors_are_replaced_and_nothing_is_lost() -> None:
     assert not any(record.failures for record in found.records)
 
 
-def deadly(client: int) -> TorchObjective:
-    """Client 2 takes its process with it, as a segmentation fault does."""
-
-    def value(x: Tensor) -> Tensor:
-        import os
-
-        os._exit(3)
-
-    return TorchObjective(function=value, dim=8) if client == 2 else objective(client)
-
-
 ASK = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=range(4))
-
-
-@pytest.mark.usefixtures("cluster")
-def test_a_client_that_kills_its_actor_falls_alone() -> None:
-    plain = partial(TorchObjective, dim=8)
-
-    def make(client: int) -> TorchObjective:
-        return deadly(client) if client == 2 else plain(function=lambda x: x.sum(-1))
-
-    with on_ray(make) as engine:
-        [replies] = engine.perform([ASK], timeout_s=60)
-    assert list(replies.client_ids) == [0, 1, 3]
-    assert replies.failures.keys() == {2}
-    assert "its Ray actor died" in replies.failures[2]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
+from worlds import few_steps
 
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.objectives.objective import CallableObjective
@@ -22,7 +23,7 @@ def made(rounds: int, strategy: str = "fedzo", **settings: Any) -> Experiment:
     outer = {name: dotted.pop(name) for name in ("engine", "query_budget") if name in dotted}
     return make_experiment(
         "quadratic", strategy, num_rounds=rounds, num_clients=4, **outer,
-        settings={"scenario.dim": 6, **dotted},
+        settings={"scenario.dim": 6, **few_steps(strategy), **dotted},
     )  # fmt: skip
 
 

@@ -209,13 +209,13 @@ def test_a_sweep_that_is_cut_off_twice_ends_with_the_same_table(
                 raise KeyboardInterrupt
             return run_trial(job)
 
-        monkeypatch.setattr("scenarios.runs.sweep.run_trial", run_some)
+        monkeypatch.setattr("scenarios.runs.trial_workers.run_trial", run_some)
         with pytest.raises(KeyboardInterrupt):
             tune(PLAN, out=place, resume=resume)
         with (place / "trials.jsonl").open("a") as lines:
             lines.write('{"index": 99, "cut o')  # what a kill leaves of a line
         resume = True
-    monkeypatch.setattr("scenarios.runs.sweep.run_trial", run_trial)
+    monkeypatch.setattr("scenarios.runs.trial_workers.run_trial", run_trial)
     found = tune(PLAN, out=place, resume=True)
     assert found.trials == whole.trials
     for name in ("trials.csv", "best.toml"):
@@ -253,15 +253,29 @@ def test_a_sweep_that_is_killed_twice_ends_with_the_same_table(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_processes_do_not_change_the_table(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("where", [["--processes", "3"], ["--ray", "local", "--processes", "2"]])
+def test_where_trials_run_does_not_change_the_table(where: list[str], tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert CliRunner().invoke(app, command(alone)).exit_code == 0
-    arguments = [*command(together), "--processes", "3"]
+    arguments = [*command(together), *where]
     done = subprocess.run(
         [sys.executable, "-m", "scenarios.cli", *arguments], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert (alone / "trials.csv").read_text() == (together / "trials.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_a_cluster_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+    arguments = [*command(tmp_path / "out"), "--ray", "127.0.0.1:9"]
+    done = subprocess.run(
+        [sys.executable, "-m", "scenarios.cli", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Ray does not start at '127.0.0.1:9'" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.json"))
 
 
 def test_every_method_of_a_comparison_gets_as_many_trials(tmp_path: Path) -> None:

@@ -408,7 +408,7 @@ def test_robust_and_private_noise_is_for_fewer_averaged() -> None:
 
 def test_the_bound_of_the_trimmed_mean_holds_and_is_reached() -> None:
     largest = 0.0
-    for key in range(150):
+    for key in range(60):
         random = stream(13, "trimmed", key)
         vectors = torch.from_numpy(random.standard_normal((7, 3))) * float(random.uniform(0.01, 1))
         other = vectors.clone()
@@ -445,7 +445,7 @@ def test_zeroth_order_noise_is_made_for_the_slopes() -> None:
     """Noise of m slopes: sqrt(d / m) times a vector of m numbers along orthonormal directions."""
     config = DIFF2Config(noise_source="stream", restart_period=1, clip_norm=1e6, server_lr=0.0)
     m, z = 5, []
-    for seed in range(40):
+    for seed in range(20):
         noisy, _ = states_of(config, 1, seed=seed, gradient="zeroth_order", num_directions=m)
         clean, _ = states_of(
             replace(config, epsilon=math.inf), 1, seed=seed, gradient="zeroth_order",
@@ -459,7 +459,7 @@ def test_zeroth_order_noise_is_made_for_the_slopes() -> None:
 
 def test_neighbors_of_slopes_never_exceed_the_bound() -> None:
     """Clipped rows of slopes are vectors in R^m: the bound is the same, whatever they measure."""
-    for key in range(1500):
+    for key in range(300):
         random = stream(14, "slopes", key)
         rows = torch.from_numpy(random.standard_normal((6, 4))) * float(random.uniform(0.1, 10))
         other = rows.clone()
@@ -482,6 +482,7 @@ def test_private_walks_are_bvr_l_sgd_without_noise() -> None:
     torch.testing.assert_close(states[-1].x, descent(15, 0.05, world), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.usefixtures("few_orders")
 def test_private_walks_keep_the_budget_and_take_turns() -> None:
     config = DIFF2Config(
         routine="bvr_l_sgd", local_steps=3, local_batch=4, noise_source="stream", local_lr=0.001

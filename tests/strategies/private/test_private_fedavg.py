@@ -51,6 +51,7 @@ def test_epsilon_is_that_of_the_releases() -> None:
     assert result.summary()["epsilon"] == pytest.approx(3.0)
 
 
+@pytest.mark.usefixtures("few_orders")
 def test_a_sample_counts_only_where_it_is_secret() -> None:
     known = go("dp_fedavg", clients=20, participation=0.2, clip_norm=1.0)
     assert known.records[-1].noise_std == pytest.approx(noise_for(3.0, 1e-5) * 2 * 2 / 4)

@@ -200,10 +200,10 @@ def test_on_client_sends_gradients_not_values() -> None:
 
 
 def test_on_client_beats_fedzo_on_equal_queries() -> None:
-    ours = run(rounds=1000, budget=3000, strategy__variant="on_client", dim=100)
-    settings = {"scenario.dim": 100}
+    ours = run(rounds=1000, budget=1500, strategy__variant="on_client", dim=50)
+    settings = {"scenario.dim": 50}
     fedzo = make_experiment(
-        "quadratic", "fedzo", num_rounds=1000, query_budget=3000, settings=settings
+        "quadratic", "fedzo", num_rounds=1000, query_budget=1500, settings=settings
     )
     assert ours.final_value < 0.1 * simulate(fedzo).final_value  # type: ignore[operator]
 

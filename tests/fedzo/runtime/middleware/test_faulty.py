@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import few_steps
 
 from clients import make_rules
 from clients.averaging.zeroth_order import MEMORY, ZerothOrderConfig
@@ -165,7 +166,7 @@ ALL_FAULTS = {"crash": 0.1, "drop": 0.1, "delay": 0.15, "duplicate": 0.1, "corru
 
 def accounted(name: str, more: Mapping[str, Any], **faults: float) -> tuple[Outcome, Faulty]:
     """Run a strategy on a small quadratic with faults that can be looked at."""
-    given_ = {"scenario.dim": 6, "strategy.max_failed_rounds": 20, **more}
+    given_ = {"scenario.dim": 6, "strategy.max_failed_rounds": 20, **few_steps(name), **more}
     made = make_experiment("quadratic", name, num_rounds=15, num_clients=6, settings=given_)
     scenario = build_scenario(made)
     engine = InProcessEngine(scenario, make_rules())
@@ -219,7 +220,13 @@ def experiment(case: str, *, clients: int, rounds: int = 15, **faults: float) ->
         name,
         num_rounds=rounds,
         num_clients=clients,
-        settings={"scenario.dim": 9, "strategy.max_failed_rounds": 20, **more, **faulty},
+        settings={
+            "scenario.dim": 9,
+            "strategy.max_failed_rounds": 20,
+            **few_steps(name),
+            **more,
+            **faulty,
+        },
     )
 
 
@@ -330,7 +337,7 @@ def test_corrupt_answers_are_never_averaged(seed: int, rate: float) -> None:
             client=client,
         )
         problem = OpenProblem(initial_x=X0, asks_clients=False)
-        return run_rounds(fedzo, engine, problem, RunSettings(num_clients=N, num_rounds=8))
+        return run_rounds(fedzo, engine, problem, RunSettings(num_clients=N, num_rounds=4))
 
     dropping = Dropping(plain(), config, seed)
     lost = go(dropping)

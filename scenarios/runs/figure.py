@@ -1,0 +1,81 @@
+"""The figure of runs, from Python: curves into an Axes of the user's, or a figure of its own."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from fedzo.errors import ConfigError
+from fedzo.records.curves import quantity_of
+from fedzo.records.figure_look import FigureLook, Limits
+from fedzo.records.figure_style import styled
+from fedzo.records.figure_text import figure_text
+from fedzo.records.plots import check_figure, draw_runs, new_figure, save_figure
+from scenarios.runs.gathered import AnyRuns, gather
+
+
+def plot(
+    runs: AnyRuns,
+    *,
+    x: str = "queries",
+    y: str | None = None,
+    ax: Axes | None = None,
+    logx: bool | None = None,
+    logy: bool | None = None,
+    xlim: Limits | None = None,
+    ylim: Limits | None = None,
+    size: tuple[float, float] | None = None,
+    style: str | Path | None = None,
+    title: str = "",
+    out: str | Path | None = None,
+) -> Axes:
+    """Draw runs, a line a method with a band of one standard error, and return the Axes.
+
+    runs: directories, stored runs, results, lists of these, or a mapping from labels to them. x:
+    queries, rounds, examples, floats, bytes, seconds or epsilon. y: value or a metric; without one,
+    the gap to the optimum where it is known, else the value. ax: your Axes, such as a panel of a
+    paper; without one, a figure of its own, which axes.figure is. logy: without a wish, logarithmic
+    where all values are above 0. xlim, ylim: (low, high), one of which may be None. size: width and
+    height in inches. style: a style of matplotlib or the path of a file of one. out: the file to
+    write, its format by its suffix. Nothing global of matplotlib is changed.
+
+    >>> import fedzo
+    >>> axes = fedzo.plot("runs/both", x="queries", logx=True, ylim=(None, 4.0))
+    >>> axes.get_xlabel(), axes.get_xscale(), len(axes.lines)
+    ('queries, all clients together', 'log', 2)
+
+    Raises ConfigError for what cannot be drawn, and for an option that would do nothing.
+    """
+    look = FigureLook(logx=logx, logy=logy, xlim=xlim, ylim=ylim, size=size, style=style)
+    if ax is not None:
+        _require_only_ours(ax, {"size": size, "style": style, "out": out})
+    if out is not None:
+        check_figure(Path(out))
+    histories = {label: [one.records for one in some] for label, some in gather(runs).items()}
+    records = [record for some in histories.values() for each in some for record in each]
+    quantity = y or quantity_of(records)
+    if ax is not None:
+        draw_runs(ax, histories, axis=x, quantity=quantity, look=look)
+        ax.set_title(figure_text(title) if title else ax.get_title())
+        return ax
+    with styled(look.style) as said:
+        figure = new_figure(look, said)
+        axes = figure.add_subplot()
+        draw_runs(axes, histories, axis=x, quantity=quantity, look=look, said=said)
+        figure.suptitle(figure_text(title), fontsize="medium")
+        if out is not None:
+            save_figure(figure, Path(out))
+    return axes
+
+
+def _require_only_ours(ax: object, given: dict[str, object]) -> None:
+    """Raise ConfigError for what has no effect on an Axes of the user's."""
+    if not isinstance(ax, Axes):
+        raise ConfigError(
+            f"ax={type(ax).__name__} is no Axes of matplotlib; take one of figure.subplots()"
+        )
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name}={value} has no effect on an Axes of yours, whose figure is made and saved"
+                " by you; leave it out, or leave ax out"
+            )

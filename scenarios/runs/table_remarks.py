@@ -1,0 +1,74 @@
+"""What a reader of a table must know of the runs behind it, a sentence each."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from scenarios.runs.run_result import RESULT, RunResult
+
+Results = Mapping[str, Sequence[RunResult]]
+Values = dict[str, dict[int, float]]
+"""Numbers by label and seed."""
+
+
+def of_runs(runs: Results) -> Iterator[str]:
+    """Say what is particular about the runs as such."""
+    unfinished = [
+        str(run.out)
+        for some in runs.values()
+        for run in some
+        if run.out is not None and not (run.out / RESULT).exists()
+    ]
+    if unfinished:
+        yield f"Not finished: {', '.join(unfinished)}."
+    seeds = {label: {run.experiment.seed for run in some} for label, some in runs.items()}
+    if any(mine != next(iter(seeds.values())) for mine in seeds.values()):
+        yield (
+            "Methods have different seeds: means are over each method's own, differences over those"
+            " in common."
+        )
+    first = {label: some[0].experiment for label, some in runs.items()}
+    told = {
+        label: {
+            "num_clients": made.num_clients,
+            **{n: v for n, v in made.settings.items() if n.startswith("scenario.")},
+        }
+        for label, made in first.items()
+    }
+    for name in dict.fromkeys(name for mine in told.values() for name in mine):
+        if len({repr(mine.get(name)) for mine in told.values()}) > 1:
+            each = ", ".join(f"{label} {mine.get(name)}" for label, mine in told.items())
+            yield f"{name} differs ({each}), so these may be values of different problems."
+
+
+def of_missing(values: Values) -> Iterator[str]:
+    for label, by_seed in values.items():
+        lost = [seed for seed, value in by_seed.items() if math.isnan(value)]
+        if lost:
+            yield f"{label} has no value there with {seeds_in_words(lost)}, left out."
+
+
+def of_infinite(values: Values, what: str) -> Iterator[str]:
+    for label, by_seed in values.items():
+        lost = [seed for seed, value in by_seed.items() if math.isinf(value)]
+        if lost:
+            yield (
+                f"{label} {what} with {seeds_in_words(lost)}: that ranks behind every number, and"
+                " there is no mean."
+            )
+
+
+def of_short(runs: Results, axis: str, limit: float, where: str, which: str) -> Iterator[str]:
+    """Say which runs have ended before a position."""
+    if math.isinf(limit):
+        return
+    short = {
+        label: sum(run.last_records[-1].axis(axis) < limit for run in some)
+        for label, some in runs.items()
+    }
+    told = ", ".join(f"{n} of {len(runs[label])} of {label}" for label, n in short.items() if n)
+    if told:
+        yield f"Ended before {where}, so that the {which} value counts: {told}."
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
