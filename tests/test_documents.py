@@ -4,6 +4,7 @@ A page is one test, in one folder and one namespace, from its first block to its
 found by itself. A page NAME.md with a tests/test_NAME_page.py is left to that.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from document_pages import run_page
 ROOT = Path(__file__).parent.parent
 HOURS = "measures for minutes to hours what the page's tables say"
 MACHINES = "is typed on several machines, which have names and certificates"
-TRIAL = "starts a SuperLink and SuperNodes for a minute: tests/scenarios/deployed runs it"
+TRIAL = "starts a SuperLink, SuperNodes and servers for a minute: test_deploy has such trials"
 NOT_RUN = {
     ("docs/attacks.md", "fedzo attack http:"): "needs a server: examples/attack_http.py is run",
     ("docs/attacks.md", 'fedzo attack "command:'): "stands for a program of the reader's",
@@ -23,15 +24,18 @@ NOT_RUN = {
         "fedzo attack model.onnx",
     ): "a file of hers: examples/attack_onnx.py is run",
     ("docs/attacks.md", "fedzo attack my_model.py:model --set victim.data=photos"): (
-        "needs a folder of photographs: tests/scenarios/attacks has small ones"
+        "needs a folder of photographs: test_pictures has small ones"
     ),
-    ("docs/attacks.md", "fedzo defend mnist"): "trains for minutes: tests/scenarios/victims",
+    ("docs/attacks.md", "fedzo defend mnist"): "trains for minutes: test_defense",
     ("docs/deployment.md", "fedzo deploy"): TRIAL,
     ("docs/deployment.md", "openssl"): MACHINES,
     ("docs/deployment.md", "printf"): MACHINES,
     ("docs/deployment.md", "ssh-keygen"): MACHINES,
     ("docs/deployment.md", "flwr"): MACHINES,
-    ("docs/examples/own_node/README.md", ""): TRIAL,
+    **{
+        ("docs/examples/own_node/README.md", start): TRIAL
+        for start in ("cd ", "PATH=", "python plant.py", "fedzo deploy", "kill ")
+    },
     ("docs/privacy.md", "fedzo audit diff2 --trials"): "ends with status 1, as it must: test_audit",
     ("docs/privacy.md", "fedzo run regression --strategy dp_gd --rounds 2000"): (
         "needs ggplot2's table of diamonds: docs/own_model.md runs the same on a small table"
@@ -91,6 +95,8 @@ def test_a_page_prints_what_it_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    if page.name == "README.md":  # of an example, whose files lie beside it
+        shutil.copytree(page.parent, tmp_path, dirs_exist_ok=True)
     before = set(sys.modules)
     run_page(page, tmp_path, left_out(page))
     for module in set(sys.modules) - before:
