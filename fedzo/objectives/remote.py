@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fedzo.config import require_nonnegative
 from fedzo.errors import ObjectiveError
-from fedzo.objectives.circuit import NotAsked
 from fedzo.objectives.json_answers import named_list, no_answer
 from fedzo.objectives.objective import Bound, check_box
 from fedzo.objectives.transport import Command, Http, Transport
@@ -63,7 +62,7 @@ class _Remote(ABC):
             try:
                 values += self._ask(part.tolist())
             except ObjectiveError as error:  # what comes after this part was not asked
-                sent = 0 if isinstance(error, NotAsked) else len(part)
+                sent = getattr(error, "points_asked", len(part))
                 error.points_asked = len(values) + sent  # type: ignore[attr-defined]
                 raise
         return torch.tensor(values, dtype=torch.float64).to(x).reshape(x.shape[:-1])

@@ -13,6 +13,7 @@ from fedzo.errors import ConfigError
 from fedzo.user_code import absolute_reference, is_reference
 from scenarios.cli.display import print_deployment
 from scenarios.cli.options import (
+    DEFAULT_STRATEGY,
     BudgetOption,
     OutputOptions,
     RoundsOption,
@@ -31,7 +32,7 @@ from scenarios.runs.names import SCENARIOS
 def deploy_command(
     *,
     scenario: ScenarioArgument = None,
-    strategy: Annotated[str, typer.Option(help="as of `fedzo run`")] = "fedzo",
+    strategy: Annotated[str, typer.Option(help="as of `fedzo run`")] = DEFAULT_STRATEGY,
     rounds: RoundsOption = None,
     nodes: Annotated[int, typer.Option(help="SuperNodes, one a client")] = 2,
     seed: SeedOption = 0,

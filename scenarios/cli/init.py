@@ -13,7 +13,7 @@ from fedzo.errors import ConfigError
 from fedzo.records.storage import write_whole
 from fedzo.user_code import is_reference
 from scenarios.cli.described import Section
-from scenarios.cli.options import guard
+from scenarios.cli.options import DEFAULT_STRATEGY, guard
 
 
 def init_command(
@@ -21,7 +21,7 @@ def init_command(
         str,
         typer.Argument(help="what is optimized; `fedzo list` names them all; or file.py:function"),
     ],
-    strategy: Annotated[str, typer.Option(help="how; `fedzo list` names them")] = "fedzo",
+    strategy: Annotated[str, typer.Option(help="how; `fedzo list` names them")] = DEFAULT_STRATEGY,
     engine: Annotated[str, typer.Option(help="who runs the clients")] = "inprocess",
     out: Annotated[
         Path | None, typer.Option(help="the file to write (default: SCENARIO.toml)")

@@ -83,8 +83,8 @@ def _begun(work: Work, position: Position) -> Callback:
     """Say that the run begins, or goes on; returns what says how it stands."""
     made = work.experiment
     log = RunLog(made.name, Limits(made.num_rounds, made.query_budget))
-    how = f"begins on {made.engine} with {made.num_clients} clients"
-    LOGGER.info("%s: %s", made.name, f"goes on, {how[7:]}" if position.records else how)
+    does = "goes on," if position.records else "begins"
+    LOGGER.info("%s: %s on %s with %s clients", made.name, does, made.engine, made.num_clients)
     return lambda snapshot: log.tell(snapshot.record)
 
 

@@ -20,7 +20,6 @@ from fedzo.attacks.victims.victim import Answers, join_answers, read_answers
 from fedzo.attacks.victims.wrappers import spread_answers
 from fedzo.config import check_types, require
 from fedzo.errors import ObjectiveError
-from fedzo.objectives.circuit import NotAsked
 from fedzo.objectives.json_answers import named_list
 from fedzo.objectives.transport import Transport
 
@@ -48,7 +47,7 @@ class RemoteVictim:
             try:
                 parts.append(self._ask(part))
             except ObjectiveError as error:  # what comes after this part was not asked
-                sent = 0 if isinstance(error, NotAsked) else len(part)
+                sent = getattr(error, "points_asked", len(part))
                 error.points_asked = sum(map(len, parts)) + sent  # type: ignore[attr-defined]
                 raise
         return join_answers(parts)
