@@ -21,8 +21,9 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 test: .venv/.installed  ## the default tests, a few minutes on two idle cores
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-test-docs: .venv/.installed  ## the commands of README.md and the examples of docs, a few minutes
-	$(BIN)/pytest -n 2 -m slow tests/test_readme.py tests/scenarios/test_examples.py
+test-docs: .venv/.installed  ## every block of README.md and docs, and the examples: a few minutes
+	$(BIN)/pytest -n 2 -m slow tests/test_readme.py tests/test_documents.py \
+		tests/test_reference.py tests/scenarios/test_examples.py
 
 test-slow: .venv/.installed  ## the tests that take longer, and the laws with five times the examples
 	$(BIN)/pytest -m slow
@@ -50,6 +51,7 @@ settings: .venv/.installed  ## write down what `fedzo list` says of settings, af
 
 docs: .venv/.installed  ## the documents as a site in build/site, made without network
 	$(BIN)/python tools/catalogue.py
+	$(BIN)/python tools/reference.py
 	$(BIN)/mkdocs build --quiet --strict
 
 format: .venv/.installed

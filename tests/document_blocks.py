@@ -1,7 +1,8 @@
 """Code and commands of a document, what is shown below them, and whether that is what they print.
 
 A fenced block `python` is a script; `text` right after it is what it prints. In a block `console` a
-line `$ fedzo ...` is a command, and what follows what it prints; `bash` holds commands alone.
+line `$ fedzo ...` is a command, and what follows what it prints; `bash` holds commands alone. A
+block of any kind with `title="name"` is a file of that name.
 """
 
 import os
@@ -13,7 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.S | re.M)
+_FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", flags=re.S | re.M)
+_TITLE = re.compile(r'title="([^"]+)"')
+_RUN = ("python", "console", "bash", "sh", "shell")
+_SHOWN = ("text", "toml", "ini", "json", "csv")
+_COMMAND = re.compile(r"\s*(\$ |(\.venv/bin/)?(fedzo|flwr|python3?|pip|make) \S)")
+_NO_COMMENT = re.compile(r"\s+#\s.*")
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+(?:e[+-]?\d+)?")
 _TIMED = ("seconds", "MB/s", "ETA")
 """Lines with these differ from run to run."""
@@ -21,28 +27,66 @@ _TIMED = ("seconds", "MB/s", "ETA")
 
 @dataclass(frozen=True)
 class Block:
-    """What is run, and what is shown; None where nothing is."""
+    """What is run, and what is shown, None where nothing is; or a file to write."""
 
     code: str
     shown: str | None
     is_command: bool
+    file: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a command of another program."""
+        return self.is_command and not self.code.startswith("fedzo ")
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """Yield what a document runs, in order."""
+    """Yield what a document runs, in order: code, files and commands of fedzo."""
+    yield from (block for block in all_blocks(text) if not block.is_foreign)
+
+
+def all_blocks(text: str) -> Iterator[Block]:
+    """Yield the same, and the commands of other programs."""
     found = [(m.group(1), m.group(2), m.start(), m.end()) for m in _FENCE.finditer(text)]
-    for index, (kind, body, _, end) in enumerate(found):
-        if kind == "python":
+    for index, (info, body, _, end) in enumerate(found):
+        kind = info.partition(" ")[0]
+        title = _TITLE.search(info)
+        if title:
+            yield Block(body, None, False, title.group(1))
+        elif kind == "python":
             after = found[index + 1] if index + 1 < len(found) else None
             follows = after and after[0] == "text" and not text[end : after[2]].strip()
             yield Block(body, after[1] if after and follows else None, False)
         elif kind == "console":
             for part in re.split(r"^\$ ", body, flags=re.M)[1:]:
-                command, _, shown = part.partition("\n")
+                command, _, shown = part.replace("\\\n", " ").partition("\n")
                 yield Block(command, shown, True)
-        elif kind == "bash":
-            lines = [line.removeprefix(".venv/bin/") for line in body.splitlines()]
-            yield from (Block(line, None, True) for line in lines if line.startswith("fedzo "))
+        elif kind in ("bash", "sh", "shell"):
+            yield from (Block(command, None, True) for command in _commands(body))
+
+
+def hidden(text: str) -> Iterator[str]:
+    """Yield what looks like a command, or is marked as code, where `all_blocks` does not look."""
+    for found in _FENCE.finditer(text):
+        kind = found.group(1).partition(" ")[0]
+        if kind not in (*_RUN, *_SHOWN, ""):
+            yield f"```{found.group(1)}"
+        elif not kind:
+            yield from (line for line in found.group(2).splitlines() if _COMMAND.match(line))
+    yield from re.findall(r"^(?: {4,}|\t)(?:\$ )?fedzo .*", _FENCE.sub("", text), flags=re.M)
+    yield from re.findall(r"^(?: +```|~~~).*", _FENCE.sub("", text), flags=re.M)
+
+
+def _commands(body: str) -> Iterator[str]:
+    """Yield the commands of a shell, each in one line, as far as its quotes and `\\` reach."""
+    waiting = ""
+    for line in body.replace("\\\n", " ").splitlines():
+        waiting += "" if line.startswith("#") else line
+        if waiting.count("'") % 2 or waiting.count('"') % 2:
+            waiting += " "
+        elif waiting.strip():
+            yield _NO_COMMENT.sub("", waiting).removeprefix(".venv/bin/")
+            waiting = ""
 
 
 def run(block: Block, folder: Path) -> str:
