@@ -3,6 +3,7 @@
     result = fedzo.minimize(f, x0=[0.0] * 10, budget=500)                          one function
     result = fedzo.federate(black_box, num_clients=4, num_rounds=30)               many clients
     report = fedzo.attack(model, images, labels, radius=0.1)                       a model's answers
+    optimizer = fedzo.ZerothOrder(model, lr=1e-4); optimizer.step(closure)         a torch module
     run = fedzo.load_run("runs/first"); run.to_frame()                             what was written
     fedzo.plot("runs/both"), fedzo.table("runs/both")                              for a paper
 
@@ -31,6 +32,9 @@ FACE = {
     "table": "scenarios.runs.table",
     "attack": "scenarios.attacks.one_call",
     "check": "scenarios.runs.check",
+    "ZerothOrder": "fedzo.finetuning.zeroth_order",
+    "METHODS": "fedzo.finetuning.methods.table",
+    "Method": "fedzo.finetuning.methods.method",
     **dict.fromkeys(
         ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),
         "fedzo.objectives.objective",

@@ -25,6 +25,7 @@ from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.estimate import Estimate
+from fedzo.estimation.packed import packed
 from fedzo.estimation.place import Place, Term, add_terms_
 from fedzo.estimation.schemes import Scheme, gradient_coefficients
 from fedzo.estimation.shifted_reads import ask_moved
@@ -111,8 +112,9 @@ class InPlace:
         `values` and its own `slopes`.
         """
         require(not scheme.remembers, "scheme", scheme, "one without memory")
-        slopes = scheme.slopes(self.values(keys, scheme, mu).unsqueeze(0), mu, None)
-        return Estimate(keys, gradient_coefficients(slopes, 1.0)[0])
+        along = [packed(key) for key in keys]
+        slopes = scheme.slopes(self.values(along, scheme, mu).unsqueeze(0), mu, None)
+        return Estimate(along, gradient_coefficients(slopes, 1.0)[0])
 
     def step_(self, terms: Sequence[Term]) -> None:
         """Move x itself."""

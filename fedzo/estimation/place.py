@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedzo.estimation.direction import Direction, misses
+from fedzo.estimation.packed import Packed, packed
 from fedzo.estimation.view import View
 
 Place = Sequence[Tensor] | View
@@ -51,7 +52,11 @@ def write_moved(out: Tensor, source: Tensor, first: int, terms: Sequence[Term]) 
 
     first: the place in x of the source's first number. One term is drawn into `out` itself.
     """
-    if len(terms) == 1 and out is not source and _plain(out) and _plain(source):
+    plain = len(terms) == 1 and _plain(out) and _plain(source)
+    if plain and out.dtype == torch.float32 and isinstance(u := packed(terms[0][0]), Packed):
+        u.add_scaled_(out.view(-1), source.view(-1), first, terms[0][1])
+        return
+    if plain and out is not source:
         [(key, alpha)] = terms
         key.fill_(out.view(-1), first).mul_(alpha).add_(source.view(-1))
         return

@@ -12,7 +12,7 @@ not. Modules of torch.compile run uncompiled meanwhile.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -30,11 +30,15 @@ Move = tuple[Place, Sequence[Term]]
 
 
 class _Held(NamedTuple):
-    """A tensor of a place, the place in x of its first number, and how it is moved."""
+    """A tensor of a place, the place in x of its first number, and how it is moved.
+
+    reach: the first byte of the tensor in its memory, and the first one after it.
+    """
 
     first: int
     tensor: Tensor
     terms: Sequence[Term]
+    reach: tuple[int, int]
 
 
 class ShiftedReads(TorchDispatchMode):
@@ -52,7 +56,7 @@ class ShiftedReads(TorchDispatchMode):
                 if tensor.numel():
                     stop = first + tensor.numel()
                     own = [term for term in terms if not misses(term[0], first, stop)]
-                    held = _Held(first, tensor.detach(), own)
+                    held = _Held(first, tensor.detach(), own, _reach(tensor))
                     self._held.setdefault(_memory(tensor), []).append(held)
 
     def __torch_dispatch__(
@@ -62,6 +66,8 @@ class ShiftedReads(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if not self._may_hold(args) and not (kwargs and self._may_hold(kwargs.values())):
+            return func(*args, **(kwargs or {}))
         given = (tuple(args), dict(kwargs or {}))
         if not self._holds_any(given):
             return func(*given[0], **given[1])
@@ -70,13 +76,25 @@ class ShiftedReads(TorchDispatchMode):
             seen = func(*given[0], **given[1])
             if all(not part.numel() or self._overlapped(part) for part in tree_leaves(seen)):
                 return seen  # not the copy that a reshape may be
-        moved = tree_map(self._moved, given)
         self.reads += 1
+        if func is torch.ops.aten.embedding.default and (rows := self._moved_rows(*given[0][:2])):
+            return rows[0]
+        moved = tree_map(self._moved, given)
         return func(*moved[0], **moved[1])
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Spare torch the import of its compiler, 70 MiB and seconds, to keep it off this class."""
+        return False
+
+    def _may_hold(self, values: Iterable[Any]) -> bool:
+        """Return whether any tensor shares memory with a place: quick, for most share none."""
+        for value in values:
+            if isinstance(value, Tensor):
+                if value.numel() and _memory(value) in self._held:
+                    return True
+            elif isinstance(value, list | tuple) and self._may_hold(value):
+                return True
         return False
 
     def _holds_any(self, tree: object) -> bool:
@@ -86,9 +104,11 @@ class ShiftedReads(TorchDispatchMode):
         """Return the tensors of the places with which this one shares numbers."""
         if not isinstance(leaf, Tensor) or not leaf.numel():
             return []
+        held = self._held.get(_memory(leaf))
+        if not held:
+            return []
         low, high = _reach(leaf)
-        held = self._held.get(_memory(leaf), [])
-        return [h for h in held if low < _reach(h.tensor)[1] and _reach(h.tensor)[0] < high]
+        return [h for h in held if low < h.reach[1] and h.reach[0] < high]
 
     def _refuse_writes(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         """Raise ObjectiveError where the operation would write into x."""
@@ -109,10 +129,10 @@ class ShiftedReads(TorchDispatchMode):
         found = self._overlapped(leaf)
         if not isinstance(leaf, Tensor) or not found:
             return leaf
-        first, whole, terms = found[0]
+        first, whole, terms, reach = found[0]
         if not any(held.terms for held in found):
             return leaf
-        inside = _reach(whole)[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= _reach(whole)[1]
+        inside = reach[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= reach[1]
         if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
             raise ObjectiveError(
                 f"an operation reads {tuple(leaf.shape)} numbers in {leaf.dtype} across parameters"
@@ -130,6 +150,26 @@ class ShiftedReads(TorchDispatchMode):
         write_moved(moved, source, first, terms)
         return moved.as_strided(leaf.size(), leaf.stride(), start)
 
+    def _moved_rows(self, table: Tensor, indices: Tensor) -> list[Tensor]:
+        """Return the moved rows of a table that are looked up, without moving the whole table.
+
+        Nothing where they are many, or where not every direction tells single numbers.
+        """
+        found = self._overlapped(table)
+        numbers = [getattr(u, "numbers_at", None) for u, _ in found[0].terms]
+        few = indices.numel() * table.shape[1] < table.numel() // 4
+        whole = len(found) == 1 and table.shape == found[0].tensor.shape and table.is_contiguous()
+        if not (few and whole and numbers and all(numbers)):
+            return []
+        rows, places = indices.unique(return_inverse=True)
+        width = table.shape[1]
+        at = found[0].first + rows.unsqueeze(1) * width + torch.arange(width, device=rows.device)
+        held = table[rows]
+        total = held if held.dtype == torch.float64 else held.float()
+        for number_at, (_, alpha) in zip(numbers, found[0].terms, strict=True):
+            total = total + number_at(at).to(total.dtype).mul_(alpha)
+        return [total.to(held.dtype)[places]]
+
 
 def _memory(tensor: Tensor) -> int:
     """Return what tensors with the same memory have in common; 0 for those without memory."""
@@ -144,6 +184,8 @@ def _reach(tensor: Tensor) -> tuple[int, int]:
 
 def _span(tensor: Tensor) -> int:
     """Return how many numbers of memory lie between a tensor's first and its last, and those."""
+    if tensor.is_contiguous():
+        return tensor.numel()
     steps = zip(tensor.size(), tensor.stride(), strict=True)
     return 1 + sum((size - 1) * stride for size, stride in steps)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedzo.estimation.estimate import Estimate
+from fedzo.estimation.packed import unpacked
 from fedzo.estimation.place import Term, add_terms_
 from fedzo.estimation.view import View
 
@@ -46,7 +47,8 @@ class ReplayedMomentum:
         self._held: deque[Estimate] = deque(maxlen=window)
 
     def move(self, view: View, estimate: Estimate, lr: float) -> None:
-        self._held.appendleft(estimate)
+        keys = [unpacked(u) for u in estimate.keys]
+        self._held.appendleft(Estimate(keys, estimate.coefficients))
         terms: list[Term] = []
         for age, held in enumerate(self._held):
             terms += held.terms(-lr * self._beta**age)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.keys import Key, Law
+from fedzo.estimation.packed import packed
 from fedzo.estimation.structured import Axis, LowRank, Masked, Projected, Within, matrix_sizes
 from fedzo.estimation.view import View
 from fedzo.finetuning.masks import part_span
@@ -61,7 +62,7 @@ class Keyed:
         return 1 / used
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
-        return step_keys(self.seed, step, count, self.law)
+        return [packed(key) for key in step_keys(self.seed, step, count, self.law)]
 
 
 @dataclass(frozen=True, slots=True)

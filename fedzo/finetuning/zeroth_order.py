@@ -12,7 +12,7 @@ made unless the method uses an optimizer of torch, and those that are there stay
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.config import require
+from fedzo.config import Scalar, require
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.view import View
@@ -45,8 +45,8 @@ class ZerothOrder(torch.optim.Optimizer):
     """Trains a module by values of its loss.
 
     module: its trained parameters are x; or an iterable of parameters. lr: of a step, which
-    torch's schedulers may change. method: a name, or an instance with settings of one's own, such
-    as LOZO(rank=4). view: patterns of names, of which only those parameters move (`encoder.layer.5`
+    torch's schedulers may change. method: a name of fedzo.METHODS or an instance of a class of them.
+    settings: of a method by name, such as {"rank": 4}. view: patterns of names, of which only those parameters move (`encoder.layer.5`
     stands for all in it). seed: of all directions. Modules are asked in evaluation mode, so buffers
     stay and nothing is dropped out. Raises ConfigError where nothing is to be trained.
     """
@@ -57,6 +57,7 @@ class ZerothOrder(torch.optim.Optimizer):
         lr: float,
         *,
         method: str | Method = "mezo",
+        settings: Mapping[str, Scalar] | None = None,
         view: str | Sequence[str] = (),
         seed: int = 0,
     ) -> None:
@@ -65,7 +66,7 @@ class ZerothOrder(torch.optim.Optimizer):
         whole = View.of_module(module) if isinstance(module, nn.Module) else _numbered(module)
         patterns = [view] if isinstance(view, str) else list(view)
         self.view = whole.select(*patterns) if patterns else whole
-        self.method, self.seed = method_of(method), seed
+        self.method, self.seed = method_of(method, settings), seed
         self.spent = Spent()
         self._recipe = self.method.recipe(self.view, seed)
         super().__init__(list(self.view.tensors), {"lr": lr})

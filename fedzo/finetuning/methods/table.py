@@ -1,6 +1,8 @@
 """The methods by name."""
 
-from fedzo.config import unknown_key
+from collections.abc import Mapping
+
+from fedzo.config import Scalar, build_config, require, unknown_key
 from fedzo.finetuning.methods import learned, plain, ranked, structured
 from fedzo.finetuning.methods.method import Method
 
@@ -33,16 +35,18 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method_of(method: str | Method) -> Method:
-    """Return the method of that name with its defaults, or the method itself.
+def method_of(method: str | Method, settings: Mapping[str, Scalar] | None = None) -> Method:
+    """Return the method of that name with settings of its own, or the method itself.
 
-    Raises ConfigError for a name that nobody has, with those that are near.
+    Raises ConfigError for a name that nobody has, with those that are near, for settings that the
+    method does not have, and for settings beside a method that has them.
     """
     if isinstance(method, Method):
+        require(not settings, "settings", settings, "left out where method is an instance")
         return method
     if method not in METHODS:
         raise unknown_key(method, METHODS, what="method")
-    return METHODS[method]()
+    return build_config(METHODS[method], settings or {}, section="method")
 
 
 def name_of(method: Method) -> str:

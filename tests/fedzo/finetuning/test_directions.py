@@ -1,4 +1,4 @@
-"""Directions of a structure: bits that do not depend on cuts, moments by formula, ranks, supports."""
+"""Directions of a structure: bits that do not depend on cuts, moments, ranks, supports."""
 
 import math
 
@@ -8,7 +8,11 @@ from module_nets import loss_of, net
 from torch import nn
 
 from fedzo.errors import ConfigError
+from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key
+from fedzo.estimation.packed import Packed
+from fedzo.estimation.place import write_moved
+from fedzo.estimation.shifted_reads import ask_moved
 from fedzo.estimation.structured import Axis, Combination, Fixed, Masked, Scaled, Within
 from fedzo.estimation.view import View
 from fedzo.finetuning.masks import draw_mask, part_mask, random_mask
@@ -50,18 +54,6 @@ def test_bits_do_not_depend_on_the_cut(name: str) -> None:
         assert torch.equal(torch.cat(cut), whole)
 
 
-def second_moment(sampler, count: int, draws: int = 4000) -> tuple[float, float]:  # type: ignore[no-untyped-def]
-    """Return the mean of |g|^2 / |a|^2 for a linear function, and its standard error."""
-    a = torch.linspace(-1, 2, M * N)
-    found = []
-    for step in range(draws):
-        rows = torch.stack([u.draw(0, M * N) for u in sampler.directions(step, count)])
-        g = rows.T @ (rows @ a) * sampler.weight(len(rows))
-        found.append(float(g.square().sum() / a.square().sum()))
-    values = torch.tensor(found)
-    return float(values.mean()), float(values.std() / math.sqrt(draws))
-
-
 D, R = M * N, 2
 MOMENTS = {
     "normals": (Keyed(0, "gaussian"), 3, (D + 3 + 1) / 3),
@@ -75,25 +67,16 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("name", MOMENTS)
-def test_second_moments_are_those_of_the_formulas(name: str) -> None:
+def test_estimates_are_unbiased_and_their_second_moments_those_of_the_formulas(name: str) -> None:
     sampler, count, wanted = MOMENTS[name]
-    mean, error = second_moment(sampler, count)
-    assert abs(mean - wanted) < 5 * error
-
-
-@pytest.mark.parametrize("name", MOMENTS)
-def test_estimates_are_unbiased(name: str) -> None:
-    sampler, count, _ = MOMENTS[name]
-    a = torch.linspace(-1, 2, D)
-    g = torch.stack(
-        [
-            rows.T @ (rows @ a) * sampler.weight(count)
-            for step in range(4000)
-            for rows in [torch.stack([u.draw(0, D) for u in sampler.directions(step, count)])]
-        ]
-    )
-    error = g.std(dim=0) / math.sqrt(len(g))
+    a, draws = torch.linspace(-1, 2, D), 500
+    steps = [sampler.directions(step, count) for step in range(draws)]
+    rows = torch.stack([torch.stack([u.draw(0, D) for u in step]) for step in steps])
+    g = torch.einsum("smd,sm->sd", rows, rows @ a) * sampler.weight(count)
+    error = g.std(dim=0) / math.sqrt(draws)
     assert ((g.mean(dim=0) - a).abs() < 5 * error).all()
+    moments = g.square().sum(dim=1) / a.square().sum()
+    assert abs(moments.mean() - wanted) < 5 * moments.std() / math.sqrt(draws)
 
 
 @pytest.mark.parametrize(("method", "rank"), [("lozo", 2), ("subzero", 16)])
@@ -156,3 +139,34 @@ def test_blocks_cover_the_module_once_with_noise_of_their_own() -> None:
     total = first.draw(0, 100) + second.draw(0, 100) + third.draw(0, 100)
     assert total.abs().eq(1).all()
     assert not torch.equal(total[:20], total[20:40])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("first", [0, 5, (1 << 20) - 3000])
+def test_packed_signs_move_to_the_bits_of_the_key(kind: torch.dtype, first: int) -> None:
+    key = Key(seed=3)
+    for size in (7, 20_000, 200_001):
+        source = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(kind)
+        outs = [source.clone(), torch.empty_like(source)]
+        for out in outs:
+            write_moved(out, out if out is outs[0] else source, first, [(Packed(key), 0.37)])
+            wide = source.double() if kind == torch.float64 else source.float()
+            u = key.draw(first, first + size).to(wide.dtype) * 0.37
+            assert torch.equal(out, (wide + u).to(kind))
+        numbers = torch.randint(first, first + size, (11, 3))
+        signs = Packed(key).numbers_at(numbers)
+        assert torch.equal(signs, key.draw(first, first + size)[numbers - first])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_looking_up_rows_moves_them_as_moving_the_table_would(kind: torch.dtype) -> None:
+    table = nn.Embedding(3000, 33, padding_idx=0).to(kind)
+    indices = torch.randint(0, 3000, (4, 9))
+    terms = [(Packed(Key(seed=1)), 0.1), (Packed(Key(seed=1, direction=1)), -0.2)]
+    place = InPlace(
+        [nn.Parameter(torch.zeros(11, dtype=kind)), table.weight], lambda: table(indices)
+    )
+    moved = ask_moved(place.ask, (place.place, terms)).detach()
+    whole = torch.empty_like(table.weight)
+    write_moved(whole, table.weight.detach(), 11, terms)
+    assert torch.equal(moved, whole.detach()[indices])

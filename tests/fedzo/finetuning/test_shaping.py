@@ -1,4 +1,4 @@
-"""Shaping of slopes and values: cases by hand, invariances, limits; acceptance; gradients changed."""
+"""Shaping of slopes and values: by hand, invariances, limits; acceptance; changed gradients."""
 
 import math
 
