@@ -12,6 +12,7 @@ that the outputs of the first layers can be kept and the others run from them. T
 
 import json
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
 from torch import Tensor, nn
 
-Config = dict[str, int | float]
 _NAMES = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -31,6 +31,19 @@ _NAMES = {
     "norm": "output.LayerNorm",
 }
 """Parts of a layer by their names in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSizes:
+    """The sizes of an encoder; inner: units of the network in a layer, eps: of the norms."""
+
+    vocabulary: int
+    positions: int
+    width: int
+    heads: int
+    inner: int
+    layers: int
+    eps: float
 
 
 class Embedding(nn.Module):
@@ -100,16 +113,14 @@ def present(inputs: Tensor) -> Bool[Tensor, "b t"]:
     return there if inputs.dim() == 2 else there.any(-1)
 
 
-def make_encoder(config: Config) -> nn.Sequential:
-    """Return an encoder of the sizes of a BERT configuration, without storage."""
-    width, eps = int(config["hidden_size"]), float(config["layer_norm_eps"])
-    heads, inner = int(config["num_attention_heads"]), int(config["intermediate_size"])
-    sizes = (int(config["vocab_size"]), int(config["max_position_embeddings"]))
+def make_encoder(sizes: EncoderSizes) -> nn.Sequential:
+    """Return an encoder without storage."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
+    width, eps = sizes.width, sizes.eps
     with torch.device("meta"):
-        parts["embedding"] = Embedding(*sizes, width, eps)
-        for number in range(int(config["num_hidden_layers"])):
-            parts[f"layer{number}"] = EncoderLayer(width, heads, inner, eps)
+        parts["embedding"] = Embedding(sizes.vocabulary, sizes.positions, width, eps)
+        for number in range(sizes.layers):
+            parts[f"layer{number}"] = EncoderLayer(width, sizes.heads, sizes.inner, eps)
     parts["pool"] = Pool()
     return nn.Sequential(parts)
 
@@ -119,7 +130,18 @@ def load_encoder(folder: Path) -> nn.Sequential:
 
     The vector of the first of two kinds of sentences, the only one here, is added to the positions.
     """
-    encoder = make_encoder(json.loads((folder / "config.json").read_text()))
+    told = json.loads((folder / "config.json").read_text())
+    encoder = make_encoder(
+        EncoderSizes(
+            vocabulary=told["vocab_size"],
+            positions=told["max_position_embeddings"],
+            width=told["hidden_size"],
+            heads=told["num_attention_heads"],
+            inner=told["intermediate_size"],
+            layers=told["num_hidden_layers"],
+            eps=told["layer_norm_eps"],
+        )
+    )
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state = {
@@ -132,7 +154,7 @@ def load_encoder(folder: Path) -> nn.Sequential:
         for name, layer in encoder.named_children():
             if isinstance(layer, EncoderLayer):
                 place = f"encoder.layer.{name.removeprefix('layer')}"
-                for part, told in _NAMES.items():
-                    state[f"{name}.{part}.{end}"] = stored[f"{place}.{told}.{end}"]
+                for part, name_there in _NAMES.items():
+                    state[f"{name}.{part}.{end}"] = stored[f"{place}.{name_there}.{end}"]
     encoder.load_state_dict(state, assign=True)
     return encoder.eval().requires_grad_(False)

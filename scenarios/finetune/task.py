@@ -10,7 +10,6 @@ a network with parameters, beside its head, which is always trained.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -40,9 +39,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def take(self, indices: Tensor | slice) -> Self:
+    def take(self, indices: Tensor | slice) -> "Examples":
         """Return the examples at these positions."""
-        return type(self)(self.inputs[indices], self.targets[indices])
+        return Examples(self.inputs[indices], self.targets[indices])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
