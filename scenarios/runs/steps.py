@@ -38,8 +38,8 @@ def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:
     if not isinstance(scenario, HasModules):
         raise ConfigError(
             f"strategy {experiment.strategy!r} moves torch modules in place, and scenario"
-            f" {experiment.scenario!r} has none; use the scenario finetune, or custom with a"
-            " ModuleObjective"
+            f" {experiment.scenario!r} has none; use --scenario custom with a ModuleObjective, or"
+            " --scenario finetune"
         )
     return scenario.placed()
 
