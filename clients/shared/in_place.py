@@ -53,13 +53,7 @@ def judge_in_place(question: JudgeInPlace, clients: Clients) -> Answered:
 
 def replay_of(question: InPlaceQuestion[Probed] | JudgeInPlace, clients: Clients) -> Replay:
     """Return the stream of directions that the question's log is about."""
-    config = question.settings
-    return Replay(
-        seed=clients.seed,
-        problem=clients.moment.problem,
-        law=config.directions,
-        num_directions=config.num_directions,
-    )
+    return question.settings.replay(clients.seed, clients.moment.problem)
 
 
 def _place(

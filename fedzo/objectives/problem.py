@@ -1,12 +1,12 @@
 """What a run is about: where it starts, and how an x is judged."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedzo.objectives.box import Bound, check_start
 
@@ -47,6 +47,15 @@ class Problem(Protocol):
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
         """Judge x; `values` are the clients' answers if they were asked."""
+        ...
+
+
+@runtime_checkable
+class JudgesInPlace(Protocol):
+    """A problem that judges an x which is a module's parameters, without asking a client."""
+
+    def report_in_place(self, bring_: Callable[[nn.Module], None]) -> Report:
+        """Judge the x that `bring_` moves a module to, which was made as the clients' were."""
         ...
 
 

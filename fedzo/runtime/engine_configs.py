@@ -27,7 +27,7 @@ class InProcessConfig:
     workers: int = 1
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.timeout_s": where("engine", unknown, "{}=ray, flower or superlink"),
-        "workers": one_of("scenario", "custom", "attack", "classification", "metric"),
+        "workers": one_of("scenario", "custom", "attack", "classification", "finetune", "metric"),
     }
 
     def __post_init__(self) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedzo.objectives.modules import flatten_parameters
 from fedzo.objectives.problem import Report
 from scenarios.problems.scenario import Draw, Suggestions, mean_metrics
 
@@ -21,6 +22,33 @@ class OneProblem:
     default_clients: ClassVar[int] = 5
     default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownInPlace:
+    """A problem whose x is a module's parameters, of which the simulation has the like.
+
+    judge: says of the module, as it is then, what is to be reported.
+    """
+
+    module: nn.Module
+    judge: Callable[[], Report]
+    lower: float = -float("inf")
+    upper: float = float("inf")
+    index: int = 0
+    asks_clients: bool = False
+
+    @property
+    def initial_x(self) -> Float[Tensor, " d"]:
+        """A vector without numbers."""
+        return flatten_parameters(self.module).to("meta")
+
+    def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
+        return self.judge()
+
+    def report_in_place(self, bring_: Callable[[nn.Module], None]) -> Report:
+        bring_(self.module)
+        return self.judge()
 
 
 @dataclass(frozen=True, slots=True)

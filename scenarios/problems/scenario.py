@@ -54,11 +54,22 @@ class Scenario(Protocol):
         ...
 
 
+@runtime_checkable
+class HasModules(Protocol):
+    """A scenario whose objectives may be modules, to be moved where they are."""
+
+    def placed(self) -> Problem:
+        """Return the problem of that; raises ConfigError where they are no modules."""
+        ...
+
+
 JUDGED_HERE = where("scenario", unknown, "a {} whose clients judge x: attack, custom or remote")
 """For strategy.judges and min_judges, where the simulation knows F."""
 QUERIED = (other_than("rule", "first_order"), one_of("client.gradient", "zeroth_order"))
 """For the noise of values, where F is known: it reaches those alone that clients are asked for."""
-BOUNDLESS = where("scenario", unknown, "a {} with a box: others than classification and regression")
+BOUNDLESS = where(
+    "scenario", unknown, "a {} with a box: others than classification, finetune and regression"
+)
 """For what clients do at the ends of a box, where there is none."""
 
 Suggestions = Mapping[type, Mapping[str, Scalar]]

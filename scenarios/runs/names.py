@@ -56,6 +56,12 @@ SCENARIOS: Mapping[str, ScenarioEntry] = {
         "ClassificationConfig",
         "a small network on class-skewed shards",
     ),
+    "finetune": ScenarioEntry(
+        "scenarios.problems.finetune",
+        "FinetuneScenario",
+        "FinetuneConfig",
+        "the last layers of a trained network, moved to new data",
+    ),
     "custom": ScenarioEntry(
         "scenarios.problems.custom",
         "CustomScenario",

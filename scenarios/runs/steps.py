@@ -7,8 +7,7 @@ import torch
 
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.problem import OpenProblem, Problem
-from scenarios.problems.custom import CustomScenario
-from scenarios.problems.scenario import Scenario
+from scenarios.problems.scenario import HasModules, Scenario
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.names import strategy_entry
 from strategies.core.standstill import Standstill
@@ -36,10 +35,11 @@ def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:
     """
     if strategy_entry(experiment.strategy).rule != "in_place":
         return _resolved(scenario.problem(index), experiment)
-    if not isinstance(scenario, CustomScenario):
+    if not isinstance(scenario, HasModules):
         raise ConfigError(
             f"strategy {experiment.strategy!r} moves torch modules in place, and scenario"
-            f" {experiment.scenario!r} has none; use --scenario custom with a ModuleObjective"
+            f" {experiment.scenario!r} has none; use --scenario custom with a ModuleObjective, or"
+            " --scenario finetune"
         )
     return scenario.placed()
 

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -22,13 +23,13 @@ from torch import Tensor
 
 from fedzo.aggregation import median
 from fedzo.errors import FedzoWarning
-from fedzo.objectives.problem import Report
+from fedzo.objectives.problem import JudgesInPlace, Problem, Report
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import Judge, ValuesTold
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from strategies.core.outcome import RunSettings
-from strategies.core.rounds import HasX, IsInPlace, KnowsModels, RoundConfig
+from strategies.core.rounds import BringsModules, HasX, IsInPlace, KnowsModels, RoundConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,16 @@ def trusted_values(values: Float[Tensor, " n"], num_byzantine: int) -> Float[Ten
     if num_byzantine == 0 or len(values) <= 2 * num_byzantine:
         return values
     return values.sort().values[num_byzantine:-num_byzantine]
+
+
+def known(
+    problem: Problem, state: HasX, nodes: Sequence[int], models: Float[Tensor, "k d"], *, seed: int
+) -> Verdict:
+    """Return what the simulation says of x, or of these nodes' models, without asking a client."""
+    if isinstance(problem, JudgesInPlace) and isinstance(state, BringsModules):
+        bring_ = partial(state.bring_, seed=seed, problem=problem.index)
+        return verdict(nodes, models, [problem.report_in_place(bring_)])
+    return verdict(nodes, models, [problem.report(x, None) for x in models])
 
 
 def verdict(

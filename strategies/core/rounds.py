@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
@@ -147,6 +147,15 @@ class IsInPlace(Protocol):
 
     def judge(self) -> Question[ValuesTold]:
         """Return the question by which x is judged."""
+        ...
+
+
+@runtime_checkable
+class BringsModules(Protocol):
+    """A state in place that can move a module, made as the clients', to where it is."""
+
+    def bring_(self, module: nn.Module, *, seed: int, problem: int) -> None:
+        """Move a module's trained parameters from the start of a run's problem, or a stop since."""
         ...
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedzo.config import check_types
 from fedzo.parts import composed, part
@@ -60,6 +60,10 @@ class MeZOState:
     def judge(self) -> JudgeInPlace:
         """Return the question by which x is judged."""
         return JudgeInPlace(log=self.log, settings=self.settings)
+
+    def bring_(self, module: nn.Module, *, seed: int, problem: int) -> None:
+        """Move a module, made as the clients', to where the log leads."""
+        self.settings.replay(seed, problem).bring_(module, self.log)
 
 
 class MeZO(RoundStrategy[MeZOState]):

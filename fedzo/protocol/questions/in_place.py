@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedzo.config import require
 from fedzo.estimation.keys import Law
+from fedzo.estimation.replay import Replay
 from fedzo.estimation.schemes import SCHEMES, SharedName
 from fedzo.protocol.question import Answer, AnswerT, Cost, Question, Shapes
 from fedzo.protocol.questions.probes import Probed
@@ -42,6 +43,12 @@ class InPlaceConfig(MinibatchConfig):
         MinibatchConfig.__post_init__(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
+
+    def replay(self, seed: int, problem: int) -> Replay:
+        """Return the stream of directions of a run and problem."""
+        return Replay(
+            seed=seed, problem=problem, law=self.directions, num_directions=self.num_directions
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
