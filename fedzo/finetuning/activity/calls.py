@@ -1,0 +1,125 @@
+"""Calls of layers in a forward pass: what was read there, and derivatives at their outputs.
+
+    S_i  = [g_l o xi_il over all calls l]                               the row of example i
+    delta_il = g_l o f_il + r_i xi_il        f: fed back, r: what the probe says beyond f
+
+Noise that is shared by the T tokens of an example (or the positions of a convolution) tells the sum
+over them alone; each gets 1/T of it, and the row holds the mean of g. Shapes: xi [b, ..., n] or, by
+convolutions, [b, n, ...], with 1 for each token axis that is shared; S and f [b, N], r [b].
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedzo.errors import ObjectiveError
+from fedzo.finetuning.activity.layers import parameter_gradients
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a layer: its inputs, the shape of its outputs, and what was added to those."""
+
+    name: str
+    layer: nn.Module
+    inputs: Tensor
+    shape: torch.Size
+    shared: tuple[int, ...]
+    noise: Tensor | None = None
+    gate: Tensor | None = None
+    is_head: bool = False
+    version: int = 0
+
+    @property
+    def grain(self) -> torch.Size:
+        """The shape of the noise: shared axes have length 1."""
+        return torch.Size(1 if i in self.shared else n for i, n in enumerate(self.shape))
+
+    @property
+    def width(self) -> int:
+        """Numbers of noise an example."""
+        return math.prod(self.grain[1:])
+
+    @property
+    def spread(self) -> int:
+        """T, how many places share a number of noise."""
+        return math.prod(self.shape[i] for i in self.shared)
+
+    def row(self) -> Float[Tensor, "b w"]:
+        """Return the part of S that belongs to this call."""
+        assert self.noise is not None
+        if self.gate is None:
+            return self.noise.flatten(1).float()
+        gate = self.gate.mean(self.shared, keepdim=True) if self.shared else self.gate
+        return (gate * self.noise).flatten(1).float()
+
+    def delta(
+        self, fed: Float[Tensor, "b w"] | None, residual: Float[Tensor, " b"] | None
+    ) -> Tensor:
+        """Return the derivative at the outputs, times what an example's loss counts."""
+        total = torch.zeros((), device=self.inputs.device)
+        if fed is not None:
+            total = fed.view(self.grain)
+            if self.gate is not None:
+                total = self.gate * total
+        if residual is not None:
+            assert self.noise is not None
+            total = total + residual.view(-1, *[1] * (len(self.shape) - 1)) * self.noise
+        return total / self.spread if self.shared else total
+
+    def gradients(self, delta: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Return what the layer's parameters get; raises ObjectiveError where inputs are gone."""
+        if version_of(self.inputs) != self.version:
+            raise ObjectiveError(
+                f"what the layer {self.name!r} read was overwritten later in the forward pass, so"
+                " its gradient is lost; make the operation after it work out of place"
+            )
+        kind = self.inputs.dtype if self.inputs.is_floating_point() else delta.dtype
+        return parameter_gradients(self.layer, self.inputs, delta.to(kind), self.shape)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was written; 0 where torch does not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def rows(calls: Sequence[Call]) -> Float[Tensor, "b N"]:
+    """Return S."""
+    parts = [call.row() for call in calls if not call.is_head]
+    return torch.cat(parts, dim=1) if parts else torch.zeros(calls[0].shape[0], 0)
+
+
+def widths(calls: Sequence[Call]) -> tuple[int, ...]:
+    """Return how many numbers of an example are perturbed at each call."""
+    return tuple(call.width for call in calls if not call.is_head)
+
+
+def write_gradients(
+    calls: Sequence[Call],
+    head: Float[Tensor, "b C"],
+    fed: Float[Tensor, "b N"] | None,
+    residual: Float[Tensor, " b"] | None,
+) -> None:
+    """Set `.grad` of the layers' trained parameters, from derivatives of each example's share.
+
+    head: the derivative at the outputs, which is exact. Calls that share a parameter add up.
+    """
+    parts = iter(fed.split(widths(calls), dim=1)) if fed is not None else None
+    written: set[nn.Parameter] = set()
+    for call in calls:
+        if call.is_head:
+            delta = head.view(call.shape)
+        else:
+            delta = call.delta(next(parts) if parts is not None else None, residual)
+        for parameter, gradient in call.gradients(delta):
+            gradient = gradient.to(parameter.dtype)
+            if parameter in written:
+                assert parameter.grad is not None
+                parameter.grad.add_(gradient)
+            else:
+                parameter.grad = gradient
+                written.add(parameter)

@@ -1,0 +1,286 @@
+"""ActivityZO: noise at the outputs of layers, a slope for every example, and a learned way back.
+
+    z_i(+-) = outputs with h_l +- eps xi_il at every layer l,   dz_i = [z_i(+) - z_i(-)] / (2 eps)
+    e_i = d l_i / d z_i,   c_i = <e_i, dz_i>,   f_il = g_l o (A_l e_i)
+    delta_il = f_il + (c_i - <f_i, xi_i>) xi_il          grad W_l = (1/b) sum_it delta_ilt x_ilt^T
+
+One pair of forward passes gives a slope per example, where perturbed weights give one per batch,
+and among N numbers of activity, where there are d of weights: with r_i what is not fed back, of
+E|delta_il|^2 only N |r_i|^2 is noise, so E|g|^2 / |grad|^2 is about 1 + N rho / b, rho =
+mean |g_i|^2 / |grad|^2 of the residual. Unbiased, up to O(eps^2), for any A and any gates g;
+the head's gradient, e_i x_i^T, is exact. A is learned from the same probes
+(fedzo.finetuning.activity.feedback), and f alone costs one forward pass.
+
+Node perturbation: Lansdell, Prakash & Kording, "Learning to solve the credit assignment problem",
+ICLR 2020; Dalm, van Gerven & Ahmad, "Effective Learning with Node Perturbation in Deep Neural
+Networks", arXiv 2310.00965. Differs from the papers: central differences, of outputs instead of
+losses; the feedback is a control variate of each example, learned for all layers at once by ridge
+regression.
+Cost: fedzo.finetuning.activity.schedule; one pass more, once, to find the head. Shapes: z [b, C],
+losses [b].
+"""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedzo.config import require
+from fedzo.estimation.keys import Key
+from fedzo.finetuning.activity.calls import Call, rows, widths, write_gradients
+from fedzo.finetuning.activity.feedback import Feedback
+from fedzo.finetuning.activity.noise import Noise
+from fedzo.finetuning.activity.passes import same_dropout, unchanged_buffers
+from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName, Form, Schedule
+from fedzo.finetuning.activity.sites import Sites
+
+Closure = Callable[[], tuple[Tensor, Tensor]]
+"""Returns the module's outputs [b, ...] on a batch, and its targets."""
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""The loss of each example [b], for outputs and targets."""
+Inner = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(slots=True)
+class Spent:
+    """Passes forward, examples in all of them, and steps without finite numbers, not taken."""
+
+    forwards: int = 0
+    examples: int = 0
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What passes forward have told about a batch."""
+
+    calls: list[Call]
+    outputs: Float[Tensor, "b C"]
+    response: Float[Tensor, "b C"] | None
+    losses: Float[Tensor, " b"]
+    e: Float[Tensor, "b C"]
+    """d l_i / d z_i."""
+
+
+class ActivityZO(torch.optim.Optimizer):
+    """Trains layers of a module by forward passes alone, with per-example losses.
+
+        optimizer = fedzo.ActivityZO(model, nn.CrossEntropyLoss(reduction="none"), lr=1e-3)
+        for x, y in batches:
+            loss = optimizer.step(lambda: (model(x), y))
+
+    losses: of outputs and targets, one for each example, differentiable in the outputs. inner:
+    "adam", "sgd", or a function that makes an optimizer of torch for parameters, whose groups and
+    state are this one's; lr is then its own. feedback: "off" is node perturbation; see the module
+    `schedule`. held_out: a closure on other examples, asked once a window in the form "auto".
+    The module runs in the mode that it is in, with the same dropout on both sides of a probe;
+    buffers are put back. Needs layers that are called as modules (fedzo.finetuning.activity.sites).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        losses: Losses,
+        lr: float = 1e-3,
+        *,
+        sites: str | Sequence[str] | None = None,
+        feedback: FeedbackName = "auto",
+        inner: str | Inner = "adam",
+        seed: int = 0,
+        share_tokens: bool = False,
+        held_out: Closure | None = None,
+        config: ActivityConfig | None = None,
+    ) -> None:
+        self.module, self.losses, self.held_out = module, losses, held_out
+        self.config = config or ActivityConfig()
+        self.sites = Sites(module, sites, share_tokens=share_tokens)
+        self.spent = Spent()
+        self.feedback: Feedback | None = None
+        self._noise = Noise(Key(seed=seed, parts=("activity",)))
+        self._schedule = Schedule(feedback, self.config)
+        self._inner = _made(inner, self.sites.parameters, lr)
+        super().__init__(self.sites.parameters, {"lr": lr})
+        self._share()
+
+    @property
+    def explained(self) -> float:
+        """The share of the outputs' responses that the feedback explains, on held-out probes."""
+        return self.feedback.explained if self.feedback is not None else 0.0
+
+    @property
+    def form(self) -> Form:
+        """The form that the next step takes."""
+        return self._schedule.form(self.explained)
+
+    @torch.no_grad()
+    def step(self, closure: Closure) -> float:  # type: ignore[override]
+        """Take a step, which leaves its gradients in `.grad`, and return the mean loss before it.
+
+        A step with a loss or a response that is not finite moves nothing.
+        """
+        form = self.form
+        heard = self._asked(closure, probes=self._schedule.probes(form))
+        if _all_finite(heard):
+            self._estimate(heard, form)
+            self._inner.step()
+        else:
+            self.spent.skipped += 1
+        loss = float(heard.losses.mean())
+        self._schedule.hear(form, loss, self._held_out_loss())
+        return loss
+
+    @torch.no_grad()
+    def estimate(self, closure: Closure, form: Form | None = None) -> float:
+        """Do what a step does, but leave the parameters to the caller, with what is in `.grad`.
+
+        form: of the estimate, always with a probe; that of the schedule if left out.
+        """
+        told = form or self.form
+        heard = self._asked(closure, probes=form is not None or self._schedule.probes(told))
+        self._estimate(heard, told)
+        loss = float(heard.losses.mean())
+        self._schedule.hear(told, loss, self._held_out_loss())
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the groups and state as torch does, with what was learned and decided."""
+        schedule = {
+            f.name: getattr(self._schedule, f.name)
+            for f in fields(Schedule)
+            if f.name not in ("feedback", "config")
+        }
+        own = {
+            "schedule": schedule,
+            "feedback": self.feedback.state_dict() if self.feedback is not None else None,
+            "noise": self._noise.place,
+            "spent": [getattr(self.spent, f.name) for f in fields(Spent)],
+            "outputs": self.feedback.outputs if self.feedback is not None else 0,
+        }
+        return {**self._inner.state_dict(), "activity": deepcopy(own)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of an optimizer of the same module and settings."""
+        inner = {name: part for name, part in state_dict.items() if name != "activity"}
+        own = state_dict["activity"]
+        self._inner.load_state_dict(inner)
+        self._share()
+        self._noise.place, self.spent = own["noise"], Spent(*own["spent"])
+        for name, value in own["schedule"].items():
+            setattr(self._schedule, name, value)
+        if own["feedback"] is not None:
+            shape = tuple(own["feedback"]["widths"].tolist())
+            self.feedback = self._new_feedback(shape, own["outputs"])
+            self.feedback.load_state_dict(own["feedback"])
+
+    def _share(self) -> None:
+        """Let this optimizer's groups and state be those of the inner one."""
+        self.param_groups, self.state = self._inner.param_groups, self._inner.state
+
+    def _asked(self, closure: Closure, *, probes: bool) -> _Heard:
+        """Run the module on a batch, with and without noise."""
+        with unchanged_buffers(self.module):
+            if not self.sites.is_located:
+                self.sites.locate(lambda: self._forward(closure)[0])
+            if not probes:
+                with self.sites.read() as calls:
+                    z, targets = self._forward(closure)
+                return self._judged(calls, z.clone(), None, targets)
+            eps = self.config.eps
+            with same_dropout(self.module) as again:
+                with self.sites.read(self._noise, eps) as calls:
+                    plus, targets = self._forward(closure)
+                again()
+                with self.sites.mirrored(calls, eps):
+                    minus, _ = self._forward(closure)
+        return self._judged(calls, (plus + minus) / 2, (plus - minus) / (2 * eps), targets)
+
+    def _forward(self, closure: Closure) -> tuple[Tensor, Tensor]:
+        outputs, targets = closure()
+        self.spent.forwards += 1
+        self.spent.examples += len(outputs)
+        return outputs, targets
+
+    def _judged(
+        self, calls: list[Call], z: Tensor, response: Tensor | None, targets: Tensor
+    ) -> _Heard:
+        targets = targets.clone() if targets.is_inference() else targets
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            losses = self.losses(z, targets)
+            require(
+                losses.shape == z.shape[:1],
+                "losses",
+                tuple(losses.shape),
+                f"one number for each of the {len(z)} examples, as with reduction='none'",
+            )
+            require(
+                losses.requires_grad, "losses", "constant", "differentiable in the module's outputs"
+            )
+            [e] = torch.autograd.grad(losses.sum(), z)
+        flat = response.flatten(1).float() if response is not None else None
+        return _Heard(calls, z.flatten(1), flat, losses.detach(), e.flatten(1).float())
+
+    def _estimate(self, heard: _Heard, form: Form) -> None:
+        """Set `.grad`, then learn from the probe: A has not seen the noise it is used with."""
+        self._write(heard, form)
+        if self._schedule.feedback == "off" or not widths(heard.calls):
+            return
+        if heard.response is not None:
+            self._learn(heard, heard.response)
+        if self._schedule.solves and self.feedback is not None:
+            self.feedback.solve()
+
+    def _learn(self, heard: _Heard, response: Float[Tensor, "b C"]) -> None:
+        if self.feedback is None:
+            self.feedback = self._new_feedback(widths(heard.calls), heard.e.shape[1])
+        require(
+            widths(heard.calls) == self.feedback.widths,
+            "outputs of sites",
+            widths(heard.calls),
+            f"of the same size in every batch, {self.feedback.widths}; share_tokens=True allows"
+            " sequences of any length",
+        )
+        self.feedback.observe(rows(heard.calls), response)
+
+    def _new_feedback(self, shape: tuple[int, ...], outputs: int) -> Feedback:
+        device = self.sites.parameters[0].device
+        return Feedback(shape, outputs, self.config.ridge, self.config.memory, device)
+
+    def _write(self, heard: _Heard, form: Form) -> None:
+        """Set `.grad` of the sites' parameters by a form of the estimate."""
+        b = len(heard.e)
+        fed = self.feedback.error(heard.e) if self.feedback is not None and form != "node" else None
+        residual = None
+        if form != "biased":
+            assert heard.response is not None
+            residual = (heard.e * heard.response).sum(1)
+            if fed is not None:
+                residual = residual - (rows(heard.calls) * fed).sum(1)
+            residual = residual / b
+        write_gradients(heard.calls, heard.e / b, fed / b if fed is not None else None, residual)
+
+    def _held_out_loss(self) -> float | None:
+        """Return the loss on held-out examples at the end of a window, where it decides."""
+        if self.held_out is None or not self._schedule.needs_loss:
+            return None
+        with unchanged_buffers(self.module):
+            outputs, targets = self._forward(self.held_out)
+        return float(self.losses(outputs, targets).mean())
+
+
+def _made(inner: str | Inner, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the optimizer that moves the parameters."""
+    if callable(inner):
+        return inner(parameters)
+    require(inner in ("adam", "sgd"), "inner", inner, "adam, sgd, or a function of the parameters")
+    named = torch.optim.Adam if inner == "adam" else torch.optim.SGD
+    return named(parameters, lr=lr)
+
+
+def _all_finite(heard: _Heard) -> bool:
+    told = (heard.losses, heard.e, heard.response)
+    return all(bool(part.isfinite().all()) for part in told if part is not None)

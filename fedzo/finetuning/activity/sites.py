@@ -1,0 +1,194 @@
+"""Layers of a module whose outputs are perturbed, and the passes in which that happens.
+
+    pass +   every site gives h + eps xi, and what it has read is kept
+    pass -   every site gives h - eps xi, with the same xi
+
+xi is of independent signs for every example, number and call, drawn by a key in the order of the
+calls. The call whose outputs are those of the whole module is the head: it is never perturbed, as
+the loss's derivative there is known. Memory: the sites' inputs, xi and gates
+(fedzo.finetuning.activity.gates), which is what training by autograd keeps of these layers alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedzo.config import require
+from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.finetuning.activity.calls import Call, version_of
+from fedzo.finetuning.activity.gates import Gates
+from fedzo.finetuning.activity.layers import LAYERS, require_supported, token_axes
+from fedzo.finetuning.activity.noise import Noise
+
+Hook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]
+
+
+class Sites:
+    """The layers of a module that are trained by what their outputs do.
+
+    names: all layers of a known kind with something to train, or patterns (`encoder.layer.5` stands
+    for all in it). share_tokens: one xi for all tokens of an example, or positions of an image.
+    Raises ConfigError for names that no such layer has, and for layers that cannot be sites.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        names: str | Sequence[str] | None = None,
+        *,
+        share_tokens: bool = False,
+    ) -> None:
+        self.layers = _selected(module, [names] if isinstance(names, str) else names)
+        self.share_tokens = share_tokens
+        _require_whole_ties(module, self.layers)
+        self._head: int | None = None
+        self._known = False
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that get gradients; tied ones once."""
+        own = (p for layer in self.layers.values() for p in layer.parameters(recurse=False))
+        return list(dict.fromkeys(p for p in own if p.requires_grad))
+
+    @property
+    def is_located(self) -> bool:
+        """Whether a pass has shown which call is the head."""
+        return self._known
+
+    def locate(self, forward: Callable[[], Tensor]) -> None:
+        """Find the head in a forward pass; raises ConfigError for a site that is not called."""
+        given: list[Tensor] = []
+        called: set[str] = set()
+
+        def note(name: str, _layer: nn.Module, _given: tuple[Any, ...], outputs: Tensor) -> None:
+            called.add(name)
+            given.append(outputs)
+
+        with self._hooked(note):
+            outputs = forward()
+        missing = sorted(set(self.layers) - called)
+        require(
+            not missing,
+            "sites",
+            missing,
+            "layers that a forward pass calls; leave these out, or freeze them (a fused or compiled"
+            " module does not call its parts)",
+        )
+        self._head = next((i for i, own in enumerate(given) if own is outputs), None)
+        self._known = True
+
+    @contextmanager
+    def read(self, noise: Noise | None = None, eps: float = 0.0) -> Iterator[list[Call]]:
+        """Keep what the sites read; with noise, add eps xi to what they give."""
+        calls: list[Call] = []
+
+        def keep(name: str, layer: nn.Module, given: tuple[Any, ...], outputs: Tensor) -> Tensor:
+            shared = token_axes(layer, outputs) if self.share_tokens else ()
+            call = Call(name, layer, given[0], outputs.shape, shared)
+            call.version = version_of(call.inputs)
+            call.is_head = len(calls) == self._head
+            calls.append(call)
+            if call.is_head:
+                return outputs
+            if noise is not None:
+                drawn = noise.take(call.grain.numel(), outputs.device)
+                call.noise = drawn.view(call.grain).to(outputs.dtype)
+                outputs = torch.add(outputs, call.noise, alpha=eps)
+            gates.wait(outputs, lambda gate: setattr(call, "gate", gate))
+            return outputs
+
+        with Gates() as gates, self._hooked(keep):
+            yield calls
+
+    @contextmanager
+    def mirrored(self, calls: Sequence[Call], eps: float) -> Iterator[None]:
+        """Subtract eps times the noise that was added before.
+
+        The head's inputs become the mean of both sides, so its gradient is exact to O(eps^2).
+        Raises ObjectiveError where the second pass calls other layers.
+        """
+        left = list(reversed(calls))
+
+        def subtract(name: str, _layer: nn.Module, given: tuple[Any, ...], outputs: Tensor) -> Any:
+            call = left.pop() if left else None
+            if call is None or call.name != name or call.shape != outputs.shape:
+                raise ObjectiveError(
+                    f"two forward passes on one batch call different layers ({name!r} in the"
+                    " second); a closure must do the same whenever it is called"
+                )
+            if call.is_head:
+                call.inputs = (call.inputs + given[0]) / 2
+                call.version = version_of(call.inputs)
+            return outputs if call.noise is None else torch.sub(outputs, call.noise, alpha=eps)
+
+        with self._hooked(subtract):
+            yield
+
+    @contextmanager
+    def _hooked(
+        self, act: Callable[[str, nn.Module, tuple[Any, ...], Tensor], Any]
+    ) -> Iterator[None]:
+        """Let `act` see every call of a site; what it returns takes the place of the outputs."""
+
+        def hook_of(name: str) -> Hook:
+            return lambda layer, given, outputs: act(name, layer, given, outputs)
+
+        handles = [
+            layer.register_forward_hook(hook_of(name)) for name, layer in self.layers.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _selected(module: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
+    """Return the layers that are meant, by name."""
+    attention = [n for n, part in module.named_modules() if isinstance(part, nn.MultiheadAttention)]
+    known = {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, LAYERS) and name.rpartition(".")[0] not in attention
+    }
+    for pattern in patterns or ():
+        if not any(_matches(name, pattern) for name in known):
+            inside = [name for name in attention if _matches(name, pattern) or name in pattern]
+            why = "; nn.MultiheadAttention reads its projections without calling them" * bool(
+                inside
+            )
+            raise ConfigError(
+                f"sites={pattern!r} names no Linear, Conv or Embedding layer{why}; there are"
+                f" {', '.join(known) or 'none'}"
+            )
+    layers: dict[str, nn.Module] = {
+        name: layer
+        for name, layer in known.items()
+        if (patterns is None or any(_matches(name, pattern) for pattern in patterns))
+        and any(p.requires_grad for p in layer.parameters(recurse=False))
+    }
+    require(bool(layers), "sites", patterns, "layers with parameters that are not frozen")
+    for name, layer in layers.items():
+        require_supported(name, layer)
+    return layers
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+
+
+def _require_whole_ties(module: nn.Module, layers: dict[str, nn.Module]) -> None:
+    """Raise ConfigError where a parameter of a site is read by a module that is none."""
+    ours = {id(p) for layer in layers.values() for p in layer.parameters() if p.requires_grad}
+    for name, part in module.named_modules():
+        tied = [p for p in part.parameters(recurse=False) if id(p) in ours]
+        require(
+            not tied or name in layers,
+            "sites",
+            list(layers),
+            f"with {name!r} too, which shares a parameter with one of them",
+        )

@@ -1,0 +1,311 @@
+"""The optimizer as torch's users meet it: it trains, repeats, and leaves the rest alone."""
+
+import copy
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedzo.errors import ConfigError
+from fedzo.finetuning.activity.optimizer import ActivityZO
+from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
+from fedzo.randomness import stream
+
+LOSSES = nn.CrossEntropyLoss(reduction="none")
+SHORT = ActivityConfig(solve_every=8)
+
+
+def data() -> tuple[Tensor, Tensor]:
+    x = torch.from_numpy(stream(0, "x").standard_normal((64, 6))).float()
+    return x, (x[:, 0] * x[:, 1] > 0).long() + 2 * (x[:, 2] > 0).long()
+
+
+X, Y = data()
+
+
+def made(seed: int = 3) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)]
+        return nn.Sequential(*layers)
+
+
+def on(net: nn.Module, first: int = 0, size: int = 16) -> Callable[[], tuple[Tensor, Tensor]]:
+    rows = torch.arange(first, first + size) % len(X)
+    return lambda: (net(X[rows]), Y[rows])
+
+
+def train(net: nn.Module, optimizer: ActivityZO, steps: int, start: int = 0) -> list[float]:
+    return [optimizer.step(on(net, 16 * step)) for step in range(start, start + steps)]
+
+
+def loss_of(net: nn.Module) -> float:
+    with torch.no_grad():
+        return float(LOSSES(net(X), Y).mean())
+
+
+@pytest.mark.parametrize("feedback", ["auto", "biased", "unbiased", "off"])
+@pytest.mark.parametrize("inner", ["adam", "sgd"])
+def test_it_trains_with_every_form(feedback: FeedbackName, inner: str) -> None:
+    net = made()
+    lr = 0.01 if inner == "adam" else 0.1
+    before = loss_of(net)
+    train(net, ActivityZO(net, LOSSES, lr, feedback=feedback, inner=inner, config=SHORT), 150)
+    assert loss_of(net) < 0.85 * before
+
+
+def test_a_step_moves_as_the_inner_optimizer_would_by_its_gradients() -> None:
+    net = made()
+    twin = copy.deepcopy(net)
+    plain = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    optimizer = ActivityZO(
+        net, LOSSES, inner=lambda own: torch.optim.SGD(own, lr=0.1, momentum=0.9)
+    )
+    for step in range(5):
+        optimizer.step(on(net, step))
+        for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+            q.grad = p.grad
+        plain.step()
+        assert all(
+            torch.equal(p, q) for p, q in zip(net.parameters(), twin.parameters(), strict=True)
+        )
+
+
+def test_schedulers_of_torch_set_the_lr() -> None:
+    net = made()
+    optimizer = ActivityZO(net, LOSSES, 0.5)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.0)
+    optimizer.step(on(net))
+    scheduler.step()
+    before = [p.clone() for p in net.parameters()]
+    optimizer.step(on(net))
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+
+
+def run(seed: int) -> Tensor:
+    net = made()
+    train(net, ActivityZO(net, LOSSES, 0.01, seed=seed, config=SHORT), 30)
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    assert torch.equal(run(0), run(0))
+    assert not torch.equal(run(0), run(1))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("training", [False, True])
+def test_no_global_random_state_is_touched(training: bool) -> None:
+    def states() -> tuple[object, ...]:
+        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+
+    net = made().train(training)
+    before = states()
+    train(net, ActivityZO(net, LOSSES, config=SHORT), 20)
+    assert states() == before
+
+
+def test_a_state_goes_on_to_the_same_bits() -> None:
+    net = made()
+    optimizer = ActivityZO(net, LOSSES, 0.01, config=SHORT)
+    train(net, optimizer, 20)
+    twin = copy.deepcopy(net)
+    other = ActivityZO(twin, LOSSES, 0.3, config=SHORT)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for own, module in ((optimizer, net), (other, twin)):
+        train(module, own, 20, start=20)
+    assert other.param_groups[0]["lr"] == 0.01
+    assert other.spent.examples == optimizer.spent.examples + 16  # finding the head once more
+    assert other.explained == optimizer.explained
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_forward_passes_are_counted() -> None:
+    net = made()
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    optimizer = ActivityZO(net, LOSSES, feedback="biased", config=SHORT)
+    train(net, optimizer, 8)  # A is solved and not judged
+    assert (optimizer.spent.forwards, optimizer.spent.examples) == (17, 17 * 16)
+    train(net, optimizer, 9)  # the first judges
+    assert optimizer.form == "biased"
+    spent = optimizer.spent.forwards
+    train(net, optimizer, 16)
+    assert optimizer.spent.forwards - spent == 16 + 4
+    assert len(calls) == optimizer.spent.forwards
+
+
+class Noisy(nn.Module):
+    """Dropout, a counter and normalization by stored statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.drop = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)
+        self.head = nn.Linear(8, 4)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.head(self.drop(torch.relu(self.norm(self.first(x)))))
+
+
+def test_buffers_modes_and_other_parameters_stay_in_every_mode() -> None:
+    with torch.random.fork_rng():
+        net = Noisy()
+        net.norm.eval()
+        for training in (True, False):
+            net.train(training)
+            net.norm.eval()
+            modes = [part.training for part in net.modules()]
+            buffers = [b.clone() for b in net.buffers()]
+            norm = net.norm.weight.detach().clone()
+            train(net, ActivityZO(net, LOSSES, 0.1, config=SHORT), 12)
+            assert [part.training for part in net.modules()] == modes
+            assert all(torch.equal(b, c) for b, c in zip(net.buffers(), buffers, strict=True))
+            assert torch.equal(net.norm.weight, norm)
+            assert net.norm.weight.grad is None
+
+
+def test_both_sides_of_a_probe_drop_out_the_same() -> None:
+    """Else the outputs' change over 2 eps would be of the size of 1 / eps."""
+    with torch.random.fork_rng():
+        net = Noisy()
+        net.norm.eval()
+        optimizer = ActivityZO(net, LOSSES)
+        optimizer.estimate(on(net), "node")
+        grown = [
+            float(p.grad.abs().max()) for p in optimizer.sites.parameters if p.grad is not None
+        ]
+        assert max(grown) < 10
+        state = torch.get_rng_state()
+        optimizer.estimate(on(net), "node")
+        after = torch.get_rng_state()
+        torch.set_rng_state(state)
+        net(X[:16])
+        assert torch.equal(torch.get_rng_state(), after)  # as one forward pass leaves it
+
+
+def test_normalization_by_the_batch_is_refused() -> None:
+    with torch.random.fork_rng():
+        net = Noisy()
+    with pytest.raises(ConfigError, match="'norm' normalizes by the batch"):
+        ActivityZO(net, LOSSES).step(on(net))
+
+
+def test_frozen_parameters_of_a_site_stay() -> None:
+    net = made()
+    net[0].weight.requires_grad_(False)
+    net[2].requires_grad_(False)
+    before = [p.detach().clone() for p in net.parameters()]
+    train(net, ActivityZO(net, LOSSES, 0.1), 3)
+    moved = [not torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True)]
+    assert moved == [False, True, False, False, True, True]
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.embed(tokens))
+
+
+def test_a_tied_parameter_gets_the_sum_over_its_uses() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Tied().double()
+    tokens, targets = torch.arange(5).repeat(400), torch.tensor([1, 2, 3, 4, 0]).repeat(400)
+    [truth] = torch.autograd.grad(LOSSES(net(tokens), targets).mean(), [net.embed.weight])
+    optimizer = ActivityZO(net, LOSSES)
+    draws = []
+    for _ in range(20):
+        optimizer.estimate(lambda: (net(tokens), targets), "node")
+        assert net.embed.weight.grad is not None
+        draws.append(net.embed.weight.grad)
+    found = torch.stack(draws)
+    assert ((found.mean(0) - truth).abs() < 5 * found.std(0) / 20**0.5).all()
+    assert len(optimizer.param_groups[0]["params"]) == 1
+
+
+def test_a_loss_that_is_not_finite_moves_nothing() -> None:
+    net = made()
+    optimizer = ActivityZO(net, LOSSES, 0.1)
+    optimizer.step(on(net))
+    before = [p.detach().clone() for p in net.parameters()]
+    x = X[:16].clone()
+    x[3, 2] = torch.nan
+    assert np.isnan(optimizer.step(lambda: (net(x), Y[:16])))
+    assert optimizer.spent.skipped == 1
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+    assert optimizer.feedback is not None
+    assert optimizer.feedback.gram.isfinite().all()
+
+
+def test_wrong_losses_are_named() -> None:
+    net = made()
+    with pytest.raises(ConfigError, match="one number for each of the 16 examples"):
+        ActivityZO(net, nn.CrossEntropyLoss()).step(on(net))
+    with pytest.raises(ConfigError, match="differentiable in the module's outputs"):
+        ActivityZO(net, lambda z, y: (z.argmax(1) == y).float()).step(on(net))
+    with pytest.raises(ConfigError, match="inner=lion"):
+        ActivityZO(net, LOSSES, inner="lion")
+
+
+def loss_of_batch(batch: Callable[[], tuple[Tensor, Tensor]]) -> float:
+    with torch.no_grad():
+        return float(LOSSES(*batch()).mean())
+
+
+class Sequences(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.inner(x)).mean(1))
+
+
+def test_sequences_of_any_length_need_noise_that_is_shared() -> None:
+    with torch.random.fork_rng():
+        net = Sequences()
+
+    def batch(length: int) -> Callable[[], tuple[Tensor, Tensor]]:
+        return lambda: (net(X[:16].unsqueeze(1).repeat(1, length, 1)), Y[:16])
+
+    optimizer = ActivityZO(net, LOSSES)
+    optimizer.step(batch(3))
+    with pytest.raises(ConfigError, match="share_tokens=True"):
+        optimizer.step(batch(4))
+    shared = ActivityZO(net, LOSSES, 0.01, share_tokens=True, config=SHORT)
+    before = loss_of_batch(batch(2))
+    for step in range(60):
+        shared.step(batch(2 + step % 3))
+    assert loss_of_batch(batch(2)) < before / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_train(dtype: torch.dtype) -> None:
+    net = made().to(dtype)
+    rows = X.to(dtype)
+    eps = 1e-4 if dtype == torch.float64 else 2**-4
+    config = ActivityConfig(eps=eps, solve_every=8)
+    optimizer = ActivityZO(net, LOSSES, 0.01, config=config)
+    losses = [optimizer.step(lambda: (net(rows), Y)) for _ in range(60)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in net.parameters())
+
+
+def test_inference_mode_of_the_closure_changes_nothing() -> None:
+    def inferred(net: nn.Module, first: int) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            return on(net, first)()
+
+    net, other = made(), made()
+    plain, own = ActivityZO(net, LOSSES, config=SHORT), ActivityZO(other, LOSSES, config=SHORT)
+    for step in range(20):
+        assert plain.step(on(net, step)) == own.step(lambda: inferred(other, step))  # noqa: B023
