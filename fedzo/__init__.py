@@ -33,6 +33,7 @@ FACE = {
     "attack": "scenarios.attacks.one_call",
     "check": "scenarios.runs.check",
     "ZerothOrder": "fedzo.finetuning.zeroth_order",
+    "ActivityZO": "fedzo.finetuning.activity.optimizer",
     "METHODS": "fedzo.finetuning.methods.table",
     "Method": "fedzo.finetuning.methods.method",
     **dict.fromkeys(

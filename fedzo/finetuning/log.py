@@ -48,6 +48,10 @@ class Log:
     def __iter__(self) -> Iterator[tuple[float, list[float]]]:
         return iter(zip(self.lrs, self.told, strict=True))
 
+    def first(self, steps: int) -> "Log":
+        """Return the log of the first steps."""
+        return Log(self.origin, self.lrs[:steps], self.told[:steps])
+
     def add(self, lr: float, told: list[float]) -> None:
         """Write down one step."""
         self.lrs.append(lr)

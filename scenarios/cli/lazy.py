@@ -23,6 +23,9 @@ COMMANDS = {
     " seen.",
     "attack": "Attack one victim, image by image, and count every query.",
     "defend": "Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).",
+    "finetune": "Train a network on a task by one method, and see its test accuracy by forward"
+    " passes.",
+    "replay": "Make the module of a run anew from its log alone, without asking for a single loss.",
     "new": "Write a strategy, an objective, an attacker or an aggregator of your own that runs at"
     " once.",
     "init": "Write a TOML file with every setting of an experiment, explained, for `fedzo run"

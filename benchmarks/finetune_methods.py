@@ -1,0 +1,86 @@
+"""All methods on a task at the same forward passes: tuned alike on one seed, shown on three.
+
+    python benchmarks/finetune_methods.py TASK --forwards N --out docs/results/finetune/methods_TASK.json
+        [--methods mezo,fzoo] [--lrs 5] [--layers K] [--data-dir DIR]
+
+Every method is given the same rates, of which the one with the least mean training loss over the
+last tenth of seed 0 is taken for seeds 0, 1 and 2; `edge` says that it was the first or last of the
+grid. A method's grid is centered on what a step of it is worth: SGD-like ones on 3e-3, those whose
+step does not depend on the slope's size on theirs. Runs that the file holds are not repeated.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from scenarios.finetune.training import TRAINERS, Finetuning, finetune
+
+CENTERS = {
+    "fzoo": 3e-2, "zo_adam": 1e-3, "zo_sign": 1e-4, "zoodip": 1e-3, "cge": 1e-2, "zo_muon": 3e-3,
+    "activity": 1e-3, "first_order": 1e-3, "relizo": 1.0, "zo_momentum": 3e-4, "rank_sgd": 3e-2,
+    "evolution": 1e-2, "consensus": 1e-2, "deepzero": 1e-2,
+}  # fmt: skip
+LEFT_OUT = ("qzo", "zoro")
+"""Needs quantized weights; holds all directions."""
+SLOW = {"shifted_digits": ("cge", "deepzero"), "digits_transformer": ("cge", "deepzero")}
+"""An axis a number is more than the budget."""
+
+
+def run(chosen: argparse.Namespace, method: str, lr: float, seed: int) -> dict[str, object]:
+    config = Finetuning(
+        task=chosen.task, method=method, lr=lr, seed=seed, forwards=chosen.forwards, looks=11,
+        layers=chosen.layers, data_dir=chosen.data_dir,
+    )  # fmt: skip
+    began = time.process_time()
+    looks = finetune(config)
+    return {
+        "method": method, "lr": lr, "seed": seed, "cpu_seconds": time.process_time() - began,
+        "train_loss": looks[-1].train_loss, "test_loss": looks[-1].test_loss,
+        "start": looks[0].test_accuracy,
+        "accuracy": [look.test_accuracy for look in looks],
+        "forwards": [look.forwards for look in looks],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("task")
+    parser.add_argument("--forwards", type=int, default=10_000)
+    parser.add_argument("--methods", default=",".join(m for m in TRAINERS if m not in LEFT_OUT))
+    parser.add_argument("--lrs", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=-1)
+    parser.add_argument("--data-dir", default="")
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = json.loads(chosen.out.read_text()) if chosen.out.exists() else []
+
+    def known(method: str, lr: float, seed: int) -> dict[str, object]:
+        for row in rows:
+            if (row["method"], row["lr"], row["seed"]) == (method, lr, seed):
+                return row
+        rows.append(run(chosen, method, lr, seed))
+        chosen.out.write_text(json.dumps(rows, indent=1) + "\n")
+        return rows[-1]
+
+    for method in chosen.methods.split(","):
+        if method in SLOW.get(chosen.task, ()):
+            continue
+        center, half = CENTERS.get(method, 3e-3), chosen.lrs // 2
+        grid = [center * 10 ** (0.5 * k) for k in range(-half, half + 1)]
+        tried = {lr: known(method, lr, 0) for lr in grid}
+        finite = {lr: row for lr, row in tried.items() if row["train_loss"] == row["train_loss"]}
+        best = min(finite or tried, key=lambda lr: tried[lr]["train_loss"])  # type: ignore[arg-type,return-value]
+        found = [known(method, best, seed) for seed in (0, 1, 2)]
+        last = [row["accuracy"][-1] for row in found]  # type: ignore[index]
+        edge = " edge" if best in (grid[0], grid[-1]) else ""
+        told = " ".join(f"{value:.3f}" for value in last)
+        print(f"{method:18} lr {best:.2g}{edge:5} {statistics.mean(last):.3f} ({told})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The command `fedzo finetune`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedzo.records.terminal import markup, say_place, title
+from scenarios.cli.options import (
+    JsonOption,
+    SeedOption,
+    ThreadsOption,
+    finish,
+    guard,
+    prepare,
+    stderr,
+)
+
+if TYPE_CHECKING:
+    from scenarios.finetune.training import Look
+
+
+def finetune_command(
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="shifted_digits, digits_transformer, digits_cnn, snippets, order or order_marked"
+        ),
+    ],
+    method: Annotated[
+        str, typer.Option(help="a zeroth-order method, activity, or first_order; see docs")
+    ] = "zo_sgd",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="a setting of the method, such as rank=4"),
+    ] = None,
+    lr: Annotated[float, typer.Option(help="of a step; 0: a suggestion, not tuned")] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="examples of a step")] = 16,
+    forwards: Annotated[int, typer.Option(help="example-forwards after which it ends")] = 20_000,
+    looks: Annotated[int, typer.Option(help="at the test examples, in even distances")] = 11,
+    seed: SeedOption = 0,
+    layers: Annotated[int, typer.Option(help="last layers that are trained; -1: the task's")] = -1,
+    examples: Annotated[int, typer.Option(help="to train on; 0: the task's")] = 0,
+    data_dir: Annotated[str, typer.Option(help="folder of the archive of text tasks")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="folder for curve, log and module; a run in it goes on")
+    ] = None,
+    threads: ThreadsOption = 1,
+    json_output: JsonOption = False,
+) -> None:
+    """Train a network on a task by one method, and see its test accuracy by forward passes.
+
+    Example: fedzo finetune shifted_digits --method fzoo --forwards 4000 --out runs/fzoo
+    """
+    prepare(threads)
+    from scenarios.finetune.training import Finetuning, finetune  # torch, which the help spares
+
+    def work() -> dict[str, Any]:
+        config = Finetuning(
+            task=task,  # type: ignore[arg-type]
+            method=method,
+            settings=" ".join(settings or []),
+            lr=lr,
+            batch_size=batch_size,
+            forwards=forwards,
+            looks=looks,
+            seed=seed,
+            layers=layers,
+            examples=examples,
+            data_dir=data_dir,
+        )
+        found = finetune(config, out=out, told=_tell)
+        if not json_output:
+            _print(Console(), f"{task} by {method}", found, out)
+        return {"task": task, "method": method, "looks": [_row(look) for look in found]}
+
+    finish(guard(work), json_output)
+
+
+def _tell(look: "Look") -> None:
+    stderr.print(
+        markup(
+            f"{look.forwards:,} forwards, step {look.step:,}: test accuracy"
+            f" {look.test_accuracy:.3f}, loss {look.test_loss:.3f}, {look.seconds:.0f} s"
+        )
+    )
+
+
+def _row(look: "Look") -> dict[str, Any]:
+    return {name: getattr(look, name) for name in look.__dataclass_fields__}
+
+
+def _print(console: Console, name: str, looks: "list[Look]", out: Path | None) -> None:
+    table = Table(title=title(name), title_justify="left")
+    for column in ("forwards", "steps", "train loss", "test loss", "test accuracy", "seconds"):
+        table.add_column(column, justify="right")
+    for look in looks:
+        table.add_row(
+            f"{look.forwards:,}",
+            f"{look.step:,}",
+            "" if look.train_loss != look.train_loss else f"{look.train_loss:.4f}",
+            f"{look.test_loss:.4f}",
+            f"{look.test_accuracy:.4f}",
+            f"{look.seconds:.1f}",
+        )
+    console.print(table)
+    if out is not None:
+        say_place(console, "run", out)

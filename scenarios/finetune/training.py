@@ -1,0 +1,299 @@
+"""Training a task by one method: the curve by forward passes, the log, and the trained module.
+
+A run's folder: finetune.json (what was asked for), curve.jsonl (a line for each look at the test
+examples), log.safetensors (all values that a zeroth-order method was told), model.safetensors,
+curve.png. The log is the checkpoint: a run goes on from it, and `replayed` makes the module anew.
+
+    axis: example-forwards, one example once through the trained layers; backward passes of
+    first_order are not counted
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedzo.config import check_types, parse_setting, require
+from fedzo.errors import CheckpointError, ConfigError
+from fedzo.finetuning.activity.optimizer import ActivityZO
+from fedzo.finetuning.log import Log
+from fedzo.finetuning.methods.table import METHODS
+from fedzo.finetuning.zeroth_order import ZerothOrder
+from fedzo.randomness import stream
+from fedzo.records.storage import write_whole
+from fedzo.records.tensor_file import write_tensors
+from scenarios.finetune.task import Task
+from scenarios.finetune.tasks import TaskName, make_task
+
+FIRST_ORDER, ACTIVITY = "first_order", "activity"
+TRAINERS = (*METHODS, ACTIVITY, FIRST_ORDER)
+"""Names of all that a task can be trained by."""
+SUGGESTED_LR = {FIRST_ORDER: 1e-3, ACTIVITY: 1e-3, "zo_adam": 1e-3, "cge": 1e-2}
+_LR = 3e-3
+CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuning:
+    """What is asked for.
+
+    lr: of a step; 0 for a suggestion, which is not tuned. forwards: example-forwards after which
+    the run ends. looks: at the test examples, the first before training. settings: of the method,
+    such as "rank=4 mu=0.01".
+    layers, examples, data_dir: of the task (scenarios.finetune.tasks).
+    """
+
+    task: TaskName
+    method: str = "zo_sgd"
+    settings: str = ""
+    lr: float = 0.0
+    batch_size: int = 16
+    forwards: int = 20_000
+    looks: int = 11
+    seed: int = 0
+    layers: int = -1
+    examples: int = 0
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.method in TRAINERS, "method", self.method, f"one of {', '.join(TRAINERS)}")
+        require(0 <= self.lr < float("inf"), "lr", self.lr, "at least 0 and finite")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
+        require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
+        if self.settings and self.method not in METHODS:
+            raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is known at one point of a run; train_loss is the mean since the look before."""
+
+    step: int
+    forwards: int
+    seconds: float
+    train_loss: float
+    test_loss: float
+    test_accuracy: float
+
+
+class Trainer(Protocol):
+    """Takes steps on batches."""
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        """Take a step; return the loss and how many examples went forward."""
+        ...
+
+
+def finetune(
+    config: Finetuning,
+    *,
+    out: Path | None = None,
+    told: Callable[[Look], None] = lambda _: None,
+) -> list[Look]:
+    """Train, and return what was seen; `told` hears of every look.
+
+    out: the folder of the run, which goes on where it stopped. Raises ConfigError for a folder of
+    another run, and where data or a package is missing.
+    """
+    task = _task(config)
+    trainer = _trainer(task, config)
+    held = _begun(out, config)
+    run = _Run(task, trainer, config, out, held)
+    return run.go(told)
+
+
+def replayed(out: Path) -> str:
+    """Make the module of a run from its log alone, write it, and return the digest of its bits.
+
+    Raises CheckpointError where the folder has no log, and ConfigError where the task cannot be
+    made.
+    """
+    config = read_config(out)
+    if config.method not in METHODS:
+        raise CheckpointError(f"{config.method} keeps no log; zeroth-order methods can be replayed")
+    task = _task(config)
+    optimizer = _zeroth_order(task, config)
+    optimizer.replay(Log.load(out / LOG))
+    write_tensors(out / MODEL, _tensors(task), "{}")
+    return digest(task)
+
+
+def read_config(out: Path) -> Finetuning:
+    """Return what a folder's run was asked for. Raises CheckpointError where it has none."""
+    try:
+        return Finetuning(**json.loads((out / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{out} holds no run of `fedzo finetune`: {error}") from error
+
+
+def digest(task: Task) -> str:
+    """Return the SHA-256 of all trained numbers."""
+    whole = hashlib.sha256()
+    for name, tensor in _tensors(task).items():
+        whole.update(name.encode())
+        whole.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
+
+
+class _Run:
+    """A run that goes on step by step."""
+
+    def __init__(
+        self, task: Task, trainer: Trainer, config: Finetuning, out: Path | None, held: list[Look]
+    ) -> None:
+        self._task, self._trainer, self._config, self._out = task, trainer, config, out
+        self._looks = held
+        self._step, self._forwards, self._losses = 0, 0, list[float]()
+        self._began = time.monotonic() - (held[-1].seconds if held else 0.0)
+
+    def go(self, told: Callable[[Look], None]) -> list[Look]:
+        batches = _batches(self._task, self._config)
+        if self._looks:
+            self._return_to(self._looks[-1], batches)
+        else:
+            self._look(told)
+        while self._forwards < self._config.forwards:
+            inputs, targets = self._task.train_batch(next(batches))
+            loss, examples = self._trainer.step(inputs, targets)
+            self._losses.append(loss)
+            self._step += 1
+            self._forwards += examples
+            if self._forwards >= self._next_look():
+                self._look(told)
+        self._finish()
+        return self._looks
+
+    def _next_look(self) -> float:
+        return len(self._looks) * self._config.forwards / (self._config.looks - 1)
+
+    def _return_to(self, look: Look, batches: Iterator[Tensor]) -> None:
+        assert self._out is not None
+        assert isinstance(self._trainer, _ByValues)
+        self._trainer.optimizer.replay(Log.load(self._out / LOG).first(look.step))
+        for _ in range(look.step):
+            next(batches)
+        self._step, self._forwards = look.step, look.forwards
+
+    def _look(self, told: Callable[[Look], None]) -> None:
+        score = self._task.evaluate(self._task.test)
+        seen = sum(self._losses) / len(self._losses) if self._losses else float("nan")
+        seconds = time.monotonic() - self._began
+        look = Look(self._step, self._forwards, seconds, seen, score.loss, score.accuracy)
+        self._losses.clear()
+        self._looks.append(look)
+        if self._out is not None:
+            if isinstance(self._trainer, _ByValues):
+                self._trainer.optimizer.log.save(self._out / LOG)
+            lines = [json.dumps(asdict(each)) for each in self._looks]
+            write_whole(self._out / CURVE, "\n".join(lines) + "\n")
+        told(look)
+
+    def _finish(self) -> None:
+        if self._out is not None:
+            write_tensors(self._out / MODEL, _tensors(self._task), "{}")
+
+
+class _ByValues:
+    def __init__(self, task: Task, config: Finetuning) -> None:
+        self._task, self.optimizer = task, _zeroth_order(task, config)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        task, asked = self._task, list[int]()
+
+        def batch() -> Tensor:
+            asked.append(len(targets))
+            return task.loss(task.module(inputs), targets)
+
+        def full() -> Tensor:
+            asked.append(len(task.train))
+            return task.loss(task.outputs(task.train), task.train.targets)
+
+        return self.optimizer.step(batch, full=full), sum(asked)
+
+
+class _ByActivity:
+    def __init__(self, task: Task, config: Finetuning) -> None:
+        self._task = task
+        self.optimizer = ActivityZO(
+            task.module, task.losses, lr=config.lr or SUGGESTED_LR[ACTIVITY], seed=config.seed
+        )
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        before = self.optimizer.spent.examples
+        loss = self.optimizer.step(lambda: (self._task.module(inputs), targets))
+        return loss, self.optimizer.spent.examples - before
+
+
+class _FirstOrder:
+    def __init__(self, task: Task, config: Finetuning) -> None:
+        self._task = task
+        lr = config.lr or SUGGESTED_LR[FIRST_ORDER]
+        self._optimizer = torch.optim.AdamW(task.module.parameters(), lr=lr)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        self._optimizer.zero_grad()
+        loss = self._task.loss(self._task.module(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return float(loss.detach()), len(targets)
+
+
+def _task(config: Finetuning) -> Task:
+    return make_task(
+        config.task,
+        seed=config.seed,
+        layers=config.layers,
+        examples=config.examples,
+        data_dir=config.data_dir,
+    )
+
+
+def _trainer(task: Task, config: Finetuning) -> Trainer:
+    others = {ACTIVITY: _ByActivity, FIRST_ORDER: _FirstOrder}
+    return others.get(config.method, _ByValues)(task, config)
+
+
+def _zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
+    lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
+    settings = dict(parse_setting(text) for text in config.settings.split())
+    return ZerothOrder(task.module, lr, method=config.method, settings=settings, seed=config.seed)
+
+
+def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:
+    generator = stream(config.seed, "finetune", "batches")
+    size = min(config.batch_size, len(task.train))
+    while True:
+        yield from task.batches(size, generator=generator)
+
+
+def _begun(out: Path | None, config: Finetuning) -> list[Look]:
+    """Make a run's folder, or return how far the run in it has come."""
+    if out is None:
+        return []
+    if not (out / CONFIG).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
+        return []
+    held = read_config(out)
+    if replace(held, forwards=config.forwards) != config:
+        raise ConfigError(f"{out} holds a run of other settings; name another folder")
+    if not (out / CURVE).exists():
+        return []
+    if config.method not in METHODS:
+        raise ConfigError(f"{out} holds a run of {config.method}, which keeps no log to go on from")
+    write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
+    lines = (out / CURVE).read_text().splitlines()
+    looks = [Look(**json.loads(line)) for line in lines]
+    return looks if len(Log.load(out / LOG)) >= looks[-1].step else looks[:-1]
+
+
+def _tensors(task: Task) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in task.module.named_parameters()}
