@@ -1,6 +1,6 @@
 """All methods on a task at the same forward passes: tuned alike on one seed, shown on three.
 
-    python benchmarks/finetune_methods.py TASK --forwards N --out docs/results/finetune/methods_TASK.json
+    python benchmarks/finetune_methods.py TASK --forwards N --out FILE.json
         [--methods mezo,fzoo] [--lrs 5] [--layers K] [--data-dir DIR]
 
 Every method is given the same rates, of which the one with the least mean training loss over the

@@ -53,8 +53,8 @@ def write_moved(out: Tensor, source: Tensor, first: int, terms: Sequence[Term]) 
     first: the place in x of the source's first number. One term is drawn into `out` itself.
     """
     plain = len(terms) == 1 and _plain(out) and _plain(source)
-    if plain and out.dtype == torch.float32 and isinstance(u := packed(terms[0][0]), Packed):
-        u.add_scaled_(out.view(-1), source.view(-1), first, terms[0][1])
+    if plain and out.dtype == torch.float32 and isinstance(bits := packed(terms[0][0]), Packed):
+        bits.add_scaled_(out.view(-1), source.view(-1), first, terms[0][1])
         return
     if plain and out is not source:
         [(key, alpha)] = terms

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fedzo.errors import ObjectiveError
 from fedzo.estimation.direction import misses
+from fedzo.estimation.packed import Packed
 from fedzo.estimation.place import Place, Term, numbered, write_moved
 
 Move = tuple[Place, Sequence[Term]]
@@ -156,18 +157,18 @@ class ShiftedReads(TorchDispatchMode):
         Nothing where they are many, or where not every direction tells single numbers.
         """
         found = self._overlapped(table)
-        numbers = [getattr(u, "numbers_at", None) for u, _ in found[0].terms]
+        terms = [(u, alpha) for u, alpha in found[0].terms if isinstance(u, Packed)]
         few = indices.numel() * table.shape[1] < table.numel() // 4
         whole = len(found) == 1 and table.shape == found[0].tensor.shape and table.is_contiguous()
-        if not (few and whole and numbers and all(numbers)):
+        if not (few and whole and terms and len(terms) == len(found[0].terms)):
             return []
         rows, places = indices.unique(return_inverse=True)
         width = table.shape[1]
         at = found[0].first + rows.unsqueeze(1) * width + torch.arange(width, device=rows.device)
         held = table[rows]
         total = held if held.dtype == torch.float64 else held.float()
-        for number_at, (_, alpha) in zip(numbers, found[0].terms, strict=True):
-            total = total + number_at(at).to(total.dtype).mul_(alpha)
+        for u, alpha in terms:
+            total = total + u.numbers_at(at).to(total.dtype).mul_(alpha)
         return [total.to(held.dtype)[places]]
 
 

@@ -51,7 +51,7 @@ def _dual(module: nn.Module, tangents: dict[int, Tensor]) -> Iterator[None]:
     duals = {id(p): forward_ad.make_dual(p.detach(), tangents[id(p)]) for _, _, p in held}
     try:
         for part, name, p in held:
-            part._parameters[name] = duals[id(p)]  # type: ignore[assignment]
+            part._parameters[name] = duals[id(p)]
         yield
     finally:
         for part, name, p in held:

@@ -52,7 +52,8 @@ def newton_schulz(matrix: Float[Tensor, "m n"], *, steps: int = 5) -> Float[Tens
     for _ in range(steps):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    factor: Tensor = x.T if tall else x
+    return factor
 
 
 class LowVariance:
@@ -85,7 +86,8 @@ def principal(rows: Float[Tensor, "t d"], kept: float) -> Float[Tensor, "r d"]:
     """Return the fewest principal components of rows that explain this share of their variance."""
     _, values, components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
     explained = values.square().cumsum(0) / values.square().sum().clamp(min=1e-30)
-    return components[: int((explained < kept).sum()) + 1]
+    found: Tensor = components[: int((explained < kept).sum()) + 1]
+    return found
 
 
 Change = Callable[[View], None]

@@ -199,4 +199,5 @@ class Axes:
 def _orthonormal(key: Key, rows: int, columns: int) -> Float[Tensor, "m r"]:
     """Return a Haar-random basis; drawn and factorized on the CPU, for the same bits everywhere."""
     q, r = torch.linalg.qr(key.draw(0, rows * columns).view(rows, columns).double())
-    return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
+    basis: Tensor = (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).float()
+    return basis

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -84,6 +84,7 @@ class Look:
     test_accuracy: float
 
 
+@runtime_checkable
 class Trainer(Protocol):
     """Takes steps on batches."""
 
@@ -241,7 +242,7 @@ class _FirstOrder:
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         self._optimizer.zero_grad()
         loss = self._task.loss(self._task.module(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         return float(loss.detach()), len(targets)
 
@@ -257,8 +258,9 @@ def _task(config: Finetuning) -> Task:
 
 
 def _trainer(task: Task, config: Finetuning) -> Trainer:
-    others = {ACTIVITY: _ByActivity, FIRST_ORDER: _FirstOrder}
-    return others.get(config.method, _ByValues)(task, config)
+    if config.method == ACTIVITY:
+        return _ByActivity(task, config)
+    return _FirstOrder(task, config) if config.method == FIRST_ORDER else _ByValues(task, config)
 
 
 def _zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:

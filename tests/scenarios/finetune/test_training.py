@@ -1,0 +1,113 @@
+"""Runs of `fedzo finetune`: curves by forward passes, logs that go on and lead to the same bits."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from fedzo.errors import CheckpointError, ConfigError
+from scenarios.cli import app
+from scenarios.finetune.tasks import make_task
+from scenarios.finetune.training import Finetuning, digest, finetune, replayed
+
+SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
+
+
+def config(**changed) -> Finetuning:  # type: ignore[no-untyped-def]
+    return Finetuning(**{**SMALL, "forwards": 640, **changed})
+
+
+def command(*words: str) -> dict[str, object]:
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    told: dict[str, object] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.parametrize("method", ["zo_sgd", "lozo", "activity", "first_order"])
+def test_every_kind_of_method_has_a_curve_by_forwards(method: str) -> None:
+    heard = []
+    looks = finetune(config(method=method), told=heard.append)
+    assert looks == heard
+    assert looks[0].forwards == 0
+    assert looks[1].forwards >= 320
+    assert looks[2].forwards >= 640
+    passes = {"activity": None, "first_order": 1}.get(method, 2)
+    if passes:
+        assert looks[2].forwards == looks[2].step * 16 * passes
+
+
+def test_full_passes_are_counted_as_the_examples_that_they_are() -> None:
+    looks = finetune(config(method="mezo_svrg"))
+    assert looks[-1].step < 20
+    per_period = 2 * 64 + 4 * 4 * 16
+    assert looks[-1].forwards in range(640, 640 + per_period)
+
+
+def test_a_run_goes_on_from_its_log_and_can_be_made_anew(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finetune(config(method="zo_adam"), out=whole)
+    finetune(config(method="zo_adam", forwards=320, looks=2), out=tmp_path / "other")
+    half = config(method="zo_adam")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(look) -> None:  # type: ignore[no-untyped-def]
+        if look.forwards >= 320:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        finetune(half, out=parts, told=stop)
+    finetune(half, out=parts)
+    ours, theirs = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    (parts / "model.safetensors").unlink()
+    told = replayed(parts)
+    again = load_file(parts / "model.safetensors")
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+    fresh = make_task("digits_cnn", seed=0, examples=64)
+    assert told != digest(fresh)
+    fresh.module.load_state_dict(again, strict=False)
+    assert told == digest(fresh)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["--method", "fzoo", "--set", "num_directions=3", "--forwards", "300", "--looks", "2"]
+    told = command("finetune", "digits_cnn", "--examples", "64", *words, "--out", str(out))
+    assert told["looks"][-1]["step"] == 5  # type: ignore[index]
+    assert len(str(command("replay", str(out))["sha256"])) == 64
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["finetune", "digits_cnn", "--method", "mzo"], "method"),
+        (["finetune", "digit", "--method", "mezo"], "task"),
+        (["finetune", "digits_cnn", "--set", "rnk=3"], "method.rnk"),
+        (["finetune", "digits_cnn", "--method", "activity", "--set", "rank=3"], "settings"),
+        (["finetune", "digits_cnn", "--looks", "1"], "looks"),
+        (["finetune", "digits_cnn", "--forwards", "0"], "forwards"),
+    ],
+)
+def test_bad_words_end_in_a_sentence(words: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
+    finetune(config(method="first_order"), out=tmp_path / "first")
+    with pytest.raises(ConfigError, match="keeps no log"):
+        finetune(config(method="first_order"), out=tmp_path / "first")
+    with pytest.raises(ConfigError, match="other settings"):
+        finetune(config(method="mezo"), out=tmp_path / "first")
+    with pytest.raises(CheckpointError, match="keeps no log"):
+        replayed(tmp_path / "first")
+    with pytest.raises(CheckpointError, match="holds no run"):
+        replayed(tmp_path)
