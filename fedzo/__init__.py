@@ -30,6 +30,7 @@ FACE = {
     "plot": "scenarios.runs.figure",
     "table": "scenarios.runs.table",
     "attack": "scenarios.attacks.one_call",
+    "ActivityZO": "fedzo.finetuning.activity.optimizer",
     "check": "scenarios.runs.check",
     **dict.fromkeys(
         ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),

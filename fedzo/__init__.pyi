@@ -8,6 +8,7 @@ from fedzo.blackbox.variables import Int as Int
 from fedzo.blackbox.variables import Log as Log
 from fedzo.errors import ConfigError as ConfigError
 from fedzo.errors import FedzoWarning as FedzoWarning
+from fedzo.finetuning.activity.optimizer import ActivityZO as ActivityZO
 from fedzo.objectives.objective import CallableObjective as CallableObjective
 from fedzo.objectives.objective import Maximize as Maximize
 from fedzo.objectives.objective import ModuleObjective as ModuleObjective
