@@ -154,6 +154,7 @@ class Noisy(nn.Module):
 
 def test_buffers_modes_and_other_parameters_stay_in_every_mode() -> None:
     with torch.random.fork_rng():
+        torch.manual_seed(3)
         net = Noisy()
         net.norm.eval()
         for training in (True, False):
@@ -172,6 +173,7 @@ def test_buffers_modes_and_other_parameters_stay_in_every_mode() -> None:
 def test_both_sides_of_a_probe_drop_out_the_same() -> None:
     """Else the outputs' change over 2 eps would be of the size of 1 / eps."""
     with torch.random.fork_rng():
+        torch.manual_seed(3)
         net = Noisy()
         net.norm.eval()
         optimizer = ActivityZO(net, LOSSES)
@@ -190,6 +192,7 @@ def test_both_sides_of_a_probe_drop_out_the_same() -> None:
 
 def test_normalization_by_the_batch_is_refused() -> None:
     with torch.random.fork_rng():
+        torch.manual_seed(3)
         net = Noisy()
     with pytest.raises(ConfigError, match="'norm' normalizes by the batch"):
         ActivityZO(net, LOSSES).step(on(net))
@@ -272,6 +275,7 @@ class Sequences(nn.Module):
 
 def test_sequences_of_any_length_need_noise_that_is_shared() -> None:
     with torch.random.fork_rng():
+        torch.manual_seed(3)
         net = Sequences()
 
     def batch(length: int) -> Callable[[], tuple[Tensor, Tensor]]:

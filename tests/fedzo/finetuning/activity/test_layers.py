@@ -42,6 +42,7 @@ CASES: list[tuple[Callable[[], nn.Module], Tensor]] = [
 def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     make, inputs = CASES[request.param]
     with torch.random.fork_rng():
+        torch.manual_seed(3)
         return make().double(), inputs
 
 
