@@ -94,10 +94,6 @@ class Task:
         """Return each example's cross-entropy."""
         return -outputs.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
-    def loss(self, outputs: Float[Tensor, "b c"], targets: Int[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Return the mean of the losses."""
-        return self.losses(outputs, targets).mean()
-
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Int[Tensor, " b"]]:
         """Return training examples, as long as the longest of them."""
         return self._cut(self.train.inputs[indices]), self.train.targets[indices]
@@ -127,7 +123,7 @@ class Task:
         """Return how the module, or what is in its place, does on examples."""
         outputs = self.outputs(examples, network)
         hits = (outputs.argmax(-1) == examples.targets).double().mean()
-        return Score(float(self.loss(outputs, examples.targets)), float(hits))
+        return Score(float(self.losses(outputs, examples.targets).mean()), float(hits))
 
     def accuracy(self, network: Callable[[Tensor], Tensor] | None = None) -> float:
         """Return the share of test examples that the module, or another network, gets right."""
@@ -136,7 +132,8 @@ class Task:
     def objective(self, indices: Tensor | slice = slice(None)) -> ModuleObjective:
         """Return the loss on training examples as a function of the trained parameters."""
         some = self.train.take(indices)
-        return ModuleObjective(self.module, self.loss, some.inputs, some.targets)
+        loss = torch.nn.functional.cross_entropy
+        return ModuleObjective(self.module, loss, some.inputs, some.targets)
 
     def shards(
         self, num_clients: int, partition: Partition, *, generator: np.random.Generator

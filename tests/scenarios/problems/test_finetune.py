@@ -1,4 +1,4 @@
-"""The scenario finetune: F and accuracy, with x as a vector and in place, on any engine."""
+"""The scenario finetune: F and accuracy, with x as a vector and in place."""
 
 import pytest
 import torch
