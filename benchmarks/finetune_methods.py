@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from scenarios.finetune.training import TRAINERS, Finetuning, finetune
+from scenarios.finetune.trainers import TRAINERS, Finetuning
+from scenarios.finetune.training import finetune
 
 CENTERS = {
     "fzoo": 3e-2, "zo_adam": 1e-3, "zo_sign": 1e-4, "zoodip": 1e-3, "cge": 1e-2, "zo_muon": 3e-3,

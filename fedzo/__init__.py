@@ -34,7 +34,6 @@ FACE = {
     "check": "scenarios.runs.check",
     "ZerothOrder": "fedzo.finetuning.zeroth_order",
     "ActivityZO": "fedzo.finetuning.activity.optimizer",
-    "METHODS": "fedzo.finetuning.methods.table",
     "Method": "fedzo.finetuning.methods.method",
     **dict.fromkeys(
         ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),

@@ -10,7 +10,6 @@ from fedzo.errors import ConfigError as ConfigError
 from fedzo.errors import FedzoWarning as FedzoWarning
 from fedzo.finetuning.activity.optimizer import ActivityZO as ActivityZO
 from fedzo.finetuning.methods.method import Method as Method
-from fedzo.finetuning.methods.table import METHODS as METHODS
 from fedzo.finetuning.zeroth_order import ZerothOrder as ZerothOrder
 from fedzo.objectives.objective import CallableObjective as CallableObjective
 from fedzo.objectives.objective import Maximize as Maximize

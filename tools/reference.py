@@ -36,6 +36,25 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
             "scenarios.problems.scenario.Scenario",
         ],
     ),
+    "modules": (
+        "Training modules by values",
+        "What a method is made of, beside `ZerothOrder`, `ActivityZO` and `Method`, which are on"
+        " the page [import fedzo](fedzo.md).",
+        [
+            "fedzo.finetuning.methods.method.Recipe",
+            "fedzo.finetuning.finding.Finder",
+            "fedzo.finetuning.finding.Found",
+            "fedzo.finetuning.finding.ByValues",
+            "fedzo.finetuning.samplers.Sampler",
+            "fedzo.finetuning.accepting.Acceptance",
+            "fedzo.finetuning.moving.Mover",
+            "fedzo.finetuning.log.Log",
+            "fedzo.finetuning.quantized.quantize_",
+            "fedzo.estimation.in_place.InPlace",
+            "fedzo.estimation.direction.Direction",
+            "fedzo.estimation.view.View",
+        ],
+    ),
     "strategies": (
         "Strategies",
         "What a method is made of, and what the driver hands to it.",

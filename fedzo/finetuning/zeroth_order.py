@@ -45,9 +45,10 @@ class ZerothOrder(torch.optim.Optimizer):
     """Trains a module by values of its loss.
 
     module: its trained parameters are x; or an iterable of parameters. lr: of a step, which
-    torch's schedulers may change. method: a name of fedzo.METHODS, or an instance of a class of
-    them. settings: of a method by name, such as {"rank": 4}. view: patterns of names, of which only
-    those parameters move (`encoder.layer.5` stands for all in it). seed: of all directions.
+    torch's schedulers may change. method: a name of fedzo.finetuning.methods.table, or an instance
+    of a class there, or of your own. settings: of a method by name, such as {"rank": 4}. view:
+    patterns of names, of which only those parameters move (`encoder.layer.5` stands for all in it).
+    seed: of all directions.
 
     Modules are asked in evaluation mode, so buffers stay and nothing is dropped out. Raises
     ConfigError where nothing is to be trained.

@@ -55,7 +55,8 @@ def finetune_command(
     Example: fedzo finetune shifted_digits --method fzoo --forwards 4000 --out runs/fzoo
     """
     prepare(threads)
-    from scenarios.finetune.training import Finetuning, finetune  # torch, which the help spares
+    from scenarios.finetune.trainers import Finetuning  # torch, which the help spares
+    from scenarios.finetune.training import finetune
 
     def work() -> dict[str, Any]:
         config = Finetuning(

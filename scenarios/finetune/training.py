@@ -14,62 +14,27 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fedzo.config import check_types, parse_setting, require
 from fedzo.errors import CheckpointError, ConfigError
-from fedzo.finetuning.activity.optimizer import ActivityZO
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
-from fedzo.finetuning.zeroth_order import ZerothOrder
 from fedzo.randomness import stream
 from fedzo.records.storage import write_whole
 from fedzo.records.tensor_file import write_tensors
 from scenarios.finetune.task import Task
-from scenarios.finetune.tasks import TaskName, make_task
+from scenarios.finetune.tasks import make_task
+from scenarios.finetune.trainers import (
+    ByValues,
+    Finetuning,
+    Trainer,
+    make_trainer,
+    zeroth_order,
+)
 
-FIRST_ORDER, ACTIVITY = "first_order", "activity"
-TRAINERS = (*METHODS, ACTIVITY, FIRST_ORDER)
-"""Names of all that a task can be trained by."""
-SUGGESTED_LR = {FIRST_ORDER: 1e-3, ACTIVITY: 1e-3, "zo_adam": 1e-3, "cge": 1e-2}
-_LR = 3e-3
 CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finetuning:
-    """What is asked for.
-
-    lr: of a step; 0 for a suggestion, which is not tuned. forwards: example-forwards after which
-    the run ends. looks: at the test examples, the first before training. settings: of the method,
-    such as "rank=4 mu=0.01".
-    layers, examples, data_dir: of the task (scenarios.finetune.tasks).
-    """
-
-    task: TaskName
-    method: str = "zo_sgd"
-    settings: str = ""
-    lr: float = 0.0
-    batch_size: int = 16
-    forwards: int = 20_000
-    looks: int = 11
-    seed: int = 0
-    layers: int = -1
-    examples: int = 0
-    data_dir: str = ""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.method in TRAINERS, "method", self.method, f"one of {', '.join(TRAINERS)}")
-        require(0 <= self.lr < float("inf"), "lr", self.lr, "at least 0 and finite")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
-        require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
-        if self.settings and self.method not in METHODS:
-            raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +49,6 @@ class Look:
     test_accuracy: float
 
 
-@runtime_checkable
-class Trainer(Protocol):
-    """Takes steps on batches."""
-
-    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        """Take a step; return the loss and how many examples went forward."""
-        ...
-
-
 def finetune(
     config: Finetuning,
     *,
@@ -105,7 +61,7 @@ def finetune(
     another run, and where data or a package is missing.
     """
     task = _task(config)
-    trainer = _trainer(task, config)
+    trainer = make_trainer(task, config)
     held = _begun(out, config)
     run = _Run(task, trainer, config, out, held)
     return run.go(told)
@@ -121,7 +77,7 @@ def replayed(out: Path) -> str:
     if config.method not in METHODS:
         raise CheckpointError(f"{config.method} keeps no log; zeroth-order methods can be replayed")
     task = _task(config)
-    optimizer = _zeroth_order(task, config)
+    optimizer = zeroth_order(task, config)
     optimizer.replay(Log.load(out / LOG))
     write_tensors(out / MODEL, _tensors(task), "{}")
     return digest(task)
@@ -177,7 +133,7 @@ class _Run:
 
     def _return_to(self, look: Look, batches: Iterator[Tensor]) -> None:
         assert self._out is not None
-        assert isinstance(self._trainer, _ByValues)
+        assert isinstance(self._trainer, ByValues)
         self._trainer.optimizer.replay(Log.load(self._out / LOG).first(look.step))
         for _ in range(look.step):
             next(batches)
@@ -191,7 +147,7 @@ class _Run:
         self._losses.clear()
         self._looks.append(look)
         if self._out is not None:
-            if isinstance(self._trainer, _ByValues):
+            if isinstance(self._trainer, ByValues):
                 self._trainer.optimizer.log.save(self._out / LOG)
             lines = [json.dumps(asdict(each)) for each in self._looks]
             write_whole(self._out / CURVE, "\n".join(lines) + "\n")
@@ -202,51 +158,6 @@ class _Run:
             write_tensors(self._out / MODEL, _tensors(self._task), "{}")
 
 
-class _ByValues:
-    def __init__(self, task: Task, config: Finetuning) -> None:
-        self._task, self.optimizer = task, _zeroth_order(task, config)
-
-    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        task, asked = self._task, list[int]()
-
-        def batch() -> Tensor:
-            asked.append(len(targets))
-            return task.loss(task.module(inputs), targets)
-
-        def full() -> Tensor:
-            asked.append(len(task.train))
-            return task.loss(task.outputs(task.train), task.train.targets)
-
-        return self.optimizer.step(batch, full=full), sum(asked)
-
-
-class _ByActivity:
-    def __init__(self, task: Task, config: Finetuning) -> None:
-        self._task = task
-        self.optimizer = ActivityZO(
-            task.module, task.losses, lr=config.lr or SUGGESTED_LR[ACTIVITY], seed=config.seed
-        )
-
-    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        before = self.optimizer.spent.examples
-        loss = self.optimizer.step(lambda: (self._task.module(inputs), targets))
-        return loss, self.optimizer.spent.examples - before
-
-
-class _FirstOrder:
-    def __init__(self, task: Task, config: Finetuning) -> None:
-        self._task = task
-        lr = config.lr or SUGGESTED_LR[FIRST_ORDER]
-        self._optimizer = torch.optim.AdamW(task.module.parameters(), lr=lr)
-
-    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        self._optimizer.zero_grad()
-        loss = self._task.loss(self._task.module(inputs), targets)
-        loss.backward()
-        self._optimizer.step()
-        return float(loss.detach()), len(targets)
-
-
 def _task(config: Finetuning) -> Task:
     return make_task(
         config.task,
@@ -255,18 +166,6 @@ def _task(config: Finetuning) -> Task:
         examples=config.examples,
         data_dir=config.data_dir,
     )
-
-
-def _trainer(task: Task, config: Finetuning) -> Trainer:
-    if config.method == ACTIVITY:
-        return _ByActivity(task, config)
-    return _FirstOrder(task, config) if config.method == FIRST_ORDER else _ByValues(task, config)
-
-
-def _zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
-    lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
-    settings = dict(parse_setting(text) for text in config.settings.split())
-    return ZerothOrder(task.module, lr, method=config.method, settings=settings, seed=config.seed)
 
 
 def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:

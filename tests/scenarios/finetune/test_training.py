@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from fedzo.errors import CheckpointError, ConfigError
 from scenarios.cli import app
 from scenarios.finetune.tasks import make_task
-from scenarios.finetune.training import Finetuning, digest, finetune, replayed
+from scenarios.finetune.trainers import Finetuning
+from scenarios.finetune.training import digest, finetune, replayed
 
 SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
 

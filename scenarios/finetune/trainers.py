@@ -1,0 +1,120 @@
+"""What trains a task: a zeroth-order method, activity perturbation, or first order."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fedzo.config import check_types, parse_setting, require
+from fedzo.errors import ConfigError
+from fedzo.finetuning.activity.optimizer import ActivityZO
+from fedzo.finetuning.methods.table import METHODS
+from fedzo.finetuning.zeroth_order import ZerothOrder
+from scenarios.finetune.task import Task
+from scenarios.finetune.tasks import TaskName
+
+FIRST_ORDER, ACTIVITY = "first_order", "activity"
+TRAINERS = (*METHODS, ACTIVITY, FIRST_ORDER)
+"""Names of all that a task can be trained by."""
+SUGGESTED_LR = {FIRST_ORDER: 1e-3, ACTIVITY: 1e-3, "zo_adam": 1e-3, "cge": 1e-2}
+_LR = 3e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuning:
+    """What is asked for.
+
+    lr: of a step; 0 for a suggestion, which is not tuned. forwards: example-forwards after which
+    the run ends. looks: at the test examples, the first before training. settings: of the method,
+    such as "rank=4 mu=0.01".
+    layers, examples, data_dir: of the task (scenarios.finetune.tasks).
+    """
+
+    task: TaskName
+    method: str = "zo_sgd"
+    settings: str = ""
+    lr: float = 0.0
+    batch_size: int = 16
+    forwards: int = 20_000
+    looks: int = 11
+    seed: int = 0
+    layers: int = -1
+    examples: int = 0
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.method in TRAINERS, "method", self.method, f"one of {', '.join(TRAINERS)}")
+        require(0 <= self.lr < float("inf"), "lr", self.lr, "at least 0 and finite")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
+        require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
+        if self.settings and self.method not in METHODS:
+            raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Takes steps on batches."""
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        """Take a step; return the loss and how many examples went forward."""
+        ...
+
+
+def make_trainer(task: Task, config: Finetuning) -> Trainer:
+    if config.method == ACTIVITY:
+        return _ByActivity(task, config)
+    return _FirstOrder(task, config) if config.method == FIRST_ORDER else ByValues(task, config)
+
+
+def zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
+    lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
+    settings = dict(parse_setting(text) for text in config.settings.split())
+    return ZerothOrder(task.module, lr, method=config.method, settings=settings, seed=config.seed)
+
+
+class ByValues:
+    def __init__(self, task: Task, config: Finetuning) -> None:
+        self._task, self.optimizer = task, zeroth_order(task, config)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        task, asked = self._task, list[int]()
+
+        def batch() -> Tensor:
+            asked.append(len(targets))
+            return task.losses(task.module(inputs), targets).mean()
+
+        def full() -> Tensor:
+            asked.append(len(task.train))
+            return task.losses(task.outputs(task.train), task.train.targets).mean()
+
+        return self.optimizer.step(batch, full=full), sum(asked)
+
+
+class _ByActivity:
+    def __init__(self, task: Task, config: Finetuning) -> None:
+        self._task = task
+        self.optimizer = ActivityZO(
+            task.module, task.losses, lr=config.lr or SUGGESTED_LR[ACTIVITY], seed=config.seed
+        )
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        before = self.optimizer.spent.examples
+        loss = self.optimizer.step(lambda: (self._task.module(inputs), targets))
+        return loss, self.optimizer.spent.examples - before
+
+
+class _FirstOrder:
+    def __init__(self, task: Task, config: Finetuning) -> None:
+        self._task = task
+        lr = config.lr or SUGGESTED_LR[FIRST_ORDER]
+        self._optimizer = torch.optim.AdamW(task.module.parameters(), lr=lr)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        self._optimizer.zero_grad()
+        loss = self._task.losses(self._task.module(inputs), targets).mean()
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach()), len(targets)
