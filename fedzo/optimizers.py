@@ -10,6 +10,7 @@ State is replaced, never changed in place: `state, x = optimizer.step(state, x, 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -113,6 +114,7 @@ class Adam:
         return OptimizerState(count, first, second), moved
 
 
+@lru_cache(maxsize=64)
 def make_optimizer(name: OptimizerName, *, momentum: float = 0.0) -> Optimizer:
     """Return the optimizer of that name; `momentum` is the heavy-ball factor, or beta1 of Adam.
 

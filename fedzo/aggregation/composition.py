@@ -176,7 +176,12 @@ def _require_within(stage: Call, num_clients: int, num_byzantine: int) -> None:
 
 def _takes(stage: Call, name: str) -> bool:
     """Return whether a rule has this parameter."""
-    return name in inspect.signature(stage.function).parameters
+    return name in _parameters(stage.function)
+
+
+@lru_cache(maxsize=64)
+def _parameters(function: Callable[..., Tensor]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _misplaced(name: str, last: bool) -> ConfigError:

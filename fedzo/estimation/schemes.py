@@ -98,7 +98,7 @@ class Forward(Scheme):
         memory: Float[Tensor, "n m"] | None,
         dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
-        return (values[:, 1:] - values[:, :1]).to(dtype or values.dtype) / mu
+        return _as(values[:, 1:] - values[:, :1], dtype) / mu
 
     def points(
         self, x: Float[Tensor, "n d"], directions: Float[Tensor, "n m d"], mu: float
@@ -122,7 +122,7 @@ class Central(Scheme):
         dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
         plus, minus = values.chunk(2, dim=1)
-        return (plus - minus).to(dtype or values.dtype) / (2 * mu)
+        return _as(plus - minus, dtype) / (2 * mu)
 
 
 class Coordinate(Central):
@@ -147,7 +147,7 @@ class Residual(Scheme):
         dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "n m"]:
         changes = torch.zeros_like(values) if memory is None else values - memory
-        return changes.to(dtype or values.dtype) / mu
+        return _as(changes, dtype) / mu
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -201,6 +201,11 @@ class Differences:
     ) -> Float[Tensor, "n m"]:
         """Return the slopes at x of a function, which is asked once."""
         return self.slopes(ask(self.points(x, directions)), x.dtype)
+
+
+def _as(values: Float[Tensor, "n m"], dtype: torch.dtype | None) -> Float[Tensor, "n m"]:
+    """Return values in a type; `Tensor.to` takes a microsecond to find that they are."""
+    return values if dtype is None or values.dtype == dtype else values.to(dtype)
 
 
 def _runs(offsets: Sequence[Offset]) -> list[tuple[int, int, int]]:

@@ -97,11 +97,13 @@ class Oracle:
         """
         self._require_dim(x)
         self.spend(x.shape[1], of)
-        self._stop_spent(x.shape[1])
+        if self._again:
+            self._stop_spent(x.shape[1])
         with torch.no_grad():
-            values = (of or self.cohort).value(self.asked_at(x)).double()
-        self._count_again()
-        return self._observed(values)
+            values = (of or self.cohort).value(self.asked_at(x))
+        if self._asking.again:
+            self._count_again()
+        return self._observed(values if values.dtype == torch.float64 else values.double())
 
     def told(
         self,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origi
 import torch
 from torch import Tensor
 
-from fedzo.config import Scalar, checked, config_values
+from fedzo.config import Scalar, checked, field_names
 from fedzo.errors import ConfigError, MessageError
 from fedzo.estimation.bases import Along
 from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
@@ -155,18 +155,32 @@ def take_apart(question: Question[Any]) -> Parts:
     shared: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
     scalars: dict[str, Scalar] = {}
-    for entry in fields(question):
-        value = getattr(question, entry.name)
-        if entry.metadata.get(_UNSENT) or value is None:
+    kind: Any = type(question)
+    for name, default, own in _pieces(kind):
+        value = getattr(question, name)
+        if value is None:
             continue
         if isinstance(value, Tensor):
-            (rows if entry.metadata.get(_OWN) else shared)[entry.name] = value
+            (rows if own else shared)[name] = value
         elif is_dataclass(value):
-            sent = config_values(value).items()
-            scalars.update({name: told for name, told in sent if name not in _OF_THE_EXCHANGE})
-        elif value != entry.default:
-            scalars[entry.name] = value
+            settings: Any = type(value)
+            scalars.update({told: getattr(value, told) for told in _told(settings)})
+        elif value != default:
+            scalars[name] = value
     return Parts(shared, rows, scalars)
+
+
+@functools.cache
+def _pieces(cls: Any) -> list[tuple[str, Any, bool]]:
+    """Return name, default, and whether each client gets its row, of every field that travels."""
+    sent = [entry for entry in fields(cls) if not entry.metadata.get(_UNSENT)]
+    return [(entry.name, entry.default, bool(entry.metadata.get(_OWN))) for entry in sent]
+
+
+@functools.cache
+def _told(settings: Any) -> list[str]:
+    """Return the names of the settings that travel with a question."""
+    return [name for name in field_names(settings) if name not in _OF_THE_EXCHANGE]
 
 
 def put_together(cls: type[Question[Any]], parts: Parts) -> Question[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedzo.records.checkpoint import Checkpoint
 from fedzo.records.history import RoundRecord
+from strategies.core.abilities import can
 from strategies.core.driver import Snapshot
 from strategies.core.rounds import IsInPlace
 
@@ -42,7 +43,7 @@ class BestSoFar:
 
 def position_of(state: Any) -> Float[Tensor, " d"]:
     """Return x of a state; in place, the log that leads there."""
-    return state.log if isinstance(state, IsInPlace) else state.x
+    return state.log if can(state, IsInPlace) else state.x
 
 
 def pack_bests(bests: Sequence[Best | None]) -> Checkpoint:

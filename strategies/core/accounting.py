@@ -8,6 +8,7 @@ from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.sizes import exchange_size, replies_size
 from fedzo.records.history import RoundRecord
+from strategies.core.abilities import can
 from strategies.core.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
 
 
@@ -20,6 +21,7 @@ def counted(
     asked = replies.counts.get("queries", {})
     for client in exchange.client_ids:
         queries[client] = queries.get(client, 0) + asked.get(client, 0)
+    everybody = tuple(sorted(queries))
     return replace(
         total,
         queries=total.queries + replies.total("queries"),
@@ -29,8 +31,8 @@ def counted(
         floats_down=total.floats_down + down.floats,
         bytes_up=total.bytes_up + up.bytes,
         bytes_down=total.bytes_down + down.bytes,
-        clients=tuple(sorted(queries)),
-        client_queries=tuple(queries[client] for client in sorted(queries)),
+        clients=everybody,
+        client_queries=tuple(queries[client] for client in everybody),
         failures={**total.failures, **failures},
         non_finite=total.non_finite + replies.total("non_finite"),
         late=total.late + replies.late,
@@ -40,10 +42,10 @@ def counted(
 
 def with_privacy(total: RoundRecord, state: object) -> RoundRecord:
     """Add what a private method has spent to a record, and whom it asked and left out."""
-    if isinstance(state, LeavesOut):
+    if can(state, LeavesOut):
         asked = {c: why for c, why in state.left_out.items() if c in total.clients}
         total = replace(total, failures={**total.failures, **asked})
-    if not isinstance(state, SpendsPrivacy):
+    if not can(state, SpendsPrivacy):
         return total
     spent = state.privacy
     return replace(

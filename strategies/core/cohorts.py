@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from strategies.core.abilities import can
 from strategies.core.method import RoundMethod
 
 
@@ -26,7 +27,7 @@ def sample_cohort(
     round_index: int,
 ) -> Sequence[int]:
     """Return the clients of a round, ascending, drawn without replacement."""
-    wanted = state.cohort_size if isinstance(state, SizesCohort) else 0
+    wanted = state.cohort_size if can(state, SizesCohort) else 0
     size = min(num_clients, wanted) or method.rounds.cohort_size(num_clients)
     if size == num_clients:
         return range(num_clients)

@@ -18,6 +18,7 @@ from fedzo.protocol.exchange import JUDGING, Exchange, Moment, Replies
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
 from strategies.core import accounting, judging
+from strategies.core.abilities import can
 from strategies.core.cohorts import sample_cohort
 from strategies.core.judging import Verdict, trusted_values, verdict
 from strategies.core.method import RoundMethod, defence_of
@@ -152,7 +153,7 @@ class _Run:
                 raise
             return self.state
         self._failed_rounds = 0
-        if not all_finite(state.log if isinstance(state, IsInPlace) else state.x):
+        if not all_finite(state.log if can(state, IsInPlace) else state.x):
             raise RunError(
                 f"round {plan.round_index} ended in an x that is not finite; lower the step size,"
                 " or set strategy.non_finite=reject"
@@ -237,7 +238,7 @@ class _Run:
             if self._total.round_index == 0:
                 raise
             return
-        measured = self.state.report if isinstance(self.state, Reports) else {}
+        measured = self.state.report if can(self.state, Reports) else {}
         self._total = replace(
             self._total,
             value=found.value,
@@ -266,7 +267,7 @@ class _Run:
         """Return the queries kept back so that the last x can be judged."""
         asks = self._problem.asks_clients and not self._asks_nobody
         asked = len(self._judges(self._total.round_index)) if asks else 0
-        return asked * (self._settings.num_clients if isinstance(self.state, KnowsModels) else 1)
+        return asked * (self._settings.num_clients if can(self.state, KnowsModels) else 1)
 
     def _evaluate(self) -> Verdict:
         """Judge x, or, where every node has a model, those of the honest ones."""
@@ -277,7 +278,7 @@ class _Run:
             seed = self._settings.seed
             return judging.known(self._problem, self.state, nodes, models, seed=seed)
         asked = self._judges(self._total.round_index)
-        known = self.state.answered.values if isinstance(self.state, KnowsAnswers) else ()
+        known = self.state.answered.values if can(self.state, KnowsAnswers) else ()
         if len(known) == self._settings.num_clients and not liars:
             answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)
         else:

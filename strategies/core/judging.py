@@ -28,6 +28,7 @@ from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import Judge, ValuesTold
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
+from strategies.core.abilities import can
 from strategies.core.outcome import RunSettings
 from strategies.core.rounds import BringsModules, HasX, IsInPlace, KnowsModels, RoundConfig
 
@@ -105,11 +106,12 @@ def judged_models(
 
     num_byzantine: how many unknown liars there may be beside the known ones.
     """
-    if not isinstance(state, KnowsModels):
-        return [], state.x.unsqueeze(0)
+    x = state.x
+    if not can(state, KnowsModels):
+        return [], x.unsqueeze(0)
     rows = [i for i, client in enumerate(state.clients.tolist()) if client not in liars]
     if not rows:
-        return [], state.x.unsqueeze(0)
+        return [], x.unsqueeze(0)
     kept = rows
     if 0 < 2 * num_byzantine < len(rows):
         models = state.models[rows]
@@ -121,7 +123,7 @@ def judged_models(
 
 def question_about(state: HasX, models: Float[Tensor, "k d"]) -> Question[ValuesTold]:
     """Return the question by which x, or these models, are judged."""
-    return state.judge() if isinstance(state, IsInPlace) else Judge(x=models)
+    return state.judge() if can(state, IsInPlace) else Judge(x=models)
 
 
 def trusted_values(values: Float[Tensor, " n"], num_byzantine: int) -> Float[Tensor, " m"]:

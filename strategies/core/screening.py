@@ -45,9 +45,10 @@ def rejected(
         if question.judges:  # judged by a mean of values, which may differ as they like
             found.update(reasons)
             continue
-        absurd = outliers(vectors, config.num_byzantine, config.outlier_multiple)
-        absurd = absurd if broken is None else absurd & ~broken
-        reasons.update({ids[i]: _far(name, config) for i in _where(absurd)})
+        if config.num_byzantine:
+            absurd = outliers(vectors, config.num_byzantine, config.outlier_multiple)
+            absurd = absurd if broken is None else absurd & ~broken
+            reasons.update({ids[i]: _far(name, config) for i in _where(absurd)})
         found.update(_affordable(reasons, len(ids), rounds, defence))
     return found
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.errors import FedzoWarning
+from strategies.core.abilities import can
 from strategies.core.outcome import Snapshot
 from strategies.core.rounds import IsInPlace
 
@@ -44,7 +45,7 @@ class Standstill:
 
     def __call__(self, snapshot: Snapshot) -> None:
         record = snapshot.record
-        if isinstance(snapshot.state, IsInPlace):
+        if can(snapshot.state, IsInPlace):
             return
         if record.round_index == 0:
             self._start, self._first = snapshot.state.x.clone(), record.value
