@@ -20,7 +20,7 @@ _BLOCK = 1 << 20
 """Numbers that are drawn together."""
 _FEW = 1 << 13
 """Numbers of which keys keep blocks themselves."""
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 17
 _AT_ONCE_ON_GPU = 1 << 23
 
 
@@ -40,12 +40,9 @@ class Packed(Filled):
         self, out: Float[Tensor, " k"], source: Float[Tensor, " k"], start: int, alpha: float
     ) -> None:
         """Write source + alpha u into `out`, which may be the source; both in float32."""
-        if len(out) <= _FEW:
-            torch.add(
-                source,
-                self.key.draw(start, start + len(out), device=out.device).mul_(alpha),
-                out=out,
-            )
+        if len(out) <= _FEW and (start // _BLOCK, out.device) not in self._held:
+            u = self.key.draw(start, start + len(out), device=out.device)
+            torch.add(source, u.mul_(alpha), out=out)
             return
         table = _table(alpha, str(out.device))
         step = _AT_ONCE if out.device.type == "cpu" else _AT_ONCE_ON_GPU
