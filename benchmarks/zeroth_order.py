@@ -137,7 +137,8 @@ def measure_federation() -> None:
     count = sum(p.numel() for p in shared.parameters())
     print(
         f"{count:,} numbers, 4 clients, 10 rounds: {time.monotonic() - began:.0f} s,"
-        f" bytes a client and round up {last.bytes_up / 40:.0f}, down {last.bytes_down / 40:.0f};"
+        f" bytes a client and round, of which half is for judging F:"
+        f" up {last.bytes_up / 40:.0f}, down {last.bytes_down / 40:.0f};"
         f" peak of the process {resident('VmHWM') / MIB:.0f} MiB"
     )
 

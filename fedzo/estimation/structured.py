@@ -152,8 +152,8 @@ class Matrices(Filled):
 
 @dataclass(frozen=True, slots=True)
 class LowRank(Matrices):
-    """Chen, Zhang, Cao, Liu & Wen, "Enhancing Zeroth-Order Fine-Tuning for Language Models with
-    Low-Rank Structures" (LOZO), ICLR 2025, equation 3: U of `left`, V of `right`.
+    """Chen et al., "Enhancing Zeroth-Order Fine-Tuning for Language Models with
+    Low-Rank Structures" (LOZO), ICLR 2025: U of `left`, V of `right`.
 
     Differs from the paper: 1 / sqrt(r) in the direction, so that slopes need no factor.
     """
@@ -178,7 +178,7 @@ class LowRank(Matrices):
 @dataclass(frozen=True, slots=True)
 class Projected(Matrices):
     """Yu et al., "SubZero: Random Subspace Zeroth-Order Optimization for Memory-Efficient LLM
-    Fine-Tuning", 2024, equation 8: bases by name, U [m, r] and V [n, r] with orthonormal columns.
+    Fine-Tuning", 2024: bases by name, U [m, r] and V [n, r] with orthonormal columns.
     """
 
     view: View

@@ -2,7 +2,7 @@
 
     elementwise sign   g_j <- sign g_j                         Liu et al., ICLR 2019 (ZO-signSGD)
     orthogonalized     G = U S V^T  ->  U V^T                   Jordan et al., 2024 (Muon)
-    LowVariance        g <- g - E E^T g                        Kim et al., CVPR 2025 (ZOODiP), eq. 8
+    LowVariance        g <- g - E E^T g                        ZOODiP, CVPR 2025 (2503.14868)
 
 E spans the directions in which the last tau iterates varied least: all but those principal
 components that explain 1 - nu of their variance. Differs from ZOODiP's code: iterates are not

@@ -4,7 +4,7 @@
     H <- (1 - a) H + a |f(x + mu u) + f(x - mu u) - 2 f(x)| / (2 mu^2) H z^2;   g = c z / sqrt(H)
 
 Zhao, Dang, Ye, Dai, Qian & Tsang, "Second-Order Fine-Tuning without Pain for LLMs: A Hessian
-Informed Zeroth-Order Optimizer", ICLR 2025, algorithm 1. Cost: 3 forward passes a step. Memory:
+Informed Zeroth-Order Optimizer", ICLR 2025 (2402.15173). Cost: 3 forward passes a step. Memory:
 1 / sqrt(H), a vector of length d. Differs from the paper: H is kept above 1e-8, so that a direction
 stays finite; a value that is not finite leaves H as it is.
 """

@@ -6,8 +6,8 @@
     ratios     random, with a share of its own for each tensor (DeepZero)
 
 Liu, Zhu, Gong, Cheng, Hsieh & You, "Sparse MeZO: Less Parameters for Better Performance in
-Zeroth-Order LLM Fine-Tuning", 2024, section 3.2 (small); Chen et al., "DeepZero: Scaling up
-Zeroth-Order Optimization for Deep Model Training", ICLR 2024, section 4 (ratios). Masks are made of
+Zeroth-Order LLM Fine-Tuning", 2024 (2402.15751; small); Chen et al., "DeepZero: Scaling up
+Zeroth-Order Optimization for Deep Model Training", ICLR 2024 (ratios). Masks are made of
 what x is when they are drawn, never of a probed x. Places in x that no tensor of the view has are
 False.
 """

@@ -4,8 +4,8 @@
     sparse          argmin |Z g - y| over s-sparse g     Z [m, d]: fixed signs, y: slopes along them
 
 Xiao, Wang, Huang, Zhang & Wang, "ReLIZO: Sample Reusable Linear Interpolation-based Zeroth-order
-Optimization", NeurIPS 2024, equation 6; Cai, McKenzie, Yin & Zhang, "Zeroth-Order Regularized
-Optimization (ZORO)", SIAM J. Optim. 2022, algorithm 2, with CoSaMP (Needell & Tropp, 2009).
+Optimization", NeurIPS 2024; Cai, McKenzie, Yin & Zhang, "Zeroth-Order Regularized
+Optimization (ZORO)", SIAM J. Optim. 2022 (2003.13001), with CoSaMP (Needell & Tropp, 2009).
 
 Cost: m forward passes and one a step. Memory: of least squares k slopes, of the sparse one Z with
 m d numbers (small d). Differs: f(x) is asked once, not for every direction, as in ZORO's code;

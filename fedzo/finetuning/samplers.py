@@ -68,7 +68,7 @@ class Keyed:
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """Zhang et al., "Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning: A
-    Benchmark", ICML 2024, section 5: `count` directions for each block, each 0 elsewhere.
+    Benchmark", ICML 2024: `count` directions for each block, each 0 elsewhere.
 
     Differs from the paper's code: blocks have noise of their own, and all see the same x.
     """

@@ -2,15 +2,15 @@
 
 | shaping    | c_i becomes               | paper                           |
 |------------|---------------------------|---------------------------------|
-| clipped    | min(max(c_i, -C), C)      | Shang 2025 (QZO), equation 6    |
-| signed     | sign c_i                  | Zhang 2024, table 1             |
-| normalized | c_i / std of the c        | Dang 2025 (FZOO), equation 4    |
+| clipped    | min(max(c_i, -C), C)      | QZO, 2025                       |
+| signed     | sign c_i                  | Zhang 2024                      |
+| normalized | c_i / std of the c        | FZOO, 2025 (2506.09034)         |
 
 and schemes whose "slopes" are made of m values f_i = f(x + mu u_i) at once:
 
-| Ranking(k) | -m w_i / E, w_i = m - 1 - 2 r of rank r < k, else -k     | Tang 2024, algorithm 1   |
+| Ranking(k) | -m w_i / E, w_i = m - 1 - 2 r of rank r < k, else -k     | Tang 2024 (2303.03751)   |
 | Softmax    | -m (s_i - 1 / m) / (alpha mu), s = softmax of -alpha f   | Riedl 2023 (CBO), CH     |
-| Fitness    | centered rank of f_i in [-1/2, 1/2]                      | Salimans 2017, section 2 |
+| Fitness    | centered rank of f_i in [-1/2, 1/2]                      | Salimans 2017            |
 
 E = k (k - 1) / 2 + k (m - k) counts the pairs that a ranking of the best k tells. Tang, Rybin &
 Chang, "Zeroth-Order Optimization Meets Human Feedback", ICLR 2024; Riedl, Klock, Geldhauser &

@@ -4,7 +4,7 @@
     c(y; B) = [f_B(y + mu z) - f_B(y - mu z)] / (2 mu),   g_s: the estimate at s on all examples
 
 Gautam, Park, Zhou, Raman & Ha, "Variance-reduced Zeroth-Order Methods for Fine-Tuning Language
-Models", ICML 2024, algorithm 1. Cost: 4 forward passes of the batch a step, and 2 m of the full
+Models", ICML 2024 (2404.08080). Cost: 4 forward passes of the batch a step, and 2 m of the full
 data every `period` steps. Memory: the snapshot and its distance from x, two vectors of length d.
 Differs from the paper: corrected steps have the same step size as the others, and g_s is kept as
 keys and coefficients.

@@ -15,7 +15,7 @@ from fedzo.finetuning.variance_reduced import VarianceReduced
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiZOO(Method):
-    """Zhao et al., "HiZOO", ICLR 2025, algorithm 1 (fedzo.finetuning.curvature). rate: a."""
+    """Zhao et al., "HiZOO", ICLR 2025 (fedzo.finetuning.curvature). rate: a."""
 
     rate: float = 1e-8
 
@@ -26,7 +26,7 @@ class HiZOO(Method):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeZOSVRG(Method):
     """Gautam et al., "Variance-reduced Zeroth-Order Methods for Fine-Tuning Language Models", ICML
-    2024, algorithm 1 (fedzo.finetuning.variance_reduced). num_directions: at a snapshot.
+    2024 (fedzo.finetuning.variance_reduced). num_directions: at a snapshot.
     """
 
     period: int = 5
@@ -45,7 +45,7 @@ class MeZOSVRG(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuidedES(Method):
-    """Maheswaranathan et al., "Guided evolutionary strategies", ICML 2019, section 3
+    """Maheswaranathan et al., "Guided evolutionary strategies", ICML 2019
     (fedzo.finetuning.guided). k: estimates that guide. alpha: share of free noise.
     """
 
@@ -67,7 +67,7 @@ class GuidedES(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReLIZO(Method):
-    """Xiao et al., "ReLIZO", NeurIPS 2024, equation 6 (fedzo.finetuning.recovery).
+    """Xiao et al., "ReLIZO", NeurIPS 2024 (fedzo.finetuning.recovery).
 
     window: older slopes that are used again. ridge: lambda, as a share of the mean diagonal.
     """
@@ -92,7 +92,7 @@ class ReLIZO(Method):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZORO(Method):
     """Cai, McKenzie, Yin & Zhang, "Zeroth-Order Regularized Optimization", SIAM J. Optim. 2022,
-    algorithm 2 (fedzo.finetuning.recovery). sparsity: s. num_directions: about s log d.
+    (fedzo.finetuning.recovery). sparsity: s. num_directions: about s log d.
     """
 
     num_directions: int = 64

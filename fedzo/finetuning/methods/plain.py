@@ -97,8 +97,8 @@ class ZOConservative(ZOSGD):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FZOO(Method):
-    """Dang et al., "FZOO: Fast Zeroth-Order Optimizer for Fine-Tuning Large Language Models towards
-    Adam-Scale Speed", ICLR 2026, algorithm 1: one-sided signs, steps over their spread.
+    """ "FZOO: Fast Zeroth-Order Optimizer for Fine-Tuning Large Language Models towards
+    Adam-Scale Speed", ICLR 2026 (2506.09034): one-sided signs, steps over their spread.
     """
 
     num_directions: int = 8

@@ -22,7 +22,7 @@ from fedzo.finetuning.shaping import Shaping, clipped
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseMeZO(Method):
-    """Liu et al., "Sparse MeZO", 2024, algorithm 1: only the small weights of each tensor move.
+    """Liu et al., "Sparse MeZO", 2024 (2402.15751): only the small weights of each tensor move.
 
     mask: small as published; random and large for comparison. share: of the numbers that move.
     refresh: steps after which a mask is drawn anew (published: never).
@@ -44,7 +44,7 @@ class SparseMeZO(Method):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LOZO(Method):
     """Chen et al., "Enhancing Zeroth-Order Fine-Tuning for Language Models with Low-Rank
-    Structures", ICLR 2025, algorithm 1: U V^T, V renewed every `refresh` steps.
+    Structures", ICLR 2025 (2410.07698): U V^T, V renewed every `refresh` steps.
     """
 
     rank: int = 2
@@ -56,7 +56,7 @@ class LOZO(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubZero(Method):
-    """Yu et al., "SubZero", 2024, algorithm 1: U Z V^T in bases that stay for `refresh` steps."""
+    """Yu et al., "SubZero", 2024 (2410.08989): U Z V^T in bases that stay for `refresh` steps."""
 
     rank: int = 16
     refresh: int = 1000
@@ -85,7 +85,7 @@ class ZOMuon(Method):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepZero(Method):
     """Chen et al., "DeepZero: Scaling up Zeroth-Order Optimization for Deep Model Training", ICLR
-    2024, algorithm 1: forward differences along a share of the axes, chosen by ZO-GraSP's ratios.
+    2024 (2310.02025): forward differences along a share of the axes, chosen by ZO-GraSP's ratios.
 
     share: 1 - sparsity. refresh: steps between redraws. num_directions: for the ratios alone.
     central: differences of both sides, at twice the asks.
@@ -128,8 +128,8 @@ class CGE(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QZO(Method):
-    """Shang, Zhou, Lin & Zhao, "Fine-tuning Quantized Neural Networks with Zeroth-order
-    Optimization", ICLR 2026, algorithm 1: the scales of quantized weights move, slopes are clipped.
+    """ "Fine-tuning Quantized Neural Networks with Zeroth-order
+    Optimization", ICLR 2026 (2505.13430): the scales of quantized weights move, slopes are clipped.
 
     For modules of fedzo.finetuning.quantized. Scales stay at least 0.
     """
@@ -146,7 +146,7 @@ class QZO(Method):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZOODiP(Method):
     """Kim et al., "ZOODiP: Memory-Efficient Personalization using Quantized Diffusion Model", CVPR
-    2025, algorithm 1, for a few tensors (a token's embedding): forward differences, gradients
+    2025 (2503.14868), for a few tensors (a token's embedding): forward differences, gradients
     without the directions in which iterates vary least, Adam.
     """
 
