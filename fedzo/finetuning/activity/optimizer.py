@@ -59,7 +59,6 @@ class _Heard:
     """What passes forward have told about a batch."""
 
     calls: list[Call]
-    outputs: Float[Tensor, "b C"]
     response: Float[Tensor, "b C"] | None
     losses: Float[Tensor, " b"]
     e: Float[Tensor, "b C"]
@@ -184,7 +183,9 @@ class ActivityZO(torch.optim.Optimizer):
         """Run the module on a batch, with and without noise."""
         with unchanged_buffers(self.module):
             if not self.sites.is_located:
-                self.sites.locate(lambda: self._forward(closure)[0])
+                with same_dropout(self.module) as again:
+                    self.sites.locate(lambda: self._forward(closure)[0])
+                    again()
             if not probes:
                 with self.sites.read() as calls:
                     z, targets = self._forward(closure)
@@ -221,30 +222,29 @@ class ActivityZO(torch.optim.Optimizer):
                 losses.requires_grad, "losses", "constant", "differentiable in the module's outputs"
             )
             [e] = torch.autograd.grad(losses.sum(), z)
-        flat = response.flatten(1).float() if response is not None else None
-        return _Heard(calls, z.flatten(1), flat, losses.detach(), e.flatten(1).float())
+        flat = response.reshape(len(z), -1).float() if response is not None else None
+        return _Heard(calls, flat, losses.detach(), e.reshape(len(z), -1).float())
 
     def _estimate(self, heard: _Heard, form: Form) -> None:
         """Set `.grad`, then learn from the probe: A has not seen the noise it is used with."""
+        own = widths(heard.calls)
+        learns = self._schedule.feedback != "off" and bool(own)
+        if learns and self.feedback is None:
+            self.feedback = self._new_feedback(own, heard.e.shape[1])
+        if learns and self.feedback is not None:
+            require(
+                own == self.feedback.widths,
+                "outputs of sites",
+                own,
+                f"of the same size in every batch, {self.feedback.widths}; share_tokens=True"
+                " allows sequences of any length",
+            )
         self._write(heard, form)
-        if self._schedule.feedback == "off" or not widths(heard.calls):
-            return
-        if heard.response is not None:
-            self._learn(heard, heard.response)
-        if self._schedule.solves and self.feedback is not None:
-            self.feedback.solve()
-
-    def _learn(self, heard: _Heard, response: Float[Tensor, "b C"]) -> None:
-        if self.feedback is None:
-            self.feedback = self._new_feedback(widths(heard.calls), heard.e.shape[1])
-        require(
-            widths(heard.calls) == self.feedback.widths,
-            "outputs of sites",
-            widths(heard.calls),
-            f"of the same size in every batch, {self.feedback.widths}; share_tokens=True allows"
-            " sequences of any length",
-        )
-        self.feedback.observe(rows(heard.calls), response)
+        if learns and self.feedback is not None:
+            if heard.response is not None:
+                self.feedback.observe(rows(heard.calls), heard.response)
+            if self._schedule.solves:
+                self.feedback.solve()
 
     def _new_feedback(self, shape: tuple[int, ...], outputs: int) -> Feedback:
         device = self.sites.parameters[0].device
@@ -255,7 +255,9 @@ class ActivityZO(torch.optim.Optimizer):
         b = len(heard.e)
         fed = self.feedback.error(heard.e) if self.feedback is not None and form != "node" else None
         residual = None
-        if form != "biased":
+        if form == "biased":
+            fed = fed if fed is not None else torch.zeros(b, sum(widths(heard.calls))).to(heard.e)
+        else:
             assert heard.response is not None
             residual = (heard.e * heard.response).sum(1)
             if fed is not None:

@@ -165,6 +165,20 @@ def test_in_a_linear_net_the_feedback_becomes_back_propagation() -> None:
     torch.testing.assert_close(optimizer.feedback.weights[:5].double(), way.T, rtol=1e-3, atol=1e-4)
 
 
+def test_feedback_that_explains_nothing_feeds_nothing_back() -> None:
+    net, x, optimizer = made("dense")
+    give_feedback(optimizer, x, net, 1.0)
+    assert optimizer.feedback is not None
+    state = optimizer.feedback.state_dict()
+    state["record"][1] = 2.0  # missed twice of what moved
+    optimizer.feedback.load_state_dict(state)
+    assert optimizer.explained == -1
+    assert optimizer.form == "unbiased"
+    optimizer.estimate(lambda: (net(x), TARGETS), "biased")
+    grown = [p.grad is not None and bool(p.grad.any()) for p in net.parameters()]
+    assert grown == [False, False, False, False, True, True]
+
+
 def test_the_heads_gradient_is_exact_whatever_the_noise() -> None:
     net, x, optimizer = made("dense")
     optimizer.estimate(lambda: (net(x), TARGETS), "node")
