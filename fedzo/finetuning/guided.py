@@ -3,8 +3,8 @@
     u = sqrt(alpha) z + sqrt((1 - alpha) d / k) U w,   w ~ N(0, I_k),   U [d, k] orthonormal
 
 Maheswaranathan, Metz, Tucker, Choi & Sohl-Dickstein, "Guided evolutionary strategies: augmenting
-random search with surrogate gradients", ICML 2019 (1806.10230). Cost: 2 m forward passes. Memory: U,
-k vectors of length d. Differs from the paper: |u|^2 is d in the mean, not 1, as for the other
+random search with surrogate gradients", ICML 2019 (1806.10230). Cost: 2 m forward passes. Memory:
+U, k vectors of length d. Differs from the paper: |u|^2 is d in the mean, not 1, as for the other
 directions; the surrogate gradients are the last k estimates themselves, so that nothing but values
 is needed, and until there are k of them directions are plain normals.
 """

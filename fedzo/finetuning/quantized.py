@@ -2,9 +2,9 @@
 
     W = scale_g q,   q whole numbers of `bits` bits that stay,   scale_g: one for each row and group
 
-"Fine-tuning Quantized Neural Networks with Zeroth-order Optimization"
-(QZO), ICLR 2026 (2505.13430). Scales are absolute maxima over 2^(bits - 1) - 1, so a weight is off by
-half a scale at most. Memory of a weight: one byte, whatever `bits` (torch packs no less), and four
+"Fine-tuning Quantized Neural Networks with Zeroth-order Optimization" (QZO), ICLR 2026
+(2505.13430). Scales are absolute maxima over 2^(bits - 1) - 1, so a weight is off by half a scale
+at most. Memory of a weight: one byte, whatever `bits` (torch packs no less), and four
 bytes a group. Differs from the paper: symmetric rounding to nearest instead of GPTQ or AQLM, which
 need calibration data.
 """
