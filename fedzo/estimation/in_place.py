@@ -29,6 +29,7 @@ from fedzo.estimation.packed import packed
 from fedzo.estimation.place import Place, Term, add_terms_
 from fedzo.estimation.schemes import Scheme, gradient_coefficients
 from fedzo.estimation.shifted_reads import ask_moved
+from fedzo.estimation.stacked_asks import ask_stacked
 from fedzo.estimation.tangents import ask_tangent
 from fedzo.objectives.modules import ModuleObjective, trained_parameters
 from fedzo.objectives.objective import Objective
@@ -39,13 +40,15 @@ class InPlace:
     """An objective and the place where its x is.
 
     `ask` returns the objective's value at what the place holds, which are parameters of the module
-    where there is one. Two of them on one module may be
+    where there is one. stacked: whether the places of a step are asked at once
+    (fedzo.estimation.stacked_asks). Two of them on one module may be
     asked by turns, not at once.
     """
 
     place: Place
     ask: Callable[[], Tensor]
     module: nn.Module | None = None
+    stacked: bool = False
     _terms: list[Term] = field(default_factory=list)
 
     @classmethod
@@ -95,15 +98,23 @@ class InPlace:
 
     def asking(self, other: Callable[[], Tensor]) -> "InPlace":
         """Return the same place, where something else is asked."""
-        return InPlace(self.place, other, self.module)
+        return InPlace(self.place, other, self.module, self.stacked)
 
     def values(
         self, directions: Sequence[Direction], scheme: Scheme, mu: float
     ) -> Float[Tensor, " q"]:
         """Return the objective where the scheme asks it, along directions."""
         offsets = scheme.offsets(len(directions))
-        asked = [self.at([(directions[i], side * mu)] if side else []) for i, side in offsets]
-        return torch.tensor(asked, dtype=torch.float64)
+        moves = [[(directions[i], side * mu)] if side else [] for i, side in offsets]
+        return torch.tensor(self.asked_at(moves), dtype=torch.float64)
+
+    def asked_at(self, moves: Sequence[Sequence[Term]]) -> list[float]:
+        """Return the objective at x plus the terms of each move."""
+        if not self.stacked:
+            return [self.at(terms) for terms in moves]
+        if self.module is None:
+            raise ConfigError("stacked=True needs the module; give it instead of its parameters")
+        return ask_stacked(self.ask, self.module, self.place, moves)
 
     def estimate(self, keys: Sequence[Direction], scheme: Scheme, mu: float) -> Estimate:
         """Return the gradient that values along the keys' directions stand for.

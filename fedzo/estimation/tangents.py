@@ -6,7 +6,7 @@ The parameters are dual numbers while the loss is asked (torch.autograd.forward_
 vector of length d, and a tangent of every activation, no graph.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -23,13 +23,12 @@ def ask_tangent(
 ) -> tuple[float, float]:
     """Return what is asked, and its slope along u. Raises ObjectiveError where there is none."""
     with torch.no_grad(), forward_ad.dual_level():
-        tangents = {
-            id(tensor): u.draw(
-                first, first + tensor.numel(), dtype=tensor.dtype, device=tensor.device
-            ).view_as(tensor)
-            for first, tensor in numbered(place)
-        }
-        with _dual(module, tangents):
+        duals = {}
+        for first, tensor in numbered(place):
+            stop = first + tensor.numel()
+            along = u.draw(first, stop, dtype=tensor.dtype, device=tensor.device)
+            duals[id(tensor)] = forward_ad.make_dual(tensor.detach(), along.view_as(tensor))
+        with holding(module, duals):
             primal, tangent = forward_ad.unpack_dual(ask())
     if tangent is None:
         raise ObjectiveError(
@@ -40,18 +39,17 @@ def ask_tangent(
 
 
 @contextmanager
-def _dual(module: nn.Module, tangents: dict[int, Tensor]) -> Iterator[None]:
-    """Let a module hold dual numbers in the place of its parameters."""
+def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
+    """Let a module hold other tensors in the place of parameters, which are named by their id."""
     held = [
         (part, name, p)
         for part in module.modules()
         for name, p in part._parameters.items()
-        if p is not None and id(p) in tangents
+        if p is not None and id(p) in instead
     ]
-    duals = {id(p): forward_ad.make_dual(p.detach(), tangents[id(p)]) for _, _, p in held}
     try:
         for part, name, p in held:
-            part._parameters[name] = duals[id(p)]
+            part._parameters[name] = instead[id(p)]
         yield
     finally:
         for part, name, p in held:

@@ -23,14 +23,21 @@ class Asked(InPlace):
         ask: Callable[[], Tensor],
         module: nn.Module | None,
         told: list[float] | None = None,
+        stacked: bool = False,
     ) -> None:
-        super().__init__(place, ask, module)
+        super().__init__(place, ask, module, stacked)
         self.told = [] if told is None else told
         self.tangents = 0
 
     def at(self, terms: Sequence[Term]) -> float:
         self.told.append(super().at(terms))
         return self.told[-1]
+
+    def asked_at(self, moves: Sequence[Sequence[Term]]) -> list[float]:
+        found = super().asked_at(moves)
+        if self.stacked:
+            self.told.extend(found)
+        return found
 
     def tangent(self, u: Direction) -> tuple[float, float]:
         found = super().tangent(u)
@@ -39,7 +46,7 @@ class Asked(InPlace):
         return found
 
     def asking(self, other: Callable[[], Tensor]) -> "Asked":
-        return Asked(self.place, other, self.module, self.told)
+        return Asked(self.place, other, self.module, self.told, self.stacked)
 
 
 class Told(InPlace):

@@ -48,7 +48,8 @@ class ZerothOrder(torch.optim.Optimizer):
     torch's schedulers may change. method: a name of fedzo.finetuning.methods.table, or an instance
     of a class there, or of your own. settings: of a method by name, such as {"rank": 4}. view:
     patterns of names, of which only those parameters move (`encoder.layer.5` stands for all in it).
-    seed: of all directions.
+    seed: of all directions. stacked: small modules are asked at all places of a step at once
+    (fedzo.estimation.stacked_asks), which rounds differently.
 
     Modules are asked in evaluation mode, so buffers stay and nothing is dropped out. Raises
     ConfigError where nothing is to be trained.
@@ -63,6 +64,7 @@ class ZerothOrder(torch.optim.Optimizer):
         settings: Mapping[str, Scalar] | None = None,
         view: str | Sequence[str] = (),
         seed: int = 0,
+        stacked: bool = False,
     ) -> None:
         require(0 <= lr < math.inf, "lr", lr, "at least 0 and finite")
         self.module = module if isinstance(module, nn.Module) else None
@@ -70,7 +72,7 @@ class ZerothOrder(torch.optim.Optimizer):
         patterns = [view] if isinstance(view, str) else list(view)
         self.view = whole.select(*patterns) if patterns else whole
         self.method, self.seed = method_of(method, settings), seed
-        self.spent = Spent()
+        self.spent, self._stacked = Spent(), stacked
         self._recipe = self.method.recipe(self.view, seed)
         super().__init__(list(self.view.tensors), {"lr": lr})
         self.log = Log(
@@ -96,7 +98,7 @@ class ZerothOrder(torch.optim.Optimizer):
         without any finite value leaves x as it is. An exception of the closure leaves all as it
         was before the step.
         """
-        place = Asked(self.view, _tensor_of(closure), self.module)
+        place = Asked(self.view, _tensor_of(closure), self.module, stacked=self._stacked)
         if full is not None and isinstance(self._recipe.finder, VarianceReduced):
             self._recipe.finder.full = _tensor_of(full)
         with _evaluating(self.module):

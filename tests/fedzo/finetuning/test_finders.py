@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from module_nets import loss_of, net, numbers
+from module_nets import INPUTS, TARGETS, loss_of, net, numbers
 from torch import nn
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key
 from fedzo.estimation.schemes import SCHEMES
@@ -35,7 +35,6 @@ def place_of(x: torch.Tensor, ask) -> tuple[View, Asked]:  # type: ignore[no-unt
 def test_exact_slopes_are_those_of_autograd_and_the_limit_of_differences() -> None:
     module = net().double()
     module_loss = lambda: torch.nn.functional.cross_entropy(module(inputs), targets)  # noqa: E731
-    from module_nets import INPUTS, TARGETS
 
     inputs, targets = INPUTS.double(), TARGETS
     place = InPlace(View.of_module(module), module_loss, module)
@@ -57,7 +56,6 @@ def test_exact_slopes_are_those_of_autograd_and_the_limit_of_differences() -> No
 @pytest.mark.parametrize("name", ["cge"])
 def test_coordinate_wise_estimates_are_the_gradient(name: str) -> None:
     module = net().double()
-    from module_nets import INPUTS, TARGETS
 
     view = View.of_module(module)
     place = Asked(
@@ -178,3 +176,30 @@ def test_guided_directions_lean_to_past_estimates_at_the_same_length() -> None:
     inside = (rows @ basis).square().sum(dim=1).mean()
     assert abs(float(inside) / (0.5 * 50 + 0.5 * 2) - 1) < 0.3
     assert abs(float(rows.square().sum(dim=1).mean()) / 50 - 1) < 0.2
+
+
+@pytest.mark.parametrize("name", ["cge", "fzoo", "mezo", "lozo", "block_zo", "hizoo", "rank_sgd"])
+def test_asked_at_once_a_step_is_the_same_but_for_rounding(name: str) -> None:
+    ways = []
+    for stacked in (False, True):
+        module = net().double()
+        inputs = INPUTS.double()
+        optimizer = ZerothOrder(module, 0.02, method=name, stacked=stacked)
+        for _ in range(3):
+            optimizer.step(lambda: nn.functional.cross_entropy(module(inputs), TARGETS))  # noqa: B023
+        ways.append((numbers(module), optimizer.spent.forwards, optimizer.log))
+    assert torch.allclose(ways[0][0], ways[1][0], atol=1e-5)
+    assert ways[0][1] == ways[1][1]
+    again = net().double()
+    ZerothOrder(again, 0.02, method=name).replay(ways[1][2])
+    assert torch.equal(numbers(again), ways[1][0])
+
+
+def test_what_cannot_be_asked_at_once_says_so() -> None:
+    module = net()
+    optimizer = ZerothOrder(module, 0.02, method="fzoo", stacked=True)
+    with pytest.raises(ObjectiveError, match="stacked=True"):
+        optimizer.step(lambda: torch.tensor(float(loss_of(module)())))
+    assert torch.equal(numbers(module), numbers(net()))
+    with pytest.raises(ConfigError, match="needs the module"):
+        ZerothOrder(module.parameters(), 0.1, method="fzoo", stacked=True).step(loss_of(module))
