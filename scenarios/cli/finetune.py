@@ -40,6 +40,10 @@ def finetune_command(
     batch_size: Annotated[int, typer.Option(help="examples of a step")] = 16,
     forwards: Annotated[int, typer.Option(help="example-forwards after which it ends")] = 20_000,
     looks: Annotated[int, typer.Option(help="at the test examples, in even distances")] = 11,
+    stacked: Annotated[
+        bool,
+        typer.Option("--stacked", help="ask a small network at all places of a step at once"),
+    ] = False,
     seed: SeedOption = 0,
     layers: Annotated[int, typer.Option(help="last layers that are trained; -1: the task's")] = -1,
     examples: Annotated[int, typer.Option(help="to train on; 0: the task's")] = 0,
@@ -68,6 +72,7 @@ def finetune_command(
             forwards=forwards,
             looks=looks,
             seed=seed,
+            stacked=stacked,
             layers=layers,
             examples=examples,
             data_dir=data_dir,

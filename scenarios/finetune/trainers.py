@@ -28,6 +28,7 @@ class Finetuning:
     lr: of a step; 0 for a suggestion, which is not tuned. forwards: example-forwards after which
     the run ends. looks: at the test examples, the first before training. settings: of the method,
     such as "rank=4 mu=0.01".
+    stacked: whether a small network is asked at all places of a step at once.
     layers, examples, data_dir: of the task (scenarios.finetune.tasks).
     """
 
@@ -39,6 +40,7 @@ class Finetuning:
     forwards: int = 20_000
     looks: int = 11
     seed: int = 0
+    stacked: bool = False
     layers: int = -1
     examples: int = 0
     data_dir: str = ""
@@ -72,7 +74,14 @@ def make_trainer(task: Task, config: Finetuning) -> Trainer:
 def zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
     lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
     settings = dict(parse_setting(text) for text in config.settings.split())
-    return ZerothOrder(task.module, lr, method=config.method, settings=settings, seed=config.seed)
+    return ZerothOrder(
+        task.module,
+        lr,
+        method=config.method,
+        settings=settings,
+        seed=config.seed,
+        stacked=config.stacked,
+    )
 
 
 class ByValues:
