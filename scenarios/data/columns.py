@@ -53,10 +53,14 @@ CALIFORNIA: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Named columns of numbers or text, all of the same length, and the name of the target."""
+    """Named columns of numbers or text, all of the same length, and the name of the target.
+
+    owners: whose each row is, where the table says so.
+    """
 
     values: Mapping[str, NDArray[Any]]
     target: str
+    owners: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,7 @@ def _csv(path: Path, target: str, layout: TableFormat) -> Columns:
             f"scenario.path={str(path)!r}: column {found.goal!r}, the target, is constant: all are"
             f" {goal[0]:g}; name another with scenario.target"
         )
-    return Columns(found.columns, found.goal)
+    return Columns(found.columns, found.goal, found.owners)
 
 
 def _california(path: str) -> Columns:

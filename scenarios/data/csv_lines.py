@@ -33,6 +33,7 @@ class CsvFormat:
 
     missing: lines with a missing cell are refused, left out (drop), or a missing cell in a column
     of text is a value of its own (keep). decimal, thousands: the signs inside numbers.
+    client_column: that says whose a row is, a client for every value in it; empty splits at random.
     """
 
     header: Literal["auto", "yes", "no"] = "auto"
@@ -40,8 +41,10 @@ class CsvFormat:
     missing: Literal["refuse", "drop", "keep"] = "refuse"
     decimal: Literal["point", "comma"] = "point"
     thousands: Literal["none", "comma", "point", "space"] = "none"
+    client_column: str = ""
     USED_WITH: ClassVar[UsedWith] = dict.fromkeys(
-        ("header", "delimiter", "missing", "decimal", "thousands"), one_of("data", "csv")
+        ("header", "delimiter", "missing", "decimal", "thousands", "client_column"),
+        one_of("data", "csv"),
     )
 
     def __post_init__(self) -> None:
@@ -91,6 +94,18 @@ def require_csv(config: Any) -> None:
         value = values[name]
         if value != usual[name]:
             raise ConfigError(f"{name}={value} has no effect with data={config.data}; add data=csv")
+
+
+def require_one_split(config: Any, *names: str) -> None:
+    """Raise ConfigError for settings of a random split where a column says whose a row is."""
+    usual = default_values(type(config))
+    for name in names if config.client_column else ():
+        value = getattr(config, name)
+        if value != usual[name]:
+            raise ConfigError(
+                f"{name}={value} has no effect with client_column={config.client_column}, which"
+                " says whose a row is; leave out one of the two"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,33 +26,58 @@ MISSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CsvTable:
-    """Columns by name, float64 or text, in the file's order; `goal` is the one to predict."""
+    """Columns by name, float64 or text, in the file's order; `goal` is the one to predict.
+
+    owners: whose each row is, by the column that says so, which is none of the others.
+    """
 
     columns: Mapping[str, NDArray[Any]]
     goal: str
+    owners: NDArray[Any] | None = None
 
 
 def read_csv(path: Path, layout: TableFormat, goal: str, *, labels: bool) -> CsvTable:
-    """Return the columns of a file and tell what it holds; goal "" is the last column.
+    """Return the columns of a file and tell what it holds; goal "" is the last of them.
 
     labels: whether the goal is a class, which is text however it looks. Raises ConfigError for what
     is no table, or is not what the layout says.
     """
     csv = layout.csv
     cells = read_cells(path, csv)
-    goal = goal or cells.names[-1]
+    owner = csv.client_column
+    goal = goal or [name for name in cells.names if name != owner][-1]
     texts = _names("scenario.text_columns", layout.text_columns.split(","), cells.names)
     _names("scenario.target", [goal], cells.names)
+    _names("scenario.client_column", [owner], cells.names)
+    _check_owner(path, owner, goal, len(cells.names))
     kept = _complete(cells, csv)
-    forced = {*texts, goal} if labels else set(texts)
+    named = [goal, owner] if labels else [owner]
+    forced = {*texts, *named}
     columns = {
         name: _column(kept, csv, position, text=name in forced)
         for position, name in enumerate(kept.names)
     }
-    if labels:
-        _check_spellings(kept, list(kept.names).index(goal), csv)
+    for name in filter(None, named):
+        _check_spellings(kept, list(kept.names).index(name), csv)
+    owners = columns.pop(owner, None)
     _tell(cells, kept, columns, goal)
-    return CsvTable(columns, goal)
+    if owners is not None:
+        names = ", ".join(f"{i} {name}" for i, name in enumerate(np.unique(owners).tolist()))
+        _log.info("%s: clients by %s: %s", path, owner, names)
+    return CsvTable(columns, goal, owners)
+
+
+def _check_owner(path: Path, owner: str, goal: str, width: int) -> None:
+    """Refuse a column of clients that is to be predicted, or leaves nothing to predict by."""
+    if owner == goal:
+        raise ConfigError(
+            f"scenario.client_column={owner!r} is the column to predict; name another of the two"
+        )
+    if owner and width < 3:
+        raise ConfigError(
+            f"scenario.path={str(path)!r}: beside {goal!r} and scenario.client_column={owner!r}"
+            " there is no column to predict by; add one"
+        )
 
 
 def _names(setting: str, wanted: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -141,7 +166,7 @@ def _check_text(cells: Cells, position: int, each: Sequence[str]) -> None:
 
 
 def _check_spellings(cells: Cells, position: int, layout: CsvFormat) -> None:
-    """Refuse two spellings of one class, such as 1 and 1.0 or yes and Yes."""
+    """Refuse two spellings of one name, such as 1 and 1.0 or yes and Yes."""
     seen: dict[object, str] = {}
     for row, each in enumerate(cells.rows):
         cell = each[position]
@@ -149,7 +174,7 @@ def _check_spellings(cells: Cells, position: int, layout: CsvFormat) -> None:
         first = seen.setdefault(cell.casefold() if number is None else number, cell)
         if cell != first:
             raise cells.wrong(
-                row, position, f"{cell!r} and {first!r} are two spellings of a class; write one"
+                row, position, f"{cell!r} and {first!r} are two spellings of one name; write one"
             )
 
 

@@ -8,13 +8,14 @@ from 0.
 | iid            | nothing                                                                    |
 | by_label       | every client has k classes, every class (nearly) equally many clients      |
 | dirichlet      | class shares ~ Dirichlet(alpha) (Hsu, Qi & Brown, arXiv 1909.06335)        |
+| by_owner       | whatever a column of the table says                                        |
 | quantity_skew  | number of examples ~ Dirichlet(alpha) (Li et al., "NIID-Bench", ICDE 2022) |
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +129,28 @@ def by_label(
         ):
             parts[client].append(share)
     return [np.concatenate(part) for part in parts]
+
+
+def by_owner(owners: NDArray[Any], rows: Indices, num_clients: int) -> list[Indices]:
+    """Return which of these rows of a table are each client's; clients go by their sorted names.
+
+    owners: whose each row of the table is. Raises ConfigError for another number of clients, and
+    for one who has none of the rows.
+    """
+    names = np.unique(owners)
+    if len(names) != num_clients:
+        raise ConfigError(
+            f"scenario.client_column names {len(names)} clients and --clients is {num_clients};"
+            f" set it to {len(names)}"
+        )
+    parts = [np.flatnonzero(owners[rows] == name) for name in names]
+    for name, part in zip(names.tolist(), parts, strict=True):
+        if len(part) == 0:
+            raise ConfigError(
+                f"scenario.client_column: none of the rows of {name!r} is among those that clients"
+                " hold (others are held out); leave it out of the file, or add rows"
+            )
+    return parts
 
 
 def dirichlet(

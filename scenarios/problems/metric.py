@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fedzo.config import require, require_nonnegative
@@ -40,10 +40,10 @@ from fedzo.protocol.questions.training_config import (
 )
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
-from scenarios.data.csv_lines import CsvFormat, require_csv
+from scenarios.data.csv_lines import CsvFormat, require_csv, require_one_split
 from scenarios.data.networks import mlp_forward
-from scenarios.data.partition import by_label
-from scenarios.data.tables import TableName, load_table
+from scenarios.data.partition import Indices, by_label, by_owner
+from scenarios.data.tables import Table, TableName, load_table
 from scenarios.problems.one_problem import KnownProblem, OneProblem
 from scenarios.problems.scenario import JUDGED_HERE, Suggestions
 
@@ -54,16 +54,18 @@ MetricName = Literal["f1", "precision", "recall", "jaccard"]
 class MetricConfig:
     """Settings.
 
-    data, path: see scenarios.data.tables; header to thousands: of a CSV file, see
-    scenarios.data.csv_lines. metric: macro-averaged. hidden: units of the hidden layers, separated
-    by commas. radius: of the box around the trained parameters. classes_per_client: of the clients'
-    rows. max_rows: rows of a client that are used, 0 for all. training_seed: of the split in halves
-    and of the training, apart from the run's seed.
+    data, path: see scenarios.data.tables; header to client_column: of a CSV file, see
+    scenarios.data.csv_lines; target: the column of its classes, the last one if empty. metric:
+    macro-averaged. hidden: units of the hidden layers, separated by commas. radius: of the box
+    around the trained parameters. classes_per_client: of the clients' rows. max_rows: rows of a
+    client that are used, 0 for all. training_seed: of the split in halves and of the training,
+    apart from the run's seed.
     """
 
     data: TableName = "digits"
     path: str = ""
     csv: CsvFormat = part(CsvFormat)
+    target: str = ""
     metric: MetricName = "f1"
     hidden: str = "30,14"
     radius: float = 0.2
@@ -76,10 +78,12 @@ class MetricConfig:
         "strategy.min_judges": JUDGED_HERE,
         "strategy.judges": JUDGED_HERE,
         "path": one_of("data", "csv", "covertype"),
+        "target": one_of("data", "csv"),
     }
 
     def __post_init__(self) -> None:
         require_csv(self)
+        require_one_split(self, "classes_per_client")
         require(0 < self.radius < np.inf, "radius", self.radius, "positive and finite")
         require(self.max_rows >= 0, "max_rows", self.max_rows, "0 (all) or more")
         require(self.max_iterations >= 1, "max_iterations", self.max_iterations, "at least 1")
@@ -104,6 +108,14 @@ def macro_scores(
     predicted: Int[Tensor, "q b"], labels: Int[Tensor, " b"], num_classes: int, metric: MetricName
 ) -> Float[Tensor, " q"]:
     """Return the metric, averaged over the classes among labels or predictions, q times."""
+    scores, occurs = class_scores(predicted, labels, num_classes, metric)
+    return (scores * occurs).sum(dim=1) / occurs.sum(dim=1)
+
+
+def class_scores(
+    predicted: Int[Tensor, "q b"], labels: Int[Tensor, " b"], num_classes: int, metric: MetricName
+) -> tuple[Float[Tensor, "q c"], Bool[Tensor, "q c"]]:
+    """Return the metric of every class, q times, and whether it is among labels or predictions."""
     said = torch.nn.functional.one_hot(predicted, num_classes).double()
     true = torch.nn.functional.one_hot(labels, num_classes).double()
     hits = (said * true).sum(dim=1)
@@ -115,8 +127,7 @@ def macro_scores(
         "jaccard": guessed + actual - hits,
     }[metric]
     occurs = (guessed + actual) > 0
-    scores = torch.where(below > 0, hits / below.clamp_min(1e-12), 0.0)
-    return (scores * occurs).sum(dim=1) / occurs.sum(dim=1)
+    return torch.where(below > 0, hits / below.clamp_min(1e-12), 0.0), occurs
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +150,29 @@ class MetricObjective:
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         with torch.no_grad():
             flat = x.reshape(-1, self.dim).to(self.center)
-            theta = self.center + self.radius * (2 * flat - 1)
-            said = [mlp_forward(one, self.rows, self.layers).argmax(-1) for one in theta]
-            scores = macro_scores(torch.stack(said), self.labels, self.layers[-1], self.metric)
+            said = self.predicted(flat)
+            scores = macro_scores(said, self.labels, self.layers[-1], self.metric)
             return (1 - scores).reshape(x.shape[:-1])
+
+    def predicted(self, x: Float[Tensor, "q d"]) -> Int[Tensor, "q b"]:
+        """Return the classes that the model gives its rows at each point."""
+        theta = self.center + self.radius * (2 * x - 1)
+        return torch.stack([mlp_forward(one, self.rows, self.layers).argmax(-1) for one in theta])
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A trained MLP: flat parameters and layers, and the standardized other half of the data."""
+    """A trained MLP: flat parameters and layers, and the standardized other half of the data.
+
+    rest: which rows of the table those are.
+    """
 
     parameters: Float[Tensor, " d"]
     layers: tuple[int, ...]
     rows: Float[Tensor, "b k"]
     labels: Int[Tensor, " b"]
+    rest: Indices
+    table: Table
 
 
 class MetricScenario(OneProblem):
@@ -183,11 +203,14 @@ class MetricScenario(OneProblem):
         self.noise_std = config.noise_std
         model = _train(config)
         generator = stream(seed, "metric", "partition")
-        labels = model.labels.numpy()
-        parts = by_label(labels, num_clients, config.classes_per_client, generator=generator)
+        owners, classes = model.table.owners, config.classes_per_client
+        if owners is not None:
+            parts = by_owner(owners, model.rest, num_clients)
+        else:
+            parts = by_label(model.labels.numpy(), num_clients, classes, generator=generator)
         if min(map(len, parts)) == 0:
             raise ConfigError(
-                f"{num_clients} clients of {config.classes_per_client} classes leave one without"
+                f"{num_clients} clients of {classes} classes leave one without"
                 " rows; lower --clients or raise scenario.classes_per_client"
             )
         used = [torch.from_numpy(generator.permutation(part)) for part in parts]
@@ -195,6 +218,7 @@ class MetricScenario(OneProblem):
             used = [part[: config.max_rows] for part in used]
         self._objectives = [_objective(model, config, part) for part in used]
         self._everyone = _objective(model, config, torch.cat(used))
+        self._names = model.table.words if config.data == "csv" else ()
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         return cohort_of([self._objectives[client] for client in client_ids])
@@ -204,10 +228,16 @@ class MetricScenario(OneProblem):
         return KnownProblem(start, self._judge, lower=0.0, upper=1.0)
 
     def _judge(self, x: Float[Tensor, " d"]) -> Report:
-        """Return F, and the metric over all rows."""
+        """Return F, and the metric over all rows, also of each class that has a name."""
         each = torch.stack([client.value(x) for client in self._objectives])
-        name = f"all_rows_{self._everyone.metric}"
-        return Report(float(each.mean()), {name: 1 - float(self._everyone.value(x))})
+        everyone, metric = self._everyone, self._everyone.metric
+        metrics = {f"all_rows_{metric}": 1 - float(everyone.value(x))}
+        if self._names:
+            said = everyone.predicted(x.unsqueeze(0).to(everyone.center))
+            scores, _ = class_scores(said, everyone.labels, len(self._names), metric)
+            named = zip(self._names, scores[0].tolist(), strict=True)
+            metrics |= {f"{metric}_{name}": score for name, score in named}
+        return Report(float(each.mean()), metrics)
 
 
 def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> MetricObjective:
@@ -224,7 +254,7 @@ def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> 
 @functools.lru_cache(maxsize=1)
 def _train(config: MetricConfig) -> _Model:
     """Train the MLP on one half of the table with scikit-learn's L-BFGS, as the paper does."""
-    table = load_table(config.data, config.path, config.csv)
+    table = load_table(config.data, config.path, config.csv, config.target)
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
@@ -265,4 +295,6 @@ def _train(config: MetricConfig) -> _Model:
         (features.shape[1], *config.layers(), len(table.names)),
         torch.from_numpy(features[rest]).float(),
         torch.from_numpy(table.labels[rest]),
+        rest,
+        table,
     )

@@ -37,9 +37,9 @@ from scenarios.data.columns import (
     read_scales,
     scaled,
 )
-from scenarios.data.csv_lines import TableFormat, require_csv
+from scenarios.data.csv_lines import TableFormat, require_csv, require_one_split
 from scenarios.data.networks import ActivationName, random_mlp
-from scenarios.data.partition import Partition, split
+from scenarios.data.partition import Partition, by_owner, split
 from scenarios.problems.mlp_cohort import MLPShards
 from scenarios.problems.one_problem import KnownProblem, OneProblem
 from scenarios.problems.scenario import BOUNDLESS, JUDGED_HERE, QUERIED, Suggestions
@@ -53,7 +53,7 @@ class RegressionConfig:
     scenarios.data.csv_lines; target: name of a column, the last one if empty. feature_bound:
     largest |scaled feature|, 0 for none. max_records: that are used, drawn at random; 0 uses all.
     partition, alpha, min_size: see scenarios.data.partition; equal cuts all clients to the size of
-    the smallest.
+    the smallest. client_column: of a CSV file, says whose a row is, in place of a partition.
     """
 
     data: RegressionDataName = "synthetic"
@@ -83,6 +83,7 @@ class RegressionConfig:
 
     def __post_init__(self) -> None:
         require_csv(self)
+        require_one_split(self, "partition", "alpha", "min_size")
         require(self.hidden >= 1, "hidden", self.hidden, "at least 1")
         require(self.max_records >= 0, "max_records", self.max_records, "0 (all) or more")
         require_nonnegative("feature_bound", self.feature_bound)
@@ -121,9 +122,12 @@ class RegressionScenario(OneProblem):
         cut = len(order) * 4 // 5
         numbers = scaled(columns, order[:cut], known, config.scaling, config.feature_bound)
         generator = stream(seed, "regression", "partition")
-        shards = split(order[:cut], num_clients, config.split(), generator=generator)
-        if config.partition == "equal":
-            shards = [shard[: cut // num_clients] for shard in shards]
+        if columns.owners is not None:
+            shards = by_owner(columns.owners, order[:cut], num_clients)
+        else:
+            shards = split(order[:cut], num_clients, config.split(), generator=generator)
+            if config.partition == "equal":
+                shards = [shard[: cut // num_clients] for shard in shards]
         rows = torch.cat([torch.from_numpy(order[shard]) for shard in shards])
         features, targets = torch.from_numpy(numbers.features), torch.from_numpy(numbers.targets)
         sizes = torch.tensor([len(shard) for shard in shards])
