@@ -275,8 +275,7 @@ class _Run:
         unknown = self._strategy.robust.num_byzantine if liars is None else 0
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
-            seed = self._settings.seed
-            return judging.known(self._problem, self.state, nodes, models, seed=seed)
+            return judging.known(self._problem, self.state, nodes, models, self._settings.seed)
         asked = self._judges(self._total.round_index)
         known = self.state.answered.values if can(self.state, KnowsAnswers) else ()
         if len(known) == self._settings.num_clients and not liars:

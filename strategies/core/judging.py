@@ -134,7 +134,7 @@ def trusted_values(values: Float[Tensor, " n"], num_byzantine: int) -> Float[Ten
 
 
 def known(
-    problem: Problem, state: HasX, nodes: Sequence[int], models: Float[Tensor, "k d"], *, seed: int
+    problem: Problem, state: HasX, nodes: Sequence[int], models: Float[Tensor, "k d"], seed: int
 ) -> Verdict:
     """Return what the simulation says of x, or of these nodes' models, without asking a client."""
     if isinstance(problem, JudgesInPlace) and isinstance(state, BringsModules):
