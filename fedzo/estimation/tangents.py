@@ -49,7 +49,7 @@ def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
     ]
     try:
         for part, name, p in held:
-            part._parameters[name] = instead[id(p)]
+            part._parameters[name] = instead[id(p)]  # type: ignore[assignment]
         yield
     finally:
         for part, name, p in held:
