@@ -3,7 +3,7 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.table import Table
 from fedzo.config import parse_setting
 from fedzo.records.terminal import markup, say_place, title
 from scenarios.cli.options import JsonOption, SeedOption, SetOption, finish, guard, prepare, stderr
-from scenarios.runs.audit import Audit, audit, draw_audit
+
+if TYPE_CHECKING:
+    from scenarios.runs.audit import Audit
 
 
 def audit_command(
@@ -37,6 +39,7 @@ def audit_command(
     Example: fedzo audit diff2 --set strategy.epsilon=2 --trials 2000
     """
     prepare(1)
+    from scenarios.runs.audit import audit, draw_audit  # it needs torch, the help does not
 
     def work() -> dict[str, Any]:
         begun = time.perf_counter()
@@ -78,7 +81,7 @@ def audit_command(
         raise typer.Exit(1)
 
 
-def _print(console: Console, strategy: str, found: Audit, out: Path | None) -> None:
+def _print(console: Console, strategy: str, found: "Audit", out: Path | None) -> None:
     result = found.result
     table = Table(title=title(f"audit of {strategy}"), show_header=False, title_justify="left")
     table.add_row("claim", f"epsilon {result.claim:g}, delta {result.delta:g}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,8 +11,6 @@ from rich.console import Console
 from fedzo.errors import ConfigError
 from fedzo.records.history import AXES
 from fedzo.records.lock import locked
-from scenarios.cli.display import print_comparison, print_grid, print_tuning
-from scenarios.cli.dry import tell
 from scenarios.cli.figure import FigureOptions
 from scenarios.cli.options import (
     DryOption,
@@ -27,26 +25,10 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.runs.compare import check_axes, compare, labelled
-from scenarios.runs.config_file import (
-    ComparisonPlan,
-    parse_numbers,
-    parse_positions,
-    parse_words,
-    read_comparison,
-)
-from scenarios.runs.dry_run import Planned, plan_comparison, plan_grid, plan_sweep
-from scenarios.runs.grid import (
-    GridShape,
-    parse_aggregators,
-    parse_lies,
-    parse_variation,
-    run_grid,
-    with_aggregators,
-)
 from scenarios.runs.spaces import Space, parse_spaces
-from scenarios.runs.sweep import Effort
-from scenarios.runs.tuning import tune_methods, tuning_plans
+
+if TYPE_CHECKING:
+    from scenarios.runs.dry_run import Planned
 
 
 def compare_command(
@@ -123,6 +105,28 @@ def compare_command(
     draw and compare again what --out has kept.
     """
     prepare(threads)
+    from scenarios.cli.display import print_comparison, print_grid, print_tuning
+    from scenarios.cli.dry import tell  # these need torch, the help does not
+    from scenarios.runs.compare import check_axes, compare, labelled
+    from scenarios.runs.config_file import (
+        ComparisonPlan,
+        parse_numbers,
+        parse_positions,
+        parse_words,
+        read_comparison,
+    )
+    from scenarios.runs.dry_run import plan_grid
+    from scenarios.runs.grid import (
+        GridShape,
+        parse_aggregators,
+        parse_lies,
+        parse_variation,
+        run_grid,
+        with_aggregators,
+    )
+    from scenarios.runs.sweep import Effort
+    from scenarios.runs.tuning import tune_methods
+
     out, resume = output.out, output.resume
 
     def work() -> dict[str, Any]:
@@ -251,8 +255,12 @@ def _plans(
     spaces: Mapping[str, Space],
     trials: int | None,
     output: OutputOptions,
-) -> list[Planned]:
+) -> "list[Planned]":
     """Plan the runs of a comparison, after the trials of each method where it is tuned."""
+    from scenarios.runs.compare import labelled
+    from scenarios.runs.dry_run import plan_comparison, plan_sweep
+    from scenarios.runs.tuning import tuning_plans
+
     if not trials:
         return plan_comparison(base, strategies, seeds, out=output.out, resume=output.resume)
     return [

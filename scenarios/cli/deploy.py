@@ -11,7 +11,6 @@ from rich.console import Console
 
 from fedzo.errors import ConfigError
 from fedzo.user_code import absolute_reference, is_reference
-from scenarios.cli.display import print_deployment
 from scenarios.cli.options import (
     DEFAULT_STRATEGY,
     BudgetOption,
@@ -25,7 +24,6 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.deployed.deploy import Trial, absolute_setting, deploy
 from scenarios.runs.names import SCENARIOS
 
 
@@ -63,6 +61,9 @@ def deploy_command(
     good.
     """
     prepare(1)
+    from scenarios.cli.display import print_deployment  # these need torch, the help does not
+    from scenarios.deployed.deploy import Trial, absolute_setting, deploy
+
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 

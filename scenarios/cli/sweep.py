@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,8 +12,6 @@ from fedzo.errors import ConfigError
 from fedzo.records.lock import locked
 from fedzo.records.storage import storing
 from fedzo.records.terminal import say_place, shown
-from scenarios.cli.display import print_comparison
-from scenarios.cli.dry import tell
 from scenarios.cli.options import (
     DryOption,
     OutputOptions,
@@ -28,14 +26,12 @@ from scenarios.cli.options import (
     prepare,
     stderr,
 )
-from scenarios.runs.compare import compare
-from scenarios.runs.comparison import Comparison
-from scenarios.runs.config_file import parse_numbers, read_experiment
-from scenarios.runs.dry_run import plan_sweep
 from scenarios.runs.proposals import SEARCHES
 from scenarios.runs.spaces import parse_spaces
-from scenarios.runs.sweep import Effort, SweepPlan, Tuned, tune
-from scenarios.runs.sweep_figure import draw_sensitivity
+
+if TYPE_CHECKING:
+    from scenarios.runs.comparison import Comparison
+    from scenarios.runs.sweep import Tuned
 
 _SHOWN = 10
 
@@ -86,6 +82,12 @@ def sweep_command(
     Example: fedzo sweep quadratic --strategy fedzo --trials 8 --set strategy.local_lr=log:1e-3..1
     """
     prepare(threads)
+    from scenarios.cli.dry import tell  # these need torch, the help does not
+    from scenarios.runs.config_file import parse_numbers, read_experiment
+    from scenarios.runs.dry_run import plan_sweep
+    from scenarios.runs.sweep import Effort, SweepPlan, tune
+    from scenarios.runs.sweep_figure import draw_sensitivity
+
     out, resume = output.out, output.resume
 
     def work() -> dict[str, Any]:
@@ -126,8 +128,10 @@ def sweep_command(
     finish(guard(alone, output), output.json_output)
 
 
-def _reported(tuned: Tuned, out: Path | None, resume: bool, threads: int) -> Comparison:
+def _reported(tuned: "Tuned", out: Path | None, resume: bool, threads: int) -> "Comparison":
     """Run the best settings on the seeds that are reported."""
+    from scenarios.runs.compare import compare
+
     plan, best = tuned.plan, tuned.experiment
     base = {name: value for name, value in plan.base.items() if name != "strategy"}
     base["settings"] = {**plan.base.get("settings", {}), **tuned.best.settings}
@@ -142,7 +146,7 @@ def _reported(tuned: Tuned, out: Path | None, resume: bool, threads: int) -> Com
     )
 
 
-def _summary(tuned: Tuned, report: Comparison, out: Path | None) -> dict[str, Any]:
+def _summary(tuned: "Tuned", report: "Comparison", out: Path | None) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "search": tuned.plan.search,
@@ -165,8 +169,10 @@ def _summary(tuned: Tuned, report: Comparison, out: Path | None) -> dict[str, An
     }
 
 
-def _print(console: Console, tuned: Tuned, report: Comparison, out: Path | None) -> None:
+def _print(console: Console, tuned: "Tuned", report: "Comparison", out: Path | None) -> None:
     """Print the best trials, what they give on other seeds, and what it has cost."""
+    from scenarios.cli.display import print_comparison
+
     plan = tuned.plan
     table = Table("trial", title="the best trials", title_justify="left")
     for name in (*plan.spaces, plan.measure, "queries"):

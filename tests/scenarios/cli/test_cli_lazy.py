@@ -8,7 +8,10 @@ import pytest
 from scenarios.cli.lazy import COMMANDS, imported
 
 HEAVY = ("torch", "flwr", "ray", "matplotlib", "scipy", "gpytorch", "dp_accounting")
-LIGHT = ("list", "run", "check", "new", "init", "plot", "table", "report", "runs", "watch")
+LIGHT = (
+    "list", "run", "compare", "sweep", "deploy", "audit", "check", "new", "init", "plot", "table",
+    "report", "runs", "watch",
+)  # fmt: skip
 ASKED = f"""
 import sys
 import fedzo
