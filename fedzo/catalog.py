@@ -61,3 +61,34 @@ ATTACKER_LINES: Mapping[str, str] = {
     "rank": "order of candidates alone, ZO-RankSGD (Tang et al. 2024)",
 }
 """Of those who attack single victims."""
+
+METHOD_LINES: Mapping[str, str] = {
+    "mezo": "central differences along normals (Malladi 2023)",
+    "zo_sgd": "the same along keyed signs, which are cheaper to draw",
+    "zo_momentum": "heavy ball, replayed from keys and numbers",
+    "zo_adam": "Adam on the estimate",
+    "zo_sign": "signs of slopes, or of the estimate's numbers",
+    "zo_conservative": "the best of forth, back and stay (Zhang 2024)",
+    "fzoo": "one-sided, the step over the spread of the slopes (2025)",
+    "forward_gradient": "exact slopes by forward differentiation (Baydin 2022)",
+    "block_zo": "a direction of its own for each part of the network (Zhang 2024)",
+    "sparse_mezo": "only small, large or random weights move (Liu 2024)",
+    "lozo": "directions of low rank (Chen 2025)",
+    "subzero": "directions in random subspaces (Yu 2024)",
+    "zo_muon": "subspaces, and orthogonalized steps (2026)",
+    "deepzero": "differences along a share of the axes (Chen 2024)",
+    "cge": "differences along all axes, and Adam; small networks",
+    "qzo": "scales of quantized weights, clipped slopes (2025)",
+    "zoodip": "gradients without directions of low variance; few numbers (2025)",
+    "rank_sgd": "only the order of the values, and a line search (Tang 2024)",
+    "consensus": "the softmax mean of random points (CBO; Riedl 2023)",
+    "evolution": "centered ranks of the values (Salimans 2017)",
+    "hizoo": "directions scaled by a learned diagonal (Zhao 2025)",
+    "mezo_svrg": "slopes of a batch corrected at a snapshot (Gautam 2024)",
+    "guided_es": "directions that lean to past estimates (Maheswaranathan 2019)",
+    "relizo": "least squares over recent slopes (Xiao 2024)",
+    "zoro": "sparse recovery along fixed signs (Cai 2022)",
+    "activity": "noise at layers' outputs and a learned way back; ours",
+    "first_order": "AdamW by backpropagation, for comparison",
+}
+"""Of what trains a network: `fedzo finetune --method`, fedzo.ZerothOrder(method=...)."""

@@ -30,7 +30,10 @@ def finetune_command(
         ),
     ],
     method: Annotated[
-        str, typer.Option(help="a zeroth-order method, activity, or first_order; see docs")
+        str,
+        typer.Option(
+            help="a zeroth-order method, activity, or first_order; `fedzo list` names them"
+        ),
     ] = "zo_sgd",
     settings: Annotated[
         list[str] | None,

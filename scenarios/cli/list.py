@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedzo.catalog import AGGREGATOR_LINES, ATTACKER_LINES, LIE_LINES, MIXER_LINES
+from fedzo.catalog import AGGREGATOR_LINES, ATTACKER_LINES, LIE_LINES, METHOD_LINES, MIXER_LINES
 from fedzo.errors import ConfigError
 from fedzo.user_code import is_reference, load_kept
 from scenarios.cli.described import Section, sections_of, stored
@@ -59,6 +59,7 @@ def catalogue() -> dict[str, list[tuple[str, str]]]:
         "before them (bucketing | median)": [*MIXER_LINES.items()],
         "attackers (fedzo attack --attacker)": [*ATTACKER_LINES.items()],
         "attacks (byzantine.attack)": [*LIE_LINES.items()],
+        "methods (fedzo finetune --method)": [*METHOD_LINES.items()],
     }
 
 

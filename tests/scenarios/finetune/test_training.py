@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from fedzo.catalog import METHOD_LINES
 from fedzo.errors import CheckpointError, ConfigError
 from scenarios.cli import app
 from scenarios.finetune.tasks import make_task
-from scenarios.finetune.trainers import Finetuning
+from scenarios.finetune.trainers import TRAINERS, Finetuning
 from scenarios.finetune.training import digest, finetune, replayed
 
 SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
@@ -26,6 +27,10 @@ def command(*words: str) -> dict[str, object]:
     assert done.exit_code == 0, (done.stderr, done.exception)
     told: dict[str, object] = json.loads(done.stdout)
     return told
+
+
+def test_the_list_names_all_methods() -> None:
+    assert set(METHOD_LINES) == set(TRAINERS)
 
 
 @pytest.mark.parametrize("method", ["zo_sgd", "lozo", "activity", "first_order"])
