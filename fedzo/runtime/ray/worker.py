@@ -82,7 +82,7 @@ class Worker:
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> Arrays:
     """Return tensors as arrays, which Ray moves without copies."""
-    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in tensors.items()}
+    return {name: np.asarray(t.detach().cpu().numpy(), order="C") for name, t in tensors.items()}
 
 
 def to_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
