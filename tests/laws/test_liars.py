@@ -76,13 +76,20 @@ LIES: dict[str, Lie] = {
 
 
 @cache
-def honest(strategy: str, seed: int) -> RunResult:
+def honest(strategy: str, seed: int, short: bool = True) -> RunResult:
     """Return the run without a liar."""
-    return deployed(strategy, seed, None)
+    return deployed(strategy, seed, None, short=short)
 
 
-def deployed(strategy: str, seed: int, lie: Lie | None, budget: int | None = None) -> RunResult:
-    """Return a run over the wire, in this process."""
+def deployed(
+    strategy: str, seed: int, lie: Lie | None, budget: int | None = None, *, short: bool = True
+) -> RunResult:
+    """Return a run over the wire, in this process.
+
+    short: with two local steps. Of so few, -6 times an update may cost more than the law allows:
+    56 % of the progress of FedAvg, seed 0.
+    """
+    steps = few_steps(strategy) if short else {}
     rule = {} if strategy == "monna" else {"strategy.aggregator": "trimmed_mean"}
     experiment = make_experiment(
         "quadratic",
@@ -92,7 +99,7 @@ def deployed(strategy: str, seed: int, lie: Lie | None, budget: int | None = Non
         num_clients=CLIENTS,
         seed=seed,
         query_budget=budget,
-        settings={"scenario.dim": 9, "strategy.num_byzantine": 1, **few_steps(strategy), **rule},
+        settings={"scenario.dim": 9, "strategy.num_byzantine": 1, **steps, **rule},
     )
     app = build_client_app(ExperimentEnvironment(experiment.to_toml()))
     return simulate(experiment, grid=InProcessGrid(Lying(app, lie), num_clients=CLIENTS))
@@ -117,9 +124,10 @@ class Lying(ClientApp):
         return Message(content, reply_to=message)
 
 
-def check(strategy: str, lie: str, seed: int) -> None:
+def check(strategy: str, lie: str, seed: int, *, short: bool) -> None:
     """Raise where the liar costs too much, or is counted for what nobody has done."""
-    calm, spoilt = honest(strategy, seed), deployed(strategy, seed, LIES[lie])
+    calm = honest(strategy, seed, short)
+    spoilt = deployed(strategy, seed, LIES[lie], short=short)
     assert calm.initial_value is not None
     assert calm.final_value is not None
     assert spoilt.final_value is not None
@@ -132,7 +140,7 @@ def check(strategy: str, lie: str, seed: int) -> None:
 def test_one_liar_costs_little(strategy: str) -> None:
     first = ROBUST.index(strategy)
     names = list(LIES)
-    check(strategy, names[first % len(names)], seed=0)
+    check(strategy, names[first % len(names)], seed=0, short=True)
 
 
 @pytest.mark.slow
@@ -140,7 +148,7 @@ def test_one_liar_costs_little(strategy: str) -> None:
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("strategy", ROBUST)
 def test_every_lie_costs_little(strategy: str, lie: str, seed: int) -> None:
-    check(strategy, lie, seed)
+    check(strategy, lie, seed, short=False)
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedzo", "fedsaga"])
