@@ -125,12 +125,25 @@ class ZerothOrder(torch.optim.Optimizer):
             self._go(Told(self.view, answers), lr)
             self.log.add(lr, list(answers))
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group of all tensors; raises ConfigError for a second one."""
+        if self.param_groups:
+            raise ConfigError(
+                "ZerothOrder has one group of parameters, for all numbers of a direction move"
+                " together; make another optimizer with view=... for another lr"
+            )
+        super().add_param_group(param_group)
+
     def state_dict(self) -> dict[str, Any]:
         """Raise ConfigError: the log is the state, and small."""
         raise ConfigError(
             "the state of ZerothOrder is its log: save optimizer.log.save(path), and continue with"
             " replay(Log.load(path)) on the module as it was at the start"
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raise ConfigError: see state_dict."""
+        self.state_dict()
 
     def _go(self, place: InPlace, lr: float) -> float:
         recipe = self._recipe

@@ -11,7 +11,10 @@ from scenarios.cli.options import JsonOption, finish, guard, prepare
 
 
 def replay_command(
-    directory: Annotated[Path, typer.Argument(help="of a run of `fedzo finetune --out`")],
+    directory: Annotated[
+        Path,
+        typer.Argument(help="of a run of `fedzo finetune --out`, or of `mezo` in a federation"),
+    ],
     json_output: JsonOption = False,
 ) -> None:
     """Make the module of a run anew from its log alone, without asking for a single loss.
@@ -22,10 +25,15 @@ def replay_command(
     Example: fedzo replay runs/fzoo
     """
     prepare(1)
-    from scenarios.finetune.training import MODEL, replayed  # torch, which the help spares
+    from fedzo.records.tensor_file import write_tensors  # torch, which the help spares
+    from scenarios.finetune.training import CONFIG, MODEL, replayed
+    from scenarios.runs.replaying import digest_of, replay_federation
 
     def work() -> dict[str, Any]:
-        digest = replayed(directory)
+        alone = (directory / CONFIG).exists()
+        tensors = replayed(directory) if alone else replay_federation(directory)
+        write_tensors(directory / MODEL, tensors, "{}")
+        digest = digest_of(tensors)
         if not json_output:
             console = Console()
             say_place(console, "module", directory / MODEL)

@@ -8,14 +8,14 @@ curve.png. The log is the checkpoint: a run goes on from it, and `replayed` make
     first_order are not counted
 """
 
-import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedzo.errors import CheckpointError, ConfigError
@@ -23,6 +23,7 @@ from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.randomness import stream
 from fedzo.records.storage import write_whole
+from fedzo.records.strict_json import strict_json
 from fedzo.records.tensor_file import write_tensors
 from scenarios.finetune.task import Task
 from scenarios.finetune.tasks import make_task
@@ -35,11 +36,15 @@ from scenarios.finetune.trainers import (
 )
 
 CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
+PICTURE = "curve.png"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is known at one point of a run; train_loss is the mean since the look before."""
+    """What is known at one point of a run.
+
+    train_loss: the mean since the look before; NaN at the first.
+    """
 
     step: int
     forwards: int
@@ -47,6 +52,11 @@ class Look:
     train_loss: float
     test_loss: float
     test_accuracy: float
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> "Look":
+        """Return the look that a line tells, in which null is NaN."""
+        return cls(**{name: math.nan if value is None else value for name, value in told.items()})
 
 
 def finetune(
@@ -67,8 +77,8 @@ def finetune(
     return run.go(told)
 
 
-def replayed(out: Path) -> str:
-    """Make the module of a run from its log alone, write it, and return the digest of its bits.
+def replayed(out: Path) -> dict[str, Tensor]:
+    """Make the module of a run from its log alone, and return its trained parameters by name.
 
     Raises CheckpointError where the folder has no log, and ConfigError where the task cannot be
     made.
@@ -77,10 +87,8 @@ def replayed(out: Path) -> str:
     if config.method not in METHODS:
         raise CheckpointError(f"{config.method} keeps no log; zeroth-order methods can be replayed")
     task = _task(config)
-    optimizer = zeroth_order(task, config)
-    optimizer.replay(Log.load(out / LOG))
-    write_tensors(out / MODEL, _tensors(task), "{}")
-    return digest(task)
+    zeroth_order(task, config).replay(Log.load(out / LOG))
+    return trained(task)
 
 
 def read_config(out: Path) -> Finetuning:
@@ -91,13 +99,9 @@ def read_config(out: Path) -> Finetuning:
         raise CheckpointError(f"{out} holds no run of `fedzo finetune`: {error}") from error
 
 
-def digest(task: Task) -> str:
-    """Return the SHA-256 of all trained numbers."""
-    whole = hashlib.sha256()
-    for name, tensor in _tensors(task).items():
-        whole.update(name.encode())
-        whole.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()
+def trained(task: Task) -> dict[str, Tensor]:
+    """Return the trained parameters of a task by name."""
+    return {name: p.detach() for name, p in task.module.named_parameters()}
 
 
 class _Run:
@@ -149,13 +153,17 @@ class _Run:
         if self._out is not None:
             if isinstance(self._trainer, ByValues):
                 self._trainer.optimizer.log.save(self._out / LOG)
-            lines = [json.dumps(asdict(each)) for each in self._looks]
+            lines = [strict_json(asdict(each)) for each in self._looks]
             write_whole(self._out / CURVE, "\n".join(lines) + "\n")
         told(look)
 
     def _finish(self) -> None:
         if self._out is not None:
-            write_tensors(self._out / MODEL, _tensors(self._task), "{}")
+            write_tensors(self._out / MODEL, trained(self._task), "{}")
+            from scenarios.finetune.picture import draw_curve  # matplotlib: for who draws
+
+            name = f"{self._config.task} by {self._config.method}, seed {self._config.seed}"
+            draw_curve(self._looks, name, self._out / PICTURE)
 
 
 def _task(config: Finetuning) -> Task:
@@ -192,9 +200,5 @@ def _begun(out: Path | None, config: Finetuning) -> list[Look]:
         raise ConfigError(f"{out} holds a run of {config.method}, which keeps no log to go on from")
     write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
     lines = (out / CURVE).read_text().splitlines()
-    looks = [Look(**json.loads(line)) for line in lines]
+    looks = [Look.of(json.loads(line)) for line in lines]
     return looks if len(Log.load(out / LOG)) >= looks[-1].step else looks[:-1]
-
-
-def _tensors(task: Task) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in task.module.named_parameters()}

@@ -210,6 +210,8 @@ def test_wrong_use_ends_in_a_sentence() -> None:
         ZerothOrder(module, 0.1, method="mezo_svrg").step(loss_of(module))
     with pytest.raises(ConfigError, match="log"):
         ZerothOrder(module, 0.1).state_dict()
+    with pytest.raises(ConfigError, match="one group"):
+        ZerothOrder(module, 0.1).add_param_group({"params": [torch.zeros(2)]})
     for p in module.parameters():
         p.requires_grad_(False)
     with pytest.raises(ConfigError, match="frozen"):

@@ -13,7 +13,8 @@ from fedzo.errors import CheckpointError, ConfigError
 from scenarios.cli import app
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import TRAINERS, Finetuning
-from scenarios.finetune.training import digest, finetune, replayed
+from scenarios.finetune.training import finetune, replayed, trained
+from scenarios.runs.replaying import digest_of
 
 SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
 
@@ -69,16 +70,42 @@ def test_a_run_goes_on_from_its_log_and_can_be_made_anew(tmp_path: Path) -> None
     with pytest.raises(Stopped):
         finetune(half, out=parts, told=stop)
     finetune(half, out=parts)
+    assert (parts / "curve.png").read_bytes().startswith(b"\x89PNG")
+    lines = [json.loads(line) for line in (parts / "curve.jsonl").read_text().splitlines()]
+    assert lines[0]["train_loss"] is None
+    assert [line["forwards"] for line in lines] == [0, 320, 640]
     ours, theirs = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     (parts / "model.safetensors").unlink()
-    told = replayed(parts)
+    told = command("replay", str(parts))["sha256"]
     again = load_file(parts / "model.safetensors")
     assert all(torch.equal(ours[name], again[name]) for name in ours)
     fresh = make_task("digits_cnn", seed=0, examples=64)
-    assert told != digest(fresh)
+    assert told != digest_of(trained(fresh))
     fresh.module.load_state_dict(again, strict=False)
-    assert told == digest(fresh)
+    assert told == digest_of(trained(fresh))
+
+
+@pytest.mark.parametrize("engine", ["inprocess", "flower"])
+def test_a_federation_is_made_anew_from_its_log(tmp_path: Path, engine: str) -> None:
+    out = tmp_path / engine
+    told = ["scenario.task=digits_cnn", "scenario.examples=64", "client.num_directions=2"]
+    words = [word for setting in told for word in ("--set", setting)]
+    words += ["--strategy", "mezo", "--clients", "2", "--rounds", "3", "--engine", engine]
+    command("run", "finetune", *words, "--out", str(out))
+    digest = command("replay", str(out))["sha256"]
+    tensors = load_file(out / "model.safetensors")
+    start = trained(make_task("digits_cnn", seed=0, examples=64))
+    assert any(not torch.equal(tensors[name], start[name]) for name in start)
+    assert digest == digest_of(tensors)
+    assert digest == command("replay", str(out))["sha256"]
+
+
+def test_a_federation_with_a_vector_has_no_log(tmp_path: Path) -> None:
+    command("run", "quadratic", "--rounds", "1", "--out", str(tmp_path / "run"))
+    done = CliRunner().invoke(app, ["replay", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert "whose x is a vector" in done.stderr
 
 
 def test_the_commands(tmp_path: Path) -> None:
