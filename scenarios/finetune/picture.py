@@ -1,27 +1,21 @@
-"""The picture of a run: test accuracy and loss by example-forwards."""
+"""The picture of a run: what was seen, by example-forwards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from fedzo.records.plots import save_figure
 
-if TYPE_CHECKING:
-    from scenarios.finetune.training import Look
 
-
-def draw_curve(looks: "Sequence[Look]", name: str, path: Path) -> None:
-    """Write the picture of a run; raises OSError where the system does not let us."""
+def draw_curve(
+    forwards: Sequence[int], told: Mapping[str, Sequence[float]], name: str, path: Path
+) -> None:
+    """Write a panel for each quantity; raises OSError where the system does not let us."""
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     figure.suptitle(name, fontsize="medium")
-    forwards = [look.forwards for look in looks]
-    told = {
-        "test accuracy": [look.test_accuracy for look in looks],
-        "test loss": [look.test_loss for look in looks],
-    }
-    for axes, (quantity, values) in zip(figure.subplots(1, 2), told.items(), strict=True):
+    panels = figure.subplots(1, len(told), squeeze=False)[0]
+    for axes, (quantity, values) in zip(panels, told.items(), strict=True):
         axes.plot(forwards, values, marker="o")
         axes.set_xlabel("example-forwards")
         axes.set_ylabel(quantity)

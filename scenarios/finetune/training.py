@@ -56,7 +56,8 @@ class Look:
     @classmethod
     def of(cls, told: dict[str, Any]) -> "Look":
         """Return the look that a line tells, in which null is NaN."""
-        return cls(**{name: math.nan if value is None else value for name, value in told.items()})
+        known: dict[str, Any] = {name: math.nan if v is None else v for name, v in told.items()}
+        return cls(**known)
 
 
 def finetune(
@@ -163,7 +164,12 @@ class _Run:
             from scenarios.finetune.picture import draw_curve  # matplotlib: for who draws
 
             name = f"{self._config.task} by {self._config.method}, seed {self._config.seed}"
-            draw_curve(self._looks, name, self._out / PICTURE)
+            told = {
+                "test accuracy": [look.test_accuracy for look in self._looks],
+                "test loss": [look.test_loss for look in self._looks],
+            }
+            forwards = [look.forwards for look in self._looks]
+            draw_curve(forwards, told, name, self._out / PICTURE)
 
 
 def _task(config: Finetuning) -> Task:

@@ -154,7 +154,7 @@ def test_tied_and_noncontiguous_parameters_move_once(name: str) -> None:
     optimizer = ZerothOrder(module, 0.02, method=name)
     assert optimizer.view.dim == 36 + 18
     before = float(loss_of(module)().detach())
-    for _ in range(40):
+    for _ in range(4 if name == "cge" else 40):
         optimizer.step(loss_of(module))
     assert module.second.weight is module.first.weight
     assert float(loss_of(module)().detach()) < before

@@ -86,7 +86,7 @@ def test_a_run_goes_on_from_its_log_and_can_be_made_anew(tmp_path: Path) -> None
     assert told == digest_of(trained(fresh))
 
 
-@pytest.mark.parametrize("engine", ["inprocess", "flower"])
+@pytest.mark.parametrize("engine", ["inprocess", pytest.param("flower", marks=pytest.mark.slow)])
 def test_a_federation_is_made_anew_from_its_log(tmp_path: Path, engine: str) -> None:
     out = tmp_path / engine
     told = ["scenario.task=digits_cnn", "scenario.examples=64", "client.num_directions=2"]
