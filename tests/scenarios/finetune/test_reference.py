@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow  # two processes that import torch
 @pytest.mark.source_tree
 def test_the_reference_of_a_small_task(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/finetune_reference.py", "digits_cnn"]
