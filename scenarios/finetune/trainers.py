@@ -89,17 +89,18 @@ class ByValues:
         self._task, self.optimizer = task, zeroth_order(task, config)
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        task, asked = self._task, list[int]()
-
-        def batch() -> Tensor:
-            asked.append(len(targets))
-            return task.losses(task.module(inputs), targets).mean()
+        task, spent = self._task, self.optimizer.spent
+        before, on_all = spent.forwards + spent.tangents, list[bool]()
 
         def full() -> Tensor:
-            asked.append(len(task.train))
+            on_all.append(True)
             return task.losses(task.outputs(task.train), task.train.targets).mean()
 
-        return self.optimizer.step(batch, full=full), sum(asked)
+        loss = self.optimizer.step(
+            lambda: task.losses(task.module(inputs), targets).mean(), full=full
+        )
+        asked = spent.forwards + spent.tangents - before  # a stacked ask is one call of many places
+        return loss, asked * (len(task.train) if on_all else len(targets))
 
 
 class _ByActivity:

@@ -47,6 +47,14 @@ def test_every_kind_of_method_has_a_curve_by_forwards(method: str) -> None:
         assert looks[2].forwards == looks[2].step * 16 * passes
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_places_that_are_asked_at_once_are_counted_one_by_one(stacked: bool) -> None:
+    settings = "num_directions=4"
+    looks = finetune(config(method="zo_sgd", settings=settings, forwards=512, stacked=stacked))
+    assert [look.step for look in looks] == [0, 2, 4]
+    assert looks[-1].forwards == 4 * 8 * 16
+
+
 def test_full_passes_are_counted_as_the_examples_that_they_are() -> None:
     looks = finetune(config(method="mezo_svrg"))
     assert looks[-1].step < 20
