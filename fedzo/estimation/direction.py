@@ -4,6 +4,7 @@ Number j of a direction belongs to number j of x, whatever the tensors that x is
 bits do not depend on the block in which it is written.
 """
 
+from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,30 +19,11 @@ class Direction(Protocol):
     One that is 0 outside of a stretch of x may tell it: see `misses`.
     """
 
-    def fill_(self, out: Float[Tensor, " k"], start: int) -> Float[Tensor, " k"]:
-        """Write the numbers from `start` on into a vector, which is returned."""
-        ...
-
-    def draw(
-        self,
-        start: int,
-        stop: int,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> Float[Tensor, " k"]:
-        """Return the numbers start, ..., stop - 1."""
-        ...
-
-
-class Filled:
-    """Draws what `fill_` writes: for directions that are not keys themselves."""
-
     __slots__ = ()
 
+    @abstractmethod
     def fill_(self, out: Float[Tensor, " k"], start: int) -> Float[Tensor, " k"]:
         """Write the numbers from `start` on into a vector, which is returned."""
-        raise NotImplementedError
 
     def draw(
         self,

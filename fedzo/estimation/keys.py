@@ -20,6 +20,7 @@ from jaxtyping import Float, Int32, Num
 from torch import Tensor
 
 from fedzo.config import require
+from fedzo.estimation.direction import Direction
 from fedzo.estimation.laws import normals, signs
 from fedzo.estimation.philox import low_and_high, philox
 from fedzo.randomness import Part, key64
@@ -41,7 +42,7 @@ _SMALL = 1 << 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(Direction):
     """One direction: number `direction` of the stream that belongs to `seed` and `parts`.
 
     Its numbers are standard normals or signs. Raises ConfigError for another law.
@@ -67,17 +68,6 @@ class Key:
         return self._fill(
             torch.empty(stop - start, dtype=torch.int32, device=device), start, "words"
         )
-
-    def draw(
-        self,
-        start: int,
-        stop: int,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> Float[Tensor, " k"]:
-        """Return the numbers start, ..., stop - 1 of the direction."""
-        return self.fill_(torch.empty(stop - start, dtype=dtype, device=device), start)
 
     def fill_(self, out: Float[Tensor, " k"], start: int) -> Float[Tensor, " k"]:
         """Write the direction's numbers from `start` on into a vector, which is returned."""

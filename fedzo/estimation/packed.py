@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from fedzo.estimation.direction import Direction, Filled
+from fedzo.estimation.direction import Direction
 from fedzo.estimation.keys import Key
 
 _BLOCK = 1 << 20
@@ -24,7 +24,7 @@ _AT_ONCE = 1 << 17
 _AT_ONCE_ON_GPU = 1 << 23
 
 
-class Packed(Filled):
+class Packed(Direction):
     """The direction of a key of signs."""
 
     __slots__ = ("_held", "key")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fedzo.estimation.direction import Direction, Filled
+from fedzo.estimation.direction import Direction
 from fedzo.estimation.keys import Key
 from fedzo.estimation.view import View
 
@@ -32,7 +32,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Masked(Filled):
+class Masked(Direction):
     """A direction with some of its numbers set to 0."""
 
     inner: Direction
@@ -43,7 +43,7 @@ class Masked(Filled):
 
 
 @dataclass(frozen=True, slots=True)
-class Within(Filled):
+class Within(Direction):
     """A direction that is 0 outside of a stretch of x, which is not moved there."""
 
     inner: Direction
@@ -57,7 +57,7 @@ class Within(Filled):
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled(Filled):
+class Scaled(Direction):
     """A direction with each number times a factor of its own."""
 
     inner: Direction
@@ -68,7 +68,7 @@ class Scaled(Filled):
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed(Filled):
+class Fixed(Direction):
     """A vector that is held."""
 
     vector: Float[Tensor, " d"]
@@ -78,7 +78,7 @@ class Fixed(Filled):
 
 
 @dataclass(frozen=True, slots=True)
-class Axis(Filled):
+class Axis(Direction):
     """The unit vector of one number of x."""
 
     number: int
@@ -96,7 +96,7 @@ class Axis(Filled):
 
 
 @dataclass(frozen=True, slots=True)
-class Combination(Filled):
+class Combination(Direction):
     """A sum of directions, each times a factor."""
 
     terms: Sequence[tuple[Direction, float]]
@@ -109,7 +109,7 @@ class Combination(Filled):
         return out
 
 
-class Matrices(Filled):
+class Matrices(Direction):
     """A direction that is a product in every matrix of a view, and keyed numbers elsewhere.
 
     view: the tensors that the direction knows. plain: what tensors that are no matrices get.

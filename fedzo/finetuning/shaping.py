@@ -24,6 +24,7 @@ direction); 1 / m is subtracted from the softmax, which removes the step along t
 deviation of the slopes, not of the values, so its c have no unit and do not depend on mu.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,9 @@ class Shaped(Scheme):
         worst_last = values.nan_to_num(torch.inf, torch.inf, torch.inf)
         return torch.stack([self.weigh(row, mu) for row in worst_last]).to(dtype or values.dtype)
 
+    @abstractmethod
     def weigh(self, values: Float[Tensor, " m"], mu: float) -> Float[Tensor, " m"]:
         """Return what stands for the slope of each direction."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
