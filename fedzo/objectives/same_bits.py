@@ -3,11 +3,14 @@
 A CPU computes exp, tanh and the like of most numbers of a tensor in vectors and of the last few one
 by one, by other formulas; so what a number becomes depends on where it lies, and in a stack of rows
 that is on the company. `SameBits` fills tensors up to whole vectors before such an operation. Sums,
-products of matrices, softmax and normalisation of layers work row by row already
-(tests/laws/test_stacked_modules.py); whatever else is done is noted, and nobody may rely on it.
+softmax and normalisation of layers work row by row already (tests/laws/test_stacked_modules.py).
+So do products of matrices on some machines; where their library looks at the company, or at where
+in memory a matrix begins (seen on AMD processors), their matrices are filled too. Whatever else is
+done is noted, and nobody may rely on it.
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _WHOLE = 64
 """Numbers of the largest step of a vectorized loop."""
+_LINE = 64
+"""Bytes of a cache line, and so of the longest vector."""
 _EXACT = (
     "abs add bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min clone div eq fill"
     " floor ge gt isfinite isinf isnan le logical_and logical_not logical_or lt masked_fill maximum"
@@ -33,6 +38,7 @@ _ROW_BY_ROW = (
     " unsafe_split _unsafe_view unsqueeze view zero zeros zeros_like"
 )
 """Other operations of which a row has no part in another's."""
+_PRODUCTS = frozenset({"bmm", "baddbmm"})
 _ONE_ROUNDING, _KNOWN = frozenset(_EXACT.split()), frozenset(f"{_EXACT} {_ROW_BY_ROW}".split())
 
 
@@ -57,6 +63,9 @@ class SameBits(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__.rstrip("_")
         if torch.Tag.pointwise not in func.tags:
+            if name in _PRODUCTS and not multiplies_row_by_row(args[-1].dtype, args[-1].device):
+                self.filled = True
+                return _in_whole_rows(*args, **kwargs)
             if name not in _KNOWN:
                 self.others.add(name)
             return func(*args, **kwargs)
@@ -84,3 +93,34 @@ def _in_whole_vectors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     out = func(*[whole(arg) for arg in args], **kwargs)[:count].view(shape)
     in_place = func.overloadpacket.__name__.endswith("_")
     return tensors[0].copy_(out) if in_place else out
+
+
+@lru_cache
+def multiplies_row_by_row(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this machine's products of stacked matrices look at each pair alone."""
+    odd = (torch.arange(40 * 7 * 64, device=device) * 0.7).sin().to(dtype)
+    left, right = odd.view(40, 64, 7).transpose(1, 2), odd.view(40, 64, 7)
+    every = torch.bmm(left, right)
+    return all(
+        torch.equal(every[rows], torch.bmm(left[rows].clone(), right[rows].clone()))
+        for rows in (slice(1), slice(2), slice(5, 12), slice(39, 40))
+    )
+
+
+def _in_whole_rows(*args: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
+    """Return torch.bmm or baddbmm of matrices that each begin and end at whole vectors.
+
+    A pair alone is multiplied as one of two: for one matrix another program is called.
+    """
+    *added, left, right = args
+    step = _LINE // left.element_size()
+    count, height, width = *left.shape[:2], right.shape[2]
+
+    def whole(matrices: Tensor) -> Tensor:
+        sides = [-(-side // step) * step for side in matrices.shape[1:]]
+        filled = matrices.new_zeros(max(count, 2), *sides)
+        filled[:count, : matrices.shape[1], : matrices.shape[2]] = matrices
+        return filled
+
+    product = torch.bmm(whole(left), whole(right))[:count, :height, :width]
+    return beta * added[0] + alpha * product if added else product.contiguous()

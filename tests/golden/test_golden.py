@@ -1,7 +1,8 @@
 """Every strategy gives what it gave, to the last bit, on every engine.
 
 Counts must agree anywhere; values and bits where the machine's arithmetic is that on which
-golden.json was written, elsewhere to six digits.
+golden.json was written, elsewhere to four digits: slopes of float32 losses, which some cases have,
+magnify the last bit of a value by the inverse of the step.
 """
 
 import json
@@ -39,7 +40,7 @@ HONEST = [name for name, (*_, more) in CASES.items() if "byzantine.attack" not i
 
 def check(result: RunResult, wanted: dict[str, Any], *, same_bits: bool = SAME_BITS) -> None:
     found = written(result)
-    digits = 1e-9 if same_bits else 1e-6
+    digits = 1e-9 if same_bits else 1e-4
     assert found["value"] == pytest.approx(wanted["value"], rel=digits, abs=1e-12)
     inexact = () if same_bits else ("value", "bits", "x")
     assert {k: v for k, v in found.items() if k not in inexact} == {

@@ -13,6 +13,7 @@ from fedzo.objectives.cohort import cohort_gradient, cohort_of
 from fedzo.objectives.looped_cohort import LoopedFiniteSums
 from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.modules import ModuleObjective, flatten_parameters
+from fedzo.objectives.stacked_modules import program_of
 from fedzo.randomness import stream
 from scenarios.runs.simulate import federate
 
@@ -204,6 +205,27 @@ def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     for floats in (1, 1_000, 3_000):
         monkeypatch.setattr("fedzo.objectives.stacked_modules._ROW_FLOATS", floats)
         assert torch.equal(cohort_of(own).value(x), whole)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_so_it_is_where_products_look_at_the_company(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever this machine's processor is: on some the library for products looks at it."""
+    by_rows = "fedzo.objectives.same_bits.multiplies_row_by_row"
+    monkeypatch.setattr(by_rows, lambda *_: False)
+    program_of.cache_clear()  # what was found of a machine that does not
+    own = objectives(TOGETHER[name])
+    x = points(own, 3)
+    values = cohort_of(own).value(x)
+    gradients = cohort_gradient(cohort_of(own), x[:, 0])
+    for rows in (slice(1), slice(1, 3), slice(4, 5)):
+        assert torch.equal(cohort_of(own[rows]).value(x[rows]), values[rows])
+        part = cohort_gradient(cohort_of(own[rows]), x[rows, 0])
+        assert torch.equal(part, gradients[rows])
+    program_of.cache_clear()
+    monkeypatch.undo()
+    assert torch.allclose(cohort_of(own).value(x), values, rtol=1e-5)
 
 
 def different_losses(own: list[ModuleObjective]) -> list[ModuleObjective]:
