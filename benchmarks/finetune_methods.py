@@ -1,16 +1,17 @@
-"""All methods on a task at the same forward passes: tuned alike on one seed, shown on three.
+"""All methods on a task at the same forward passes: tuned alike, shown on three other seeds.
 
     python benchmarks/finetune_methods.py TASK --forwards N --out FILE.json
-        [--methods mezo,fzoo] [--lrs 5] [--layers K] [--data-dir DIR]
+        [--methods mezo,fzoo] [--rates 7] [--layers K] [--data-dir DIR]
 
-Every method is given the same rates, of which the one with the least mean training loss over the
-last tenth of seed 0 is taken for seeds 0, 1 and 2; `edge` says that it was the first or last of the
-grid. A method's grid is centered on what a step of it is worth: SGD-like ones on 3e-3, those whose
-step does not depend on the slope's size on theirs. Runs that the file holds are not repeated.
+A method's rate is the one with the least mean training loss over the last tenth of a run with seed
+100: three rates are tried, half a power of ten apart, and further ones beyond the best while that
+is at an edge, at most `--rates` in all; `edge` says that it still was. Seeds 0, 1 and 2 are shown.
+Runs that the file holds are not repeated.
 """
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -20,11 +21,13 @@ import torch
 from scenarios.finetune.trainers import TRAINERS, Finetuning
 from scenarios.finetune.training import finetune
 
+TUNING, SHOWN = 100, (0, 1, 2)
 CENTERS = {
     "fzoo": 3e-2, "zo_adam": 1e-3, "zo_sign": 1e-4, "zoodip": 1e-3, "cge": 1e-2, "zo_muon": 3e-3,
     "activity": 1e-3, "first_order": 1e-3, "relizo": 1.0, "zo_momentum": 3e-4, "rank_sgd": 3e-2,
     "evolution": 1e-2, "consensus": 1e-2, "deepzero": 1e-2,
 }  # fmt: skip
+"""Where the search for a rate begins; 3e-3 for those left out."""
 LEFT_OUT = ("qzo", "zoro")
 """Needs quantized weights; holds all directions."""
 SLOW = {"shifted_digits": ("cge", "deepzero"), "digits_transformer": ("cge", "deepzero")}
@@ -47,12 +50,16 @@ def run(chosen: argparse.Namespace, method: str, lr: float, seed: int) -> dict[s
     }  # fmt: skip
 
 
+def rate(method: str, k: int) -> float:
+    return float(f"{CENTERS.get(method, 3e-3) * 10 ** (0.5 * k):.3g}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("task")
     parser.add_argument("--forwards", type=int, default=10_000)
     parser.add_argument("--methods", default=",".join(m for m in TRAINERS if m not in LEFT_OUT))
-    parser.add_argument("--lrs", type=int, default=3)
+    parser.add_argument("--rates", type=int, default=7)
     parser.add_argument("--layers", type=int, default=-1)
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--out", type=Path, required=True)
@@ -71,16 +78,23 @@ def main() -> None:
     for method in chosen.methods.split(","):
         if method in SLOW.get(chosen.task, ()):
             continue
-        center, half = CENTERS.get(method, 3e-3), chosen.lrs // 2
-        grid = [center * 10 ** (0.5 * k) for k in range(-half, half + 1)]
-        tried = {lr: known(method, lr, 0) for lr in grid}
-        finite = {lr: row for lr, row in tried.items() if row["train_loss"] == row["train_loss"]}
-        best = min(finite or tried, key=lambda lr: tried[lr]["train_loss"])  # type: ignore[arg-type,return-value]
-        found = [known(method, best, seed) for seed in (0, 1, 2)]
+        tried: dict[int, float] = {}
+        todo = [-1, 0, 1]
+        while todo:
+            for k in todo:
+                loss = known(method, rate(method, k), TUNING)["train_loss"]
+                tried[k] = loss if math.isfinite(loss) else math.inf  # type: ignore[arg-type]
+            best, ends = min(tried, key=lambda k: tried[k]), (min(tried), max(tried))
+            beyond = best - 1 if best == ends[0] or tried[best] == math.inf else best + 1
+            todo = [beyond] if beyond not in tried and len(tried) < chosen.rates else []
+        found = [known(method, rate(method, best), seed) for seed in SHOWN]
         last = [row["accuracy"][-1] for row in found]  # type: ignore[index]
-        edge = " edge" if best in (grid[0], grid[-1]) else ""
+        edge = " edge" if best in ends else ""
         told = " ".join(f"{value:.3f}" for value in last)
-        print(f"{method:18} lr {best:.2g}{edge:5} {statistics.mean(last):.3f} ({told})", flush=True)
+        print(
+            f"{method:18} lr {rate(method, best):.2g}{edge:5} {statistics.mean(last):.3f} ({told})",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
