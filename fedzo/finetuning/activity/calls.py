@@ -4,8 +4,10 @@
     delta_il = g_l o f_il + r_i xi_il        f: fed back, r: what the probe says beyond f
 
 Noise that is shared by the T tokens of an example (or the positions of a convolution) tells the sum
-over them alone; each gets 1/T of it, and the row holds the mean of g. Shapes: xi [b, ..., n] or, by
-convolutions, [b, n, ...], with 1 for each token axis that is shared; S and f [b, N], r [b].
+over them alone; each gets 1/T of it, and the row holds the mean of g. A chained layer k, which l
+reads through an elementwise function alone, is not perturbed: delta_k = g_k o (delta_l W_l).
+Shapes: xi [b, ..., n] or, by convolutions, [b, n, ...], with 1 for each token axis that is shared;
+S and f [b, N], r [b].
 """
 
 import math
@@ -32,7 +34,13 @@ class Call:
     noise: Tensor | None = None
     gate: Tensor | None = None
     is_head: bool = False
+    reader: int | None = None
     version: int = 0
+
+    @property
+    def is_perturbed(self) -> bool:
+        """Whether it is neither the head nor chained to the call at the place `reader`."""
+        return not self.is_head and self.reader is None
 
     @property
     def grain(self) -> torch.Size:
@@ -71,6 +79,12 @@ class Call:
             total = total + residual.view(-1, *[1] * (len(self.shape) - 1)) * self.noise
         return total / self.spread if self.shared else total
 
+    def chained(self, read: nn.Module, delta: Tensor) -> Tensor:
+        """Return the derivative here for that at the outputs of the layer that reads this one."""
+        assert isinstance(read, nn.Linear)
+        own = delta @ read.weight.to(delta.dtype)
+        return own if self.gate is None else self.gate * own
+
     def gradients(self, delta: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Return what the layer's parameters get; raises ObjectiveError where inputs are gone."""
         if version_of(self.inputs) != self.version:
@@ -89,13 +103,13 @@ def version_of(tensor: Tensor) -> int:
 
 def rows(calls: Sequence[Call]) -> Float[Tensor, "b N"]:
     """Return S."""
-    parts = [call.row() for call in calls if not call.is_head]
+    parts = [call.row() for call in calls if call.is_perturbed]
     return torch.cat(parts, dim=1) if parts else torch.zeros(calls[0].shape[0], 0)
 
 
 def widths(calls: Sequence[Call]) -> tuple[int, ...]:
     """Return how many numbers of an example are perturbed at each call."""
-    return tuple(call.width for call in calls if not call.is_head)
+    return tuple(call.width for call in calls if call.is_perturbed)
 
 
 def write_gradients(
@@ -108,13 +122,8 @@ def write_gradients(
 
     head: the derivative at the outputs, which is exact. Calls that share a parameter add up.
     """
-    parts = iter(fed.split(widths(calls), dim=1)) if fed is not None else None
     written: set[nn.Parameter] = set()
-    for call in calls:
-        if call.is_head:
-            delta = head.view(call.shape)
-        else:
-            delta = call.delta(next(parts) if parts is not None else None, residual)
+    for call, delta in zip(calls, _deltas(calls, head, fed, residual), strict=True):
         for parameter, gradient in call.gradients(delta):
             gradient = gradient.to(parameter.dtype)
             if parameter in written:
@@ -123,3 +132,23 @@ def write_gradients(
             else:
                 parameter.grad = gradient
                 written.add(parameter)
+
+
+def _deltas(
+    calls: Sequence[Call],
+    head: Float[Tensor, "b C"],
+    fed: Float[Tensor, "b N"] | None,
+    residual: Float[Tensor, " b"] | None,
+) -> list[Tensor]:
+    """Return the derivative at the outputs of each call: who reads is called after who is read."""
+    parts = list(fed.split(widths(calls), dim=1)) if fed is not None else []
+    deltas: dict[int, Tensor] = {}
+    for place in reversed(range(len(calls))):
+        call = calls[place]
+        if call.reader is not None:
+            deltas[place] = call.chained(calls[call.reader].layer, deltas[call.reader])
+        elif call.is_head:
+            deltas[place] = head.view(call.shape)
+        else:
+            deltas[place] = call.delta(parts.pop() if parts else None, residual)
+    return [deltas[place] for place in range(len(calls))]

@@ -5,7 +5,9 @@
 What reaches the network's outputs through a site passes phi first, so g is known part of the way
 back. It is found where it happens: an elementwise function of torch that is called, as a module or
 not, with the very tensor that a site has given. Otherwise there is no gate, which stands for 1.
-Shapes: h and g [b, ...].
+
+Whether a layer reads the function's result, and nothing else does, is seen by counting who is
+called with it. Shapes: h and g [b, ...].
 """
 
 import weakref
@@ -40,7 +42,8 @@ _ELEMENTWISE: dict[Any, Callable[..., Tensor]] = {
 }
 """What may be called, and the function out of place that it computes."""
 
-Found = Callable[[Tensor], None]
+Found = Callable[[Tensor, Tensor], None]
+"""Hears g and the function's result."""
 
 
 class Gates(TorchFunctionMode):
@@ -49,10 +52,19 @@ class Gates(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._waiting: dict[int, tuple[weakref.ref[Tensor], Found]] = {}
+        self._watched: dict[int, tuple[Tensor, int]] = {}
 
     def wait(self, outputs: Tensor, found: Found) -> None:
         """Call `found` with the gate of these outputs, if an elementwise function reads them."""
         self._waiting[id(outputs)] = (weakref.ref(outputs), found)
+
+    def watch(self, tensor: Tensor) -> None:
+        """Count from now on who reads a tensor, which is kept."""
+        self._watched[id(tensor)] = (tensor, 0)
+
+    def readers(self, tensor: Tensor) -> int:
+        """Return how many functions were called with a tensor that is watched."""
+        return self._watched[id(tensor)][1]
 
     def __torch_function__(
         self,
@@ -62,11 +74,19 @@ class Gates(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
+        if self._watched and func.__name__ != "__get__":  # an attribute, such as the shape
+            for arg in args:
+                tensor, count = self._watched.get(id(arg), (None, 0))
+                if tensor is not None:
+                    self._watched[id(arg)] = (tensor, count + 1)
         function = _ELEMENTWISE.get(func) if args else None
         if function is not None:
             held, found = self._waiting.get(id(args[0]), (None, None))
             if held is not None and found is not None and held() is args[0]:
-                found(_derivative(function, args, given))
+                gate = _derivative(function, args, given)  # before it works in place
+                result: Tensor = func(*args, **given)
+                found(gate, result)
+                return result
         return func(*args, **given)
 
 

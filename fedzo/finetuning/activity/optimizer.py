@@ -26,13 +26,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.config import require
 from fedzo.estimation.keys import Key
-from fedzo.finetuning.activity.calls import Call, rows, widths, write_gradients
+from fedzo.finetuning.activity.calls import rows, widths, write_gradients
 from fedzo.finetuning.activity.feedback import Feedback
+from fedzo.finetuning.activity.heard import Heard, Losses, judged
 from fedzo.finetuning.activity.noise import Noise
 from fedzo.finetuning.activity.passes import same_dropout, unchanged_buffers
 from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName, Form, Schedule
@@ -40,9 +40,10 @@ from fedzo.finetuning.activity.sites import Sites
 
 Closure = Callable[[], tuple[Tensor, Tensor]]
 """Returns the module's outputs [b, ...] on a batch, and its targets."""
-Losses = Callable[[Tensor, Tensor], Tensor]
-"""The loss of each example [b], for outputs and targets."""
 Inner = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+_SHARES_ABOVE, _MOST = 4_096, 16_384
+"""Numbers of noise an example: a feedback of the latter takes 4 GB and minutes to solve."""
 
 
 @dataclass(slots=True)
@@ -52,17 +53,6 @@ class Spent:
     forwards: int = 0
     examples: int = 0
     skipped: int = 0
-
-
-@dataclass(slots=True)
-class _Heard:
-    """What passes forward have told about a batch."""
-
-    calls: list[Call]
-    response: Float[Tensor, "b C"] | None
-    losses: Float[Tensor, " b"]
-    e: Float[Tensor, "b C"]
-    """d l_i / d z_i."""
 
 
 class ActivityZO(torch.optim.Optimizer):
@@ -77,7 +67,9 @@ class ActivityZO(torch.optim.Optimizer):
     state are this one's; lr is then its own. feedback: "off" is node perturbation; see the module
     `schedule`. held_out: a closure on other examples, asked once a window in the form "auto".
     The module runs in the mode that it is in, with the same dropout on both sides of a probe;
-    buffers are put back. Needs layers that are called as modules (fedzo.finetuning.activity.sites).
+    buffers are put back. Needs layers that are called as modules; sites, chained, share_tokens: see
+    fedzo.finetuning.activity.sites. share_tokens: None shares where the feedback would else need
+    more than 4,096 numbers of noise an example.
     """
 
     def __init__(
@@ -87,16 +79,18 @@ class ActivityZO(torch.optim.Optimizer):
         lr: float = 1e-3,
         *,
         sites: str | Sequence[str] | None = None,
+        chained: str | Sequence[str] = (),
         feedback: FeedbackName = "auto",
         inner: str | Inner = "adam",
         seed: int = 0,
-        share_tokens: bool = False,
+        share_tokens: bool | None = None,
         held_out: Closure | None = None,
         config: ActivityConfig | None = None,
     ) -> None:
         self.module, self.losses, self.held_out = module, losses, held_out
         self.config = config or ActivityConfig()
-        self.sites = Sites(module, sites, share_tokens=share_tokens)
+        self.sites = Sites(module, sites, chained=chained, share_tokens=bool(share_tokens))
+        self._may_share = share_tokens is None and feedback != "off"
         self.spent = Spent()
         self.feedback: Feedback | None = None
         self._noise = Noise(Key(seed=seed, parts=("activity",)))
@@ -123,9 +117,10 @@ class ActivityZO(torch.optim.Optimizer):
         """
         form = self.form
         heard = self._asked(closure, probes=self._schedule.probes(form))
-        if _all_finite(heard):
+        if heard.is_finite:
             self._estimate(heard, form)
-            self._inner.step()
+            if self._schedule.moves:
+                self._inner.step()
         else:
             self.spent.skipped += 1
         loss = float(heard.losses.mean())
@@ -179,17 +174,18 @@ class ActivityZO(torch.optim.Optimizer):
         """Let this optimizer's groups and state be those of the inner one."""
         self.param_groups, self.state = self._inner.param_groups, self._inner.state
 
-    def _asked(self, closure: Closure, *, probes: bool) -> _Heard:
+    def _asked(self, closure: Closure, *, probes: bool) -> Heard:
         """Run the module on a batch, with and without noise."""
         with unchanged_buffers(self.module):
             if not self.sites.is_located:
                 with same_dropout(self.module) as again:
                     self.sites.locate(lambda: self._forward(closure)[0])
                     again()
+                self.sites.share_tokens |= self._may_share and self.sites.numbers > _SHARES_ABOVE
             if not probes:
                 with self.sites.read() as calls:
                     z, targets = self._forward(closure)
-                return self._judged(calls, z.clone(), None, targets)
+                return judged(self.losses, calls, z.clone(), None, targets)
             eps = self.config.eps
             with same_dropout(self.module) as again:
                 with self.sites.read(self._noise, eps) as calls:
@@ -197,7 +193,7 @@ class ActivityZO(torch.optim.Optimizer):
                 again()
                 with self.sites.mirrored(calls, eps):
                     minus, _ = self._forward(closure)
-        return self._judged(calls, (plus + minus) / 2, (plus - minus) / (2 * eps), targets)
+        return judged(self.losses, calls, (plus + minus) / 2, (plus - minus) / (2 * eps), targets)
 
     def _forward(self, closure: Closure) -> tuple[Tensor, Tensor]:
         outputs, targets = closure()
@@ -205,27 +201,7 @@ class ActivityZO(torch.optim.Optimizer):
         self.spent.examples += len(outputs)
         return outputs, targets
 
-    def _judged(
-        self, calls: list[Call], z: Tensor, response: Tensor | None, targets: Tensor
-    ) -> _Heard:
-        targets = targets.clone() if targets.is_inference() else targets
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            losses = self.losses(z, targets)
-            require(
-                losses.shape == z.shape[:1],
-                "losses",
-                tuple(losses.shape),
-                f"one number for each of the {len(z)} examples, as with reduction='none'",
-            )
-            require(
-                losses.requires_grad, "losses", "constant", "differentiable in the module's outputs"
-            )
-            [e] = torch.autograd.grad(losses.sum(), z)
-        flat = response.reshape(len(z), -1).float() if response is not None else None
-        return _Heard(calls, flat, losses.detach(), e.reshape(len(z), -1).float())
-
-    def _estimate(self, heard: _Heard, form: Form) -> None:
+    def _estimate(self, heard: Heard, form: Form) -> None:
         """Set `.grad`, then learn from the probe: A has not seen the noise it is used with."""
         own = widths(heard.calls)
         learns = self._schedule.feedback != "off" and bool(own)
@@ -247,10 +223,17 @@ class ActivityZO(torch.optim.Optimizer):
                 self.feedback.solve()
 
     def _new_feedback(self, shape: tuple[int, ...], outputs: int) -> Feedback:
+        require(
+            sum(shape) <= _MOST,
+            "sites",
+            f"{sum(shape):,} numbers an example",
+            f"at most {_MOST:,}, since the feedback holds their square; name fewer layers, chain"
+            " some, share_tokens, or feedback='off'",
+        )
         device = self.sites.parameters[0].device
         return Feedback(shape, outputs, self.config.ridge, self.config.memory, device)
 
-    def _write(self, heard: _Heard, form: Form) -> None:
+    def _write(self, heard: Heard, form: Form) -> None:
         """Set `.grad` of the sites' parameters by a form of the estimate."""
         b = len(heard.e)
         fed = self.feedback.error(heard.e) if self.feedback is not None and form != "node" else None
@@ -281,8 +264,3 @@ def _made(inner: str | Inner, parameters: list[nn.Parameter], lr: float) -> torc
     require(inner in ("adam", "sgd"), "inner", inner, "adam, sgd, or a function of the parameters")
     named = torch.optim.Adam if inner == "adam" else torch.optim.SGD
     return named(parameters, lr=lr)
-
-
-def _all_finite(heard: _Heard) -> bool:
-    told = (heard.losses, heard.e, heard.response)
-    return all(bool(part.isfinite().all()) for part in told if part is not None)

@@ -4,6 +4,7 @@
     unbiased   delta = f + (c - <f, xi>) xi             2 forward passes
     biased     delta = f                                1 forward pass, 2 every `period` steps
 
+While `warm_up` steps last, A learns from unbiased probes and no weight moves.
 auto: unbiased until A explains `trust` of the held-out probes; biased while the loss falls;
 unbiased for good when it has not fallen for `patience` windows, as the biased form settles where f,
 not the gradient, is 0; unbiased for a while whenever A explains less. The loss is that of a window
@@ -24,6 +25,7 @@ class ActivityConfig:
     """eps: of the noise; ridge and memory: see Feedback; the others: see the module."""
 
     eps: float = 1e-3
+    warm_up: int = 0
     period: int = 4
     solve_every: int = 64
     ridge: float = 10.0
@@ -36,6 +38,7 @@ class ActivityConfig:
         require(self.eps > 0, "eps", self.eps, "positive")
         for name in ("period", "solve_every", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.warm_up >= 0, "warm_up", self.warm_up, "at least 0 steps")
         require(self.ridge >= 0, "ridge", self.ridge, "at least 0")
         require(self.memory > 0, "memory", self.memory, "positive")
         require(0 <= self.trust < 1, "trust", self.trust, "at least 0 and below 1")
@@ -58,7 +61,7 @@ class Schedule:
         """Return the form of the next step, for what A explains of held-out probes."""
         if self.feedback == "off":
             return "node"
-        if self.feedback == "unbiased" or explained <= 0:
+        if self.feedback == "unbiased" or explained <= 0 or not self.moves:
             return "unbiased"
         if self.feedback == "auto" and (self.exhausted or explained < self.config.trust):
             return "unbiased"
@@ -67,6 +70,11 @@ class Schedule:
     def probes(self, form: Form) -> bool:
         """Return whether the next step perturbs anything."""
         return form != "biased" or self.steps % self.config.period == 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether the next step moves weights."""
+        return self.feedback == "off" or self.steps >= self.config.warm_up
 
     @property
     def ends_window(self) -> bool:

@@ -7,6 +7,8 @@ xi is of independent signs for every example, number and call, drawn by a key in
 calls. The call whose outputs are those of the whole module is the head: it is never perturbed, as
 the loss's derivative there is known. Memory: the sites' inputs, xi and gates
 (fedzo.finetuning.activity.gates), which is what training by autograd keeps of these layers alone.
+Chained layers are not perturbed either: a Linear reads each of them through an elementwise
+function, and its derivative is carried across that by the weights, one link of the chain rule.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,9 @@ class Sites:
     """The layers of a module that are trained by what their outputs do.
 
     names: all layers of a known kind with something to train, or patterns (`encoder.layer.5` stands
-    for all in it). share_tokens: one xi for all tokens of an example, or positions of an image.
+    for all in it). chained: further ones, which get their derivative from the one site that reads
+    them. share_tokens: one xi for all tokens of an example, or positions of an image; None lets
+    `ActivityZO` see how many numbers there are.
     Raises ConfigError for names that no such layer has, and for layers that cannot be sites.
     """
 
@@ -40,12 +44,20 @@ class Sites:
         module: nn.Module,
         names: str | Sequence[str] | None = None,
         *,
+        chained: str | Sequence[str] = (),
         share_tokens: bool = False,
     ) -> None:
-        self.layers = _selected(module, [names] if isinstance(names, str) else names)
+        links = [chained] if isinstance(chained, str) else [*chained]
+        wanted = [names] if isinstance(names, str) else names
+        both = wanted if wanted is None else [*wanted, *links]
+        self.layers = _selected(module, both)
+        self._links = {*_selected(module, links)} if links else set()
         self.share_tokens = share_tokens
         _require_whole_ties(module, self.layers)
         self._head: int | None = None
+        self._readers: dict[int, int] = {}
+        self.numbers = 0
+        """Numbers of an example at all perturbed sites, if no tokens are shared; once located."""
         self._known = False
 
     @property
@@ -62,15 +74,36 @@ class Sites:
     def locate(self, forward: Callable[[], Tensor]) -> None:
         """Find the head in a forward pass; raises ConfigError for a site that is not called."""
         given: list[Tensor] = []
-        called: set[str] = set()
+        called: list[str] = []
+        read: list[tuple[Tensor, int]] = []
 
-        def note(name: str, _layer: nn.Module, _given: tuple[Any, ...], outputs: Tensor) -> None:
-            called.add(name)
+        def note(name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Tensor) -> None:
+            place = len(called)
+            if isinstance(layer, nn.Linear):
+                self._readers |= {own: place for tensor, own in read if tensor is inputs[0]}
+            called.append(name)
             given.append(outputs)
+            if name in self._links:
+                gates.wait(outputs, lambda _, result: follow(result, place))
+                follow(outputs, place)
 
-        with self._hooked(note):
+        def follow(tensor: Tensor, place: int) -> None:
+            gates.watch(tensor)
+            read.append((tensor, place))
+
+        self._readers = {}
+        with Gates() as gates, self._hooked(note):
             outputs = forward()
-        missing = sorted(set(self.layers) - called)
+        for tensor, place in read:
+            alone = place in self._readers and gates.readers(tensor) == 1
+            require(
+                alone,
+                f"chained layer {called[place]!r}",
+                f"{gates.readers(tensor)} readers",
+                "a layer that one Linear site reads, through one elementwise function, and nothing"
+                " else; leave it out, or make it a site",
+            )
+        missing = sorted(set(self.layers) - {*called})
         require(
             not missing,
             "sites",
@@ -79,6 +112,8 @@ class Sites:
             " module does not call its parts)",
         )
         self._head = next((i for i, own in enumerate(given) if own is outputs), None)
+        perturbed = (i for i in range(len(given)) if i != self._head and i not in self._readers)
+        self.numbers = sum(given[i][0].numel() for i in perturbed)
         self._known = True
 
     @contextmanager
@@ -91,14 +126,15 @@ class Sites:
             call = Call(name, layer, given[0], outputs.shape, shared)
             call.version = version_of(call.inputs)
             call.is_head = len(calls) == self._head
+            call.reader = self._readers.get(len(calls))
             calls.append(call)
             if call.is_head:
                 return outputs
-            if noise is not None:
+            if noise is not None and call.is_perturbed:
                 drawn = noise.take(call.grain.numel(), outputs.device)
                 call.noise = drawn.view(call.grain).to(outputs.dtype)
                 outputs = torch.add(outputs, call.noise, alpha=eps)
-            gates.wait(outputs, lambda gate: setattr(call, "gate", gate))
+            gates.wait(outputs, lambda gate, _: setattr(call, "gate", gate))
             return outputs
 
         with Gates() as gates, self._hooked(keep):

@@ -20,7 +20,7 @@ READERS: list[Callable[[Tensor], Tensor]] = [
 def gate_of(reader: Callable[[Tensor], Tensor], h: Tensor) -> list[Tensor]:
     found: list[Tensor] = []
     with torch.no_grad(), Gates() as gates:
-        gates.wait(h, found.append)
+        gates.wait(h, lambda gate, _: found.append(gate))
         reader(h)
     return found
 
