@@ -6,8 +6,8 @@ The parts are hashed into the 64-bit key of Philox 4x32-10 (fedzo.estimation.phi
 of the direction is the upper half of its counter, so a direction has up to 2^64 numbers, whose bits
 depend on the key and on their place: not on the block in which they are drawn, on the device, or on
 the library's logarithm (fedzo.estimation.laws). float64 gets the float32 numbers, bfloat16 and
-float16 the same rounded. Shapes: u [d]. Memory besides the result: 4 MiB (GPU: 256 MiB), and 4 MiB
-of small blocks, at most.
+float16 the same rounded. Shapes: u [d]. Memory besides the result: 4 MiB (GPU: 256 MiB), and 8 MiB
+of blocks, at most: a step of central differences reads its direction three times.
 """
 
 import functools
@@ -37,8 +37,10 @@ _AT_ONCE_ON_GPU = 1 << 22
 """So many that the start of 200 kernels does not count."""
 
 
-_SMALL = 1 << 13
-"""Numbers of a block that is kept: drawing few takes as long as drawing so many."""
+_SMALL, _MIDDLE = 1 << 13, 1 << 16
+"""Numbers of blocks that are kept: drawing few takes as long as drawing so many."""
+_LONGEST_KEPT = 1 << 20
+"""Normals of longer stretches are drawn whenever they are needed, as signs are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +78,17 @@ class Key(Direction):
     def _fill(
         self, out: Num[Tensor, " k"], start: int, what: Law | Literal["words"]
     ) -> Num[Tensor, " k"]:
+        size, kept = _SMALL, _small_block
         if len(out) > _SMALL:
-            return self._draw(out, start, what)
+            is_costly = what == "gaussian" and out.device.type == "cpu"
+            if not is_costly or len(out) > _LONGEST_KEPT:
+                return self._draw(out, start, what)
+            size, kept = _MIDDLE, _middle_block
         stop = start + len(out)
-        for number in range(start // _SMALL, -(-stop // _SMALL)):
-            first = number * _SMALL
-            low, high = max(start, first), min(stop, first + _SMALL)
-            block = _small_block(self, what, number, str(out.device))
+        for number in range(start // size, -(-stop // size)):
+            first = number * size
+            low, high = max(start, first), min(stop, first + size)
+            block = kept(self, what, number, str(out.device))
             out[low - start : high - start] = block[low - first : high - first]
         return out
 
@@ -101,10 +107,13 @@ class Key(Direction):
         return out
 
 
-@functools.lru_cache(maxsize=128)
-def _small_block(
-    key: Key, what: Law | Literal["words"], number: int, device: str
+def _block(
+    size: int, key: Key, what: Law | Literal["words"], number: int, device: str
 ) -> Num[Tensor, " k"]:
     """Return block number `number`, drawn once for all clients, tensors and ends of a direction."""
     kind = torch.int32 if what == "words" else torch.float32
-    return key._draw(torch.empty(_SMALL, dtype=kind, device=device), number * _SMALL, what)
+    return key._draw(torch.empty(size, dtype=kind, device=device), number * size, what)
+
+
+_small_block = functools.lru_cache(maxsize=128)(functools.partial(_block, _SMALL))
+_middle_block = functools.lru_cache(maxsize=16)(functools.partial(_block, _MIDDLE))
