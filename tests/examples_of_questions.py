@@ -168,8 +168,10 @@ def in_place() -> Iterator[Example]:
         InPlaceConfig(num_directions=2),
         InPlaceConfig(num_directions=1, estimator="forward", directions="gaussian", batch_size=2),
     ):
-        yield Example(q.SlopesInPlace(log=log, settings=settings), modules=True)
-        yield Example(q.JudgeInPlace(log=log, settings=settings), modules=True)
+        yield Example(
+            q.SlopesInPlace(news=log, settings=settings, local_steps=2, local_lr=0.1), modules=True
+        )
+        yield Example(q.JudgeInPlace(news=log, settings=settings), modules=True)
 
 
 def surrogates() -> Iterator[Example]:

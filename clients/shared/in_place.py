@@ -2,70 +2,114 @@
 
 Malladi et al., "Fine-Tuning Language Models with Just Forward Passes" (MeZO), NeurIPS 2023; with
 shared directions and numbers instead of vectors: Qin et al., "FedKSeed", ICML 2024; Li et al.,
-"DeComFL", ICLR 2025. Probing does not write to x (fedzo.estimation.in_place); only a step does,
-once for all clients that share a module. Memory above a forward pass: about the largest tensor.
+"DeComFL", ICLR 2025. Probing does not write to x, and neither do local steps
+(fedzo.estimation.in_place); only a step of all does, once for all clients that share a module. A
+client remembers the log. Memory above a forward pass: about the largest tensor, and the log.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from clients.core.local import minibatches, part_of
 from fedzo.errors import ConfigError
 from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.place import Term
 from fedzo.estimation.replay import Replay
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
+from fedzo.protocol.exchange import ClientState
 from fedzo.protocol.question import no_numbers
-from fedzo.protocol.questions.in_place import InPlaceQuestion, JudgeInPlace, SlopesInPlace
+from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace
 from fedzo.protocol.questions.probes import Probed
 from fedzo.protocol.questions.values import ValuesTold
 from fedzo.runtime.local import Answered, Clients
+
+_LOG = "in place log"
 
 
 def answer_slopes_in_place(question: SlopesInPlace, clients: Clients) -> Answered:
     """Ask along the next directions; answers nothing when the budget is too small."""
     config, scheme = question.settings, SCHEMES[question.settings.estimator]
-    asked, keys = question.cost().queries, replay_of(question, clients).keys(len(question.log))
-    if clients.oracle.remaining < asked:
+    if clients.oracle.remaining < question.cost().queries:
         return Probed(slopes=_nothing(clients)), clients.states
-    batches = minibatches(clients, config, 1)
-    part = part_of(clients.cohort, None if batches is None else batches[:, 0])
+    log, replay = _log(question, clients), replay_of(question, clients)
+    steps, m = question.local_steps, config.num_directions
+    batches = minibatches(clients, config, steps)
+    walked: list[list[Term]] = [[] for _ in clients.ids]
+    found = []
+    for step in range(steps):
+        keys = replay.keys(len(log) + step * m)
+        part = part_of(clients.cohort, None if batches is None else batches[:, step])
 
-    def ask(objective: Objective) -> Float[Tensor, " q"]:
-        return _place(objective, question, clients).values(keys, scheme, config.mu)
+        def ask(position: int, objective: Objective) -> Float[Tensor, " q"]:
+            place = _place(objective, replay, log)
+            return place.values(keys, scheme, config.mu, beside=walked[position])  # noqa: B023
 
-    values = clients.oracle.told(asked, ask, of=part)
-    return Probed(slopes=scheme.slopes(values, config.mu, None)), clients.states
+        values = clients.oracle.told(scheme.num_queries(m), ask, of=part)
+        slopes = scheme.slopes(values, config.mu, None)
+        found.append(slopes)
+        for terms, row in zip(walked, slopes.tolist(), strict=True):
+            terms += [
+                (key, -question.local_lr / m * slope) for key, slope in zip(keys, row, strict=True)
+            ]
+    return Probed(slopes=torch.cat(found, dim=1)), _remembering(log, clients)
 
 
 def judge_in_place(question: JudgeInPlace, clients: Clients) -> Answered:
     """Ask once where the log leads; nothing when the budget is too small."""
     if clients.oracle.remaining < 1:
         return ValuesTold(values=_nothing(clients)), clients.states
+    log, replay = _log(question, clients), replay_of(question, clients)
 
-    def ask(objective: Objective) -> Float[Tensor, " q"]:
-        return torch.tensor([_place(objective, question, clients).loss()], dtype=torch.float64)
+    def ask(_: int, objective: Objective) -> Float[Tensor, " q"]:
+        return torch.tensor([_place(objective, replay, log).loss()], dtype=torch.float64)
 
     return ValuesTold(values=clients.oracle.told(1, ask)), clients.states
 
 
-def replay_of(question: InPlaceQuestion[Probed] | JudgeInPlace, clients: Clients) -> Replay:
+def replay_of(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Replay:
     """Return the stream of directions that the question's log is about."""
     return question.settings.replay(clients.seed, clients.moment.problem)
 
 
-def _place(
-    objective: Objective, question: SlopesInPlace | JudgeInPlace, clients: Clients
-) -> InPlace:
+def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Float32[Tensor, " k"]:
+    """Return the whole log: what clients remember, and the news.
+
+    A client that remembers less than the server has told it fails, before it is asked.
+    """
+    held = [_remembered(state) for state in clients.states]
+    for position, log in enumerate(held):
+        if len(log) < question.first:
+            clients.cohort.failures.setdefault(
+                position,
+                f"the client remembers {len(log)} numbers of the log, and was sent those from"
+                f" {question.first} on; it is sent all of them when it is asked again",
+            )
+    return torch.cat([max(held, key=len)[: question.first], question.news.cpu()])
+
+
+def _remembering(log: Float32[Tensor, " k"], clients: Clients) -> list[ClientState]:
+    lost = clients.cohort.failures
+    return [
+        state if position in lost else {**state, _LOG: log}
+        for position, state in enumerate(clients.states)
+    ]
+
+
+def _remembered(state: ClientState) -> Float32[Tensor, " k"]:
+    return state[_LOG].cpu() if _LOG in state else torch.empty(0)
+
+
+def _place(objective: Objective, replay: Replay, log: Float32[Tensor, " k"]) -> InPlace:
     """Return the objective at its module's parameters, which are brought to where the log leads."""
     if not isinstance(objective, ModuleObjective):
         raise ConfigError(
             f"{type(objective).__name__} has no module whose parameters could be asked in place;"
             " return a ModuleObjective, or use the strategy seedzo"
         )
-    replay_of(question, clients).bring_(objective.module, question.log.cpu())
+    replay.bring_(objective.module, log)
     return InPlace.of_module(objective)
 
 

@@ -1,7 +1,8 @@
 """A network that no client has twice: zeroth-order training in place.
 
-    fedzo run custom --strategy mezo --set scenario.objective=docs/examples/in_place.py:objective \\
-        --clients 2 --rounds 200 --set client.num_directions=4 --set strategy.server_lr=0.02
+    fedzo run custom --strategy seed_scalar --clients 2 --rounds 200 \\
+        --set scenario.objective=docs/examples/in_place.py:objective \\
+        --set client.num_directions=4 --set strategy.server_lr=0.02
 
 The function makes the module once for both clients, who have data of their own. Only losses are
 asked, and beside the module nobody needs more memory than its largest layer; at the end the module
@@ -37,7 +38,7 @@ if __name__ == "__main__":
     result = federate(
         objective,
         num_clients=2,
-        strategy="mezo",
+        strategy="seed_scalar",
         num_rounds=200,
         settings={"client.num_directions": 4, "strategy.server_lr": 0.02},
     )

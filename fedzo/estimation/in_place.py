@@ -101,11 +101,17 @@ class InPlace:
         return InPlace(self.place, other, self.module, self.stacked)
 
     def values(
-        self, directions: Sequence[Direction], scheme: Scheme, mu: float
+        self,
+        directions: Sequence[Direction],
+        scheme: Scheme,
+        mu: float,
+        *,
+        beside: Sequence[Term] = (),
     ) -> Float[Tensor, " q"]:
-        """Return the objective where the scheme asks it, along directions."""
+        """Return the objective where the scheme asks it, along directions from x plus terms."""
         offsets = scheme.offsets(len(directions))
-        moves = [[(directions[i], side * mu)] if side else [] for i, side in offsets]
+        ends = [[(directions[i], side * mu)] if side else [] for i, side in offsets]
+        moves = [[*beside, *end] for end in ends]
         return torch.tensor(self.asked_at(moves), dtype=torch.float64)
 
     def asked_at(self, moves: Sequence[Sequence[Term]]) -> list[float]:

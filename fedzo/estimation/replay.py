@@ -3,6 +3,9 @@
     x_0: the parameters that the module was made with
     x_{t+1} = x_t + sum_{i < m} log[t m + i] u_{t m + i}
 
+Of K candidates (Qin et al., "FedKSeed", ICML 2024), u_j is number r_j, a keyed draw from 0, ...,
+K - 1; they span at most K dimensions, and shorten nothing here, since the key follows from j.
+
 Every step is added in one go, so whoever replays a log from the same start has the same bits. A
 module remembers which log it holds and how much of it: a longer one goes on from there, and several
 clients that share a module move it once. Memory: that of fedzo.estimation.place.
@@ -29,11 +32,17 @@ class Replay:
     problem: int = 0
     law: Law = "rademacher"
     num_directions: int = 1
+    candidates: int = 0
 
     def keys(self, first: int) -> list[Key]:
         """Return the keys of a step whose first direction has this number."""
         stream = Key(seed=self.seed, parts=("in place", self.problem), law=self.law)
-        return [stream.at(first + i) for i in range(self.num_directions)]
+        numbers = range(first, first + self.num_directions)
+        if not self.candidates:
+            return [stream.at(number) for number in numbers]
+        draws = Key(seed=self.seed, parts=("candidates", self.problem))
+        words = draws.words(first, first + self.num_directions).tolist()
+        return [stream.at(word % self.candidates) for word in words]
 
     def bring_(self, module: nn.Module, log: Float32[Tensor, " k"]) -> None:
         """Move a module's trained parameters to where the log leads.

@@ -67,9 +67,13 @@ class LoopedCohort:
             return torch.stack([self._row(i, row) for i, row in enumerate(x)])
         return torch.stack(list(pool.map(self._row_apart, range(len(x)), x)))
 
-    def told_by(self, ask: Callable[[Objective], Tensor], queries: int) -> Float[Tensor, "n q"]:
+    def told_by(
+        self, ask: Callable[[int, Objective], Tensor], queries: int
+    ) -> Float[Tensor, "n q"]:
         """Return what a function gets out of each objective by so many queries."""
-        asked = (functools.partial(ask, objective) for objective in self.objectives)
+        asked = (
+            functools.partial(ask, i, objective) for i, objective in enumerate(self.objectives)
+        )
         return torch.stack([self._apart(i, queries, one) for i, one in enumerate(asked)])
 
     def _row_apart(self, position: int, points: Float[Tensor, "q d"]) -> Float[Tensor, " q"]:

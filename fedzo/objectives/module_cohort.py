@@ -52,7 +52,9 @@ class ModuleCohort(LoopedFiniteSums):
         """Return the program in which each client is a row; None for one that has none."""
         return [program_in(self.programs, objective) for objective in self.objectives]
 
-    def told_by(self, ask: Callable[[Objective], Tensor], queries: int) -> Float[Tensor, "n q"]:
+    def told_by(
+        self, ask: Callable[[int, Objective], Tensor], queries: int
+    ) -> Float[Tensor, "n q"]:
         return self._alone().told_by(ask, queries)
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> "ModuleCohort":

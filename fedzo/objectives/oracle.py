@@ -108,15 +108,15 @@ class Oracle:
     def told(
         self,
         queries: int,
-        ask: Callable[[Objective], Float[Tensor, " q"]],
+        ask: Callable[[int, Objective], Float[Tensor, " q"]],
         *,
         of: CohortObjective | None = None,
     ) -> Float[Tensor, "n q"]:
         """Return what `ask` gets out of every client's objective by so many queries.
 
-        For objectives that know where they are asked: x is no argument. Otherwise as `value`.
-        Raises ConfigError for objectives in a box, where nobody projects x, or in one tensor
-        program.
+        It is called with the client's position and objective. For objectives that know where they
+        are asked: x is no argument. Otherwise as `value`. Raises ConfigError for objectives in a
+        box, where nobody projects x, or in one tensor program.
         """
         part = of or self.cohort
         if not isinstance(part, LoopedCohort):

@@ -13,7 +13,7 @@ from scenarios.cli.options import JsonOption, finish, guard, prepare
 def replay_command(
     directory: Annotated[
         Path,
-        typer.Argument(help="of a run of `fedzo finetune --out`, or of `mezo` in a federation"),
+        typer.Argument(help="of `fedzo finetune --out`, or of a federation by `seed_scalar`"),
     ],
     json_output: JsonOption = False,
 ) -> None:

@@ -47,12 +47,19 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "probes",
         "shared directions, scalars up, Adam at the server",
     ),
-    "mezo": StrategyEntry(
-        "strategies.shared.mezo",
-        "MeZO",
-        "MeZOConfig",
+    "seed_scalar": StrategyEntry(
+        "strategies.shared.seed_scalar",
+        "SeedScalar",
+        "SeedScalarConfig",
         "in_place",
-        "torch modules of any size, moved where they are (Malladi 2023); scenario custom",
+        "modules of any size: numbers up and down, local steps, K seeds (DeComFL, FedKSeed)",
+    ),
+    "mezo": StrategyEntry(
+        "strategies.shared.seed_scalar",
+        "SeedScalar",
+        "SeedScalarConfig",
+        "in_place",
+        "seed_scalar with one local step: modules moved where they are (Malladi 2023)",
     ),
     "fedprox": StrategyEntry(
         "strategies.averaging.fedprox",
@@ -170,6 +177,13 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "zeroth_order",
         "FedZO with clipped updates and noise: clients that can only query are private",
         {"strategy.clip_norm": 0.1},
+    ),
+    "dp_seed_scalar": StrategyEntry(
+        "strategies.private.private_seed_scalar",
+        "PrivateSeedScalar",
+        "PrivateSeedScalarConfig",
+        "in_place",
+        "seed_scalar with clipped slopes and noise in them: clients are private",
     ),
     "diff2": StrategyEntry(
         "strategies.private.diff2",

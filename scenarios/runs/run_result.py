@@ -143,11 +143,7 @@ class RunResult:
         config = self.experiment.config("client")
         if not isinstance(config, InPlaceConfig):
             return None
-        return Replay(
-            seed=self.experiment.seed,
-            law=config.directions,
-            num_directions=config.num_directions,
-        )
+        return config.replay(self.experiment.seed, 0)
 
     @property
     def last_records(self) -> list[RoundRecord]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
-from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling
+from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
 from fedzo.privacy.clipping import clip_rows
 from fedzo.privacy.gaussian import gaussian_noise, num_averaged, sensitivity
 from strategies.core.privacy_config import PrivacyConfig, PrivateConfig
@@ -67,6 +67,22 @@ def scaled_to_budget(config: PrivacyConfig, ledger_of: Callable[[float], Ledger]
         high += 1
     found = brentq(excess, low, high, xtol=1e-5)  # type: ignore[no-untyped-call]
     return math.exp(float(found) + 1e-5)
+
+
+def per_round(config: PrivacyConfig, plan: RoundPlan, sampling: Sampling = EVERYBODY) -> float:
+    """Return the noise multiplier of one release a round that the budget allows for a run."""
+    if config.noise_multiplier or not config.claims:
+        return config.noise_multiplier
+    rounds = max(1, plan.num_rounds) * plan.num_problems
+    z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)
+    if sampling == EVERYBODY:
+        return z
+    start = max(0.5, z * sampling.drawn / sampling.population)
+
+    def ledger(factor: float) -> Ledger:
+        return Ledger.empty().after(start * factor, rounds, sampling)
+
+    return start * scaled_to_budget(config, ledger)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
-from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling, noise_for
+from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling
 from fedzo.privacy.gaussian import private_generator
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from fedzo.used_with import UsedWith, any_of, below, one_of
@@ -37,7 +37,7 @@ from strategies.core.rounds import Round, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.spending import Spent
 from strategies.core.step_config import LocalConfig, ServerConfig
-from strategies.private.privacy import Release, charged, private_mean, scaled_to_budget
+from strategies.private.privacy import Release, charged, per_round, private_mean
 
 
 @composed
@@ -98,31 +98,17 @@ class PrivateFedAvg(ConfiguredStrategy[PrivateFedAvgConfig, TrainingConfig, Priv
 
     def round(self, state: PrivateFedAvgState, plan: RoundPlan) -> Round[PrivateFedAvgState]:
         config = self._config
-        z = state.noise_multiplier or self._calibrated(plan)
+        sampling = self._sampling(plan)
+        z = state.noise_multiplier or per_round(config.base.privacy, plan, sampling)
         spent = state.privacy.without_noise()
         if z:
-            spent = charged(state.privacy, config.base.privacy, [(z, 1)], self._sampling(plan))
+            spent = charged(state.privacy, config.base.privacy, [(z, 1)], sampling)
         heard = yield from ask(local_training(config.local, self._client, state.x), plan.cohort)
         release = Release(config.clip_norm, z)
         told = private_mean(heard.said.update, release, config.base, plan)
         moved = server_step(state, -told.mean, plan, self._optimizer, config.server.server_lr)
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         return replace(moved, noise_multiplier=z, privacy=spent)
-
-    def _calibrated(self, plan: RoundPlan) -> float:
-        config = self._config.base.privacy
-        if config.noise_multiplier or not config.claims:
-            return config.noise_multiplier
-        rounds, sampling = max(1, plan.num_rounds) * plan.num_problems, self._sampling(plan)
-        z = noise_for(config.epsilon, config.delta) * math.sqrt(rounds)
-        if sampling == EVERYBODY:
-            return z
-        start = max(0.5, z * sampling.drawn / sampling.population)
-
-        def ledger(factor: float) -> Ledger:
-            return Ledger.empty().after(start * factor, rounds, sampling)
-
-        return start * scaled_to_budget(config, ledger)
 
     def _sampling(self, plan: RoundPlan) -> Sampling:
         if not self._config.secret_sample:

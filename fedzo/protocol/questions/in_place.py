@@ -1,12 +1,15 @@
 """Values of modules at x + mu u where x is the modules' own parameters: no vector is sent.
 
-    log [k]: what has been added to the start, one coefficient a direction; m directions a step
+    the log [k]: what has been added to the start, one coefficient a direction; m directions a step
+    news: what a client has not been told of it, the numbers from `first` on
 
-    SlopesInPlace:  log  ->  slopes [n, m] along the m directions after those of the log
-    JudgeInPlace:   log  ->  values [n, 1] at the x that the log leads to
+    SlopesInPlace:  news  ->  slopes [n, K m] along the K m directions after those of the log
+    JudgeInPlace:   news  ->  values [n, 1] at the x that the log leads to
 
-Number j of the log belongs to direction j of the run: Key(seed, ("in place", problem), law, j), see
-fedzo.estimation.keys. Cost: the scheme's queries, or one. Sent: k floats down, m up, whatever d.
+Between its K questions a client walks by itself, x <- x - (local_lr / m) sum_i s_i u_i, and comes
+back. Number j of the log belongs to direction j of the run: Key(seed, ("in place", problem), law,
+j), see fedzo.estimation.replay. Cost: K times the scheme's queries, or one. Sent, whatever d: the
+news down, K m numbers up.
 """
 
 from collections.abc import Mapping
@@ -31,47 +34,58 @@ class InPlaceConfig(MinibatchConfig):
     """Settings of the rule `in_place`.
 
     estimator: the difference scheme. directions: signs (rademacher) or normals (gaussian), keyed.
-    num_directions: a round. mu: smoothing radius, in units of x.
+    num_directions: a step. mu: smoothing radius, in units of x. candidates: how many directions
+    there are, of which every step draws its own (FedKSeed); 0: new ones for ever.
     """
 
     estimator: SharedName = "central"
     directions: Law = "rademacher"
     num_directions: int = 1
     mu: float = 1e-3
+    candidates: int = 0
 
     def __post_init__(self) -> None:
         MinibatchConfig.__post_init__(self)
         require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
         require(0 < self.mu < float("inf"), "mu", self.mu, "a positive number")
+        require(self.candidates >= 0, "candidates", self.candidates, "0 (new ones) or more")
 
     def replay(self, seed: int, problem: int) -> Replay:
         """Return the stream of directions of a run and problem."""
         return Replay(
-            seed=seed, problem=problem, law=self.directions, num_directions=self.num_directions
+            seed=seed,
+            problem=problem,
+            law=self.directions,
+            num_directions=self.num_directions,
+            candidates=self.candidates,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InPlaceQuestion(Question[AnswerT]):
-    """What both have: the log that leads to x, and the settings that it was made with."""
+    """What both have: the log from `first` on, and the settings that it was made with."""
 
-    log: Float32[Tensor, " k"]
+    news: Float32[Tensor, " k"]
+    first: int = 0
     settings: InPlaceConfig
-
-    def cost(self) -> Cost:
-        asked = SCHEMES[self.settings.estimator].num_queries(self.settings.num_directions)
-        return Cost(queries=asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlopesInPlace(InPlaceQuestion[Probed]):
-    """Slopes at x along new directions."""
+    """Slopes along new directions, at x and at the places where a client then walks."""
+
+    local_steps: int = 1
+    local_lr: float = 0.0
 
     kind: ClassVar[str] = "query.slopes_in_place"
     answer: ClassVar[type[Answer]] = Probed
 
     def shapes(self) -> Mapping[str, Shapes]:
-        return {"slopes": [(self.settings.num_directions,), (0,)]}
+        return {"slopes": [(self.local_steps * self.settings.num_directions,), (0,)]}
+
+    def cost(self) -> Cost:
+        asked = SCHEMES[self.settings.estimator].num_queries(self.settings.num_directions)
+        return Cost(queries=self.local_steps * asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

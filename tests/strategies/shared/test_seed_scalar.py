@@ -1,6 +1,7 @@
-"""MeZO in place: the trajectory, replay, resume, engines, and what is refused."""
+"""Seed and scalar in place: trajectory, news, replay, resume, engines, and what is refused."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients import build_client_app
+from clients import build_client_app, make_rules
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.estimation.keys import Key
@@ -18,12 +19,17 @@ from fedzo.objectives.objective import (
     flatten_parameters,
     restore_parameters,
 )
+from fedzo.protocol.exchange import Exchange
+from fedzo.protocol.questions.in_place import InPlaceConfig, SlopesInPlace
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
+from fedzo.runtime.local import FunctionEnvironment, serve
 from scenarios import federate, simulate
 from scenarios.problems.custom import CustomScenario
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.run_result import RunResult
 from strategies.core.outcome import Snapshot
+from strategies.core.rounds import RoundPlan
+from strategies.shared.seed_scalar import SeedScalar, SeedScalarConfig, SeedScalarState
 
 LR, MU, M, ROUNDS = 0.02, 0.01, 2, 3
 SETTINGS: dict[str, Scalar] = {
@@ -77,6 +83,124 @@ def test_the_trajectory_is_that_of_the_formula(law: Any) -> None:
     assert result.final_value is not None
     mean = torch.stack([make(c).value(x) for c in range(3)]).mean()
     assert result.final_value == pytest.approx(float(mean), rel=1e-5)
+
+
+WALKING: dict[str, Scalar] = {
+    "strategy.local_steps": 3,
+    "strategy.server_lr": 0.3,
+    "client.directions": "gaussian",
+}
+
+
+@pytest.mark.parametrize("candidates", [0, 4])
+def test_it_is_dense_fedzo_along_the_same_directions(candidates: int) -> None:
+    """Every client walks by itself as a vector, and the server takes the mean of where they end."""
+    module = net(torch.float64)
+    settings = {**WALKING, "client.candidates": candidates}
+    result = run(sharing(module), strategy="seed_scalar", settings=settings)
+    make, replay = sharing(net(torch.float64)), result.experiment.config("client")
+    assert isinstance(replay, InPlaceConfig)
+    x = flatten_parameters(make(0).module)
+    for round_index in range(ROUNDS):
+        ends = []
+        for client in (make(c) for c in range(3)):
+            at = x.clone()
+            for step in range(3):
+                keys = replay.replay(0, 0).keys((round_index * 3 + step) * M)
+                rows = [key.draw(0, len(x), dtype=torch.float64) for key in keys]
+                slopes = [
+                    (client.value(at + MU * u) - client.value(at - MU * u)) / (2 * MU) for u in rows
+                ]
+                at = at - 0.3 / M * sum(s * u for s, u in zip(slopes, rows, strict=True))
+            ends.append(at)
+        x = torch.stack(ends).mean(0)
+    found = flatten_parameters(module)
+    assert float((found - x).abs().max()) < 1e-6
+    assert result.queries == 3 * (ROUNDS * 3 * 2 * M + ROUNDS + 1)
+
+
+def test_local_steps_of_another_rate() -> None:
+    slow = run(sharing(net()), strategy="seed_scalar", settings=WALKING)
+    other = {**WALKING, "strategy.local_lr": 0.01}
+    assert not torch.equal(
+        run(sharing(net()), strategy="seed_scalar", settings=other).solutions[0], slow.solutions[0]
+    )
+    with pytest.raises(ConfigError, match="local_lr"):
+        run(sharing(net()), strategy="seed_scalar", settings={"strategy.local_lr": 0.01})
+
+
+def test_who_takes_part_is_told_the_news_alone() -> None:
+    result = run(sharing(net()), num_rounds=6, strategy="seed_scalar", settings=WALKING)
+    sent = [one.floats_down - before.floats_down for before, one in pairwise(result.records)]
+    judged, asked = 3 * 6, 3 * 6  # three clients, K m numbers of this round, and of the one before
+    assert sent == [judged] + [judged + asked] * 5
+
+
+def test_who_comes_back_is_told_what_was_missed() -> None:
+    every = {**WALKING, "strategy.participation": 0.4, "strategy.evaluate_every": 0}
+    result = run(sharing(net()), 5, num_rounds=12, strategy="seed_scalar", settings=every)
+    apart = run(
+        lambda client: sharing(net())(client), 5, num_rounds=12, strategy="seed_scalar",
+        settings=every,
+    )  # fmt: skip
+    assert torch.equal(result.solutions[0], apart.solutions[0])
+    (record,) = (one for one in result.records if one.round_index == 12)
+    judging = 5 * 12 * 6  # all clients, once, all that somebody may have missed
+    whole = sum(2 * 6 * done for done in range(12))  # two clients, the log so far, every round
+    assert record.floats_down - judging < whole / 2
+
+
+def test_a_client_without_memory_fails_once_and_is_told_all() -> None:
+    question = SlopesInPlace(news=torch.ones(2), first=4, settings=InPlaceConfig())
+    environment = FunctionEnvironment(lambda client: sharing(net())(client))
+    exchange = Exchange(question=question, client_ids=[0, 1])
+    held = {"in place log": torch.zeros(5)}
+    replies, after = serve(exchange, environment, make_rules(), [held, {}])
+    assert list(replies.client_ids) == [0]
+    assert "remembers 0 numbers of the log" in replies.failures[1]
+    assert torch.equal(after[0]["in place log"], torch.tensor([0.0, 0, 0, 0, 1, 1]))
+    state = SeedScalarState(
+        dim=37, log=torch.zeros(6), settings=InPlaceConfig(), told=torch.tensor([4, 4])
+    )
+    plan = RoundPlan(round_index=1, cohort=[0, 1], num_clients=2)
+    asking = SeedScalar(SeedScalarConfig()).round(state, plan)
+    [asked] = next(asking)
+    assert asked.client_ids == [0, 1]
+    with pytest.raises(StopIteration) as end:
+        asking.send([replies])
+    assert end.value.value.told.tolist() == [6, 0]
+
+
+def test_few_candidates_span_few_dimensions() -> None:
+    module, start = net(torch.float64), flatten_parameters(net(torch.float64))
+    settings = {"client.candidates": 2, "strategy.server_lr": 0.3, "client.num_directions": 3}
+    run(sharing(module), num_rounds=10, strategy="seed_scalar", settings=settings)
+    both = [
+        Key(seed=0, parts=("in place", 0), direction=i).draw(0, 37, dtype=torch.float64)
+        for i in range(2)
+    ]
+    moved, basis = flatten_parameters(module) - start, torch.stack(both, dim=1)
+    weights = torch.linalg.lstsq(basis, moved.unsqueeze(1)).solution
+    assert torch.allclose(basis @ weights, moved.unsqueeze(1), atol=1e-5)
+    assert float(moved.norm()) > 0.1
+
+
+def test_two_liars_of_ten_under_the_median() -> None:
+    def final(**more: Scalar) -> float:
+        settings = {"strategy.server_lr": 0.3, "strategy.evaluate_every": 0, **more}
+        result = run(sharing(net()), 10, num_rounds=15, strategy="seed_scalar", settings=settings)
+        assert result.final_value is not None
+        assert result.initial_value is not None
+        return result.initial_value - result.final_value
+
+    robust: dict[str, Scalar] = {"strategy.aggregator": "median", "strategy.num_byzantine": 2}
+    lying: dict[str, Scalar] = {
+        "byzantine.num_clients": 2,
+        "byzantine.attack": "foe",
+        "byzantine.scale": 10.0,
+    }
+    assert final(**robust, **lying) > 0.75 * final()
+    assert final(**lying) < 0.5 * final()
 
 
 def test_it_learns_and_counts() -> None:
