@@ -5,7 +5,8 @@
 The encoder has 6 layers of width 384 and 22.6 million numbers with random weights, so nothing is
 downloaded; a batch is 16 or 64 rows of 27 tokens. CPU seconds of one thread, medians of seven
 alternating runs; memory is the peak of the resident set (Linux). The federation: four clients that
-share a module of 10^8 numbers, ten rounds of `mezo`, bytes a client and round by the wire's count.
+share a module of 10^8 numbers, ten rounds of `seed_scalar`, bytes a client and round as the wire
+counts them.
 """
 
 import os
@@ -132,12 +133,18 @@ def measure_federation() -> None:
         )
 
     began = time.monotonic()
-    result = fedzo.federate(client, strategy="mezo", num_clients=4, num_rounds=10)
+    result = fedzo.federate(
+        client,
+        strategy="seed_scalar",
+        num_clients=4,
+        num_rounds=10,
+        settings={"strategy.evaluate_every": 0},
+    )
     last = result.records[-1]
     count = sum(p.numel() for p in shared.parameters())
     print(
         f"{count:,} numbers, 4 clients, 10 rounds: {time.monotonic() - began:.0f} s,"
-        f" bytes a client and round, of which half is for judging F:"
+        f" bytes a client and round, with those for judging the first and the last x:"
         f" up {last.bytes_up / 40:.0f}, down {last.bytes_down / 40:.0f};"
         f" peak of the process {resident('VmHWM') / MIB:.0f} MiB"
     )

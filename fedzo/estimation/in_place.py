@@ -25,6 +25,7 @@ from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.estimate import Estimate
+from fedzo.estimation.kept_inputs import KeptInputs, keeping_inputs
 from fedzo.estimation.packed import packed
 from fedzo.estimation.place import Place, Term, add_terms_
 from fedzo.estimation.schemes import Scheme, gradient_coefficients
@@ -117,10 +118,16 @@ class InPlace:
     def asked_at(self, moves: Sequence[Sequence[Term]]) -> list[float]:
         """Return the objective at x plus the terms of each move."""
         if not self.stacked:
-            return [self.at(terms) for terms in moves]
+            with keeping_inputs(self.module, self.place, moves) as kept:
+                return [self._with_kept(kept, terms) for terms in moves]
         if self.module is None:
             raise ConfigError("stacked=True needs the module; give it instead of its parameters")
         return ask_stacked(self.ask, self.module, self.place, moves)
+
+    def _with_kept(self, kept: KeptInputs | None, terms: Sequence[Term]) -> float:
+        if kept is not None:
+            kept.move_from(kept.first_moved(terms))
+        return self.at(terms)
 
     def estimate(self, keys: Sequence[Direction], scheme: Scheme, mu: float) -> Estimate:
         """Return the gradient that values along the keys' directions stand for.

@@ -6,12 +6,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedzo.config import check_types, parse_setting, require
+from fedzo.config import Scalar, build_config, check_types, parse_setting, require
 from fedzo.errors import ConfigError
 from fedzo.finetuning.activity.optimizer import ActivityZO
+from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.zeroth_order import ZerothOrder
-from scenarios.finetune.task import Task
+from scenarios.finetune.task import HEAD, Task
 from scenarios.finetune.tasks import TaskName
 
 FIRST_ORDER, ACTIVITY = "first_order", "activity"
@@ -52,7 +53,7 @@ class Finetuning:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
         require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
-        if self.settings and self.method not in METHODS:
+        if self.settings and self.method == FIRST_ORDER:
             raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
 
 
@@ -73,15 +74,18 @@ def make_trainer(task: Task, config: Finetuning) -> Trainer:
 
 def zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
     lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
-    settings = dict(parse_setting(text) for text in config.settings.split())
     return ZerothOrder(
         task.module,
         lr,
         method=config.method,
-        settings=settings,
+        settings=_words(config),
         seed=config.seed,
         stacked=config.stacked,
     )
+
+
+def _words(config: Finetuning) -> dict[str, Scalar]:
+    return dict(parse_setting(text) for text in config.settings.split())
 
 
 class ByValues:
@@ -103,11 +107,45 @@ class ByValues:
         return loss, asked * (len(task.train) if on_all else len(targets))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivitySettings(ActivityConfig):
+    """What ActivityZO can be told by words; feedback: auto, biased, unbiased or off."""
+
+    feedback: FeedbackName = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TextSettings(ActivitySettings):
+    """Those of the text tasks, found on seed 100 of `order`."""
+
+    feedback: FeedbackName = "biased"
+    warm_up: int = 150
+    period: int = 8
+    ridge: float = 100.0
+
+
 class _ByActivity:
+    """Of an encoder of texts, noise goes to where its blocks end, and into the head.
+
+    With noise in every layer the feedback would need ten times the examples before it says
+    anything; a block's inner layer is chained to its outer one, and attention stays as it is.
+    """
+
     def __init__(self, task: Task, config: Finetuning) -> None:
         self._task = task
+        kind = _TextSettings if task.padded else ActivitySettings
+        told = build_config(kind, _words(config), section=ACTIVITY)
+        blocks = task.padded
         self.optimizer = ActivityZO(
-            task.module, task.losses, lr=config.lr or SUGGESTED_LR[ACTIVITY], seed=config.seed
+            task.module,
+            task.losses,
+            lr=config.lr or SUGGESTED_LR[ACTIVITY],
+            sites=("*.output", "*.outer", HEAD) if blocks else None,
+            chained=("*.inner",) if blocks else (),
+            share_tokens=True if blocks else None,
+            feedback=told.feedback,
+            seed=config.seed,
+            config=told,
         )
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:

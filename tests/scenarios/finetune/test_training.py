@@ -47,6 +47,12 @@ def test_every_kind_of_method_has_a_curve_by_forwards(method: str) -> None:
         assert looks[2].forwards == looks[2].step * 16 * passes
 
 
+def test_activity_has_settings_too() -> None:
+    """Without feedback every step is a pair of passes, beside the one that finds the head."""
+    looks = finetune(config(method="activity", settings="feedback=off eps=0.01"))
+    assert looks[2].forwards == 16 + looks[2].step * 16 * 2
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_places_that_are_asked_at_once_are_counted_one_by_one(stacked: bool) -> None:
     settings = "num_directions=4"
@@ -130,7 +136,8 @@ def test_the_commands(tmp_path: Path) -> None:
         (["finetune", "digits_cnn", "--method", "mzo"], "method"),
         (["finetune", "digit", "--method", "mezo"], "task"),
         (["finetune", "digits_cnn", "--set", "rnk=3"], "method.rnk"),
-        (["finetune", "digits_cnn", "--method", "activity", "--set", "rank=3"], "settings"),
+        (["finetune", "digits_cnn", "--method", "activity", "--set", "rank=3"], "activity.rank"),
+        (["finetune", "digits_cnn", "--method", "first_order", "--set", "rank=3"], "settings"),
         (["finetune", "digits_cnn", "--looks", "1"], "looks"),
         (["finetune", "digits_cnn", "--forwards", "0"], "forwards"),
     ],
