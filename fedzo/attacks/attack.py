@@ -26,7 +26,8 @@ from fedzo.attacks.budget import begin
 from fedzo.attacks.confirm import Asking, Confirmation
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
-from fedzo.attacks.region import Norm, region_around, to_levels
+from fedzo.attacks.names import Norm
+from fedzo.attacks.region import region_around, to_levels
 from fedzo.attacks.subject import Found, Subject, nothing_found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers

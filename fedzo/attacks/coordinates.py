@@ -15,18 +15,16 @@ Wagner, S&P 2017 (tanh: the box needs no clipping then, the ball does).
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.names import CoordinateName
 from fedzo.attacks.region import Region
 from fedzo.config import check_types, require
 from fedzo.used_with import UsedWith, one_of, require_used
-
-CoordinateName = Literal["pixels", "waves", "blocks", "tanh"]
-COORDINATES: tuple[CoordinateName, ...] = get_args(CoordinateName)
 
 
 @dataclass(frozen=True, slots=True)

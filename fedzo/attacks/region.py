@@ -18,17 +18,15 @@ Cost: d log d at most; nothing is queried.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.names import Norm
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 
-Norm = Literal["linf", "l2", "l0", "patch"]
-NORMS: tuple[Norm, ...] = get_args(Norm)
 _SLACK = 1e-6
 _ROUNDING = 4e-7
 _NOTHING = 1e-100

@@ -12,8 +12,9 @@ from fedzo.attacks.attackers.simba import SimBA
 from fedzo.attacks.attackers.square import Square
 from fedzo.attacks.attackers.surrogate import Surrogate
 from fedzo.attacks.attackers.thompson import Thompson
-from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
+from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import LossName
+from fedzo.attacks.names import COORDINATES, CoordinateName
 from fedzo.attacks.victims.victim import AnswerKind
 from fedzo.catalog import ATTACKER_LINES
 from fedzo.config import Scalar, build_config, default_values, unknown_key

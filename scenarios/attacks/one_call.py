@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedzo.attacks.attack import AttackSettings
-from fedzo.attacks.region import Norm
+from fedzo.attacks.names import Norm
 from fedzo.attacks.victims.images import ArrayLayout, Given, read_images
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
 from fedzo.attacks.victims.wrappers import ChannelsLast

@@ -1,37 +1,14 @@
 """`fedzo attack`: attack one victim that answers with scores, labels or an order."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from fedzo.attacks.attack import AttackSettings
-from fedzo.attacks.coordinates import COORDINATES, Coordinates
-from fedzo.attacks.region import NORMS
-from fedzo.config import build_config, unknown_key
-from fedzo.errors import ConfigError
-from fedzo.number import read_number
-from fedzo.objectives.addresses import public_name
-from fedzo.records.lock import locked
-from fedzo.records.storage import storing
-from fedzo.records.terminal import markup, say, say_place
-from scenarios.attacks.attack_table import AttackTable
-from scenarios.attacks.attackers import ATTACKERS
-from scenarios.attacks.picture_files import PNG_LEVELS, check_pictures
-from scenarios.attacks.plan import table_of
-from scenarios.attacks.single_attack import Plan, Report, attack_by_plans
-from scenarios.attacks.table_report import print_result, write_result
-from scenarios.cli.options import JsonOption, SeedOption, by_section, finish, guard, prepare, stderr
-from scenarios.victims.attack_data import class_number
-from scenarios.victims.shipped import shipped_names
-from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
-
-_JOURNAL = "answers.jsonl"
+from fedzo.attacks.names import COORDINATES, NORMS
+from fedzo.catalog import ATTACKER_LINES
+from scenarios.cli.options import JsonOption, SeedOption, finish, guard, prepare
+from scenarios.victims.names import shipped_names
 
 
 def attack_command(
@@ -45,8 +22,8 @@ def attack_command(
     attacker: Annotated[
         str | None,
         typer.Option(
-            help=f"one of {', '.join(ATTACKERS)}, or file.py:Name (default: best for the victim);"
-            " several with commas between them"
+            help=f"one of {', '.join(ATTACKER_LINES)}, or file.py:Name (default: best for the"
+            " victim); several with commas between them"
         ),
     ] = None,
     norm: Annotated[str, typer.Option(help=f"of the perturbation: {', '.join(NORMS)}")] = "linf",
@@ -123,140 +100,30 @@ def attack_command(
     prepare(1)
 
     def work() -> dict[str, Any]:
-        attackers = (attacker or "").split(",")
-        radii = _radii(_one_of(norm, NORMS, "norm"), radius)
-        several = len(attackers) > 1 or len(radii) > 1
-        own = filter(None, attackers if several else ())
-        parts = by_section(settings or [], ("attacker", "victim", *own))
-        check_seed(parts["victim"], wrap or [])
-        shown = public_name(victim)
-        plan = Plan(
-            num_images=images,
-            attacker=attackers[0],
-            attacker_settings=parts["attacker"],
-            settings=build_config(
-                AttackSettings,
-                {
-                    "norm": norm,
-                    "radius": radii[0],
-                    "query_budget": query_budget,
-                    "seed": seed,
-                    "loss": loss,
-                    "universal": universal,
-                    "levels": PNG_LEVELS if png and not levels else levels,
-                    "confirm": confirm,
-                    "coordinates": _coordinates(coordinates),  # type: ignore[dict-item]
-                },
-                section="attack",
-            ),
-        )
-        plans = table_of(plan, attackers, radii, parts) if several else [plan]
-        source = build_config(SourceSettings, {"seed": seed, **parts["victim"]}, section="victim")
-        if png and not out:
-            raise ConfigError("--png needs a directory for the files: add --out")
-        with locked(out):
-            reports = _run(
-                victim, wrap or [], source, plans, target, out, resume, png=png, quiet=json_output
+        from scenarios.cli.attacking import Words, attack  # torch, which the help spares
+
+        return attack(
+            Words(
+                victim=victim,
+                attacker=attacker,
+                norm=norm,
+                radius=radius,
+                query_budget=query_budget,
+                images=images,
+                seed=seed,
+                target=target,
+                loss=loss,
+                universal=universal,
+                coordinates=coordinates,
+                levels=levels,
+                confirm=confirm,
+                wrap=wrap or [],
+                settings=settings or [],
+                out=out,
+                png=png,
+                resume=resume,
+                quiet=json_output,
             )
-            found = AttackTable(reports) if several else reports[0]
-            if out:
-                with storing(out):
-                    write_result(out, shown, found, pictures=png)
-        if not json_output:
-            print_result(Console(), shown, found)
-            if out:
-                say_place(stderr, "figure", out / "figure.png")
-        return {"victim": shown, **found.summary(), "out": str(out) if out else None}
+        )
 
     finish(guard(work), json_output)
-
-
-_RADIUS = {"linf": 0.1, "l2": 1.5, "l0": 40.0, "patch": 8.0}
-
-
-def _run(
-    name: str,
-    wrappers: list[str],
-    settings: SourceSettings,
-    plans: Sequence[Plan],
-    target: str | None,
-    out: Path | None,
-    resume: bool,
-    *,
-    png: bool,
-    quiet: bool,
-) -> list[Report]:
-    """Open the victim and attack it, with progress on a terminal."""
-    journal = out / _JOURNAL if out else None
-    if resume and not (journal and journal.exists()):
-        raise ConfigError(f"--resume needs --out with {_JOURNAL} of an earlier attack in it")
-    if journal and journal.exists() and not resume:
-        raise ConfigError(
-            f"{journal} has answers of an earlier attack; add --resume to use them, or give"
-            " another --out"
-        )
-    if not quiet:
-        _say_plans(plans, settings.query_cost)
-    with ExitStack() as stack:
-        source = open_source(name, wrappers, settings, stack)
-        data = source.data
-        plans = [replace(plan, target=class_number(target, data.classes)) for plan in plans]
-        if png:
-            check_pictures(data.images, plans[0].settings.levels)
-        bar = stack.enter_context(
-            Progress(console=stderr, disable=quiet or not stderr.is_terminal, transient=True)
-        )
-        shown = public_name(name)
-        total = sum(1 if plan.settings.universal else plan.num_images for plan in plans)
-        task = bar.add_task(markup(f"attack {shown}"), total=total)
-        reports = attack_by_plans(
-            source.victim,
-            data.images,
-            data.labels,
-            plans,
-            journal=journal,
-            name=" ".join([shown, *wrappers]),
-            progress=lambda over, queries: bar.update(
-                task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
-            ),
-        )
-    return [
-        replace(report, query_cost=settings.query_cost, classes=data.classes, files=data.files)
-        for report in reports
-    ]
-
-
-def _say_plans(plans: Sequence[Plan], query_cost: float) -> None:
-    """Say what attacks may cost before they begin."""
-    most = sum(plan.most_queries for plan in plans)
-    cost = f" (cost {query_cost * most:,.2f})" if query_cost else ""
-    count = "1 attack" if len(plans) == 1 else f"{len(plans)} attacks"
-    say(
-        stderr,
-        f"{count} on up to {plans[0].num_images} images: at most {most:,} queries{cost}, besides"
-        " screening",
-    )
-
-
-def _radii(norm: str, text: str | None) -> list[float]:
-    if text is None:
-        return [_RADIUS[norm]]
-    return [read_number(part, name="radius") for part in text.split(",")]
-
-
-def _coordinates(text: str) -> Coordinates:
-    name, colon, count = text.partition(":")
-    if name not in COORDINATES:
-        raise unknown_key(name, COORDINATES, what="coordinates")
-    if colon and not count.isdigit():
-        raise ConfigError(f"--coordinates {text}: write a whole number after the colon")
-    try:
-        return Coordinates(name, int(count)) if count else Coordinates(name)
-    except ConfigError as error:
-        raise ConfigError(f"--coordinates {text}: {error}") from error
-
-
-def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:
-    if value not in allowed:
-        raise unknown_key(value, allowed, what=what)
-    return value

@@ -25,10 +25,11 @@ from fedzo.objectives.transport import Http
 from fedzo.randomness import stream
 from scenarios.data.images import DatasetName, Images, load_images
 from scenarios.data.networks import load_parameters, make_pooled_cnn
+from scenarios.victims.names import NETWORKS
 from scenarios.victims.victims import Training, cached_parameters, fit_network
 
-SHIPPED: dict[str, DatasetName] = {"mnist": "mnist5k", "fashion": "idx"}
-KINDS = ("", "onnx", "http")
+_DATASETS: tuple[DatasetName, ...] = ("mnist5k", "idx")
+SHIPPED = dict(zip(NETWORKS, _DATASETS, strict=True))
 _TRAINING = {"mnist": Training(8, 64, 2e-3), "fashion": Training(2, 64, 1e-3)}
 _RECIPE = 1
 _SEED = 0
@@ -41,11 +42,6 @@ class Shipped:
     module: nn.Module
     train: Images
     test: Images
-
-
-def shipped_names() -> list[str]:
-    """Return the names of all shipped victims."""
-    return [f"{name}-{kind}".rstrip("-") for kind in KINDS for name in SHIPPED]
 
 
 def shipped_network(name: str, *, cache_dir: str = "", data_dir: str = "") -> Shipped:

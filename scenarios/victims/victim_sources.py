@@ -47,7 +47,8 @@ from fedzo.user_code import load_object
 from scenarios.data.image_folder import LabelledImages
 from scenarios.victims.attack_data import load_data
 from scenarios.victims.defense import load_defense
-from scenarios.victims.shipped import shipped_names, shipped_network, shipped_victim
+from scenarios.victims.names import shipped_names
+from scenarios.victims.shipped import shipped_network, shipped_victim
 from scenarios.victims.smoothed import SmoothedVictim
 
 Tells = Literal["logits", "probabilities", "labels"]

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from fedzo.attacks.attack import AttackSettings, Found, attack
 from fedzo.attacks.attacker import Attacker, Reply, Search, Task, start
 from fedzo.attacks.attackers.boundary import Boundary
-from fedzo.attacks.coordinates import COORDINATES, CoordinateName, Coordinates
-from fedzo.attacks.region import Norm, region_around
+from fedzo.attacks.coordinates import Coordinates
+from fedzo.attacks.names import COORDINATES, CoordinateName, Norm
+from fedzo.attacks.region import region_around
 from fedzo.attacks.victims.memory import Remembered
 from fedzo.attacks.victims.victim import AnswerKind, Answers, CallableVictim, Victim
 from fedzo.attacks.victims.wrappers import LabelOnly, Meter, OrderOnly, QueryLimit, ask_some

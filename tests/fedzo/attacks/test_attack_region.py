@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from fedzo.attacks.names import NORMS
 from fedzo.attacks.region import (
-    NORMS,
     Norm,
     Region,
     check_radius,

@@ -10,7 +10,7 @@ from scenarios.cli.lazy import COMMANDS, imported
 HEAVY = ("torch", "flwr", "ray", "matplotlib", "scipy", "gpytorch", "dp_accounting")
 LIGHT = (
     "list", "run", "compare", "sweep", "deploy", "audit", "check", "new", "init", "plot", "table",
-    "report", "runs", "watch",
+    "report", "runs", "watch", "attack", "defend", "finetune", "replay",
 )  # fmt: skip
 ASKED = f"""
 import sys

@@ -1,0 +1,182 @@
+"""What `fedzo attack` does with its words."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from fedzo.attacks.attack import AttackSettings
+from fedzo.attacks.coordinates import Coordinates
+from fedzo.attacks.names import COORDINATES, NORMS
+from fedzo.config import build_config, unknown_key
+from fedzo.errors import ConfigError
+from fedzo.number import read_number
+from fedzo.objectives.addresses import public_name
+from fedzo.records.lock import locked
+from fedzo.records.storage import storing
+from fedzo.records.terminal import markup, say, say_place
+from scenarios.attacks.attack_table import AttackTable
+from scenarios.attacks.picture_files import PNG_LEVELS, check_pictures
+from scenarios.attacks.plan import table_of
+from scenarios.attacks.single_attack import Plan, Report, attack_by_plans
+from scenarios.attacks.table_report import print_result, write_result
+from scenarios.cli.options import by_section, stderr
+from scenarios.victims.attack_data import class_number
+from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
+
+_JOURNAL = "answers.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What was typed: see `fedzo attack --help`; quiet: no progress and no table."""
+
+    victim: str
+    attacker: str | None
+    norm: str
+    radius: str | None
+    query_budget: int
+    images: int
+    seed: int
+    target: str | None
+    loss: str
+    universal: bool
+    coordinates: str
+    levels: int
+    confirm: int
+    wrap: list[str]
+    settings: list[str]
+    out: Path | None
+    png: bool
+    resume: bool
+    quiet: bool
+
+
+def attack(words: Words) -> dict[str, Any]:
+    """Attack, write and print; returns the summary."""
+    attackers = (words.attacker or "").split(",")
+    radii = _radii(_one_of(words.norm, NORMS, "norm"), words.radius)
+    several = len(attackers) > 1 or len(radii) > 1
+    own = filter(None, attackers if several else ())
+    parts = by_section(words.settings, ("attacker", "victim", *own))
+    check_seed(parts["victim"], words.wrap)
+    shown = public_name(words.victim)
+    plan = Plan(
+        num_images=words.images,
+        attacker=attackers[0],
+        attacker_settings=parts["attacker"],
+        settings=build_config(
+            AttackSettings,
+            {
+                "norm": words.norm,
+                "radius": radii[0],
+                "query_budget": words.query_budget,
+                "seed": words.seed,
+                "loss": words.loss,
+                "universal": words.universal,
+                "levels": PNG_LEVELS if words.png and not words.levels else words.levels,
+                "confirm": words.confirm,
+                "coordinates": _coordinates(words.coordinates),  # type: ignore[dict-item]
+            },
+            section="attack",
+        ),
+    )
+    plans = table_of(plan, attackers, radii, parts) if several else [plan]
+    source = build_config(SourceSettings, {"seed": words.seed, **parts["victim"]}, section="victim")
+    if words.png and not words.out:
+        raise ConfigError("--png needs a directory for the files: add --out")
+    with locked(words.out):
+        reports = _run(words, source, plans)
+        found = AttackTable(reports) if several else reports[0]
+        if words.out:
+            with storing(words.out):
+                write_result(words.out, shown, found, pictures=words.png)
+    if not words.quiet:
+        print_result(Console(), shown, found)
+        if words.out:
+            say_place(stderr, "figure", words.out / "figure.png")
+    return {"victim": shown, **found.summary(), "out": str(words.out) if words.out else None}
+
+
+_RADIUS = {"linf": 0.1, "l2": 1.5, "l0": 40.0, "patch": 8.0}
+
+
+def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[Report]:
+    """Open the victim and attack it, with progress on a terminal."""
+    journal = words.out / _JOURNAL if words.out else None
+    if words.resume and not (journal and journal.exists()):
+        raise ConfigError(f"--resume needs --out with {_JOURNAL} of an earlier attack in it")
+    if journal and journal.exists() and not words.resume:
+        raise ConfigError(
+            f"{journal} has answers of an earlier attack; add --resume to use them, or give"
+            " another --out"
+        )
+    if not words.quiet:
+        _say_plans(plans, settings.query_cost)
+    with ExitStack() as stack:
+        source = open_source(words.victim, words.wrap, settings, stack)
+        data = source.data
+        plans = [replace(plan, target=class_number(words.target, data.classes)) for plan in plans]
+        if words.png:
+            check_pictures(data.images, plans[0].settings.levels)
+        bar = stack.enter_context(
+            Progress(console=stderr, disable=words.quiet or not stderr.is_terminal, transient=True)
+        )
+        shown = public_name(words.victim)
+        total = sum(1 if plan.settings.universal else plan.num_images for plan in plans)
+        task = bar.add_task(markup(f"attack {shown}"), total=total)
+        reports = attack_by_plans(
+            source.victim,
+            data.images,
+            data.labels,
+            plans,
+            journal=journal,
+            name=" ".join([shown, *words.wrap]),
+            progress=lambda over, queries: bar.update(
+                task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
+            ),
+        )
+    return [
+        replace(report, query_cost=settings.query_cost, classes=data.classes, files=data.files)
+        for report in reports
+    ]
+
+
+def _say_plans(plans: Sequence[Plan], query_cost: float) -> None:
+    """Say what attacks may cost before they begin."""
+    most = sum(plan.most_queries for plan in plans)
+    cost = f" (cost {query_cost * most:,.2f})" if query_cost else ""
+    count = "1 attack" if len(plans) == 1 else f"{len(plans)} attacks"
+    say(
+        stderr,
+        f"{count} on up to {plans[0].num_images} images: at most {most:,} queries{cost}, besides"
+        " screening",
+    )
+
+
+def _radii(norm: str, text: str | None) -> list[float]:
+    if text is None:
+        return [_RADIUS[norm]]
+    return [read_number(part, name="radius") for part in text.split(",")]
+
+
+def _coordinates(text: str) -> Coordinates:
+    name, colon, count = text.partition(":")
+    if name not in COORDINATES:
+        raise unknown_key(name, COORDINATES, what="coordinates")
+    if colon and not count.isdigit():
+        raise ConfigError(f"--coordinates {text}: write a whole number after the colon")
+    try:
+        return Coordinates(name, int(count)) if count else Coordinates(name)
+    except ConfigError as error:
+        raise ConfigError(f"--coordinates {text}: {error}") from error
+
+
+def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:
+    if value not in allowed:
+        raise unknown_key(value, allowed, what=what)
+    return value
