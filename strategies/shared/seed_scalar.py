@@ -5,7 +5,7 @@
     server:             x <- x - (lr / m) sum_k mean_i(s_ik) u_k          u_k: m directions each
 
 Li et al., "DeComFL: Achieving Dimension-Free Communication in Federated Learning via Zeroth-Order
-Optimization", ICLR 2025, algorithm 2; Qin et al., "FedKSeed", ICML 2024 (`client.candidates`). With
+Optimization", ICLR 2025; Qin et al., "FedKSeed", ICML 2024 (`client.candidates`). With
 K = 1 and one client it is MeZO: Malladi et al., "Fine-Tuning Language Models with Just Forward
 Passes", NeurIPS 2023, algorithm 1. All clients walk along the same directions, so with local_lr =
 lr the server's x is the mean of theirs: FedZO, without a vector. Nobody holds x as a vector: the
