@@ -19,6 +19,10 @@ from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Clients, Environment, FunctionEnvironment
 from fedzo.used_with import unmet
 from scenarios.runs.experiment import effects_of
+from scenarios.runs.names import STRATEGIES
+
+ON_VECTORS = [name for name, entry in STRATEGIES.items() if entry.rule != "in_place"]
+"""Strategies of any scenario; those on modules in place have tests of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

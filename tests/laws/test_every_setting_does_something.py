@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from golden.runs import QUADRATIC, written
 from laws.test_ignored_settings import other
+from worlds import ON_VECTORS
 
 from fedzo.config import Scalar, setting_hints
 from fedzo.errors import ConfigError
 from scenarios.runs.experiment import effects_of, make_experiment
-from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import simulate
 
 FOR_TROUBLE = {
@@ -74,7 +74,7 @@ def without_effect(strategy: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "mezo"])
+@pytest.mark.parametrize("strategy", ON_VECTORS)
 def test_a_setting_that_is_taken_changes_the_run(strategy: str) -> None:
     later = {f"{s}.{name}" for s in ("scenario", "strategy") for name in LATER.get(strategy, ())}
     assert set(without_effect(strategy)) <= FOR_TROUBLE | CAPPED | later

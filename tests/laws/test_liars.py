@@ -12,7 +12,7 @@ import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
-from worlds import few_steps
+from worlds import ON_VECTORS, few_steps
 
 from clients.app import build_client_app
 from fedzo.parts import has_part
@@ -32,7 +32,7 @@ ROBUST = [
     for name, entry in STRATEGIES.items()
     if has_part(entry.config, RobustConfig)
     and not has_part(entry.config, PrivacyConfig)
-    and name != "mezo"  # on modules alone: tests/strategies/shared/test_mezo.py
+    and name in ON_VECTORS
     and name != "bvr_l_sgd"  # it keeps one miner's result, and refuses num_byzantine
 ]
 Lie = Callable[[RecordDict], None]

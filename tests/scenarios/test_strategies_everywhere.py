@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from worlds import few_steps
+from worlds import ON_VECTORS, few_steps
 
 from fedzo.records.checkpoint import Checkpoint, CheckpointWriter
 from scenarios.runs.experiment import Experiment, make_experiment
@@ -12,7 +12,7 @@ from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import simulate
 
 VARIANTS = ["improved", "on_client", "paper", "official"]
-CASES = [(name, {}) for name in STRATEGIES if name not in ("fzoos", "square", "mezo")] + [
+CASES = [(name, {}) for name in ON_VECTORS if name not in ("fzoos", "square")] + [
     ("fzoos", {"strategy.variant": variant}) for variant in VARIANTS
 ]
 IDS = [name if not more else more["strategy.variant"] for name, more in CASES]

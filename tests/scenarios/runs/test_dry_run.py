@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
+from worlds import ON_VECTORS
 
 from scenarios.cli import app
 from scenarios.runs.dry_run import changed_settings
 from scenarios.runs.engines import build_scenario
 from scenarios.runs.experiment import make_experiment
-from scenarios.runs.names import STRATEGIES
 from scenarios.runs.rehearsal import COUNTED, rehearsed
 from scenarios.runs.simulate import simulate
 
@@ -39,7 +39,7 @@ def planned(*words: object) -> list[dict[str, Any]]:
     return json.loads(done.stdout)["runs"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", [n for n in STRATEGIES if n not in ("mezo", "fzoos")])
+@pytest.mark.parametrize("name", [n for n in ON_VECTORS if n != "fzoos"])
 def test_a_rehearsal_counts_what_a_run_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scenarios.runs.rehearsal.LONGEST_S", 60.0)
     made = make_experiment("quadratic", name, num_rounds=2, settings={"scenario.dim": 4})

@@ -223,7 +223,7 @@ def test_no_run_of_a_comparison_is_extended_where_one_cannot_be(tmp_path: Path) 
     assert (tmp_path / "fedzo" / "seed-0" / "history.jsonl").read_bytes() == before
 
 
-LOOKS_AT_ROUNDS = {"strategies/private/diff2.py", "strategies/private/private_fedavg.py"}
+LOOKS_AT_ROUNDS = {"strategies/private/diff2.py", "strategies/private/privacy.py"}
 
 
 @pytest.mark.source_tree

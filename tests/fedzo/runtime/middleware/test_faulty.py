@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import few_steps
+from worlds import ON_VECTORS, few_steps
 
 from clients import make_rules
 from clients.averaging.zeroth_order import MEMORY, ZerothOrderConfig
@@ -25,7 +25,6 @@ from fedzo.runtime.local import FunctionEnvironment
 from fedzo.runtime.middleware.faulty import CRASHED, FATES, FaultConfig, Faulty, corrupt
 from scenarios.runs.engines import build_scenario
 from scenarios.runs.experiment import Experiment, make_experiment
-from scenarios.runs.names import STRATEGIES
 from scenarios.runs.simulate import RunResult, build_strategy, simulate
 from strategies import FedAvg, FedAvgConfig, Outcome, run_rounds
 from strategies.core.driver import RunSettings
@@ -200,7 +199,7 @@ def test_the_history_adds_up(name: str, share: float) -> None:
 
 VARIANTS = ["improved", "on_client", "paper", "official"]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    name: (name, {}) for name in STRATEGIES if name not in ("fzoos", "mezo")
+    name: (name, {}) for name in ON_VECTORS if name != "fzoos"
 }
 for _variant in VARIANTS:
     CASES[_variant] = ("fzoos", {"strategy.variant": _variant})
