@@ -90,7 +90,8 @@ class View:
         share, reached = max(1, -(-self.dim // count)), 0
         groups: dict[int, list[str]] = {}
         for layer in layers:
-            groups.setdefault(min(count - 1, reached // share), []).append(layer)
+            middle = reached + sizes[layer] // 2
+            groups.setdefault(min(count - 1, middle // share), []).append(layer)
             reached += sizes[layer]
         return [self.where(_in_layers(group)) for group in groups.values()]
 

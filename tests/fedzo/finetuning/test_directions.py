@@ -170,3 +170,9 @@ def test_looking_up_rows_moves_them_as_moving_the_table_would(kind: torch.dtype)
     whole = torch.empty_like(table.weight)
     write_moved(whole, table.weight.detach(), 11, terms)
     assert torch.equal(moved, whole.detach()[indices])
+
+
+def test_a_small_layer_before_a_large_one_is_a_block_of_its_own() -> None:
+    net = nn.Sequential(nn.Linear(5, 2), nn.Tanh(), nn.Linear(2, 100))
+    parts = View.of_module(net).blocks(4)
+    assert [part.dim for part in parts] == [12, 300]
