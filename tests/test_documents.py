@@ -109,7 +109,7 @@ def test_a_page_prints_what_it_shows(
     [
         ("```console\n$ fedzo list\nnothing\n```\n", "nothing"),
         ("```bash\nfedzo run nowhere\n```\n", "nowhere"),
-        ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "2"),
+        ("```python\nprint(1)\n```\n\n```text\n9\n```\n", "9"),
         ("```python\nprint(1)\n```\n", "1"),
         (
             '```python title="one.py"\nx = 1\n```\n'
