@@ -92,3 +92,11 @@ class PrivateConfig:
                 "noise=clients adds up in the mean alone, not in"
                 f" aggregator={self.robust.aggregator!r}; set noise=server"
             )
+
+
+def require_client_level(privacy: PrivacyConfig, clip_norm: float, why: str) -> None:
+    """Raise ConfigError where whole clients are not what the server clips and protects."""
+    require(0 < clip_norm < math.inf, "clip_norm", clip_norm, "positive and finite")
+    unit, noise = privacy.unit, privacy.noise
+    if unit != "client" or noise != "server":
+        raise ConfigError(f"unit={unit} and noise={noise} must be client and server here: {why}")

@@ -13,7 +13,6 @@ the average of n is divided by n; sampling amplifies only where the sample is se
 take the place of the mean where the bound on its sensitivity is known (fedzo.privacy.gaussian).
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,8 +20,6 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
-from fedzo.errors import ConfigError
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling
@@ -32,7 +29,7 @@ from fedzo.used_with import UsedWith, any_of, below, one_of
 from strategies.averaging.fedavg import local_training
 from strategies.core.asking import ask
 from strategies.core.configured import ConfiguredStrategy
-from strategies.core.privacy_config import NOISY, PrivateConfig
+from strategies.core.privacy_config import NOISY, PrivateConfig, require_client_level
 from strategies.core.rounds import Round, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.spending import Spent
@@ -59,14 +56,12 @@ class PrivateFedAvgConfig:
     }
 
     def __post_init__(self) -> None:
-        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
-        unit, noise = self.base.privacy.unit, self.base.privacy.noise
-        if unit != "client" or noise != "server":
-            raise ConfigError(
-                f"unit={unit} and noise={noise} must be client and server here: updates are of"
-                " whole clients and clipped by the server; for records, or noise of clients, use"
-                " diff2"
-            )
+        require_client_level(
+            self.base.privacy,
+            self.clip_norm,
+            "updates are of whole clients and clipped by the server; for records, or noise of"
+            " clients, use diff2",
+        )
 
 
 @dataclass(frozen=True, slots=True)

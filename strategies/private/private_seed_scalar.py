@@ -11,19 +11,16 @@ K m numbers, whatever d: its norm does not grow with x.
 Shapes: slopes [n, K m]. What the server publishes is the log.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require
-from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.privacy.accountant import Ledger
 from fedzo.protocol.questions.in_place import InPlaceConfig
 from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import PrivateConfig
+from strategies.core.privacy_config import PrivateConfig, require_client_level
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.spending import Spent
@@ -46,13 +43,8 @@ class PrivateSeedScalarConfig:
     walk: WalkConfig = part(WalkConfig)
 
     def __post_init__(self) -> None:
-        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
-        unit, noise = self.base.privacy.unit, self.base.privacy.noise
-        if unit != "client" or noise != "server":
-            raise ConfigError(
-                f"unit={unit} and noise={noise} must be client and server here: slopes are of whole"
-                " clients and clipped by the server"
-            )
+        why = "slopes are of whole clients and clipped by the server"
+        require_client_level(self.base.privacy, self.clip_norm, why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
