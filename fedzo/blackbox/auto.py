@@ -2,6 +2,7 @@
 
     real coordinates:   fzoos, until its line search fails or its steps have shrunk; then cma
     whole numbers, choices:   cma from the start, for slopes say nothing there
+    constraints:              cma from the start, which needs no more than an order
 
 A surrogate of slopes leads on smooth functions, where it needs fewer evaluations than CMA-ES, and
 cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first. The
@@ -54,14 +55,16 @@ class AutoSearch:
     def init(self) -> AutoState:
         steps = int((self._ground.least > 0).sum())
         why = "fzoos, because all coordinates are real numbers"
-        if steps:
+        if self._ground.constrained:
+            why = "cma, because points may be infeasible"
+        elif steps:
             why = f"cma, because {steps} of {self._ground.dim} coordinates move in steps"
         return AutoState(
             slopes=self._slopes.init(),
             cma=CmaState(told=torch.empty(0, dtype=torch.float64)),
             best=self._ground.start,
             value=math.inf,
-            handed=bool(steps),
+            handed=bool(steps) or self._ground.constrained,
             why=why,
         )
 

@@ -26,10 +26,11 @@ Function = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A value, or why there is none."""
+    """A value, or why there is none: a failure, or a violation of the constraints."""
 
     value: float
     reason: str = ""
+    violation: float = 0.0
 
 
 Evaluator = Callable[[Any], list[Answer]]

@@ -10,11 +10,17 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
-UNDER_WAY, TOLD, FAILED, RANKED = range(4)
+UNDER_WAY, TOLD, FAILED, RANKED, INFEASIBLE = range(5)
+
+INFEASIBLE_FROM = 1e200
+"""Above any value of a function that means something."""
 
 
 class Evaluations:
-    """Coordinates [n, d], values [n] (NaN where there is none), and what became of each point."""
+    """Coordinates [n, d], values [n] and what became of each point.
+
+    A value is NaN where there is none, and the violation of an infeasible point.
+    """
 
     def __init__(self, dim: int) -> None:
         self.count = 0
@@ -72,6 +78,17 @@ class Evaluations:
         self.under_way -= 1
         self._values[number], self._status[number] = value, status
 
-    def restore(self, values: NDArray[np.float64], status: NDArray[np.int64]) -> None:
-        """Note what became of all points at once."""
-        self._values[: self.count], self._status[: self.count] = values, status
+    def objective(self) -> NDArray[np.float64]:
+        """Return the values of the function [n], NaN where there is none."""
+        return np.where(self.status == INFEASIBLE, np.nan, self.values)
+
+    def to_learn(self, rows: slice) -> NDArray[np.float64]:
+        """Return what a method learns of points: values, inf for failures, and what orders.
+
+        An infeasible point is above all feasible ones, the more the further it is from allowed:
+        the feasibility rules of Deb, Computer Methods in Applied Mechanics and Engineering 2000.
+        """
+        values = self.values[rows]
+        above = INFEASIBLE_FROM * (1 + values)
+        told = np.where(self.status[rows] == INFEASIBLE, above, values)
+        return np.where(np.isnan(told), np.inf, told)

@@ -26,7 +26,8 @@ class Ground:
 
     start [d]; lower and upper [d], infinite where there is no bound; least [d]: the width of a step
     of a whole number, 0 for real coordinates; budget: evaluations that are left for the method,
-    None for no end; parallel: how many points are evaluated at a time.
+    None for no end; parallel: how many points are evaluated at a time; constrained: points may be
+    infeasible, of which a method gets an order and no value.
     """
 
     start: Float[Tensor, " d"]
@@ -36,6 +37,7 @@ class Ground:
     seed: int
     budget: int | None = None
     parallel: int = 1
+    constrained: bool = False
 
     @property
     def dim(self) -> int:

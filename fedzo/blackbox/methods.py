@@ -8,6 +8,8 @@ from fedzo.blackbox.cma_es import CmaSearch, CmaSettings
 from fedzo.blackbox.method import Ground, Method
 from fedzo.blackbox.random_search import RandomSearch
 from fedzo.blackbox.slope_search import SlopeSearch, SlopeSettings
+from fedzo.blackbox.space import Space
+from fedzo.blackbox.told import require_whole
 from fedzo.blackbox.two_point import TwoPointSearch, TwoPointSettings
 from fedzo.calls import split_calls
 from fedzo.config import build_config, unknown_key
@@ -21,6 +23,26 @@ METHODS: dict[str, tuple[Callable[..., Method[Any]], type | None]] = {
     "random": (RandomSearch, None),
 }
 """What makes a method on a ground, and its settings."""
+
+
+def make_ground(
+    space: Space, *, seed: int, budget: int | None, parallel: int, constrained: bool
+) -> Ground:
+    """Return where a method searches a space; raises ConfigError for counts that are none."""
+    require_whole("seed", seed, 0)
+    require_whole("parallel", parallel, 1)
+    if budget is not None:
+        require_whole("budget", budget, 1)
+    return Ground(
+        start=space.start,
+        lower=space.lower,
+        upper=space.upper,
+        least=space.least,
+        seed=int(seed),
+        budget=None if budget is None else int(budget),
+        parallel=int(parallel),
+        constrained=bool(constrained),
+    )
 
 
 def make_method(text: str, ground: Ground) -> Method[Any]:
@@ -44,6 +66,10 @@ def make_method(text: str, ground: Ground) -> Method[Any]:
     if name in ("fzoos", "fedzo") and not ground.is_real:
         raise ConfigError(
             f"method={text!r} needs slopes, which whole numbers and choices lack; use auto or cma"
+        )
+    if name in ("fzoos", "fedzo") and ground.constrained:
+        raise ConfigError(
+            f"method={text!r} needs values, which infeasible points lack; use auto, cma or random"
         )
     if settings is None:
         return make(ground)

@@ -1,12 +1,12 @@
 """Minimize a function in one call."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from fedzo.blackbox.constraints import as_constraints, within
 from fedzo.blackbox.evaluate import Evaluator, Workers, make_evaluator
 from fedzo.blackbox.optimizer import Optimizer
 from fedzo.blackbox.result import Result
@@ -31,6 +31,7 @@ def minimize(
     workers: int = 1,
     run_in: Workers = "threads",
     batched: bool = False,
+    constraints: Sequence[Callable[[Any], Any]] = (),
     callback: Callable[[Result], Any] | None = None,
 ) -> Result:
     """Return the lowest point that `budget` evaluations of a function find.
@@ -41,7 +42,9 @@ def minimize(
     finite number has failed; the search goes on. target: the value at which it ends earlier.
     workers: how many points are evaluated at a time, in threads, in processes (forked where the
     system can) or on ray (`run_in`); the points are the same for any of them. batched: f takes all
-    points of a batch at once and returns their values. callback: called with the result so far
+    points of a batch at once and returns their values. constraints: functions of a point, a number
+    or an array that is at most 0 where the point is allowed; f is not called elsewhere, and such
+    points count as evaluations. callback: called with the result so far
     after every batch; the search ends where it returns True.
 
     Raises ConfigError for bad arguments, RunError when the first ten evaluations all fail.
@@ -53,11 +56,19 @@ def minimize(
         bounds = _box_of(f) if bounds is None else bounds
     if not callable(f) and not isinstance(f, Objective):
         raise ConfigError(f"f={f!r:.60} is no function; give a function of a point")
+    limits = as_constraints(constraints)
     opt = Optimizer(
-        x0, bounds, method=method, budget=budget, seed=seed, step=step, parallel=parallel
+        x0,
+        bounds,
+        method=method,
+        budget=budget,
+        seed=seed,
+        step=step,
+        parallel=parallel,
+        constrained=bool(limits),
     )
     with make_evaluator(f, workers=workers, run_in=run_in, batched=batched) as evaluate:
-        ended = _search(opt, evaluate, target, callback)
+        ended = _search(opt, within(evaluate, limits), target, callback)
     result = opt.result()
     return replace(result, stop=ended) if ended else result
 
@@ -69,6 +80,7 @@ def _search(
     callback: Callable[[Result], Any] | None,
 ) -> str:
     """Ask and tell until the end; return why it ended early."""
+    failed = 0
     while not opt.stop:
         points = opt.ask()
         answers = evaluate(points)
@@ -77,8 +89,10 @@ def _search(
         if bad:
             opt.tell([points[i] for i in bad], failures=[answers[i].reason for i in bad])
         if good:
-            opt.tell([points[i] for i in good], [answers[i].value for i in good])
-        if opt.best_value == math.inf and opt.asked >= ENOUGH_FAILURES:
+            above = [answers[i].violation for i in good] if opt.constrained else None
+            opt.tell([points[i] for i in good], [answers[i].value for i in good], violations=above)
+        failed += len(bad)
+        if ENOUGH_FAILURES <= opt.asked == failed:
             raise RunError(
                 f"all of the first {opt.asked} evaluations failed, the first with"
                 f" {opt.result().first_failure}; mend f, or start where it has values"

@@ -21,16 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedzo.blackbox.evaluations import FAILED, RANKED, TOLD, UNDER_WAY, Evaluations
+from fedzo.blackbox.evaluations import FAILED, INFEASIBLE, RANKED, TOLD, UNDER_WAY, Evaluations
 from fedzo.blackbox.method import Ground
-from fedzo.blackbox.methods import make_method
-from fedzo.blackbox.result import Result
+from fedzo.blackbox.methods import make_ground, make_method
+from fedzo.blackbox.result import Result, make_result
 from fedzo.blackbox.saved import Batch, Saved, read_search, write_search
 from fedzo.blackbox.space import Points, Space, make_space, restore_space
-from fedzo.blackbox.told import as_ranking, as_reasons, as_values, require_whole
+from fedzo.blackbox.told import Told, as_ranking, as_told, check_what_is_told, require_whole
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import project
 from fedzo.randomness import stream
+
+LIMITS = ("seed", "budget", "parallel", "constrained")
+"""What a saved search knows of its ground beside the space."""
 
 
 class Optimizer:
@@ -42,7 +45,8 @@ class Optimizer:
     cma or random, with options as in `cma(popsize=20)`. budget: how many points ask gives at most,
     None for no end. seed: the same gives the same points. step: how far from x0 the best point is
     expected, in units of x, 0.3 of the box by default, 1 without one. parallel: how many points you
-    evaluate at a time; batches are at least as large where the method allows that.
+    evaluate at a time; batches are at least as large where the method allows that. constrained: you
+    will tell violations of constraints too; of a point that is not allowed no value is needed.
 
     Raises ConfigError for what makes no search, naming the value and the remedy.
     """
@@ -57,25 +61,15 @@ class Optimizer:
         seed: int = 0,
         step: float | None = None,
         parallel: int = 1,
+        constrained: bool = False,
     ) -> None:
-        require_whole("seed", seed, 0)
-        require_whole("parallel", parallel, 1)
-        if budget is not None:
-            require_whole("budget", budget, 1)
-        self._begin(make_space(x0, bounds, step), method, budget, seed, parallel)
-
-    def _begin(
-        self, space: Space, method: str, budget: int | None, seed: int, parallel: int
-    ) -> None:
-        ground = Ground(
-            start=space.start,
-            lower=space.lower,
-            upper=space.upper,
-            least=space.least,
-            seed=int(seed),
-            budget=None if budget is None else int(budget),
-            parallel=int(parallel),
+        space = make_space(x0, bounds, step)
+        ground = make_ground(
+            space, seed=seed, budget=budget, parallel=parallel, constrained=constrained
         )
+        self._begin(space, ground, method)
+
+    def _begin(self, space: Space, ground: Ground, method: str) -> None:
         self._space, self._ground, self._text = space, ground, method
         self._method = make_method(method, ground)
         self._state = self._method.init()
@@ -88,6 +82,11 @@ class Optimizer:
     def asked(self) -> int:
         """How many points were asked for."""
         return len(self._keys)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether violations of constraints are told."""
+        return self._ground.constrained
 
     @property
     def best_value(self) -> float:
@@ -159,29 +158,33 @@ class Optimizer:
         *,
         ranking: Sequence[int] | None = None,
         failures: Any = None,
+        violations: Any = None,
     ) -> None:
         """Tell what became of points that were asked for, in any order.
 
         values: a number a point; None, NaN and infinities are failures. ranking: positions of the
         points from the best to the worst, where nobody has values: of a whole batch, for cma and
         random. failures: why the points have failed, a text or exception for each or one for all.
+        violations: with `constrained`, for each point a number or those of its constraints, at most
+        0 where it is allowed; then values count only for allowed points, and may be None for
+        others, or missing where none is allowed.
 
         Raises ConfigError, with nothing changed, for points that are not under way and for answers
         that do not fit.
         """
-        if sum(given is not None for given in (values, ranking, failures)) != 1:
-            raise ConfigError("tell takes one of values, ranking and failures; give exactly one")
+        check_what_is_told(values, ranking, failures, violations)
+        if violations is not None and not self.constrained:
+            raise ConfigError("violations need Optimizer(..., constrained=True)")
         keys = [self._space.key(point) for point in points]
         numbers = self._found(keys)
         if ranking is not None:
             self._rank(numbers, as_ranking(ranking, len(keys)))
             return
-        reasons = as_reasons(failures, len(keys)) if failures is not None else [""] * len(keys)
-        told = [None] * len(keys) if values is None else as_values(values, len(keys))
-        if RANKED in self._table.status and any(value is not None for value in told):
+        told = as_told(len(keys), values, failures, violations)
+        if RANKED in self._table.status and any(point.value is not None for point in told):
             raise ConfigError("points of this search were ranked before; go on with rankings")
-        for number, value, reason in zip(numbers, told, reasons, strict=True):
-            self._note(number, value, reason)
+        for number, point in zip(numbers, told, strict=True):
+            self._note(number, point)
         self._learn()
 
     def _found(self, keys: list[Hashable]) -> list[int]:
@@ -194,15 +197,17 @@ class Optimizer:
             )
         return numbers
 
-    def _note(self, number: int, value: float | None, reason: str) -> None:
-        key = self._keys[number]
-        if value is None:
+    def _note(self, number: int, told: Told) -> None:
+        key, value = self._keys[number], told.value
+        if told.violation > 0:
+            self._table.tell(number, key, told.violation, INFEASIBLE)
+        elif value is None:
             self._table.tell(number, key, math.nan, FAILED)
-            self._reason = self._reason or reason or "no finite value"
-            return
-        self._table.tell(number, key, value, TOLD)
-        if value < self.best_value or (value == self.best_value and number < self._best):
-            self._best = number
+            self._reason = self._reason or told.reason or "no finite value"
+        else:
+            self._table.tell(number, key, value, TOLD)
+            if value < self.best_value or (value == self.best_value and number < self._best):
+                self._best = number
 
     def _rank(self, numbers: list[int], order: list[int]) -> None:
         """Take in an order of a whole batch: the method gets ranks for values."""
@@ -232,8 +237,7 @@ class Optimizer:
         batch = self._batch
         own = slice(batch.first, batch.first + batch.size)
         if batch.open and self.asked >= own.stop and UNDER_WAY not in self._table.status[own]:
-            values = self._table.values[own]
-            self._absorb(torch.from_numpy(np.where(np.isnan(values), np.inf, values)))
+            self._absorb(torch.from_numpy(self._table.to_learn(own)))
 
     def _absorb(self, values: torch.Tensor) -> None:
         own = slice(self._batch.first, self._batch.first + self._batch.size)
@@ -244,15 +248,11 @@ class Optimizer:
 
     def result(self) -> Result:
         """Return what was found so far."""
-        told = np.flatnonzero(self._table.status != UNDER_WAY)
-        return Result(
-            x=self._space.points(self._table.points[[self._best]])[0] if self._best >= 0 else None,
-            value=self.best_value,
-            evaluations=len(told),
-            failures=int((self._table.status == FAILED).sum()),
+        return make_result(
+            self._space,
+            self._table,
+            best=self._best,
             first_failure=self._reason,
-            points=self._space.points(self._table.points[told]),
-            values=self._table.values[told].copy(),
             method=self._text,
             why=getattr(self._state, "why", f"{self._method.name}, because it was asked for"),
             stop=self.stop,
@@ -267,9 +267,7 @@ class Optimizer:
         saved = Saved(
             space=dict(self._space.facts()),
             method=self._text,
-            budget=self._ground.budget,
-            seed=self._ground.seed,
-            parallel=self._ground.parallel,
+            **{name: getattr(self._ground, name) for name in LIMITS},
             asked=self.asked,
             best=self._best,
             extra=self._extra,
@@ -288,7 +286,8 @@ class Optimizer:
         saved, table = read_search(Path(path))
         made = cls.__new__(cls)
         space = restore_space(saved.space)
-        made._begin(space, saved.method, saved.budget, saved.seed, saved.parallel)
+        limits = {name: getattr(saved, name) for name in LIMITS}
+        made._begin(space, make_ground(space, **limits), saved.method)
         made._state = table.state(made._state)
         made._table.add(table.points)
         made._hand_out(saved.asked)

@@ -2,13 +2,14 @@
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedzo.blackbox.space import Points
+from fedzo.blackbox.evaluations import FAILED, INFEASIBLE, UNDER_WAY, Evaluations
+from fedzo.blackbox.space import Points, Space
 
 _SHOWN = 5
 
@@ -20,7 +21,7 @@ class Result:
     x: as the user gave and gets points; None before the first success. value: its value, NaN where
     only rankings were told. evaluations: points that were told, `failures` of them failed;
     first_failure says why one did. points, values: all that were told, in the order of asking, NaN
-    for failures.
+    for failures and infeasible points; violations: 0, and more for infeasible points.
     method: what the user chose; why: which method has searched, and the reason. stop: why it ended.
     """
 
@@ -31,6 +32,7 @@ class Result:
     first_failure: str
     points: Points
     values: NDArray[np.float64]
+    violations: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     method: str
     why: str
     stop: str
@@ -52,17 +54,39 @@ class Result:
         return f"<table>{rows}</table>"
 
     def _lines(self) -> list[tuple[str, str]]:
+        infeasible = int((self.violations > 0).sum())
+        outside = f", {infeasible} infeasible" if infeasible else ""
         failed = f", {self.failures} failed ({self.first_failure})" if self.failures else ""
-        value = (
-            "unknown, only rankings were told" if math.isnan(self.value) else f"{self.value:.6g}"
-        )
         return [
-            ("value", value if self.x is not None else "none, no evaluation has succeeded"),
+            ("value", self._value_told(infeasible)),
             ("x", _shown(self.x)),
-            ("evaluations", f"{self.evaluations}{failed}"),
+            ("evaluations", f"{self.evaluations}{outside}{failed}"),
             ("method", f"{self.method}: {self.why}"),
             ("stop", self.stop or "not ended"),
         ]
+
+    def _value_told(self, infeasible: int) -> str:
+        if self.x is None and infeasible:
+            least = self.violations[self.violations > 0].min()
+            return f"none, no point was feasible; the least violation was {least:.3g}"
+        if self.x is None:
+            return "none, no evaluation has succeeded"
+        return "unknown, only rankings were told" if math.isnan(self.value) else f"{self.value:.6g}"
+
+
+def make_result(space: Space, table: Evaluations, *, best: int, **facts: Any) -> Result:
+    """Return the result of a search; best: number of the best point, -1 where there is none."""
+    told = np.flatnonzero(table.status != UNDER_WAY)
+    return Result(
+        x=space.points(table.points[[best]])[0] if best >= 0 else None,
+        value=float(table.values[best]) if best >= 0 else math.inf,
+        evaluations=len(told),
+        failures=int((table.status == FAILED).sum()),
+        points=space.points(table.points[told]),
+        values=table.objective()[told],
+        violations=np.where(table.status == INFEASIBLE, table.values, 0.0)[told],
+        **facts,
+    )
 
 
 def _shown(x: Any) -> str:

@@ -44,6 +44,7 @@ class Saved:
     reason: str
     ended: str
     batch: Batch
+    constrained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,32 @@ from torch import Tensor
 
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a point: a value, None for a failure and why, or a violation above 0."""
+
+    value: float | None
+    reason: str
+    violation: float
+
+
+def check_what_is_told(values: Any, ranking: Any, failures: Any, violations: Any) -> None:
+    """Raise ConfigError unless one thing is told of points, or values with violations."""
+    given = sum(told is not None for told in (values, ranking, failures))
+    if given > 1 or (given == 0 and violations is None):
+        raise ConfigError("tell takes one of values, ranking and failures; give exactly one")
+    if violations is not None and given and values is None:
+        raise ConfigError("violations go with values or stand alone; leave the rest out")
+
+
+def as_told(count: int, values: Any, failures: Any, violations: Any) -> list[Told]:
+    """Return what became of each point; raises ConfigError for what does not fit."""
+    reasons = [""] * count if failures is None else as_reasons(failures, count)
+    told = [None] * count if values is None else as_values(values, count)
+    above = [0.0] * count if violations is None else as_violations(violations, count)
+    return [Told(*point) for point in zip(told, reasons, above, strict=True)]
 
 
 def as_values(values: Any, count: int) -> list[float | None]:
@@ -42,6 +69,29 @@ def as_ranking(ranking: Sequence[int], count: int) -> list[int]:
             f"ranking={order!r:.60} must hold each of 0 to {count - 1} once, the best point first"
         )
     return order
+
+
+def as_violations(violations: Any, count: int) -> list[float]:
+    """Return how far each point is from allowed; 0 where all its constraints are at most 0.
+
+    violations: for each point a number, or numbers of its constraints, of which the positive ones
+    are added (Deb 2000). Raises ConfigError for anything else, NaN included.
+    """
+    rows = violations.detach().cpu().numpy() if isinstance(violations, Tensor) else violations
+    try:
+        given = np.asarray(rows, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"violations={rows!r:.60} must hold a number a point, or as many for each"
+        ) from error
+    missing = int(np.isnan(given).sum())
+    if given.ndim not in (1, 2) or len(given) != count or missing:
+        raise ConfigError(
+            f"violations of shape {list(given.shape)} for {count} points, {missing} of them NaN;"
+            " give a number or a row of numbers a point, at most 0 where it is allowed, and tell a"
+            " point that has none as a failure"
+        )
+    return np.maximum(given.reshape(count, -1), 0).sum(1).tolist()  # type: ignore[no-any-return]
 
 
 def as_reasons(failures: Any, count: int) -> list[str]:

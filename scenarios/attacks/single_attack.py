@@ -90,8 +90,7 @@ def attack_by_plans(
     reports: list[Report] = []
     with torch_threads(1):
         begun = time.perf_counter()
-        for plan in plans:
-            rehearse(_attacker(victim, plan)[1], images, plan.num_images, plan.settings)
+        rehearse_plans(victim, images, plans)
         asked = _Asked(victim, None if journal is None else Path(journal), name)
         screened = screen(asked.victim, images, labels, plans[0])
         for plan in plans:
@@ -106,6 +105,19 @@ def attack_by_plans(
             )
             screened = replace(screened, queries=0)
     return reports
+
+
+def rehearse_plans(
+    victim: Victim, images: Float[Tensor, "n c h w"], plans: Sequence[Plan]
+) -> list[str]:
+    """Return the attackers' names; raises ConfigError for a plan that cannot begin.
+
+    Nothing is asked.
+    """
+    named = [_attacker(victim, plan) for plan in plans]
+    for plan, (_, attacker) in zip(plans, named, strict=True):
+        rehearse(attacker, images, plan.num_images, plan.settings)
+    return [name for name, _ in named]
 
 
 class _Asked:

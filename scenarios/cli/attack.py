@@ -7,7 +7,7 @@ import typer
 
 from fedzo.attacks.names import COORDINATES, NORMS
 from fedzo.catalog import ATTACKER_LINES
-from scenarios.cli.options import JsonOption, SeedOption, finish, guard, prepare
+from scenarios.cli.options import DryOption, JsonOption, SeedOption, finish, guard, prepare
 from scenarios.victims.names import shipped_names
 
 
@@ -86,6 +86,7 @@ def attack_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="use the answers that lie in --out; pay none twice")
     ] = False,
+    dry_run: DryOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Attack one victim, image by image, and count every query.
@@ -122,6 +123,7 @@ def attack_command(
                 out=out,
                 png=png,
                 resume=resume,
+                dry_run=dry_run,
                 quiet=json_output,
             )
         )

@@ -22,11 +22,12 @@ from fedzo.records.terminal import markup, say, say_place
 from scenarios.attacks.attack_table import AttackTable
 from scenarios.attacks.picture_files import PNG_LEVELS, check_pictures
 from scenarios.attacks.plan import table_of
-from scenarios.attacks.single_attack import Plan, Report, attack_by_plans
+from scenarios.attacks.single_attack import Plan, Report, attack_by_plans, rehearse_plans
 from scenarios.attacks.table_report import print_result, write_result
+from scenarios.cli.dry import NOTHING
 from scenarios.cli.options import by_section, stderr
 from scenarios.victims.attack_data import class_number
-from scenarios.victims.victim_sources import SourceSettings, check_seed, open_source
+from scenarios.victims.victim_sources import Source, SourceSettings, check_seed, open_source
 
 _JOURNAL = "answers.jsonl"
 
@@ -53,6 +54,7 @@ class Words:
     out: Path | None
     png: bool
     resume: bool
+    dry_run: bool
     quiet: bool
 
 
@@ -89,6 +91,8 @@ def attack(words: Words) -> dict[str, Any]:
     source = build_config(SourceSettings, {"seed": words.seed, **parts["victim"]}, section="victim")
     if words.png and not words.out:
         raise ConfigError("--png needs a directory for the files: add --out")
+    if words.dry_run:
+        return _rehearsed(words, source, plans)
     with locked(words.out):
         reports = _run(words, source, plans)
         found = AttackTable(reports) if several else reports[0]
@@ -118,11 +122,8 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
     if not words.quiet:
         _say_plans(plans, settings.query_cost)
     with ExitStack() as stack:
-        source = open_source(words.victim, words.wrap, settings, stack)
+        source, plans = _opened(words, settings, plans, stack)
         data = source.data
-        plans = [replace(plan, target=class_number(words.target, data.classes)) for plan in plans]
-        if words.png:
-            check_pictures(data.images, plans[0].settings.levels)
         bar = stack.enter_context(
             Progress(console=stderr, disable=words.quiet or not stderr.is_terminal, transient=True)
         )
@@ -144,6 +145,40 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
         replace(report, query_cost=settings.query_cost, classes=data.classes, files=data.files)
         for report in reports
     ]
+
+
+def _opened(
+    words: Words, settings: SourceSettings, plans: Sequence[Plan], stack: ExitStack
+) -> tuple[Source, list[Plan]]:
+    """Return the victim with its data, and plans that know the target's number."""
+    source = open_source(words.victim, words.wrap, settings, stack)
+    target = class_number(words.target, source.data.classes)
+    if words.png:
+        check_pictures(source.data.images, plans[0].settings.levels)
+    return source, [replace(plan, target=target) for plan in plans]
+
+
+def _rehearsed(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> dict[str, Any]:
+    """Check everything without asking the victim, and say what would be done."""
+    with ExitStack() as stack:
+        source, plans = _opened(words, settings, plans, stack)
+        images = source.data.images
+        names = rehearse_plans(source.victim, images, plans)
+    attacks = [
+        {"attacker": name, "norm": plan.settings.norm, "radius": plan.settings.radius,
+         "most_queries": plan.most_queries}
+        for name, plan in zip(names, plans, strict=True)
+    ]  # fmt: skip
+    shown = public_name(words.victim)
+    if not words.quiet:
+        tells = f"{shown} tells {source.victim.tells} of images {list(images.shape[1:])}"
+        say(stderr, f"{tells}; {len(images):,} images are at hand")
+        for one in attacks:
+            told = f"{one['attacker']}, {one['norm']} {one['radius']:g}"
+            say(stderr, f"{told}: at most {one['most_queries']:,} queries")
+        _say_plans(plans, settings.query_cost)
+        say(stderr, NOTHING)
+    return {"dry_run": True, "victim": shown, "attacks": attacks}
 
 
 def _say_plans(plans: Sequence[Plan], query_cost: float) -> None:

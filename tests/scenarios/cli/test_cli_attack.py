@@ -154,6 +154,24 @@ def test_what_attacks_may_cost_is_told_before_and_after(folder: Path) -> None:
     assert "robust accuracy" in done.stdout
 
 
+def test_a_dry_run_checks_everything_asks_nothing_and_writes_nothing(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "never.py").write_text("def score(images):\n    raise SystemExit('was asked')\n")
+    out, dry = tmp_path / "out", "--dry-run"
+    words = [f"{folder}/never.py:score", *FAST[:4], "--query-budget", "30", "--out", out, dry]
+    planned = go(*words, "--radius", "0.1,0.2", "--attacker", "square,nes")
+    assert planned["dry_run"]
+    told = [(one["attacker"], one["radius"], one["most_queries"]) for one in planned["attacks"]]
+    assert told == [("square", 0.1, 60), ("square", 0.2, 60), ("nes", 0.1, 60), ("nes", 0.2, 60)]
+    assert not out.exists()
+    said = CliRunner().invoke(app, ["attack", *map(str, words)]).stderr
+    assert "tells logits of images [1, 8, 8]" in said
+    assert "nothing was asked or written" in said
+    assert "no names of classes" in go(*words, "--target", "cat", status=2)
+    assert "budget" in go(*words, "--query-budget", "1", "--attacker", "nes", status=2)
+
+
 def test_failures_and_a_rate_limit_cost_time_and_no_queries(folder: Path) -> None:
     generator = stream(0, "failures")
     victim = ModuleVictim(network(folder))
@@ -267,7 +285,7 @@ def test_a_model_of_ones_own_is_defended_and_attacked(folder: Path, tmp_path: Pa
     made = CliRunner().invoke(app, ["defend", victim, *data, *fast, "--sigma", "0.3", "--json"])
     assert made.exit_code == 0, made.output
     told = json.loads(made.stdout)
-    assert told["images"] == 2
+    assert told["images"] == 4
     gradients = 2 * 32 * (2 * 32 + 1)
     assert gradients + 32 <= told["training_queries"] <= gradients + 2 * 32
     assert set(told["certified_defended"]) == set(told["certified_undefended"])
