@@ -65,7 +65,8 @@ class Exchange:
     client_ids: ascending; row i of a tensor of each client's own is for client_ids[i]. budget: most
     queries of each of them, None for no limit. optional: whether nobody need answer. poisoned:
     whether these clients are to work on flipped labels. on_failure: what they do with a point at
-    which their code raises (fedzo.objectives.asking).
+    which their code raises (fedzo.objectives.asking). at_s: what a virtual clock shows when it is
+    asked; enough: after so many answers nobody else is waited for, 0 is all. Both stay here.
     """
 
     question: Question[Any]
@@ -76,6 +77,8 @@ class Exchange:
     optional: bool = False
     poisoned: bool = False
     on_failure: OnFailure = "fail"
+    at_s: float = 0.0
+    enough: int = 0
 
     @property
     def kind(self) -> str:

@@ -17,10 +17,14 @@ from typing import Any, TextIO
 from pydantic import TypeAdapter, ValidationError
 
 from fedzo.errors import CheckpointError
+from fedzo.records.ledger import LedgerEntry
 from fedzo.records.sealed_line import is_sealed, seal, unseal
 from fedzo.records.storage import replacing, storing
+from fedzo.records.virtual_time import VirtualTime
 
-AXES = ("queries", "rounds", "examples", "floats", "bytes", "seconds", "epsilon")
+AXES = (
+    "queries", "rounds", "examples", "floats", "bytes", "seconds", "virtual_seconds", "epsilon",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,9 @@ class RoundRecord:
     exchange, or again; neither was used. epsilon: privacy spent on this problem, None when not
     private; epsilon_run: by the run so far, problems before this one included; noise_std: standard
     deviation of the noise in what was released last; shortened: the share of vectors that were
-    clipped then, where that is told. wall_s: seconds.
+    clipped then, where that is told. wall_s: seconds; virtual: those that a fleet of devices would
+    have taken, None where none was given. jobs: what was asked and done this round, exchange by
+    exchange, from which `fedzo retime` prices the run anew.
     """
 
     problem: int = 0
@@ -67,6 +73,8 @@ class RoundRecord:
     non_finite: int = 0
     late: int = 0
     duplicates: int = 0
+    virtual: VirtualTime | None = None
+    jobs: tuple[LedgerEntry, ...] = ()
 
     @property
     def clients_asked(self) -> int:
@@ -90,6 +98,7 @@ class RoundRecord:
             "floats": float(self.floats_up + self.floats_down),
             "bytes": float(self.bytes_up + self.bytes_down),
             "seconds": self.wall_s,
+            "virtual_seconds": math.nan if self.virtual is None else self.virtual.seconds,
             "epsilon": math.nan if self.epsilon is None else self.epsilon,
         }[name]
 
@@ -106,7 +115,13 @@ class RoundRecord:
 
     def to_json(self) -> str:
         """Return one line of JSON; floats round-trip exactly, non-finite ones become strings."""
-        return json.dumps(_plain(asdict(self)), allow_nan=False)
+        plain = asdict(self)
+        if self.virtual is None:
+            del plain["virtual"]
+        plain["jobs"] = [entry.to_json() for entry in self.jobs]
+        if not self.jobs:
+            del plain["jobs"]
+        return json.dumps(_plain(plain), allow_nan=False)
 
     @staticmethod
     def from_json(line: str) -> "RoundRecord":

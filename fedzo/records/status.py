@@ -61,6 +61,7 @@ class Status:
             "queries": f"{record.queries:,}",
             "left": "" if self.budget_left is None else f"{self.budget_left:,}",
             "bytes": _size(record.bytes_up + record.bytes_down),
+            "virtual": "" if record.virtual is None else _time(record.virtual.seconds),
             "epsilon": _number(record.epsilon_run),
             "answered": f"{record.clients_answered}/{record.clients_asked}",
             "ETA": _time(self.seconds_left),

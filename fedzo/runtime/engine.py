@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
+from fedzo.records.virtual_time import VirtualTime
 
 
 @runtime_checkable
@@ -28,6 +32,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds: actors, threads, files."""
+        ...
+
+
+@runtime_checkable
+class HasClock(Protocol):
+    """An engine with a virtual clock (fedzo.runtime.middleware.clocked)."""
+
+    @property
+    def took(self) -> VirtualTime:
+        """Return what the last call of `perform` has taken."""
+        ...
+
+    def online(self, ids: Sequence[int], at_s: float) -> NDArray[np.bool_]:
+        """Return which clients can be reached at a time [n]."""
         ...
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require, require_nonnegative
-from fedzo.used_with import UsedWith, above, one_of, other_than, unknown, where
+from fedzo.used_with import UsedWith, above, any_of, one_of, other_than, unknown, where
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -26,7 +26,10 @@ class InProcessConfig:
     record: bool = False
     workers: int = 1
     USED_WITH: ClassVar[UsedWith] = {
-        "strategy.timeout_s": where("engine", unknown, "{}=ray, flower or superlink"),
+        "strategy.timeout_s": any_of(
+            where("engine", unknown, "{}=ray, flower or superlink"),
+            other_than("fleet.preset", "none"),
+        ),
         "workers": one_of("scenario", "custom", "attack", "classification", "finetune", "metric"),
     }
 

@@ -15,6 +15,8 @@ from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.adversary.lies import Defend
 from fedzo.errors import ConfigError
+from fedzo.fleet.config import FleetConfig
+from fedzo.fleet.devices import Fleet
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.protocol.question import Question
 from fedzo.runtime.device import on_device
@@ -24,6 +26,7 @@ from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Environment, Rule
 from fedzo.runtime.middleware.byzantine import Byzantine
+from fedzo.runtime.middleware.clocked import Clocked
 from fedzo.runtime.middleware.faulty import Faulty
 from fedzo.runtime.middleware.recording import Recording
 from fedzo.user_code import absolute_reference
@@ -75,7 +78,20 @@ def open_engine(
             recording = Recording(engine, out / MESSAGES)
             stack.callback(recording.close)
             engine = recording
+        fleet: FleetConfig = experiment.config("fleet")
+        if fleet.any:
+            engine = Clocked(engine, make_fleet(experiment, scenario))
         yield engine
+
+
+def make_fleet(experiment: Experiment, scenario: Environment) -> Fleet:
+    """Return the devices of an experiment's clients; raises ConfigError where they cannot be."""
+    config: FleetConfig = experiment.config("fleet")
+    examples = None
+    if config.correlation:
+        cohort = scenario.cohort(range(experiment.num_clients), 0)
+        examples = cohort.sizes.tolist() if hasattr(cohort, "sizes") else None
+    return Fleet(config, seed=experiment.seed, examples=examples)
 
 
 def _open_bare(

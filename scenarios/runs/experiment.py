@@ -20,6 +20,7 @@ from fedzo.config import (
     unknown_key,
 )
 from fedzo.errors import ConfigError
+from fedzo.fleet.config import FleetConfig
 from fedzo.runtime.middleware.faulty import FaultConfig
 from scenarios.runs.effects import Effects
 from scenarios.runs.names import (
@@ -35,7 +36,7 @@ from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
 from strategies.core.method import defence_of
 
-SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine")
+SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine", "fleet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ def _config_class(section: str, scenario: str, strategy: str, engine: str) -> ty
         return entry.config if section == "strategy" else entry.client_config
     if section == "engine":
         return ENGINES[engine][0]
-    return {"faults": FaultConfig, "byzantine": ByzantineConfig}[section]
+    return {"faults": FaultConfig, "byzantine": ByzantineConfig, "fleet": FleetConfig}[section]
 
 
 def make_experiment(

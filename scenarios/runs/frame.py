@@ -1,5 +1,6 @@
 """A run's history as a pandas table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from fedzo.records.history import RoundRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-_PARTS = ("metrics", "nodes", "clients", "client_queries", "failures")
+_PARTS = ("metrics", "nodes", "clients", "client_queries", "failures", "virtual", "jobs")
 _NUMBERS = tuple(each.name for each in fields(RoundRecord) if each.name not in _PARTS)
 
 
@@ -24,7 +25,7 @@ def frame_of(home: str, seed: int, records: Sequence[RoundRecord]) -> "pd.DataFr
             " run.records has the same numbers"
         ) from error
     names = list(dict.fromkeys(name for record in records for name in record.metrics))
-    columns = ["run", "seed", *_NUMBERS, *(f"metrics.{name}" for name in names)]
+    columns = ["run", "seed", *_NUMBERS, "virtual_s", *(f"metrics.{name}" for name in names)]
     counts = ["clients_asked", "clients_answered", "clients_failed"]
     rows = [{"run": home, "seed": seed, **_row(record)} for record in records]
     return pd.DataFrame(rows, columns=[*columns, *counts, "client_queries", "failures", "nodes"])
@@ -33,6 +34,7 @@ def frame_of(home: str, seed: int, records: Sequence[RoundRecord]) -> "pd.DataFr
 def _row(record: RoundRecord) -> Mapping[str, Any]:
     return {
         **{name: getattr(record, name) for name in _NUMBERS},
+        "virtual_s": math.nan if record.virtual is None else record.virtual.seconds,
         **{f"metrics.{name}": value for name, value in record.metrics.items()},
         "clients_asked": record.clients_asked,
         "clients_answered": record.clients_answered,

@@ -17,6 +17,7 @@ from fedzo.objectives.modules import restore_parameters
 from fedzo.parts import find_part
 from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.records.history import RoundRecord
+from fedzo.records.virtual_time import VirtualTime
 from scenarios.runs.best import Best
 from scenarios.runs.experiment import Experiment
 from strategies.core.driver import StopReason
@@ -178,6 +179,12 @@ class RunResult:
         return max(found) if found and math.isfinite(max(found)) else None
 
     @property
+    def virtual(self) -> VirtualTime | None:
+        """What the run would have taken on its fleet, all problems together; None without one."""
+        times = [record.virtual for record in self.last_records if record.virtual is not None]
+        return sum(times[1:], times[0]) if times else None
+
+    @property
     def privacy(self) -> dict[str, Any] | None:
         """What is claimed, and what it rests on; None where nothing is."""
         judged = any(record.value is not None for record in self.records)
@@ -208,6 +215,8 @@ class RunResult:
             "bytes_up": self._sum("bytes_up"),
             "bytes_down": self._sum("bytes_down"),
             "wall_s": sum(record.wall_s for record in self.last_records),
+            "virtual_s": self.virtual and self.virtual.seconds,
+            "wasted": self.virtual and self.virtual.wasted,
             "epsilon": self.epsilon,
             "privacy": self.privacy,
             "stops": list(self.stops),
@@ -244,8 +253,23 @@ def rows_of(result: RunResult) -> list[Row]:
         ("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}"),
         *_privacy(result, summary),
         ("seconds", f"{summary['wall_s']:.2f}"),
+        *_virtual(result),
         ("ended by", ends or "-"),
     ]
+
+
+def _virtual(result: RunResult) -> Iterator[Row]:
+    """Say how long the run would have taken, and for what."""
+    took = result.virtual
+    if took is None:
+        return
+    yield "virtual seconds", f"{took.seconds:,.1f}"
+    named = (("down", took.down), ("compute", took.compute), ("up", took.up))
+    shares = [*named, ("waiting", took.waiting)]
+    if took.seconds > 0:
+        yield "of these", ", ".join(f"{name} {s / took.seconds:.0%}" for name, s in shares)
+    if took.wasted:
+        yield "wasted answers", f"{took.wasted:,}"
 
 
 def _judges(result: RunResult) -> Iterator[Row]:

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fedzo.errors import ConfigError, RunError
+from fedzo.fleet.jobs import entry_of, jobs_of
 from fedzo.privacy.averages import NOT_AVERAGED
-from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.exchange import JUDGING, Exchange, Replies
 from fedzo.protocol.sizes import exchange_size, replies_size
 from fedzo.records.history import RoundRecord
+from fedzo.records.virtual_time import VirtualTime
+from fedzo.runtime.engine import Engine, HasClock
 from strategies.core.abilities import can
 from strategies.core.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
 
@@ -19,6 +22,8 @@ def counted(
     down, up = exchange_size(exchange), replies_size(replies)
     queries = dict(zip(total.clients, total.client_queries, strict=True))
     asked = replies.counts.get("queries", {})
+    index = exchange.moment.exchange_index
+    jobs = () if index == JUDGING else (entry_of(jobs_of(exchange, replies), index),)
     for client in exchange.client_ids:
         queries[client] = queries.get(client, 0) + asked.get(client, 0)
     everybody = tuple(sorted(queries))
@@ -37,7 +42,15 @@ def counted(
         non_finite=total.non_finite + replies.total("non_finite"),
         late=total.late + replies.late,
         duplicates=total.duplicates + replies.duplicates,
+        jobs=(*total.jobs, *jobs),
     )
+
+
+def with_time(total: RoundRecord, engine: Engine) -> RoundRecord:
+    """Add what the last call took on the engine's clock, where it has one."""
+    if not can(engine, HasClock):
+        return total
+    return replace(total, virtual=(total.virtual or VirtualTime()) + engine.took)
 
 
 def with_privacy(total: RoundRecord, state: object) -> RoundRecord:
@@ -73,6 +86,7 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
         non_finite=0,
         late=0,
         duplicates=0,
+        jobs=(),
     )
 
 

@@ -1,10 +1,17 @@
 """Who is asked in a round: a sample of the clients, from a generator of the strategy's."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from strategies.core.abilities import can
 from strategies.core.method import RoundMethod
+
+Online = Callable[[Sequence[int]], NDArray[np.bool_]]
+"""Which of these clients can be reached now [n]."""
 
 
 @runtime_checkable
@@ -25,11 +32,35 @@ def sample_cohort(
     seed: int,
     problem: int,
     round_index: int,
+    online: Online | None = None,
 ) -> Sequence[int]:
-    """Return the clients of a round, ascending, drawn without replacement."""
+    """Return the clients of a round, ascending, drawn without replacement.
+
+    More than a round wants, by over_selection; online: of those that can be reached, where somebody
+    knows, and fewer where a hundred draws for each find no more; one in any case.
+    """
     wanted = state.cohort_size if can(state, SizesCohort) else 0
     size = min(num_clients, wanted) or method.rounds.cohort_size(num_clients)
+    size = min(num_clients, math.ceil(method.rounds.over_selection * size))
     if size == num_clients:
-        return range(num_clients)
+        everybody = range(num_clients)
+        return everybody if online is None else _reached(everybody, online) or everybody[:1]
     generator = method.cohort_generator(seed, problem, round_index)
-    return sorted(generator.choice(num_clients, size, replace=False).tolist())
+    drawn: list[int] = generator.choice(num_clients, size, replace=False).tolist()
+    if online is None:
+        return sorted(drawn)
+    found = dict.fromkeys(_reached(drawn, online))
+    for _ in range(_DRAWS):
+        if len(found) >= size:
+            break
+        more: list[int] = generator.integers(num_clients, size=size).tolist()
+        found.update(dict.fromkeys(_reached(more, online)))
+    return sorted(list(found)[:size]) or drawn[:1]
+
+
+_DRAWS = 100
+
+
+def _reached(ids: Sequence[int], online: Online) -> Sequence[int]:
+    there = online(ids)
+    return ids if there.all() else [c for c, here in zip(ids, there, strict=True) if here]

@@ -4,6 +4,7 @@ It owns what all strategies share: cohort sampling by derived streams, the query
 non-finite answers, evaluation, counting, the history and the snapshots for checkpoints.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +17,11 @@ from fedzo.finite import all_finite
 from fedzo.objectives.problem import Problem
 from fedzo.protocol.exchange import JUDGING, Exchange, Moment, Replies
 from fedzo.records.history import RoundRecord
-from fedzo.runtime.engine import Engine
+from fedzo.records.virtual_time import VirtualTime
+from fedzo.runtime.engine import Engine, HasClock
 from strategies.core import accounting, judging
 from strategies.core.abilities import can
-from strategies.core.cohorts import sample_cohort
+from strategies.core.cohorts import Online, sample_cohort
 from strategies.core.judging import Verdict, trusted_values, verdict
 from strategies.core.method import RoundMethod, defence_of
 from strategies.core.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
@@ -86,7 +88,8 @@ class _Run:
             return
         fresh = strategy.init(problem.initial_x, settings.num_clients)
         self.state = carried_on(fresh, settings.spent)
-        self._total = RoundRecord(problem=problem.index, round_index=0)
+        clock = VirtualTime() if can(engine, HasClock) else None
+        self._total = RoundRecord(problem=problem.index, round_index=0, virtual=clock)
         self._close_round(judge=True)
 
     def go(self) -> None:
@@ -131,7 +134,12 @@ class _Run:
             num_clients=clients,
             num_problems=self._settings.num_problems,
             cohort=sample_cohort(
-                self._strategy, self.state, clients, round_index=round_index, **key
+                self._strategy,
+                self.state,
+                clients,
+                round_index=round_index,
+                online=self._online(),
+                **key,
             ),
             **key,
             judged=self._evaluation_due(round_index),
@@ -139,6 +147,13 @@ class _Run:
             lower=self._problem.lower,
             upper=self._problem.upper,
         )
+
+    def _online(self) -> Online | None:
+        """Return what says who can be reached now, where a clock knows."""
+        engine, clock = self._engine, self._total.virtual
+        if clock is None or not can(engine, HasClock):
+            return None
+        return lambda ids: engine.online(ids, clock.seconds)
 
     def _tried(self, plan: RoundPlan) -> Any:
         """Return the state after the round, or the old one if too few answered and that may be."""
@@ -175,6 +190,7 @@ class _Run:
         timeout_s = self._strategy.rounds.timeout_s
         self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
+        self._total = accounting.with_time(self._total, self._engine)
         accepted = self._accept(exchanges, received)
         answered = zip(exchanges, accepted, strict=True)
         self._free |= any(e.question.is_free and len(r.client_ids) for e, r in answered)
@@ -201,8 +217,25 @@ class _Run:
         asked = max(1, sum(len(other.client_ids) for other in together))
         limited = self._settings.query_budget is not None
         budget = max(0, (self._left() - reserve) // asked) if limited else None
-        seed, told = self._settings.seed, self._strategy.on_failure
-        return replace(exchange, moment=moment, seed=seed, budget=budget, on_failure=told)
+        clock = self._total.virtual
+        return replace(
+            exchange,
+            moment=moment,
+            seed=self._settings.seed,
+            budget=budget,
+            on_failure=self._strategy.on_failure,
+            at_s=0.0 if clock is None else clock.seconds,
+            enough=self._enough(exchange, asked),
+        )
+
+    def _enough(self, exchange: Exchange, asked: int) -> int:
+        """Return after how many answers nobody else is waited for, where more were asked for it."""
+        count = len(exchange.client_ids)
+        over = self._strategy.rounds.over_selection
+        if over == 1 or self._exchange_index == JUDGING:
+            return 0
+        wanted = self._strategy.rounds.cohort_size(self._settings.num_clients)
+        return 0 if asked <= wanted else math.ceil(count * wanted / asked)
 
     def _left(self) -> int:
         """Return what is left of the query budget; without one, enough."""

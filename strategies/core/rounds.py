@@ -9,9 +9,10 @@ budget to each exchange, drops failed and non-finite answers, counts, evaluates,
 checkpoints.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from fedzo.errors import RunError
 from fedzo.objectives.objective import Bound
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import ValuesTold
+from fedzo.used_with import UsedWith, other_than
 from strategies.core.asking import Asking
 
 
@@ -29,6 +31,8 @@ class RoundConfig:
     """What every strategy can be told about its rounds.
 
     participation: share of the clients asked in a round, sampled anew each time, at least one.
+    over_selection: so many times as many are asked, and the round goes on with the answers that
+    come first, as many as participation says (Bonawitz et al., MLSys 2019: 1.3); needs a fleet.
     min_answers: fewer answers to the exchanges made at once spoil the round. max_failed_rounds:
     rounds in a row that may be spoilt, and leave x as it was, before the run ends. non_finite:
     whether answers with NaN or inf are rejected, or passed on to a rule; auto rejects them, unless
@@ -44,6 +48,7 @@ class RoundConfig:
     """
 
     participation: float = 1.0
+    over_selection: float = 1.0
     min_answers: int = 1
     max_failed_rounds: int = 3
     non_finite: Literal["auto", "reject", "pass"] = "auto"
@@ -51,6 +56,7 @@ class RoundConfig:
     evaluate_every: int = 1
     judges: int = 0
     min_judges: int = 0
+    USED_WITH: ClassVar[UsedWith] = {"over_selection": other_than("fleet.preset", "none")}
 
     def cohort_size(self, num_clients: int) -> int:
         """Return how many clients are asked in a round."""
@@ -59,6 +65,8 @@ class RoundConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(0 < self.participation <= 1, "participation", self.participation, "in (0, 1]")
+        over = self.over_selection
+        require(1 <= over < math.inf, "over_selection", over, "at least 1")
         require(self.min_answers >= 1, "min_answers", self.min_answers, "at least 1")
         require_nonnegative("max_failed_rounds", self.max_failed_rounds)
         require(self.timeout_s > 0, "timeout_s", self.timeout_s, "positive")

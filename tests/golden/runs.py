@@ -180,13 +180,17 @@ def counts_of(records: list[RoundRecord]) -> str:
 def _without_values(record: RoundRecord) -> dict[str, Any]:
     measured = ("value", "metrics", "nodes", "wall_s", "noise_std", "epsilon", "epsilon_run")
     found = asdict(replace(record, failures=dict.fromkeys(record.failures, "")))
-    return {k: str(v) for k, v in found.items() if k not in (*measured, "shortened")}
+    later = ("shortened", "virtual", "jobs")
+    return {k: str(v) for k, v in found.items() if k not in (*measured, *later)}
 
 
 def written(result: RunResult) -> dict[str, Any]:
     """Return what is written down of a run."""
     records = list(result.records)
-    values = [record.to_json() for record in (replace(r, wall_s=0.0, failures={}) for r in records)]
+    values = [
+        record.to_json()
+        for record in (replace(r, wall_s=0.0, failures={}, jobs=()) for r in records)
+    ]
     last = result.last_records[-1]
     return {
         "value": last.value,

@@ -1,0 +1,73 @@
+"""What clients have done in an exchange, counted: what it takes is priced from that alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.sizes import exchange_size
+from fedzo.records.ledger import LedgerEntry, of_each, shortest, spanned
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Rows of clients [n]: bytes down and up, and queries, gradients and examples of each."""
+
+    clients: NDArray[np.int64]
+    down: Numbers
+    up: Numbers
+    queries: Numbers
+    gradients: Numbers
+    examples: Numbers
+
+
+def jobs_of(exchange: Exchange, replies: Replies) -> Jobs:
+    """Return what the clients of an exchange have done, in its order; failures have worked too."""
+    ids = list(exchange.client_ids)
+    row = sum(t[:1].numel() * t.element_size() for t in replies.tensors.values())
+    answered = set(replies.client_ids)
+    counts = replies.counts.values()
+    up = [
+        row * (client in answered)
+        + 8 * sum(client in of for of in counts)
+        + len(replies.failures.get(client, ""))
+        for client in ids
+    ]
+    down = exchange_size(exchange).bytes / max(1, len(ids))
+    return Jobs(
+        clients=np.asarray(ids, dtype=np.int64),
+        down=np.full(len(ids), down),
+        up=np.asarray(up, dtype=np.float64),
+        queries=_counted(replies, "queries", ids),
+        gradients=_counted(replies, "gradients", ids),
+        examples=_counted(replies, "examples", ids),
+    )
+
+
+_COUNTED = ("down", "up", "queries", "gradients", "examples")
+
+
+def entry_of(jobs: Jobs, exchange_index: int) -> LedgerEntry:
+    """Return the line of the ledger about these jobs."""
+    span, clients = spanned(jobs.clients.tolist())
+    numbers = {name: shortest(getattr(jobs, name).tolist()) for name in _COUNTED}
+    return LedgerEntry(exchange_index=exchange_index, span=span, clients=clients, **numbers)
+
+
+def jobs_from(entry: LedgerEntry) -> Jobs:
+    """Return the jobs of a line of the ledger."""
+    ids = entry.client_ids
+    numbers = {
+        name: np.asarray(of_each(getattr(entry, name), len(ids)), dtype=np.float64)
+        for name in _COUNTED
+    }
+    return Jobs(clients=np.asarray(ids, dtype=np.int64), **numbers)
+
+
+def _counted(replies: Replies, name: str, ids: Sequence[int]) -> Numbers:
+    of = replies.counts.get(name, {})
+    return np.asarray([of.get(client, 0) for client in ids], dtype=np.float64)

@@ -1,0 +1,87 @@
+"""A virtual clock: every answer is priced from what was counted, and may come too late.
+
+It stands outside of all other middleware and around any engine; the engine inside computes as ever,
+and gets no deadline: `timeout_s` is one of the virtual clock. So x moves as without a clock, bit
+for bit, where nobody is late, lost or away. Nothing is remembered: devices, jitter and losses are
+functions of the seed and the moment (fedzo.fleet.devices), and the driver says what time it is.
+
+A client that is late or lost has worked: its queries count and its state has changed. Whoever
+cannot be reached has done nothing, and nobody waits for it. Judging x takes no time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedzo.fleet.devices import Fleet, Spent
+from fedzo.fleet.jobs import jobs_of
+from fedzo.fleet.settling import settle
+from fedzo.protocol.answers import NO_ANSWER
+from fedzo.protocol.exchange import JUDGING, Exchange, Replies
+from fedzo.records.virtual_time import VirtualTime
+from fedzo.runtime.engine import Engine, Middleware
+
+AWAY = "cannot be reached now"
+LATE = "the answer came late"
+REAL_DEADLINE_S = 7 * 86_400.0
+"""For the engine inside, whose time is not what is simulated."""
+
+
+class Clocked(Middleware):
+    """An engine with a virtual clock; `took` is what the last call has taken."""
+
+    def __init__(self, inner: Engine, fleet: Fleet) -> None:
+        super().__init__(inner)
+        self.fleet, self.took = fleet, VirtualTime()
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        self.took = VirtualTime()
+        if all(exchange.moment.exchange_index == JUDGING for exchange in exchanges):
+            return self._inner.perform(exchanges, timeout_s=timeout_s)
+        reached = [self.fleet.online(e.client_ids, e.at_s) for e in exchanges]
+        parts = [
+            exchange if here.all() else exchange.select(np.flatnonzero(here).tolist())
+            for exchange, here in zip(exchanges, reached, strict=True)
+        ]
+        asked = [part for part in parts if len(part.client_ids)]
+        answers = self._inner.perform(asked, timeout_s=REAL_DEADLINE_S) if asked else []
+        spent = [self._spent(part, told) for part, told in zip(asked, answers, strict=True)]
+        settled = settle(spent, [part.enough for part in asked], timeout_s)
+        self.took = settled.took
+        known = iter(zip(answers, spent, settled.missed, strict=True))
+        return [
+            _told(exchange, here, next(known) if len(part.client_ids) else None)
+            for exchange, here, part in zip(exchanges, reached, parts, strict=True)
+        ]
+
+    def online(self, ids: Sequence[int], at_s: float) -> NDArray[np.bool_]:
+        """Return which clients can be reached at a time [n]."""
+        return self.fleet.online(ids, at_s)
+
+    def _spent(self, exchange: Exchange, replies: Replies) -> Spent:
+        cost = exchange.question.cost()
+        works = cost.queries + cost.gradients > 0 and exchange.budget is None
+        free = not works or exchange.question.is_free or not len(replies.client_ids)
+        return self.fleet.spent(jobs_of(exchange, replies), exchange.moment, free=free)
+
+
+def _told(
+    exchange: Exchange,
+    here: NDArray[np.bool_],
+    known: tuple[Replies, Spent, NDArray[np.bool_]] | None,
+) -> Replies:
+    """Return the replies without those that came late, got lost, or could not be asked."""
+    away = {c: AWAY for c, there in zip(exchange.client_ids, here, strict=True) if not there}
+    if known is None:
+        return Replies(client_ids=[], failures=away)
+    replies, spent, missed = known
+    asked = [c for c, there in zip(exchange.client_ids, here, strict=True) if there]
+    late = {
+        client: NO_ANSWER if lost else LATE
+        for client, lost, out in zip(asked, spent.lost, missed, strict=True)
+        if out and client not in replies.failures
+    }
+    told = replies.without(late)
+    return replace(told, failures={**told.failures, **away}) if away else told
