@@ -28,6 +28,7 @@ FACE = {
     "make_experiment": "scenarios.runs.experiment",
     "RunResult": "scenarios.runs.run_result",
     **dict.fromkeys(("load_run", "load_runs"), "scenarios.runs.stored"),
+    "retime": "scenarios.runs.retime",
     "plot": "scenarios.runs.figure",
     "table": "scenarios.runs.table",
     "attack": "scenarios.attacks.one_call",

@@ -20,6 +20,7 @@ from scenarios.attacks.one_call import attack as attack
 from scenarios.runs.check import check as check
 from scenarios.runs.experiment import make_experiment as make_experiment
 from scenarios.runs.figure import plot as plot
+from scenarios.runs.retime import retime as retime
 from scenarios.runs.run_result import RunResult as RunResult
 from scenarios.runs.simulate import federate as federate
 from scenarios.runs.simulate import simulate as simulate

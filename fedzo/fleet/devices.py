@@ -84,7 +84,7 @@ class Fleet:
         """Return how many times as long as the median device these take for the same work [n]."""
         if self._given:
             rows = np.asarray([self._row(client)[0] for client in ids])
-            return rows / np.median([row[0] for row in self._given.values()])
+            return np.asarray(rows / np.median([row[0] for row in self._given.values()]))
         z: Numbers = self._normals("speed", clients=ids)
         rho = self.config.correlation
         if self._scores is not None:

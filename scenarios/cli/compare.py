@@ -77,6 +77,13 @@ def compare_command(
     measure: Annotated[
         str | None, typer.Option(help="what a grid shows (default: test_accuracy or final_value)")
     ] = None,
+    fleets: Annotated[
+        str | None,
+        typer.Option(
+            help="re-time all runs on these fleets (mobile,silo), which --set fleet.query_s=0.05"
+            " tells more of; then the figure's axis is virtual_seconds"
+        ),
+    ] = None,
     tune: Annotated[
         int | None,
         typer.Option(
@@ -153,6 +160,8 @@ def compare_command(
         if attacks is not None or vary:
             for option in _of_figure(x, figure, drawing):
                 raise ConfigError(f"{option} has no meaning for a grid; leave it out")
+            if fleets:
+                raise ConfigError("--fleets has no meaning for a grid; leave it out")
             if at or plan.at or reach:
                 raise ConfigError("--at and --reach have no meaning for a grid; leave them out")
             shape = GridShape(
@@ -211,7 +220,7 @@ def compare_command(
             base,
             chosen,
             drawn,
-            axis=x or "queries",
+            axis=x or ("virtual_seconds" if fleets else "queries"),
             at=positions,
             reach=levels,
             out=out,
@@ -220,6 +229,7 @@ def compare_command(
             threads=threads,
             figure=figure,
             look=look,
+            fleets=parse_words(fleets) if fleets else (),
         )
         if not output.json_output:
             print_comparison(Console(), comparison)

@@ -128,7 +128,7 @@ def _print_target(console: Console, target: Target) -> None:
     table = Table(title=title(name), title_justify="left")
     table.add_column("strategy")
     medians = {name: target.median(name) for name in target.spent}
-    costs = [n for n in COSTS if any(found and found[n] for found in medians.values())] or [
+    costs = [n for n in COSTS if any(found and found.get(n) for found in medians.values())] or [
         "rounds"
     ]
     known = [found for found in medians.values() if found is not None]

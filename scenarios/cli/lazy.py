@@ -33,6 +33,8 @@ COMMANDS = {
     "plot": "Draw the histories of runs; runs whose directories differ in seed-N alone become one"
     " line.",
     "table": "Compare methods over seeds in a table for a paper: means, errors, paired tests.",
+    "retime": "Say how long finished runs would have taken on other devices, without running"
+    " again.",
     "report": "Write one page of HTML about runs that needs no network: curves, tables, settings,"
     " failures.",
     "runs": "List the runs below a directory: what each is, how far it is, and the best value so"

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from fedzo.config import Scalar, field_names, in_words, unknown_key
+from fedzo.config import Scalar, build_config, field_names, in_words, unknown_key
 from fedzo.errors import ConfigError, RunError
+from fedzo.fleet.config import FleetConfig
 from fedzo.records.figure_look import FigureLook
 from fedzo.records.history import AXES
 from fedzo.records.storage import storing, write_whole
@@ -26,6 +27,7 @@ from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.milestones import milestones_of, targets_of
 from scenarios.runs.names import strategy_entry
 from scenarios.runs.own_strategy import named
+from scenarios.runs.retiming import retimed
 from scenarios.runs.simulate import RunResult, simulate
 from strategies.core.base import RoundStrategy
 from strategies.core.uncovered import warn_of_several
@@ -47,6 +49,7 @@ def compare(
     excused: Collection[str] = (),
     figure: Path | None = None,
     look: FigureLook | None = None,
+    fleets: Sequence[str] = (),
 ) -> Comparison:
     """Run every strategy with every seed; `base` holds the other arguments of make_experiment.
 
@@ -56,12 +59,17 @@ def compare(
     wanted what it took to get there for good. tolerant: a run that cannot go on becomes a failure
     of its label, which has no means then; it is an error otherwise. excused: settings, as
     typed, that may have no effect in any of the runs. figure: its file, without which it is
-    out/compare.png; look: how it looks. Runs lie in out/LABEL/seed-N.
+    out/compare.png; look: how it looks. fleets: presets on which all runs are re-timed, which are
+    then told as `LABEL on FLEET`, with the settings of fleet in `base`. Runs lie in
+    out/LABEL/seed-N.
     Raises ConfigError before anything runs, or after the first run for metrics it does not have.
     """
     out = None if out is None else Path(out)
     if resume and out is None:
         raise ConfigError("resume needs the directory of the comparison: give --out")
+    base, own = without_fleet(base) if fleets else (base, {})
+    for fleet in fleets:
+        build_config(FleetConfig, {**own, "preset": fleet}, section="fleet")
     base, names = written(base, strategies)
     experiments = planned(base, names, seeds, excused=excused)
     check_axes(axis, at or {})
@@ -71,7 +79,7 @@ def compare(
         check_figure(figure)
     if out is not None and resume:
         _require_resumable(out, experiments)
-    results: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
+    ran_by: dict[str, list[RunResult]] = {name: [] for name, _ in experiments}
     failures: dict[str, str] = {}
     for number, (name, experiment) in enumerate(experiments, start=1):
         seed = experiment.seed
@@ -79,15 +87,18 @@ def compare(
             say(console, f"run {number} of {len(experiments)}: {name}, seed {seed}")
         place = None if out is None else out / name / f"seed-{seed}"
         try:
-            results[name].append(_run(experiment, place, resume, threads))
-            targets_of({name: results[name][:1]}, reach or {})  # a misspelled metric ends it here
+            ran_by[name].append(_run(experiment, place, resume, threads))
+            targets_of({name: ran_by[name][:1]}, reach or {})  # a misspelled metric ends it here
         except RunError as error:
             if not tolerant:
                 raise
             failures[name] = str(error)
-    ran = [run for runs in results.values() for run in runs]
+    ran = [run for runs in ran_by.values() for run in runs]
     warn_of_several(sum(run.experiment.own_data and run.epsilon is not None for run in ran))
-    results = {name: runs for name, runs in results.items() if name not in failures}
+    results: Mapping[str, Sequence[RunResult]]
+    results = {name: runs for name, runs in ran_by.items() if name not in failures}
+    if fleets:
+        results = retimed(results, fleets, own, {}).results
     first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
     rows = [row_of(name, runs) for name, runs in results.items()]
@@ -109,6 +120,14 @@ def compare(
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
+
+
+def without_fleet(base: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Scalar]]:
+    """Return a comparison without settings of its fleet, and these without their section."""
+    prefix, settings = "fleet.", in_words(base.get("settings", {}))
+    own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+    kept = {k: v for k, v in settings.items() if not k.startswith(prefix)}
+    return {**base, "settings": kept}, own
 
 
 def _draw(

@@ -22,6 +22,7 @@ MEASURES = (
     "floats_down",
     "epsilon",
     "wall_s",
+    "virtual_s",
 )
 
 

@@ -84,11 +84,12 @@ def open_engine(
         yield engine
 
 
-def make_fleet(experiment: Experiment, scenario: Environment) -> Fleet:
+def make_fleet(experiment: Experiment, scenario: Environment | None = None) -> Fleet:
     """Return the devices of an experiment's clients; raises ConfigError where they cannot be."""
     config: FleetConfig = experiment.config("fleet")
     examples = None
     if config.correlation:
+        scenario = scenario or build_scenario(experiment)
         cohort = scenario.cohort(range(experiment.num_clients), 0)
         examples = cohort.sizes.tolist() if hasattr(cohort, "sizes") else None
     return Fleet(config, seed=experiment.seed, examples=examples)

@@ -26,7 +26,7 @@ LOWER_IS_BETTER = (
     "gradient_norm_sq",
 )
 WINDOW = 5
-COSTS = ("rounds", "examples", "queries", "floats")
+COSTS = ("rounds", "examples", "queries", "floats", "virtual_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Target:
         costs = {
             name: median(math.inf if spent is None else spent[name] for spent in found)
             for name in COSTS
+            if all(spent is None or name in spent for spent in found)
         }
         return None if math.isinf(costs["rounds"]) else costs
 
@@ -146,7 +147,10 @@ def _spent(run: RunResult, metric: str, level: float) -> dict[str, float] | None
             f"--reach {metric} is not recorded; allowed: {', '.join(['value', *names])}"
         )
     record = reached(run.records, metric, level)
-    return None if record is None else {name: record.axis(name) for name in COSTS}
+    if record is None:
+        return None
+    costs = {name: record.axis(name) for name in COSTS}
+    return {name: cost for name, cost in costs.items() if not math.isnan(cost)}
 
 
 def more_is_better(metric: str, higher: bool | None = None) -> bool:
