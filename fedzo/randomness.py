@@ -41,7 +41,9 @@ def streams(seed: int, *parts: Part, clients: Sequence[int]) -> list[np.random.G
     return [stream(seed, *parts, client) for client in clients]
 
 
-def uniforms(seed: int, *parts: Part, clients: Sequence[int]) -> NDArray[np.float64]:
+def uniforms(
+    seed: int, *parts: Part, clients: Sequence[int] | NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Return a number in (0, 1) for each client [n], which depends on (seed, parts, client) alone.
 
     SplitMix64 outputs as in `permutations`: some ten million a second.

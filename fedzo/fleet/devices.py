@@ -7,7 +7,7 @@
 A straggler is a Gilbert-Elliott chain over rounds: good to bad with p = stragglers, back with
 q = recovery, from its stationary law. One uniform number u a client and round moves it: below both
 p and 1 - q it becomes bad from either state, above both good, so its state follows from the last
-round in which that happened, and nothing is kept. Being online holds for ten minutes.
+round in which that happened, and nothing is kept. Being online holds for ten minutes at a time.
 """
 
 import csv
@@ -27,8 +27,6 @@ from fedzo.protocol.exchange import Moment
 from fedzo.randomness import Part, uniforms
 
 DAY_S, ONLINE_S = 86_400.0, 600.0
-_FARTHEST = 200
-"""Rounds that a chain is followed back at most; beyond, it is drawn from its stationary law."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +94,10 @@ class Fleet:
         config = self.config
         if config.online == 1 and config.diurnal == 0:
             return np.ones(len(ids), dtype=bool)
-        phase = self._uniforms("phase", clients=ids)
-        wave = np.sin(2 * np.pi * (at_s / DAY_S + phase))
+        phase, spell = self._uniforms("phase", clients=ids), int(at_s // ONLINE_S)
+        wave = np.sin(2 * np.pi * (spell * ONLINE_S / DAY_S + phase))
         likely = config.online * (1 + config.diurnal * wave) / (1 + config.diurnal)
-        return self._uniforms("online", int(at_s // ONLINE_S), clients=ids) < likely
+        return self._uniforms("online", spell, clients=ids) < likely
 
     def _speeds(self, ids: NDArray[np.int64]) -> tuple[Numbers, Numbers]:
         """Return bytes/s down and up [n]."""
@@ -144,15 +142,15 @@ class Fleet:
             return bad
         low, high = sorted((p, 1 - q))
         flipped, open_ = bad.copy(), np.ones(len(ids), dtype=bool)
-        for back in range(_FARTHEST):
-            u = self._uniforms("chain", problem, round_index - back, clients=ids)
+        for at in range(round_index, 0, -1):
+            u = self._uniforms("chain", problem, at, clients=ids)
             decided = open_ & ((u < low) | (u >= high))
             bad[decided] = (u < low)[decided] ^ flipped[decided]
             open_ &= ~decided
             if not open_.any():
                 return bad
             flipped ^= open_ & (p > 1 - q)  # between the two bounds the state turns, or stays
-        u = self._uniforms("start", problem, round_index, clients=ids)
+        u = self._uniforms("chain", problem, 0, clients=ids)
         bad[open_] = (u < p / (p + q))[open_] ^ flipped[open_]
         return bad
 
@@ -162,7 +160,7 @@ class Fleet:
         return self._given[client]
 
     def _uniforms(self, *parts: Part, clients: Sequence[int] | NDArray[np.int64]) -> Numbers:
-        return uniforms(self._seed, "fleet", *parts, clients=clients)  # type: ignore[arg-type]
+        return uniforms(self._seed, "fleet", *parts, clients=clients)
 
     def _normals(self, *parts: Part, clients: Sequence[int] | NDArray[np.int64]) -> Numbers:
         return np.asarray(ndtri(self._uniforms(*parts, clients=clients)))
