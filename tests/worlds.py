@@ -23,6 +23,8 @@ from scenarios.runs.names import STRATEGIES
 
 ON_VECTORS = [name for name, entry in STRATEGIES.items() if entry.rule != "in_place"]
 """Strategies of any scenario; those on modules in place have tests of their own."""
+ON_A_CLOCK = [name for name in ON_VECTORS if "fleet.preset" in STRATEGIES[name].preset]
+"""Those that go on while clients work, which an engine without a clock cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

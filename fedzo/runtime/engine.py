@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
+from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.virtual_time import VirtualTime
 
 
@@ -46,6 +47,15 @@ class HasClock(Protocol):
 
     def online(self, ids: Sequence[int], at_s: float) -> NDArray[np.bool_]:
         """Return which clients can be reached at a time [n]."""
+        ...
+
+
+@runtime_checkable
+class OpenEnded(Protocol):
+    """An engine whose clients work on while the server goes on."""
+
+    def wave(self, wave: Wave, *, timeout_s: float) -> Landed:
+        """Send off whoever is free, and return what has landed until the wave ends."""
         ...
 
 

@@ -193,7 +193,8 @@ def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Sc
     """Resolve settings, and find what has an effect; raises ConfigError as make_experiment."""
     classes, entry = config_classes(scenario, strategy, engine), strategy_entry(strategy)
     suggested = SCENARIOS[scenario].build.suggested.get(classes["client"], {})
-    usual = {**suggested, **entry.preset}
+    known = {f"{section}.{n}" for section, cls in classes.items() for n in field_names(cls)}
+    usual = {**{k: v for k, v in suggested.items() if k in known}, **entry.preset}
     _check_keys({**usual, **given}, classes, entry.refused)
     world = _built(classes["scenario"], "scenario", given)
     usual = {**simulated_privacy(classes["strategy"], world, engine), **usual}

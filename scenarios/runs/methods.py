@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fedzo.config import Scalar
 from scenarios.runs.entries import StrategyEntry
 
 NOT_PRIVATE = (
@@ -10,6 +11,9 @@ NOT_PRIVATE = (
     " many as features, 10,000 in the paper, so noise for a clipped mean of them would drown it;"
     " use diff2_zo or dp_fedzo"
 )
+
+_ON_A_CLOCK: Mapping[str, Scalar] = {"fleet.preset": "mobile", "fleet.query_s": 0.05}
+"""Asynchronous methods need times; phones that take 50 ms a query, unless others are given."""
 
 STRATEGIES: Mapping[str, StrategyEntry] = {
     "fedavg": StrategyEntry(
@@ -126,6 +130,38 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FedNovaConfig",
         "first_order",
         "normalized averaging of unequally many steps (Wang 2020)",
+    ),
+    "fedbuff": StrategyEntry(
+        "strategies.averaging.fedbuff",
+        "FedBuff",
+        "FedBuffConfig",
+        "first_order",
+        "steps with every K-th answer, however old; on a clock (Nguyen 2022)",
+        preset=_ON_A_CLOCK,
+    ),
+    "fedbuff_zo": StrategyEntry(
+        "strategies.averaging.fedbuff",
+        "FedBuff",
+        "FedBuffConfig",
+        "zeroth_order",
+        "FedBuff whose clients estimate gradients from values",
+        preset=_ON_A_CLOCK,
+    ),
+    "fedasync": StrategyEntry(
+        "strategies.averaging.fedasync",
+        "FedAsync",
+        "FedAsyncConfig",
+        "first_order",
+        "mixes in every answer as it comes; on a clock (Xie 2019)",
+        preset=_ON_A_CLOCK,
+    ),
+    "fedasync_zo": StrategyEntry(
+        "strategies.averaging.fedasync",
+        "FedAsync",
+        "FedAsyncConfig",
+        "zeroth_order",
+        "FedAsync whose clients estimate gradients from values",
+        preset=_ON_A_CLOCK,
     ),
     "mifa": StrategyEntry(
         "strategies.averaging.mifa",

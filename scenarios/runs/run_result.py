@@ -260,14 +260,12 @@ def rows_of(result: RunResult) -> list[Row]:
 
 def _virtual(result: RunResult) -> Iterator[Row]:
     """Say how long the run would have taken, and for what."""
-    took = result.virtual
-    if took is None:
+    if (took := result.virtual) is None:
         return
     yield "virtual seconds", f"{took.seconds:,.1f}"
-    named = (("down", took.down), ("compute", took.compute), ("up", took.up))
-    shares = [*named, ("waiting", took.waiting)]
+    named = [(name, getattr(took, name)) for name in ("down", "compute", "up", "waiting")]
     if took.seconds > 0:
-        yield "of these", ", ".join(f"{name} {s / took.seconds:.0%}" for name, s in shares)
+        yield "of these", ", ".join(f"{name} {s / took.seconds:.0%}" for name, s in named)
     if took.wasted:
         yield "wasted answers", f"{took.wasted:,}"
 

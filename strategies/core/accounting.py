@@ -10,20 +10,29 @@ from fedzo.protocol.exchange import JUDGING, Exchange, Replies
 from fedzo.protocol.sizes import exchange_size, replies_size
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
-from fedzo.runtime.engine import Engine, HasClock
+from fedzo.runtime.engine import HasClock
 from strategies.core.abilities import can
 from strategies.core.rounds import LeavesOut, SpendsPrivacy, TooFewAnswers
 
 
 def counted(
-    total: RoundRecord, exchange: Exchange, replies: Replies, failures: Mapping[int, str]
+    total: RoundRecord,
+    exchange: Exchange,
+    replies: Replies,
+    failures: Mapping[int, str],
+    *,
+    ledger: bool = True,
 ) -> RoundRecord:
-    """Add an exchange and everything that came back, rejected or not, to a record."""
+    """Add an exchange and everything that came back, rejected or not, to a record.
+
+    ledger: whether its time follows from what is counted, and so is kept to be priced again.
+    """
     down, up = exchange_size(exchange), replies_size(replies)
     queries = dict(zip(total.clients, total.client_queries, strict=True))
     asked = replies.counts.get("queries", {})
     index = exchange.moment.exchange_index
-    jobs = () if index == JUDGING else (entry_of(jobs_of(exchange, replies), index),)
+    priced = ledger and index != JUDGING
+    jobs = (entry_of(jobs_of(exchange, replies), index),) if priced else ()
     for client in exchange.client_ids:
         queries[client] = queries.get(client, 0) + asked.get(client, 0)
     everybody = tuple(sorted(queries))
@@ -46,7 +55,7 @@ def counted(
     )
 
 
-def with_time(total: RoundRecord, engine: Engine) -> RoundRecord:
+def with_time(total: RoundRecord, engine: object) -> RoundRecord:
     """Add what the last call took on the engine's clock, where it has one."""
     if not can(engine, HasClock):
         return total

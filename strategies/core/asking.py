@@ -10,14 +10,19 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
+from jaxtyping import Int
+from torch import Tensor
+
 from fedzo.protocol.exchange import Exchange, Moment, Replies, join_replies
 from fedzo.protocol.question import Answer, AnswerT, Question
+from fedzo.protocol.wave import Landed, Refill, Wave
 from fedzo.runtime.engine import Engine
 
 Asked = tuple[Question[AnswerT], Sequence[int]]
 """A question, and who is asked."""
 ReturnT = TypeVar("ReturnT")
-Asking = Generator[list[Exchange], list[Replies], ReturnT]
+Asking = Generator[list[Exchange] | Wave, Any, ReturnT]
+"""Yields exchanges and gets their replies, or a wave and gets what has landed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,38 @@ def ask_together(asked: Sequence[Asked[AnswerT]]) -> Asking[Heard[AnswerT]]:
     return heard_of(asked[0][0], replies)
 
 
+@dataclass(frozen=True, slots=True)
+class LandedAnswers(Generic[AnswerT]):
+    """Answers of a wave: whose, how many server steps old [k], and what they said and counted.
+
+    oldest: the round of the oldest question that is still out.
+    """
+
+    clients: Sequence[int]
+    staleness: Int[Tensor, " k"]
+    said: AnswerT
+    counts: Mapping[str, Sequence[int]]
+    oldest: int
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+
+def wave(
+    question: Question[AnswerT], clients: Sequence[int], *, until: int, refill: Refill
+) -> Asking[LandedAnswers[AnswerT]]:
+    """Send off whoever is free, as many as `clients`, and return the next `until` answers.
+
+    An engine without a clock cannot (fedzo.protocol.wave).
+    """
+    asked = Wave(question=question, until=until, refill=refill, first=clients)
+    landed: Landed = yield asked
+    said = question.answer(**landed.tensors) if len(landed.clients) else _Nothing()
+    return LandedAnswers(
+        landed.clients, landed.staleness, cast(AnswerT, said), landed.counts, landed.oldest
+    )
+
+
 def heard_of(question: Question[AnswerT], replies: Replies) -> Heard[AnswerT]:
     """Return replies as answers to the question."""
     if not len(replies.client_ids):
@@ -70,6 +107,7 @@ def played(steps: Asking[ReturnT], engine: Engine, moment: Moment, seed: int) ->
     try:
         wanted = next(steps)
         while True:
+            assert not isinstance(wanted, Wave)
             told = [replace(exchange, moment=moment, seed=seed) for exchange in wanted]
             wanted = steps.send(engine.perform(told, timeout_s=60.0))
     except StopIteration as end:

@@ -4,7 +4,6 @@ It owns what all strategies share: cohort sampling by derived streams, the query
 non-finite answers, evaluation, counting, the history and the snapshots for checkpoints.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,17 +11,20 @@ from typing import Any
 
 import torch
 
-from fedzo.errors import RunError
+from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.problem import Problem
-from fedzo.protocol.exchange import JUDGING, Exchange, Moment, Replies
+from fedzo.protocol.exchange import JUDGING, Exchange, Replies
+from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
-from fedzo.runtime.engine import Engine, HasClock
+from fedzo.runtime.engine import Engine, HasClock, OpenEnded
 from strategies.core import accounting, judging
 from strategies.core.abilities import can
-from strategies.core.cohorts import Online, sample_cohort
+from strategies.core.addressing import Addressing
+from strategies.core.cohorts import Online
 from strategies.core.judging import Verdict, trusted_values, verdict
+from strategies.core.looks import Looks
 from strategies.core.method import RoundMethod, defence_of
 from strategies.core.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
 from strategies.core.rounds import (
@@ -36,6 +38,7 @@ from strategies.core.rounds import (
 )
 from strategies.core.screening import rejected
 from strategies.core.spending import carried_on
+from strategies.core.waves import NO_CLOCK, require_some, usable
 
 __all__ = ["Callback", "Outcome", "RunSettings", "Snapshot", "StopReason", "run_rounds"]
 
@@ -81,7 +84,8 @@ class _Run:
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
         self._defence = defence_of(strategy, settings.num_clients)
-        self._judges = judging.judges_of(strategy.rounds, settings, problem.index)
+        self._address = Addressing(strategy, settings, problem)
+        self._looks = Looks(strategy, settings, problem)
         self._defence.require()
         if resume:
             self.state, self._total = resume.state, resume.record
@@ -99,7 +103,7 @@ class _Run:
                 self.stop = "rounds"
             else:
                 self._run_round()
-        unjudged = self._total.value is None and not self._asks_nobody
+        unjudged = self._total.value is None and not self._looks.asks_nobody
         if self.records and unjudged and self._judged < self._total.round_index:
             self._total = accounting.opened(self._total, self._total.round_index)
             self._close_round(judge=True)
@@ -114,7 +118,7 @@ class _Run:
         limited = self._settings.query_budget is not None
         if self.stop is None and not (limited and self._idle(before)):
             self.state = state
-            self._close_round(judge=self._evaluation_due(plan.round_index))
+            self._close_round(judge=self._looks.due(plan.round_index))
             return
         self.stop = self.stop or "budget"
         kept = {
@@ -125,28 +129,8 @@ class _Run:
         self._close_round(judge=before.value is None)
 
     def _plan(self) -> RoundPlan:
-        round_index = self._total.round_index + 1
-        clients = self._settings.num_clients
-        key = {"seed": self._settings.seed, "problem": self._problem.index}
-        return RoundPlan(
-            round_index=round_index,
-            num_rounds=self._settings.num_rounds,
-            num_clients=clients,
-            num_problems=self._settings.num_problems,
-            cohort=sample_cohort(
-                self._strategy,
-                self.state,
-                clients,
-                round_index=round_index,
-                online=self._online(),
-                **key,
-            ),
-            **key,
-            judged=self._evaluation_due(round_index),
-            image=getattr(self._problem, "image", None),
-            lower=self._problem.lower,
-            upper=self._problem.upper,
-        )
+        due = self._looks.due(self._total.round_index + 1)
+        return self._address.plan(self.state, self._total, judged=due, online=self._online())
 
     def _online(self) -> Online | None:
         """Return what says who can be reached now, where a clock knows."""
@@ -181,13 +165,19 @@ class _Run:
         try:
             wanted = next(steps)
             while True:
-                wanted = steps.send(self._perform(wanted, self._reserve()))
+                wanted = steps.send(self._answered(wanted))
         except StopIteration as end:
             return end.value
 
+    def _answered(self, wanted: list[Exchange] | Wave) -> list[Replies] | Landed:
+        if isinstance(wanted, Wave):
+            return self._fly(wanted)
+        return self._perform(wanted, self._reserve())
+
     def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
-        exchanges = [self._addressed(exchange, wanted, reserve) for exchange in wanted]
         timeout_s = self._strategy.rounds.timeout_s
+        place = (self._total, self._exchange_index, reserve)
+        exchanges = [self._address.exchange(exchange, wanted, *place) for exchange in wanted]
         self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
         self._total = accounting.with_time(self._total, self._engine)
@@ -197,6 +187,25 @@ class _Run:
         least = self._strategy.rounds.min_answers
         accounting.require_answers(exchanges, accepted, least, self._total.round_index)
         return accepted
+
+    def _fly(self, wanted: Wave) -> Landed:
+        """Return what lands in a wave; all that its clients begin is counted at once."""
+        engine, rounds = self._engine, self._strategy.rounds
+        if not can(engine, OpenEnded):
+            raise ConfigError(NO_CLOCK)
+        told = self._address.wave(wanted, self._total, self._exchange_index, self._reserve())
+        self._exchange_index += 1
+        landed = engine.wave(told, timeout_s=rounds.timeout_s)
+        self._total = accounting.with_time(self._total, engine)
+        for exchange, replies in landed.began:
+            self._total = accounting.counted(self._total, exchange, replies, {}, ledger=False)
+        kept = usable(told.question, landed, rounds, self._defence)
+        self.heard |= len(kept.clients) > 0
+        self._total = replace(self._total, failures={**self._total.failures, **kept.failures})
+        if not len(kept.clients):
+            require_some(kept, self._total.round_index)
+            self.stop = "budget"
+        return kept
 
     def _accept(self, exchanges: Sequence[Exchange], received: Sequence[Replies]) -> list[Replies]:
         """Count what came, rejected or not, and return what can be used."""
@@ -209,49 +218,16 @@ class _Run:
             self._total = accounting.counted(self._total, exchange, replies, accepted[-1].failures)
         return accepted
 
-    def _addressed(
-        self, exchange: Exchange, together: Sequence[Exchange], reserve: int
-    ) -> Exchange:
-        """Add what every client must know: the seed, the round, the problem, and its budget."""
-        moment = Moment(self._problem.index, self._total.round_index, self._exchange_index)
-        asked = max(1, sum(len(other.client_ids) for other in together))
-        limited = self._settings.query_budget is not None
-        budget = max(0, (self._left() - reserve) // asked) if limited else None
-        clock = self._total.virtual
-        return replace(
-            exchange,
-            moment=moment,
-            seed=self._settings.seed,
-            budget=budget,
-            on_failure=self._strategy.on_failure,
-            at_s=0.0 if clock is None else clock.seconds,
-            enough=self._enough(exchange, asked),
-        )
-
-    def _enough(self, exchange: Exchange, asked: int) -> int:
-        """Return after how many answers nobody else is waited for, where more were asked for it."""
-        count = len(exchange.client_ids)
-        over = self._strategy.rounds.over_selection
-        if over == 1 or self._exchange_index == JUDGING:
-            return 0
-        wanted = self._strategy.rounds.cohort_size(self._settings.num_clients)
-        return 0 if asked <= wanted else math.ceil(count * wanted / asked)
-
-    def _left(self) -> int:
-        """Return what is left of the query budget; without one, enough."""
-        budget = self._settings.query_budget
-        return 1 << 62 if budget is None else budget - self._total.queries
-
     def _idle(self, before: RoundRecord) -> bool:
         """Return whether a round asked nothing: the budget is too small for one more step."""
         now = self._total
         asked = now.queries > before.queries or now.gradients > before.gradients
         answered = now.clients_answered > 0 and not self._free
-        return not asked and (answered or self._left() < 1)
+        return not asked and (answered or self._address.left(self._total) < 1)
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""
-        if judge and not self._asks_nobody:
+        if judge and not self._looks.asks_nobody:
             self._judge()
         now = time.perf_counter()
         passed = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
@@ -280,27 +256,10 @@ class _Run:
         )
         self.stop = "solved" if found.solved and not self._total.partial else self.stop
 
-    @property
-    def _asks_nobody(self) -> bool:
-        """Return whether x is never judged: what private data say of it would be a release."""
-        privacy, told = self._strategy.privacy, self._settings.public_data
-        claims = privacy is not None and privacy.claims
-        public = told and not self._problem.asks_clients
-        return claims and self._strategy.rounds.evaluate_every == 0 and not public
-
-    def _evaluation_due(self, round_index: int) -> bool:
-        every = self._strategy.rounds.evaluate_every
-        if self._asks_nobody:
-            return False
-        if round_index in (0, self._settings.num_rounds):
-            return True
-        return every > 0 and round_index % every == 0
-
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
-        asks = self._problem.asks_clients and not self._asks_nobody
-        asked = len(self._judges(self._total.round_index)) if asks else 0
-        return asked * (self._settings.num_clients if can(self.state, KnowsModels) else 1)
+        asked = self._looks.judges(self._total.round_index) if self._looks.asks_clients else ()
+        return len(asked) * (self._settings.num_clients if can(self.state, KnowsModels) else 1)
 
     def _evaluate(self) -> Verdict:
         """Judge x, or, where every node has a model, those of the honest ones."""
@@ -309,7 +268,7 @@ class _Run:
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return judging.known(self._problem, self.state, nodes, models, self._settings.seed)
-        asked = self._judges(self._total.round_index)
+        asked = self._looks.judges(self._total.round_index)
         known = self.state.answered.values if can(self.state, KnowsAnswers) else ()
         if len(known) == self._settings.num_clients and not liars:
             answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from worlds import ON_VECTORS
+from worlds import ON_A_CLOCK, ON_VECTORS
 
 from fedzo.parts import has_part
 from fedzo.records.history import RoundRecord
@@ -55,7 +55,7 @@ def _fzoos(variant: str) -> Case:
 
 
 CASES: dict[str, Case] = {
-    **{name: _plain(name) for name in ON_VECTORS if name != "fzoos"},
+    **{name: _plain(name) for name in ON_VECTORS if name not in ("fzoos", *ON_A_CLOCK)},
     **{f"fzoos-{v}": _fzoos(v) for v in ("improved", "on_client", "paper")},
     "fzoos-official": (
         "quadratic",

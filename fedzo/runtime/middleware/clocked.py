@@ -2,27 +2,32 @@
 
 It stands outside of all other middleware and around any engine; the engine inside computes as ever,
 and gets no deadline: `timeout_s` is one of the virtual clock. So x moves as without a clock, bit
-for bit, where nobody is late, lost or away. Nothing is remembered: devices, jitter and losses are
-functions of the seed and the moment (fedzo.fleet.devices), and the driver says what time it is.
+for bit, where nobody is late, lost or away. Nothing is remembered but the jobs of asynchronous
+rounds: devices, jitter and losses are functions of the seed and the moment (fedzo.fleet.devices),
+and the driver says what time it is.
 
 A client that is late or lost has worked: its queries count and its state has changed. Whoever
 cannot be reached has done nothing, and nobody waits for it. Judging x takes no time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.fleet.devices import Fleet, Spent
+from fedzo.fleet.flight import Flight
 from fedzo.fleet.jobs import jobs_of
 from fedzo.fleet.settling import settle
 from fedzo.protocol.answers import NO_ANSWER
-from fedzo.protocol.exchange import JUDGING, Exchange, Replies
+from fedzo.protocol.exchange import JUDGING, ClientState, Exchange, Replies
+from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.virtual_time import VirtualTime
 from fedzo.runtime.engine import Engine, Middleware
 
+FLIGHT = -1
+"""The client under whose number the jobs in flight are kept."""
 AWAY = "cannot be reached now"
 LATE = "the answer came late"
 REAL_DEADLINE_S = 7 * 86_400.0
@@ -35,6 +40,7 @@ class Clocked(Middleware):
     def __init__(self, inner: Engine, fleet: Fleet) -> None:
         super().__init__(inner)
         self.fleet, self.took = fleet, VirtualTime()
+        self._flight = Flight(fleet)
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         self.took = VirtualTime()
@@ -55,6 +61,25 @@ class Clocked(Middleware):
             _told(exchange, here, next(known) if len(part.client_ids) else None)
             for exchange, here, part in zip(exchanges, reached, parts, strict=True)
         ]
+
+    def wave(self, wave: Wave, *, timeout_s: float) -> Landed:
+        """Go on until so many of the clients at work have answered."""
+        landed, self.took = self._flight.wave(wave, self._one, timeout_s)
+        return landed
+
+    def client_states(self) -> Mapping[int, ClientState]:
+        """Return the clients' states, and that of the jobs in flight as if it were a client's."""
+        pending = self._flight.pending()
+        states = self._inner.client_states()
+        return {**states, FLIGHT: pending} if pending else states
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        self._flight.restore(states.get(FLIGHT, {}))
+        self._inner.restore_client_states({c: s for c, s in states.items() if c != FLIGHT})
+
+    def _one(self, exchange: Exchange) -> Replies:
+        [replies] = self._inner.perform([exchange], timeout_s=REAL_DEADLINE_S)
+        return replies
 
     def online(self, ids: Sequence[int], at_s: float) -> NDArray[np.bool_]:
         """Return which clients can be reached at a time [n]."""

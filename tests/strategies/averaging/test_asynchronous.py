@@ -1,0 +1,127 @@
+"""FedBuff and FedAsync: synchronous where they wait for all, and the same bits however computed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fedzo.errors import ConfigError
+from scenarios.cli.app import app
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.simulate import simulate
+from strategies.averaging.staleness import StalenessConfig
+
+SMALL = {"scenario.dim": 8, "strategy.participation": 0.25, "strategy.local_steps": 2}
+EACH = ["fedbuff", "fedbuff_zo", "fedasync", "fedasync_zo"]
+
+
+def run(strategy: str, *, rounds: int = 12, clients: int = 40, **more: Any) -> RunResult:
+    settings = {**SMALL, **more.pop("settings", {})}
+    places = {name: more.pop(name) for name in ("engine", "query_budget", "seed") if name in more}
+    made = make_experiment(
+        "quadratic", strategy, num_rounds=rounds, num_clients=clients, settings=settings, **places
+    )
+    return simulate(made, **more)
+
+
+def same(one: RunResult, other: RunResult) -> None:
+    assert torch.equal(one.x, other.x)
+    assert [r.virtual for r in one.records] == [r.virtual for r in other.records]
+    assert [r.queries for r in one.records] == [r.queries for r in other.records]
+
+
+@pytest.mark.parametrize(("buffered", "plain"), [("fedbuff", "fedavg"), ("fedbuff_zo", "fedzo")])
+def test_a_buffer_for_all_is_federated_averaging(buffered: str, plain: str) -> None:
+    clock = {"fleet.preset": "fedscale", "fleet.query_s": 0.05, "fleet.jitter": 0.8}
+    waiting = {"strategy.buffer": 0, "strategy.refill": "step", **clock}
+    one, other = run(buffered, settings=waiting), run(plain, settings=clock)
+    assert torch.equal(one.x, other.x)
+    assert [r.value for r in one.records] == [r.value for r in other.records]
+    assert one.virtual is not None
+    assert other.virtual is not None
+    assert one.virtual.seconds == pytest.approx(other.virtual.seconds, rel=1e-12)
+    assert one.records[-1].bytes_up == other.records[-1].bytes_up
+
+
+@pytest.mark.parametrize("strategy", EACH)
+def test_nothing_depends_on_what_is_computed_together(strategy: str) -> None:
+    settings = {"strategy.buffer": 4} if "buff" in strategy else {}
+    usual = run(strategy, settings=settings)
+    assert usual.final_value is not None
+    assert usual.initial_value is not None
+    assert usual.final_value < usual.initial_value
+    same(usual, run(strategy, settings={**settings, "engine.chunk_size": 1}))
+    same(usual, run(strategy, settings={**settings, "engine.strict": True}))
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync"])
+def test_on_ray_too(strategy: str) -> None:
+    ray = {"engine.num_actors": 2, "engine.cluster_cpus": 2}
+    same(run(strategy), run(strategy, engine="ray", settings=ray))
+
+
+@pytest.mark.parametrize("strategy", EACH)
+def test_a_run_stopped_between_steps_goes_on_at_the_same_bits(
+    strategy: str, tmp_path: Path
+) -> None:
+    fleet = {"fleet.jitter": 0.5, "fleet.drop_out": 0.1, "strategy.timeout_s": 60.0}
+    whole = run(strategy, settings=fleet)
+    run(strategy, rounds=5, settings=fleet, out=tmp_path / "run")
+    longer = run(strategy, settings=fleet, out=tmp_path / "run", resume=True)
+    same(whole, longer)
+
+
+@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync_zo"])
+def test_the_query_budget_is_never_exceeded(strategy: str) -> None:
+    found = run(strategy, rounds=500, query_budget=3000)
+    assert found.queries <= 3000
+    assert found.queries > 2500
+    assert list(found.stops) == ["budget"]
+
+
+def test_the_buffer_steps_more_often_than_the_cohort_waits() -> None:
+    fleet = {"fleet.speed_spread": 1.0}
+    waiting = run("fedzo", settings={**fleet, "fleet.preset": "mobile", "fleet.query_s": 0.05})
+    going = run("fedbuff_zo", settings={**fleet, "strategy.buffer": 10})
+    assert waiting.virtual is not None
+    assert going.virtual is not None
+    assert going.virtual.seconds < 0.7 * waiting.virtual.seconds
+
+
+def test_old_answers_count_less() -> None:
+    ages = torch.tensor([0, 1, 3, 8])
+    assert StalenessConfig().weights(ages).tolist() == pytest.approx([1, 2**-0.5, 0.5, 1 / 3])
+    constant = StalenessConfig(staleness="constant")
+    assert constant.weights(ages).tolist() == [1, 1, 1, 1]
+    hinge = StalenessConfig(staleness="hinge", staleness_power=10.0)
+    assert hinge.weights(ages).tolist() == pytest.approx([1, 1, 1, 1 / 41])
+
+
+def test_an_asynchronous_run_is_not_retimed_and_needs_a_clock(tmp_path: Path) -> None:
+    import fedzo
+
+    with pytest.raises(ConfigError, match="has no ledger"):
+        fedzo.retime(run("fedbuff_zo"), "silo")
+    with pytest.raises(ConfigError, match=r"takes a clock: set fleet\.preset"):
+        run("fedbuff_zo", settings={"fleet.preset": "none"})
+    wrong = CliRunner().invoke(
+        app, ["run", "quadratic", "--strategy", "fedbuff_zo", "--set", "strategy.buffer=-1"]
+    )
+    assert wrong.exit_code == 2
+    assert "buffer" in wrong.stderr
+
+
+def test_a_robust_rule_bears_liars_among_late_answers() -> None:
+    liars = {"byzantine.attack": "sign_flip", "byzantine.num_clients": 8}
+    robust = {"strategy.aggregator": "median", "strategy.num_byzantine": 3}
+    settings = {"strategy.buffer": 10, **liars}
+    mean = run("fedbuff_zo", rounds=15, settings=settings)
+    median = run("fedbuff_zo", rounds=15, settings={**settings, **robust})
+    assert mean.final_value is not None
+    assert median.final_value is not None
+    assert median.final_value < mean.final_value
