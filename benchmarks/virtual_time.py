@@ -27,14 +27,14 @@ from scenarios.runs.simulate import simulate
 TUNING, SHOWN = 100, range(5)
 FLEETS = ("mobile", "fedscale", "silo", "nb-iot")
 QUERY_S = (0.001, 0.05, 2.0)
-STEPS = {"strategy.local_lr": (0.01, 0.03, 0.1), "strategy.local_steps": (3, 10)}
-SERVER = {"strategy.server_lr": (0.03, 0.1, 0.3), "client.num_directions": (20, 50)}
+STEPS = {"strategy.local_lr": (0.03, 0.1, 0.3), "strategy.local_steps": (3, 10)}
+SERVER = {"strategy.server_lr": (0.01, 0.03, 0.1), "client.num_directions": (20, 50)}
 QUADRATIC: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "fedzo": ("fedzo", {}, STEPS),
     "fedzo, asks 13 for 10": ("fedzo", {"strategy.over_selection": 1.3}, STEPS),
     "fedzo_adam": ("fedzo_adam", {}, SERVER),
     "seedzo": ("seedzo", {}, SERVER),
-    "fzoos": ("fzoos", {}, {"strategy.num_directions": (20, 35, 50, 70, 100, 140)}),
+    "fzoos": ("fzoos", {}, {"strategy.num_directions": (5, 10, 15, 20, 35, 50)}),
     "fedbuff_zo, 10 at work, every 5th": ("fedbuff_zo", {"strategy.buffer": 5}, STEPS),
 }
 RATES = {"strategy.local_lr": (0.03, 0.1, 0.3), "strategy.local_steps": (5, 20)}
@@ -53,7 +53,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     },
     "network": {
         "methods": NETWORK, "scenario": "classification", "metric": "test_accuracy", "level": 0.85,
-        "rounds": 60, "settings": {"strategy.participation": 0.2, "scenario.dataset": "mnist"},
+        "rounds": 60, "settings": {"strategy.participation": 0.2, "scenario.dataset": "mnist5k"},
     },
 }  # fmt: skip
 

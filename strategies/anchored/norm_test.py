@@ -2,8 +2,9 @@
 
     within  = mean_i V_i,  V_i the variance of one example's gradient (or one direction's estimate)
     between = mean_i |v_i - v_mean|^2 n / (n - 1) - within / b       law of total variance
-    b       <- max(b, ceil(within / (eta^2 |v|^2)))                  examples (directions) an anchor
-    cohort  <- max(cohort, ceil(between / (eta^2 |v|^2)))            clients a round
+    g2      = |v|^2 - (within / b + between (1 - n / N)) / n         unbiased for |grad F|^2
+    b       <- max(b, ceil(within / (n eta^2 g2)))                   examples (directions) an anchor
+    cohort  <- max(cohort, ceil(between / (eta^2 g2)))               clients a round
 
 The norm test of Lau, Liu & Kolar, "AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
 Methods", arXiv 2402.11215, whose distributed form holds both variances in one. What grows never
@@ -12,8 +13,11 @@ Shapes: v, v_i [d]. Cost: an anchor with a finite batch differentiates the same 
 one that uses all draws 32 more for the estimate. Sent: 1 float up an anchor. With a robust rule
 `within` is the median, and `between` is that of the n - f gradients nearest to the aggregate.
 
+v is a mean over n clients, whose sampling errors average out: its variance is within / (n b). Where
+the noise hides the gradient (g2 <= 0), what is tested doubles.
+
 Differs from the paper: the client half of the variance drives what a client does, the other half
-how many are asked; `between` has the sampling error of the v_i taken out.
+how many are asked; `between` has the sampling error of the v_i taken out, and |v|^2 its bias.
 """
 
 import math
@@ -152,19 +156,28 @@ def renewed(
     if not (math.isfinite(within) and math.isfinite(spread)):
         return control
     between = max(0.0, spread - within * sampled)
-    borne = config.norm_test**2 * float(mean.square().sum())
+    n, everybody = len(gradients), plan.num_clients
+    bias = (within * sampled + between * max(0.0, 1 - n / everybody)) / n
+    borne = config.norm_test**2 * max(0.0, float(mean.square().sum()) - bias)
     cohort = control.cohort_size or len(plan.cohort)
     if config.adapt_cohort:
-        cohort = max(cohort, _needed(between, borne, plan.num_clients))
+        cohort = max(cohort, _needed(between, borne, cohort, everybody))
     if control.size:
-        size = max(size, _needed(within, borne, most))
+        size = max(size, _needed(within / n, borne, size, most))
         if control.key == "anchor_batch_size":
             size = 0 if size >= most else _in_eights(size)
     return replace(control, size=size, cohort_size=cohort, within=within, between=between)
 
 
-def _needed(variance: float, borne: float, most: int) -> int:
-    """Return how many bring the variance of their mean below what is borne."""
+def _needed(variance: float, borne: float, now: int, most: int) -> int:
+    """Return how many bring the variance of their mean below what is borne.
+
+    Twice as many as now where the gradient is lost in the noise.
+    """
+    if variance <= 0:
+        return 1
+    if borne <= 0:
+        return min(2 * now, most)
     return most if variance >= borne * most else max(1, math.ceil(variance / borne))
 
 

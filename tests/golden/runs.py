@@ -137,11 +137,6 @@ CASES: dict[str, Case] = {
         "fednova",
         {**CLASSES, "strategy.weighting": "examples"},
     ),
-    "fedamd-norm_test": (
-        "classification",
-        "fedamd",
-        {**CLASSES, "strategy.norm_test": 0.5, "client.anchor_batch_size": 8},
-    ),
     "fedpage-balanced": (
         "classification",
         "fedpage",

@@ -1,6 +1,7 @@
 """The norm test: by hand, its laws, and what a run reports."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,12 +26,15 @@ def told(variances: torch.Tensor, examples: int = 1000) -> Heard[Anchored]:
 
 
 def test_a_batch_by_hand() -> None:
-    """V = 4, eta = 0.25, |v| = 0.5: 4 / (0.0625 * 0.25) = 256 examples."""
+    """V = 4, eta = 0.25, b = 10, n = 10 clients: |v|^2 = 0.29 - 0.04 of noise is 0.25 of gradient.
+
+    So 4 / (10 * 0.0625 * 0.25) = 25.6 examples of each; 32 are the next that eight parts make up.
+    """
     config = NormTestConfig(norm_test=0.25)
     control = Control(True, "anchor_batch_size", 10)
-    mean = torch.tensor([0.3, 0.4])
+    mean = torch.tensor([0.3, 0.4]) * math.sqrt(0.29 / 0.25)
     after = renewed(control, config, PLAN, told(torch.full((10,), 4.0)), mean.expand(10, 2), mean)
-    assert after.size == 256
+    assert after.size == 32
     assert after.within == 4.0
     assert after.between == 0.0
     assert after.cohort_size == 10, "the cohort was not to adapt"
@@ -44,10 +48,10 @@ def test_what_has_grown_does_not_shrink_and_ends_at_everything() -> None:
     assert same.size == 304, "the next that eight parts make up"
     nothing = renewed(grown, config, PLAN, told(torch.zeros(10)), mean.expand(10, 2), mean)
     assert nothing.size == 304
-    huge = renewed(grown, config, PLAN, told(torch.full((10,), 1e9)), mean.expand(10, 2), mean)
+    huge = renewed(grown, config, PLAN, told(torch.full((10,), 700.0)), mean.expand(10, 2), mean)
     assert huge.size == 0, "0 is all examples"
     at_rest = renewed(grown, config, PLAN, told(torch.ones(10)), 0 * mean.expand(10, 2), 0 * mean)
-    assert at_rest.size == 0
+    assert at_rest.size == 608, "twice as many where nothing but noise is seen"
     directions = Control(True, "anchor_directions", 1)
     many = renewed(directions, config, PLAN, told(torch.ones(10) * 9), mean.expand(10, 2), mean)
     assert many.size == 2, "never more than dimensions"
@@ -69,14 +73,37 @@ def test_total_variance_is_taken_apart(between: float) -> None:
 
 
 def test_the_cohort_follows_the_variance_between_clients() -> None:
-    config = NormTestConfig(norm_test=0.5, adapt_cohort=True)
-    mean = torch.tensor([0.6, 0.8])
+    """|v|^2 = 25 less 0.8 of noise, eta = 0.1: 10 / 0.242 = 41.3 clients."""
+    config = NormTestConfig(norm_test=0.1, adapt_cohort=True)
+    mean = torch.tensor([3.0, 4.0])
     apart = mean + torch.tensor([[3.0, 0], [-3, 0]]).repeat(5, 1)
     after = renewed(
         Control(True, "anchor_batch_size", 0), config, PLAN, told(torch.zeros(10)), apart, mean
     )
     assert after.between == pytest.approx(10.0)
-    assert after.cohort_size == 40
+    assert after.cohort_size == 42
+
+
+@pytest.mark.parametrize(
+    ("length", "batch", "between"), [(1.0, 8, 0.0), (1.0, 8, 0.5), (0.05, 4096, 0.0)]
+)
+def test_the_batch_is_the_one_that_a_gaussian_oracle_needs(
+    length: float, batch: int, between: float
+) -> None:
+    """Also near an optimum, where much of |v|^2 is noise: 25,600 examples of each of 16 clients."""
+    n, d, within, eta = 16, 400, 64.0, 0.25
+    exact = within / (n * eta**2 * length**2)
+    config, plan = NormTestConfig(norm_test=eta), replace(PLAN, num_clients=100_000)
+    reply = told(torch.full((n,), within, dtype=torch.float64), examples=10**6)
+    spread, found = math.sqrt((within / batch + between) / d), []
+    for seed in range(60):
+        noise = torch.from_numpy(stream(seed, "oracle").standard_normal((n, d)))
+        gradients = spread * noise
+        gradients[:, 0] += length
+        control = Control(True, "anchor_batch_size", batch)
+        after = renewed(control, config, plan, reply, gradients, gradients.mean(dim=0))
+        found.append(after.size)
+    assert sorted(found)[30] == pytest.approx(exact, rel=0.1)
 
 
 def test_without_the_test_nothing_is_reported_or_changed() -> None:
@@ -135,7 +162,7 @@ def test_a_liar_does_not_steer_what_honest_clients_pay(lie: float) -> None:
     gradients = mean.repeat(10, 1)
     gradients[:2] = lie
     after = renewed(control, config, PLAN, told(variances), gradients, mean)
-    assert after.size == 256
+    assert after.size == 40, "of the 8 nearest: 0.5 / (0.0625 (0.25 - 0.03125)) = 36.6"
     assert after.between == pytest.approx(0.0, abs=1e-6)
 
 
