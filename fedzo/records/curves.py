@@ -18,6 +18,7 @@ from fedzo.records.spread import Floats, mean_and_error
 LABELS = {
     "queries": "queries, all clients together",
     "rounds": "rounds",
+    "virtual_seconds": "seconds on the fleet (virtual)",
     "examples": "examples evaluated or differentiated, all clients together",
     "floats": "floats sent, up and down, all clients",
     "bytes": "bytes sent, up and down, all clients",

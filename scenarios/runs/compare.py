@@ -27,6 +27,7 @@ from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.milestones import milestones_of, targets_of
 from scenarios.runs.names import strategy_entry
 from scenarios.runs.own_strategy import named
+from scenarios.runs.retime import require_retimable
 from scenarios.runs.retiming import retimed
 from scenarios.runs.simulate import RunResult, simulate
 from strategies.core.base import RoundStrategy
@@ -73,6 +74,9 @@ def compare(
     base, names = written(base, strategies)
     experiments = planned(base, names, seeds, excused=excused)
     check_axes(axis, at or {})
+    if fleets:
+        for _, experiment in experiments:
+            require_retimable(experiment)
     if figure is not None:
         from fedzo.records.plots import check_figure  # matplotlib, for who draws
 

@@ -22,6 +22,7 @@ from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
 from scenarios.runs.engines import make_fleet
 from scenarios.runs.experiment import Experiment
+from scenarios.runs.names import strategy_entry
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.stored import StoredRun, load_run
 
@@ -75,16 +76,24 @@ def _require_alike(
             "on a fleet whose answers get lost, or whose devices are away, a run goes another way;"
             " run it anew with --set fleet.preset=..., or leave out drop_out, online and diurnal"
         )
-    was: FleetConfig = experiment.config("fleet")
-    wasted = any(record.virtual is not None and record.virtual.wasted for record in records)
-    if was.loses or wasted or experiment.settings.get("strategy.over_selection", 1) != 1:
-        raise ConfigError(
-            f"{name} has lost answers, or asked more clients than it waited for, so it depends on"
-            " its fleet; run it anew"
-        )
+    require_retimable(experiment)
+    if any(record.virtual is not None and record.virtual.wasted for record in records):
+        raise ConfigError(f"{name} has lost answers, so it depends on its fleet; run it anew")
     if any(record.bytes_down for record in records) and not any(r.jobs for r in records):
         raise ConfigError(
             f"{name} has no ledger: it is of a version of fedzo that kept none; run it again"
+        )
+
+
+def require_retimable(experiment: Experiment) -> None:
+    """Raise ConfigError for an experiment that goes another way on every fleet."""
+    fleet: FleetConfig = experiment.config("fleet")
+    goes_on = "fleet.preset" in strategy_entry(experiment.strategy).preset
+    if goes_on or fleet.loses or experiment.settings.get("strategy.over_selection", 1) != 1:
+        why = "goes on while clients work" if goes_on else "may lose answers, or leave some out"
+        raise ConfigError(
+            f"the run {experiment.name} {why}, so it depends on its fleet and cannot be re-timed;"
+            " run it anew with --set fleet.preset=..."
         )
 
 

@@ -115,3 +115,6 @@ def test_a_comparison_is_told_for_every_fleet(tmp_path: Path) -> None:
     assert (tmp_path / "both" / "compare.png").exists()
     wrong = CliRunner().invoke(app, [*words[:-4], "--fleets", "train"])
     assert wrong.exit_code == 2
+    refused = CliRunner().invoke(app, [*words[:-3], "--strategies", "fedzo,fedbuff_zo"])
+    assert refused.exit_code == 2
+    assert "goes on while clients work" in refused.stderr

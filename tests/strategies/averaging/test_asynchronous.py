@@ -105,7 +105,7 @@ def test_old_answers_count_less() -> None:
 def test_an_asynchronous_run_is_not_retimed_and_needs_a_clock(tmp_path: Path) -> None:
     import fedzo
 
-    with pytest.raises(ConfigError, match="has no ledger"):
+    with pytest.raises(ConfigError, match="goes on while clients work, so it depends on its fleet"):
         fedzo.retime(run("fedbuff_zo"), "silo")
     with pytest.raises(ConfigError, match=r"takes a clock: set fleet\.preset"):
         run("fedbuff_zo", settings={"fleet.preset": "none"})
