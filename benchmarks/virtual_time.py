@@ -37,7 +37,7 @@ QUADRATIC: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "fzoos": ("fzoos", {}, {"strategy.num_directions": (5, 10, 15, 20, 35, 50)}),
     "fedbuff_zo, 10 at work, every 5th": ("fedbuff_zo", {"strategy.buffer": 5}, STEPS),
 }
-RATES = {"strategy.local_lr": (0.03, 0.1, 0.3), "strategy.local_steps": (5, 20)}
+RATES = {"strategy.local_lr": (0.1, 0.3, 1.0), "strategy.local_steps": (5, 20)}
 NETWORK: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "fedavg": ("fedavg", {}, RATES),
     "fedavg, asks 13 for 10": ("fedavg", {"strategy.over_selection": 1.3}, RATES),
