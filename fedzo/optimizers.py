@@ -1,15 +1,21 @@
-"""SGD and Adam on plain tensors with explicit state.
+"""SGD, Adam, Lion and diffGrad on plain tensors with explicit state.
 
-    sgd:   v <- momentum v + g;                    x <- x - lr v
-    adam:  m <- b1 m + (1-b1) g, s <- b2 s + (1-b2) g^2;
-           x <- x - lr (m / (1-b1^t)) / (sqrt(s / (1-b2^t)) + eps)
+    sgd:       v <- momentum v + g;                    x <- x - lr v
+    adam:      m <- b1 m + (1-b1) g, s <- b2 s + (1-b2) g^2;
+               x <- x - lr (m / (1-b1^t)) / (sqrt(s / (1-b2^t)) + eps)
+    lion:      x <- x - lr sign(b1 m + (1-b1) g);      m <- b2 m + (1-b2) g
+    diffgrad:  as adam, with m / (1 + exp(-|g_(t-1) - g|)) in the place of m;  g_0 = 0
 
-Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; SGD with momentum
-as in torch.optim.SGD (dampening 0). Elementwise, so x may be [d] (a server) or [n, d] (a cohort).
-State is replaced, never changed in place: `state, x = optimizer.step(state, x, gradient, lr)`.
+Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; Chen et al.,
+"Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, algorithm 2 (without weight decay);
+Dubey et al., "diffGrad", IEEE TNNLS 2020; SGD with momentum as in torch.optim.SGD (dampening 0).
+Elementwise, so x may be [d] (a server) or [n, d] (a cohort). State is replaced, never changed in
+place: `state, x = optimizer.step(state, x, gradient, lr)`.
+
+diffGrad differs from its authors' first code, where the last gradient was this one (their issue 2).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
@@ -20,7 +26,7 @@ from torch import Tensor
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 
-OptimizerName = Literal["sgd", "adam"]
+OptimizerName = Literal["sgd", "adam", "lion", "diffgrad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +120,73 @@ class Adam:
         return OptimizerState(count, first, second), moved
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lion:
+    """Steps of one size in every coordinate: signs of a momentum."""
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _require_fraction("beta1", self.beta1)
+        _require_fraction("beta2", self.beta2)
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        return OptimizerState(0, torch.zeros_like(x), x.new_empty(0))
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        ahead = state.first.lerp(gradient, 1 - self.beta1)
+        moment = state.first.lerp(gradient, 1 - self.beta2)
+        moved = torch.sub(x, ahead.sign(), alpha=lr)
+        return OptimizerState(state.count + 1, moment, state.second), moved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffGrad:
+    """Adam, slower where the gradient stands still.
+
+    The second moment of its state is [2, *n, d]: that of Adam, and the last gradient.
+    """
+
+    adam: Adam = field(default_factory=Adam)
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        return OptimizerState(0, torch.zeros_like(x), torch.zeros_like(x).expand(2, *x.shape))
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        square, last = state.second
+        own = OptimizerState(state.count, state.first, square)
+        after, moved = self.adam.step(own, x, gradient, lr)
+        friction = (last - gradient).abs().sigmoid()
+        second = torch.stack([after.second, gradient])
+        return OptimizerState(after.count, after.first, second), x + friction * (moved - x)
+
+
 @lru_cache(maxsize=64)
 def make_optimizer(name: OptimizerName, *, momentum: float = 0.0) -> Optimizer:
-    """Return the optimizer of that name; `momentum` is the heavy-ball factor, or beta1 of Adam.
+    """Return the optimizer of that name; `momentum` is the heavy-ball factor, or beta1 of others.
 
-    Adam with momentum 0 keeps its usual beta1 of 0.9.
+    With momentum 0 these keep their usual beta1 of 0.9.
     """
     if name == "sgd":
         return SGD(momentum=momentum)
-    return Adam(beta1=momentum or 0.9)
+    if name == "lion":
+        return Lion(beta1=momentum or 0.9)
+    adam = Adam(beta1=momentum or 0.9)
+    return adam if name == "adam" else DiffGrad(adam=adam)
 
 
 def _require_fraction(name: str, value: float) -> None:

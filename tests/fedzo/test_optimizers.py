@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
-from fedzo.optimizers import SGD, Adam, make_optimizer
+from fedzo.optimizers import SGD, Adam, DiffGrad, Lion, make_optimizer
 
 GRADIENTS = torch.linspace(-2, 3, 60, dtype=torch.float64).reshape(6, 2, 5).sin()
 
@@ -46,7 +46,7 @@ def test_first_adam_step_is_the_sign() -> None:
     assert torch.allclose(moved, -0.01 * g.sign(), atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.5), Adam()])
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.5), Adam(), Lion(), DiffGrad()])
 def test_a_cohort_is_its_clients(optimizer) -> None:  # type: ignore[no-untyped-def]
     rows = torch.stack([GRADIENTS[0, 0], GRADIENTS[1, 0]])
     x = torch.zeros_like(rows)
@@ -54,6 +54,30 @@ def test_a_cohort_is_its_clients(optimizer) -> None:  # type: ignore[no-untyped-
     for i in range(2):
         _, alone = optimizer.step(optimizer.init(x[i]), x[i], rows[i], 0.1)
         assert torch.equal(together[i], alone)
+
+
+def test_lion_by_hand() -> None:
+    x = torch.zeros(3, dtype=torch.float64)
+    g = torch.tensor([2.0, -0.5, 0.0], dtype=torch.float64)
+    state, moved = Lion().step(Lion().init(x), x, g, 0.01)
+    assert moved.tolist() == [-0.01, 0.01, 0.0]
+    assert torch.allclose(state.first, 0.01 * g)
+    state, again = Lion().step(state, moved, -0.01 * g, 0.01)
+    assert torch.allclose(again, moved - 0.01 * (0.9 * 0.01 * g - 0.1 * 0.01 * g).sign())
+    assert torch.allclose(state.first, 0.99 * 0.01 * g - 0.01 * 0.01 * g)
+
+
+def test_diffgrad_is_adam_with_friction() -> None:
+    """xi = 1/(1 + exp(-|g_(t-1) - g_t|)): 1/2 where the gradient has stood still."""
+    x = torch.zeros(2, dtype=torch.float64)
+    g = torch.tensor([3.0, -0.2], dtype=torch.float64)
+    ours, adam = DiffGrad().init(x), Adam().init(x)
+    ours, first = DiffGrad().step(ours, x, g, 0.1)
+    adam, reference = Adam().step(adam, x, g, 0.1)
+    assert torch.allclose(first, reference * torch.sigmoid(g.abs()))
+    ours, second = DiffGrad().step(ours, first, g, 0.1)
+    adam, further = Adam().step(adam, reference, g, 0.1)
+    assert torch.allclose(second - first, (further - reference) / 2)
 
 
 def test_state_is_replaced_not_changed() -> None:
