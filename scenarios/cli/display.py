@@ -11,7 +11,8 @@ from fedzo.records.visible import visible
 from scenarios.runs.comparison import Comparison, Row
 from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
-from scenarios.runs.run_result import RunResult, number, rows_of, sampled_judges
+from scenarios.runs.result_rows import number
+from scenarios.runs.run_result import RunResult, rows_of, sampled_judges
 from scenarios.runs.tuning import TunedMethods
 
 

@@ -20,13 +20,13 @@ from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
 from scenarios.runs.best import Best
 from scenarios.runs.experiment import Experiment
+from scenarios.runs.result_rows import Row, number, virtual_rows
 from strategies.core.driver import StopReason
 from strategies.core.privacy_config import PrivacyConfig
 from strategies.core.spending import Spent
 from strategies.core.uncovered import claim
 
 RESULT = "result.json"
-Row = tuple[str, str]
 _NOISE = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
 
 
@@ -185,6 +185,13 @@ class RunResult:
         return sum(times[1:], times[0]) if times else None
 
     @property
+    def participation_bias(self) -> float | None:
+        """Below 0 where slow devices were heard less (scenarios.runs.participation)."""
+        from scenarios.runs.participation import participation_bias
+
+        return participation_bias(self.experiment, self.records)
+
+    @property
     def privacy(self) -> dict[str, Any] | None:
         """What is claimed, and what it rests on; None where nothing is."""
         judged = any(record.value is not None for record in self.records)
@@ -217,6 +224,7 @@ class RunResult:
             "wall_s": sum(record.wall_s for record in self.last_records),
             "virtual_s": self.virtual and self.virtual.seconds,
             "wasted": self.virtual and self.virtual.wasted,
+            "participation_bias": self.participation_bias,
             "epsilon": self.epsilon,
             "privacy": self.privacy,
             "stops": list(self.stops),
@@ -253,21 +261,9 @@ def rows_of(result: RunResult) -> list[Row]:
         ("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}"),
         *_privacy(result, summary),
         ("seconds", f"{summary['wall_s']:.2f}"),
-        *_virtual(result),
+        *virtual_rows(result.virtual, result.participation_bias),
         ("ended by", ends or "-"),
     ]
-
-
-def _virtual(result: RunResult) -> Iterator[Row]:
-    """Say how long the run would have taken, and for what."""
-    if (took := result.virtual) is None:
-        return
-    yield "virtual seconds", f"{took.seconds:,.1f}"
-    named = [(name, getattr(took, name)) for name in ("down", "compute", "up", "waiting")]
-    if took.seconds > 0:
-        yield "of these", ", ".join(f"{name} {s / took.seconds:.0%}" for name, s in named)
-    if took.wasted:
-        yield "wasted answers", f"{took.wasted:,}"
 
 
 def _judges(result: RunResult) -> Iterator[Row]:
@@ -293,8 +289,3 @@ def _privacy(result: RunResult, summary: dict[str, Any]) -> Iterator[Row]:
     if summary["privacy"] is not None:
         yield "noise", _NOISE[summary["privacy"]["noise"]]
         yield "objective and metrics", summary["privacy"]["judged"]
-
-
-def number(value: float | None) -> str:
-    """Return a number of six digits, "-" where it is not known."""
-    return "-" if value is None else f"{value:.6g}"

@@ -97,6 +97,18 @@ def test_over_selection_asks_more_and_waits_for_as_many_as_were_wanted() -> None
     assert over.queries == 1.6 * usual.queries
 
 
+def test_slow_devices_are_heard_less_where_nobody_waits_for_them() -> None:
+    fleet = {**FLEET, "strategy.participation": 0.25, "fleet.speed_spread": 1.0}
+    over = run(clients=40, rounds=25, settings={**fleet, "strategy.over_selection": 2.0})
+    assert over.participation_bias is not None
+    assert over.participation_bias < -0.4
+    waiting = run(clients=40, rounds=25, settings=fleet)
+    assert waiting.participation_bias is not None
+    assert abs(waiting.participation_bias) < 0.35
+    assert run(settings=FLEET).participation_bias is None
+    assert "participation bias" in repr(over)
+
+
 def test_only_who_can_be_reached_is_asked() -> None:
     away = {**FLEET, "fleet.online": 0.5}
     some = run(clients=60, settings={**away, "strategy.participation": 0.2})
