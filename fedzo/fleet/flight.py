@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedzo.fleet.devices import Fleet
+from fedzo.fleet.devices import DAY_S, ONLINE_S, Fleet
 from fedzo.fleet.job import Job, from_tensors, to_tensors
 from fedzo.fleet.jobs import Jobs, jobs_of
 from fedzo.protocol.answers import NO_ANSWER
@@ -101,10 +101,23 @@ class _Going:
         return self._landed(landed, failures), self._took(landed, wasted)
 
     def _fill(self) -> None:
-        """Send off as many as are missing; all are computed together."""
-        missing = len(self._wave.first) - len(self._flight.jobs)
-        everybody = not self._flight.jobs
-        self._send(list(self._wave.first) if everybody else self._drawn(missing), at_once=True)
+        """Send off as many as are missing; all are computed together.
+
+        Where nobody is at work and nobody can be reached, the server looks again every ten minutes,
+        for a day.
+        """
+        first, jobs = self._wave.first, self._flight.jobs
+        if jobs:
+            self._send(self._drawn(len(first) - len(jobs)), at_once=True)
+            return
+        for _ in range(int(DAY_S // ONLINE_S)):
+            here = self._flight.fleet.online(first, self._now)
+            found = [c for c, there in zip(first, here, strict=True) if there]
+            found = found or self._drawn(len(first))
+            if found:
+                self._send(found, at_once=True)
+                return
+            self._now += ONLINE_S
 
     def _drawn(self, count: int) -> list[int]:
         """Return clients that are free, can be reached, and have not had this x."""

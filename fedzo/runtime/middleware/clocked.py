@@ -7,7 +7,8 @@ rounds: devices, jitter and losses are functions of the seed and the moment (fed
 and the driver says what time it is.
 
 A client that is late or lost has worked: its queries count and its state has changed. Whoever
-cannot be reached has done nothing, and nobody waits for it. Judging x takes no time.
+cannot be reached has done nothing, and nobody waits for it; where that is so of all that were
+asked, the server looks again after ten minutes. Judging x takes no time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedzo.fleet.devices import Fleet, Spent
+from fedzo.fleet.devices import ONLINE_S, Fleet, Spent
 from fedzo.fleet.flight import Flight
 from fedzo.fleet.jobs import jobs_of
 from fedzo.fleet.settling import settle
@@ -55,7 +56,7 @@ class Clocked(Middleware):
         answers = self._inner.perform(asked, timeout_s=REAL_DEADLINE_S) if asked else []
         spent = [self._spent(part, told) for part, told in zip(asked, answers, strict=True)]
         settled = settle(spent, [part.enough for part in asked], timeout_s)
-        self.took = settled.took
+        self.took = settled.took if asked else VirtualTime(seconds=ONLINE_S, waiting=ONLINE_S)
         known = iter(zip(answers, spent, settled.missed, strict=True))
         return [
             _told(exchange, here, next(known) if len(part.client_ids) else None)

@@ -210,6 +210,9 @@ def test_a_flight_that_was_saved_goes_on_the_same(refill: Refill) -> None:
 
 def test_only_who_can_be_reached_is_sent_off() -> None:
     server = serving(20, 5, "arrival", 400, online=0.4)
+    alone = serving(3, 1, "arrival", 103, online=0.002)
+    alone.step()
+    assert alone.at_s > 600
     for _ in range(20):
         before = server.at_s
         landed = server.step()

@@ -114,6 +114,12 @@ def test_only_who_can_be_reached_is_asked() -> None:
     some = run(clients=60, settings={**away, "strategy.participation": 0.2})
     assert [len(r.clients) for r in some.records[1:]] == [12] * 4
     assert not any(r.failures for r in some.records)
+    night = {**FLEET, "fleet.online": 0.05, "strategy.max_failed_rounds": 300}
+    few = run(clients=3, rounds=40, settings=night)
+    waited = [r for r in few.records if len(r.failures) == len(r.clients) > 0]
+    assert waited
+    assert few.virtual is not None
+    assert few.virtual.waiting > 599 * len(waited)
     everybody = run(clients=60, settings=away)
     assert all(15 < len(r.clients) < 45 for r in everybody.records[1:])
 
