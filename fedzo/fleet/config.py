@@ -87,8 +87,9 @@ class FleetConfig:
     diurnal: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "file": one_of("preset", "file"),
+        "example_s": (_DRAWN, one_of("query_s", 0.0)),
         **dict.fromkeys(
-            ("query_s", "example_s", "down", "up", "link_spread", "speed_spread", "correlation"),
+            ("query_s", "down", "up", "link_spread", "speed_spread", "correlation"),
             _DRAWN,
         ),
         **dict.fromkeys(

@@ -74,8 +74,14 @@ class Fleet:
             down=rtt + jitter * jobs.down / down,
             compute=slow * self._work(jobs, free),
             up=rtt + jitter * jobs.up / up,
-            lost=self._uniforms("lost", *moment.parts, clients=ids) < config.drop_out,
+            lost=jobs.silent
+            | (self._uniforms("lost", *moment.parts, clients=ids) < config.drop_out),
         )
+
+    def require(self, num_clients: int) -> None:
+        """Raise ConfigError where a file leaves one of so many clients out."""
+        for client in range(num_clients if self._given else 0):
+            self._row(client)
 
     def slowness(self, ids: Sequence[int]) -> Numbers:
         """Return how many times as long as the median device these take for the same work [n]."""

@@ -14,7 +14,6 @@ Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", AIST
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -75,7 +74,7 @@ class _Going:
         self._asked: set[int] = set()
         self._open: list[Job] = []
         self._began: list[tuple[Exchange, Replies]] = []
-        self._left = wave.queries
+        self._left, self._idle = wave.queries, 0.0
 
     def go(self) -> tuple[Landed, VirtualTime]:
         flight, wave = self._flight, self._wave
@@ -118,6 +117,7 @@ class _Going:
                 self._send(found, at_once=True)
                 return
             self._now += ONLINE_S
+            self._idle += ONLINE_S
 
     def _drawn(self, count: int) -> list[int]:
         """Return clients that are free, can be reached, and have not had this x."""
@@ -207,20 +207,30 @@ class _Going:
         )
 
     def _took(self, jobs: Sequence[Job], wasted: int) -> VirtualTime:
-        """Return the wave's seconds, in the shares of the jobs that landed: nobody waits here."""
+        """Return the wave's seconds: those of a mean job that landed, or the share that passed.
+
+        Waiting is what is left, and at least what was waited for anybody to be reached.
+        """
         seconds = self._now - self._wave.at_s
-        parts = np.asarray([job.parts for job in jobs]).reshape(-1, 3).sum(0)
-        if not parts.sum():
+        if not jobs or seconds <= self._idle:
             return VirtualTime(seconds=seconds, waiting=seconds, wasted=wasted)
-        down, compute, up = (seconds * parts / parts.sum()).tolist()
-        return replace(
-            VirtualTime(seconds=seconds, down=down, compute=compute, up=up), wasted=wasted
+        parts = np.asarray([job.parts for job in jobs]).mean(0)
+        parts = parts * min(1.0, (seconds - self._idle) / parts.sum())
+        down, compute, up = parts.tolist()
+        return VirtualTime(
+            seconds=seconds,
+            down=down,
+            compute=compute,
+            up=up,
+            waiting=max(0.0, seconds - float(parts.sum())),
+            wasted=wasted,
         )
 
 
 def _table(clients: Sequence[int], rows: Sequence[Sequence[float]]) -> Jobs:
     columns = dict(zip(_COUNTED, np.asarray(rows, dtype=np.float64).T, strict=True))
-    return Jobs(clients=np.asarray(clients, dtype=np.int64), **columns)
+    ids = np.asarray(clients, dtype=np.int64)
+    return Jobs(clients=ids, silent=np.zeros(len(ids), dtype=bool), **columns)
 
 
 def _stacked(jobs: Sequence[Job], name: str) -> Tensor:

@@ -66,10 +66,10 @@ def from_tensors(state: ClientState) -> list[Job]:
     ):
         number, client, version, lost, answered = whole
         counts = {name: int(column[i]) for name, column in _named(state, _COUNT).items()}
-        tensors = {name: rows[told] for name, rows in _named(state, _TENSOR).items()}
+        tensors = {n: rows[told] for n, rows in _named(state, _TENSOR).items()} if answered else {}
         told += answered
         job = Job(number, client, version, real[0], real[1], tuple(real[2:]), bool(lost), True)
-        job.tensors = tensors if answered else {}
+        job.tensors = tensors
         job.counts = {name: count for name, count in counts.items() if count >= 0}
         job.failure = reasons[i]
         jobs.append(job)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedzo.protocol.answers import NO_ANSWER
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.sizes import exchange_size
 from fedzo.records.ledger import LedgerEntry, of_each, shortest, spanned
@@ -15,7 +16,10 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Rows of clients [n]: bytes down and up, and queries, gradients and examples of each."""
+    """Rows of clients [n]: bytes down and up, and queries, gradients and examples of each.
+
+    silent: who was never heard of.
+    """
 
     clients: NDArray[np.int64]
     down: Numbers
@@ -23,6 +27,7 @@ class Jobs:
     queries: Numbers
     gradients: Numbers
     examples: Numbers
+    silent: NDArray[np.bool_]
 
 
 def jobs_of(exchange: Exchange, replies: Replies) -> Jobs:
@@ -45,6 +50,7 @@ def jobs_of(exchange: Exchange, replies: Replies) -> Jobs:
         queries=_counted(replies, "queries", ids),
         gradients=_counted(replies, "gradients", ids),
         examples=_counted(replies, "examples", ids),
+        silent=np.asarray([replies.failures.get(client) == NO_ANSWER for client in ids], bool),
     )
 
 
@@ -55,7 +61,10 @@ def entry_of(jobs: Jobs, exchange_index: int) -> LedgerEntry:
     """Return the line of the ledger about these jobs."""
     span, clients = spanned(jobs.clients.tolist())
     numbers = {name: shortest(getattr(jobs, name).tolist()) for name in _COUNTED}
-    return LedgerEntry(exchange_index=exchange_index, span=span, clients=clients, **numbers)
+    silent = tuple(jobs.clients[jobs.silent].tolist())
+    return LedgerEntry(
+        exchange_index=exchange_index, span=span, clients=clients, silent=silent, **numbers
+    )
 
 
 def jobs_from(entry: LedgerEntry) -> Jobs:
@@ -65,7 +74,8 @@ def jobs_from(entry: LedgerEntry) -> Jobs:
         name: np.asarray(of_each(getattr(entry, name), len(ids)), dtype=np.float64)
         for name in _COUNTED
     }
-    return Jobs(clients=np.asarray(ids, dtype=np.int64), **numbers)
+    clients = np.asarray(ids, dtype=np.int64)
+    return Jobs(clients=clients, silent=np.isin(clients, entry.silent), **numbers)
 
 
 def _counted(replies: Replies, name: str, ids: Sequence[int]) -> Numbers:

@@ -19,22 +19,26 @@ class Settled:
     missed: Sequence[NDArray[np.bool_]]
 
 
-def settle(parts: Sequence[Spent], enough: Sequence[int], deadline_s: float) -> Settled:
-    """End exchanges made at once: each at its n-th answer (`enough`, 0: all), or at the deadline.
+def settle(
+    parts: Sequence[Spent],
+    deadline_s: float,
+    *,
+    enough: int = 0,
+    failed: Sequence[NDArray[np.bool_]] = (),
+) -> Settled:
+    """End exchanges made at once: at the n-th answer of all (`enough`, 0: all), or at the deadline.
 
     An answer that is lost costs all of the deadline, unless enough others came: a server cannot
-    know. The seconds of ways and work are means over the jobs that counted, and the rest of the
-    call is waiting: for the slowest, or for nobody.
+    know. failed: whose answer says that they have none [n], which is not one of the enough. The
+    seconds of ways and work are means over the jobs that counted, and the rest of the call is
+    waiting: for the slowest, or for nobody.
     """
-    ends, missed = [], []
-    for spent, wanted in zip(parts, enough, strict=True):
-        at = np.where(spent.lost, math.inf, spent.total)
-        end = _end(at, wanted, deadline_s)
-        ends.append(end)
-        missed.append(at > end)
+    at = [np.where(spent.lost, math.inf, spent.total) for spent in parts]
+    good = [times[~out] for times, out in zip(at, failed, strict=True)] if failed else at
+    seconds = _end(_joined(at), _joined(good), enough, deadline_s)
+    missed = [times > seconds for times in at]
     kept = [~out for out in missed]
     count = sum(int(one.sum()) for one in kept)
-    seconds = max(ends, default=0.0)
 
     def mean(name: str) -> float:
         whole = math.fsum(
@@ -54,11 +58,14 @@ def settle(parts: Sequence[Spent], enough: Sequence[int], deadline_s: float) -> 
     return Settled(took, missed)
 
 
-def _end(at: NDArray[np.float64], wanted: int, deadline_s: float) -> float:
-    """Return when an exchange ends whose answers come at these times."""
-    in_time = np.sort(at[at <= deadline_s])
-    if 0 < wanted <= len(in_time):
-        return float(in_time[wanted - 1])
-    if len(in_time) == len(at):
-        return float(in_time[-1]) if len(at) else 0.0
-    return deadline_s
+def _joined(times: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.sort(np.concatenate([np.empty(0), *times]))
+
+
+def _end(
+    at: NDArray[np.float64], good: NDArray[np.float64], enough: int, deadline_s: float
+) -> float:
+    """Return when a call ends whose messages come at these times, the good ones at those."""
+    if 0 < enough <= len(good) and good[enough - 1] <= deadline_s:
+        return float(good[enough - 1])
+    return min(float(at[-1]), deadline_s) if len(at) else 0.0

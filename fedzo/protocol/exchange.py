@@ -66,7 +66,8 @@ class Exchange:
     queries of each of them, None for no limit. optional: whether nobody need answer. poisoned:
     whether these clients are to work on flipped labels. on_failure: what they do with a point at
     which their code raises (fedzo.objectives.asking). at_s: what a virtual clock shows when it is
-    asked; enough: after so many answers nobody else is waited for, 0 is all. Both stay here.
+    asked; enough: after so many answers to the exchanges made at once nobody else is waited for, 0
+    is all. Both stay here.
     """
 
     question: Question[Any]

@@ -16,7 +16,8 @@ class LedgerEntry:
     """One exchange. exchange_index: its place in the round; those made at once share it.
 
     span: first id and number of clients, or empty and `clients` has them. down, up: bytes; queries,
-    gradients, examples: one number for all of them, or one for each.
+    gradients, examples: one number for all of them, or one for each. silent: clients that were
+    never heard of.
     """
 
     exchange_index: int
@@ -27,6 +28,7 @@ class LedgerEntry:
     queries: Each = 0
     gradients: Each = 0
     examples: Each = 0
+    silent: tuple[int, ...] = ()
 
     @property
     def client_ids(self) -> Sequence[int]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from fedzo.config import Scalar, build_config, field_names, in_words, unknown_key
+from fedzo.config import Scalar, field_names, in_words, unknown_key
 from fedzo.errors import ConfigError, RunError
-from fedzo.fleet.config import FleetConfig
 from fedzo.records.figure_look import FigureLook
 from fedzo.records.history import AXES
 from fedzo.records.storage import storing, write_whole
@@ -27,7 +26,7 @@ from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.milestones import milestones_of, targets_of
 from scenarios.runs.names import strategy_entry
 from scenarios.runs.own_strategy import named
-from scenarios.runs.retime import require_retimable
+from scenarios.runs.retime import require_fleets, require_retimable, retime
 from scenarios.runs.retiming import retimed
 from scenarios.runs.simulate import RunResult, simulate
 from strategies.core.base import RoundStrategy
@@ -69,8 +68,7 @@ def compare(
     if resume and out is None:
         raise ConfigError("resume needs the directory of the comparison: give --out")
     base, own = without_fleet(base) if fleets else (base, {})
-    for fleet in fleets:
-        build_config(FleetConfig, {**own, "preset": fleet}, section="fleet")
+    require_fleets(fleets, own)
     base, names = written(base, strategies)
     experiments = planned(base, names, seeds, excused=excused)
     check_axes(axis, at or {})
@@ -92,6 +90,8 @@ def compare(
         place = None if out is None else out / name / f"seed-{seed}"
         try:
             ran_by[name].append(_run(experiment, place, resume, threads))
+            if fleets and number == 1:
+                retime(ran_by[name][0], fleets[0], **own)  # a query without a price ends it here
             targets_of({name: ran_by[name][:1]}, reach or {})  # a misspelled metric ends it here
         except RunError as error:
             if not tolerant:

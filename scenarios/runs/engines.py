@@ -92,7 +92,9 @@ def make_fleet(experiment: Experiment, scenario: Environment | None = None) -> F
         scenario = scenario or build_scenario(experiment)
         cohort = scenario.cohort(range(experiment.num_clients), 0)
         examples = cohort.sizes.tolist() if hasattr(cohort, "sizes") else None
-    return Fleet(config, seed=experiment.seed, examples=examples)
+    fleet = Fleet(config, seed=experiment.seed, examples=examples)
+    fleet.require(experiment.num_clients)
+    return fleet
 
 
 def _open_bare(

@@ -1,5 +1,6 @@
 """An experiment: everything that determines a run, as one frozen value and as a TOML file."""
 
+import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -181,6 +182,7 @@ def make_experiment(
         settings=resolved,
     )
     _check_adversaries(experiment)
+    _check_fleet(experiment)
     rounds = build_strategy(experiment).rounds
     for name, judges in (("judges", rounds.judges), ("min_judges", rounds.min_judges)):
         require(judges <= clients, f"strategy.{name}", judges, f"at most clients={clients}")
@@ -223,6 +225,22 @@ def _check_adversaries(experiment: Experiment) -> None:
     )
     strategy = build_strategy(experiment)
     defence_of(strategy, experiment.num_clients).require()
+
+
+def _check_fleet(experiment: Experiment) -> None:
+    """Raise ConfigError for a clock without an end, and for a sample that is no secret any more."""
+    fleet: FleetConfig = experiment.config("fleet")
+    settings = experiment.settings
+    if fleet.any and settings.get("strategy.timeout_s") == math.inf:
+        raise ConfigError(
+            "strategy.timeout_s=inf has no end on a virtual clock, where a lost answer costs all of"
+            " it; set it to seconds"
+        )
+    if settings.get("strategy.secret_sample") and (fleet.online < 1 or fleet.diurnal > 0):
+        raise ConfigError(
+            "strategy.secret_sample=true counts on a sample of all clients, and with fleet.online"
+            " below 1 or fleet.diurnal only those that can be reached are drawn; leave one out"
+        )
 
 
 def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:

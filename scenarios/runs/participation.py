@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedzo.errors import ConfigError
 from fedzo.records.history import RoundRecord
 from scenarios.runs.engines import make_fleet
 from scenarios.runs.experiment import Experiment
@@ -27,7 +28,10 @@ def participation_bias(experiment: Experiment, records: Sequence[RoundRecord]) -
     counts = np.asarray([heard[client] for client in clients], dtype=np.float64)
     if len(clients) < 3 or counts.std() == 0:
         return None
-    slow = np.log(make_fleet(experiment).slowness(clients))
+    try:
+        slow = np.log(make_fleet(experiment).slowness(clients))
+    except ConfigError:  # the file of devices has gone since
+        return None
     if slow.std() == 0:
         return None
     found = float(np.corrcoef(counts, slow)[0, 1])

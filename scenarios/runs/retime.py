@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from fedzo.config import Scalar, build_config
+from fedzo.config import Scalar, build_config, default_values
 from fedzo.errors import ConfigError
 from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
@@ -20,6 +20,7 @@ from fedzo.fleet.settling import settle
 from fedzo.protocol.exchange import Moment
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
+from fedzo.used_with import require_effective
 from scenarios.runs.engines import make_fleet
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.names import strategy_entry
@@ -48,7 +49,7 @@ def retime(
     found = load_run(run).result if isinstance(run, str | Path) else run
     result = found.result if isinstance(found, StoredRun) else found
     experiment = with_fleet(result.experiment, fleet, settings)
-    _require_alike(result.experiment, result.records, experiment.config("fleet"))
+    _require_alike(result.experiment, result.records)
     made = make_fleet(experiment)
     deadline_s = float(experiment.settings.get("strategy.timeout_s", math.inf))
     records = list(_retimed(result.records, made, deadline_s))
@@ -57,25 +58,37 @@ def retime(
 
 def with_fleet(experiment: Experiment, fleet: str, settings: Mapping[str, Scalar]) -> Experiment:
     """Return an experiment with another fleet; raises ConfigError for settings that are none."""
+    require_fleets([fleet], settings)
     kept = {k: v for k, v in experiment.section("fleet").items() if k not in ("preset", "file")}
     own = {**kept, "preset": fleet, **settings}
     config = build_config(FleetConfig, own, section="fleet")
     if not config.any:
         raise ConfigError("fleet none has no times; choose one of mobile, fedscale, 5g, silo, ...")
+    require_effective(config, default_values(FleetConfig), section="fleet", beside={})
+    others = {k: v for k, v in experiment.settings.items() if not k.startswith(_SECTION)}
     told = {f"{_SECTION}{name}": value for name, value in own.items()}
-    return replace(experiment, settings={**experiment.settings, **told})
+    return replace(experiment, settings={**others, **told})
 
 
-def _require_alike(
-    experiment: Experiment, records: Sequence[RoundRecord], wanted: FleetConfig
-) -> None:
-    """Raise ConfigError where a run would have gone otherwise on that fleet, or on none."""
+def require_fleets(fleets: Sequence[str], settings: Mapping[str, Scalar]) -> None:
+    """Raise ConfigError for fleets, with these settings, on which a run cannot be re-timed."""
+    for fleet in fleets:
+        if "preset" in settings:
+            raise ConfigError(
+                f"fleet.preset={settings['preset']} beside fleet {fleet}: name the fleet once"
+            )
+        wanted = build_config(FleetConfig, {**settings, "preset": fleet}, section="fleet")
+        if wanted.loses:
+            raise ConfigError(
+                "on a fleet whose answers get lost, or whose devices are away, a run goes another"
+                " way; run it anew with --set fleet.preset=..., or leave out drop_out, online and"
+                " diurnal"
+            )
+
+
+def _require_alike(experiment: Experiment, records: Sequence[RoundRecord]) -> None:
+    """Raise ConfigError where a run would have gone otherwise on another fleet, or on none."""
     name = f"the run {experiment.name}"
-    if wanted.loses:
-        raise ConfigError(
-            "on a fleet whose answers get lost, or whose devices are away, a run goes another way;"
-            " run it anew with --set fleet.preset=..., or leave out drop_out, online and diurnal"
-        )
     require_retimable(experiment)
     if any(record.virtual is not None and record.virtual.wasted for record in records):
         raise ConfigError(f"{name} has lost answers, so it depends on its fleet; run it anew")
@@ -111,11 +124,12 @@ def _retimed(
             entries = list(together)
             moment = Moment(record.problem, round_index, entries[0].exchange_index)
             spent = [fleet.spent(jobs_from(entry), moment, free=True) for entry in entries]
-            settled = settle(spent, [0] * len(spent), deadline_s)
+            settled = settle(spent, deadline_s)
             if settled.took.wasted:
                 raise ConfigError(
-                    f"in round {round_index} an answer takes longer than strategy.timeout_s="
-                    f"{deadline_s:g}, so the run would have gone another way; run it anew"
+                    f"in round {round_index} an answer is missing, or takes longer than"
+                    f" strategy.timeout_s={deadline_s:g}, so the run would have gone another way;"
+                    " run it anew"
                 )
             clock = clock + settled.took
         before = record

@@ -10,7 +10,7 @@ from typing import Any
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from scenarios.runs.gathered import gather
-from scenarios.runs.milestones import reached
+from scenarios.runs.milestones import reached, targets_of
 from scenarios.runs.retime import retime
 from scenarios.runs.run_result import RunResult
 
@@ -63,6 +63,7 @@ def retimed(
     levels: Mapping[str, Sequence[float]],
 ) -> Retiming:
     """Price runs by label anew on every fleet; raises as `retime`."""
+    targets_of({label: some[:1] for label, some in runs.items()}, levels)  # known metrics alone
     rows, results = [], {}
     for label, some in runs.items():
         for fleet in fleets:

@@ -21,7 +21,7 @@ from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.averaging.fedavg import local_training
-from strategies.averaging.staleness import StalenessConfig
+from strategies.averaging.staleness import StalenessConfig, require_open
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
@@ -42,6 +42,7 @@ class FedAsyncConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.alpha <= 1, "alpha", self.alpha, "above 0, at most 1")
+        require_open(self.rounds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require_nonnegative
+from fedzo.config import require, require_nonnegative
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from fedzo.protocol.wave import Refill
 from strategies.averaging.fedavg import local_training
-from strategies.averaging.staleness import StalenessConfig
+from strategies.averaging.staleness import StalenessConfig, require_open
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig, aggregate
@@ -34,8 +34,9 @@ from strategies.core.step_config import LocalConfig, ServerConfig
 class FedBuffConfig:
     """Settings of FedBuff; it needs a virtual clock (fleet.preset).
 
-    buffer: answers after which the server steps; 0 is as many as work at a time. refill: whether
-    the next client begins with each arrival, or all that are missing after the server's step.
+    buffer: answers after which the server steps; 0 is half of those at work with refill=arrival,
+    and all of them with step. refill: whether the next client begins with each arrival, or all that
+    are missing after the server's step.
     """
 
     rounds: RoundConfig = part(RoundConfig)
@@ -43,16 +44,20 @@ class FedBuffConfig:
     local: LocalConfig = part(LocalConfig)
     server: ServerConfig = part(ServerConfig)
     old: StalenessConfig = part(StalenessConfig)
-    buffer: int = 10
+    buffer: int = 0
     refill: Refill = "arrival"
 
     def __post_init__(self) -> None:
         require_nonnegative("buffer", self.buffer)
+        require_open(self.rounds)
 
     def until(self, at_work: int) -> int:
-        """Return after how many answers the server steps."""
-        most = self.buffer or at_work
-        return min(most, at_work) if self.refill == "step" else most
+        """Return after how many answers the server steps; raises ConfigError for too many."""
+        if not self.buffer:
+            return at_work if self.refill == "step" else max(1, at_work // 2)
+        told = f"at most {at_work}, as many as work at a time (strategy.participation)"
+        require(self.buffer <= at_work, "strategy.buffer", self.buffer, told)
+        return self.buffer
 
 
 @dataclass(frozen=True, slots=True)

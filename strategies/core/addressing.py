@@ -1,6 +1,5 @@
 """What the driver adds to a question: seed, moment, budget, the clock, and whom it waits for."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +8,7 @@ from fedzo.objectives.problem import Problem
 from fedzo.protocol.exchange import JUDGING, Exchange, Moment
 from fedzo.protocol.wave import Wave
 from fedzo.records.history import RoundRecord
-from strategies.core.cohorts import Online, sample_cohort
+from strategies.core.cohorts import Online, sample_cohort, wanted_size
 from strategies.core.method import RoundMethod
 from strategies.core.outcome import RunSettings
 from strategies.core.rounds import RoundPlan
@@ -44,6 +43,7 @@ class Addressing:
             ),
             seed=settings.seed,
             problem=problem.index,
+            wanted=wanted_size(self.strategy, state, settings.num_clients),
             judged=judged,
             image=getattr(problem, "image", None),
             lower=problem.lower,
@@ -62,10 +62,11 @@ class Addressing:
         total: RoundRecord,
         index: int,
         reserve: int,
+        plan: RoundPlan | None,
     ) -> Exchange:
         """Return an exchange, the `index`-th of its round, of those made at once.
 
-        reserve: queries that are kept back.
+        reserve: queries that are kept back. plan: of the round, None where x is judged outside one.
         """
         asked = max(1, sum(len(other.client_ids) for other in together))
         limited = self.settings.query_budget is not None
@@ -76,7 +77,7 @@ class Addressing:
             budget=max(0, (self.left(total) - reserve) // asked) if limited else None,
             on_failure=self.strategy.on_failure,
             at_s=_time(total),
-            enough=0 if index == JUDGING else self._enough(len(exchange.client_ids), asked),
+            enough=0 if index == JUDGING else _enough(plan, together),
         )
 
     def wave(self, wanted: Wave, total: RoundRecord, index: int, reserve: int) -> Wave:
@@ -92,13 +93,16 @@ class Addressing:
             on_failure=self.strategy.on_failure,
         )
 
-    def _enough(self, count: int, asked: int) -> int:
-        """Return after how many answers nobody else is waited for, where more were asked for it."""
-        rounds = self.strategy.rounds
-        wanted = rounds.cohort_size(self.settings.num_clients)
-        if rounds.over_selection == 1 or asked <= wanted:
-            return 0
-        return math.ceil(count * wanted / asked)
+
+def _enough(plan: RoundPlan | None, together: Sequence[Exchange]) -> int:
+    """Return after how many answers nobody else is waited for, where more were asked for it.
+
+    Who asks others than the cohort, such as everybody, waits for all of them.
+    """
+    if plan is None or plan.wanted in (0, len(plan.cohort)):
+        return 0
+    asked = {client for exchange in together for client in exchange.client_ids}
+    return plan.wanted if len(asked) > plan.wanted and asked <= {*plan.cohort} else 0
 
 
 def _time(total: RoundRecord) -> float:

@@ -24,6 +24,12 @@ class SizesCohort(Protocol):
         ...
 
 
+def wanted_size(method: RoundMethod[Any], state: object, num_clients: int) -> int:
+    """Return how many answers a round wants."""
+    wanted = state.cohort_size if can(state, SizesCohort) else 0
+    return min(num_clients, wanted) or method.rounds.cohort_size(num_clients)
+
+
 def sample_cohort(
     method: RoundMethod[Any],
     state: object,
@@ -39,9 +45,8 @@ def sample_cohort(
     More than a round wants, by over_selection; online: of those that can be reached, where somebody
     knows, and fewer where a hundred draws for each find no more; one in any case.
     """
-    wanted = state.cohort_size if can(state, SizesCohort) else 0
-    size = min(num_clients, wanted) or method.rounds.cohort_size(num_clients)
-    size = min(num_clients, math.ceil(method.rounds.over_selection * size))
+    wanted = wanted_size(method, state, num_clients)
+    size = min(num_clients, math.ceil(method.rounds.over_selection * wanted))
     if size == num_clients:
         everybody = range(num_clients)
         return everybody if online is None else _reached(everybody, online) or everybody[:1]

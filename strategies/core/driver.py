@@ -80,7 +80,8 @@ class _Run:
         self.records: list[RoundRecord] = []
         self._resumed = resume.record if resume else None
         self._exchange_index, self._failed_rounds, self._judged = 0, 0, -1
-        self._free = self.heard = False
+        self._free = self.heard = self._landed = False
+        self._planned: RoundPlan | None = None
         self.stop: StopReason | None = resume.stop if resume else None
         self._clock = time.perf_counter()
         self._defence = defence_of(strategy, settings.num_clients)
@@ -111,6 +112,7 @@ class _Run:
     def _run_round(self) -> None:
         """Run one round, or end the run when the budget does not allow a single step."""
         before, plan = self._total, self._plan()
+        self._planned, self._landed = plan, False
         self._total = accounting.opened(before, plan.round_index)
         self._exchange_index = 0
         self._free = False
@@ -176,7 +178,7 @@ class _Run:
 
     def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
         timeout_s = self._strategy.rounds.timeout_s
-        place = (self._total, self._exchange_index, reserve)
+        place = (self._total, self._exchange_index, reserve, self._planned)
         exchanges = [self._address.exchange(exchange, wanted, *place) for exchange in wanted]
         self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=timeout_s)
@@ -200,10 +202,11 @@ class _Run:
         for exchange, replies in landed.began:
             self._total = accounting.counted(self._total, exchange, replies, {}, ledger=False)
         kept = usable(told.question, landed, rounds, self._defence)
-        self.heard |= len(kept.clients) > 0
+        self._landed |= len(kept.clients) > 0
+        self.heard |= self._landed
         self._total = replace(self._total, failures={**self._total.failures, **kept.failures})
         if not len(kept.clients):
-            require_some(kept, self._total.round_index)
+            require_some(kept, told, self._total.round_index)
             self.stop = "budget"
         return kept
 
@@ -223,7 +226,7 @@ class _Run:
         now = self._total
         asked = now.queries > before.queries or now.gradients > before.gradients
         answered = now.clients_answered > 0 and not self._free
-        return not asked and (answered or self._address.left(self._total) < 1)
+        return not (asked or self._landed) and (answered or self._address.left(self._total) < 1)
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""

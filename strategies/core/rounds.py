@@ -22,7 +22,7 @@ from fedzo.errors import RunError
 from fedzo.objectives.objective import Bound
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import ValuesTold
-from fedzo.used_with import UsedWith, other_than
+from fedzo.used_with import UsedWith, below, other_than
 from strategies.core.asking import Asking
 
 
@@ -56,7 +56,9 @@ class RoundConfig:
     evaluate_every: int = 1
     judges: int = 0
     min_judges: int = 0
-    USED_WITH: ClassVar[UsedWith] = {"over_selection": other_than("fleet.preset", "none")}
+    USED_WITH: ClassVar[UsedWith] = {
+        "over_selection": (other_than("fleet.preset", "none"), below("participation", 1)),
+    }
 
     def cohort_size(self, num_clients: int) -> int:
         """Return how many clients are asked in a round."""
@@ -83,6 +85,7 @@ class TooFewAnswers(RunError):
 class RoundPlan:
     """What the driver has decided for a round: its number (from 1), the cohort, the box of x.
 
+    wanted: answers of the cohort that are enough, 0 or all of it where nobody else was asked.
     judged: whether x will be judged after it. num_rounds: at most as many will be run, for each of
     num_problems that are put to the same clients. image: whether x is a square image, None where
     nobody knows.
@@ -92,6 +95,7 @@ class RoundPlan:
     num_rounds: int = 0
     num_clients: int
     cohort: Sequence[int]
+    wanted: int = 0
     seed: int = 0
     problem: int = 0
     num_problems: int = 1

@@ -8,7 +8,7 @@ import torch
 
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.question import Question
-from fedzo.protocol.wave import Landed
+from fedzo.protocol.wave import Landed, Wave
 from strategies.core.robust import Defence
 from strategies.core.rounds import RoundConfig, TooFewAnswers
 from strategies.core.screening import rejected
@@ -38,14 +38,16 @@ def usable(
     return _without(landed, wrong) if wrong else landed
 
 
-def require_some(landed: Landed, round_index: int) -> None:
-    """Raise TooFewAnswers where those who were heard of have all failed."""
+def require_some(landed: Landed, wave: Wave, round_index: int) -> None:
+    """Raise TooFewAnswers where nothing can be used, but not for want of queries."""
     if landed.failures:
         client, reason = next(iter(landed.failures.items()))
         raise TooFewAnswers(
             f"round {round_index}: none of {len(landed.failures)} clients has given an answer that"
             f" can be used; client {client}: {reason}"
         )
+    if wave.queries is None or wave.queries >= max(1, wave.queries_each):
+        raise TooFewAnswers(f"round {round_index}: nobody could be reached for a day")
 
 
 def _without(landed: Landed, wrong: Mapping[int, str]) -> Landed:

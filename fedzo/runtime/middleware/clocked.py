@@ -27,8 +27,8 @@ from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.virtual_time import VirtualTime
 from fedzo.runtime.engine import Engine, Middleware
 
-FLIGHT = -1
-"""The client under whose number the jobs in flight are kept."""
+FLIGHT = -2
+"""The client under whose number the jobs in flight are kept; liars remember as -1."""
 AWAY = "cannot be reached now"
 LATE = "the answer came late"
 REAL_DEADLINE_S = 7 * 86_400.0
@@ -55,7 +55,12 @@ class Clocked(Middleware):
         asked = [part for part in parts if len(part.client_ids)]
         answers = self._inner.perform(asked, timeout_s=REAL_DEADLINE_S) if asked else []
         spent = [self._spent(part, told) for part, told in zip(asked, answers, strict=True)]
-        settled = settle(spent, [part.enough for part in asked], timeout_s)
+        failed = [
+            np.asarray([client in told.failures for client in part.client_ids], dtype=bool)
+            for part, told in zip(asked, answers, strict=True)
+        ]
+        enough = max((part.enough for part in asked), default=0)
+        settled = settle(spent, timeout_s, enough=enough, failed=failed)
         self.took = settled.took if asked else VirtualTime(seconds=ONLINE_S, waiting=ONLINE_S)
         known = iter(zip(answers, spent, settled.missed, strict=True))
         return [

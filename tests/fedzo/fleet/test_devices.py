@@ -22,7 +22,8 @@ PRICED = {"query_s": 0.05}
 def jobs(clients: Any, **counts: float) -> Jobs:
     named = {"down": 0.0, "up": 0.0, "queries": 0.0, "gradients": 0.0, "examples": 0.0, **counts}
     ids = np.asarray(clients, dtype=np.int64)
-    return Jobs(ids, **{name: np.full(len(ids), float(value)) for name, value in named.items()})
+    rows = {name: np.full(len(ids), float(value)) for name, value in named.items()}
+    return Jobs(clients=ids, silent=np.zeros(len(ids), dtype=bool), **rows)
 
 
 def fleet(**settings: Any) -> Fleet:
@@ -185,8 +186,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 def test_the_ledger_gives_back_what_was_put_in(ids: list[int]) -> None:
     given = jobs(ids, down=12.5, up=8, queries=21, examples=3)
     given.queries[-1] = 4
+    given.silent[0] = True
     back = jobs_from(entry_of(given, 2))
-    for name in ("clients", "down", "up", "queries", "gradients", "examples"):
+    for name in ("clients", "down", "up", "queries", "gradients", "examples", "silent"):
         assert getattr(back, name).tolist() == getattr(given, name).tolist()
     entry = entry_of(given, 2)
     assert entry.down == 12.5

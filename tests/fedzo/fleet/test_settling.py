@@ -39,7 +39,7 @@ def test_an_exchange_ends(
     seconds: float,
     missed: list[int],
 ) -> None:
-    found = settle([spent(totals, lost)], [enough], deadline)
+    found = settle([spent(totals, lost)], deadline, enough=enough)
     assert found.took.seconds == seconds
     assert np.flatnonzero(found.missed[0]).tolist() == missed
     assert found.took.wasted == len(missed)
@@ -51,7 +51,16 @@ def test_an_exchange_ends(
 
 
 def test_exchanges_made_at_once_take_as_long_as_the_longest() -> None:
-    found = settle([spent([1, 2]), spent([5, 7])], [0, 1], 10)
+    found = settle([spent([1, 2]), spent([5, 7])], 10, enough=3)
     assert found.took.seconds == 5
     assert [m.tolist() for m in found.missed] == [[False, False], [False, True]]
     assert found.took.compute == pytest.approx(0.5 * (1 + 2 + 5) / 3)
+
+
+def test_who_answers_that_it_has_none_is_not_one_of_the_enough() -> None:
+    failed = [np.asarray([True, False, False, False])]
+    found = settle([spent([1, 4, 2, 9])], 10, enough=2, failed=failed)
+    assert found.took.seconds == 4
+    assert found.missed[0].tolist() == [False, False, False, True]
+    nobody = settle([spent([1, 4])], 10, enough=2, failed=[np.ones(2, dtype=bool)])
+    assert nobody.took.seconds == 4

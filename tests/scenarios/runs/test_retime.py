@@ -62,6 +62,13 @@ def test_what_depends_on_its_fleet_is_refused() -> None:
         fedzo.retime(plain, "none")
     with pytest.raises(ConfigError, match=r"set fleet\.query_s"):
         fedzo.retime(plain, "mobile")
+    with pytest.raises(ConfigError, match="name the fleet once"):
+        fedzo.retime(plain, "mobile", preset="silo")
+    with pytest.raises(ConfigError, match=r"fleet\.recovery=0\.3 has no effect"):
+        fedzo.retime(plain, "mobile", query_s=0.05, recovery=0.3)
+    lossy = run("quadratic", "fedzo", {**TINY, "faults.drop": 0.5})
+    with pytest.raises(ConfigError, match="an answer is missing"):
+        fedzo.retime(lossy, "mobile", query_s=0.05)
     with pytest.raises(ConfigError, match=r"unknown setting fleet\.query;"):
         fedzo.retime(plain, "mobile", query=1.0)
     over = {**TINY, **MOBILE, "strategy.participation": 0.4, "strategy.over_selection": 2.0}
@@ -73,6 +80,20 @@ def test_what_depends_on_its_fleet_is_refused() -> None:
     short = run("quadratic", "fedzo", {**TINY, **MOBILE, "strategy.timeout_s": 3000.0})
     with pytest.raises(ConfigError, match="takes longer than"):
         fedzo.retime(short, "mobile", query_s=1e4)
+
+
+def test_a_run_of_devices_in_a_file_is_retimed_on_others(tmp_path: Path) -> None:
+    path = tmp_path / "devices.csv"
+    lines = [f"{client},0.1,1e6,1e6" for client in range(5)]
+    path.write_text("\n".join(["client,query_s,down,up", *lines]) + "\n")
+    own = {"fleet.preset": "file", "fleet.file": str(path)}
+    given = run("quadratic", "fedzo", {**TINY, **own})
+    plain = run("quadratic", "fedzo", TINY)
+    found = fedzo.retime(given, "mobile", query_s=0.05)
+    assert found.virtual == fedzo.retime(plain, "mobile", query_s=0.05).virtual
+    path.write_text("\n".join(["client,query_s,down,up", *lines[:4]]) + "\n")
+    with pytest.raises(ConfigError, match="no line for client 4"):
+        run("quadratic", "fedzo", {**TINY, **own})
 
 
 def test_directories_are_retimed_by_label_fleet_and_level(tmp_path: Path) -> None:
@@ -93,6 +114,9 @@ def test_directories_are_retimed_by_label_fleet_and_level(tmp_path: Path) -> Non
     assert figure.read_bytes().startswith(b"\x89PNG")
     shown = CliRunner().invoke(app, [*words, "--reach", "value=-100"])
     assert "never" in shown.output
+    unknown = CliRunner().invoke(app, [*words, "--reach", "vlaue=1"])
+    assert unknown.exit_code == 2
+    assert "vlaue" in unknown.stderr
     wrong = CliRunner().invoke(app, [*words, "--set", "client.mu=1"])
     assert wrong.exit_code == 2
     assert "settings of fleet" in wrong.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, RunError
 from scenarios.cli.app import app
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.run_result import RunResult
@@ -82,6 +82,33 @@ def test_the_query_budget_is_never_exceeded(strategy: str) -> None:
     assert found.queries <= 3000
     assert found.queries > 2500
     assert list(found.stops) == ["budget"]
+
+
+def test_answers_that_were_paid_for_are_used_when_nothing_is_left() -> None:
+    exactly, more = (run("fedbuff_zo", rounds=99, query_budget=b) for b in (2100, 2101))
+    assert exactly.queries == more.queries == 2100
+    assert torch.equal(exactly.x, more.x)
+    assert len(exactly.records) == len(more.records)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_jobs_that_failed_are_kept_too(seed: int, tmp_path: Path) -> None:
+    faults = {"faults.crash": 0.3, "strategy.max_failed_rounds": 50}
+    whole = run("fedbuff_zo", rounds=8, settings=faults, seed=seed)
+    run("fedbuff_zo", rounds=4, settings=faults, seed=seed, out=tmp_path / "run")
+    same(
+        whole,
+        run("fedbuff_zo", rounds=8, settings=faults, seed=seed, out=tmp_path / "run", resume=True),
+    )
+
+
+def test_what_means_nothing_where_nobody_waits_is_refused() -> None:
+    for setting, value in (("min_answers", 3), ("over_selection", 1.5), ("buffer", 11)):
+        with pytest.raises(ConfigError, match=setting):
+            run("fedbuff_zo", settings={f"strategy.{setting}": value})
+    nobody = {"fleet.online": 1e-6, "strategy.max_failed_rounds": 1}
+    with pytest.raises(RunError, match="nobody could be reached for a day"):
+        run("fedbuff_zo", settings=nobody)
 
 
 def test_the_buffer_steps_more_often_than_the_cohort_waits() -> None:

@@ -133,6 +133,35 @@ def test_a_run_goes_on_at_the_same_times(tmp_path: Path) -> None:
     assert torch.equal(longer.x, whole.x)
 
 
+def test_who_asks_everybody_waits_for_everybody() -> None:
+    over = {**FLEET, "strategy.participation": 0.1, "strategy.over_selection": 1.5}
+    found = run("mifa", clients=40, rounds=3, settings=over)
+    asked = [(len(r.clients), r.clients_answered) for r in found.records[1:]]
+    assert asked == [(40, 40), (6, 4), (6, 4)]
+
+
+def test_crashed_clients_are_not_the_answers_that_are_enough() -> None:
+    over = {**FLEET, "strategy.participation": 0.25, "strategy.over_selection": 2.0}
+    found = run(clients=40, settings={**over, "faults.crash": 0.3})
+    assert [r.clients_answered for r in found.records[1:]] == [10] * 4
+    dropped = run(settings={**FLEET, "faults.drop": 0.4, "strategy.timeout_s": 900.0})
+    missing = [r for r in dropped.records if r.failures]
+    assert missing
+    assert dropped.virtual is not None
+    assert dropped.virtual.seconds >= 900 * len(missing)
+    assert dropped.virtual.wasted == sum(len(r.failures) for r in missing)
+
+
+def test_liars_that_learn_and_a_clock_go_on_together(tmp_path: Path) -> None:
+    liars = {"byzantine.attack": "mimic_learned", "byzantine.num_clients": 2, **FLEET}
+    for strategy in ("fedzo", "fedbuff_zo"):
+        whole = run(strategy, rounds=8, settings=liars)
+        run(strategy, settings=liars, out=tmp_path / strategy)
+        longer = run(strategy, rounds=8, settings=liars, out=tmp_path / strategy, resume=True)
+        assert torch.equal(whole.x, longer.x)
+        assert [r.virtual for r in whole.records] == [r.virtual for r in longer.records]
+
+
 def test_clients_with_one_budget_are_priced_until_it_ends() -> None:
     found = run(query_budget=700, settings=FLEET, rounds=50)
     assert found.queries <= 700
@@ -146,5 +175,12 @@ def test_what_a_clock_needs_is_said() -> None:
         run(settings={"fleet.preset": "mobile"})
     with pytest.raises(ConfigError, match=r"fleet\.preset other than none"):
         run(settings={"strategy.over_selection": 1.3})
+    with pytest.raises(ConfigError, match="participation below 1"):
+        run(settings={**FLEET, "strategy.over_selection": 1.3})
+    with pytest.raises(ConfigError, match="has no end on a virtual clock"):
+        run(settings={**FLEET, "strategy.timeout_s": float("inf")})
+    secret = {"strategy.secret_sample": True, "strategy.participation": 0.5}
+    with pytest.raises(ConfigError, match="counts on a sample of all clients"):
+        run("dp_fedzo", settings={**FLEET, **secret, "fleet.online": 0.5})
     with pytest.raises(ConfigError, match="no effect"):
         run(settings={"fleet.query_s": 1.0})
