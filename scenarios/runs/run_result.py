@@ -261,7 +261,7 @@ def rows_of(result: RunResult) -> list[Row]:
         ("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}"),
         *_privacy(result, summary),
         ("seconds", f"{summary['wall_s']:.2f}"),
-        *virtual_rows(result.virtual, result.participation_bias),
+        *virtual_rows(result.virtual, summary["participation_bias"]),
         ("ended by", ends or "-"),
     ]
 
