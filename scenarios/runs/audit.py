@@ -95,10 +95,6 @@ def audit(
     quiet = _strategy(made, {"strategy.epsilon": math.inf})
     engines = [InProcessEngine(world, make_rules()) for world in neighbors(num_clients, seed)]
     start = random_mlp(_LAYERS, generator=stream(seed, "audit", "start")).double()
-    spread = 1.0
-    if made.settings.get("client.gradient") == "zeroth_order" and hasattr(config, "restart_period"):
-        slopes = min(len(start), int(made.settings["client.num_directions"]))
-        spread = math.sqrt(len(start) / slopes)
     scores: list[list[float]] = [[], []]
     for trial in range(trials):
         for which, engine in enumerate(engines):
@@ -109,7 +105,7 @@ def audit(
                 cohort=range(num_clients),
                 seed=int(stream(seed, "audit", trial, which).integers(1 << 62)),
             )
-            scores[which].append(_score(noisy, quiet, engine, engines, start, plan, spread))
+            scores[which].append(_score(noisy, quiet, engine, engines, start, plan))
         if progress:
             progress(trial + 1)
     without, with_canary = (np.asarray(found) for found in scores)
@@ -226,19 +222,15 @@ def _score(
     engines: Sequence[Engine],
     start: Tensor,
     plan: RoundPlan,
-    spread: float,
 ) -> float:
-    """Return the log-likelihood ratio of one run on the data set behind `engine`.
-
-    spread: how much longer what is published is than the slopes to which the noise was added.
-    """
+    """Return the log-likelihood ratio of one run on the data set behind `engine`."""
     state, total = noisy.init(start, plan.num_clients), 0.0
     for round_index in range(1, plan.num_rounds + 1):
         now = replace(plan, round_index=round_index)
         silent = noisy.silenced(state)
         clean = [quiet.published(_driven(quiet, silent, now, world)) for world in engines]
         state = _driven(noisy, state, now, engine)
-        told, std = noisy.published(state), state.privacy.noise_std * spread
+        told, std = noisy.published(state), state.privacy.noise_std * noisy.stretch(state)
         if std > 0:
             squares = [float((told - expected).square().sum()) for expected in clean]
             total += (squares[0] - squares[1]) / (2 * std * std)

@@ -82,6 +82,10 @@ class RoundStrategy(Strategy, Generic[StateT]):
         """Return what the last round has told of clients' data: x, unless it is something else."""
         return state.x
 
+    def stretch(self, state: StateT) -> float:
+        """Return how much longer what was published is than that to which the noise was added."""
+        return 1.0
+
     def silenced(self, state: StateT) -> StateT:
         """Return a state whose next round makes no noise, for an audit."""
         return state

@@ -141,6 +141,10 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
     def published(self, state: DIFF2State) -> Float[Tensor, " d"]:
         return state.gradient
 
+    def stretch(self, state: DIFF2State) -> float:
+        slopes = min(len(state.x), self._client.num_directions)
+        return math.sqrt(len(state.x) / slopes) if self._slopes else 1.0
+
     def silenced(self, state: DIFF2State) -> DIFF2State:
         return replace(state, multipliers=Multipliers(0.0, 0.0))
 
