@@ -19,7 +19,7 @@ from clients.states import load_states, save_states, state_file
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.objective import Objective
 from fedzo.privacy.averages import NOT_AVERAGED
-from fedzo.protocol.messages import decode_exchange, encode_replies
+from fedzo.protocol.messages import decode_exchange, encode_replies, moment_of
 from fedzo.protocol.question import Question
 from fedzo.runtime.device import on_device
 from fedzo.runtime.engine_configs import DeviceName
@@ -96,12 +96,13 @@ class _Node:
     def answer(self, message: Message, context: Context) -> Message:
         """Decode an exchange, run the rule on it, remember, and encode the answer."""
         kind, client = message.metadata.message_type, _client_id(context)
-        exchange = decode_exchange(message.content, self.questions[kind], client_id=client)
         run, attempt = _run_of(message)
         directory = context.node_config.get("state-dir") or self.state_dir
         file = state_file(str(directory), run, client) if directory else None
-        states, now = load_states(context.state, run, file), exchange.moment
+        states, now = load_states(context.state, run, file), moment_of(message.content)
         before = states.before(now)
+        asked = self.questions[kind]
+        exchange = decode_exchange(message.content, asked, client_id=client, state=before)
         with torch_threads(_threads(context)):
             environment = on_device(self.environment_of(context), _device(context, self.device))
             try:
@@ -111,6 +112,7 @@ class _Node:
                     raise
                 warnings.warn(str(error), FedzoWarning, stacklevel=2)
                 raise ConfigError(NOT_AVERAGED) from None  # by how much is not told to the server
+        after = {**after, **exchange.views} if exchange.down else after
         if after is not before:
             save_states(context.state, states.after(now, attempt, after), file)
         answers = encode_replies(replies, token=exchange.moment.token)

@@ -53,6 +53,14 @@ def uniforms(
     return np.asarray((words + 0.5) * 2.0**-53, dtype=np.float64)
 
 
+def uniform_rows(seed: int, *parts: Part, clients: Sequence[int], size: int) -> NDArray[np.float64]:
+    """Return `size` numbers in (0, 1) for each client [n, size], as `uniforms` does."""
+    base = np.uint64(key64(seed, *parts))
+    keys = _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
+    words = _mix(keys[:, None] + np.arange(size, dtype=np.uint64) * _WEYL) >> np.uint64(11)
+    return np.asarray((words + 0.5) * 2.0**-53, dtype=np.float64)
+
+
 def permutations(
     seed: int, *parts: Part, clients: Sequence[int], size: int, count: int = 1
 ) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedzo.protocol.answers import NO_ANSWER
 from fedzo.protocol.exchange import Exchange, Replies
-from fedzo.protocol.sizes import exchange_size
+from fedzo.protocol.sizes import bytes_each
 from fedzo.records.ledger import LedgerEntry, of_each, shortest, spanned
 
 Numbers = NDArray[np.float64]
@@ -33,19 +33,10 @@ class Jobs:
 def jobs_of(exchange: Exchange, replies: Replies) -> Jobs:
     """Return what the clients of an exchange have done, in its order; failures have worked too."""
     ids = list(exchange.client_ids)
-    row = sum(t[:1].numel() * t.element_size() for t in replies.tensors.values())
-    answered = set(replies.client_ids)
-    counts = replies.counts.values()
-    up = [
-        row * (client in answered)
-        + 8 * sum(client in of for of in counts)
-        + len(replies.failures.get(client, ""))
-        for client in ids
-    ]
-    down = exchange_size(exchange).bytes / max(1, len(ids))
+    down, up = bytes_each(exchange, replies)
     return Jobs(
         clients=np.asarray(ids, dtype=np.int64),
-        down=np.full(len(ids), down),
+        down=np.asarray(down, dtype=np.float64),
         up=np.asarray(up, dtype=np.float64),
         queries=_counted(replies, "queries", ids),
         gradients=_counted(replies, "gradients", ids),

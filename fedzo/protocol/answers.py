@@ -11,7 +11,8 @@ from flwr.app import RecordDict
 
 from fedzo.errors import MessageError
 from fedzo.protocol.exchange import Exchange, Replies, join_replies, misfit, reject_misfits
-from fedzo.protocol.messages import answered_token, decode_reply
+from fedzo.protocol.messages import decode_reply
+from fedzo.protocol.seals import answered_token
 
 NO_ANSWER = "no answer in time"
 

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedzo.compression.compressor import Form
+from fedzo.compression.scheme import Scheme
 from fedzo.objectives.asking import OnFailure
+from fedzo.protocol.packing import Down, part_name, view_names
 from fedzo.protocol.question import Question
 from fedzo.randomness import stream, streams
 
@@ -67,7 +70,8 @@ class Exchange:
     whether these clients are to work on flipped labels. on_failure: what they do with a point at
     which their code raises (fedzo.objectives.asking). at_s: what a virtual clock shows when it is
     asked; enough: after so many answers to the exchanges made at once nobody else is waited for, 0
-    is all. Both stay here.
+    is all. Both stay here. up: how vectors of the answer are packed; down: how tensors of the
+    question go, by name; the question holds what all then have.
     """
 
     question: Question[Any]
@@ -80,11 +84,23 @@ class Exchange:
     on_failure: OnFailure = "fail"
     at_s: float = 0.0
     enough: int = 0
+    up: Scheme | None = None
+    down: Mapping[str, Down] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
         """The question's name, in messages and logs."""
         return self.question.kind
+
+    @property
+    def views(self) -> dict[str, Tensor]:
+        """What its clients keep of the tensors that came as changes."""
+        kept: dict[str, Tensor] = {}
+        for name, told in self.down.items():
+            view, version = view_names(name)
+            kept[view] = getattr(self.question, name)
+            kept[version] = torch.tensor(told.version)
+        return kept
 
     def select(self, positions: Sequence[int]) -> "Exchange":
         """Return the part of the exchange that concerns the clients at these positions."""
@@ -93,6 +109,7 @@ class Exchange:
             self,
             client_ids=[self.client_ids[p] for p in positions],
             question=self.question.select(rows),
+            down={name: told.select(positions) for name, told in self.down.items()},
         )
 
 
@@ -165,11 +182,28 @@ def misfit(part: Replies, exchange: Exchange) -> str:
     """Say what is wrong with an answer's tensors, by what is expected; empty if nothing."""
     for name, shapes in exchange.question.shapes().items():
         tensor = part.tensors.get(name)
+        if tensor is None and exchange.up is not None and name in exchange.question.vectors_up:
+            wrong = _unlike(part, name, exchange.up.compressor.forms(shapes[0][0]))
+            if wrong:
+                return wrong
+            continue
         if tensor is None:
             return f"there is no tensor {name!r}"
         if tuple(tensor.shape[1:]) not in shapes or not tensor.is_floating_point():
             allowed = " or ".join(str(list(shape)) for shape in shapes)
             return f"{name} has shape {list(tensor.shape[1:])} and {tensor.dtype}, not {allowed}"
+    return ""
+
+
+def _unlike(part: Replies, name: str, forms: Mapping[str, Form]) -> str:
+    """Say what is wrong with the parts of a packed vector; empty if nothing."""
+    for own, (shape, dtype) in forms.items():
+        tensor = part.tensors.get(part_name(name, own))
+        if tensor is None:
+            return f"there is no tensor {name!r}, and no {part_name(name, own)!r}"
+        if tuple(tensor.shape[1:]) != shape or tensor.dtype != dtype:
+            found = f"{list(tensor.shape[1:])} and {tensor.dtype}"
+            return f"{part_name(name, own)} has shape {found}, not {list(shape)} and {dtype}"
     return ""
 
 

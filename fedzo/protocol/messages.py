@@ -10,35 +10,36 @@ and an answer one content back, with `failure` only where the client failed:
     RecordDict { "tensors": ArrayRecord, "counts": MetricRecord, "failure": ConfigRecord, "seal" }
 
 `shared`, `own` and `config` are the parts of the question (fedzo.protocol.question), `head` what
-the driver adds and the VERSION of all this, `run` which run asks, for clients that keep something
-(clients.states). The seal holds a CRC-32 of everything else, and, in an answer, the exchange that
-it answers: what was damaged on the way, or belongs to an earlier exchange, is recognized and never
-used.
+the driver adds, how vectors are packed and the VERSION of all this, `run` which run asks, for
+clients that keep something (clients.states). What seals hold: fedzo.protocol.seals.
 """
 
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
+from fedzo.compression.scheme import scheme_of
 from fedzo.config import Scalar
 from fedzo.errors import MessageError
 from fedzo.objectives.asking import OnFailure
 from fedzo.protocol._compat import records_round_trip
-from fedzo.protocol.exchange import Exchange, Moment, Replies, join_replies
+from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies, join_replies
+from fedzo.protocol.packing import Down, received
 from fedzo.protocol.question import Parts, Question, put_together, take_apart
+from fedzo.protocol.seals import answered_token, check_seal, checksum, record_of, seal_answer
 
 REASON_KEPT = 500
 """Characters of a client's reason that are kept."""
 
-VERSION = 2
+VERSION = 3
 """Of the messages; a server and a client of different ones do not understand each other."""
+_DOWN = "down/"
+_NUMBERS = "the head holds {!r:.200}, where whole numbers belong"
 _COMMON = ("shared", "config", "head", "run")
-RecordT = TypeVar("RecordT", ArrayRecord, ConfigRecord, MetricRecord)
 
 
 def encode_exchange(
@@ -46,51 +47,102 @@ def encode_exchange(
 ) -> list[RecordDict]:
     """Return one content for each client, in the order of client_ids."""
     parts = take_apart(exchange.question)
+    whole = {name: t for name, t in parts.shared.items() if name not in exchange.down}
     records: dict[str, ArrayRecord | ConfigRecord | MetricRecord] = {
-        "shared": encode_tensors(parts.shared),
+        "shared": encode_tensors(whole),
         "config": ConfigRecord(dict(parts.scalars)),
         "head": ConfigRecord({**head_of(exchange), "version": VERSION}),
         "run": ConfigRecord(dict(run or {})),
     }
     checked = 0
     for name in _COMMON:
-        checked = _checksum(name, records[name], checked)
+        checked = checksum(name, records[name], checked)
     contents = []
     for i in range(len(exchange.client_ids)):
-        own = encode_tensors({name: t[i] for name, t in parts.own.items()})
-        seal = ConfigRecord({"crc32": _checksum("own", own, checked)})
+        rows = {name: tensor[i] for name, tensor in parts.own.items()}
+        own = encode_tensors({**rows, **_changes(exchange, i)})
+        seal = ConfigRecord({"crc32": checksum("own", own, checked)})
         contents.append(RecordDict({**records, "own": own, "seal": seal}))
     return contents
 
 
-def decode_exchange(content: RecordDict, cls: type[Question[Any]], *, client_id: int) -> Exchange:
+def decode_exchange(
+    content: RecordDict,
+    cls: type[Question[Any]],
+    *,
+    client_id: int,
+    state: Mapping[str, Tensor] | None = None,
+) -> Exchange:
     """Return the exchange of one client, whose question is a `cls`.
 
-    Raises MessageError for anything malformed, and for messages of another version.
+    state: what it remembers, of which x may be made. Raises MessageError for anything malformed,
+    and for messages of another version.
     """
     _check_version(content)
-    _check_seal(content, (*_COMMON, "own"))
-    own = decode_tensors(_record(content, "own", ArrayRecord))
+    check_seal(content, (*_COMMON, "own"))
+    head = _scalars(content, "head")
+    arrays = decode_tensors(record_of(content, "own", ArrayRecord))
+    own = {name: t for name, t in arrays.items() if not name.startswith(_DOWN)}
+    changed, down = _received(head, arrays, state or {})
     parts = Parts(
-        shared=decode_tensors(_record(content, "shared", ArrayRecord)),
+        shared={**decode_tensors(record_of(content, "shared", ArrayRecord)), **changed},
         own={name: tensor.unsqueeze(0) for name, tensor in own.items()},
         scalars=_scalars(content, "config"),
     )
-    head = _scalars(content, "head")
-    numbers = [head.get(name, 0) for name in ("problem", "round_index", "exchange_index")]
     seed, budget = head.get("seed", 0), head.get("query_budget")
-    if any(type(n) is not int for n in (*numbers, seed, budget or 0)):
-        raise MessageError(f"the head holds {head!r:.200}, where whole numbers belong")
+    if any(type(n) is not int for n in (seed, budget or 0)):
+        raise MessageError(_NUMBERS.format(head))
     return Exchange(
         question=put_together(cls, parts),
         client_ids=[client_id],
-        moment=Moment(*numbers),  # type: ignore[arg-type]
+        moment=_moment(head),
         seed=seed,  # type: ignore[arg-type]
         budget=budget,  # type: ignore[arg-type]
         optional=head.get("optional", False) is True,
         poisoned=head.get("flip_labels", False) is True,
         on_failure=_on_failure(head),
+        up=scheme_of(str(head["up"])) if "up" in head else None,
+        down=down,
     )
+
+
+def moment_of(content: RecordDict) -> Moment:
+    """Return when an exchange is, before it is decoded; raises MessageError for no numbers."""
+    return _moment(_scalars(content, "head"))
+
+
+def _moment(head: Mapping[str, Scalar]) -> Moment:
+    numbers = [head.get(name, 0) for name in ("problem", "round_index", "exchange_index")]
+    if any(type(n) is not int for n in numbers):
+        raise MessageError(_NUMBERS.format(head))
+    return Moment(*numbers)  # type: ignore[arg-type]
+
+
+def _changes(exchange: Exchange, row: int) -> dict[str, Tensor]:
+    """Return what the client at a position gets of the vectors that come as changes."""
+    return {
+        f"{_DOWN}{name}/{part}": tensor
+        for name, told in exchange.down.items()
+        for part, tensor in told.sent(row, getattr(exchange.question, name)).items()
+    }
+
+
+def _received(
+    head: Mapping[str, Scalar], arrays: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Down]]:
+    """Return the vectors that come as changes, and which versions they are."""
+    vectors, down = {}, {}
+    for key, told in head.items():
+        if not key.startswith(_DOWN):
+            continue
+        name, (number, _, text) = key.removeprefix(_DOWN), str(told).partition(":")
+        if not number.isdecimal():
+            raise MessageError(f"{key}={told!r:.60} names no version")
+        version, scheme, prefix = int(number), scheme_of(text), f"{key}/"
+        sent = {n.removeprefix(prefix): t for n, t in arrays.items() if n.startswith(prefix)}
+        vectors[name] = received(name, version, scheme, sent, state)
+        down[name] = Down(scheme, version, [version], {})
+    return vectors, down
 
 
 def _on_failure(head: Mapping[str, Any]) -> OnFailure:
@@ -123,6 +175,9 @@ def head_of(exchange: Exchange) -> dict[str, Scalar]:
         head["query_budget"] = exchange.budget
     if exchange.on_failure != "fail":
         head["on_failure"] = exchange.on_failure
+    if exchange.up is not None:
+        head["up"] = exchange.up.text()
+    head.update({f"{_DOWN}{name}": told.text() for name, told in exchange.down.items()})
     flags = {"optional": exchange.optional, "flip_labels": exchange.poisoned}
     return {**head, **{name: True for name, flag in flags.items() if flag}}
 
@@ -141,23 +196,6 @@ def encode_replies(replies: Replies, *, token: str = "") -> dict[int, RecordDict
     return contents
 
 
-def seal_answer(content: RecordDict, token: str) -> None:
-    """Say which exchange an answer belongs to, and add the checksum over it."""
-    checked = zlib.crc32(_bytes(token))
-    for name in _sealed_parts(content):
-        checked = _checksum(name, content[name], checked)
-    content["seal"] = ConfigRecord({"crc32": checked, "answers": token})
-
-
-def answered_token(content: RecordDict) -> str:
-    """Return the exchange that an answer belongs to; raises MessageError without a whole seal."""
-    token = _record(content, "seal", ConfigRecord).get("answers")
-    if not isinstance(token, str):
-        raise MessageError(f"the seal names no exchange but {token!r:.60}")
-    _check_seal(content, _sealed_parts(content), zlib.crc32(_bytes(token)))
-    return token
-
-
 def decode_reply(content: RecordDict, *, client_id: int, token: str = "") -> Replies:
     """Return the answer of one client; raises MessageError for anything malformed."""
     answered = answered_token(content)
@@ -165,30 +203,35 @@ def decode_reply(content: RecordDict, *, client_id: int, token: str = "") -> Rep
         raise MessageError(f"it answers exchange {answered!r:.60}, not {token!r}")
     counts = {
         name: {client_id: _whole_number(name, value)}
-        for name, value in _record(content, "counts", MetricRecord).items()
+        for name, value in record_of(content, "counts", MetricRecord).items()
     }
     if "failure" in content:
-        reason = _record(content, "failure", ConfigRecord).get("reason", "no reason given")
+        reason = record_of(content, "failure", ConfigRecord).get("reason", "no reason given")
         return Replies(
             client_ids=[], counts=counts, failures={client_id: str(reason)[:REASON_KEPT]}
         )
-    tensors = decode_tensors(_record(content, "tensors", ArrayRecord))
+    tensors = decode_tensors(record_of(content, "tensors", ArrayRecord))
     stacked = {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
     return Replies(client_ids=[client_id], tensors=stacked, counts=counts)
 
 
-def exchange_through_wire(exchange: Exchange) -> Exchange:
-    """Encode, serialize, parse and decode an exchange for all its clients."""
+def exchange_through_wire(
+    exchange: Exchange, states: Sequence[ClientState] | None = None
+) -> Exchange:
+    """Encode, serialize, parse and decode an exchange for all its clients.
+
+    states: what each remembers, where x comes as its changes.
+    """
     contents = records_round_trip(encode_exchange(exchange))
-    cls = type(exchange.question)
+    cls, ids = type(exchange.question), exchange.client_ids
     decoded = [
-        decode_exchange(content, cls, client_id=client)
-        for client, content in zip(exchange.client_ids, contents, strict=True)
+        decode_exchange(content, cls, client_id=client, state=state)
+        for client, content, state in zip(ids, contents, states or [{}] * len(ids), strict=True)
     ]
     parts = [take_apart(one.question) for one in decoded]
     own = {name: torch.cat([part.own[name] for part in parts]) for name in parts[0].own}
     question = put_together(cls, replace(parts[0], own=own))
-    return replace(decoded[0], client_ids=exchange.client_ids, question=question)
+    return replace(decoded[0], client_ids=ids, question=question, down=exchange.down)
 
 
 def replies_through_wire(replies: Replies) -> Replies:
@@ -213,36 +256,6 @@ def decode_tensors(record: ArrayRecord) -> dict[str, Tensor]:
         raise MessageError(f"a tensor does not decode: {error}") from error
 
 
-def _sealed_parts(content: RecordDict) -> list[str]:
-    return sorted(name for name in map(str, content) if name != "seal")
-
-
-def _check_seal(content: RecordDict, parts: Iterable[str], start: int = 0) -> None:
-    found = _record(content, "seal", ConfigRecord).get("crc32")
-    for name in parts:
-        start = _checksum(name, content.get(name), start)
-    if found != start:
-        raise MessageError(f"damaged on the way: checksum {start}, sent {found!r:.60}")
-
-
-def _checksum(title: str, record: object, start: int) -> int:
-    """Return the CRC-32 of a record's title, names, types and values, going on from `start`."""
-    start = zlib.crc32(_bytes(title), start)
-    if isinstance(record, ArrayRecord):
-        for name, array in sorted(record.items()):
-            head = f"{name} {array.dtype} {list(array.shape)} {array.stype}"
-            start = zlib.crc32(array.data, zlib.crc32(_bytes(head), start))
-        return start
-    if isinstance(record, ConfigRecord | MetricRecord):
-        return zlib.crc32(_bytes(repr(sorted(record.items()))), start)
-    return zlib.crc32(_bytes(repr(type(record))), start)
-
-
-def _bytes(text: str) -> bytes:
-    """Encode any text, even what no encoding allows and a sender made up."""
-    return text.encode(errors="backslashreplace")
-
-
 def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> RecordDict:
     numbers: dict[str, int | float | list[int] | list[float]] = {
         name: of[client] for name, of in replies.counts.items() if client in of
@@ -252,20 +265,11 @@ def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> Rec
 
 def _scalars(content: RecordDict, title: str) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
-    for name, value in _record(content, title, ConfigRecord).items():
+    for name, value in record_of(content, title, ConfigRecord).items():
         if not isinstance(value, bool | int | float | str):
             raise MessageError(f"{title} {name!r} is a {type(value).__name__}, not a scalar")
         found[name] = value
     return found
-
-
-def _record(content: RecordDict, name: str, kind: type[RecordT]) -> RecordT:
-    record = content.get(name)
-    if not isinstance(record, kind):
-        raise MessageError(
-            f"the content has no {kind.__name__} {name!r}; it has {sorted(map(str, content))}"
-        )
-    return record
 
 
 def _whole_number(name: str, value: object) -> int:

@@ -62,6 +62,14 @@ class Policies:
     can_skip: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class WorkedOn:
+    """Whose objectives are asked for an answer, and at which position is who asks each."""
+
+    clients: Sequence[int]
+    owners: Sequence[int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[AnswerT]):
     """One question; subclasses add fields, and say what follows from them."""
@@ -71,6 +79,11 @@ class Question(Generic[AnswerT]):
     answer: ClassVar[type[Answer]]
     judges: ClassVar[bool] = False
     """Whether it only asks how good an x is: it is left alone by liars, and moves nothing."""
+
+    vectors_up: ClassVar[tuple[str, ...]] = ()
+    """Tensors of an answer that may be compressed: vectors of x's space whose errors add up."""
+    vectors_down: ClassVar[tuple[str, ...]] = ()
+    """Tensors [d] for all that may come as their changes since the last time."""
 
     def shapes(self) -> Mapping[str, Shapes]:
         """Return the shapes that each tensor of a client's answer may have."""
@@ -89,6 +102,10 @@ class Question(Generic[AnswerT]):
     def is_free(self) -> bool:
         """Whether an answer without queries and gradients is no sign of an empty budget."""
         return False
+
+    def works_on(self, client_ids: Sequence[int]) -> WorkedOn | None:
+        """Return whose objectives these clients ask; None where each asks its own."""
+        return None
 
     def along(self, name: str, *, seed: int, problem: int) -> Along | None:
         """Return the directions of a tensor that is slopes along directions of each client's own.

@@ -1,11 +1,14 @@
 """What travels: floats are the elements of tensors; bytes are their sizes in memory plus 8 for each
 number of configuration or count and the length of each string.
 
+A vector that is packed counts as the tensors that it is made into. Where a compressing engine knows
+what has travelled, that is among the counts of each client, and is taken from there.
+
 The envelope (names, protobuf, array headers, the seal, the version) belongs to the transport and is
 not counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,22 +26,97 @@ class Size:
     bytes: int
 
 
+COUNTED = ("floats_down", "bytes_down", "floats_up", "bytes_up")
+
+
 def exchange_size(exchange: Exchange) -> Size:
     """Return what goes down, to all clients of the exchange together."""
-    n, parts = len(exchange.client_ids), take_apart(exchange.question)
-    shared = _tensor_size(parts.shared.values())
-    own = _tensor_size(parts.own.values())
-    told = [*head_of(exchange).values(), *parts.scalars.values()]
-    scalars = sum(len(v) if isinstance(v, str) else 8 for v in told)
-    return Size(n * shared.floats + own.floats, n * (shared.bytes + scalars) + own.bytes)
+    if exchange.down:
+        return _sum(sizes_down(exchange))
+    n = len(exchange.client_ids)
+    each = sizes_down(exchange)[0] if n else Size(0, 0)
+    return Size(n * each.floats, n * each.bytes)
 
 
 def replies_size(replies: Replies) -> Size:
     """Return what came up, from all clients together."""
+    if _is_counted(replies):
+        return Size(replies.total("floats_up"), replies.total("bytes_up"))
     tensors = _tensor_size(replies.tensors.values())
     counts = sum(len(numbers) for numbers in replies.counts.values())
     reasons = sum(len(reason) for reason in replies.failures.values())
     return Size(tensors.floats, tensors.bytes + 8 * counts + reasons)
+
+
+def sent_size(exchange: Exchange, replies: Replies) -> Size:
+    """Return what went down, as `exchange_size` does, where replies do not know better."""
+    if _is_counted(replies):
+        return Size(replies.total("floats_down"), replies.total("bytes_down"))
+    return exchange_size(exchange)
+
+
+def sizes_down(exchange: Exchange) -> list[Size]:
+    """Return what goes down to each client of an exchange."""
+    parts = take_apart(exchange.question)
+    whole = [tensor for name, tensor in parts.shared.items() if name not in exchange.down]
+    shared = _tensor_size([*whole, *(tensor[:1] for tensor in parts.own.values())])
+    told = [*head_of(exchange).values(), *parts.scalars.values()]
+    scalars = sum(len(v) if isinstance(v, str) else 8 for v in told)
+    common = Size(shared.floats, shared.bytes + scalars)
+    if not exchange.down:
+        return [common] * len(exchange.client_ids)
+    return [
+        _sum([common, *_sizes_of_changes(exchange, row)]) for row in range(len(exchange.client_ids))
+    ]
+
+
+def sizes_up(exchange: Exchange, replies: Replies) -> list[Size]:
+    """Return what came up from each client of an exchange."""
+    row = _tensor_size(tensor[:1] for tensor in replies.tensors.values())
+    answered = set(replies.client_ids)
+    return [
+        Size(
+            row.floats * (client in answered),
+            row.bytes * (client in answered)
+            + 8 * sum(client in of for of in replies.counts.values())
+            + len(replies.failures.get(client, "")),
+        )
+        for client in exchange.client_ids
+    ]
+
+
+def bytes_each(exchange: Exchange, replies: Replies) -> tuple[list[int], list[int]]:
+    """Return the bytes down to, and up from, each client of an exchange."""
+    counts = replies.counts if _is_counted(replies) else counted_sizes(exchange, replies)
+    down, up = counts["bytes_down"], counts["bytes_up"]
+    ids = exchange.client_ids
+    return [down.get(client, 0) for client in ids], [up.get(client, 0) for client in ids]
+
+
+def counted_sizes(exchange: Exchange, replies: Replies) -> dict[str, dict[int, int]]:
+    """Return what has travelled to and from each client, as counts."""
+    both = zip(sizes_down(exchange), sizes_up(exchange, replies), strict=True)
+    rows = [(down.floats, down.bytes, up.floats, up.bytes) for down, up in both]
+    columns = zip(*rows, strict=True)
+    return {
+        name: dict(zip(exchange.client_ids, column, strict=True))
+        for name, column in zip(COUNTED, columns, strict=True)
+    }
+
+
+def _is_counted(replies: Replies) -> bool:
+    return COUNTED[0] in replies.counts
+
+
+def _sizes_of_changes(exchange: Exchange, row: int) -> list[Size]:
+    return [
+        _tensor_size(told.sent(row, getattr(exchange.question, name)).values())
+        for name, told in exchange.down.items()
+    ]
+
+
+def _sum(sizes: Sequence[Size]) -> Size:
+    return Size(sum(size.floats for size in sizes), sum(size.bytes for size in sizes))
 
 
 def _tensor_size(tensors: Iterable[Tensor]) -> Size:

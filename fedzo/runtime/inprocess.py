@@ -61,7 +61,7 @@ class InProcessEngine:
 
     def _perform(self, exchange: Exchange) -> Replies:
         if self._strict:
-            exchange = exchange_through_wire(exchange)
+            exchange = exchange_through_wire(exchange, self._known(exchange))
         size = self._chunk_size or chunk_size_for(exchange)
         count = len(exchange.client_ids)
         if count <= size:
@@ -70,12 +70,17 @@ class InProcessEngine:
         return join_replies([self._serve(exchange.select(chunk.tolist())) for chunk in chunks])
 
     def _serve(self, exchange: Exchange) -> Replies:
-        before = [self._states.get(client, {}) for client in exchange.client_ids]
+        before = self._known(exchange)
         replies, after = serve(exchange, self._environment, self._rules, before, pool=self._pool)
+        if self._strict and exchange.down:
+            after = [{**state, **exchange.views} for state in after]
         for client, state in zip(exchange.client_ids, after, strict=True):
             if state:
                 self._states[client] = state
         return replies_through_wire(replies) if self._strict else replies
+
+    def _known(self, exchange: Exchange) -> list[ClientState]:
+        return [self._states.get(client, {}) for client in exchange.client_ids]
 
 
 def chunk_size_for(exchange: Exchange) -> int:

@@ -20,7 +20,9 @@ from fedzo.objectives.cohort import CohortObjective, cohort_of, flip_labels
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.oracle import Oracle
 from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies, join_replies
+from fedzo.protocol.packing import is_wire, split_state
 from fedzo.protocol.question import Answer, Question
+from fedzo.runtime.feedback import pack_replies
 
 CPU = torch.device("cpu")
 
@@ -103,14 +105,42 @@ def serve(
     and replies come back. pool: who asks objectives of several clients at a time; None asks one
     after the other.
     """
+    rules_own = [split_state(state)[0] if is_wire(state) else state for state in states]
     device = getattr(environment, "device", CPU)
     if device == CPU:
-        return _serve(exchange, environment, rules, states, pool)
+        replies, after = _serve(exchange, environment, rules, rules_own, pool)
+        return _wired(exchange, replies, states, rules_own, after)
     placed = replace(exchange, question=exchange.question.to(device))
-    here = [{name: tensor.to(device) for name, tensor in state.items()} for state in states]
+    here = [{name: tensor.to(device) for name, tensor in state.items()} for state in rules_own]
     replies, after = _serve(placed, environment, rules, here, pool)
+    replies, after = _wired(exchange, replies, states, here, after)
     told = {name: tensor.cpu() for name, tensor in replies.tensors.items()}
     return replace(replies, tensors=told), after
+
+
+def _wired(
+    exchange: Exchange,
+    replies: Replies,
+    states: Sequence[ClientState],
+    before: Sequence[ClientState],
+    after: Sequence[ClientState],
+) -> tuple[Replies, Sequence[ClientState]]:
+    """Return the replies packed, where that is wanted, and states with what the wire remembers.
+
+    states: with that; before, after: what rules remembered before and do now.
+    """
+    if exchange.up is None and not any(map(is_wire, states)):
+        return replies, after
+    wire = [split_state(state)[1] for state in states]
+    kept: Sequence[ClientState] = wire
+    if exchange.up is not None:
+        replies, kept = pack_replies(exchange, replies, wire)
+    together = zip(after, before, kept, wire, strict=True)
+    same = [new is old and known is was for new, old, known, was in together]
+    return replies, [
+        state if unchanged else {**new, **known}
+        for state, new, known, unchanged in zip(states, after, kept, same, strict=True)
+    ]
 
 
 def _serve(
@@ -125,8 +155,10 @@ def _serve(
         known = ", ".join(sorted(question.kind for question in rules))
         reason = f"no rule answers {exchange.kind!r}; this client knows {known}"
         return _all_failed(ids, reason), states
+    shared = exchange.question.works_on(ids)
+    asked, owners = (ids, range(len(ids))) if shared is None else (shared.clients, shared.owners)
     try:
-        cohort = environment.cohort(ids, exchange.moment.problem)
+        cohort = environment.cohort(asked, exchange.moment.problem)
         if exchange.poisoned:
             cohort = flip_labels(cohort)
     except ConfigError:  # the experiment is wrong, not the client
@@ -149,12 +181,15 @@ def _serve(
         return _all_failed(ids, f"out of memory: {error}"), states
     except BaseException as error:  # the rule or a stacked objective failed for all of them
         failed = _all_failed(ids, failure_of(error))
-        return Replies(client_ids=[], failures=failed.failures, counts=_counts(oracle, ids)), states
-    replies = Replies(client_ids=ids, tensors=answer.tensors(), counts=_counts(oracle, ids))
+        counts = _counts(oracle, ids, owners)
+        return Replies(client_ids=[], failures=failed.failures, counts=counts), states
+    counts = _counts(oracle, ids, owners)
+    replies = Replies(client_ids=ids, tensors=answer.tensors(), counts=counts)
     if not oracle.failures:
         return replies, after
-    kept = [states[i] if i in oracle.failures else state for i, state in enumerate(after)]
-    return replies.without({ids[p]: reason for p, reason in oracle.failures.items()}), kept
+    failed_at = {owners[p]: reason for p, reason in oracle.failures.items()}
+    kept = [states[i] if i in failed_at else state for i, state in enumerate(after)]
+    return replies.without({ids[i]: reason for i, reason in failed_at.items()}), kept
 
 
 def _make_oracle(
@@ -177,11 +212,18 @@ def _make_oracle(
     )
 
 
-def _counts(oracle: Oracle, ids: Sequence[int]) -> dict[str, dict[int, int]]:
+def _counts(
+    oracle: Oracle, ids: Sequence[int], owners: Sequence[int]
+) -> dict[str, dict[int, int]]:
+    """Return what each client has counted; owners: at which position is who asks each row."""
     counts = oracle.counts()
     if hasattr(oracle.cohort, "sizes"):
         counts["num_examples"] = oracle.cohort.sizes.tolist()
-    return {name: dict(zip(ids, numbers, strict=True)) for name, numbers in counts.items()}
+    found = {name: dict.fromkeys(ids, 0) for name in counts}
+    for name, numbers in counts.items():
+        for owner, number in zip(owners, numbers, strict=True):
+            found[name][ids[owner]] += number
+    return found
 
 
 def _all_failed(ids: Sequence[int], reason: str) -> Replies:

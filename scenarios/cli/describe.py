@@ -105,7 +105,7 @@ def _sections() -> dict[str, dict[str, type]]:
         found["strategy"][name], found["client"][name] = classes["strategy"], classes["client"]
     for name in ENGINES:
         found["engine"][name] = config_classes(scenario, strategy, name)["engine"]
-    for section in ("faults", "byzantine", "fleet"):
+    for section in SECTIONS[4:]:
         found[section][""] = config_classes(*_PLACE)[section]
     return found
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.adversary.lies import Defend
+from fedzo.compression.config import CompressionConfig
 from fedzo.errors import ConfigError
 from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
@@ -27,6 +28,7 @@ from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Environment, Rule
 from fedzo.runtime.middleware.byzantine import Byzantine
 from fedzo.runtime.middleware.clocked import Clocked
+from fedzo.runtime.middleware.compressing import Compressing
 from fedzo.runtime.middleware.faulty import Faulty
 from fedzo.runtime.middleware.recording import Recording
 from fedzo.user_code import absolute_reference
@@ -62,6 +64,10 @@ def open_engine(
             engine = _join_deployment(experiment, run_name, grid)
         else:
             engine = _open_bare(experiment, scenario, given, out, run_name, stack)
+        compression: CompressionConfig = experiment.config("compression")
+        up = compression.up_scheme
+        if up is not None or compression.down_scheme is not None:
+            engine = Compressing(engine, up=up, down=compression.down_scheme)
         stack.callback(engine.close)
         if experiment.liars:
             engine = Byzantine(
@@ -70,6 +76,7 @@ def open_engine(
                 experiment.liars,
                 seed=experiment.seed,
                 defend=known_defence(experiment),
+                up=up,
             )
         faults = experiment.config("faults")
         if faults.any:

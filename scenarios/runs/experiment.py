@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 
 from fedzo.adversary.lies import ByzantineConfig
+from fedzo.compression.config import CompressionConfig
 from fedzo.config import (
     Given,
     Scalar,
@@ -22,6 +23,7 @@ from fedzo.config import (
 )
 from fedzo.errors import ConfigError
 from fedzo.fleet.config import FleetConfig
+from fedzo.parts import find_part
 from fedzo.runtime.middleware.faulty import FaultConfig
 from scenarios.runs.effects import Effects
 from scenarios.runs.names import (
@@ -36,8 +38,15 @@ from scenarios.runs.ownership import is_own, simulated_privacy
 from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
 from strategies.core.method import defence_of
+from strategies.core.privacy_config import PrivacyConfig
 
-SECTIONS = ("scenario", "strategy", "client", "engine", "faults", "byzantine", "fleet")
+_AROUND: Mapping[str, type[Any]] = {
+    "faults": FaultConfig,
+    "byzantine": ByzantineConfig,
+    "fleet": FleetConfig,
+    "compression": CompressionConfig,
+}
+SECTIONS = ("scenario", "strategy", "client", "engine", *_AROUND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,7 @@ def _config_class(section: str, scenario: str, strategy: str, engine: str) -> ty
         return entry.config if section == "strategy" else entry.client_config
     if section == "engine":
         return ENGINES[engine][0]
-    return {"faults": FaultConfig, "byzantine": ByzantineConfig, "fleet": FleetConfig}[section]
+    return _AROUND[section]
 
 
 def make_experiment(
@@ -183,6 +192,7 @@ def make_experiment(
     )
     _check_adversaries(experiment)
     _check_fleet(experiment)
+    _check_compression(experiment)
     rounds = build_strategy(experiment).rounds
     for name, judges in (("judges", rounds.judges), ("min_judges", rounds.min_judges)):
         require(judges <= clients, f"strategy.{name}", judges, f"at most clients={clients}")
@@ -240,6 +250,27 @@ def _check_fleet(experiment: Experiment) -> None:
         raise ConfigError(
             "strategy.secret_sample=true counts on a sample of all clients, and with fleet.online"
             " below 1 or fleet.diurnal only those that can be reached are drawn; leave one out"
+        )
+
+
+def _check_compression(experiment: Experiment) -> None:
+    """Raise ConfigError where packed vectors would break what a strategy promises, or counts on."""
+    config: CompressionConfig = experiment.config("compression")
+    private = find_part(experiment.config("strategy"), PrivacyConfig)
+    if config.up != "none" and private is not None:
+        raise ConfigError(
+            f"compression.up={config.up} would add to clients' vectors after they were clipped, and"
+            f" the epsilon of {experiment.strategy} would not hold; leave it out"
+        )
+    if (config.up, config.down) != ("none", "none") and build_strategy(experiment).own_models:
+        raise ConfigError(
+            f"compression.up={config.up} packs changes of one x, and peers of"
+            f" {experiment.strategy} tell each other models of their own; leave it out"
+        )
+    if config.down != "none" and build_strategy(experiment).asks_in_waves:
+        raise ConfigError(
+            f"compression.down={config.down} needs rounds, and clients of {experiment.strategy}"
+            " work on an x of rounds ago; compress what comes up"
         )
 
 

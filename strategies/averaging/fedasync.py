@@ -57,6 +57,7 @@ class FedAsyncState:
 class FedAsync(ConfiguredStrategy[FedAsyncConfig, TrainingConfig, FedAsyncState]):
     """Mixes in every answer."""
 
+    asks_in_waves = True
     client_config = ZerothOrderConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAsyncState:

@@ -71,6 +71,7 @@ class FedBuffState:
 class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedBuffState]):
     """Steps with every K-th answer."""
 
+    asks_in_waves = True
     client_config = ZerothOrderConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedBuffState:

@@ -7,7 +7,7 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.fleet.jobs import entry_of, jobs_of
 from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.protocol.exchange import JUDGING, Exchange, Replies
-from fedzo.protocol.sizes import exchange_size, replies_size
+from fedzo.protocol.sizes import replies_size, sent_size
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
 from fedzo.runtime.engine import HasClock
@@ -27,7 +27,7 @@ def counted(
 
     ledger: whether its time follows from what is counted, and so is kept to be priced again.
     """
-    down, up = exchange_size(exchange), replies_size(replies)
+    down, up = sent_size(exchange, replies), replies_size(replies)
     queries = dict(zip(total.clients, total.client_queries, strict=True))
     asked = replies.counts.get("queries", {})
     index = exchange.moment.exchange_index

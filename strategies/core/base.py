@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 import torch
@@ -40,6 +40,11 @@ class RoundStrategy(Strategy, Generic[StateT]):
     It runs on fedzo's engines through `run_rounds`, and, being a flwr Strategy, in any ServerApp
     through `start(grid, ...)`. The clients must run `clients.build_client_app`.
     """
+
+    asks_in_waves: ClassVar[bool] = False
+    """Whether clients work on while the server goes on (fedzo.protocol.wave)."""
+    own_models: ClassVar[bool] = False
+    """Whether every node has a model of its own, and none of them is told the server's x."""
 
     @property
     @abstractmethod

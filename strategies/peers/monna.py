@@ -96,6 +96,7 @@ class MoNNAState:
 class MoNNA(ConfiguredStrategy[MoNNAConfig, MomentumConfig, MoNNAState]):
     """Peers that step along their momentum and mix; `graph` may be a graph of networkx."""
 
+    own_models = True
     client_config = MomentumConfig
 
     def __init__(

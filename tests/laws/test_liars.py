@@ -16,7 +16,8 @@ from worlds import ON_VECTORS, few_steps
 
 from clients.app import build_client_app
 from fedzo.parts import has_part
-from fedzo.protocol.messages import decode_tensors, encode_tensors, seal_answer
+from fedzo.protocol.messages import decode_tensors, encode_tensors
+from fedzo.protocol.seals import seal_answer
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.experiment import make_experiment

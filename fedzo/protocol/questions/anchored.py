@@ -145,6 +145,8 @@ class Anchor(AnchoredQuestion[Anchored]):
     kind: ClassVar[str] = "query.anchor"
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 0
+    vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     micro_batches: int = 0
 
@@ -170,6 +172,8 @@ class Difference(AnchoredQuestion[Anchored]):
     kind: ClassVar[str] = "query.difference"
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 1
+    vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     previous: Float[Tensor, " d"]
 
@@ -187,6 +191,8 @@ class Walk(AnchoredQuestion[Anchored]):
     kind: ClassVar[str] = "query.walk"
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 3
+    vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     def shapes(self) -> Mapping[str, Shapes]:
         whole: list[tuple[int, ...]] = [(len(self.x),)]
@@ -211,6 +217,8 @@ class Miner(AnchoredQuestion[Mined]):
     kind: ClassVar[str] = "train.miner"
     answer: ClassVar[type[Answer]] = Mined
     lane: ClassVar[int] = 2
+    vectors_up: ClassVar[tuple[str, ...]] = ("update",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x", "direction")
 
     direction: Float[Tensor, " d"]
     tells: Literal["update", "slopes"] = "update"

@@ -55,6 +55,7 @@ class Probes(Question[Probed]):
 
     kind: ClassVar[str] = "query.probes"
     answer: ClassVar[type[Answer]] = Probed
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]
     first_row: Int[Tensor, " n"] = each()

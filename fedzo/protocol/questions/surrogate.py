@@ -122,6 +122,8 @@ class SurrogateSteps(SurrogateQuestion):
     """
 
     kind: ClassVar[str] = "train.surrogate"
+    vectors_up: ClassVar[tuple[str, ...]] = ("update",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"] | None = None
     weights: Float[Tensor, " f"] | None = None
@@ -142,6 +144,7 @@ class SurrogateWeights(SurrogateQuestion):
     """The weights of each client's surrogate, after queries around the server's new x."""
 
     kind: ClassVar[str] = "query.weights"
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]
 
@@ -166,6 +169,8 @@ class SlopeGradient(Question[SlopeGradients]):
 
     kind: ClassVar[str] = "query.slope_gradient"
     answer: ClassVar[type[Answer]] = SlopeGradients
+    vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]
     first_row: Int[Tensor, " n"] = each()
@@ -193,6 +198,8 @@ class CorrectedSteps(Question[Trained]):
 
     kind: ClassVar[str] = "train.slopes"
     answer: ClassVar[type[Answer]] = Trained
+    vectors_up: ClassVar[tuple[str, ...]] = ("update",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("gradient",)
 
     gradient: Float[Tensor, " d"]
     kernel: KernelName

@@ -40,6 +40,8 @@ class LocalSteps(Question[Trained]):
     """
 
     answer: ClassVar[type[Answer]] = Trained
+    vectors_up: ClassVar[tuple[str, ...]] = ("update", "control")
+    vectors_down: ClassVar[tuple[str, ...]] = ("x", "control")
 
     x: Float[Tensor, " d"]
     control: Float[Tensor, " d"] | None = None
@@ -110,6 +112,8 @@ class GradientEstimate(Question[Estimated]):
 
     kind: ClassVar[str] = "query.gradient"
     answer: ClassVar[type[Answer]] = Estimated
+    vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]
     settings: ZerothOrderConfig

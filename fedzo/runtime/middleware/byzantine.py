@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from fedzo.adversary.lies import ByzantineConfig, Defend, MimicMemory, learn_mimic, make_lies
+from fedzo.compression.scheme import Scheme, pressed
 from fedzo.protocol.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine, Middleware
@@ -28,6 +29,7 @@ class Byzantine(Middleware):
     """An engine whose clients `liars` are malicious.
 
     defend: what the strategy makes of vectors, as liars know it, for the lies that are searched.
+    up: how vectors are packed: a lie is one that a packed message can tell.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class Byzantine(Middleware):
         *,
         seed: int,
         defend: Defend | None = None,
+        up: Scheme | None = None,
     ) -> None:
         super().__init__(inner)
         self._config = config
         self._liars = frozenset(liars)
         self._seed = seed
-        self._defend = defend
+        self._defend, self._up = defend, up
         self._memories: dict[str, MimicMemory] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
@@ -145,6 +148,8 @@ class Byzantine(Middleware):
             defend=self._defend,
             memory=memory,
         )
+        if self._up is not None and name in exchange.question.vectors_up:
+            lies = pressed(self._up, lies, generator)
         result = flat.clone()
         result[lying] = lies.to(flat)
         return result.reshape(tensor.shape)

@@ -20,8 +20,8 @@ from fedzo.protocol.messages import (
     decode_tensors,
     encode_replies,
     encode_tensors,
-    seal_answer,
 )
+from fedzo.protocol.seals import seal_answer
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine, Middleware
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedzo.protocol.exchange import Exchange, Replies
-from fedzo.protocol.sizes import exchange_size, replies_size
+from fedzo.protocol.sizes import replies_size, sent_size
 from fedzo.records.storage import storing
 from fedzo.runtime.engine import Engine, Middleware
 
@@ -30,12 +30,12 @@ class Recording(Middleware):
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         began = self._now()
-        for exchange in exchanges:
-            size = exchange_size(exchange.select([0]))
-            facts = {"floats": size.floats, "bytes": size.bytes}
-            for client in exchange.client_ids:
-                self._write(began, "down", exchange, {"client": client, **facts})
         received = self._inner.perform(exchanges, timeout_s=timeout_s)
+        for exchange, replies in zip(exchanges, received, strict=True):
+            for client in exchange.client_ids:
+                size = sent_size(exchange.select([0]), replies.only(client))
+                facts = {"client": client, "floats": size.floats, "bytes": size.bytes}
+                self._write(began, "down", exchange, facts)
         for exchange, replies in zip(exchanges, received, strict=True):
             self._write_replies(exchange, replies, began)
         with storing(self._path):

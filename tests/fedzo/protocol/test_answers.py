@@ -14,7 +14,8 @@ from worlds import Toy
 from fedzo.protocol._compat import damaged
 from fedzo.protocol.answers import NO_ANSWER, Arrival, collect
 from fedzo.protocol.exchange import Exchange, Moment, Replies
-from fedzo.protocol.messages import encode_replies, seal_answer
+from fedzo.protocol.messages import encode_replies
+from fedzo.protocol.seals import seal_answer
 from fedzo.randomness import stream
 
 N, D = 4, 3

@@ -17,7 +17,7 @@ from numpy.random import Generator
 from worlds import Toy
 
 from fedzo.errors import MessageError
-from fedzo.protocol import _compat, messages
+from fedzo.protocol import _compat, messages, seals
 from fedzo.protocol.answers import Arrival, collect
 from fedzo.protocol.exchange import Exchange, Moment, Replies
 from fedzo.protocol.messages import (
@@ -25,8 +25,8 @@ from fedzo.protocol.messages import (
     decode_reply,
     encode_exchange,
     encode_replies,
-    seal_answer,
 )
+from fedzo.protocol.seals import seal_answer
 from fedzo.randomness import stream
 
 D, N = 3, 3
@@ -218,7 +218,7 @@ def mutated(whole: RecordDict, generator: Generator) -> RecordDict | None:
 def sealed_question(content: RecordDict) -> RecordDict:
     checksum = 0
     for name in (*messages._COMMON, "own"):
-        checksum = messages._checksum(name, content.get(name), checksum)
+        checksum = seals.checksum(name, content.get(name), checksum)
     content.pop("seal", None)
     content["seal"] = ConfigRecord({"crc32": checksum})
     return content

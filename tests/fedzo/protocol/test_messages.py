@@ -16,7 +16,7 @@ from worlds import Toy
 
 from clients.averaging.zeroth_order import ZerothOrderConfig
 from fedzo.errors import MessageError
-from fedzo.protocol import messages
+from fedzo.protocol import messages, seals
 from fedzo.protocol._compat import wire_size
 from fedzo.protocol.exchange import Exchange, Moment, Replies
 from fedzo.protocol.messages import (
@@ -26,9 +26,9 @@ from fedzo.protocol.messages import (
     encode_replies,
     exchange_through_wire,
     replies_through_wire,
-    seal_answer,
 )
 from fedzo.protocol.questions import ZerothOrderSteps
+from fedzo.protocol.seals import seal_answer
 from fedzo.protocol.sizes import exchange_size, replies_size
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_])
@@ -126,7 +126,7 @@ def sealed(record: RecordDict) -> RecordDict:
     """Seal what a faulty or malicious sender made, so that its content is looked at."""
     checksum = 0
     for name in (*messages._COMMON, "own"):
-        checksum = messages._checksum(name, record.get(name), checksum)
+        checksum = seals.checksum(name, record.get(name), checksum)
     record["seal"] = ConfigRecord({"crc32": checksum})
     return record
 
@@ -158,9 +158,9 @@ PICKLED = pickled()
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (RecordDict(), "the server speaks version 1 of fedzo's messages, this client version 2"),
-        (content(head=ConfigRecord({"version": 3})), "the server speaks version 3"),
-        (content(head=ConfigRecord({"version": 2, "seed": 0.5})), "where whole numbers belong"),
+        (RecordDict(), "the server speaks version 1 of fedzo's messages, this client version 3"),
+        (content(head=ConfigRecord({"version": 4})), "the server speaks version 4"),
+        (content(head=ConfigRecord({"version": 3, "seed": 0.5})), "where whole numbers belong"),
         (content(own=ConfigRecord()), "no ArrayRecord 'own'"),
         (content(shared=ConfigRecord()), "no ArrayRecord 'shared'"),
         (content(config=ConfigRecord({"a": [1, 2]})), "not a scalar"),

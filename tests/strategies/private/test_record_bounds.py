@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from clients.app import build_client_app
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.protocol.messages import seal_answer
+from fedzo.protocol.seals import seal_answer
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.experiment import make_experiment

@@ -30,8 +30,8 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import CallableObjective, TorchObjective
 from fedzo.objectives.problem import OpenProblem
 from fedzo.protocol.exchange import Exchange
-from fedzo.protocol.messages import seal_answer
 from fedzo.protocol.questions import Values
+from fedzo.protocol.seals import seal_answer
 from fedzo.runtime.flower.engine import FlowerEngine
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine

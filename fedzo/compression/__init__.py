@@ -1,0 +1,1 @@
+"""Vectors in fewer bytes: what is lost of them, and who remembers it."""
