@@ -4,7 +4,9 @@ from clients.anchored.anchor import answer_anchor, answer_difference, answer_wal
 from clients.averaging.first_order import FirstOrder
 from clients.averaging.momentum import train_momentum, train_own_model
 from clients.averaging.zeroth_order import answer_gradient, take_zeroth_order_steps
+from clients.coded.tasks import answer_coded
 from clients.core.values import answer_values
+from clients.peers.gradient import answer_peer_gradient
 from clients.peers.mixing import mix_models
 from clients.private.clipped_walk import train_clipped_walk
 from clients.private.gradient_difference import answer_clipped, answer_records
@@ -15,7 +17,9 @@ from clients.surrogate.surrogate import answer_weights, take_surrogate_steps
 from fedzo.protocol import questions
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.coded import CodedConfig
 from fedzo.protocol.questions.in_place import InPlaceConfig
+from fedzo.protocol.questions.peers import PeerConfig
 from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.protocol.questions.surrogate import SurrogateConfig
@@ -39,6 +43,8 @@ RULE_CONFIGS: dict[str, type] = {
     "anchor": AnchorConfig,
     "gradient": GradientConfig,
     "gradient_difference": ClippedConfig,
+    "coded": CodedConfig,
+    "peer_gradient": PeerConfig,
 }
 
 
@@ -67,4 +73,6 @@ def make_rules() -> dict[type[Question], Rule]:  # type: ignore[type-arg]
         questions.Records: answer_records,
         questions.Clipped: answer_clipped,
         questions.ClippedWalk: train_clipped_walk,
+        questions.CodedTasks: answer_coded,
+        questions.PeerGradient: answer_peer_gradient,
     }

@@ -66,7 +66,7 @@ class Example:
 
 def examples() -> list[Example]:
     """Return examples of every question."""
-    found = [*trained(), *anchored(), *peers(), *private(), *probes(), *in_place()]
+    found = [*trained(), *anchored(), *peers(), *private(), *probes(), *in_place(), *coded()]
     found += [*surrogates(), *valued()]
     return [replace(e, name=str(number)) for number, e in enumerate(found)]
 
@@ -128,6 +128,14 @@ def peers() -> Iterator[Example]:
     lied = mix.told_by_liars(IDS, frozenset({4}), opposite=True)
     assert lied is not None
     yield Example(lied, [first])
+    yield Example(q.PeerGradient(point=OWN))
+
+
+def coded() -> Iterator[Example]:
+    shards = torch.tensor([[[client]] for client in IDS])
+    counts = torch.tensor([[[1.0]], [[-0.5]], [[2.0]]], dtype=torch.float64)
+    point = torch.tensor([[0], [1], [1]])
+    yield Example(q.CodedTasks(points=OWN[:2], point=point, shards=shards, counts=counts))
 
 
 def private() -> Iterator[Example]:

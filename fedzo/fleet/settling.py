@@ -1,7 +1,7 @@
 """Who of those that were asked at once counts, and how long the server has waited."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,14 @@ from numpy.typing import NDArray
 
 from fedzo.fleet.devices import Spent
 from fedzo.records.virtual_time import VirtualTime
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Who is enough, by position; not before `patience` times the seconds of the first answer."""
+
+    is_enough: Callable[[Sequence[int]], bool]
+    patience: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +33,11 @@ def settle(
     *,
     enough: int = 0,
     failed: Sequence[NDArray[np.bool_]] = (),
+    until: Until | None = None,
 ) -> Settled:
     """End exchanges made at once: at the n-th answer of all (`enough`, 0: all), or at the deadline.
+
+    until: ends a single exchange where those who have answered are enough.
 
     An answer that is lost costs all of the deadline, unless enough others came: a server cannot
     know. failed: whose answer says that they have none [n], which is not one of the enough. The
@@ -35,7 +46,10 @@ def settle(
     """
     at = [np.where(spent.lost, math.inf, spent.total) for spent in parts]
     good = [times[~out] for times, out in zip(at, failed, strict=True)] if failed else at
-    seconds = _end(_joined(at), _joined(good), enough, deadline_s)
+    if until is not None and len(parts) == 1:
+        seconds = _first_enough(at[0], failed[0] if failed else at[0] < 0, until, deadline_s)
+    else:
+        seconds = _end(_joined(at), _joined(good), enough, deadline_s)
     missed = [times > seconds for times in at]
     kept = [~out for out in missed]
     count = sum(int(one.sum()) for one in kept)
@@ -56,6 +70,20 @@ def settle(
         wasted=sum(int(out.sum()) for out in missed),
     )
     return Settled(took, missed)
+
+
+def _first_enough(
+    at: NDArray[np.float64], failed: NDArray[np.bool_], until: Until, deadline_s: float
+) -> float:
+    """Return when those who have answered are enough, or the last answer or the deadline."""
+    good = np.sort(at[~failed & (at <= deadline_s)])
+    if len(good):
+        first = min(until.patience * float(good[0]), deadline_s)
+        later: list[float] = good[good > first].tolist()
+        for seconds in (first, *later):
+            if until.is_enough(np.flatnonzero(~failed & (at <= seconds)).tolist()):
+                return min(seconds, float(at.max()))
+    return _end(_joined([at]), good, 0, deadline_s)
 
 
 def _joined(times: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

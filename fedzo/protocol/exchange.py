@@ -5,7 +5,7 @@ are the wire form of the two (fedzo.protocol.messages) and exist only where ther
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,8 +70,9 @@ class Exchange:
     whether these clients are to work on flipped labels. on_failure: what they do with a point at
     which their code raises (fedzo.objectives.asking). at_s: what a virtual clock shows when it is
     asked; enough: after so many answers to the exchanges made at once nobody else is waited for, 0
-    is all. Both stay here. up: how vectors of the answer are packed; down: how tensors of the
-    question go, by name; the question holds what all then have.
+    is all; is_enough: the same as a question about who has answered, not before `patience` times
+    the seconds of the first. All these stay here. up: how vectors of the answer are packed; down:
+    how tensors of the question go, by name; the question holds what all then have.
     """
 
     question: Question[Any]
@@ -84,6 +85,8 @@ class Exchange:
     on_failure: OnFailure = "fail"
     at_s: float = 0.0
     enough: int = 0
+    is_enough: Callable[[Collection[int]], bool] | None = None
+    patience: float = 1.0
     up: Scheme | None = None
     down: Mapping[str, Down] = field(default_factory=dict)
 

@@ -212,13 +212,13 @@ def _make_oracle(
     )
 
 
-def _counts(
-    oracle: Oracle, ids: Sequence[int], owners: Sequence[int]
-) -> dict[str, dict[int, int]]:
+def _counts(oracle: Oracle, ids: Sequence[int], owners: Sequence[int]) -> dict[str, dict[int, int]]:
     """Return what each client has counted; owners: at which position is who asks each row."""
     counts = oracle.counts()
     if hasattr(oracle.cohort, "sizes"):
         counts["num_examples"] = oracle.cohort.sizes.tolist()
+    if isinstance(owners, range):  # each asks its own
+        return {name: dict(zip(ids, numbers, strict=True)) for name, numbers in counts.items()}
     found = {name: dict.fromkeys(ids, 0) for name in counts}
     for name, numbers in counts.items():
         for owner, number in zip(owners, numbers, strict=True):

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from strategies.core.base import RoundStrategy
 
 
+ON_A_CLOCK: Mapping[str, Scalar] = {"fleet.preset": "mobile", "fleet.query_s": 0.05}
+"""Asynchronous methods need times; phones that take 50 ms a query, unless others are given."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScenarioEntry:
     """A scenario's module, its class and that of its settings, and one line about it."""

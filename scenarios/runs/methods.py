@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from fedzo.config import Scalar
-from scenarios.runs.entries import StrategyEntry
+from scenarios.runs.entries import ON_A_CLOCK, StrategyEntry
 
 NOT_PRIVATE = (
     "FZooS has no private form. Its clients send values (improved), or feature weights and updates"
@@ -11,9 +10,6 @@ NOT_PRIVATE = (
     " many as features, 10,000 in the paper, so noise for a clipped mean of them would drown it;"
     " use diff2_zo or dp_fedzo"
 )
-
-_ON_A_CLOCK: Mapping[str, Scalar] = {"fleet.preset": "mobile", "fleet.query_s": 0.05}
-"""Asynchronous methods need times; phones that take 50 ms a query, unless others are given."""
 
 STRATEGIES: Mapping[str, StrategyEntry] = {
     "fedavg": StrategyEntry(
@@ -102,6 +98,13 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "one step along the aggregate of momenta that clients keep (Allouah 2023)",
         {"strategy.local_steps": 1},
     ),
+    "dadao": StrategyEntry(
+        "strategies.peers.dadao",
+        "DADAO",
+        "DADAOConfig",
+        "peer_gradient",
+        "accelerated, between peers whose gradients and messages do not wait (Nabli 2023)",
+    ),
     "monna": StrategyEntry(
         "strategies.peers.monna",
         "MoNNA",
@@ -137,7 +140,7 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FedBuffConfig",
         "first_order",
         "steps with every K-th answer, however old; on a clock (Nguyen 2022)",
-        preset=_ON_A_CLOCK,
+        preset=ON_A_CLOCK,
     ),
     "fedbuff_zo": StrategyEntry(
         "strategies.averaging.fedbuff",
@@ -145,7 +148,7 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FedBuffConfig",
         "zeroth_order",
         "FedBuff whose clients estimate gradients from values",
-        preset=_ON_A_CLOCK,
+        preset=ON_A_CLOCK,
     ),
     "fedasync": StrategyEntry(
         "strategies.averaging.fedasync",
@@ -153,7 +156,7 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FedAsyncConfig",
         "first_order",
         "mixes in every answer as it comes; on a clock (Xie 2019)",
-        preset=_ON_A_CLOCK,
+        preset=ON_A_CLOCK,
     ),
     "fedasync_zo": StrategyEntry(
         "strategies.averaging.fedasync",
@@ -161,7 +164,14 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FedAsyncConfig",
         "zeroth_order",
         "FedAsync whose clients estimate gradients from values",
-        preset=_ON_A_CLOCK,
+        preset=ON_A_CLOCK,
+    ),
+    "coded_gd": StrategyEntry(
+        "strategies.coded.coded_gd",
+        "CodedGD",
+        "CodedGDConfig",
+        "coded",
+        "gradient descent coded against slow machines that share the data (Krishnan 2023)",
     ),
     "mifa": StrategyEntry(
         "strategies.averaging.mifa",

@@ -124,7 +124,7 @@ def require_black_box(scenario: str, strategy: str, *, exact: bool) -> None:
 
     exact: whether its clients are to differentiate, as client.gradient says.
     """
-    if exact or strategy_entry(strategy).rule == "first_order":
+    if exact or strategy_entry(strategy).rule in ("first_order", "coded", "peer_gradient"):
         remedy = "set client.gradient=zeroth_order" if exact else "use fedzo"
         raise ConfigError(
             f"strategy {strategy!r} needs gradients and {scenario!r} is a black box; {remedy}"

@@ -102,7 +102,9 @@ def require_retimable(experiment: Experiment) -> None:
     """Raise ConfigError for an experiment that goes another way on every fleet."""
     fleet: FleetConfig = experiment.config("fleet")
     goes_on = "fleet.preset" in strategy_entry(experiment.strategy).preset
-    if goes_on or fleet.loses or experiment.settings.get("strategy.over_selection", 1) != 1:
+    leaves_out = experiment.settings.get("strategy.over_selection", 1) != 1
+    leaves_out |= "strategy.patience" in experiment.settings  # rounds end when enough have answered
+    if goes_on or fleet.loses or leaves_out:
         why = "goes on while clients work" if goes_on else "may lose answers, or leave some out"
         raise ConfigError(
             f"the run {experiment.name} {why}, so it depends on its fleet and cannot be re-timed;"

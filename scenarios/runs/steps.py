@@ -13,7 +13,7 @@ from scenarios.runs.names import strategy_entry
 from strategies.core.standstill import Standstill
 
 _PATIENT = 20
-"""Rounds after which methods that only compare values may be said to stand still."""
+"""Rounds after which methods that only compare values, or step late, may be said to stand still."""
 
 
 def watch(experiment: Experiment) -> Standstill:
@@ -23,8 +23,10 @@ def watch(experiment: Experiment) -> Standstill:
     found = Standstill(
         num_rounds=experiment.num_rounds, mu=_mu(experiment), adam_lr=local_lr if adam else 0.0
     )
-    compares = strategy_entry(experiment.strategy).rule == "values"
-    return replace(found, patience=_PATIENT) if compares else found
+    if "strategy.local_lr" not in experiment.settings:
+        found = replace(found, rate="strategy.server_lr")
+    waits = strategy_entry(experiment.strategy).rule in ("values", "coded")
+    return replace(found, patience=_PATIENT) if waits else found
 
 
 def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:

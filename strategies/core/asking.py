@@ -38,10 +38,14 @@ class Heard(Generic[AnswerT]):
 
 
 def ask(
-    question: Question[AnswerT], clients: Sequence[int], *, optional: bool = False
+    question: Question[AnswerT], clients: Sequence[int], *, optional: bool = False, **more: Any
 ) -> Asking[Heard[AnswerT]]:
-    """Ask clients, and return what is heard; with `optional` that may be nothing."""
-    [replies] = yield [Exchange(question=question, client_ids=clients, optional=optional)]
+    """Ask clients, and return what is heard; with `optional` that may be nothing.
+
+    more: what else there is to say of the exchange, such as who is enough.
+    """
+    exchange = Exchange(question=question, client_ids=clients, optional=optional, **more)
+    [replies] = yield [exchange]
     return heard_of(question, replies)
 
 

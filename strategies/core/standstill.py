@@ -31,13 +31,14 @@ class Standstill:
     """A callback that warns once in a run; it is told what is known of the method's steps.
 
     mu: smoothing radius, 0 where there is none. adam_lr: step of the clients' Adam, 0 where they
-    use none. patience: rounds after which it looks, or the last where there are fewer. An x in
-    place is not watched.
+    use none. rate: the setting of the step. patience: rounds after which it looks, or the last
+    where there are fewer. An x in place is not watched.
     """
 
     num_rounds: int
     mu: float = 0.0
     adam_lr: float = 0.0
+    rate: str = "strategy.local_lr"
     patience: int = _WATCHED
     _start: Float[Tensor, " d"] | None = field(default=None, init=False)
     _first: float | None = field(default=None, init=False)
@@ -96,7 +97,7 @@ class Standstill:
         flat = f"client.mu={self.mu:g} too small, " if self.mu else ""
         small = "the objective's units too small, " if 0 < abs(first) < _TINY else ""
         remedy = "multiply the objective by a constant or raise " if small else "raise "
-        settings = "client.mu or strategy.local_lr" if self.mu else "strategy.local_lr"
+        settings = f"client.mu or {self.rate}" if self.mu else self.rate
         return (
             f"{small}{flat}the step too small for x in {kind}, or the objective flat there;"
             f" {remedy}{settings}, unless x is a minimum"

@@ -55,7 +55,11 @@ def _fzoos(variant: str) -> Case:
 
 
 CASES: dict[str, Case] = {
-    **{name: _plain(name) for name in ON_VECTORS if name not in ("fzoos", *ON_A_CLOCK)},
+    **{
+        name: _plain(name)
+        for name in ON_VECTORS
+        if name not in ("fzoos", "coded_gd", "dadao", *ON_A_CLOCK)
+    },
     **{f"fzoos-{v}": _fzoos(v) for v in ("improved", "on_client", "paper")},
     "fzoos-official": (
         "quadratic",

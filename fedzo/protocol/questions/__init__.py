@@ -1,8 +1,9 @@
 """Every question that comes with fedzo, by family."""
 
 from fedzo.protocol.questions.anchored import Anchor, Difference, Miner, Walk
+from fedzo.protocol.questions.coded import CodedTasks
 from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace
-from fedzo.protocol.questions.peers import Mix, OwnModel
+from fedzo.protocol.questions.peers import Mix, OwnModel, PeerGradient
 from fedzo.protocol.questions.private import Clipped, ClippedWalk, Records
 from fedzo.protocol.questions.probes import Probes
 from fedzo.protocol.questions.surrogate import (
@@ -23,6 +24,7 @@ __all__ = [
     "Anchor",
     "Clipped",
     "ClippedWalk",
+    "CodedTasks",
     "CorrectedSteps",
     "Difference",
     "FirstOrderSteps",
@@ -33,6 +35,7 @@ __all__ = [
     "Mix",
     "MomentumSteps",
     "OwnModel",
+    "PeerGradient",
     "Probes",
     "Records",
     "SlopeGradient",

@@ -1,7 +1,8 @@
-"""Peers that each have a model of their own (MoNNA), and the server that relays what they say.
+"""Peers that each have a model of their own (MoNNA, DADAO), and the server that relays.
 
     OwnModel:  (x [d])                               ->  model [n, d] after local steps from it
     Mix:       models [m, d], heard [n, m], own [n]  ->  model [n, d] made of what was heard
+    PeerGradient: point [n, d]                       ->  gradient [n, d] at each node's own (DADAO)
 
 A node begins at x where it has no model yet. A peer may tell every node something else: `lies`
 [n, l, d], with the positions `liars` [n, l], then stand in for those rows of `models`. Cost: local
@@ -16,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-from fedzo.protocol.question import Answer, Cost, Policies, Question, Shapes, each, unsent
+from fedzo.config import check_types
+from fedzo.protocol.question import Answer, Cost, Policies, Question, Shapes, each, held, unsent
 from fedzo.protocol.questions.training_config import MomentumConfig
 
 
@@ -93,6 +95,37 @@ class Mix(Question[Model]):
             liars=positions.expand(len(self.own), -1).clone(),
             lies=torch.stack(lies),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConfig:
+    """Settings of the rule `peer_gradient`: there are none."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerGradients(Answer):
+    """Each node's gradient at its own point."""
+
+    gradient: Float[Tensor, "n d"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerGradient(Question[PeerGradients]):
+    """The gradient of each node's objective at a point of its own."""
+
+    kind: ClassVar[str] = "query.peer_gradient"
+    answer: ClassVar[type[Answer]] = PeerGradients
+
+    point: Float[Tensor, "n d"] = each()
+
+    def shapes(self) -> Mapping[str, Shapes]:
+        return {"gradient": [(self.point.shape[1],)]}
+
+    def cost(self) -> Cost:
+        return Cost(gradients=1, floats=held(self.point.shape[1], 0))
 
 
 def _hear(

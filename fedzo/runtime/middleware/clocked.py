@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedzo.fleet.devices import ONLINE_S, Fleet, Spent
 from fedzo.fleet.flight import Flight
 from fedzo.fleet.jobs import jobs_of
-from fedzo.fleet.settling import settle
+from fedzo.fleet.settling import Until, settle
 from fedzo.protocol.answers import NO_ANSWER
 from fedzo.protocol.exchange import JUDGING, ClientState, Exchange, Replies
 from fedzo.protocol.wave import Landed, Wave
@@ -60,7 +60,8 @@ class Clocked(Middleware):
             for part, told in zip(asked, answers, strict=True)
         ]
         enough = max((part.enough for part in asked), default=0)
-        settled = settle(spent, timeout_s, enough=enough, failed=failed)
+        until = _until(asked[0]) if len(asked) == 1 else None
+        settled = settle(spent, timeout_s, enough=enough, failed=failed, until=until)
         self.took = settled.took if asked else VirtualTime(seconds=ONLINE_S, waiting=ONLINE_S)
         known = iter(zip(answers, spent, settled.missed, strict=True))
         return [
@@ -96,6 +97,14 @@ class Clocked(Middleware):
         works = cost.queries + cost.gradients > 0 and exchange.budget is None
         free = not works or exchange.question.is_free or not len(replies.client_ids)
         return self.fleet.spent(jobs_of(exchange, replies), exchange.moment, free=free)
+
+
+def _until(exchange: Exchange) -> Until | None:
+    """Return when those who have answered an exchange are enough, by position."""
+    is_enough, ids = exchange.is_enough, exchange.client_ids
+    if is_enough is None:
+        return None
+    return Until(lambda rows: is_enough([ids[row] for row in rows]), exchange.patience)
 
 
 def _told(

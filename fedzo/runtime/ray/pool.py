@@ -193,7 +193,8 @@ class _Call:
 
 def _facts(exchange: Exchange) -> dict[str, Any]:
     """Return all of an exchange but its question."""
-    named = {f.name: getattr(exchange, f.name) for f in fields(exchange) if f.name != "question"}
+    here = ("question", "down", "is_enough")
+    named = {f.name: getattr(exchange, f.name) for f in fields(exchange) if f.name not in here}
     return {**named, "client_ids": list(exchange.client_ids)}
 
 

@@ -1,0 +1,1 @@
+"""The rule of machines that work on the data of several clients."""

@@ -1,0 +1,1 @@
+"""Gradient coding: work that is spread so that some of it may be missing."""

@@ -1,0 +1,1 @@
+"""Gradient descent on machines that share the data, coded against stragglers."""
