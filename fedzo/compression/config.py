@@ -37,7 +37,7 @@ class CompressionConfig:
         ),
         "down": one_of(
             "rule", "first_order", "zeroth_order", "momentum", "surrogate", "anchor", "gradient",
-            "gradient_difference", "probes", "own",
+            "probes", "own",
         ),
         "rounding": any_of(one_of("up", *INTEGERS), one_of("down", *INTEGERS)),
         "block": any_of(one_of("up", *INTEGERS, "sign"), one_of("down", *INTEGERS, "sign")),

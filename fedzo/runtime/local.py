@@ -180,16 +180,14 @@ def _serve(
             return _serve_one_by_one(exchange, environment, rules, states)
         return _all_failed(ids, f"out of memory: {error}"), states
     except BaseException as error:  # the rule or a stacked objective failed for all of them
-        failed = _all_failed(ids, failure_of(error))
         counts = _counts(oracle, ids, owners)
-        return Replies(client_ids=[], failures=failed.failures, counts=counts), states
+        return replace(_all_failed(ids, failure_of(error)), counts=counts), states
     counts = _counts(oracle, ids, owners)
     replies = Replies(client_ids=ids, tensors=answer.tensors(), counts=counts)
-    if not oracle.failures:
-        return replies, after
     failed_at = {owners[p]: reason for p, reason in oracle.failures.items()}
-    kept = [states[i] if i in failed_at else state for i, state in enumerate(after)]
-    return replies.without({ids[i]: reason for i, reason in failed_at.items()}), kept
+    if failed_at:
+        after = [states[i] if i in failed_at else state for i, state in enumerate(after)]
+    return replies.without({ids[i]: reason for i, reason in failed_at.items()}), after
 
 
 def _make_oracle(

@@ -23,7 +23,6 @@ from fedzo.config import (
 )
 from fedzo.errors import ConfigError
 from fedzo.fleet.config import FleetConfig
-from fedzo.parts import find_part
 from fedzo.runtime.middleware.faulty import FaultConfig
 from scenarios.runs.effects import Effects
 from scenarios.runs.names import (
@@ -38,7 +37,6 @@ from scenarios.runs.ownership import is_own, simulated_privacy
 from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
 from strategies.core.method import defence_of
-from strategies.core.privacy_config import PrivacyConfig
 
 _AROUND: Mapping[str, type[Any]] = {
     "faults": FaultConfig,
@@ -256,22 +254,31 @@ def _check_fleet(experiment: Experiment) -> None:
 def _check_compression(experiment: Experiment) -> None:
     """Raise ConfigError where packed vectors would break what a strategy promises, or counts on."""
     config: CompressionConfig = experiment.config("compression")
-    private = find_part(experiment.config("strategy"), PrivacyConfig)
-    if config.up != "none" and private is not None:
+    name, strategy = experiment.strategy, build_strategy(experiment)
+    told = (
+        f"compression.up={config.up}" if config.up != "none" else f"compression.down={config.down}"
+    )
+    if config.up != "none" and strategy.privacy is not None:
         raise ConfigError(
-            f"compression.up={config.up} would add to clients' vectors after they were clipped, and"
-            f" the epsilon of {experiment.strategy} would not hold; leave it out"
+            f"{told} would add to clients' vectors after they were clipped, and the epsilon of"
+            f" {name} would not hold; leave it out"
         )
-    if (config.up, config.down) != ("none", "none") and build_strategy(experiment).own_models:
+    if (config.up, config.down) != ("none", "none") and strategy.own_models:
         raise ConfigError(
-            f"compression.up={config.up} packs changes of one x, and peers of"
-            f" {experiment.strategy} tell each other models of their own; leave it out"
+            f"{told} is about one x, and peers of {name} have models of their own; leave it out"
         )
-    if config.down != "none" and build_strategy(experiment).asks_in_waves:
-        raise ConfigError(
-            f"compression.down={config.down} needs rounds, and clients of {experiment.strategy}"
-            " work on an x of rounds ago; compress what comes up"
-        )
+    reasons = {
+        "has no rounds, and clients work on an x of long ago": strategy.asks_in_waves,
+        "adds changes of gradients between its own x, and clients work at another": (
+            strategy.adds_changes
+        ),
+    }
+    for reason, holds in reasons.items():
+        if config.down != "none" and holds:
+            raise ConfigError(
+                f"compression.down={config.down} does not go with {name}, which {reason};"
+                " compress what comes up"
+            )
 
 
 def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:

@@ -104,6 +104,7 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "DADAOConfig",
         "peer_gradient",
         "accelerated, between peers whose gradients and messages do not wait (Nabli 2023)",
+        refused={"fleet.preset": "events have times of their own, in units of strategy.period"},
     ),
     "monna": StrategyEntry(
         "strategies.peers.monna",

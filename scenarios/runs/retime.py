@@ -101,7 +101,8 @@ def _require_alike(experiment: Experiment, records: Sequence[RoundRecord]) -> No
 def require_retimable(experiment: Experiment) -> None:
     """Raise ConfigError for an experiment that goes another way on every fleet."""
     fleet: FleetConfig = experiment.config("fleet")
-    goes_on = "fleet.preset" in strategy_entry(experiment.strategy).preset
+    entry = strategy_entry(experiment.strategy)
+    goes_on = "fleet.preset" in {**entry.preset, **entry.refused}
     leaves_out = experiment.settings.get("strategy.over_selection", 1) != 1
     leaves_out |= "strategy.patience" in experiment.settings  # rounds end when enough have answered
     if goes_on or fleet.loses or leaves_out:

@@ -148,7 +148,7 @@ class DADAO(ConfiguredStrategy[DADAOConfig, PeerConfig, DADAOState]):
         nodes = state.nodes.clone()
         for level in range(int(events.level.max(initial=-1)) + 1):
             now = np.flatnonzero(events.level == level)
-            yield from self._level(nodes, events, flows, now, rates)
+            yield from self._level(nodes, events, flows, now, rates, state.like)
         last = torch.matrix_exp(rates.flow * torch.from_numpy(events.rest)[:, None, None])
         told = state.told + 2 * int((events.second >= 0).sum()) * nodes.shape[2]
         return replace(state, nodes=last @ nodes, told=told)
@@ -160,15 +160,16 @@ class DADAO(ConfiguredStrategy[DADAOConfig, PeerConfig, DADAOState]):
         flows: Float64[Tensor, "e 2 6 6"],
         now: NDArray[np.int64],
         rates: "Rates",
+        like: Float[Tensor, " d"],
     ) -> Asking[None]:
-        """Let these events happen to the nodes, no two of which meet."""
+        """Let these events happen to the nodes, no two of which meet; points are as `like`."""
         alone = now[events.second[now] < 0]
         pairs = now[events.second[now] >= 0]
         if len(alone):
             alone = alone[np.argsort(events.first[alone])]
             ids = events.first[alone]
             nodes[ids] = flows[alone, 0] @ nodes[ids]
-            question = PeerGradient(point=nodes[ids, 0])
+            question = PeerGradient(point=nodes[ids, 0].to(like))
             heard = yield from ask(question, ids.tolist(), optional=True)
             if len(heard):
                 rates.descend_(nodes, torch.tensor(heard.clients), heard.said.gradient)

@@ -173,7 +173,6 @@ class Difference(AnchoredQuestion[Anchored]):
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 1
     vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
-    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     previous: Float[Tensor, " d"]
 

@@ -100,7 +100,6 @@ class Clipped(Question[ClippedMeans]):
 
     kind: ClassVar[str] = "query.clipped"
     answer: ClassVar[type[Answer]] = ClippedMeans
-    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]
     previous: Float[Tensor, " d"] | None = None
@@ -157,7 +156,6 @@ class ClippedWalk(Question[Trained]):
 
     kind: ClassVar[str] = "train.clipped_walk"
     answer: ClassVar[type[Answer]] = Trained
-    vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]
     direction: Float[Tensor, " d"]

@@ -76,7 +76,7 @@ def test_the_rate_is_that_of_the_square_root_of_the_condition() -> None:
 def test_nodes_come_to_the_common_optimum(graph: str) -> None:
     state, errors = Squares(7.4).run(60, kappa=7.4, graph=graph)
     assert errors[-1] < 0.05 * errors[0]
-    assert slope(errors) < -0.18 * (1 / 14.8) ** 0.5
+    assert slope(errors) < -0.16 * (1 / 14.8) ** 0.5
     assert state.told > 0
 
 
@@ -161,12 +161,19 @@ def test_the_command_and_a_failing_node() -> None:
     assert lossy.records[-1].value < lossy.records[0].value  # type: ignore[operator]
 
 
+def test_models_in_float32_are_trained() -> None:
+    run = simulate(make_experiment("regression", "dadao", num_rounds=10, num_clients=4))
+    assert run.x.dtype == torch.float32
+    assert run.records[-1].value < run.records[0].value  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
         ({"strategy.smoothness": 0.5}, "smoothness=0.5 must be at least 1"),
         ({"strategy.graph": "erdos_renyi(p=0.0)"}, "is not connected"),
         ({"strategy.participation": 0.5}, "participation=0.5 must be 1"),
+        ({"fleet.preset": "silo"}, "fleet.preset is refused: events have times of their own"),
         ({"strategy.graph": "star"}, "graph"),
     ],
 )

@@ -302,7 +302,12 @@ def test_packed_messages_take_less_time() -> None:
         ("seedzo", {UP: "int4"}, r"compression\.up=int4 has no effect with rule=probes"),
         ("square", {DOWN: "int4"}, r"compression\.down=int4 has no effect with rule=values"),
         ("dp_fedavg", {UP: "sign"}, r"the epsilon of dp_fedavg would not hold"),
-        ("fedbuff", {DOWN: "sign"}, r"compression\.down=sign needs rounds"),
+        (
+            "fedbuff",
+            {DOWN: "sign"},
+            "does not go with fedbuff, which has no rounds",
+        ),
+        ("fedpage", {DOWN: "sign"}, "which adds changes of gradients between its own x"),
         ("monna", {UP: "sign"}, r"peers"),
         ("fedavg", {UP: "gzip"}, r"compression\.up=.*gzip"),
         ("fedavg", {UP: "top_k", "compression.fraction": 0.0}, r"fraction=0\.0 must be"),
