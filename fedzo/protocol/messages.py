@@ -28,7 +28,7 @@ from fedzo.errors import MessageError
 from fedzo.objectives.asking import OnFailure
 from fedzo.protocol._compat import records_round_trip
 from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies, join_replies
-from fedzo.protocol.packing import Down, received
+from fedzo.protocol.packing import COUNTED, Down, received
 from fedzo.protocol.question import Parts, Question, put_together, take_apart
 from fedzo.protocol.seals import answered_token, check_seal, checksum, record_of, seal_answer
 
@@ -258,7 +258,9 @@ def decode_tensors(record: ArrayRecord) -> dict[str, Tensor]:
 
 def _answer(replies: Replies, client: int, tensors: Mapping[str, Tensor]) -> RecordDict:
     numbers: dict[str, int | float | list[int] | list[float]] = {
-        name: of[client] for name, of in replies.counts.items() if client in of
+        name: of[client]
+        for name, of in replies.counts.items()
+        if client in of and name not in COUNTED
     }
     return RecordDict({"tensors": encode_tensors(tensors), "counts": MetricRecord(numbers)})
 
@@ -273,6 +275,8 @@ def _scalars(content: RecordDict, title: str) -> dict[str, Scalar]:
 
 
 def _whole_number(name: str, value: object) -> int:
+    if name in COUNTED:
+        raise MessageError(f"count {name!r} is the server's to make")
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise MessageError(f"count {name!r} is {value!r}, not a whole number of at least 0")
     return value

@@ -14,6 +14,8 @@ from fedzo.compression.scheme import Scheme
 from fedzo.errors import MessageError
 
 WIRE = "wire/"
+COUNTED = ("floats_down", "bytes_down", "floats_up", "bytes_up")
+"""Counts of what has travelled, which the server makes where messages are packed."""
 NOBODYS = -1
 """The version of who has none, or of whom nobody knows which."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.messages import head_of
+from fedzo.protocol.packing import COUNTED
 from fedzo.protocol.question import take_apart
 
 
@@ -24,9 +25,6 @@ class Size:
 
     floats: int
     bytes: int
-
-
-COUNTED = ("floats_down", "bytes_down", "floats_up", "bytes_up")
 
 
 def exchange_size(exchange: Exchange) -> Size:

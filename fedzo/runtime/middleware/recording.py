@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.packing import COUNTED
 from fedzo.protocol.sizes import replies_size, sent_size
 from fedzo.records.storage import storing
 from fedzo.runtime.engine import Engine, Middleware
@@ -59,7 +60,7 @@ class Recording(Middleware):
                 "floats": size.floats,
                 "bytes": size.bytes,
                 "outcome": replies.failures.get(client, "answered"),
-                "counts": {name: of[client] for name, of in own.counts.items()},
+                "counts": {n: of[client] for n, of in own.counts.items() if n not in COUNTED},
                 "wait_s": round(now - began, 6),
             }
             self._write(now, "up", exchange, facts)

@@ -178,7 +178,12 @@ def test_malformed_exchanges_are_refused(record: RecordDict, message: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"), [({"queries": -1}, "whole number"), ({"queries": 1.5}, "whole number")]
+    ("counts", "message"),
+    [
+        ({"queries": -1}, "whole number"),
+        ({"queries": 1.5}, "whole number"),
+        ({"bytes_up": 3}, "count 'bytes_up' is the server's to make"),
+    ],
 )
 def test_malformed_counts_are_refused(counts: dict[str, float], message: str) -> None:
     record = RecordDict({"tensors": ArrayRecord(), "counts": MetricRecord(counts)})  # type: ignore[arg-type]
