@@ -1,16 +1,20 @@
-"""SGD, Adam, Lion and diffGrad on plain tensors with explicit state.
+"""SGD, Adam, Lion, diffGrad and AdaGrad on plain tensors with explicit state.
 
     sgd:       v <- momentum v + g;                    x <- x - lr v
     adam:      m <- b1 m + (1-b1) g, s <- b2 s + (1-b2) g^2;
                x <- x - lr (m / (1-b1^t)) / (sqrt(s / (1-b2^t)) + eps)
     lion:      x <- x - lr sign(b1 m + (1-b1) g);      m <- b2 m + (1-b2) g
     diffgrad:  as adam, with m / (1 + exp(-|g_(t-1) - g|)) in the place of m;  g_0 = 0
+    adagrad:   s <- s + g^2;    x <- x - lr g / (sqrt(s) + eps);   adagrad_norm: s <- s + |g|^2
 
 Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; Chen et al.,
 "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, algorithm 2 (without weight decay);
-Dubey et al., "diffGrad", IEEE TNNLS 2020; SGD with momentum as in torch.optim.SGD (dampening 0).
-Elementwise, so x may be [d] (a server) or [n, d] (a cohort). State is replaced, never changed in
-place: `state, x = optimizer.step(state, x, gradient, lr)`.
+Dubey et al., "diffGrad", IEEE TNNLS 2020; Duchi, Hazan & Singer, "Adaptive Subgradient Methods",
+JMLR 2011, and with one number for all coordinates Ward, Wu & Bottou, "AdaGrad Stepsizes", JMLR 2020
+(with `strategy.norm_test` these are AdAdaGrad's: Lau, Liu & Kolar, arXiv 2402.11215); SGD with
+momentum as in torch.optim.SGD (dampening 0). Row by row, so x may be [d] (a server) or [n, d] (a
+cohort). State is replaced, never changed in place:
+`state, x = optimizer.step(state, x, gradient, lr)`.
 
 diffGrad differs from its authors' first code, where the last gradient was this one (their issue 2).
 """
@@ -26,7 +30,7 @@ from torch import Tensor
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 
-OptimizerName = Literal["sgd", "adam", "lion", "diffgrad"]
+OptimizerName = Literal["sgd", "adam", "lion", "diffgrad", "adagrad", "adagrad_norm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +179,43 @@ class DiffGrad:
         return OptimizerState(after.count, after.first, second), x + friction * (moved - x)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaGrad:
+    """Steps that shrink with all gradients so far; norm: by one number for all coordinates."""
+
+    norm: bool = False
+    eps: float = 1e-10
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_nonnegative("eps", self.eps)
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        return OptimizerState(0, x.new_empty(0), torch.zeros_like(x[..., :1] if self.norm else x))
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        square = gradient.square()
+        second = state.second + (square.sum(-1, keepdim=True) if self.norm else square)
+        moved = torch.addcdiv(x, gradient, second.sqrt() + self.eps, value=-lr)
+        return OptimizerState(state.count + 1, state.first, second), moved
+
+
 @lru_cache(maxsize=64)
 def make_optimizer(name: OptimizerName, *, momentum: float = 0.0) -> Optimizer:
     """Return the optimizer of that name; `momentum` is the heavy-ball factor, or beta1 of others.
 
-    With momentum 0 these keep their usual beta1 of 0.9.
+    With momentum 0 these keep their usual beta1 of 0.9; AdaGrad has none.
     """
     if name == "sgd":
         return SGD(momentum=momentum)
+    if name in ("adagrad", "adagrad_norm"):
+        return AdaGrad(norm=name == "adagrad_norm")
     if name == "lion":
         return Lion(beta1=momentum or 0.9)
     adam = Adam(beta1=momentum or 0.9)

@@ -24,7 +24,7 @@ from torch import Tensor
 from fedzo.config import config_values, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.oracle import project
-from fedzo.optimizers import SGD, Adam, Optimizer, OptimizerState
+from fedzo.optimizers import Adam, Optimizer, OptimizerState, make_optimizer
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import Anchor, AnchorConfig, Anchored, Walk
 from fedzo.protocol.questions.training_config import GradientConfig
@@ -45,9 +45,10 @@ class FedSAGAConfig:
     """Settings of FedSAGA.
 
     server_lr, server_optimizer, server_momentum, second_momentum: of Adam (its beta1 and beta2), or
-    of SGD, which has no use for the last. lookahead: how far ahead of x gradients are asked, in
-    last steps. init: what stands for clients that have not been asked: zeros, or a first round in
-    which everybody is. local_steps, local_lr: of clients that answer the mean gradient along them.
+    of another optimizer, which has no use for the last. lookahead: how far ahead of x gradients are
+    asked, in last steps. init: what stands for clients that have not been asked: zeros, or a first
+    round in which everybody is. local_steps, local_lr: of clients that answer the mean gradient
+    along them.
     """
 
     base: NormTestConfig = part(NormTestConfig)
@@ -59,7 +60,7 @@ class FedSAGAConfig:
     init: Literal["zero", "full"] = "zero"
     local: LocalConfig = part(LocalConfig, local_steps=1, local_lr=0.03)
     USED_WITH: ClassVar[UsedWith] = {
-        "server_momentum": (),
+        "server_momentum": one_of("server_optimizer", "sgd", "adam", "lion", "diffgrad"),
         "second_momentum": one_of("server_optimizer", "adam"),
         "local_lr": above("local_steps", 1),
     }
@@ -75,10 +76,11 @@ class FedSAGAConfig:
             )
 
     def optimizer(self) -> Optimizer:
-        """Return SGD, or Adam with both momenta."""
-        first, second = self.server.server_momentum, self.second_momentum
-        sgd = self.server.server_optimizer == "sgd"
-        return SGD(momentum=first) if sgd else Adam(beta1=first, beta2=second)
+        """Return the server's optimizer; Adam has both momenta."""
+        name, first = self.server.server_optimizer, self.server.server_momentum
+        if name == "adam":
+            return Adam(beta1=first, beta2=self.second_momentum)
+        return make_optimizer(name, momentum=first)
 
 
 @dataclass(frozen=True, slots=True)

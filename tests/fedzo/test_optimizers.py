@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
-from fedzo.optimizers import SGD, Adam, DiffGrad, Lion, make_optimizer
+from fedzo.optimizers import SGD, AdaGrad, Adam, DiffGrad, Lion, make_optimizer
 
 GRADIENTS = torch.linspace(-2, 3, 60, dtype=torch.float64).reshape(6, 2, 5).sin()
 
@@ -38,6 +38,20 @@ def test_adam_is_torchs() -> None:
     assert torch.allclose(ours(Adam(), 0.1), reference, atol=1e-12)
 
 
+def test_adagrad_is_torchs() -> None:
+    reference = theirs(torch.optim.Adagrad, lr=0.1)
+    assert torch.allclose(ours(AdaGrad(), 0.1), reference, atol=1e-12)
+
+
+def test_adagrad_norm_by_hand() -> None:
+    """x_2 = x_0 - lr (g_1 / |g_1| + g_2 / sqrt(|g_1|^2 + |g_2|^2))."""
+    g, h = torch.tensor([3.0, 4.0]).double(), torch.tensor([0.0, 12.0]).double()
+    optimizer, x = AdaGrad(norm=True), torch.zeros(2, dtype=torch.float64)
+    state, x = optimizer.step(optimizer.init(x), x, g, 0.1)
+    _, x = optimizer.step(state, x, h, 0.1)
+    assert torch.allclose(x, -0.1 * (g / 5 + h / 13))
+
+
 def test_first_adam_step_is_the_sign() -> None:
     """By hand: m/(1-b1) / sqrt(v/(1-b2)) = g / |g|."""
     x = torch.zeros(3, dtype=torch.float64)
@@ -46,7 +60,10 @@ def test_first_adam_step_is_the_sign() -> None:
     assert torch.allclose(moved, -0.01 * g.sign(), atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.5), Adam(), Lion(), DiffGrad()])
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(), SGD(momentum=0.5), Adam(), Lion(), DiffGrad(), AdaGrad(), AdaGrad(norm=True)],
+)
 def test_a_cohort_is_its_clients(optimizer) -> None:  # type: ignore[no-untyped-def]
     rows = torch.stack([GRADIENTS[0, 0], GRADIENTS[1, 0]])
     x = torch.zeros_like(rows)
