@@ -5,7 +5,8 @@
 Tandon et al., "Gradient Coding: Avoiding Stragglers in Distributed Learning", ICML 2017: where
 s + 1 divides n, groups of s + 1 workers with the same parts (their fractional repetition, exact in
 floating point); else the cyclic code of algorithm 2, whose B is made of a random H [s, n] with rows
-that sum to 0: row i is zero outside of i .. i + s (mod n) and H B^T = 0.
+that sum to 0: row i is zero outside of i .. i + s (mod n) and H B^T = 0. Decoding that enlarges
+errors of r_i by |a| |B|: at 12 to 50 workers some hundred times for most sets, 3e5 times at worst.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,8 @@
                  counts  ->  sums [n, r, d] of counts times the gradients of the shards at the point
 
 A shard is a client's data, which the machine must have: this is for data centers, and for
-simulations. Cost: a gradient for each shard of each task. Sent: J d floats down, r d up.
+simulations. Cost: a gradient for each shard of each task. Sent: J d floats down, r d up, these in
+float64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ class CodedConfig:
 class CodedSums(Answer):
     """What each task of a machine has come to; zeros for a task that is none."""
 
-    sums: Float[Tensor, "n r d"]
+    sums: Float64[Tensor, "n r d"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
