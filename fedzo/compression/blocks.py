@@ -6,11 +6,11 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 
-def in_blocks(rows: Shaped[Tensor, "n d"], block: int) -> Shaped[Tensor, "n b {block}"]:
-    """Return rows cut into blocks, the last one filled with zeros."""
-    short = -rows.shape[1] % block
-    filled: Tensor = F.pad(rows, (0, short))
-    return filled.reshape(len(rows), -1, block)
+def in_blocks(rows: Shaped[Tensor, "n d"], block: int) -> Shaped[Tensor, "n b c"]:
+    """Return rows cut into blocks, the last one filled with zeros; at most one row is a block."""
+    size = min(block, rows.shape[1])
+    filled: Tensor = F.pad(rows, (0, -rows.shape[1] % size))
+    return filled.reshape(len(rows), filled.shape[1] // size, size)
 
 
 def num_blocks(dim: int, block: int) -> int:
@@ -28,7 +28,7 @@ def pack(codes: UInt8[Tensor, "n d"], bits: int) -> UInt8[Tensor, "n m"]:
     if bits == 8:
         return codes
     each = 8 // bits
-    cells = in_blocks(codes, each)
+    cells: Tensor = F.pad(codes, (0, -codes.shape[1] % each)).unflatten(1, (-1, each))
     packed = cells[..., 0].clone()
     for place in range(1, each):
         packed |= cells[..., place] << (bits * place)

@@ -20,7 +20,8 @@ class CompressionConfig:
     whole numbers. block: numbers that share a scale, 0 is 64 for whole numbers and 4096 for signs.
     fraction: of the numbers that top_k keeps. error_feedback: whether a client adds to what it
     sends what was lost before; residual: whether it keeps that whole, in float64, or in 4 bits.
-    What is lost on the way down is always sent later: the server knows what clients have.
+    What is lost on the way down is always sent later: the server knows what clients have. With
+    down=top_k they lag behind: shrink local rates with the fraction.
     """
 
     up: Sent = "none"

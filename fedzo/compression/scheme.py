@@ -54,6 +54,8 @@ def scheme_of(text: str) -> Scheme:
     """Return the scheme of a word; raises MessageError for any other word."""
     try:
         method, rounding, block, fraction, feedback, residual = text.split(":")
+        if feedback not in ("0", "1") or not (block.isdecimal() and len(block) < 12):
+            raise ValueError(text)
         scheme = Scheme(
             method,  # type: ignore[arg-type]
             rounding,  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def _received(
         if not key.startswith(_DOWN):
             continue
         name, (number, _, text) = key.removeprefix(_DOWN), str(told).partition(":")
-        if not number.isdecimal():
+        if not number.isdecimal() or len(number) > 12:
             raise MessageError(f"{key}={told!r:.60} names no version")
         version, scheme, prefix = int(number), scheme_of(text), f"{key}/"
         sent = {n.removeprefix(prefix): t for n, t in arrays.items() if n.startswith(prefix)}

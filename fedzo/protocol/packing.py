@@ -83,6 +83,8 @@ def received(
     """
     whole = sent.get(f"{version}/whole")
     if whole is not None:
+        if whole.dim() != 1 or not whole.is_floating_point():
+            raise MessageError(f"{name} comes with shape {list(whole.shape)} and {whole.dtype}")
         return whole
     kept, number = view_names(name)
     if kept not in state:
@@ -94,8 +96,12 @@ def received(
         at += 1
         prefix = f"{at}/"
         parts = {n.removeprefix(prefix): t for n, t in sent.items() if n.startswith(prefix)}
-        forms = {part: (tuple(t.shape[1:]), t.dtype) for part, t in parts.items() if len(t) == 1}
-        if forms != scheme.compressor.forms(len(x)):
+        forms = {
+            part: (tuple(t.shape[1:]), t.dtype) for part, t in parts.items() if t.shape[:1] == (1,)
+        }
+        compressor = scheme.compressor
+        fits = forms == compressor.forms(len(x)) and len(forms) == len(parts)
+        if not fits or not bool(compressor.sound(parts, len(x)).all()):
             raise MessageError(f"this client lacks change {at} of {name}; send it whole")
         x = x + scheme.compressor.decode(parts, len(x))[0].to(x)
     return x

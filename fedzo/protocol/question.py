@@ -81,7 +81,10 @@ class Question(Generic[AnswerT]):
     """Whether it only asks how good an x is: it is left alone by liars, and moves nothing."""
 
     vectors_up: ClassVar[tuple[str, ...]] = ()
-    """Tensors of an answer that may be compressed: vectors of x's space whose errors add up."""
+    """Tensors of an answer that may be compressed: vectors of x's space."""
+    replaced: ClassVar[tuple[str, ...]] = ()
+    """Those of them that take the place of the last ones instead of adding to them: error feedback
+    would put into each what another has lost."""
     vectors_down: ClassVar[tuple[str, ...]] = ()
     """Tensors [d] for all that may come as their changes since the last time."""
 

@@ -39,7 +39,8 @@ def exchange_size(exchange: Exchange) -> Size:
 def replies_size(replies: Replies) -> Size:
     """Return what came up, from all clients together."""
     if _is_counted(replies):
-        return Size(replies.total("floats_up"), replies.total("bytes_up"))
+        came = [_counted_up(replies, client) for client in replies.client_ids]
+        return _sum([*came, Size(0, sum(map(len, replies.failures.values())))])
     tensors = _tensor_size(replies.tensors.values())
     counts = sum(len(numbers) for numbers in replies.counts.values())
     reasons = sum(len(reason) for reason in replies.failures.values())
@@ -100,6 +101,11 @@ def counted_sizes(exchange: Exchange, replies: Replies) -> dict[str, dict[int, i
         name: dict(zip(exchange.client_ids, column, strict=True))
         for name, column in zip(COUNTED, columns, strict=True)
     }
+
+
+def _counted_up(replies: Replies, client: int) -> Size:
+    floats, size = replies.counts["floats_up"], replies.counts["bytes_up"]
+    return Size(floats.get(client, 0), size.get(client, 0))
 
 
 def _is_counted(replies: Replies) -> bool:

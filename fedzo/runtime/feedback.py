@@ -35,6 +35,9 @@ def pack_replies(
 
     states: what they remembered before. Who failed remembers that still.
     """
+    assert exchange.up is not None, "nobody packs without a scheme"
+    if not len(replies.client_ids):
+        return replies, list(states)
     places = {client: i for i, client in enumerate(exchange.client_ids)}
     rows = [places[client] for client in replies.client_ids]
     owing = [states[row] for row in rows]
@@ -45,7 +48,8 @@ def pack_replies(
             told[name] = tensor
             continue
         key = f"{WIRE}{exchange.kind}/{name}"
-        parts, after = _packed(exchange, replies.client_ids, tensor, key, owing)
+        owes = exchange.up.feedback and name not in exchange.question.replaced
+        parts, after = _packed(exchange, replies.client_ids, tensor, key, owing if owes else None)
         told.update({part_name(name, part): value for part, value in parts.items()})
         for row, found in zip(rows, after, strict=True):
             kept[row] = {**kept[row], **found}
@@ -79,15 +83,18 @@ def _packed(
     clients: Sequence[int],
     tensor: Float[Tensor, "n d"],
     key: str,
-    states: Sequence[ClientState],
+    states: Sequence[ClientState] | None,
 ) -> tuple[dict[str, Tensor], list[ClientState]]:
-    """Return the parts of vectors, and the residuals' entries of their senders."""
+    """Return the parts of vectors, and the residuals' entries of their senders.
+
+    states: what these remember, None where there is no feedback.
+    """
     scheme, dim = exchange.up, tensor.shape[1]
     assert scheme is not None, "nobody packs without a scheme"
     compressor, seed, moment = scheme.compressor, exchange.seed, exchange.moment
     uniforms = drawn(compressor, tensor, seed=seed, moment=moment, name=key, clients=clients)
-    if not scheme.feedback:
-        return compressor.encode(tensor, uniforms), [{} for _ in states]
+    if states is None:
+        return compressor.encode(tensor, uniforms), [{} for _ in clients]
     total = tensor.double() + torch.stack([_residual(state, key, tensor[0]) for state in states])
     parts = compressor.encode(total, uniforms)
     left = total - compressor.decode(parts, dim)
@@ -106,9 +113,9 @@ def _packed(
 def _residual(state: Mapping[str, Tensor], key: str, like: Tensor) -> Float64[Tensor, " d"]:
     """Return what a client still owes, zeros at first."""
     if key in state:
-        return state[key]
+        return state[key].to(like.device)
     names = {name: part_name(key, name) for name in _SMALL.forms(len(like))}
     if not all(name in state for name in names.values()):
         return torch.zeros_like(like, dtype=torch.float64)
-    parts = {name: state[stored].unsqueeze(0) for name, stored in names.items()}
+    parts = {name: state[stored].unsqueeze(0).to(like.device) for name, stored in names.items()}
     return _SMALL.decode(parts, len(like))[0].double()

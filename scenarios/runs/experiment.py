@@ -267,18 +267,16 @@ def _check_compression(experiment: Experiment) -> None:
         raise ConfigError(
             f"{told} is about one x, and peers of {name} have models of their own; leave it out"
         )
-    reasons = {
-        "has no rounds, and clients work on an x of long ago": strategy.asks_in_waves,
-        "adds changes of gradients between its own x, and clients work at another": (
-            strategy.adds_changes
-        ),
-    }
-    for reason, holds in reasons.items():
-        if config.down != "none" and holds:
-            raise ConfigError(
-                f"compression.down={config.down} does not go with {name}, which {reason};"
-                " compress what comes up"
-            )
+    if config.down != "none" and strategy.asks_in_waves:
+        raise ConfigError(
+            f"compression.down={config.down} does not go with {name}, which has no rounds, and"
+            " whose clients work on an x of long ago; compress what comes up"
+        )
+    if (config.up, config.down) != ("none", "none") and strategy.needs_own_x:
+        raise ConfigError(
+            f"{told} does not go with {name}, which counts on answers at exactly its own x, and"
+            " adds up all errors; leave it out"
+        )
 
 
 def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:

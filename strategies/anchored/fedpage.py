@@ -93,7 +93,7 @@ class FedPAGEState(Adapting):
 class FedPAGE(ConfiguredStrategy[FedPAGEConfig | BVRLSGDConfig, AnchorConfig, FedPAGEState]):
     """Both methods: their settings say when everybody is asked, and who mines."""
 
-    adds_changes = True
+    needs_own_x = True
     client_config = AnchorConfig
     remembers = True
 

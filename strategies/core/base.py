@@ -45,8 +45,8 @@ class RoundStrategy(Strategy, Generic[StateT]):
     """Whether clients work on while the server goes on (fedzo.protocol.wave)."""
     own_models: ClassVar[bool] = False
     """Whether every node has a model of its own, and none of them is told the server's x."""
-    adds_changes: ClassVar[bool] = False
-    """Whether it adds up changes of gradients from one x to the next, which must be its own x."""
+    needs_own_x: ClassVar[bool] = False
+    """Whether it counts on answers at exactly its own x, and on all of each: it adds up changes."""
 
     @property
     @abstractmethod

@@ -43,6 +43,9 @@ from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.peers.graphs import parse_graph
 
+_MOST = 1_000_000
+"""Events of a round, on average."""
+
 
 @composed
 class DADAOConfig:
@@ -133,7 +136,10 @@ class DADAO(ConfiguredStrategy[DADAOConfig, PeerConfig, DADAOState]):
     client_config = PeerConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> DADAOState:
-        network(self._config.graph, num_clients)
+        config = self._config
+        rate = config.communications * network(config.graph, num_clients).rate
+        events = config.period * (num_clients + rate)
+        require(events <= _MOST, "period", config.period, f"such that a round has {_MOST:,} events")
         nodes = torch.zeros(num_clients, 6, len(x), dtype=torch.float64)
         nodes[:, :2] = x.double()
         return DADAOState(nodes, x, 0)

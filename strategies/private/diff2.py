@@ -85,7 +85,7 @@ class DIFF2State:
 class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
     """Private gradients, renewed by their changes."""
 
-    adds_changes = True
+    needs_own_x = True
     client_config = ClippedConfig
 
     def __init__(self, config: DIFF2Config, *, client: ClippedConfig | None = None) -> None:

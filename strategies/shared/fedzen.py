@@ -60,6 +60,7 @@ class FedZeNState:
 class FedZeN(ConfiguredStrategy[FedZeNConfig, ProbesConfig, FedZeNState]):
     """Newton steps with a Hessian learned from shared directions."""
 
+    needs_own_x = True
     client_config = ProbesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedZeNState:

@@ -35,6 +35,7 @@ class FZooS(ConfiguredStrategy[FZooSConfig, SurrogateConfig, Any]):
     client: settings of the rule `surrogate`; the variants paper and official alone use them.
     """
 
+    needs_own_x = True
     client_config = SurrogateConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> Any:

@@ -146,6 +146,7 @@ class Anchor(AnchoredQuestion[Anchored]):
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 0
     vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    replaced: ClassVar[tuple[str, ...]] = ("gradient",)
     vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     micro_batches: int = 0
@@ -172,7 +173,6 @@ class Difference(AnchoredQuestion[Anchored]):
     kind: ClassVar[str] = "query.difference"
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 1
-    vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
 
     previous: Float[Tensor, " d"]
 
@@ -191,6 +191,7 @@ class Walk(AnchoredQuestion[Anchored]):
     answer: ClassVar[type[Answer]] = Anchored
     lane: ClassVar[int] = 3
     vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    replaced: ClassVar[tuple[str, ...]] = ("gradient",)
     vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     def shapes(self) -> Mapping[str, Shapes]:

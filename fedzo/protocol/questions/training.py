@@ -41,6 +41,7 @@ class LocalSteps(Question[Trained]):
 
     answer: ClassVar[type[Answer]] = Trained
     vectors_up: ClassVar[tuple[str, ...]] = ("update", "control")
+    replaced: ClassVar[tuple[str, ...]] = ("control",)
     vectors_down: ClassVar[tuple[str, ...]] = ("x", "control")
 
     x: Float[Tensor, " d"]
@@ -113,6 +114,7 @@ class GradientEstimate(Question[Estimated]):
     kind: ClassVar[str] = "query.gradient"
     answer: ClassVar[type[Answer]] = Estimated
     vectors_up: ClassVar[tuple[str, ...]] = ("gradient",)
+    replaced: ClassVar[tuple[str, ...]] = ("gradient",)
     vectors_down: ClassVar[tuple[str, ...]] = ("x",)
 
     x: Float[Tensor, " d"]

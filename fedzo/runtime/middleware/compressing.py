@@ -30,7 +30,7 @@ class Compressing(Middleware):
         super().__init__(inner)
         self._up, self._down = up, down
         self._broadcasts: dict[str, Broadcast] = {}
-        self._is_used = False
+        self._used, self._is_heard = set[str](), False
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         told = [self._told(exchange) for exchange in exchanges]
@@ -40,13 +40,15 @@ class Compressing(Middleware):
     def close(self) -> None:
         """Close the engine inside, and say so where nothing was there to be packed."""
         super().close()
-        if not self._is_used:
-            warnings.warn(
-                "compression had no effect: nothing was asked that tells or wants a vector of x's"
-                " kind; leave compression.up and compression.down out",
-                FedzoWarning,
-                stacklevel=2,
-            )
+        wanted = {"up": self._up, "down": self._down}
+        for way in (way for way, scheme in wanted.items() if scheme is not None):
+            if self._is_heard and way not in self._used:
+                warnings.warn(
+                    f"compression.{way} had no effect: nothing was asked that holds a vector of"
+                    " x's kind; leave it out",
+                    FedzoWarning,
+                    stacklevel=2,
+                )
 
     def client_states(self) -> Mapping[int, ClientState]:
         """Return the clients' states, and the server's memory as if it were a client's."""
@@ -80,18 +82,20 @@ class Compressing(Middleware):
                 broadcast = self._broadcast(name)
                 down[name] = broadcast.down(vector, exchange)
                 vectors[name] = broadcast.view
-        self._is_used |= bool(vectors)
+        self._used |= {"down"} if vectors else set()
         question = replace(exchange.question, **vectors)
         return replace(exchange, question=question, up=self._up, down=down)
 
     def _heard(self, exchange: Exchange, replies: Replies) -> Replies:
         """Return the replies with vectors again, and what has travelled among the counts."""
         sizes = counted_sizes(exchange, replies)
+        self._is_heard |= len(replies.client_ids) > 0 and not exchange.question.judges
         for name, down in exchange.down.items():
             self._broadcasts[name].heard(down, replies.client_ids, list(replies.failures))
         if exchange.up is not None:
             packed, replies = replies, unpacked(exchange, replies)
-            self._is_used |= packed.tensors.keys() != replies.tensors.keys()
+            if packed.tensors.keys() != replies.tensors.keys():
+                self._used.add("up")
         return replace(replies, counts={**replies.counts, **sizes})
 
     def _broadcast(self, name: str) -> Broadcast:

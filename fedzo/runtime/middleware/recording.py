@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedzo.protocol.exchange import Exchange, Replies
@@ -34,7 +35,7 @@ class Recording(Middleware):
         received = self._inner.perform(exchanges, timeout_s=timeout_s)
         for exchange, replies in zip(exchanges, received, strict=True):
             for client in exchange.client_ids:
-                size = sent_size(exchange.select([0]), replies.only(client))
+                size = sent_size(exchange.select([0]), _counted_of(replies, client))
                 facts = {"client": client, "floats": size.floats, "bytes": size.bytes}
                 self._write(began, "down", exchange, facts)
         for exchange, replies in zip(exchanges, received, strict=True):
@@ -77,3 +78,10 @@ class Recording(Middleware):
 
     def _now(self) -> float:
         return time.perf_counter() - self._start
+
+
+def _counted_of(replies: Replies, client: int) -> Replies:
+    """Return what concerns a client, with 0 for what was counted of others alone."""
+    own = replies.only(client)
+    missing = {n: {client: 0} for n in COUNTED if n in replies.counts and n not in own.counts}
+    return replace(own, counts={**own.counts, **missing})

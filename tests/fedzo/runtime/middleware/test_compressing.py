@@ -8,13 +8,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import fedzo
 from fedzo.compression.scheme import Scheme
 from fedzo.errors import ConfigError, FedzoWarning
+from fedzo.protocol import questions as q
 from fedzo.protocol.exchange import Exchange, Moment, Replies
 from fedzo.protocol.messages import encode_exchange, encode_replies
 from fedzo.protocol.packing import NOBODYS, WIRE
 from fedzo.protocol.questions.training import FirstOrderSteps
-from fedzo.protocol.questions.training_config import FirstOrderConfig
+from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from fedzo.protocol.sizes import sizes_down, sizes_up
 from fedzo.runtime.engine import Middleware
 from fedzo.runtime.feedback import pack_replies
@@ -51,7 +53,7 @@ def experiment(strategy: str, engine: str = "inprocess", **more: Any) -> Any:
 
 @pytest.mark.parametrize("settings", [DRAWN, FEW], ids=["int4", "top_k"])
 @pytest.mark.parametrize(
-    "strategy", ["fedzo", "scaffold_exact", "fzoos", "fedamd", "fedsaga", "dshb", "mifa"]
+    "strategy", ["fedzo", "scaffold_exact", "fednova", "fedamd", "fedsaga", "dshb", "mifa"]
 )
 def test_the_wire_changes_nothing(strategy: str, settings: dict[str, Any]) -> None:
     plain = run(strategy, settings=settings)
@@ -61,7 +63,7 @@ def test_the_wire_changes_nothing(strategy: str, settings: dict[str, Any]) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [DRAWN, FEW], ids=["int4", "top_k"])
 @pytest.mark.parametrize("engine", ["flower", "ray"])
-@pytest.mark.parametrize("strategy", ["scaffold_exact", "fzoos"])
+@pytest.mark.parametrize("strategy", ["scaffold_exact", "fedzo"])
 def test_every_engine_gives_the_same_bits(
     strategy: str, engine: str, settings: dict[str, Any]
 ) -> None:
@@ -307,7 +309,9 @@ def test_packed_messages_take_less_time() -> None:
             {DOWN: "sign"},
             "does not go with fedbuff, which has no rounds",
         ),
-        ("fedpage", {DOWN: "sign"}, "which adds changes of gradients between its own x"),
+        ("fedpage", {DOWN: "sign"}, "which counts on answers at exactly its own x"),
+        ("fzoos", {DOWN: "int8"}, "which counts on answers at exactly its own x"),
+        ("fedzen", {DOWN: "bfloat16"}, "which counts on answers at exactly its own x"),
         ("monna", {UP: "sign"}, r"peers"),
         ("fedavg", {UP: "gzip"}, r"compression\.up=.*gzip"),
         ("fedavg", {UP: "top_k", "compression.fraction": 0.0}, r"fraction=0\.0 must be"),
@@ -323,10 +327,43 @@ def test_what_would_be_wrong_or_idle_is_refused(
         experiment(strategy, scenario="classification", settings=settings)
 
 
-def test_nothing_to_pack_is_said() -> None:
-    engine = Compressing(Echo(), up=Scheme("sign"), down=None)
-    with pytest.warns(FedzoWarning, match="compression had no effect"):
-        engine.close()
+def test_nothing_to_pack_is_said_of_each_way() -> None:
+    """Anchors along directions tell slopes; x goes down packed all the same."""
+    settings = {UP: "int4", DOWN: "int4", "client.gradient": "zeroth_order"}
+    settings |= {"strategy.anchor_probability": 1.0}
+    with pytest.warns(FedzoWarning, match="compression.up had no effect"):
+        run("fedamd", settings=settings, rounds=2)
+
+
+@pytest.mark.parametrize("more", [{}, {"engine.chunk_size": 1}])
+def test_clients_that_fail_alone_or_all_together_end_no_run(more: dict[str, Any]) -> None:
+    def make(client: int) -> fedzo.TorchObjective:
+        asked = iter(range(1000))
+
+        def value(x: torch.Tensor) -> torch.Tensor:
+            if client == 2 and next(asked) > 3:
+                raise OSError("disk full")
+            return ((x - 0.1 * client) ** 2).sum(-1)
+
+        return fedzo.TorchObjective(function=value, dim=12)
+
+    settings = {UP: "int4", DOWN: "int4", **more}
+    found = fedzo.federate(make, num_clients=4, num_rounds=4, settings=settings)
+    assert any("disk full" in why for r in found.records for why in r.failures.values())
+
+
+def test_what_takes_the_place_of_the_last_has_no_feedback() -> None:
+    question = q.GradientEstimate(x=torch.randn(50), settings=ZerothOrderConfig())
+    replies = Replies(client_ids=[0], tensors={"gradient": torch.randn(1, 50)})
+    exchange = Exchange(question=question, client_ids=[0], up=Scheme("sign"))
+    packed, states = pack_replies(exchange, replies, [{}])
+    assert set(packed.tensors) == {"gradient/codes", "gradient/means"}
+    assert states == [{}]
+
+
+def test_a_block_is_at_most_the_vector() -> None:
+    settings = {UP: "sign", "compression.block": 10**10}
+    assert run("fedzo", settings=settings, rounds=2).records[-1].value is not None
 
 
 def test_the_command_takes_it() -> None:
