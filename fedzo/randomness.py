@@ -55,8 +55,7 @@ def uniforms(
 
 def uniform_rows(seed: int, *parts: Part, clients: Sequence[int], size: int) -> NDArray[np.float64]:
     """Return `size` numbers in (0, 1) for each client [n, size], as `uniforms` does."""
-    base = np.uint64(key64(seed, *parts))
-    keys = _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
+    keys = _client_keys(seed, parts, clients)
     words = _mix(keys[:, None] + np.arange(size, dtype=np.uint64) * _WEYL) >> np.uint64(11)
     return np.asarray((words + 0.5) * 2.0**-53, dtype=np.float64)
 
@@ -70,11 +69,16 @@ def permutations(
     (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), made for
     the whole cohort at once: a generator object a client would cost five times as much.
     """
-    base = np.uint64(key64(seed, *parts))
-    keys = _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
+    keys = _client_keys(seed, parts, clients)
     epochs = np.arange(count, dtype=np.uint64) * _EPOCH
     slots = np.arange(size, dtype=np.uint64) * _WEYL
     return _mix(keys[:, None, None] + (epochs[:, None] + slots)).argsort(axis=-1)
+
+
+def _client_keys(seed: int, parts: tuple[Part, ...], clients: Sequence[int]) -> NDArray[np.uint64]:
+    """Return a word for each client [n], of which its numbers are made."""
+    base = np.uint64(key64(seed, *parts))
+    return _mix(base + np.asarray(clients, dtype=np.uint64) * _WEYL)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

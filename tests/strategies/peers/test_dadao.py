@@ -33,6 +33,21 @@ class Squares:
     def gradients(self, ids: list[int], points: Tensor) -> Tensor:
         return torch.einsum("nij,nj->ni", self.hessians[ids], points - self.centers[ids])
 
+    def played(self, strategy: DADAO, state: DADAOState, plan: RoundPlan) -> DADAOState:
+        """Return the state after a round whose gradients these squares answer."""
+        steps = strategy.round(state, plan)
+        wanted = next(steps)
+        try:
+            while True:
+                [exchange] = wanted  # type: ignore[misc]
+                ids = list(exchange.client_ids)
+                assert ids == sorted(set(ids))
+                told = {"gradient": self.gradients(ids, exchange.question.point)}  # type: ignore[attr-defined]
+                wanted = steps.send([Replies(client_ids=ids, tensors=told)])
+        except StopIteration as end:
+            result: DADAOState = end.value
+            return result
+
     def run(self, rounds: int, *, kappa: float, **more: Any) -> tuple[DADAOState, list[float]]:
         config = DADAOConfig(strong_convexity=1 / kappa, smoothness=1.0, **more)
         strategy = DADAO(config)
@@ -40,17 +55,7 @@ class Squares:
         errors = []
         for now in range(1, rounds + 1):
             plan = RoundPlan(round_index=now, num_clients=NODES, cohort=range(NODES), seed=0)
-            steps = strategy.round(state, plan)
-            wanted = next(steps)
-            try:
-                while True:
-                    [exchange] = wanted  # type: ignore[misc]
-                    ids = list(exchange.client_ids)
-                    assert ids == sorted(set(ids))
-                    told = {"gradient": self.gradients(ids, exchange.question.point)}  # type: ignore[attr-defined]
-                    wanted = steps.send([Replies(client_ids=ids, tensors=told)])
-            except StopIteration as end:
-                state = end.value
+            state = self.played(strategy, state, plan)
             errors.append(float((state.models - self.optimum).square().sum(1).mean()))
         return state, errors
 
@@ -104,16 +109,7 @@ def test_at_the_optimum_nothing_moves() -> None:
     strategy = DADAO(DADAOConfig(strong_convexity=1 / kappa, smoothness=1.0, graph="ring"))
     state = DADAOState(nodes, torch.zeros(DIM, dtype=torch.float64), 0)
     plan = RoundPlan(round_index=1, num_clients=NODES, cohort=range(NODES), seed=0)
-    steps = strategy.round(state, plan)
-    wanted = next(steps)
-    try:
-        while True:
-            [exchange] = wanted  # type: ignore[misc]
-            ids = list(exchange.client_ids)
-            told = {"gradient": world.gradients(ids, exchange.question.point)}  # type: ignore[attr-defined]
-            wanted = steps.send([Replies(client_ids=ids, tensors=told)])
-    except StopIteration as end:
-        after = end.value
+    after = world.played(strategy, state, plan)
     torch.testing.assert_close(after.nodes, nodes, rtol=0, atol=1e-12)
 
 
