@@ -31,7 +31,7 @@ def attack_command(
         str | None,
         typer.Option(
             help="of the ball, such as 0.1, 8/255, or 0.05,0.1,0.2 for a curve (default: linf 0.1,"
-            " l2 1.5, l0 40 pixels, patch side 8)"
+            " l2 1.5, l0 40 pixels, patch side 8; of photographs 4/255, 2, 400, 32)"
         ),
     ] = None,
     query_budget: Annotated[int, typer.Option(help="most queries an image")] = 1000,
@@ -48,8 +48,12 @@ def attack_command(
         str, typer.Option(help=f"in which to search: {', '.join(COORDINATES)}, such as waves:7")
     ] = "pixels",
     levels: Annotated[
-        int, typer.Option(help="pixel values are whole steps of 1/LEVELS, such as 255; 0: any")
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="pixel values are whole steps of 1/LEVELS, 0 for any (default: 255 with --png and"
+            " for networks of photographs, else 0)"
+        ),
+    ] = None,
     confirm: Annotated[
         int,
         typer.Option(

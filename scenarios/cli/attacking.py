@@ -27,6 +27,7 @@ from scenarios.attacks.table_report import print_result, write_result
 from scenarios.cli.dry import NOTHING
 from scenarios.cli.options import by_section, stderr
 from scenarios.victims.attack_data import class_number
+from scenarios.victims.names import of_photographs
 from scenarios.victims.victim_sources import Source, SourceSettings, check_seed, open_source
 
 _JOURNAL = "answers.jsonl"
@@ -47,7 +48,7 @@ class Words:
     loss: str
     universal: bool
     coordinates: str
-    levels: int
+    levels: int | None
     confirm: int
     wrap: list[str]
     settings: list[str]
@@ -61,7 +62,7 @@ class Words:
 def attack(words: Words) -> dict[str, Any]:
     """Attack, write and print; returns the summary."""
     attackers = (words.attacker or "").split(",")
-    radii = _radii(_one_of(words.norm, NORMS, "norm"), words.radius)
+    radii = _radii(words)
     several = len(attackers) > 1 or len(radii) > 1
     own = filter(None, attackers if several else ())
     parts = by_section(words.settings, ("attacker", "victim", *own))
@@ -80,7 +81,7 @@ def attack(words: Words) -> dict[str, Any]:
                 "seed": words.seed,
                 "loss": words.loss,
                 "universal": words.universal,
-                "levels": PNG_LEVELS if words.png and not words.levels else words.levels,
+                "levels": _levels(words),
                 "confirm": words.confirm,
                 "coordinates": _coordinates(words.coordinates),  # type: ignore[dict-item]
             },
@@ -107,6 +108,7 @@ def attack(words: Words) -> dict[str, Any]:
 
 
 _RADIUS = {"linf": 0.1, "l2": 1.5, "l0": 40.0, "patch": 8.0}
+_RADIUS_OF_PHOTOGRAPHS = {"linf": 4 / 255, "l2": 2.0, "l0": 400.0, "patch": 32.0}
 
 
 def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[Report]:
@@ -193,10 +195,19 @@ def _say_plans(plans: Sequence[Plan], query_cost: float) -> None:
     )
 
 
-def _radii(norm: str, text: str | None) -> list[float]:
-    if text is None:
-        return [_RADIUS[norm]]
-    return [read_number(part, name="radius") for part in text.split(",")]
+def _radii(words: Words) -> list[float]:
+    norm = _one_of(words.norm, NORMS, "norm")
+    if words.radius is None:
+        usual = _RADIUS_OF_PHOTOGRAPHS if of_photographs(words.victim) else _RADIUS
+        return [usual[norm]]
+    return [read_number(part, name="radius") for part in words.radius.split(",")]
+
+
+def _levels(words: Words) -> int:
+    """Return the steps of a pixel's value: those of a file for photographs, and where one is."""
+    if words.levels is not None:
+        return words.levels
+    return PNG_LEVELS if words.png or of_photographs(words.victim) else 0
 
 
 def _coordinates(text: str) -> Coordinates:

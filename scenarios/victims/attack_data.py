@@ -11,23 +11,35 @@ from fedzo.config import unknown_key
 from fedzo.errors import ConfigError
 from scenarios.data.image_folder import LabelledImages, read_folder, read_names
 from scenarios.data.images import load_images
+from scenarios.data.photos import load_photos
+from scenarios.victims.photo_networks import photo_classes
 from scenarios.victims.shipped import SHIPPED
 
+PHOTOS = "photos"
 
-def load_data(name: str, size: int = 0, classes: str = "") -> LabelledImages:
+
+def load_data(
+    name: str, size: int = 0, classes: str = "", *, photographs: bool = False
+) -> LabelledImages:
     """Return images by the name of a data set, an .npz file or a folder, which `size` cuts.
 
-    classes: a file with their names. Raises ConfigError for what is none of these.
+    classes: a file with their names, those of ImageNet for photos and, unless there is such a file,
+    where the victim is a network of photographs. Raises ConfigError for what is none of these.
     """
     folder = Path(name).is_dir()
-    if size and not folder:
+    if size and not folder and name != PHOTOS:
         raise ConfigError(
-            f"victim.size={size} cuts the pictures of a folder, and data {name} is none; leave it"
-            " out"
+            f"victim.size={size} cuts photos or the pictures of a folder, and data {name} are"
+            " neither; leave it out"
         )
-    names = read_names(Path(classes)) if classes else []
+    if classes:
+        names: Sequence[str] = read_names(Path(classes))
+    else:
+        names = photo_classes() if photographs or name == PHOTOS else ()
     if folder:
         found = read_folder(Path(name), size, names)
+    elif name == PHOTOS:
+        found = replace(load_photos(size or 224), classes=names)
     else:
         found = replace(_stored(name), classes=names)
     if names and len(names) <= int(found.labels.max()):
@@ -61,7 +73,7 @@ def _stored(name: str) -> LabelledImages:
         return LabelledImages(images=test.pixels.unsqueeze(1), labels=test.labels)
     if not name.endswith(".npz"):
         raise ConfigError(
-            f"data {name!r} is none of mnist, fashion, digits, no .npz file and no folder"
+            f"data {name!r} is none of mnist, fashion, digits, photos, no .npz file and no folder"
         )
     try:
         with np.load(name) as file:

