@@ -89,7 +89,11 @@ def draw_report(path: Path, report: Report) -> None:
         answer = report.said(found.label) if found.label >= 0 else "?"
         name = report.said(label)
         _show(axes[0][column], image, figure_text(name if report.classes else f"a {name}"))
-        _show(axes[1][column], amplified(delta), f"{found.queries} queries")
+        _show(
+            axes[1][column],
+            amplified(delta),
+            f"{found.queries} quer{'y' if found.queries == 1 else 'ies'}",
+        )
         _show(axes[2][column], after, figure_text(f"answered {answer}"), color=color)
     settings = report.plan.settings
     figure.suptitle(

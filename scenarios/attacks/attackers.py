@@ -12,9 +12,10 @@ from fedzo.attacks.attackers.simba import SimBA
 from fedzo.attacks.attackers.square import Square
 from fedzo.attacks.attackers.surrogate import Surrogate
 from fedzo.attacks.attackers.thompson import Thompson
+from fedzo.attacks.attackers.thompson_square import ThompsonSquare
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import LossName
-from fedzo.attacks.names import COORDINATES, CoordinateName
+from fedzo.attacks.names import COORDINATES, CoordinateName, Norm
 from fedzo.attacks.victims.victim import AnswerKind
 from fedzo.catalog import ATTACKER_LINES
 from fedzo.config import Scalar, build_config, default_values, unknown_key
@@ -47,6 +48,9 @@ _BASES: tuple[CoordinateName, ...] = ("pixels", "waves", "blocks")
 ATTACKERS: dict[str, AttackerEntry] = {
     "thompson": AttackerEntry(Thompson, SCORES, ATTACKER_LINES["thompson"], _PIXELS),
     "square": AttackerEntry(Square, SCORES, ATTACKER_LINES["square"], _PIXELS),
+    "thompson_square": AttackerEntry(
+        ThompsonSquare, SCORES, ATTACKER_LINES["thompson_square"], _PIXELS
+    ),
     "nes": AttackerEntry(EstimatedDescent, SCORES, ATTACKER_LINES["nes"]),
     "zo": AttackerEntry(
         EstimatedDescent,
@@ -64,9 +68,19 @@ _HINT: dict[AnswerKind, str] = {"labels": ", or loss boundary"}
 _DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}
 
 
-def default_attacker(tells: AnswerKind, loss: LossName = "margin") -> str:
-    """Return the name of the best attacker for what a victim tells."""
-    return "thompson" if loss == "boundary" else _DEFAULTS.get(tells, "thompson")
+_LARGE = 64
+"""Pixels of a side beyond which an image is a photograph."""
+_OF_PHOTOGRAPHS: dict[Norm, str] = {"linf": "thompson_square", "l2": "square"}
+
+
+def default_attacker(
+    tells: AnswerKind, loss: LossName = "margin", *, norm: Norm = "linf", side: int = 0
+) -> str:
+    """Return the name of the best attacker for what a victim tells of images with such a side."""
+    if tells in _DEFAULTS and loss != "boundary":
+        return _DEFAULTS[tells]
+    photograph = side > _LARGE and loss != "boundary"
+    return _OF_PHOTOGRAPHS.get(norm, "thompson") if photograph else "thompson"
 
 
 def attacker_entry(name: str) -> AttackerEntry:

@@ -114,7 +114,7 @@ def rehearse_plans(
 
     Nothing is asked.
     """
-    named = [_attacker(victim, plan) for plan in plans]
+    named = [_attacker(victim, plan, min(images.shape[2:])) for plan in plans]
     for plan, (_, attacker) in zip(plans, named, strict=True):
         rehearse(attacker, images, plan.num_images, plan.settings)
     return [name for name, _ in named]
@@ -154,7 +154,7 @@ def _attacked(
     progress: Progress | None,
 ) -> Report:
     """Attack the chosen images; what it has cost is left to whoever counts."""
-    name, attacker = _attacker(asked.inside, plan)
+    name, attacker = _attacker(asked.inside, plan, min(images.shape[2:]))
     chosen = screened.chosen
     confirmation = Confirmation(plan.settings.confirm)
     asked.begin()
@@ -187,9 +187,12 @@ def _attacked(
     )
 
 
-def _attacker(victim: Victim, plan: Plan) -> tuple[str, Attacker]:
+def _attacker(victim: Victim, plan: Plan, side: int) -> tuple[str, Attacker]:
     """Return the attacker of a plan, and its name; raises ConfigError where it cannot attack."""
-    name = plan.attacker or default_attacker(victim.tells, plan.settings.loss)
+    settings = plan.settings
+    name = plan.attacker or default_attacker(
+        victim.tells, settings.loss, norm=settings.norm, side=side
+    )
     coordinates = plan.settings.coordinates
     attacker = make_attacker(
         name,

@@ -19,14 +19,15 @@ PHOTOS = "photos"
 
 
 def load_data(
-    name: str, size: int = 0, classes: str = "", *, photographs: bool = False
+    name: str, size: int = 0, classes: str = "", *, photographs: bool = False, typed: bool = True
 ) -> LabelledImages:
     """Return images by the name of a data set, an .npz file or a folder, which `size` cuts.
 
     classes: a file with their names, those of ImageNet for photos and, unless there is such a file,
-    where the victim is a network of photographs. Raises ConfigError for what is none of these.
+    where the victim is a network of photographs. typed: whether somebody gave that name, and may
+    have meant a folder that is called so. Raises ConfigError for what is none of these.
     """
-    folder = Path(name).is_dir()
+    folder = typed and Path(name).is_dir()
     if size and not folder and name != PHOTOS:
         raise ConfigError(
             f"victim.size={size} cuts photos or the pictures of a folder, and data {name} are"
@@ -35,7 +36,8 @@ def load_data(
     if classes:
         names: Sequence[str] = read_names(Path(classes))
     else:
-        names = photo_classes() if photographs or name == PHOTOS else ()
+        own = name == PHOTOS and not folder
+        names = photo_classes() if photographs or own else ()
     if folder:
         found = read_folder(Path(name), size, names)
     elif name == PHOTOS:

@@ -118,12 +118,12 @@ def open_source(
 
 def _data_for(network: str, settings: SourceSettings) -> LabelledImages:
     """Return the images that a victim is attacked with; network: "" for one that is not ours."""
-    if network not in PHOTO_NETWORKS:
-        return load_data(settings.data or network or "mnist", settings.size, settings.classes)
-    data = settings.data or PHOTOS
-    cut = data == PHOTOS or Path(data).is_dir()
-    size = settings.size or (SIDES[network] if cut else 0)
-    return load_data(data, size, settings.classes, photographs=True)
+    photographs, typed = network in PHOTO_NETWORKS, bool(settings.data)
+    data = settings.data or (PHOTOS if photographs else network or "mnist")
+    size = settings.size
+    if photographs and (data == PHOTOS or Path(data).is_dir()):
+        size = size or SIDES[network]
+    return load_data(data, size, settings.classes, photographs=photographs, typed=typed)
 
 
 def _check_photos(network: str, shape: Sequence[int]) -> None:

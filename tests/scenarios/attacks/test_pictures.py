@@ -107,7 +107,10 @@ def test_a_target_may_be_named(place: Path) -> None:
         (("--png",), "--png needs a directory"),
         (("--png", "--out", "{}/o", "--levels", "16"), "a PNG file holds whole steps of 1/255"),
         (("--target", "brigt"), "unknown class brigt; did you mean bright?"),
-        (("--set", "victim.data=mnist", "--set", "victim.size=9"), "cuts photos or the pictures of a folder"),
+        (
+            ("--set", "victim.data=mnist", "--set", "victim.size=9"),
+            "cuts photos or the pictures of a folder",
+        ),
         (("--set", "victim.classes={}/short.txt", "--target", "0"), "class of"),
     ],
 )

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
+from fedzo.attacks.victims.onnx import export_onnx
 from fedzo.errors import ConfigError
 from scenarios.cli.app import app
 from scenarios.data.photos import load_photos
@@ -88,6 +90,15 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         photo_network(NAME)
 
 
+def test_a_folder_of_that_name_does_not_shadow_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["attack", NAME, "--dry-run", "--json"])
+    assert result.exit_code == 0, result.output
+
+
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "small.npz", images=np.zeros((2, 3, 32, 32)), labels=np.zeros(2))
     words = ["attack", NAME, "--set", f"victim.data={tmp_path / 'small.npz'}"]
@@ -114,6 +125,40 @@ def test_a_success_is_one_of_the_saved_file(network: PhotoNetwork, tmp_path: Pat
         told = int(network(read[1][None]).argmax())
         assert (told != one["label"]) == one["success"]
         assert told == one["answer"]
+
+
+class Bytes(nn.Module):
+    """The network for images of bytes, channels last."""
+
+    def __init__(self, network: PhotoNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        told: torch.Tensor = self.network(images.permute(0, 3, 1, 2).float() / 255)
+        return told
+
+
+@pytest.mark.slow
+def test_onnx_files_of_both_layouts_and_types_give_the_same(
+    network: PhotoNetwork, tmp_path: Path
+) -> None:
+    export_onnx(network, (3, 224, 224), tmp_path / "floats.onnx")
+    given = torch.zeros(2, 224, 224, 3, dtype=torch.uint8)
+    torch.onnx.export(
+        Bytes(network), (given,), str(tmp_path / "bytes.onnx"), input_names=["photo"],
+        dynamic_axes={"photo": {0: "n"}}, dynamo=False,
+    )  # fmt: skip
+    words = ["--set", "victim.data=photos", "--levels", "255", "--radius", "4/255"]
+    words += ["--images", "6", "--query-budget", "40", "--json"]
+    told = []
+    for name in ("floats", "bytes"):
+        result = CliRunner().invoke(app, ["attack", str(tmp_path / f"{name}.onnx"), *words])
+        assert result.exit_code == 0, result.output
+        told.append(json.loads(result.stdout))
+    assert told[0]["attacker"] == "thompson_square"
+    for key in ("success_rate", "mean_queries", "queries"):
+        assert told[0][key] == told[1][key]
 
 
 KINDS = ("original", "adversarial")
