@@ -4,9 +4,9 @@
 
 Nobody has labelled them: a label is what EfficientNet-Lite0 answers at 224 x 224, with a confidence
 above 0.3 (a test asks it), right or wrong. Photographs: scikit-image's astronaut (NASA), coffee
-(Rachel Michetti), chelsea (Stefan van der Walt), rocket (SpaceX), camera (Lav Varshney), motorcycle
-(Middlebury stereo), clock_motion (Stefan van der Walt), all free to use, most of them CC0; and
-scikit-learn's china and flower (CC BY, Flickr).
+(Rachel Michetti), chelsea and clock_motion (Stefan van der Walt), rocket (SpaceX) and camera (Lav
+Varshney), in the public domain or CC0, and motorcycle (Middlebury 2014 stereo benchmark);
+scikit-learn's china and flower (Flickr, CC BY 2.0).
 """
 
 import importlib.util

@@ -132,7 +132,8 @@ def _check_photos(network: str, shape: Sequence[int]) -> None:
     if tuple(shape[1:]) != (3, side, side):
         raise ConfigError(
             f"{network} takes images of 3 x {side} x {side}, and these are"
-            f" {' x '.join(map(str, shape[1:]))}; give others with victim.data, or leave it out"
+            f" {' x '.join(map(str, shape[1:]))}; leave victim.size out, or give others"
+            " with victim.data"
         )
 
 
