@@ -52,7 +52,7 @@ LIE_LINES: Mapping[str, str] = {
 ATTACKER_LINES: Mapping[str, str] = {
     "thompson": "Thompson sampling of the gradient; our best with scores of small images",
     "square": "random search by squares (Andriushchenko et al. 2020)",
-    "thompson_square": "Thompson sampling over windows; our best with scores of photographs, linf",
+    "thompson_square": "Thompson sampling over windows of a photograph; linf",
     "nes": "signs of central differences (Ilyas et al. 2018)",
     "zo": "any estimator, directions and optimizer of fedzo",
     "simba": "one basis vector at a time (Guo et al. 2019)",

@@ -70,7 +70,6 @@ _DEFAULTS: dict[AnswerKind, str] = {"labels": "edge", "order": "rank"}
 
 _LARGE = 64
 """Pixels of a side beyond which an image is a photograph."""
-_OF_PHOTOGRAPHS: dict[Norm, str] = {"linf": "thompson_square", "l2": "square"}
 
 
 def default_attacker(
@@ -79,8 +78,8 @@ def default_attacker(
     """Return the name of the best attacker for what a victim tells of images with such a side."""
     if tells in _DEFAULTS and loss != "boundary":
         return _DEFAULTS[tells]
-    photograph = side > _LARGE and loss != "boundary"
-    return _OF_PHOTOGRAPHS.get(norm, "thompson") if photograph else "thompson"
+    photograph = side > _LARGE and norm in ("linf", "l2") and loss != "boundary"
+    return "square" if photograph else "thompson"
 
 
 def attacker_entry(name: str) -> AttackerEntry:

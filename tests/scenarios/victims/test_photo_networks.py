@@ -12,8 +12,12 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from fedzo.attacks.goal import LossName
+from fedzo.attacks.names import Norm
 from fedzo.attacks.victims.onnx import export_onnx
+from fedzo.attacks.victims.victim import AnswerKind
 from fedzo.errors import ConfigError
+from scenarios.attacks.attackers import default_attacker
 from scenarios.cli.app import app
 from scenarios.data.photos import load_photos
 from scenarios.victims.attack_data import class_number, load_data
@@ -127,6 +131,24 @@ def test_a_success_is_one_of_the_saved_file(network: PhotoNetwork, tmp_path: Pat
         assert told == one["answer"]
 
 
+@pytest.mark.parametrize(
+    ("tells", "loss", "norm", "side", "name"),
+    [
+        ("logits", "margin", "linf", 28, "thompson"),
+        ("probabilities", "margin", "linf", 224, "square"),
+        ("logits", "cross_entropy", "l2", 224, "square"),
+        ("logits", "margin", "patch", 224, "thompson"),
+        ("logits", "boundary", "linf", 224, "thompson"),
+        ("labels", "margin", "linf", 224, "edge"),
+        ("order", "margin", "linf", 224, "rank"),
+    ],
+)
+def test_the_usual_attacker_suits_victim_norm_and_size(
+    tells: AnswerKind, loss: LossName, norm: Norm, side: int, name: str
+) -> None:
+    assert default_attacker(tells, loss, norm=norm, side=side) == name
+
+
 class Bytes(nn.Module):
     """The network for images of bytes, channels last."""
 
@@ -156,7 +178,7 @@ def test_onnx_files_of_both_layouts_and_types_give_the_same(
         result = CliRunner().invoke(app, ["attack", str(tmp_path / f"{name}.onnx"), *words])
         assert result.exit_code == 0, result.output
         told.append(json.loads(result.stdout))
-    assert told[0]["attacker"] == "thompson_square"
+    assert told[0]["attacker"] == "square"
     for key in ("success_rate", "mean_queries", "queries"):
         assert told[0][key] == told[1][key]
 
