@@ -338,16 +338,23 @@ BUILTINS = {"eval", "exec", "__import__"}
 TORCH = {"torch.load", "torch.save", "torch.jit.load", "torch.hub.load"}
 
 
+def _tensors(call: ast.Call) -> bool:
+    """Say whether a call of torch.load reads tensors alone."""
+    said = [ast.unparse(k.value) for k in call.keywords if k.arg == "weights_only"]
+    return ast.unparse(call.func) == "torch.load" and said == ["True"]
+
+
 def executing(tree: ast.AST) -> list[str]:
     """Return what in some code reads bytes as code or objects."""
     found: list[str] = []
+    safe = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and _tensors(node)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [a.name for a in node.names if a.name.split(".")[0] in MODULES]
         if isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{a.name}" for a in node.names}
             found += [*names & TORCH, *({str(node.module).split(".")[0]} & MODULES)]
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in TORCH:
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in TORCH and node not in safe:
             found.append(ast.unparse(node))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             found += {node.func.id} & BUILTINS
@@ -371,6 +378,7 @@ def test_no_source_reads_bytes_as_code() -> None:
         "from marshal import loads",
         "from torch import load",
         "torch.load(path)",
+        "torch.load(path, weights_only=False)",
         "torch.save(x, path)",
         "np.load(path, allow_pickle=True)",
         "eval(text)",
@@ -381,3 +389,4 @@ def test_no_source_reads_bytes_as_code() -> None:
 def test_such_reading_would_be_found(line: str) -> None:
     assert executing(ast.parse(line))
     assert not executing(ast.parse("model.eval(); np.load(path, allow_pickle=False)"))
+    assert not executing(ast.parse("torch.load(path, weights_only=True)"))
