@@ -67,7 +67,7 @@ def _cosines(side: int, lengthscale: float) -> Float[Tensor, "k s"]:
 
 
 class WaveRows:
-    """Rows seen so far, at most `most`; of more, the newest three quarters stay.
+    """Rows seen so far, at most `most` (2 or more); beyond, the newest three quarters stay.
 
     noise: deviation of a row's noise, relative to the prior's deviation of that row.
     """
@@ -116,8 +116,7 @@ class WaveRows:
         return spread * amplitude * white + weights.float() @ rows
 
     def _forget(self) -> None:
-        kept = max(1, int(_KEPT * self._most))
-        kept = min(kept, self._most - 1)
+        kept = int(_KEPT * self._most)
         for column in (self._rows, self._change, self._own):
             column[:kept] = column[self._count - kept : self._count].clone()
         gram = (self._rows[:kept] @ self._rows[:kept].T).double()

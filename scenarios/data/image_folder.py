@@ -54,7 +54,7 @@ def read_folder(folder: Path, size: int = 0, classes: Sequence[str] = ()) -> Lab
     labels = [_class(label, classes, folder) for _, label in told]
     pictures = [_read(path, size) for path, _ in told]
     return LabelledImages(
-        images=_stacked([path for path, _ in told], pictures),
+        images=stacked([path for path, _ in told], pictures),
         labels=torch.tensor(labels),
         classes=classes,
         files=[str(path.relative_to(folder)) for path, _ in told],
@@ -127,7 +127,8 @@ def _read(path: Path, size: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _stacked(paths: Sequence[Path], pictures: Sequence[np.ndarray]) -> Float[Tensor, "n c h w"]:
+def stacked(paths: Sequence[Path], pictures: Sequence[np.ndarray]) -> Float[Tensor, "n c h w"]:
+    """Return pictures of bytes as images of k / 255; raises ConfigError where sizes differ."""
     if any(picture.ndim == 3 for picture in pictures):
         pictures = [
             picture if picture.ndim == 3 else np.stack([picture] * 3, axis=-1)

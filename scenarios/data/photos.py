@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from fedzo.errors import ConfigError
-from scenarios.data.image_folder import LabelledImages
+from scenarios.data.image_folder import LabelledImages, stacked
 
 _PLACES = {"skimage": "data", "sklearn": "datasets/images"}
 _CROPS = {
@@ -84,8 +84,7 @@ def load_photos(size: int = 224) -> LabelledImages:
             pictures.append(np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC)))
             labels.append(label)
             files.append(f"{Path(name).stem}-{left}-{top}-{side}")
-    table = np.stack(pictures).transpose(0, 3, 1, 2)
-    images = torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32) / 255)
+    images = stacked([Path(name) for name in files], pictures)
     return LabelledImages(images=images, labels=torch.tensor(labels), files=files)
 
 

@@ -98,7 +98,8 @@ class Square:
             step += 1
 
 
-def _ends(region: Region) -> tuple[Tensor, Tensor]:
+def ends(region: Region) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Return the ends of what a value may be: for linf of the box inside the ball."""
     if region.norm == "linf":
         return region.lower.clamp(min=-region.radius), region.upper.clamp(max=region.radius)
     return region.lower, region.upper
@@ -106,7 +107,7 @@ def _ends(region: Region) -> tuple[Tensor, Tensor]:
 
 def _start(region: Region, generator: np.random.Generator) -> Float[Tensor, " d"]:
     if region.norm != "l2":
-        return region.project(stripes(*_ends(region), region.shape, generator=generator))
+        return region.project(stripes(*ends(region), region.shape, generator=generator))
     h = max(1, min(region.shape[1:]) // 5)
     table = torch.zeros(region.shape)
     for top in range(0, region.shape[1] - h + 1, h):
@@ -119,10 +120,10 @@ def _propose(
     delta: Float[Tensor, " d"], region: Region, h: int, generator: np.random.Generator
 ) -> Float[Tensor, " d"]:
     if region.norm == "linf":
-        return recolored(delta, *_ends(region), region.shape, h, generator=generator)
+        return recolored(delta, *ends(region), region.shape, h, generator=generator)
     if region.norm != "l2":
         h = max(1, min(h, math.isqrt(int(region.radius))))
-        fresh = recolored(delta, *_ends(region), region.shape, h, generator=generator)
+        fresh = recolored(delta, *ends(region), region.shape, h, generator=generator)
         return _with_room(delta, fresh, region)
     table = delta.reshape(region.shape).clone()
     rows, columns = _window(region.shape, h, generator)

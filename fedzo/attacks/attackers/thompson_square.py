@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
-from fedzo.attacks.attackers.square import square_side, stripes
+from fedzo.attacks.attackers.square import ends, square_side, stripes
 from fedzo.attacks.region import Region
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
@@ -57,7 +57,8 @@ class ThompsonSquare:
 
     def search(self, task: Task) -> Search:
         region, generator = task.region, task.generator
-        low, high = _ends(region)
+        _check_norm(region)
+        low, high = ends(region)
         prior = WavePrior(region.shape, self.lengthscale * min(region.shape[1:]))
         rows = WaveRows(prior.dim, most=self.max_rows, noise=self.noise)
         delta = stripes(low, high, region.shape, generator=generator)
@@ -78,13 +79,11 @@ class ThompsonSquare:
             step += 1
 
 
-def _ends(region: Region) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Return the ends of the box inside the ball; raises ConfigError for another norm than linf."""
+def _check_norm(region: Region) -> None:
     if region.norm != "linf":
         raise ConfigError(
             f"attacker thompson_square is for norm linf, not {region.norm}; use square or thompson"
         )
-    return region.lower.clamp(min=-region.radius), region.upper.clamp(max=region.radius)
 
 
 def _in_best_window(
