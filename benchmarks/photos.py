@@ -1,58 +1,76 @@
 """Attacks on a pretrained network of photographs: EfficientNet-Lite0 at 224 x 224 x 3.
 
     python benchmarks/photos.py OUT [ATTACKER ...]          # hours on one core; needs fedzo[vision]
+    python benchmarks/photos.py OUT --labels [--peers FOLDER] [ATTACKER ...]
+    python benchmarks/photos.py OUT --table
 
-All 27 photographs, whole steps of 1/255, 2,000 queries an image, seeds 0, 1, 2; a failure counts as
-2,000. One JSON file for an attacker, norm, radius and seed, with queries and success by image, and
-the seconds; what is there is not measured again. `python benchmarks/photos.py OUT --table` prints
-what is there.
+By scores: all 27 photographs, whole steps of 1/255, 2,000 queries an image, seeds 0, 1, 2; a
+failure counts as 2,000. By labels: the first crop of each of the nine photographs, L2 with any
+values, 5,000 queries, the size of the nearest success by then and on the way; ART's HopSkipJump is
+looked for in FOLDER, as benchmarks/attacks.py does. One JSON file for an attacker, ball and seed;
+what is there is not measured again.
 """
 
+import contextlib
 import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from fedzo.attacks.attack import AttackSettings, attack
+from fedzo.attacks.region import region_around
 from fedzo.attacks.victims.onnx import OnnxVictim, export_onnx
+from fedzo.attacks.victims.wrappers import LabelOnly
 from scenarios.attacks.attackers import make_attacker
 from scenarios.data.photos import load_photos
 from scenarios.victims.photo_networks import photo_network
 
-BUDGET, SEEDS = 2000, (0, 1, 2)
-BALLS = (("linf", 4), ("linf", 2))
-ATTACKERS = {"thompson_square": {}, "square": {"area": 0.2}}
+BUDGET, LABELS_BUDGET, SEEDS = 2000, 5000, (0, 1, 2)
+BALLS = (("linf", 4 / 255, "4"), ("linf", 2 / 255, "2"), ("l2", 2.0, "2.0"))
+ATTACKERS: dict[str, dict[str, Any]] = {
+    "stripes": {},
+    "square": {"area": 0.2},
+}
+BY_LABELS = ("cgba", "hopskipjump", "ART HopSkipJump")
+MARKS = (100, 200, 500, 1000, 2000, 5000)
 
 
-def measure(out: Path, names: list[str]) -> None:
+def network(folder: str) -> OnnxVictim:
+    """Return the victim, written into a folder."""
+    path = Path(folder) / "model.onnx"
+    export_onnx(photo_network("efficientnet-lite0"), (3, 224, 224), path)
+    return OnnxVictim(path)
+
+
+def measure(victim: OnnxVictim, out: Path, names: list[str]) -> None:
     """Attack by every attacker, seed and ball that is not in the folder."""
-    torch.set_num_threads(1)
     photos = load_photos()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export_onnx(photo_network("efficientnet-lite0"), (3, 224, 224), path)
-        victim = OnnxVictim(path)
     told = victim.ask(photos.images).labels.tolist()
     assert told == photos.labels.tolist()
     cases = [(seed, ball, name) for seed in SEEDS for ball in BALLS for name in names]
-    for seed, (norm, steps), name in cases:
-        file = out / f"{name}-{norm}-{steps}-{seed}.json"
+    for seed, (norm, radius, shown), name in cases:
+        file = out / f"{name}-{norm}-{shown}-{seed}.json"
         if file.exists():
             continue
         settings = AttackSettings(
-            norm=norm, radius=steps / 255, query_budget=BUDGET, seed=seed, levels=255
+            norm=norm, radius=radius, query_budget=BUDGET, seed=seed, levels=255
         )
-        attacker = make_attacker(name, "logits", ATTACKERS[name])
+        attacker = make_attacker(name, "logits", ATTACKERS[name] if norm == "linf" else {})
         begun = time.perf_counter()
         found = attack(victim, photos.images, photos.labels, attacker, settings)
         seconds = time.perf_counter() - begun
         adversarial = photos.images + torch.stack([f.delta for f in found]).view_as(photos.images)
-        checked = victim.ask((adversarial * 255).round().clamp(0, 255) / 255).labels
-        far = (adversarial - photos.images).abs().amax(dim=(1, 2, 3)) * 255
+        saved = (adversarial * 255).round().clamp(0, 255) / 255
+        checked = victim.ask(saved).labels
+        changes = (saved - photos.images).flatten(1)
+        far = changes.abs().amax(dim=1) if norm == "linf" else changes.norm(dim=1)
         facts = {
             "queries": [f.queries for f in found],
             "success": [f.success for f in found],
@@ -61,10 +79,70 @@ def measure(out: Path, names: list[str]) -> None:
                 f.success and int(c) == int(y)
                 for f, c, y in zip(found, checked, photos.labels, strict=True)
             ),
-            "outside": int((far > steps + 1e-3).sum()),
+            "outside": int((far > radius * (1 + 1e-5)).sum()),
         }
         file.write_text(json.dumps(facts))
         print(file.name, f"{mean(counted(facts)):.1f} queries, {seconds:.0f} s", flush=True)
+
+
+def measure_labels(victim: OnnxVictim, out: Path, names: list[str]) -> None:
+    """Attack by labels, seed 0; the sizes of the nearest successes by queries are kept."""
+    photos = load_photos()
+    for name in names:
+        file = out / f"{name.replace(' ', '-')}-labels-0.json"
+        if file.exists():
+            continue
+        begun, curves = time.perf_counter(), []
+        for i in range(0, len(photos.labels), 3):
+            image, label = photos.images[i : i + 1], photos.labels[i : i + 1]
+            if name == "ART HopSkipJump":
+                path = art_path(victim, image, int(label), seed=i)
+            else:
+                settings = AttackSettings(norm="l2", radius=0.01, query_budget=LABELS_BUDGET)
+                attacker = make_attacker(name, "labels", {})
+                [one] = attack(LabelOnly(victim), image, label, attacker, settings)
+                path = list(one.approach)
+            curves.append([min((s for n, s in path if n <= m), default=1e9) for m in MARKS])
+            print(name, i, [f"{size:.2f}" for size in curves[-1]], flush=True)
+        facts = {"sizes": curves, "seconds": time.perf_counter() - begun}
+        file.write_text(json.dumps(facts))
+
+
+class Over(Exception):
+    """The budget is spent."""
+
+
+def art_path(
+    victim: OnnxVictim, image: Tensor, label: int, *, seed: int
+) -> list[tuple[int, float]]:
+    """Return (queries, size) of each nearer success of ART's HopSkipJump."""
+    from art.attacks.evasion import HopSkipJump
+    from art.estimators.classification import BlackBoxClassifier
+
+    path: list[tuple[int, float]] = [(0, 1e9)]
+    asked, region = 0, region_around(image, "l2", 1e-3)
+
+    def answer(batch: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        pictures = torch.from_numpy(np.asarray(batch, dtype=np.float32))
+        told = victim.ask(pictures).labels
+        for picture, said in zip(pictures, told.tolist(), strict=True):
+            asked += 1
+            size = region.size((picture - image[0]).reshape(-1))
+            if said != label and size < path[-1][1]:
+                path.append((asked, size))
+        if asked >= LABELS_BUDGET:
+            raise Over
+        return np.eye(1000, dtype=np.float32)[told.numpy()]
+
+    np.random.seed(seed)  # noqa: NPY002  (ART draws from it)
+    classifier = BlackBoxClassifier(answer, (3, 224, 224), 1000, clip_values=(0, 1))
+    theirs = HopSkipJump(
+        classifier, norm=2, max_iter=1000, init_eval=50, max_eval=400, verbose=False
+    )
+    with contextlib.suppress(Over):
+        theirs.generate(image.numpy(), y=np.array([label]))
+    return path
 
 
 def counted(facts: dict[str, list[int]]) -> list[int]:
@@ -75,10 +153,10 @@ def counted(facts: dict[str, list[int]]) -> list[int]:
 
 def table(out: Path) -> None:
     """Print a row for every attacker and ball that is in the folder."""
-    print("| linf | attacker | seeds | success | mean queries | median | s for 27 images |")
-    for norm, steps in BALLS:
+    print("| ball | attacker | seeds | success | mean queries | median | s for 27 images |")
+    for norm, _, shown in BALLS:
         for name in ATTACKERS:
-            files = sorted(out.glob(f"{name}-{norm}-{steps}-*.json"))
+            files = sorted(out.glob(f"{name}-{norm}-{shown}-[0-9].json"))
             runs = [json.loads(file.read_text()) for file in files]
             if not runs:
                 continue
@@ -88,15 +166,32 @@ def table(out: Path) -> None:
             seconds = median(run["seconds"] for run in runs)
             error = float(means.std() / len(runs) ** 0.5) if len(runs) > 1 else float("nan")
             print(
-                f"| {steps}/255 | {name} | {len(runs)} | {rate:.2f} | {means.mean():.0f} ±"
+                f"| {norm} {shown} | {name} | {len(runs)} | {rate:.2f} | {means.mean():.0f} ±"
                 f" {error:.0f} | {median(each):.0f} | {seconds:.0f} |"
             )
+    print("| attacker by labels |", *(f"{mark} |" for mark in MARKS), "s |")
+    for name in BY_LABELS:
+        file = out / f"{name.replace(' ', '-')}-labels-0.json"
+        if file.exists():
+            facts = json.loads(file.read_text())
+            sizes = (median(column) for column in zip(*facts["sizes"], strict=True))
+            print(f"| {name} |", *(f"{size:.2f} |" for size in sizes), f"{facts['seconds']:.0f} |")
 
 
 if __name__ == "__main__":
     folder, *given = sys.argv[1:]
     Path(folder).mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
     if given == ["--table"]:
         table(Path(folder))
-    else:
-        measure(Path(folder), given or list(ATTACKERS))
+        sys.exit()
+    if "--peers" in given:
+        place = given.index("--peers")
+        sys.path.append(given[place + 1])
+        del given[place : place + 2]
+    with tempfile.TemporaryDirectory() as written:
+        if "--labels" in given:
+            given.remove("--labels")
+            measure_labels(network(written), Path(folder), given or list(BY_LABELS))
+        else:
+            measure(network(written), Path(folder), given or list(ATTACKERS))

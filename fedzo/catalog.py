@@ -52,13 +52,14 @@ LIE_LINES: Mapping[str, str] = {
 ATTACKER_LINES: Mapping[str, str] = {
     "thompson": "Thompson sampling of the gradient; our best with scores of small images",
     "square": "random search by squares (Andriushchenko et al. 2020)",
-    "thompson_square": "Thompson sampling over windows of a photograph; linf",
+    "stripes": "random search by grey stripes and squares; our best with scores of photographs",
     "nes": "signs of central differences (Ilyas et al. 2018)",
     "zo": "any estimator, directions and optimizer of fedzo",
     "simba": "one basis vector at a time (Guo et al. 2019)",
     "fzoos": "derivative GP and virtual steps (FZooS for one client)",
     "edge": "Thompson sampling by the boundary; our best with labels",
     "hopskipjump": "walk along the decision boundary (Chen et al. 2020)",
+    "cgba": "circles between image and boundary, probed by grey stripes; L2 (Reza et al. 2023)",
     "rank": "order of candidates alone, ZO-RankSGD (Tang et al. 2024)",
 }
 """Of those who attack single victims."""

@@ -27,7 +27,7 @@ from fedzo.attacks.confirm import Asking, Confirmation
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import Goal, LossName
 from fedzo.attacks.names import Norm
-from fedzo.attacks.region import region_around, to_levels
+from fedzo.attacks.region import region_around
 from fedzo.attacks.subject import Found, Subject, nothing_found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
@@ -177,7 +177,7 @@ def _affordable(subject: Subject, settings: AttackSettings) -> Float[Tensor, "q 
     """Return as many of the perturbations asked for as the budget still covers."""
     left = (settings.query_budget - subject.found.queries) // len(subject.images)
     deltas = subject.running.asked[:left]
-    return to_levels(deltas, settings.levels) if settings.levels else deltas
+    return subject.region.on_steps(deltas, settings.levels) if settings.levels else deltas
 
 
 def _ask(
@@ -212,7 +212,7 @@ def _goes_on(
     refused = len(answers) - int(answers.answered.sum())
     subject.found = replace(old, queries=count, refused=old.refused + refused)
     reply, first_labels = subject.reply(answers, tells, asking.rate)
-    subject.begun |= bool(reply.reached.any())
+    subject.note_approach(deltas, reply.reached)
 
     def holds(i: int) -> bool:
         told = answers.take(slice(i * images, (i + 1) * images))
@@ -231,7 +231,7 @@ def _goes_on(
 def _reason(subject: Subject, answers: Answers) -> str:
     """Return why an attack by labels has found nothing to begin with, "" for any other."""
     by_labels = answers.scores is None or subject.goals[0].loss == "boundary"
-    if subject.found.success or subject.begun or not by_labels:
+    if subject.found.approach or not by_labels:
         return ""
     target = subject.goals[0].target
     wanted = "otherwise" if target is None else f"as class {target}"

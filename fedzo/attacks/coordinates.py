@@ -82,7 +82,7 @@ class Coordinates:
 @functools.lru_cache(maxsize=16)
 def _basis(name: CoordinateName, count: int, shape: tuple[int, int, int]) -> Float[Tensor, "p d"]:
     channels, height, width = shape
-    make = _waves if name == "waves" else _blocks
+    make = waves if name == "waves" else _blocks
     rows, columns = make(height, count), make(width, count)
     plane = torch.einsum("ah,bw->abhw", rows, columns).reshape(count**2, height * width)
     basis: Tensor = torch.block_diag(*[plane] * channels)
@@ -94,7 +94,7 @@ def _blocks(side: int, count: int) -> Float[Tensor, "k s"]:
     return (owner == torch.arange(count).unsqueeze(1)).float()
 
 
-def _waves(side: int, count: int) -> Float[Tensor, "k s"]:
+def waves(side: int, count: int) -> Float[Tensor, "k s"]:
     """Return the `count` lowest cosine waves of a line, of norm sqrt(side)."""
     place = (torch.arange(side) + 0.5) * (math.pi / side)
     waves = torch.cos(torch.arange(count).unsqueeze(1) * place) * math.sqrt(2)
@@ -102,7 +102,7 @@ def _waves(side: int, count: int) -> Float[Tensor, "k s"]:
     return waves
 
 
-def cosine_waves(side: int, count: int) -> Float[Tensor, "d p"]:
+def cosinewaves(side: int, count: int) -> Float[Tensor, "d p"]:
     """Return the count^2 lowest two-dimensional cosine waves, flat, of norm `side`.
 
     The constant wave is 1 in every pixel, so one coefficient can fill the box.

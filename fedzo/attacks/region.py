@@ -27,9 +27,14 @@ from fedzo.attacks.names import Norm
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
 _SLACK = 1e-6
 _ROUNDING = 4e-7
 _NOTHING = 1e-100
+_PASSES = 16
+"""Halvings of the least rounding up that is taken back."""
 
 
 def require_seen(change: float, name: str, value: float, dtype: torch.dtype) -> None:
@@ -47,13 +52,13 @@ def require_seen(change: float, name: str, value: float, dtype: torch.dtype) -> 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The perturbations that are allowed; shape is (channels, height, width)."""
+    """The perturbations that are allowed."""
 
     norm: Norm
     radius: float
     lower: Float[Tensor, " d"]
     upper: Float[Tensor, " d"]
-    shape: tuple[int, int, int]
+    shape: Shape
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -134,6 +139,24 @@ class Region:
         """Return the same box with a ball of another radius."""
         return Region(self.norm, radius, self.lower, self.upper, self.shape)
 
+    def on_steps(self, deltas: Float[Tensor, "q d"], levels: int) -> Float[Tensor, "q d"]:
+        """Return changes of an image rounded to whole steps of 1 / levels.
+
+        Each value to the nearest step, so images whose values are whole steps stay so. Where that
+        leaves a ball that the change was inside of, what was rounded up most is rounded down.
+        """
+        steps = deltas * levels
+        rounded = steps.round()
+        far = self.radius * levels * (1 + _ROUNDING)
+        if self.norm == "linf":
+            down = (steps.abs() <= far) & (rounded.abs() > far)
+            rounded = torch.where(down, rounded - rounded.sign(), rounded)
+        elif self.norm == "l2":
+            inside = steps.double().norm(dim=1) <= far
+            for row in (inside & (rounded.double().norm(dim=1) > far)).nonzero().flatten():
+                rounded[row] = _taken_back(steps[row], rounded[row], far)
+        return rounded / levels
+
     def _on_sphere(self, direction: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
         """Return clamp(t direction) of norm radius, or the corner of the box before the sphere.
 
@@ -172,7 +195,22 @@ class Region:
         return mask.expand(self.shape).reshape(-1)
 
 
-def check_radius(norm: Norm, radius: float, shape: tuple[int, int, int]) -> None:
+def _taken_back(
+    steps: Float[Tensor, " d"], rounded: Float[Tensor, " d"], far: float
+) -> Float[Tensor, " d"]:
+    """Return what was rounded, of norm `far` or less, by rounding down what was rounded up most."""
+    up = rounded.abs() - steps.abs()
+    saved = (2 * rounded.abs() - 1).double()
+    over = float(rounded.double().square().sum()) - far**2
+    least, most = 0.0, 0.5
+    for _ in range(_PASSES):
+        middle = (least + most) / 2
+        enough = float(saved.where(up > middle, 0.0).sum()) >= over
+        least, most = (middle, most) if enough else (least, middle)
+    return torch.where(up > least, rounded - rounded.sign(), rounded)
+
+
+def check_radius(norm: Norm, radius: float, shape: Shape) -> None:
     """Raise ConfigError for a radius that the norm does not have on such images."""
     if norm == "linf":
         require(radius > 0, "radius", radius, "positive")
@@ -203,11 +241,3 @@ def region_around(images: Float[Tensor, "k c h w"], norm: Norm, radius: float) -
 def on_levels(images: Float[Tensor, "*n c h w"], levels: int) -> Float[Tensor, "*n c h w"]:
     """Return images rounded to whole steps of 1 / levels, at the bits that a file of them gives."""
     return (images * levels).round() / levels
-
-
-def to_levels(delta: Float[Tensor, "*q d"], levels: int) -> Float[Tensor, "*q d"]:
-    """Return changes of an image rounded toward none, to whole steps of 1 / levels.
-
-    What is inside a region stays inside, and images whose values are whole steps stay so.
-    """
-    return ((delta + delta.sign() * _ROUNDING) * levels).trunc() / levels

@@ -1,10 +1,10 @@
 """One attack under way: its images, what was found, and what its attacker is told."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fedzo.attacks.attacker import Reply, Running
@@ -20,7 +20,9 @@ class Found:
     delta: the successful perturbation, else the best one inside the ball. queries: images answered;
     refused: images that were not. label: of the perturbed image (of the first, if universal).
     checks: answers that showed whether the victim is noisy, no queries of the attack. reason: why
-    the attack could not search, "" where it could.
+    the attack could not search, "" where it could. approach: (queries, size) whenever something
+    nearer than all before has reached the goal, in the ball or, by labels, outside; one answer is
+    enough there, even of a noisy victim.
     """
 
     index: int
@@ -32,6 +34,12 @@ class Found:
     label: int
     checks: int = 0
     reason: str = ""
+    approach: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def nearest(self) -> float:
+        """The size of the smallest perturbation that has reached the goal, infinite if none."""
+        return self.approach[-1][1] if self.approach else math.inf
 
 
 def nothing_found(index: int, dim: int) -> Found:
@@ -41,7 +49,7 @@ def nothing_found(index: int, dim: int) -> Found:
 
 @dataclass(slots=True)
 class Subject:
-    """One attack under way. begun: whether anything, inside the ball or not, reached the goal."""
+    """One attack under way."""
 
     index: int
     images: Float[Tensor, "k c h w"]
@@ -50,11 +58,17 @@ class Subject:
     running: Running
     found: Found
     unpaid: int = 0
-    begun: bool = False
 
     def under(self, deltas: Float[Tensor, "q d"]) -> Float[Tensor, "b c h w"]:
         """Return all images under each perturbation; b = q k."""
         return perturbed(self.images, deltas)
+
+    def note_approach(self, deltas: Float[Tensor, "q d"], reached: Bool[Tensor, " q"]) -> None:
+        """Note how small a perturbation has now reached the goal."""
+        sizes = [self.region.size(delta) for delta in deltas[reached]]
+        if sizes and min(sizes) < self.found.nearest:
+            step = (self.found.queries, min(sizes))
+            self.found = replace(self.found, approach=(*self.found.approach, step))
 
     def shares(self, answers: Answers) -> Float[Tensor, " q"]:
         """Return the share of the images that reach the goal under each perturbation."""

@@ -1,6 +1,12 @@
-"""What an attack on one victim leaves behind: a table, a grid of pictures, JSON, the images."""
+"""What an attack on one victim leaves behind: a table, a grid of pictures, JSON, the images.
 
+distance.png is of attacks that went outside the ball, as those by labels do: the size of the
+nearest success by queries, a line an image, and the median of all.
+"""
+
+import math
 from pathlib import Path
+from statistics import median
 
 import torch
 from jaxtyping import Float
@@ -23,11 +29,16 @@ _SHOWN = 10
 
 
 def write_report(folder: Path, victim: str, report: Report) -> None:
-    """Write report.json, figure.png and images.safetensors (images, perturbations, labels)."""
+    """Write report.json, figure.png, images.safetensors (images, perturbations, labels).
+
+    And distance.png, where an attack went outside the ball.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"victim": victim, **report.to_json()}
     write_whole(folder / "report.json", strict_json(content, indent=1) + "\n")
     draw_report(folder / "figure.png", report)
+    if any(len(found.approach) > 1 for found in report.found):
+        draw_approach(folder / "distance.png", report)
     deltas = torch.stack([found.delta for found in report.found])
     tensors = {"images": report.images, "labels": report.labels, "perturbations": deltas}
     whole = {name: t.contiguous() for name, t in tensors.items()}
@@ -48,6 +59,9 @@ def print_report(console: Console, victim: str, report: Report) -> None:
         table.add_row("misclassified, not attacked", f"{summary['misclassified']}")
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
     table.add_row("queries, median", f"{summary['median_queries']:,.1f}")
+    nearest = report.median_nearest
+    if nearest is not None and hit < len(report.found):
+        table.add_row("nearest, median", f"{nearest:.4g}")
     table.add_row(
         "queries in all, screening",
         f"{summary['queries']:,}, {summary['screening_queries']:,}",
@@ -102,6 +116,32 @@ def draw_report(path: Path, report: Report) -> None:
         fontsize="small",
     )
     save_figure(figure, path)
+
+
+def draw_approach(path: Path, report: Report) -> None:
+    """Draw how near each image's attack has come by queries, and their median."""
+    settings = report.plan.settings
+    figure = Figure(figsize=(6.5, 4.0), layout="constrained")
+    axes = figure.subplots()
+    budget = settings.query_budget
+    queries = sorted({1, budget, *(at for found in report.found for at, _ in found.approach)})
+    sizes = [[_reached(found, at) for at in queries] for found in report.found]
+    for line in sizes:
+        axes.step(queries, line, where="post", color="tab:blue", alpha=0.25, linewidth=0.8)
+    middle = [median(column) for column in zip(*sizes, strict=True)]
+    axes.step(queries, middle, where="post", color="tab:blue", linewidth=2, label="median")
+    axes.axhline(settings.radius, color="black", linestyle="--", linewidth=0.8, label="the ball")
+    axes.set(
+        xscale="log", yscale="log", xlabel="queries", ylabel=f"{settings.norm}, nearest success"
+    )
+    axes.set_title(figure_text(f"{report.attacker}: nearest success"), fontsize="small")
+    axes.legend(fontsize="small")
+    save_figure(figure, path)
+
+
+def _reached(found: Found, queries: int) -> float:
+    """Return the size of the nearest success after so many queries, infinite if none."""
+    return min((size for at, size in found.approach if at <= queries), default=math.inf)
 
 
 def _pictures(report: Report) -> list[tuple[Float[Tensor, "c h w"], Found, int]]:

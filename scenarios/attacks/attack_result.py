@@ -1,5 +1,6 @@
 """What an attack on one victim has given, as numbers and as images."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median
@@ -61,6 +62,15 @@ class Report:
         return self.screened.accuracy * (1 - self.success_rate)
 
     @property
+    def median_nearest(self) -> float | None:
+        """The median size of the smallest perturbations that have reached the goal; None if none.
+
+        Attackers by labels go on from outside the ball: this is how far they have come.
+        """
+        size = median(found.nearest for found in self.found)
+        return size if math.isfinite(size) else None
+
+    @property
     def adversarials(self) -> Float[Tensor, "n c h w"]:
         """The attacked images as they were changed; best tries, where `found` says no success."""
         deltas = torch.stack([found.delta for found in self.found])
@@ -101,6 +111,7 @@ class Report:
             "success_rate": self.success_rate,
             "mean_queries": mean(counted),
             "median_queries": median(counted),
+            "median_nearest": self.median_nearest,
             "queries": sum(found.queries for found in self.found),
             "refused": sum(found.refused for found in self.found),
             "screening_queries": self.screening_queries + sum(f.checks for f in self.found),
@@ -125,6 +136,7 @@ class Report:
                 "queries": found.queries,
                 "refused": found.refused,
                 "reason": found.reason,
+                "nearest": found.nearest if found.approach else None,
                 "loss": found.loss if found.loss < float("inf") else None,
                 "linf": float(found.delta.abs().max()),
                 "l2": float(found.delta.norm()),

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, get_args
 
 from fedzo.attacks.attacker import Attacker
+from fedzo.attacks.attackers.cgba import Cgba
 from fedzo.attacks.attackers.edge import Edge
 from fedzo.attacks.attackers.estimated import EstimatedDescent, RankSGD
 from fedzo.attacks.attackers.hopskipjump import HopSkipJump
 from fedzo.attacks.attackers.simba import SimBA
 from fedzo.attacks.attackers.square import Square
+from fedzo.attacks.attackers.stripes import Stripes
 from fedzo.attacks.attackers.surrogate import Surrogate
 from fedzo.attacks.attackers.thompson import Thompson
-from fedzo.attacks.attackers.thompson_square import ThompsonSquare
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import LossName
 from fedzo.attacks.names import COORDINATES, CoordinateName, Norm
@@ -48,9 +49,7 @@ _BASES: tuple[CoordinateName, ...] = ("pixels", "waves", "blocks")
 ATTACKERS: dict[str, AttackerEntry] = {
     "thompson": AttackerEntry(Thompson, SCORES, ATTACKER_LINES["thompson"], _PIXELS),
     "square": AttackerEntry(Square, SCORES, ATTACKER_LINES["square"], _PIXELS),
-    "thompson_square": AttackerEntry(
-        ThompsonSquare, SCORES, ATTACKER_LINES["thompson_square"], _PIXELS
-    ),
+    "stripes": AttackerEntry(Stripes, SCORES, ATTACKER_LINES["stripes"], _PIXELS),
     "nes": AttackerEntry(EstimatedDescent, SCORES, ATTACKER_LINES["nes"]),
     "zo": AttackerEntry(
         EstimatedDescent,
@@ -62,6 +61,7 @@ ATTACKERS: dict[str, AttackerEntry] = {
     "fzoos": AttackerEntry(Surrogate, SCORES, ATTACKER_LINES["fzoos"]),
     "edge": AttackerEntry(Edge, LABELS, ATTACKER_LINES["edge"], _PIXELS),
     "hopskipjump": AttackerEntry(HopSkipJump, LABELS, ATTACKER_LINES["hopskipjump"], _BASES),
+    "cgba": AttackerEntry(Cgba, LABELS, ATTACKER_LINES["cgba"], _PIXELS),
     "rank": AttackerEntry(RankSGD, ORDER, ATTACKER_LINES["rank"]),
 }
 _HINT: dict[AnswerKind, str] = {"labels": ", or loss boundary"}
@@ -76,10 +76,11 @@ def default_attacker(
     tells: AnswerKind, loss: LossName = "margin", *, norm: Norm = "linf", side: int = 0
 ) -> str:
     """Return the name of the best attacker for what a victim tells of images with such a side."""
-    if tells in _DEFAULTS and loss != "boundary":
-        return _DEFAULTS[tells]
     photograph = side > _LARGE and norm in ("linf", "l2") and loss != "boundary"
-    return "square" if photograph else "thompson"
+    if tells in _DEFAULTS and loss != "boundary":
+        by_circles = photograph and norm == "l2" and tells == "labels"
+        return "cgba" if by_circles else _DEFAULTS[tells]
+    return "stripes" if photograph else "thompson"
 
 
 def attacker_entry(name: str) -> AttackerEntry:

@@ -10,7 +10,7 @@ from fedzo.attacks.attacker import Attacker, Task, start
 from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.attackers.estimated import RankSGD
 from fedzo.attacks.budget import shortfall
-from fedzo.attacks.region import region_around, to_levels
+from fedzo.attacks.region import region_around
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -27,8 +27,9 @@ def rehearse(
     """
     check_inputs(images, replace(settings, universal=False))
     shared = num_images if settings.universal else 1
+    region = region_around(images[:1], settings.norm, settings.radius)
     task = Task(
-        region_around(images[:1], settings.norm, settings.radius),
+        region,
         settings.coordinates,
         settings.query_budget // shared,
         stream(settings.seed, "attack", "rehearsal"),
@@ -38,7 +39,7 @@ def rehearse(
     if sentence and not isinstance(told, RankSGD):
         raise ConfigError(sentence)
     asked = start(told, task).asked
-    rounded = to_levels(asked, settings.levels) if settings.levels else asked
+    rounded = region.on_steps(asked, settings.levels) if settings.levels else asked
     if settings.levels and len(asked) > 1 and bool((rounded == rounded[0]).all()):
         raise ConfigError(
             f"levels={settings.levels} makes all {len(asked)} perturbations of the first step the"

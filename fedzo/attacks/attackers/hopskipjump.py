@@ -55,7 +55,7 @@ class HopSkipJump:
 
     def search(self, task: Task) -> Search:
         check_norm(task.region, "attacker hopskipjump")
-        delta = yield from _first_success(task)
+        delta = yield from first_success(task)
         if delta is not None:
             yield from self.walk(delta, task)
 
@@ -129,7 +129,7 @@ def bisect(delta: Float[Tensor, " d"], region: Region, tolerance: float) -> Asks
     return shorter(delta, high, region)
 
 
-def _first_success(task: Task) -> Generator[Float[Tensor, "q d"], Reply, Tensor | None]:
+def first_success(task: Task) -> Generator[Float[Tensor, "q d"], Reply, Tensor | None]:
     """Return the first of some random images, or of the task's starts, that succeeds; or None."""
     region = task.region
     for _ in range(_STARTS):

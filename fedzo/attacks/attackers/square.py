@@ -22,19 +22,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
-from fedzo.attacks.region import Region
+from fedzo.attacks.region import Region, Shape
 from fedzo.config import check_types, require
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the horizon at which the area of the squares is halved."""
 
-Shape = tuple[int, int, int]
-
 
 def square_side(passed: float, area: float, side: int) -> int:
     """Return h when a share of the horizon has passed: at least 1, below the image's side."""
-    area = area / 2 ** sum(passed > share for share in HALVINGS)
-    return int(np.clip(round(math.sqrt(area) * side), 1, max(1, side - 1)))
+    share = window_share(passed, area)
+    return int(np.clip(round(math.sqrt(share) * side), 1, max(1, side - 1)))
+
+
+def window_share(passed: float, area: float) -> float:
+    """Return what is left of the area when a share of the horizon has passed."""
+    halvings: int = sum(passed > share for share in HALVINGS)
+    return area * 0.5**halvings
 
 
 def stripes(
@@ -59,7 +63,7 @@ def recolored(
     generator: np.random.Generator,
 ) -> Float[Tensor, " d"]:
     """Return x with a random square of side h at a random end of the box in each channel."""
-    rows, columns = _window(shape, h, generator)
+    rows, columns = window(shape, h, generator)
     ends = torch.from_numpy(generator.integers(0, 2, (shape[0], 1, 1))).bool()
     x = x.clone().reshape(shape)
     low, high = lower.reshape(shape), upper.reshape(shape)
@@ -67,7 +71,7 @@ def recolored(
     return x.reshape(-1)
 
 
-def _window(shape: Shape, h: int, generator: np.random.Generator) -> tuple[slice, slice]:
+def window(shape: Shape, h: int, generator: np.random.Generator) -> tuple[slice, slice]:
     """Return a random square of side h, or as much of it as the image is high and wide."""
     h, w = min(h, shape[1]), min(h, shape[2])
     top, left = (int(generator.integers(0, free + 1)) for free in (shape[1] - h, shape[2] - w))
@@ -126,8 +130,8 @@ def _propose(
         fresh = recolored(delta, *ends(region), region.shape, h, generator=generator)
         return _with_room(delta, fresh, region)
     table = delta.reshape(region.shape).clone()
-    rows, columns = _window(region.shape, h, generator)
-    others = _window(region.shape, h, generator)
+    rows, columns = window(region.shape, h, generator)
+    others = window(region.shape, h, generator)
     freed = float(table[:, others[0], others[1]].square().sum())
     freed += float(table[:, rows, columns].square().sum())
     slack = max(0.0, region.radius**2 - float(delta.square().sum()))

@@ -1,5 +1,7 @@
 """The region: projections against scipy, what is promised of linear functions, and the levels."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,6 @@ from fedzo.attacks.region import (
     Region,
     check_radius,
     region_around,
-    to_levels,
 )
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -207,7 +208,7 @@ def test_levels_keep_the_grid_and_the_ball(norm: Norm, seed: int, levels: int) -
     picture = (image(seed) * levels).round() / levels
     ball = region_around(picture, norm, RADII[norm])
     delta = ball.toward(sparse(seed, ball))
-    rounded = to_levels(delta, levels)
+    [rounded] = ball.on_steps(delta.unsqueeze(0), levels)
     assert ball.contains(rounded)
     assert float((rounded - delta).abs().max()) < 1 / levels + 1e-6
     steps = (picture.reshape(-1) + rounded) * levels
@@ -218,6 +219,28 @@ def test_levels_keep_the_grid_and_the_ball(norm: Norm, seed: int, levels: int) -
 def test_whole_steps_stay_as_they_are(levels: int) -> None:
     """Between white, black and any value on the grid no step is lost."""
     picture = torch.arange(levels + 1).float() / levels
+    ball = region_around(picture.reshape(1, 1, 1, -1), "linf", 1.0)
     for delta in (picture, -picture, 1 - picture, picture - 1, picture - picture[levels // 2]):
         wanted = (delta * levels).round()
-        torch.testing.assert_close(to_levels(delta, levels) * levels, wanted, rtol=0, atol=1e-2)
+        [rounded] = ball.on_steps(delta.unsqueeze(0), levels)
+        torch.testing.assert_close(rounded * levels, wanted, rtol=0, atol=1e-2)
+
+
+@given(seed=SEEDS, share=st.floats(0.5, 3.0))
+def test_rounding_leaves_most_of_a_dense_change(seed: int, share: float) -> None:
+    """Values of a step or so stay near the sphere, where rounding toward none left half of it."""
+    picture = (image(seed) * 255).round() / 255
+    ball = region_around(picture, "l2", share * math.sqrt(picture.numel()) / 255)
+    delta = ball.toward(sparse(seed, ball) + 1e-3)
+    [rounded] = ball.on_steps(delta.unsqueeze(0), 255)
+    assert ball.contains(rounded)
+    assert float((rounded - delta).abs().max()) < 1 / 255 + 1e-6
+    assert float(rounded.norm()) > 0.9 * float(delta.norm())
+
+
+def test_what_leaves_the_ball_is_rounded_down_where_it_was_rounded_up_most() -> None:
+    ball = Region("l2", 3.0, torch.full((4,), -9.0), torch.full((4,), 9.0), (1, 2, 2))
+    [rounded] = ball.on_steps(torch.tensor([[1.5001, -1.6, 1.9, 0.3]]), 1)
+    assert rounded.tolist() == [1.0, -2.0, 2.0, 0.0]
+    [outside] = ball.on_steps(torch.tensor([[3.0, 2.6, 0.0, 0.0]]), 1)
+    assert outside.tolist() == [3.0, 3.0, 0.0, 0.0]

@@ -135,11 +135,13 @@ def test_a_success_is_one_of_the_saved_file(network: PhotoNetwork, tmp_path: Pat
     ("tells", "loss", "norm", "side", "name"),
     [
         ("logits", "margin", "linf", 28, "thompson"),
-        ("probabilities", "margin", "linf", 224, "square"),
-        ("logits", "cross_entropy", "l2", 224, "square"),
+        ("probabilities", "margin", "linf", 224, "stripes"),
+        ("logits", "cross_entropy", "l2", 224, "stripes"),
         ("logits", "margin", "patch", 224, "thompson"),
         ("logits", "boundary", "linf", 224, "thompson"),
         ("labels", "margin", "linf", 224, "edge"),
+        ("labels", "margin", "l2", 224, "cgba"),
+        ("labels", "margin", "l2", 28, "edge"),
         ("order", "margin", "linf", 224, "rank"),
     ],
 )
