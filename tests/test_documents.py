@@ -26,6 +26,10 @@ NOT_RUN = {
     ("docs/attacks.md", "fedzo attack my_model.py:model --set victim.data=photos"): (
         "needs a folder of photographs: test_pictures has small ones"
     ),
+    (
+        "docs/attacks.md",
+        "fedzo run attack --strategy square",
+    ): "asks ten networks for minutes: test_networks_of_photographs_are_attacked_together",
     ("docs/attacks.md", "fedzo defend mnist"): "trains for minutes: test_defense",
     ("docs/deployment.md", "fedzo deploy"): TRIAL,
     ("docs/deployment.md", "openssl"): MACHINES,

@@ -102,7 +102,7 @@ def waves(side: int, count: int) -> Float[Tensor, "k s"]:
     return waves
 
 
-def cosinewaves(side: int, count: int) -> Float[Tensor, "d p"]:
+def cosine_waves(side: int, count: int) -> Float[Tensor, "d p"]:
     """Return the count^2 lowest two-dimensional cosine waves, flat, of norm `side`.
 
     The constant wave is 1 in every pixel, so one coefficient can fill the box.

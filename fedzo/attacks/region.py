@@ -33,7 +33,7 @@ Shape = tuple[int, int, int]
 _SLACK = 1e-6
 _ROUNDING = 4e-7
 _NOTHING = 1e-100
-_PASSES = 16
+_PASSES = 12
 """Halvings of the least rounding up that is taken back."""
 
 
@@ -200,12 +200,13 @@ def _taken_back(
 ) -> Float[Tensor, " d"]:
     """Return what was rounded, of norm `far` or less, by rounding down what was rounded up most."""
     up = rounded.abs() - steps.abs()
-    saved = (2 * rounded.abs() - 1).double()
     over = float(rounded.double().square().sum()) - far**2
+    heights = up[up > 0]
+    saved = (2 * rounded[up > 0].abs() - 1).double()
     least, most = 0.0, 0.5
     for _ in range(_PASSES):
         middle = (least + most) / 2
-        enough = float(saved.where(up > middle, 0.0).sum()) >= over
+        enough = float(saved @ (heights > middle).double()) >= over
         least, most = (middle, most) if enough else (least, middle)
     return torch.where(up > least, rounded - rounded.sign(), rounded)
 

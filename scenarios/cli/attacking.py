@@ -104,6 +104,8 @@ def attack(words: Words) -> dict[str, Any]:
         print_result(Console(), shown, found)
         if words.out:
             say_place(stderr, "figure", words.out / "figure.png")
+            if (words.out / "distance.png").exists():
+                say_place(stderr, "distance", words.out / "distance.png")
     return {"victim": shown, **found.summary(), "out": str(words.out) if words.out else None}
 
 

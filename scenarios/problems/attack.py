@@ -6,7 +6,8 @@
     F(x) = (1/N) sum_i f_i(x);   success: F(x) < 0;   the attack goes on to F(x) < -confidence
 
 Shu, Lin, Dai & Low, arXiv 2308.04077, section 6.2 and appendix; victims as in
-scenarios.victims.victims. Each image is a problem of its own. The start is no perturbation, x =
+scenarios.victims.victims, or of photographs (scenarios.problems.attack_victims), whose colors
+change alike. Each image is a problem of its own. The start is no perturbation, x =
 1/2. Whether the attack has succeeded is asked of the clients after every round, one query each,
 counted; the attack on an image stops there. Images are chosen by the victims that are trained here;
 live ones are not asked.
@@ -21,9 +22,9 @@ setting, and the images are those with a positive averaged margin, chosen by see
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -31,8 +32,8 @@ from torch import Tensor
 
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.victims.remote import RemoteVictim
-from fedzo.attacks.victims.victim import ModuleVictim, Victim
-from fedzo.config import check_types, require, require_nonnegative
+from fedzo.attacks.victims.victim import Victim
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.problem import Problem, Report
@@ -48,65 +49,17 @@ from fedzo.protocol.questions.training_config import (
 )
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
-from fedzo.used_with import UsedWith, one_of
-from scenarios.data.images import DatasetName, Images, load_images
+from scenarios.data.image_folder import LabelledImages
+from scenarios.data.images import Images, load_images
+from scenarios.data.photos import load_photos
+from scenarios.problems.attack_config import AttackConfig
 from scenarios.problems.attack_objective import MarginObjective, margins, perturb
+from scenarios.problems.attack_victims import photo_victims, trained_victims
 from scenarios.problems.scenario import Suggestions
-from scenarios.victims.victims import Architecture, VictimSettings, get_victims
+from scenarios.victims.photo_networks import photo_classes
+from scenarios.victims.victims import VictimSettings
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttackConfig:
-    """Settings of the attack.
-
-    dataset, data_dir: see scenarios.data.images. radius: of the Linf box, in pixel units of [0, 1].
-    num_images: attacked one after the other. classes_per_client: the victims' heterogeneity.
-    confidence: the averaged margin below 0 at which an attack stops; more of it costs queries and
-    fools more victims that took no part (Carlini & Wagner 2017). clamp: whether a perturbed image
-    is clamped to [0, 1]. waves, blocks: k, 0 for all pixels. victim_seed: of the victims' training,
-    apart from the run's seed so that all seeds attack the same victims. architectures: strided,
-    pooled, or mixed, one after the other. endpoints: addresses of live victims that tell logits
-    (fedzo.attacks.victims.remote), commas between them: those of the last clients. held_out:
-    victims that take no part, on which the perturbation is tried when it is reported. cache_dir:
-    where trained victims are kept, "" for the user's cache.
-    """
-
-    dataset: DatasetName = "mnist5k"
-    data_dir: str = ""
-    radius: float = 0.2
-    num_images: int = 5
-    classes_per_client: int = 7
-    clamp: bool = True
-    confidence: float = 0.0
-    waves: int = 0
-    blocks: int = 0
-    architectures: Literal["strided", "pooled", "mixed"] = "strided"
-    endpoints: str = ""
-    held_out: int = 0
-    epochs: int = 25
-    victim_seed: int = 0
-    noise_std: float = 0.0
-    cache_dir: str = ""
-    USED_WITH: ClassVar[UsedWith] = {
-        "data_dir": one_of("dataset", "idx"),
-    }
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(0 < self.radius <= 1, "radius", self.radius, "in (0, 1]")
-        for name in ("waves", "blocks", "held_out"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "0 (none) or more")
-        require(not (self.waves and self.blocks), "blocks", self.blocks, "0 beside waves")
-        require(self.num_images >= 1, "num_images", self.num_images, "at least 1")
-        require(
-            self.classes_per_client >= 1,
-            "classes_per_client",
-            self.classes_per_client,
-            "at least 1",
-        )
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require_nonnegative("noise_std", self.noise_std)
-        require_nonnegative("confidence", self.confidence)
+_PHOTO_SIDE = 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,39 +119,48 @@ class AttackScenario:
         self._config = config
         self.num_clients = num_clients
         self.noise_std = config.noise_std
-        train, test = load_images(config.dataset, config.data_dir, seed=config.victim_seed)
+        if config.dataset == "photos":
+            train, test = None, replace(load_photos(_PHOTO_SIDE), classes=photo_classes())
+        else:
+            train, grey = load_images(config.dataset, config.data_dir, seed=config.victim_seed)
+            test = LabelledImages(images=grey.pixels.unsqueeze(1), labels=grey.labels)
         addresses = [a for a in config.endpoints.split(",") if a]
         own = num_clients - len(addresses)
         require(own >= 1, "endpoints", config.endpoints, f"fewer than the {num_clients} clients")
-        self.victims = self._trained(train, own, config.victim_seed)
+        self.victims, self.held_out = self._make_victims(train, own)
         self.live = [RemoteVictim(transport=Http(url=address)) for address in addresses]
-        self.held_out = self._trained(train, config.held_out, config.victim_seed + 1)
         self.images = self._choose(test, seed)
-        self._basis = self._make_basis(self.images.pixels.shape[-1])
+        self._basis = self._make_basis(self.images.images.shape[-1])
 
-    def _trained(self, images: Images, count: int, seed: int) -> list[Victim]:
-        """Return so many victims trained in this place."""
+    def _make_victims(
+        self, train: Images | None, count: int
+    ) -> tuple[Sequence[Victim], Sequence[Victim]]:
+        """Return so many victims that take part, and those that do not."""
         config = self._config
-        names: list[Architecture] = ["strided", "pooled"]
-        if config.architectures != "mixed":
-            names = [config.architectures]
-        if not count:
-            return []
-        families = [
-            get_victims(
-                images,
+        if train is None:
+            return photo_victims(
+                _PHOTO_SIDE,
+                count,
+                config.held_out,
+                networks=config.networks,
+                crop=config.crop,
+                seed=config.victim_seed,
+            )
+        first, second = (
+            trained_victims(
+                train,
                 VictimSettings(
-                    num_victims=count,
+                    num_victims=number,
                     classes_per_client=config.classes_per_client,
-                    seed=seed,
+                    seed=config.victim_seed + apart,
                     epochs=config.epochs,
-                    architecture=name,
                 ),
+                config.architectures,
                 config.cache_dir,
             )
-            for name in names
-        ]
-        return [ModuleVictim(families[i % len(families)][i]) for i in range(count)]
+            for apart, number in enumerate((count, config.held_out))
+        )
+        return first, second
 
     def _make_basis(self, side: int) -> Float[Tensor, "d p"] | None:
         for name in ("waves", "blocks"):
@@ -210,11 +172,11 @@ class AttackScenario:
 
     @property
     def num_problems(self) -> int:
-        return len(self.images)
+        return len(self.images.labels)
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         config = self._config
-        image, label = self.images.pixels[problem], self.images.labels[problem]
+        image, label = self.images.images[problem], self.images.labels[problem]
         everyone = [*self.victims, *self.live]
         return cohort_of(
             [
@@ -226,7 +188,7 @@ class AttackScenario:
         )
 
     def problem(self, index: int) -> Problem:
-        dim = self.images.pixels[index].numel() if self._basis is None else len(self._basis)
+        dim = self.images.images[index, 0].numel() if self._basis is None else len(self._basis)
         transfer = self._transfer(index) if self.held_out else None
         return ImageProblem(
             index,
@@ -238,7 +200,7 @@ class AttackScenario:
 
     def _transfer(self, index: int) -> Callable[[Float[Tensor, " d"]], float]:
         """Return how the share of held-out victims that an x fools is found."""
-        image, label = self.images.pixels[index], self.images.labels[index]
+        image, label = self.images.images[index], self.images.labels[index]
         config = self._config
 
         def share(x: Float[Tensor, " d"]) -> float:
@@ -273,7 +235,7 @@ class AttackScenario:
         config = self._config
         perturbed = [
             perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp, basis=self._basis)[0]
-            for image, x in zip(self.images.pixels, solutions, strict=False)
+            for image, x in zip(self.images.images, solutions, strict=False)
         ]
         after = [
             float(self._averaged_margins(image.unsqueeze(0), label.reshape(1)))
@@ -282,18 +244,19 @@ class AttackScenario:
         draw_attack(path, self.images, perturbed, after, history)
 
     def _averaged_margins(
-        self, pixels: Float[Tensor, "q s s"], labels: Int[Tensor, " q"]
+        self, pixels: Float[Tensor, "q c s s"], labels: Int[Tensor, " q"]
     ) -> Float[Tensor, " q"]:
         return torch.stack([margins(v, pixels, labels) for v in self.victims]).mean(dim=0)
 
-    def _choose(self, test: Images, seed: int) -> Images:
+    def _choose(self, test: LabelledImages, seed: int) -> LabelledImages:
         """Choose images with a positive averaged margin; raises ConfigError if they are too few."""
-        margin = self._averaged_margins(test.pixels, test.labels)
+        margin = self._averaged_margins(test.images, test.labels)
         usable = (margin > 0).nonzero().flatten().numpy()
         wanted = self._config.num_images
         if len(usable) < wanted:
             raise ConfigError(
-                f"scenario.num_images={wanted} exceeds the {len(usable)} of {len(test)} test images"
-                " with a positive averaged margin; lower it"
+                f"scenario.num_images={wanted} exceeds the {len(usable)} of {len(test.labels)} test"
+                " images with a positive averaged margin; lower it"
             )
-        return test.take(stream(seed, "attack", "images").permutation(usable)[:wanted])
+        rows = stream(seed, "attack", "images").permutation(usable)[:wanted]
+        return replace(test, images=test.images[rows], labels=test.labels[rows], files=())

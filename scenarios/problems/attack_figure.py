@@ -9,17 +9,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fedzo.records.curves import LABELS, run_curve
+from fedzo.records.figure_text import figure_text
 from fedzo.records.history import RoundRecord
 from fedzo.records.plots import save_figure
-from scenarios.data.images import Images
+from scenarios.data.image_folder import LabelledImages
 
 _SHOWN = 8
 
 
 def draw_attack(
     path: Path,
-    images: Images,
-    perturbed: Sequence[Float[Tensor, "s s"]],
+    images: LabelledImages,
+    perturbed: Sequence[Float[Tensor, "c s s"]],
     margins: Sequence[float],
     history: Sequence[RoundRecord],
 ) -> None:
@@ -29,8 +30,9 @@ def draw_attack(
     top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2.2), squeeze=False)[:, 0]
     rows = top.subplots(3, columns, squeeze=False)
     for column in range(columns):
-        image, label = images.pixels[column], int(images.labels[column])
-        _show(rows[0][column], image, f"a {label}")
+        image, label = images.images[column], int(images.labels[column])
+        name = images.classes[label] if images.classes else str(label)
+        _show(rows[0][column], image, figure_text(f"a {name}"))
         _show(rows[1][column], perturbed[column] - image, "added", signed=True)
         color = "tab:red" if margins[column] < 0 else "black"
         _show(rows[2][column], perturbed[column], f"margin {margins[column]:+.2f}", color=color)
@@ -40,7 +42,7 @@ def draw_attack(
 
 def _show(
     axes: Axes,
-    image: Float[Tensor, "s s"],
+    image: Float[Tensor, "c s s"],
     title: str,
     *,
     signed: bool = False,
@@ -48,7 +50,10 @@ def _show(
 ) -> None:
     low = -float(image.abs().max()) if signed else 0.0
     high = -low if signed else 1.0
-    axes.imshow(image.numpy(), cmap="RdBu_r" if signed else "gray", vmin=low, vmax=max(high, 1e-9))
+    picture = image.mean(dim=0) if signed or len(image) == 1 else image.permute(1, 2, 0)
+    axes.imshow(
+        picture.numpy(), cmap="RdBu_r" if signed else "gray", vmin=low, vmax=max(high, 1e-9)
+    )
     axes.set_title(title, fontsize="small", color=color)
     axes.set_axis_off()
 

@@ -12,10 +12,10 @@ from fedzo.errors import ObjectiveError
 
 @dataclass(frozen=True, slots=True)
 class MarginObjective:
-    """The margin of one victim on one perturbed image; a black box."""
+    """The margin of one victim on one perturbed image; a black box. Its channels change alike."""
 
     victim: Victim
-    image: Float[Tensor, "s s"]
+    image: Float[Tensor, "c s s"]
     label: Int[Tensor, ""]
     radius: float
     clamp: bool
@@ -25,7 +25,7 @@ class MarginObjective:
 
     @property
     def dim(self) -> int:
-        return self.image.numel() if self.basis is None else len(self.basis)
+        return self.image[0].numel() if self.basis is None else len(self.basis)
 
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         flat = x.reshape(-1, self.dim)
@@ -34,29 +34,29 @@ class MarginObjective:
 
 
 def perturb(
-    image: Float[Tensor, "s s"],
+    image: Float[Tensor, "c s s"],
     x: Float[Tensor, "q d"],
     radius: float,
     *,
     clamp: bool,
     basis: Float[Tensor, "d p"] | None = None,
-) -> Float[Tensor, "q s s"]:
+) -> Float[Tensor, "q c s s"]:
     """Return the image under each perturbation."""
     unit = 2 * x - 1
     if basis is not None:
         unit = (unit @ basis).clamp(-1, 1)
-    pixels = image + radius * unit.reshape(-1, *image.shape)
+    pixels = image + radius * unit.reshape(-1, 1, *image.shape[1:])
     return pixels.clamp(0, 1) if clamp else pixels
 
 
 def margins(
-    victim: Victim, pixels: Float[Tensor, "q s s"], label: Int[Tensor, "*q"]
+    victim: Victim, pixels: Float[Tensor, "q c s s"], label: Int[Tensor, "*q"]
 ) -> Float[Tensor, " q"]:
     """Return a victim's true logit minus its largest other one.
 
     Raises ObjectiveError for a victim that refuses an image, or tells no scores.
     """
-    answers = victim.ask(pixels.unsqueeze(1))
+    answers = victim.ask(pixels)
     if answers.scores is None or not bool(answers.answered.all()):
         raise ObjectiveError("a victim of the federated attack refused images, or tells no scores")
     return margin(answers.scores, label)

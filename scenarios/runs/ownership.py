@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from fedzo.config import Scalar
 from fedzo.parts import has_part
 from scenarios.data.images import FASHION_DIR
-from scenarios.problems.attack import AttackConfig
+from scenarios.problems.attack_config import AttackConfig
 from scenarios.problems.classification import ClassificationConfig
 from scenarios.problems.metric import MetricConfig
 from scenarios.problems.multimodal import MultimodalConfig

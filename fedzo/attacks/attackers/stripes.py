@@ -40,7 +40,7 @@ class Stripes:
     area: first share of the image that a window covers. share: of proposals that are bands.
     """
 
-    area: float = 0.2
+    area: float = 0.4
     share: float = 0.5
 
     def __post_init__(self) -> None:

@@ -108,6 +108,17 @@ def test_files_are_written_and_a_second_attack_pays_nothing(folder: Path, tmp_pa
     assert (out / "images.safetensors").exists()
 
 
+def test_attacks_by_labels_tell_how_near_they_came(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--wrap", "labels", "--norm", "l2", "--radius", "0.05", "--attacker", "cgba"]
+    told = go(f"{folder}/mine.py:model", *FAST[:2], *words, "--images", 2, "--out", out)
+    each = json.loads((out / "report.json").read_text())["each"]
+    assert told["success_rate"] == 0
+    assert all(one["nearest"] > 0.05 for one in each)
+    assert told["median_nearest"] == pytest.approx(sum(one["nearest"] for one in each) / 2)
+    assert (out / "distance.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_interrupted_attack_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     with serving(ModuleVictim(network(folder))) as server:

@@ -13,8 +13,10 @@ from fedzo.attacks.victims.victim import ModuleVictim
 from fedzo.errors import ConfigError
 from scenarios import make_experiment, simulate
 from scenarios.data.images import load_images
-from scenarios.problems.attack import AttackConfig, AttackScenario
+from scenarios.problems.attack import AttackScenario
+from scenarios.problems.attack_config import AttackConfig
 from scenarios.problems.attack_objective import MarginObjective, perturb
+from scenarios.problems.attack_victims import Cropped
 from scenarios.victims.victims import VictimSettings, get_victims
 
 
@@ -26,7 +28,7 @@ class Linear(nn.Module):
         return torch.stack([torch.full((len(flat),), 0.2), flat[:, 0], flat[:, 1]], dim=1)
 
 
-IMAGE = torch.tensor([[0.5, 0.1], [0.0, 1.0]])
+IMAGE = torch.tensor([[[0.5, 0.1], [0.0, 1.0]]])
 pytestmark = pytest.mark.xdist_group("victims")
 """They are trained once for all tests of one process."""
 
@@ -41,8 +43,8 @@ def test_the_box_maps_to_the_ball(clamp: bool, corner: float) -> None:
     points = torch.tensor([[0.5] * 4, [0.0] * 4, [1.0, 0.0, 0.5, 0.75]])
     still, low, mixed = perturb(IMAGE, points, 0.2, clamp=clamp)
     assert torch.equal(still, IMAGE)
-    torch.testing.assert_close(low[0], torch.tensor([0.3, corner]))
-    torch.testing.assert_close(mixed[0, 0], torch.tensor(0.7))
+    torch.testing.assert_close(low[0, 0], torch.tensor([0.3, corner]))
+    torch.testing.assert_close(mixed[0, 0, 0], torch.tensor(0.7))
     assert (mixed - IMAGE).abs().max() <= 0.2 + 1e-6
 
 
@@ -55,15 +57,70 @@ def test_the_objective_is_the_margin_of_the_perturbed_image() -> None:
 def test_cosine_waves_are_orthogonal_and_the_first_fills_the_box() -> None:
     waves = cosine_waves(8, 3).double()
     torch.testing.assert_close(waves @ waves.T, 64 * torch.eye(9).double(), rtol=0, atol=1e-5)
-    image = torch.full((8, 8), 0.5)
+    image = torch.full((1, 8, 8), 0.5)
     x = torch.full((1, 9), 0.5)
     x[0, 0] = 1.0
     pixels = perturb(image, x, 0.2, clamp=True, basis=cosine_waves(8, 3))
-    torch.testing.assert_close(pixels, torch.full((1, 8, 8), 0.7))
+    torch.testing.assert_close(pixels, torch.full((1, 1, 8, 8), 0.7))
     wild = perturb(
         image, torch.linspace(0, 1, 45).reshape(5, 9), 0.2, clamp=True, basis=cosine_waves(8, 3)
     )
     assert (wild - image).abs().max() <= 0.2 + 1e-6
+
+
+def test_colors_change_alike() -> None:
+    image = torch.full((3, 2, 2), 0.5)
+    [changed] = perturb(image, torch.tensor([[0.0, 0.5, 0.75, 1.0]]), 0.2, clamp=True)
+    wanted = torch.tensor([[-0.2, 0.0], [0.1, 0.2]]).expand(3, 2, 2)
+    torch.testing.assert_close(changed - image, wanted)
+
+
+def test_a_client_of_photographs_sees_its_own_crop_at_its_own_size() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Eye(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            return images.mean(dim=(2, 3))
+
+    image = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    Cropped(ModuleVictim(Eye()), (3, 5, 12), 12).ask(image)
+    Cropped(ModuleVictim(Eye()), (0, 0, 20), 30).ask(image)
+    assert torch.equal(seen[0], image[:, :, 5:17, 3:15])
+    assert seen[1].shape == (1, 3, 30, 30)
+    torch.testing.assert_close(seen[1].mean(), image.mean(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"networks": "resnet"}, "scenario.networks has 'resnet'; known: efficientnet-lite0"),
+        ({"networks": ""}, "scenario.networks has ''"),
+    ],
+)
+def test_unknown_networks_are_named(settings: dict[str, str], sentence: str) -> None:
+    config = AttackConfig(dataset="photos", **settings)
+    with pytest.raises(ConfigError, match=sentence):
+        AttackScenario(config, num_clients=2, seed=0)
+
+
+@pytest.mark.slow
+def test_networks_of_photographs_are_attacked_together() -> None:
+    """Three clients of two networks; who takes no part has the third."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    networks = "efficientnet-lite0,efficientnet-lite1"
+    settings = {
+        "scenario.dataset": "photos",
+        "scenario.networks": networks,
+        "scenario.radius": 0.03,
+        "scenario.waves": 14,
+        "scenario.num_images": 1,
+        "scenario.held_out": 1,
+    }
+    result = simulate(make_experiment("attack", "square", settings, num_clients=3, rounds=10))
+    last = result.history[-1]
+    assert result.summary["success_rate"] == 1.0
+    assert last.metrics["transfer"] in (0.0, 1.0)
 
 
 def test_the_objective_is_a_black_box() -> None:
