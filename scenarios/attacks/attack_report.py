@@ -37,7 +37,7 @@ def write_report(folder: Path, victim: str, report: Report) -> None:
     content = {"victim": victim, **report.to_json()}
     write_whole(folder / "report.json", strict_json(content, indent=1) + "\n")
     draw_report(folder / "figure.png", report)
-    if any(len(found.approach) > 1 for found in report.found):
+    if report.came_from_outside:
         draw_approach(folder / "distance.png", report)
     deltas = torch.stack([found.delta for found in report.found])
     tensors = {"images": report.images, "labels": report.labels, "perturbations": deltas}
@@ -60,7 +60,7 @@ def print_report(console: Console, victim: str, report: Report) -> None:
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
     table.add_row("queries, median", f"{summary['median_queries']:,.1f}")
     nearest = report.median_nearest
-    if nearest is not None and hit < len(report.found):
+    if nearest is not None and report.came_from_outside:
         table.add_row("nearest, median", f"{nearest:.4g}")
     table.add_row(
         "queries in all, screening",

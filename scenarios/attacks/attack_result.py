@@ -71,6 +71,11 @@ class Report:
         return size if math.isfinite(size) else None
 
     @property
+    def came_from_outside(self) -> bool:
+        """Whether an attack has had successes outside the ball, and come nearer."""
+        return any(len(found.approach) > 1 for found in self.found)
+
+    @property
     def adversarials(self) -> Float[Tensor, "n c h w"]:
         """The attacked images as they were changed; best tries, where `found` says no success."""
         deltas = torch.stack([found.delta for found in self.found])
