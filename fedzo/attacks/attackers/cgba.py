@@ -8,13 +8,13 @@
        |delta| cos(theta) (cos(theta) a + sin(theta) e),   a, e orthonormal in that order,
        bisect for the largest theta in [0, pi / 2] that succeeds: nearer by cos(theta)
 
-Reza, Rahmati, Wu & Dai, "CGBA: Curvature-aware Geometric Black-box Attack", ICCV 2023, algorithms 1
-and 2. Nothing is remembered but delta; its direction is the sum of all normals found so far.
+Reza, Rahmati, Wu & Dai, "CGBA: Curvature-aware Geometric Black-box Attack", ICCV 2023. Nothing is
+remembered but delta; its direction is the sum of all normals found so far.
 
 Differs from the paper: u_b are Gaussian stripes along rows and columns for the first `stripes`
 queries a stripe, and Gaussian combinations of the lowest cosine waves only then (there: always);
-three channels change in luma alone; r is ten times as large; and the start. Each of these saves
-queries on photographs (docs/results/attacks.md). Shapes: delta [d]. Cost of a step: B + bisections.
+three channels change in luma alone; r is a share of the distance; and the start. What each of these
+saves on photographs: docs/results/attacks.md. Shapes: delta [d]. Cost of a step: B + bisections.
 """
 
 import itertools
@@ -97,7 +97,8 @@ class Cgba:
         region = task.region
         if task.starts is not None:
             given: Tensor | None = yield from first_start(task)
-            return given
+            if given is not None:
+                return given
         whole = float((region.upper - region.lower).norm())
         best: Tensor | None = None
         for number in range(self.starts):
