@@ -80,10 +80,10 @@ def photo_victims(
                 f"scenario.networks has {name!r}; known: {', '.join(SIDES)}, commas between them"
             )
     others = [name for name in SIDES if name not in names[:count]] or names
-    made = {name: ModuleVictim(photo_network(name)) for name in (*names, *others)}
     boxes = _boxes(side, count + held_out, crop, seed)
     chosen = [names[i % len(names)] for i in range(count)]
     chosen += [others[i % len(others)] for i in range(held_out)]
+    made = {name: ModuleVictim(photo_network(name)) for name in dict.fromkeys(chosen)}
     victims: list[Victim] = [
         Cropped(made[name], box, SIDES[name]) for name, box in zip(chosen, boxes, strict=True)
     ]

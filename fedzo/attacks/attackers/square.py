@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
@@ -63,12 +63,24 @@ def recolored(
     generator: np.random.Generator,
 ) -> Float[Tensor, " d"]:
     """Return x with a random square of side h at a random end of the box in each channel."""
-    rows, columns = window(shape, h, generator)
+    place = window(shape, h, generator)
     ends = torch.from_numpy(generator.integers(0, 2, (shape[0], 1, 1))).bool()
-    x = x.clone().reshape(shape)
-    low, high = lower.reshape(shape), upper.reshape(shape)
-    x[:, rows, columns] = torch.where(ends, high[:, rows, columns], low[:, rows, columns])
-    return x.reshape(-1)
+    return at_ends(x, lower, upper, shape, place, ends)
+
+
+def at_ends(
+    x: Float[Tensor, " d"],
+    lower: Float[Tensor, " d"],
+    upper: Float[Tensor, " d"],
+    shape: Shape,
+    place: tuple[slice, slice],
+    up: Bool[Tensor, "..."],
+) -> Float[Tensor, " d"]:
+    """Return x with the values in a window at the upper end of the box, or the lower."""
+    where = (slice(None), *place)
+    table = x.clone().reshape(shape)
+    table[where] = torch.where(up, upper.reshape(shape)[where], lower.reshape(shape)[where])
+    return table.reshape(-1)
 
 
 def window(shape: Shape, h: int, generator: np.random.Generator) -> tuple[slice, slice]:

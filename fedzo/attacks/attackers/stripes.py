@@ -22,7 +22,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Reply, Search, Task
-from fedzo.attacks.attackers.square import ends, recolored, square_side, window, window_share
+from fedzo.attacks.attackers.square import (
+    at_ends,
+    ends,
+    recolored,
+    square_side,
+    window,
+    window_share,
+)
 from fedzo.attacks.region import Shape
 from fedzo.attacks.stripes import grey
 from fedzo.config import check_types, require
@@ -64,14 +71,14 @@ class Stripes:
         region, generator = task.region, task.generator
         low, high = ends(region)
         signs = _signs(region.shape[1:], upright=True, generator=generator)
-        delta = _ended(low, low, high, region.shape, _WHOLE, signs)
+        delta = at_ends(low, low, high, region.shape, _WHOLE, signs > 0)
         reply = yield delta.unsqueeze(0)
         best = _value(reply)
         for step in itertools.count(1):
             passed = step / task.query_budget
             if generator.random() < self.share:
                 place, signs = _band(region.shape, window_share(passed, self.area), generator)
-                proposal = _ended(delta, low, high, region.shape, place, signs)
+                proposal = at_ends(delta, low, high, region.shape, place, signs > 0)
             else:
                 h = square_side(passed, self.area, min(region.shape[1:]))
                 proposal = recolored(delta, low, high, region.shape, h, generator=generator)
@@ -147,18 +154,3 @@ def _unit(shape: Shape, place: Place, signs: Float[Tensor, "h w"]) -> Float[Tens
     plane = torch.zeros(1, *shape[1:])
     plane[0][place] = signs / signs.norm()
     return grey(plane, shape[0])[0]
-
-
-def _ended(
-    delta: Float[Tensor, " d"],
-    low: Float[Tensor, " d"],
-    high: Float[Tensor, " d"],
-    shape: Shape,
-    place: Place,
-    signs: Float[Tensor, "h w"],
-) -> Float[Tensor, " d"]:
-    """Return delta with stripes in a window at the ends of the box, alike in all channels."""
-    where = (slice(None), *place)
-    table = delta.clone().reshape(shape)
-    table[where] = torch.where(signs > 0, high.reshape(shape)[where], low.reshape(shape)[where])
-    return table.reshape(-1)
