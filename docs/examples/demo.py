@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from fedzo.records.plots import save_figure
 from scenarios import make_experiment, simulate
-from scenarios.problems.attack_objective import perturb
 from scenarios.runs.engines import build_scenario
 
 METHODS = {
@@ -32,22 +31,20 @@ def attacked(strategy):
     )
     scenario = build_scenario(experiment)
     result = simulate(experiment, scenario=scenario)
-    pairs = zip(scenario.images.pixels, result.solutions, strict=True)
-    after = [perturb(image, x.unsqueeze(0), 0.2, clamp=True)[0] for image, x in pairs]
-    return result, scenario.images, after
+    return result, scenario.images, scenario.perturbed(result.solutions)
 
 
 def draw(path, found, images):
     """Draw the digits in the first row, and a row for each method."""
     figure = Figure(figsize=(1.4 * IMAGES, 1.7 * (1 + len(found))), layout="constrained")
     rows = figure.subplots(1 + len(found), IMAGES)
-    for axes, image, label in zip(rows[0], images.pixels, images.labels, strict=True):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    for axes, image, label in zip(rows[0], images.images, images.labels, strict=True):
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"a {int(label)}", fontsize="small")
     for row, (strategy, (result, after)) in zip(rows[1:], found.items(), strict=True):
         row[0].set_ylabel(METHODS[strategy], fontsize="small")
         for axes, image, record in zip(row, after, result.last_records, strict=True):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
             fooled = record.value < 0
             told = f"fooled: {record.queries:,}" if fooled else f"not in {record.queries:,}"
             axes.set_title(told, fontsize="small", color="tab:red" if fooled else "black")

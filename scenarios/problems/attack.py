@@ -226,17 +226,21 @@ class AttackScenario:
             "mean_rounds": sum(record.round_index for record in last) / count,
         }
 
+    def perturbed(self, solutions: Sequence[Float[Tensor, " d"]]) -> list[Float[Tensor, "c s s"]]:
+        """Return the images as those solutions change them: the first for the first, and so on."""
+        config = self._config
+        return [
+            perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp, basis=self._basis)[0]
+            for image, x in zip(self.images.images, solutions, strict=False)
+        ]
+
     def draw(
         self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
     ) -> None:
         """Draw images, perturbations and margins."""
         from scenarios.problems.attack_figure import draw_attack  # matplotlib: for who draws
 
-        config = self._config
-        perturbed = [
-            perturb(image, x.unsqueeze(0), config.radius, clamp=config.clamp, basis=self._basis)[0]
-            for image, x in zip(self.images.images, solutions, strict=False)
-        ]
+        perturbed = self.perturbed(solutions)
         after = [
             float(self._averaged_margins(image.unsqueeze(0), label.reshape(1)))
             for image, label in zip(perturbed, self.images.labels, strict=False)
