@@ -38,15 +38,9 @@ from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.problem import Problem, Report
 from fedzo.objectives.transport import Http
-from fedzo.protocol.questions.anchored import AnchorConfig
-from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.protocol.questions.surrogate import SurrogateConfig
-from fedzo.protocol.questions.training_config import (
-    GradientConfig,
-    MomentumConfig,
-    ZerothOrderConfig,
-)
+from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from scenarios.data.image_folder import LabelledImages
@@ -55,7 +49,7 @@ from scenarios.data.photos import load_photos
 from scenarios.problems.attack_config import AttackConfig
 from scenarios.problems.attack_objective import MarginObjective, margins, perturb
 from scenarios.problems.attack_victims import photo_victims, trained_victims
-from scenarios.problems.scenario import Suggestions
+from scenarios.problems.scenario import WITHOUT_GRADIENTS, Suggestions
 from scenarios.victims.photo_networks import photo_classes
 from scenarios.victims.victims import VictimSettings
 
@@ -91,10 +85,7 @@ class AttackScenario:
     default_clients: ClassVar[int] = 10
     default_rounds: ClassVar[int] = 100
     suggested: ClassVar[Suggestions] = {
-        MomentumConfig: {"client.gradient": "zeroth_order"},
-        AnchorConfig: {"client.gradient": "zeroth_order"},
-        GradientConfig: {"client.gradient": "zeroth_order"},
-        ClippedConfig: {"client.gradient": "zeroth_order", "strategy.unit": "client"},
+        **WITHOUT_GRADIENTS,
         ZerothOrderConfig: {
             "strategy.local_steps": 1,
             "strategy.local_lr": 1.0,

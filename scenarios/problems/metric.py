@@ -29,15 +29,9 @@ from fedzo.errors import ConfigError
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.problem import Problem, Report
 from fedzo.parts import composed, part
-from fedzo.protocol.questions.anchored import AnchorConfig
-from fedzo.protocol.questions.private import ClippedConfig
 from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.protocol.questions.surrogate import SurrogateConfig
-from fedzo.protocol.questions.training_config import (
-    GradientConfig,
-    MomentumConfig,
-    ZerothOrderConfig,
-)
+from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
 from scenarios.data.csv_lines import CsvFormat, require_csv, require_one_split
@@ -45,7 +39,7 @@ from scenarios.data.networks import mlp_forward
 from scenarios.data.partition import Indices, by_label, by_owner
 from scenarios.data.tables import Table, TableName, load_table
 from scenarios.problems.one_problem import KnownProblem, OneProblem
-from scenarios.problems.scenario import JUDGED_HERE, Suggestions
+from scenarios.problems.scenario import JUDGED_HERE, WITHOUT_GRADIENTS, Suggestions
 
 MetricName = Literal["f1", "precision", "recall", "jaccard"]
 
@@ -182,10 +176,7 @@ class MetricScenario(OneProblem):
     default_clients: ClassVar[int] = 7
     default_rounds: ClassVar[int] = 50
     suggested: ClassVar[Suggestions] = {
-        MomentumConfig: {"client.gradient": "zeroth_order"},
-        AnchorConfig: {"client.gradient": "zeroth_order"},
-        GradientConfig: {"client.gradient": "zeroth_order"},
-        ClippedConfig: {"client.gradient": "zeroth_order", "strategy.unit": "client"},
+        **WITHOUT_GRADIENTS,
         ZerothOrderConfig: {"client.mu": 1.0},
         ProbesConfig: {"client.mu": 1.0},
         SurrogateConfig: {

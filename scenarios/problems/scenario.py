@@ -10,6 +10,9 @@ from torch import Tensor
 from fedzo.config import Scalar
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import Problem
+from fedzo.protocol.questions.anchored import AnchorConfig
+from fedzo.protocol.questions.private import ClippedConfig
+from fedzo.protocol.questions.training_config import GradientConfig, MomentumConfig
 from fedzo.records.history import RoundRecord
 from fedzo.used_with import one_of, other_than, unknown, where
 
@@ -77,6 +80,14 @@ Suggestions = Mapping[type, Mapping[str, Scalar]]
 
 The questions of a strategy are known by the settings that its clients take: `ZerothOrderConfig`.
 """
+
+WITHOUT_GRADIENTS: Suggestions = {
+    MomentumConfig: {"client.gradient": "zeroth_order"},
+    AnchorConfig: {"client.gradient": "zeroth_order"},
+    GradientConfig: {"client.gradient": "zeroth_order"},
+    ClippedConfig: {"client.gradient": "zeroth_order", "strategy.unit": "client"},
+}
+"""What suits objectives that can only be queried, whatever they are."""
 
 
 def mean_metrics(last: Sequence[RoundRecord]) -> dict[str, float]:

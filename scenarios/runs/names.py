@@ -44,6 +44,18 @@ SCENARIOS: Mapping[str, ScenarioEntry] = {
         "AttackConfig",
         "one perturbation against black-box image classifiers",
     ),
+    "adversarial_policy": ScenarioEntry(
+        "scenarios.problems.adversarial_policy",
+        "AdversarialPolicyScenario",
+        "AdversarialPolicyConfig",
+        "a policy that beats trained players of a game, who can only be played against",
+    ),
+    "attribution": ScenarioEntry(
+        "scenarios.problems.attribution",
+        "AttributionScenario",
+        "AttributionConfig",
+        "which words decide what black-box classifiers say, by replacing them",
+    ),
     "metric": ScenarioEntry(
         "scenarios.problems.metric",
         "MetricScenario",

@@ -1,9 +1,10 @@
 """Whose data a run is about: fedzo's, which anybody has, or the user's own.
 
-fedzo's are what it makes (quadratic, multimodal, regression's synthetic) and what packages ship
-(digits, mnist5k, california, covertype, Debian's Fashion-MNIST). All else is the user's own: a
-scenario that the user made, objectives, CSV files, folders of images, live victims, and what a
-deployment's nodes hold. A private strategy treats the two differently:
+fedzo's are what it makes (quadratic, multimodal, adversarial_policy, attribution, regression's
+synthetic) and what packages ship (digits, mnist5k, california, covertype, Debian's Fashion-MNIST).
+All else is the user's own: a scenario that the user made, objectives, models, CSV files, folders of
+images, live victims, and what a deployment's nodes hold. A private strategy treats
+the two differently:
 
 | | fedzo's data, simulated | the user's own, and every deployment |
 |---|---|---|
@@ -19,7 +20,9 @@ from collections.abc import Mapping
 from fedzo.config import Scalar
 from fedzo.parts import has_part
 from scenarios.data.images import FASHION_DIR
+from scenarios.problems.adversarial_policy import AdversarialPolicyConfig
 from scenarios.problems.attack_config import AttackConfig
+from scenarios.problems.attribution import AttributionConfig
 from scenarios.problems.classification import ClassificationConfig
 from scenarios.problems.metric import MetricConfig
 from scenarios.problems.multimodal import MultimodalConfig
@@ -27,7 +30,7 @@ from scenarios.problems.quadratic import QuadraticConfig
 from scenarios.problems.regression import RegressionConfig
 from strategies.core.privacy_config import PrivacyConfig
 
-_MADE = (QuadraticConfig, MultimodalConfig)
+_MADE = (QuadraticConfig, MultimodalConfig, AdversarialPolicyConfig)
 
 
 def is_own(scenario: object) -> bool:
@@ -37,6 +40,8 @@ def is_own(scenario: object) -> bool:
     if isinstance(scenario, AttackConfig | ClassificationConfig):
         folder = scenario.dataset == "idx" and scenario.data_dir not in ("", FASHION_DIR)
         return folder or (isinstance(scenario, AttackConfig) and bool(scenario.endpoints))
+    if isinstance(scenario, AttributionConfig):
+        return bool(scenario.model)
     return not isinstance(scenario, _MADE)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import platformdirs
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from fedzo.errors import CheckpointError
@@ -139,15 +139,26 @@ def fit_network(
     model: nn.Module, images: Images, training: Training, *, generator: np.random.Generator
 ) -> Float[Tensor, " d"]:
     """Draw the parameters of a network without storage and train them on images."""
+    return fit(model, images.pixels.unsqueeze(1), images.labels, training, generator=generator)
+
+
+def fit(
+    model: nn.Module,
+    inputs: Shaped[Tensor, "n ..."],
+    labels: Int[Tensor, " n"],
+    training: Training,
+    *,
+    generator: np.random.Generator,
+) -> Float[Tensor, " d"]:
+    """Draw the parameters of a network without storage and train them to answer the labels."""
     model = load_parameters(model, random_module(model, generator=generator))
     model.train().requires_grad_(True)
     loss = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
     optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
     for _ in range(training.epochs):
-        for batch in _batches(len(images), training.batch_size, generator):
+        for batch in _batches(len(labels), training.batch_size, generator):
             optimizer.zero_grad()
-            part = images.take(batch)
-            loss(model(part.pixels.unsqueeze(1)), part.labels).backward()
+            loss(model(inputs[batch]), labels[batch]).backward()
             optimizer.step()
     return flatten_parameters(model)
 

@@ -150,7 +150,7 @@ class ModuleVictim:
         like = next((p for p in self.module.parameters() if p.is_floating_point()), images)
         given = images.detach().to(like.device, like.dtype, copy=True)
         with torch.no_grad(), evaluating(self.module):
-            scores = _called(self.module, given)
+            scores = called(self.module, given)
         if not isinstance(scores, Tensor):
             raise ObjectiveError(
                 f"the module returned {type(scores).__name__}; it must return scores"
@@ -196,16 +196,16 @@ class CallableVictim:
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Call the function; raises ObjectiveError where it fails or returns anything else."""
         given = images.detach().cpu().numpy().astype(np.float32)
-        return read_answers(_called(self.function, given), len(images), self.tells)
+        return read_answers(called(self.function, given), len(images), self.tells)
 
 
-def _called(function: Callable[[Any], Any], images: Any) -> Any:
+def called(function: Callable[[Any], Any], given: Any, what: str = "images") -> Any:
     """Return what somebody's code says; whatever it raises becomes an ObjectiveError."""
     try:
-        return function(images)
+        return function(given)
     except (Exception, SystemExit) as error:
         raise ObjectiveError(
-            f"the victim failed on images of shape {tuple(images.shape)}:"
+            f"the victim failed on {what} of shape {tuple(given.shape)}:"
             f" {type(error).__name__}: {error}"
         ) from error
 
