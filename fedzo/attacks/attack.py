@@ -13,8 +13,7 @@ been asked and are counted.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -24,61 +23,24 @@ from fedzo.attacks.attacker import Attacker, Reply, Task
 from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.budget import begin
 from fedzo.attacks.confirm import Asking, Confirmation
-from fedzo.attacks.coordinates import Coordinates
-from fedzo.attacks.goal import Goal, LossName
-from fedzo.attacks.names import Norm
+from fedzo.attacks.copies import averaged, blinded, check_copies
+from fedzo.attacks.goal import Goal
 from fedzo.attacks.region import region_around
+from fedzo.attacks.resuming import ask_again
+from fedzo.attacks.settings import AttackSettings
 from fedzo.attacks.subject import Found, Subject, nothing_found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
+from fedzo.attacks.victims.squeezing import OnLevels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
-from fedzo.attacks.victims.wrappers import OnLevels
-from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
-from fedzo.used_with import UsedWith, one_of, require_used
 
+__all__ = ["AttackSettings", "attack", "check_inputs"]
+
+_ANOTHER = 1000
+"""Answers that are averaged are remembered as of this time and later, confirming ones as before."""
 _PATIENCE = 100
 """Requests in a row that cost nothing, refused or asked before, after which an image is left."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttackSettings:
-    """What is allowed, and how it is counted.
-
-    norm, radius: see fedzo.attacks.region. loss: of fedzo.attacks.goal; boundary looks at labels
-    only, and the attacker is told distances. query_budget: most queries an image. universal: one
-    perturbation for all images; a proposal then costs a query an image, and success is the share
-    `universal_rate` of them. levels: pixel values are whole steps of 1 / levels, 0 for any value.
-    batch: most images in one request. confirm: answers that a success takes, 0 for one, and 9 of a
-    victim that is seen to be noisy (fedzo.attacks.confirm).
-    """
-
-    norm: Norm = "linf"
-    radius: float = 0.1
-    query_budget: int = 1000
-    seed: int = 0
-    loss: LossName = "margin"
-    universal: bool = False
-    universal_rate: float = 0.5
-    levels: int = 0
-    coordinates: Coordinates = field(default_factory=Coordinates)
-    batch: int = 4096
-    confirm: int = 0
-    USED_WITH: ClassVar[UsedWith] = {
-        "universal_rate": one_of("universal", True),
-    }
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require_used(self)
-        require(self.radius > 0, "radius", self.radius, "positive")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-        for name in ("query_budget", "batch"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        rate = self.universal_rate
-        require(0 < rate <= 1, "universal_rate", rate, "above 0, up to 1")
-        require(self.levels >= 0, "levels", self.levels, "0 (any value) or more, such as 255")
-        require(self.confirm >= 0, "confirm", self.confirm, "0 (as the victim needs) or more")
 
 
 def attack(
@@ -105,6 +67,7 @@ def attack(
     images = read_images(images)
     labels = read_labels(labels, len(images))
     check_inputs(images, settings)
+    check_copies(victim, expect=settings.expect, blind=settings.blind)
     if targets is not None:
         targets = read_labels(targets, len(images), name="targets")
     starts = None if starts is None else read_images(starts, name="starts: ")
@@ -120,15 +83,23 @@ def attack(
     ]
     confirmation = confirmation or Confirmation(max(1, settings.confirm))
     victim = OnLevels(victim, settings.levels) if settings.levels else victim
-    asking = Asking(victim, settings.query_budget, settings.universal_rate)
+    asking = Asking(
+        victim,
+        settings.query_budget,
+        settings.universal_rate,
+        expect=settings.expect,
+        blind=settings.blind > 0,
+    )
     active = subjects
     while active:
         asked = [_affordable(subject, settings) for subject in active]
-        answers = _ask(victim, active, asked, settings)
+        copies = [
+            _ask(victim, active, asked, settings, number) for number in range(settings.expect)
+        ]
         active = [
             subject
-            for subject, deltas, answer in zip(active, asked, answers, strict=True)
-            if _goes_on(subject, deltas, answer, asking, confirmation)
+            for subject, deltas, *told in zip(active, asked, *copies, strict=True)
+            if _goes_on(subject, deltas, told, asking, confirmation)
         ]
         if progress:
             progress(len(subjects) - len(active), sum(s.found.queries for s in subjects))
@@ -139,10 +110,12 @@ def attack(
 
 def check_inputs(images: Tensor, settings: AttackSettings) -> None:
     """Raise ConfigError for images or a universal budget that no attack fits."""
-    if settings.universal and settings.query_budget < len(images):
+    each = settings.expect * (len(images) if settings.universal else 1)
+    if settings.query_budget < each:
         raise ConfigError(
-            f"query_budget {settings.query_budget} is for {len(images)} images that are attacked"
-            " with one perturbation; each proposal takes a query an image, so give more"
+            f"query_budget {settings.query_budget} is below one proposal, which takes {each}"
+            f" queries: {len(images) if settings.universal else 'an'} image"
+            f"{'s' if settings.universal else ''}, {settings.expect} answers each; give more"
         )
     steps = images * settings.levels
     if settings.levels and float((steps - steps.round()).abs().max()) > 1e-3:
@@ -161,7 +134,7 @@ def _subject(
     starts: Tensor | None,
 ) -> Subject:
     region = region_around(images, settings.norm, settings.radius)
-    budget = settings.query_budget // len(goals)
+    budget = settings.query_budget // (len(goals) * settings.expect)
     task = Task(
         region,
         settings.coordinates,
@@ -169,13 +142,21 @@ def _subject(
         stream(settings.seed, "attack", "image", index),
         (starts - images).flatten(1) if starts is not None and len(images) == 1 else None,
     )
-    found = nothing_found(index, region.dim)
-    return Subject(index, images, goals, region, begin(attacker, task), found)
+    return Subject(
+        index,
+        images,
+        goals,
+        region,
+        begin(attacker, task),
+        nothing_found(index, region.dim),
+        noise=stream(settings.seed, "attack", "blind", index),
+    )
 
 
 def _affordable(subject: Subject, settings: AttackSettings) -> Float[Tensor, "q d"]:
     """Return as many of the perturbations asked for as the budget still covers."""
-    left = (settings.query_budget - subject.found.queries) // len(subject.images)
+    each = len(subject.images) * settings.expect
+    left = (settings.query_budget - subject.found.queries) // each
     deltas = subject.running.asked[:left]
     return subject.region.on_steps(deltas, settings.levels) if settings.levels else deltas
 
@@ -185,12 +166,20 @@ def _ask(
     subjects: Sequence[Subject],
     asked: Sequence[Tensor],
     settings: AttackSettings,
+    number: int,
 ) -> list[Answers]:
-    """Ask the victim about all perturbed images; returns the answers of each subject."""
-    pictures = [subject.under(deltas) for subject, deltas in zip(subjects, asked, strict=True)]
+    """Ask the victim about all perturbed images, for the `number`-th time; each one's answers."""
+    pictures = [
+        blinded(subject.under(deltas), settings.blind, generator=subject.noise)
+        for subject, deltas in zip(subjects, asked, strict=True)
+    ]
     if victim.tells == "order":
         return [ask_checked(victim, part) for part in pictures]
-    parts = [ask_checked(victim, part) for part in torch.cat(pictures).split(settings.batch)]
+    anew = number > 0 and not settings.blind
+    parts = [
+        ask_again(victim, part, _ANOTHER + number) if anew else ask_checked(victim, part)
+        for part in torch.cat(pictures).split(settings.batch)
+    ]
     everything, answers, first = join_answers(parts), [], 0
     for part in pictures:
         answers.append(everything.take(slice(first, first + len(part))))
@@ -201,25 +190,30 @@ def _ask(
 def _goes_on(
     subject: Subject,
     deltas: Float[Tensor, "q d"],
-    answers: Answers,
+    told: Sequence[Answers],
     asking: Asking,
     confirmation: Confirmation,
 ) -> bool:
-    """Take the answers in; return whether the attack goes on."""
-    images, old, tells = len(subject.images), subject.found, asking.victim.tells
-    subject.unpaid = 0 if answers.queries else subject.unpaid + 1
-    count = old.queries + answers.queries
-    refused = len(answers) - int(answers.answered.sum())
-    subject.found = replace(old, queries=count, refused=old.refused + refused)
+    """Take the answers in, as often as they were asked for; return whether the attack goes on."""
+    images, tells = len(subject.images), asking.victim.tells
+    paid = sum(subject.count(part) for part in told)
+    subject.unpaid = 0 if paid else subject.unpaid + 1
+    answers = averaged(told)
     reply, first_labels = subject.reply(answers, tells, asking.rate)
-    subject.note_approach(deltas, reply.reached)
+    if not asking.blind:
+        subject.note_approach(deltas, reply.reached)
 
     def holds(i: int) -> bool:
-        told = answers.take(slice(i * images, (i + 1) * images))
-        return confirmation.holds(subject, deltas[i], told, asking)
+        said: Answers | None = answers.take(slice(i * images, (i + 1) * images))
+        if asking.blind:
+            said = asking.plainly(subject, deltas[i], float(reply.losses[i]))
+        return said is not None and confirmation.holds(subject, deltas[i], said, asking)
 
     _keep_best(subject, deltas, reply, first_labels, holds, ordered=tells == "order")
-    over = subject.found.success or subject.found.queries + images > asking.query_budget
+    if asking.blind and subject.found.success:
+        subject.note_approach(subject.found.delta.unsqueeze(0), torch.ones(1, dtype=torch.bool))
+    another = subject.found.queries + images * asking.expect
+    over = subject.found.success or another > asking.query_budget
     if not over and subject.unpaid < _PATIENCE:
         subject.running.tell(_filled(reply, len(subject.running.asked)))
         if not subject.running.done:

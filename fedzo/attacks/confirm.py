@@ -17,14 +17,14 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.resuming import ask_again
 from fedzo.attacks.subject import Subject
-from fedzo.attacks.victims.victim import Answers, Victim, ask_checked
+from fedzo.attacks.victims.victim import Answers, Victim
 from fedzo.errors import FedzoWarning
 
 NOISY_ANSWERS = 9
@@ -32,22 +32,6 @@ NOISY_ANSWERS = 9
 _LABEL_CHECKS = 5
 _CHANCE = 0.05
 _ROUNDING = 1e-3
-
-
-@runtime_checkable
-class Again(Protocol):
-    """A victim that remembers answers, and can be asked the same image anew."""
-
-    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
-        """Return new answers; `number` tells one time from the other."""
-        ...
-
-
-def ask_again(victim: Victim, images: Float[Tensor, "b c h w"], number: int) -> Answers:
-    """Ask images that were asked before, whatever is remembered."""
-    return (
-        victim.again(images, number) if isinstance(victim, Again) else ask_checked(victim, images)
-    )
 
 
 def least_hits(answers: int) -> int:
@@ -82,23 +66,40 @@ def differ(first: Answers, second: Answers) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How a subject is asked again: of whom, within which budget; rate: share that is a success."""
+    """How a subject is asked: of whom, within which budget; rate: share that is a success.
+
+    expect, blind: how often a proposal is asked, and whether under noise (fedzo.attacks.copies).
+    """
 
     victim: Victim
     query_budget: int
     rate: float
+    expect: int = 1
+    blind: bool = False
 
     def counted(self, subject: Subject, delta: Float[Tensor, " d"], number: int) -> bool:
         """Ask again, count it, and say whether the goal is reached; not beyond the budget."""
+        return self._reaching(subject, delta, number) is not None
+
+    def plainly(self, subject: Subject, delta: Float[Tensor, " d"], loss: float) -> Answers | None:
+        """Ask without noise, count it, and return the answer if the goal is reached.
+
+        loss: under noise. By scores nothing is asked that looks no better than what has failed so.
+        """
+        if self.victim.tells != "labels" and loss >= subject.refuted:
+            return None
+        told = self._reaching(subject, delta, 0)
+        subject.refuted = subject.refuted if told else loss
+        return told
+
+    def _reaching(
+        self, subject: Subject, delta: Float[Tensor, " d"], number: int
+    ) -> Answers | None:
         if subject.found.queries + len(subject.images) > self.query_budget:
-            return False
+            return None
         told = ask_again(self.victim, subject.under(delta.unsqueeze(0)), number)
-        refused = len(told) - int(told.answered.sum())
-        found = subject.found
-        subject.found = replace(
-            found, queries=found.queries + told.queries, refused=found.refused + refused
-        )
-        return float(subject.shares(told)[0]) >= self.rate
+        subject.count(told)
+        return told if float(subject.shares(told)[0]) >= self.rate else None
 
 
 @dataclass(slots=True)

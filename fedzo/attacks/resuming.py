@@ -1,4 +1,4 @@
-"""What victims that remember are told of an earlier run: budgets go on, they do not begin anew.
+"""Victims that remember: they go on where an earlier run was, and can be asked anew.
 
 An attack that goes on takes old answers from its journal (fedzo.attacks.victims.memory). A victim
 that counts, keeps what it was asked, or draws random numbers would not know of them, and behave
@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.victims.victim import Victim
+from fedzo.attacks.victims.victim import Answers, Victim, ask_checked
 
 
 @runtime_checkable
@@ -23,6 +23,15 @@ class Resuming(Protocol):
 
     def replay(self, images: Float[Tensor, "b c h w"]) -> None:
         """Take note that these, answered in an earlier run, would be asked now."""
+        ...
+
+
+@runtime_checkable
+class Again(Protocol):
+    """A victim that remembers answers, and can be asked the same image anew."""
+
+    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+        """Return new answers; `number` tells one time from the other."""
         ...
 
 
@@ -42,3 +51,10 @@ def at_once(victim: Victim) -> int | None:
     """Return how many images a victim is asked in one request; None where there is no limit."""
     batch = getattr(victim, "batch", None)
     return batch if isinstance(batch, int) and batch >= 1 else None
+
+
+def ask_again(victim: Victim, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+    """Ask images that were asked before, whatever is remembered."""
+    return (
+        victim.again(images, number) if isinstance(victim, Again) else ask_checked(victim, images)
+    )

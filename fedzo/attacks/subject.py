@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -57,11 +58,23 @@ class Subject:
     region: Region
     running: Running
     found: Found
+    noise: np.random.Generator
     unpaid: int = 0
+    refuted: float = math.inf
 
     def under(self, deltas: Float[Tensor, "q d"]) -> Float[Tensor, "b c h w"]:
         """Return all images under each perturbation; b = q k."""
         return perturbed(self.images, deltas)
+
+    def count(self, answers: Answers) -> int:
+        """Count answers, and what was refused; returns how many are queries."""
+        refused = len(answers) - int(answers.answered.sum())
+        self.found = replace(
+            self.found,
+            queries=self.found.queries + answers.queries,
+            refused=self.found.refused + refused,
+        )
+        return answers.queries
 
     def note_approach(self, deltas: Float[Tensor, "q d"], reached: Bool[Tensor, " q"]) -> None:
         """Note how small a perturbation has now reached the goal."""

@@ -122,6 +122,8 @@ class Report:
             "screening_queries": self.screening_queries + sum(f.checks for f in self.found),
             "noisy": self.confirmation.noisy,
             "confirm": self.confirmation.needed,
+            "expect": settings.expect,
+            "blind": settings.blind,
             "victim_queries": self.victim_queries,
             "replayed": self.replayed,
             "cost": self.query_cost * self.victim_queries,

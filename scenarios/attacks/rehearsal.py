@@ -26,7 +26,7 @@ def rehearse(
     Every candidate of an attacker by order is an attempt: there it is a warning.
     """
     check_inputs(images, replace(settings, universal=False))
-    shared = num_images if settings.universal else 1
+    shared = settings.expect * (num_images if settings.universal else 1)
     region = region_around(images[:1], settings.norm, settings.radius)
     task = Task(
         region,

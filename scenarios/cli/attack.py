@@ -60,12 +60,23 @@ def attack_command(
             help="answers that a success takes; 0: one, and 9 of a victim that is seen to be noisy"
         ),
     ] = 0,
+    expect: Annotated[
+        int,
+        typer.Option(help="answers that are averaged for a proposal, of a victim that is random"),
+    ] = 1,
+    blind: Annotated[
+        float,
+        typer.Option(
+            help="std of noise under which proposals are asked, for a victim that detects"
+            " near-duplicates; what succeeds is asked as it is"
+        ),
+    ] = 0.0,
     wrap: Annotated[
         list[str] | None,
         typer.Option(
             help="put around the victim: labels, order, top=K, rounded=DECIMALS, noisy=STD,"
-            " limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA, defense=DIRECTORY;"
-            " may be repeated"
+            " limit=QUERIES, latency=SECONDS, detector=DISTANCE, smoothed=SIGMA, jpeg=QUALITY,"
+            " bits=BITS, defense=DIRECTORY; may be repeated"
         ),
     ] = None,
     settings: Annotated[
@@ -122,6 +133,8 @@ def attack_command(
                 coordinates=coordinates,
                 levels=levels,
                 confirm=confirm,
+                expect=expect,
+                blind=blind,
                 wrap=wrap or [],
                 settings=settings or [],
                 out=out,

@@ -50,6 +50,8 @@ class Words:
     coordinates: str
     levels: int | None
     confirm: int
+    expect: int
+    blind: float
     wrap: list[str]
     settings: list[str]
     out: Path | None
@@ -83,6 +85,8 @@ def attack(words: Words) -> dict[str, Any]:
                 "universal": words.universal,
                 "levels": _levels(words),
                 "confirm": words.confirm,
+                "expect": words.expect,
+                "blind": words.blind,
                 "coordinates": _coordinates(words.coordinates),  # type: ignore[dict-item]
             },
             section="attack",

@@ -1,8 +1,8 @@
 """Wrappers around a victim from words, from the inside to the outside.
 
 labels, order, top=K, rounded=DECIMALS, noisy=STD, limit=QUERIES, latency=SECONDS,
-detector=DISTANCE, smoothed=SIGMA (the vote of 32 noisy copies), defense=DIRECTORY (the same,
-purified by what `fedzo defend` made).
+detector=DISTANCE, jpeg=QUALITY, bits=BITS (what is asked is squeezed), smoothed=SIGMA (the vote of
+32 noisy copies), defense=DIRECTORY (the same, purified by what `fedzo defend` made).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedzo.attacks.victims.squeezing import Jpeg, fewer_bits
 from fedzo.attacks.victims.victim import Victim
 from fedzo.attacks.victims.wrappers import (
     DuplicateDetector,
@@ -52,6 +53,8 @@ def _wrap(
         "top": lambda k: TopScores(victim, k),
         "rounded": lambda decimals: RoundedScores(victim, decimals),
         "limit": lambda queries: QueryLimit(victim, queries),
+        "jpeg": lambda quality: Jpeg(victim, quality),
+        "bits": lambda bits: fewer_bits(victim, bits),
     }
     real: dict[str, Callable[[float], Victim]] = {
         "noisy": lambda std: NoisyScores(victim, std, generator=generator),

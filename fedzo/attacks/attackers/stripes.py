@@ -1,10 +1,10 @@
 """Random search by stripes: Square attack whose every other proposal is of grey stripes.
 
     window    a band of full height or full width, or a square of side h: by turns of chance
-    linf      the band: stripes along it, each at a random end of the box, the same in all channels;
-              the square: a random end in each channel (Square attack)
-    l2        delta' = radius unit(delta + step radius u),  u of norm 1: grey stripes of random
-              signs in the window;   step * 1.3 where the loss falls, else * 0.96
+    band      stripes along it, each at a random end, the same in all channels (l2: by luma)
+    square    a random end in each channel (Square attack)
+    ends      linf: those of the box inside the ball;  l2: +- radius / sqrt(pixels), by luma,
+              and the proposal goes onto the sphere
     accept if the loss falls;  the window's share of the image is halved along Square's schedule
 
 The start is grey stripes over the whole image. fedzo's own, after Andriushchenko, Croce, Flammarion
@@ -14,6 +14,7 @@ Shapes: delta [d]. Cost: one query a proposal.
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +28,12 @@ from fedzo.attacks.attackers.square import (
     ends,
     recolored,
     square_side,
-    window,
     window_share,
 )
-from fedzo.attacks.region import Shape
+from fedzo.attacks.region import Region, Shape
 from fedzo.attacks.stripes import grey
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
-
-_GROWTH, _DECAY, _LEAST = 1.3, 0.96, 0.05
-_FIRST = 0.5
-"""Step of the L2 search at the beginning, and the share of the image that a band covers there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,56 +52,45 @@ class Stripes:
         require(0 <= self.share <= 1, "share", self.share, "from 0 to 1")
 
     def search(self, task: Task) -> Search:
-        region = task.region
-        if region.norm == "linf":
-            yield from self._by_ends(task)
-        elif region.norm == "l2":
-            yield from self._on_sphere(task)
-        else:
-            raise ConfigError(
-                f"attacker stripes is for norms linf and l2, not {region.norm}; use square or"
-                " thompson"
-            )
-
-    def _by_ends(self, task: Task) -> Search:
         region, generator = task.region, task.generator
-        low, high = ends(region)
+        low, high = _ends(region)
         signs = _signs(region.shape[1:], upright=True, generator=generator)
-        delta = at_ends(low, low, high, region.shape, _WHOLE, signs > 0)
+        delta = _inside(region, at_ends(low, low, high, region.shape, _WHOLE, signs > 0))
         reply = yield delta.unsqueeze(0)
         best = _value(reply)
         for step in itertools.count(1):
-            passed = step / task.query_budget
+            share = window_share(step / task.query_budget, self.area)
             if generator.random() < self.share:
-                place, signs = _band(region.shape, window_share(passed, self.area), generator)
+                place, signs = _band(region.shape, share, generator)
                 proposal = at_ends(delta, low, high, region.shape, place, signs > 0)
             else:
-                h = square_side(passed, self.area, min(region.shape[1:]))
+                h = square_side(step / task.query_budget, self.area, min(region.shape[1:]))
                 proposal = recolored(delta, low, high, region.shape, h, generator=generator)
+            proposal = _inside(region, proposal)
             reply = yield proposal.unsqueeze(0)
             if float(reply.losses[0]) < best:
                 delta, best = proposal, _value(reply)
 
-    def _on_sphere(self, task: Task) -> Search:
-        region, generator = task.region, task.generator
-        signs = _signs(region.shape[1:], upright=True, generator=generator)
-        delta = region.toward(-_unit(region.shape, _WHOLE, signs).to(region.lower))
-        reply = yield delta.unsqueeze(0)
-        best, length = _value(reply), _FIRST
-        for step in itertools.count(1):
-            passed = step / task.query_budget
-            if generator.random() < self.share:
-                place, signs = _band(region.shape, window_share(passed, _FIRST), generator)
-            else:
-                h = square_side(passed, self.area, min(region.shape[1:]))
-                place, signs = _square(region.shape, h, generator)
-            u = _unit(region.shape, place, signs).to(delta)
-            proposal = region.toward(-(delta + length * region.radius * u))
-            reply = yield proposal.unsqueeze(0)
-            if float(reply.losses[0]) < best:
-                delta, best, length = proposal, _value(reply), min(1.0, _GROWTH * length)
-            else:
-                length = max(_LEAST, _DECAY * length)
+
+def _ends(region: Region) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Return what values are set to: the box's ends, or where all of them together are the ball's.
+
+    Raises ConfigError for other norms than linf and l2.
+    """
+    if region.norm == "linf":
+        return ends(region)
+    if region.norm != "l2":
+        raise ConfigError(
+            f"attacker stripes is for norms linf and l2, not {region.norm}; use square or thompson"
+        )
+    plane = torch.full((1, *region.shape[1:]), region.radius / math.prod(region.shape[1:]) ** 0.5)
+    high = grey(plane, region.shape[0])[0].to(region.lower)
+    return -high, high
+
+
+def _inside(region: Region, proposal: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    """Return a proposal on the sphere of l2; of linf it is inside already."""
+    return region.toward(-proposal) if region.norm == "l2" else proposal
 
 
 Place = tuple[slice, slice]
@@ -137,20 +122,3 @@ def _band(
     place = (slice(None), band) if upright else (band, slice(None))
     sides = (shape[1], width) if upright else (width, shape[2])
     return place, _signs(sides, upright=upright, generator=generator)
-
-
-def _square(
-    shape: Shape, h: int, generator: np.random.Generator
-) -> tuple[Place, Float[Tensor, "h w"]]:
-    """Return a random square of side h, and its stripes."""
-    rows, columns = window(shape, h, generator)
-    sides = (rows.stop - rows.start, columns.stop - columns.start)
-    upright = bool(generator.integers(0, 2))
-    return (rows, columns), _signs(sides, upright=upright, generator=generator)
-
-
-def _unit(shape: Shape, place: Place, signs: Float[Tensor, "h w"]) -> Float[Tensor, " d"]:
-    """Return grey stripes in a window, of norm 1."""
-    plane = torch.zeros(1, *shape[1:])
-    plane[0][place] = signs / signs.norm()
-    return grey(plane, shape[0])[0]

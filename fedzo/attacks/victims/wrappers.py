@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.region import on_levels
 from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victims.victim import (
     UNKNOWN,
@@ -29,7 +28,7 @@ from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 
 
-class _Around:
+class Around:
     """A victim that tells what the one inside tells."""
 
     def __init__(self, victim: Victim) -> None:
@@ -51,7 +50,7 @@ class _Around:
         replay(self.victim, images)
 
 
-class Meter(_Around):
+class Meter(Around):
     """Counts the images answered and refused, and the requests; changes nothing."""
 
     def __init__(self, victim: Victim) -> None:
@@ -66,25 +65,14 @@ class Meter(_Around):
         return answers
 
 
-class ChannelsLast(_Around):
+class ChannelsLast(Around):
     """Shows the victim images as [b, h, w, c]."""
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         return ask_checked(self.victim, images.permute(0, 2, 3, 1).contiguous())
 
 
-class OnLevels(_Around):
-    """Shows the victim what a file of whole steps of 1 / levels holds, without rounding errors."""
-
-    def __init__(self, victim: Victim, levels: int) -> None:
-        super().__init__(victim)
-        self._levels = levels
-
-    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        return ask_checked(self.victim, on_levels(images, self._levels))
-
-
-class LabelOnly(_Around):
+class LabelOnly(Around):
     """Tells the class alone."""
 
     @property
@@ -96,7 +84,7 @@ class LabelOnly(_Around):
         return replace(answers, scores=None)
 
 
-class OrderOnly(_Around):
+class OrderOnly(Around):
     """Tells in which order the images of a request come by the score of each class, no more.
 
     Nobody who is told no more can say whether an attack has succeeded; `victim`, the one inside,
@@ -120,7 +108,7 @@ class OrderOnly(_Around):
         return replace(answers, labels=nothing, scores=places.float())
 
 
-class TopScores(_Around):
+class TopScores(Around):
     """Tells the k highest scores of an image; the others are NaN."""
 
     def __init__(self, victim: Victim, count: int) -> None:
@@ -138,7 +126,7 @@ class TopScores(_Around):
         return replace(answers, scores=told)
 
 
-class RoundedScores(_Around):
+class RoundedScores(Around):
     """Tells scores to so many decimals."""
 
     def __init__(self, victim: Victim, decimals: int) -> None:
@@ -154,7 +142,7 @@ class RoundedScores(_Around):
         return replace(answers, scores=rounded)
 
 
-class NoisyScores(_Around):
+class NoisyScores(Around):
     """Tells scores with Gaussian noise, and the class that is highest then."""
 
     def __init__(self, victim: Victim, std: float, *, generator: np.random.Generator) -> None:
@@ -178,7 +166,7 @@ class NoisyScores(_Around):
         return replace(answers, labels=labels, scores=noisy)
 
 
-class QueryLimit(_Around):
+class QueryLimit(Around):
     """Answers so many images and refuses all others."""
 
     def __init__(self, victim: Victim, limit: int) -> None:
@@ -197,7 +185,7 @@ class QueryLimit(_Around):
         return answers
 
 
-class Latency(_Around):
+class Latency(Around):
     """Takes its time: `per_request_s` a request and `per_image_s` an image, in seconds."""
 
     def __init__(
@@ -239,7 +227,7 @@ class _Seen:
 
 
 @dataclass
-class DuplicateDetector(_Around):
+class DuplicateDetector(Around):
     """Refuses an image whose k-th nearest among those asked before is nearer than `distance`.
 
     Distances are root mean square differences of values. Chen, Carlini & Wagner, "Stateful

@@ -61,6 +61,18 @@ def test_noise_alone_is_no_success(attacker: str) -> None:
     assert balanced(report)
 
 
+@pytest.mark.parametrize("levels", [0, 3000])
+@pytest.mark.filterwarnings("ignore::fedzo.errors.FedzoWarning")
+def test_nor_is_it_on_levels_where_answers_are_remembered(levels: int) -> None:
+    images = (IMAGES * 3000).round() / 3000
+    settings = AttackSettings(radius=1 / 3000, query_budget=40, levels=levels)
+    plan = Plan(num_images=3, attacker="square", settings=settings)
+    report = attack_victim(noisy(), images, LABELS, plan)
+    assert report.summary()["success_rate"] == 0
+    assert report.summary()["noisy"] is True
+    assert balanced(report)
+
+
 @pytest.mark.parametrize(
     ("more", "target"), [({}, 1), ({"universal": True}, None), ({"loss": "boundary"}, None)]
 )

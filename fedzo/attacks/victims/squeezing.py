@@ -1,0 +1,65 @@
+"""Defenses that squeeze what is asked: fewer bits a value, or JPEG; small changes get lost there.
+
+Xu, Evans & Qi, "Feature Squeezing", NDSS 2018; Guo, Rana, Cisse & van der Maaten, "Countering
+Adversarial Images Using Input Transformations", ICLR 2018. Whoever queries the model through them
+attacks what it sees, so they defend from attacks that were made without them alone. Images [b, c,
+h, w] in [0, 1], of one channel or three for JPEG.
+"""
+
+import io
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from fedzo.attacks.region import on_levels
+from fedzo.attacks.resuming import ask_again
+from fedzo.attacks.victims.victim import Answers, Victim, ask_checked
+from fedzo.attacks.victims.wrappers import Around
+from fedzo.config import require
+from fedzo.errors import ConfigError
+
+
+class OnLevels(Around):
+    """Shows the victim what a file of whole steps of 1 / levels holds, without rounding errors."""
+
+    def __init__(self, victim: Victim, levels: int) -> None:
+        super().__init__(victim)
+        self._levels = levels
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        return ask_checked(self.victim, on_levels(images, self._levels))
+
+    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+        """Ask anew, though the victim inside remembers."""
+        return ask_again(self.victim, on_levels(images, self._levels), number)
+
+
+def fewer_bits(victim: Victim, bits: int) -> OnLevels:
+    """Return a victim that is shown values of so many bits: the nearest of 2^bits equal steps."""
+    require(1 <= bits <= 16, "bits", bits, "from 1 to 16")
+    return OnLevels(victim, 2**bits - 1)
+
+
+class Jpeg(Around):
+    """Shows the victim what JPEG of a quality from 1 to 95 leaves of an image."""
+
+    def __init__(self, victim: Victim, quality: int) -> None:
+        super().__init__(victim)
+        require(1 <= quality <= 95, "quality", quality, "from 1 to 95")
+        self._quality = quality
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        return ask_checked(self.victim, torch.stack([self._left_of(image) for image in images]))
+
+    def _left_of(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+        if len(image) not in (1, 3):
+            raise ConfigError(f"jpeg is for images of 1 or 3 channels, not {len(image)}")
+        values = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        picture = Image.fromarray(values[..., 0] if len(image) == 1 else values)
+        picture.save(file, format="JPEG", quality=self._quality)
+        left = torch.from_numpy(np.array(Image.open(file)))
+        return left.reshape(*image.shape[1:], len(image)).permute(2, 0, 1).to(image) / 255
