@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
+from fedzo.attacks.random_search import random_search
 from fedzo.attacks.region import Region, Shape
 from fedzo.config import check_types, require
 
@@ -92,26 +93,28 @@ def window(shape: Shape, h: int, generator: np.random.Generator) -> tuple[slice,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Square:
-    """The attacker `square`; area is the first share of the image that a square covers."""
+    """The attacker `square`; area is the first share of the image that a square covers.
+
+    candidates: proposals in a request, each a query; more take fewer requests and more queries.
+    """
 
     area: float = 0.8
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         check_types(self)
         require(0 < self.area <= 1, "area", self.area, "in (0, 1]")
+        require(self.candidates >= 1, "candidates", self.candidates, "at least 1")
 
     def search(self, task: Task) -> Search:
         region, generator = task.region, task.generator
-        delta = _start(region, generator)
-        reply = yield delta.unsqueeze(0)
-        best, step = float(reply.losses[0].nan_to_num(torch.inf)), 1
-        while True:
-            h = square_side(step / task.query_budget, self.area, min(region.shape[1:]))
-            proposal = _propose(delta, region, h, generator)
-            reply = yield proposal.unsqueeze(0)
-            if float(reply.losses[0]) < best:
-                delta, best = proposal, float(reply.losses[0])
-            step += 1
+
+        def propose(delta: Float[Tensor, " d"], passed: float) -> Float[Tensor, " d"]:
+            h = square_side(passed, self.area, min(region.shape[1:]))
+            return _propose(delta, region, h, generator)
+
+        start = _start(region, generator)
+        return random_search(task, start, propose, candidates=self.candidates)
 
 
 def ends(region: Region) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:

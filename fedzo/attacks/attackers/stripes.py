@@ -13,7 +13,6 @@ of photographs far more often, and squares bring what stripes cannot (docs/resul
 Shapes: delta [d]. Cost: one query a proposal.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.attacker import Reply, Search, Task
+from fedzo.attacks.attacker import Search, Task
 from fedzo.attacks.attackers.square import (
     at_ends,
     ends,
@@ -30,6 +29,7 @@ from fedzo.attacks.attackers.square import (
     square_side,
     window_share,
 )
+from fedzo.attacks.random_search import random_search
 from fedzo.attacks.region import Region, Shape
 from fedzo.attacks.stripes import grey
 from fedzo.config import check_types, require
@@ -41,35 +41,35 @@ class Stripes:
     """The attacker `stripes`, for victims that tell scores; norms linf and l2.
 
     area: first share of the image that a window covers. share: of proposals that are bands.
+    candidates: proposals in a request, each a query; more take fewer requests and more queries.
     """
 
     area: float = 0.4
     share: float = 0.5
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         check_types(self)
         require(0 < self.area <= 1, "area", self.area, "in (0, 1]")
         require(0 <= self.share <= 1, "share", self.share, "from 0 to 1")
+        require(self.candidates >= 1, "candidates", self.candidates, "at least 1")
 
     def search(self, task: Task) -> Search:
         region, generator = task.region, task.generator
         low, high = _ends(region)
         signs = _signs(region.shape[1:], upright=True, generator=generator)
-        delta = _inside(region, at_ends(low, low, high, region.shape, _WHOLE, signs > 0))
-        reply = yield delta.unsqueeze(0)
-        best = _value(reply)
-        for step in itertools.count(1):
-            share = window_share(step / task.query_budget, self.area)
+        start = _inside(region, at_ends(low, low, high, region.shape, _WHOLE, signs > 0))
+
+        def propose(delta: Float[Tensor, " d"], passed: float) -> Float[Tensor, " d"]:
             if generator.random() < self.share:
+                share = window_share(passed, self.area)
                 place, signs = _band(region.shape, share, generator)
-                proposal = at_ends(delta, low, high, region.shape, place, signs > 0)
-            else:
-                h = square_side(step / task.query_budget, self.area, min(region.shape[1:]))
-                proposal = recolored(delta, low, high, region.shape, h, generator=generator)
-            proposal = _inside(region, proposal)
-            reply = yield proposal.unsqueeze(0)
-            if float(reply.losses[0]) < best:
-                delta, best = proposal, _value(reply)
+                return _inside(region, at_ends(delta, low, high, region.shape, place, signs > 0))
+            h = square_side(passed, self.area, min(region.shape[1:]))
+            changed = recolored(delta, low, high, region.shape, h, generator=generator)
+            return _inside(region, changed)
+
+        return random_search(task, start, propose, candidates=self.candidates)
 
 
 def _ends(region: Region) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
@@ -95,10 +95,6 @@ def _inside(region: Region, proposal: Float[Tensor, " d"]) -> Float[Tensor, " d"
 
 Place = tuple[slice, slice]
 _WHOLE: Place = (slice(None), slice(None))
-
-
-def _value(reply: Reply) -> float:
-    return float(reply.losses[0].nan_to_num(torch.inf))
 
 
 def _signs(

@@ -71,6 +71,30 @@ def test_without_bands_it_is_square_attack_but_for_the_start() -> None:
             assert bool(((moved.amax(0) - moved.amin(0)) < 12).all())
 
 
+@pytest.mark.parametrize("attacker", [Stripes(candidates=7), Square(candidates=7)])
+def test_candidates_are_asked_together_and_the_best_is_kept(attacker: Stripes | Square) -> None:
+    ball = region("linf", 0.1)
+    running = start(attacker, Task(ball, Coordinates(), 300, stream(3, "candidates")))
+    slope = stripes_of(1)
+    assert len(running.asked) == 1
+    best = math.inf
+    kept = running.asked[0]
+    for _ in range(20):
+        losses = running.asked.double() @ slope
+        if float(losses.min()) < best:
+            best, kept = float(losses.min()), running.asked[int(losses.argmin())]
+        running.tell(Reply(losses, torch.zeros(len(losses), dtype=torch.bool)))
+        assert len(running.asked) == 7
+        changed = (running.asked != kept).any(dim=1)
+        assert bool(changed.any())
+        assert float((running.asked != kept).float().mean()) < 0.5
+    losses = torch.full((7,), torch.nan)
+    losses[3] = -1e9
+    wanted = running.asked[3]
+    running.tell(Reply(losses, torch.zeros(7, dtype=torch.bool)))
+    assert float((running.asked != wanted).float().mean()) < 0.5
+
+
 def test_luma_weighs_three_channels_and_the_norm_stays() -> None:
     planes = torch.from_numpy(stream(0, "planes").standard_normal((2, 24, 20))).float()
     for channels in (1, 3, 4):
