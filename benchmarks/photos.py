@@ -1,11 +1,13 @@
 """Attacks on a pretrained network of photographs: EfficientNet-Lite0 at 224 x 224 x 3.
 
     python benchmarks/photos.py OUT [ATTACKER ...]          # hours on one core; needs fedzo[vision]
+    python benchmarks/photos.py OUT --targeted [ATTACKER ...]
     python benchmarks/photos.py OUT --labels [--peers FOLDER] [ATTACKER ...]
     python benchmarks/photos.py OUT --table
 
 By scores: all 27 photographs, whole steps of 1/255, 2,000 queries an image, seeds 0, 1, 2; a
-failure counts as 2,000. By labels: the first crop of each of the nine photographs, L2 with any
+failure counts as 2,000. Targeted: the same with a random class for each image, Linf 4/255 and
+8/255, seed 0. By labels: the first crop of each of the nine photographs, L2 with any
 values, 5,000 queries, the size of the nearest success by then and on the way; ART's HopSkipJump is
 looked for in FOLDER, as benchmarks/attacks.py does. One JSON file for an attacker, ball and seed;
 what is there is not measured again.
@@ -34,6 +36,7 @@ from scenarios.victims.photo_networks import photo_network
 
 BUDGET, LABELS_BUDGET, SEEDS = 2000, 5000, (0, 1, 2)
 BALLS = (("linf", 4 / 255, "4"), ("linf", 2 / 255, "2"), ("l2", 2.0, "2.0"))
+TARGETED = (("linf", 8 / 255, "8"), ("linf", 4 / 255, "4"))
 ATTACKERS: dict[str, dict[str, Any]] = {
     "stripes": {},
     "square": {"area": 0.2},
@@ -49,22 +52,26 @@ def network(folder: str) -> OnnxVictim:
     return OnnxVictim(path)
 
 
-def measure(victim: OnnxVictim, out: Path, names: list[str]) -> None:
+def measure(victim: OnnxVictim, out: Path, names: list[str], *, targeted: bool) -> None:
     """Attack by every attacker, seed and ball that is not in the folder."""
     photos = load_photos()
     told = victim.ask(photos.images).labels.tolist()
     assert told == photos.labels.tolist()
     cases = [(seed, ball, name) for seed in SEEDS for ball in BALLS for name in names]
+    if targeted:
+        cases = [(0, ball, name) for ball in TARGETED for name in names]
+        apart = torch.from_numpy(np.random.default_rng(0).integers(1, 1000, len(told)))
     for seed, (norm, radius, shown), name in cases:
-        file = out / f"{name}-{norm}-{shown}-{seed}.json"
+        file = out / f"{name}-{'target-' if targeted else ''}{norm}-{shown}-{seed}.json"
         if file.exists():
             continue
         settings = AttackSettings(
             norm=norm, radius=radius, query_budget=BUDGET, seed=seed, levels=255
         )
         attacker = make_attacker(name, "logits", ATTACKERS[name] if norm == "linf" else {})
+        targets = (photos.labels + apart) % 1000 if targeted else None
         begun = time.perf_counter()
-        found = attack(victim, photos.images, photos.labels, attacker, settings)
+        found = attack(victim, photos.images, photos.labels, attacker, settings, targets=targets)
         seconds = time.perf_counter() - begun
         adversarial = photos.images + torch.stack([f.delta for f in found]).view_as(photos.images)
         saved = (adversarial * 255).round().clamp(0, 255) / 255
@@ -76,8 +83,8 @@ def measure(victim: OnnxVictim, out: Path, names: list[str]) -> None:
             "success": [f.success for f in found],
             "seconds": seconds,
             "false_successes": sum(
-                f.success and int(c) == int(y)
-                for f, c, y in zip(found, checked, photos.labels, strict=True)
+                f.success and (int(c) == int(y) if targets is None else int(c) != int(targets[i]))
+                for i, (f, c, y) in enumerate(zip(found, checked, photos.labels, strict=True))
             ),
             "outside": int((far > radius * (1 + 1e-5)).sum()),
         }
@@ -154,9 +161,11 @@ def counted(facts: dict[str, list[int]]) -> list[int]:
 def table(out: Path) -> None:
     """Print a row for every attacker and ball that is in the folder."""
     print("| ball | attacker | seeds | success | mean queries | median | s for 27 images |")
-    for norm, _, shown in BALLS:
+    balls = [f"{norm}-{shown}" for norm, _, shown in BALLS]
+    balls += [f"target-{norm}-{shown}" for norm, _, shown in TARGETED]
+    for ball in balls:
         for name in ATTACKERS:
-            files = sorted(out.glob(f"{name}-{norm}-{shown}-[0-9].json"))
+            files = sorted(out.glob(f"{name}-{ball}-[0-9].json"))
             runs = [json.loads(file.read_text()) for file in files]
             if not runs:
                 continue
@@ -166,7 +175,7 @@ def table(out: Path) -> None:
             seconds = median(run["seconds"] for run in runs)
             error = float(means.std() / len(runs) ** 0.5) if len(runs) > 1 else float("nan")
             print(
-                f"| {norm} {shown} | {name} | {len(runs)} | {rate:.2f} | {means.mean():.0f} ±"
+                f"| {ball} | {name} | {len(runs)} | {rate:.2f} | {means.mean():.0f} ±"
                 f" {error:.0f} | {median(each):.0f} | {seconds:.0f} |"
             )
     print("| attacker by labels |", *(f"{mark} |" for mark in MARKS), "s |")
@@ -194,4 +203,6 @@ if __name__ == "__main__":
             given.remove("--labels")
             measure_labels(network(written), Path(folder), given or list(BY_LABELS))
         else:
-            measure(network(written), Path(folder), given or list(ATTACKERS))
+            targeted = "--targeted" in given
+            names = [name for name in given if name != "--targeted"] or list(ATTACKERS)
+            measure(network(written), Path(folder), names, targeted=targeted)

@@ -23,7 +23,7 @@ from fedzo.attacks.attacker import Attacker, Reply, Task
 from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.budget import begin
 from fedzo.attacks.confirm import Asking, Confirmation
-from fedzo.attacks.copies import averaged, blinded, check_copies
+from fedzo.attacks.copies import averaged, blinded, check_victim
 from fedzo.attacks.goal import Goal
 from fedzo.attacks.region import region_around
 from fedzo.attacks.resuming import ask_again
@@ -67,7 +67,7 @@ def attack(
     images = read_images(images)
     labels = read_labels(labels, len(images))
     check_inputs(images, settings)
-    check_copies(victim, expect=settings.expect, blind=settings.blind)
+    check_victim(victim, settings)
     if targets is not None:
         targets = read_labels(targets, len(images), name="targets")
     starts = None if starts is None else read_images(starts, name="starts: ")
@@ -89,6 +89,7 @@ def attack(
         settings.universal_rate,
         expect=settings.expect,
         blind=settings.blind > 0,
+        confidence=settings.confidence,
     )
     active = subjects
     while active:
@@ -209,11 +210,20 @@ def _goes_on(
             said = asking.plainly(subject, deltas[i], float(reply.losses[i]))
         return said is not None and confirmation.holds(subject, deltas[i], said, asking)
 
-    _keep_best(subject, deltas, reply, first_labels, holds, ordered=tells == "order")
+    _keep_best(
+        subject,
+        deltas,
+        reply,
+        first_labels,
+        holds,
+        ordered=tells == "order",
+        confidence=asking.confidence,
+    )
     if asking.blind and subject.found.success:
         subject.note_approach(subject.found.delta.unsqueeze(0), torch.ones(1, dtype=torch.bool))
     another = subject.found.queries + images * asking.expect
-    over = subject.found.success or another > asking.query_budget
+    done = subject.found.success and subject.found.loss <= -asking.confidence
+    over = done or another > asking.query_budget
     if not over and subject.unpaid < _PATIENCE:
         subject.running.tell(_filled(reply, len(subject.running.asked)))
         if not subject.running.done:
@@ -252,8 +262,9 @@ def _keep_best(
     holds: Callable[[int], bool],
     *,
     ordered: bool,
+    confidence: float,
 ) -> None:
-    """Note the first success inside the ball that holds, or a better perturbation inside it.
+    """Note a success inside the ball that holds, or a better perturbation inside it.
 
     What does not hold has not reached the goal, and the attacker is told so.
     Places in an order mean nothing beside those of another request: the newest best one is kept.
@@ -261,13 +272,14 @@ def _keep_best(
     if ordered:
         subject.found = replace(subject.found, loss=math.inf)
     for i, delta in enumerate(deltas):
-        better = bool(reply.reached[i]) or float(reply.losses[i]) < subject.found.loss
+        old, loss = subject.found, float(reply.losses[i])
+        first = bool(reply.reached[i]) and not old.success
+        better = first or (loss < old.loss and bool(reply.reached[i]) >= old.success)
         if not better or not subject.region.contains(delta):
             continue
         if reply.reached[i] and not holds(i):
             reply.reached[i] = False
             continue
-        loss = float(reply.losses[i])
         subject.found = replace(
             subject.found,
             success=bool(reply.reached[i]),
@@ -275,5 +287,5 @@ def _keep_best(
             loss=loss,
             label=int(labels[i]),
         )
-        if subject.found.success:
+        if subject.found.success and loss <= -confidence:
             return

@@ -69,6 +69,7 @@ class Asking:
     """How a subject is asked: of whom, within which budget; rate: share that is a success.
 
     expect, blind: how often a proposal is asked, and whether under noise (fedzo.attacks.copies).
+    confidence: how far below 0 the loss of a success must be to end the attack.
     """
 
     victim: Victim
@@ -76,6 +77,7 @@ class Asking:
     rate: float
     expect: int = 1
     blind: bool = False
+    confidence: float = 0.0
 
     def counted(self, subject: Subject, delta: Float[Tensor, " d"], number: int) -> bool:
         """Ask again, count it, and say whether the goal is reached; not beyond the budget."""

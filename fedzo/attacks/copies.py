@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.settings import AttackSettings
 from fedzo.attacks.victims.victim import UNKNOWN, Answers, Victim, from_scores, join_answers
 from fedzo.errors import ConfigError
 
@@ -47,12 +48,17 @@ def averaged(told: Sequence[Answers]) -> Answers:
     return Answers(labels, scores, answered)
 
 
-def check_copies(victim: Victim, *, expect: int, blind: float) -> None:
-    """Raise ConfigError for a victim whose answers cannot be averaged."""
+def check_victim(victim: Victim, settings: AttackSettings) -> None:
+    """Raise ConfigError for settings that need more than the victim tells."""
+    expect, blind, confidence = settings.expect, settings.blind, settings.confidence
     if victim.tells == "order" and (expect > 1 or blind):
         raise ConfigError(
             f"expect={expect} and blind={blind:g} average answers, and this victim tells an order,"
             " which means nothing beside that of another request; leave them out"
+        )
+    if confidence and (victim.tells in ("labels", "order") or settings.loss == "boundary"):
+        raise ConfigError(
+            f"confidence={confidence:g} is of scores, and this attack sees none; leave it out"
         )
 
 

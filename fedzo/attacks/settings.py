@@ -1,5 +1,6 @@
 """What an attack is allowed, and how it is counted."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,7 +21,9 @@ class AttackSettings:
     `universal_rate` of them. levels: pixel values are whole steps of 1 / levels, 0 for any value.
     batch: most images in one request. confirm: answers that a success takes, 0 for one, and 9 of a
     victim that is seen to be noisy (fedzo.attacks.confirm). expect: answers that are averaged for a
-    proposal, blind: std of noise under which each is asked (fedzo.attacks.copies).
+    proposal, blind: std of noise under which each is asked (fedzo.attacks.copies). confidence: by
+    scores, a success ends the attack when its loss is so far below 0, as it must be to hold for
+    other models; one that is not yet is kept, and counts.
     """
 
     norm: Norm = "linf"
@@ -36,6 +39,7 @@ class AttackSettings:
     confirm: int = 0
     expect: int = 1
     blind: float = 0.0
+    confidence: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
         "universal_rate": one_of("universal", True),
     }
@@ -52,3 +56,5 @@ class AttackSettings:
         require(self.levels >= 0, "levels", self.levels, "0 (any value) or more, such as 255")
         require(self.confirm >= 0, "confirm", self.confirm, "0 (as the victim needs) or more")
         require(0 <= self.blind <= 1, "blind", self.blind, "0 (as it is) to 1, in units of a pixel")
+        sure = self.confidence
+        require(0 <= sure < math.inf, "confidence", sure, "0 (any success ends it) or more, finite")

@@ -124,6 +124,7 @@ class Report:
             "confirm": self.confirmation.needed,
             "expect": settings.expect,
             "blind": settings.blind,
+            "confidence": settings.confidence,
             "victim_queries": self.victim_queries,
             "replayed": self.replayed,
             "cost": self.query_cost * self.victim_queries,

@@ -27,7 +27,7 @@ from torch import Tensor
 from fedzo.attacks.attack import attack
 from fedzo.attacks.attacker import Attacker
 from fedzo.attacks.confirm import Confirmation
-from fedzo.attacks.copies import check_copies
+from fedzo.attacks.copies import check_victim
 from fedzo.attacks.subject import Found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.memory import Remembered
@@ -117,7 +117,7 @@ def rehearse_plans(
     """
     named = [_attacker(victim, plan, min(images.shape[2:])) for plan in plans]
     for plan, (_, attacker) in zip(plans, named, strict=True):
-        check_copies(victim, expect=plan.settings.expect, blind=plan.settings.blind)
+        check_victim(victim, plan.settings)
         rehearse(attacker, images, plan.num_images, plan.settings)
     return [name for name, _ in named]
 

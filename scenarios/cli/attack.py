@@ -71,6 +71,13 @@ def attack_command(
             " near-duplicates; what succeeds is asked as it is"
         ),
     ] = 0.0,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            help="by scores: how far below 0 the loss of a success must be to end the attack, for"
+            " one that is to hold for other models"
+        ),
+    ] = 0.0,
     wrap: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,6 +142,7 @@ def attack_command(
                 confirm=confirm,
                 expect=expect,
                 blind=blind,
+                confidence=confidence,
                 wrap=wrap or [],
                 settings=settings or [],
                 out=out,

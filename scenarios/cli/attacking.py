@@ -52,6 +52,7 @@ class Words:
     confirm: int
     expect: int
     blind: float
+    confidence: float
     wrap: list[str]
     settings: list[str]
     out: Path | None
@@ -87,6 +88,7 @@ def attack(words: Words) -> dict[str, Any]:
                 "confirm": words.confirm,
                 "expect": words.expect,
                 "blind": words.blind,
+                "confidence": words.confidence,
                 "coordinates": _coordinates(words.coordinates),  # type: ignore[dict-item]
             },
             section="attack",

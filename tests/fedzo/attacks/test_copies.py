@@ -162,3 +162,17 @@ def test_squeezing_that_is_none_is_refused() -> None:
             wrapped(CallableVictim(logits), [wrong], 0)
     with pytest.raises(ConfigError, match="1 or 3 channels"):
         Jpeg(CallableVictim(logits), 50).ask(torch.zeros(1, 2, 8, 8))
+
+
+def test_a_confident_success_lies_deeper_and_an_unconfident_one_counts() -> None:
+    plain = attacked(CallableVictim(logits))
+    deeper = attacked(CallableVictim(logits), confidence=3.0)
+    assert all(found.loss <= -3.0 for found in deeper.found)
+    assert all(a.queries <= b.queries for a, b in zip(plain.found, deeper.found, strict=True))
+    assert max(found.loss for found in plain.found) > -3.0
+    never = attacked(CallableVictim(logits), confidence=1e6)
+    assert never.success_rate == 1
+    assert all(found.queries == 300 or found.loss < -3.0 for found in never.found)
+    assert all(a.loss <= b.loss for a, b in zip(never.found, deeper.found, strict=True))
+    with pytest.raises(ConfigError, match="sees none"):
+        attacked(LabelOnly(CallableVictim(logits)), "edge", confidence=1.0)
