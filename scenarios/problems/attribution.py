@@ -227,7 +227,8 @@ class AttributionScenario(OneProblem):
             axes.text(column, row, word, ha="center", va="center", fontsize=7, color=color)
         axes.set_xticks([])
         axes.set_yticks(range(rows), [f"class {self.wanted(row)}" for row in range(rows)])
-        axes.set_title("how much each word matters for what is said", fontsize="small")
+        told = "" if self.planted is None else "; in brackets: planted words"
+        axes.set_title(f"how much each word matters for what is said{told}", fontsize="small")
         figure.colorbar(shown, ax=axes, label="x: chance to be replaced")
         save_figure(figure, path)
 
