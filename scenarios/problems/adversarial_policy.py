@@ -171,7 +171,7 @@ class AdversarialPolicyScenario(OneProblem):
 
     def problem(self, index: int) -> Problem:
         start = torch.full((self.agent.dim,), 0.5)
-        return KnownProblem(start, self._judge, lower=0.0, upper=1.0)
+        return KnownProblem(start, self._judge, lower=0.0, upper=1.0, image=False)
 
     @cached_property
     def bound(self) -> float:

@@ -202,7 +202,7 @@ class AttributionScenario(OneProblem):
 
     def problem(self, index: int) -> Problem:
         start = torch.full((self.tokens.shape[1],), 0.5)
-        return KnownProblem(start, partial(self._judge, index), 0.0, 1.0, index)
+        return KnownProblem(start, partial(self._judge, index), 0.0, 1.0, index, image=False)
 
     def wanted(self, problem: int) -> int:
         """Return what the classifiers say of a sequence, in the mean of their chances."""

@@ -53,7 +53,10 @@ class KnownInPlace:
 
 @dataclass(frozen=True, slots=True)
 class KnownProblem:
-    """A problem whose x the simulation judges by itself, so that reporting costs no query."""
+    """A problem whose x the simulation judges by itself, so that reporting costs no query.
+
+    image: see fedzo.objectives.problem; None where nobody says.
+    """
 
     initial_x: Float[Tensor, " d"]
     judge: Callable[[Float[Tensor, " d"]], Report]
@@ -61,6 +64,7 @@ class KnownProblem:
     upper: float = float("inf")
     index: int = 0
     asks_clients: bool = False
+    image: bool | None = None
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
         return self.judge(x)

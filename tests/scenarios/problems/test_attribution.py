@@ -140,6 +140,11 @@ def own_again(folder: Path) -> AttributionScenario:
     return AttributionScenario(config, num_clients=1, seed=0)
 
 
+def test_a_sequence_of_a_square_number_of_words_is_no_image() -> None:
+    scenario = AttributionScenario(AttributionConfig(length=16), num_clients=1, seed=0)
+    assert scenario.problem(0).image is False  # type: ignore[attr-defined]
+
+
 def test_bad_settings_are_refused() -> None:
     for wrong in ({"length": 5}, {"draws": 0}, {"top": 1.0}, {"penalty": -1.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
