@@ -45,7 +45,10 @@ NOT_RUN = {
         "needs ggplot2's table of diamonds: docs/own_model.md runs the same on a small table"
     ),
     ("docs/robustness.md", "fedzo compare classification"): "24 runs of a network take minutes",
-    ("docs/results/attacks.md", "python benchmarks"): HOURS,
+    **{
+        ("docs/results/attacks.md", start): HOURS
+        for start in ("python benchmarks", "fedzo attack", "fedzo compare")
+    },
     ("docs/results/diff2.md", "python benchmarks"): HOURS,
     ("docs/results/fedamd.md", "python benchmarks"): HOURS,
     ("docs/results/robustness.md", "fedzo compare"): HOURS,
