@@ -30,7 +30,7 @@ from fedzo.attacks.resuming import ask_again
 from fedzo.attacks.settings import AttackSettings
 from fedzo.attacks.subject import Found, Subject, nothing_found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
-from fedzo.attacks.victims.squeezing import OnLevels
+from fedzo.attacks.victims.showing import OnLevels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -201,6 +201,7 @@ def _goes_on(
     subject.unpaid = 0 if paid else subject.unpaid + 1
     answers = averaged(told)
     reply, first_labels = subject.reply(answers, tells, asking.rate)
+    subject.reached = subject.reached or bool(reply.reached.any())
     if not asking.blind:
         subject.note_approach(deltas, reply.reached)
 
@@ -208,7 +209,12 @@ def _goes_on(
         said: Answers | None = answers.take(slice(i * images, (i + 1) * images))
         if asking.blind:
             said = asking.plainly(subject, deltas[i], float(reply.losses[i]))
-        return said is not None and confirmation.holds(subject, deltas[i], said, asking)
+        if said is None or not confirmation.holds(subject, deltas[i], said, asking):
+            return False
+        if asking.blind:  # what is reported is of the image as it is
+            plain, labels = subject.reply(said, tells, asking.rate)
+            reply.losses[i], first_labels[i] = plain.losses[0], labels[0]
+        return True
 
     _keep_best(
         subject,
@@ -222,8 +228,7 @@ def _goes_on(
     if asking.blind and subject.found.success:
         subject.note_approach(subject.found.delta.unsqueeze(0), torch.ones(1, dtype=torch.bool))
     another = subject.found.queries + images * asking.expect
-    done = subject.found.success and subject.found.loss <= -asking.confidence
-    over = done or another > asking.query_budget
+    over = subject.found.ends(asking.confidence) or another > asking.query_budget
     if not over and subject.unpaid < _PATIENCE:
         subject.running.tell(_filled(reply, len(subject.running.asked)))
         if not subject.running.done:
@@ -235,7 +240,7 @@ def _goes_on(
 def _reason(subject: Subject, answers: Answers) -> str:
     """Return why an attack by labels has found nothing to begin with, "" for any other."""
     by_labels = answers.scores is None or subject.goals[0].loss == "boundary"
-    if subject.found.approach or not by_labels:
+    if subject.reached or not by_labels:
         return ""
     target = subject.goals[0].target
     wanted = "otherwise" if target is None else f"as class {target}"
@@ -284,8 +289,8 @@ def _keep_best(
             subject.found,
             success=bool(reply.reached[i]),
             delta=delta,
-            loss=loss,
+            loss=float(reply.losses[i]),
             label=int(labels[i]),
         )
-        if subject.found.success and loss <= -confidence:
+        if subject.found.ends(confidence):
             return

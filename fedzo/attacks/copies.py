@@ -35,16 +35,24 @@ def blinded(
 
 
 def averaged(told: Sequence[Answers]) -> Answers:
-    """Return one answer an image of several; what was refused or not told is left out."""
+    """Return one answer an image of several; what was refused is left out.
+
+    A score that is not told counts as the lowest that is, as in fedzo.attacks.goal; the label is then
+    the most frequent one.
+    """
     if len(told) == 1:
         return told[0]
     answered = torch.stack([part.answered for part in told]).any(dim=0)
-    if any(part.scores is None and bool(part.answered.any()) for part in told):
-        return Answers(_most_frequent(told), None, answered)
     every = join_answers(list(told)).scores
-    assert every is not None
+    if every is None:
+        return Answers(_most_frequent(told), None, answered)
+    lowest = every.nan_to_num(torch.inf).amin(dim=1, keepdim=True)
+    known = torch.cat([part.answered for part in told]).unsqueeze(1)
+    kept = bool((every.isnan() & known).any())
+    every = torch.where(every.isnan() & known, lowest, every)
     scores = every.reshape(len(told), len(answered), -1).nanmean(dim=0)
-    labels = torch.where(answered, from_scores(scores).labels, UNKNOWN)
+    labels = _most_frequent(told) if kept else from_scores(scores).labels
+    labels = torch.where(answered, labels, UNKNOWN)
     return Answers(labels, scores, answered)
 
 
@@ -59,6 +67,11 @@ def check_victim(victim: Victim, settings: AttackSettings) -> None:
     if confidence and (victim.tells in ("labels", "order") or settings.loss == "boundary"):
         raise ConfigError(
             f"confidence={confidence:g} is of scores, and this attack sees none; leave it out"
+        )
+    if confidence and settings.universal:
+        raise ConfigError(
+            f"confidence={confidence:g} is of one image's loss, and universal=True has one of many;"
+            " leave one of them out"
         )
 
 

@@ -42,6 +42,10 @@ class Found:
         """The size of the smallest perturbation that has reached the goal, infinite if none."""
         return self.approach[-1][1] if self.approach else math.inf
 
+    def ends(self, confidence: float) -> bool:
+        """Say whether the attack has what it wants; the loss counts where somebody says how far."""
+        return self.success and (not confidence or self.loss <= -confidence)
+
 
 def nothing_found(index: int, dim: int) -> Found:
     """Return what is known before anything is asked."""
@@ -61,6 +65,7 @@ class Subject:
     noise: np.random.Generator
     unpaid: int = 0
     refuted: float = math.inf
+    reached: bool = False
 
     def under(self, deltas: Float[Tensor, "q d"]) -> Float[Tensor, "b c h w"]:
         """Return all images under each perturbation; b = q k."""

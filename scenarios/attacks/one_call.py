@@ -10,8 +10,8 @@ from torch import nn
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.names import Norm
 from fedzo.attacks.victims.images import ArrayLayout, Given, read_images
+from fedzo.attacks.victims.showing import ChannelsLast
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
-from fedzo.attacks.victims.wrappers import ChannelsLast
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
 from fedzo.number import read_number

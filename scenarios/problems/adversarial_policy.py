@@ -124,17 +124,12 @@ class PlayObjective:
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         policies = self.agent.policies(x.reshape(-1, self.dim))
         game = self.agent.game
-        if self.dice is None:
-            values = torch.cat(
-                [game.value(part, self.victim) for part in policies.split(_TOGETHER)]
-            )
-        else:
-            values = game.played(policies, self.victim, self.dice)
+        values = (
+            game.value(policies, self.victim)
+            if self.dice is None
+            else game.played(policies, self.victim, self.dice)
+        )
         return values.reshape(x.shape[:-1])
-
-
-_TOGETHER = 32
-"""Policies that are valued in one batch of linear equations."""
 
 
 class AdversarialPolicyScenario(OneProblem):
@@ -176,10 +171,9 @@ class AdversarialPolicyScenario(OneProblem):
     @cached_property
     def bound(self) -> float:
         """The mean over victims of what the best attack on each alone leaves it."""
-        _, values = self.game.best_reply(
-            self.victims, 0, own=self.agent.own, share=self._config.share
-        )
-        return float((values @ self.game.begins).mean())
+        own, share = self.agent.own, self._config.share
+        best, _ = self.game.best_reply(self.victims, 0, own=own, share=share)
+        return float(self.game.value((1 - share) * own + share * best, self.victims).mean())
 
     @cached_property
     def unattacked(self) -> Float[Tensor, "n s"]:

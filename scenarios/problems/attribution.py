@@ -1,6 +1,6 @@
 """Which words decide what black-box classifiers say of a sequence: attribution by replacing them.
 
-    z_j(x) = another word, drawn, with chance x_j, else word j;     x in [0, 1]^l, at first 1/2
+    z_j(x) = a word that is drawn, with chance x_j, else word j;    x in [0, 1]^l, at first 1/2
     f_i(x) = E p_i(class | z(x)) + penalty mean_j x_j;              F(x) = (1/N) sum_i f_i(x)
 
 class is what the classifiers say of the sequence, in the mean. F is low where the words that carry
@@ -8,7 +8,7 @@ it are replaced and no others, so x is the attribution: near 1 for words that ma
 rest. Replacements instead of gaps keep sequences natural, and the importance of all words is
 learned from replacing random sets of them, as in ReAGent (Zhao & Shan, arXiv 2402.00794); the
 objective is a meaningful perturbation (Fong & Vedaldi, ICCV 2017). The slope of E p at x = 1/2 is
-each word's Banzhaf value. A query asks for `draws` sequences, with the same chances and words
+minus each word's Banzhaf value. A query asks for `draws` sequences, with the same chances and words
 whenever a client is asked, so f_i is a step function of x; draws differ between clients.
 
 Every sequence is a problem. Metrics, known to the simulation and free of queries, of the words of
@@ -161,6 +161,7 @@ class AttributionScenario(OneProblem):
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         self._config, self._seed = config, seed
+        self._wanted: dict[int, int] = {}
         self.planted: Bool[Tensor, "n l"] | None = None
         if config.model:
             function = load_object(config.model, what="scenario.model")
@@ -206,7 +207,10 @@ class AttributionScenario(OneProblem):
 
     def wanted(self, problem: int) -> int:
         """Return what the classifiers say of a sequence, in the mean of their chances."""
-        return int(self._averaged(self.tokens[problem].unsqueeze(0))[0].argmax())
+        if problem not in self._wanted:
+            said = self._averaged(self.tokens[problem].unsqueeze(0))[0]
+            self._wanted[problem] = int(said.argmax())
+        return self._wanted[problem]
 
     def draw(
         self, path: Path, solutions: Sequence[Float[Tensor, " d"]], history: Sequence[RoundRecord]
@@ -263,7 +267,8 @@ class AttributionScenario(OneProblem):
         }
 
     def _averaged(self, sequences: Int[Tensor, "*n l"]) -> Float[Tensor, "*n k"]:
-        each = [chances_of(classifier, sequences) for classifier in self.classifiers]
+        different = self.classifiers[:1] if self._config.model else self.classifiers
+        each = [chances_of(classifier, sequences) for classifier in different]
         return torch.stack(each).mean(dim=0)
 
     def _replacing(self, count: int, problem: int, client: int) -> Replacing:

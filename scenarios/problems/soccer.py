@@ -30,6 +30,8 @@ from fedzo.config import check_types, require
 STEPS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 _PRECISION, _WHILE_PLAYING = 1e-7, 1e-3
 """Of states' values, on their way to those of a best reply; and where replies are averaged."""
+_ENTRIES = 10**7
+"""Numbers in matrices that are solved together: 80 MB each of a few."""
 
 Policy = Float[Tensor, "*#n s a"]
 """Chances of each step in each state."""
@@ -119,14 +121,20 @@ class Soccer:
         """
         pairs = agent.double().unsqueeze(-1) * victim.double().unsqueeze(-2) / 2
         many, count = pairs.shape[:-3], len(self.states)
-        pairs = pairs.reshape(-1, count, 25, 1).expand(-1, -1, -1, 2).reshape(-1, count, 50)
+        parts = pairs.reshape(-1, count, 25).split(max(1, _ENTRIES // count**2))
+        found = [self._visits(part) for part in parts]
+        visits, chances = (torch.cat(each) for each in zip(*found, strict=True))
+        return visits.reshape(*many, count), chances.reshape(*many, 2)
+
+    def _visits(self, pairs: Float[Tensor, "n s 25"]) -> tuple[Tensor, Tensor]:
+        count = len(self.states)
+        pairs = pairs.unsqueeze(-1).expand(-1, -1, -1, 2).reshape(-1, count, 50)
         moves = torch.zeros(len(pairs), count, count + 2, dtype=torch.float64)
         moves.scatter_add_(2, self.after.reshape(count, 50).expand(len(pairs), -1, -1), pairs)
         inside, goals = moves[..., :count], moves[..., count:]
         system = torch.eye(count, dtype=torch.float64) - self.goes_on * inside.transpose(1, 2)
         visits = torch.linalg.solve(system, self.begins.expand(len(pairs), -1))
-        chances = (visits.unsqueeze(1) @ goals).squeeze(1)
-        return visits.reshape(*many, count), chances.reshape(*many, 2)
+        return visits, (visits.unsqueeze(1) @ goals).squeeze(1)
 
     def value(self, agent: Policy, victim: Policy) -> Float[Tensor, "*m"]:
         """Return the chance that the victim scores less that of the agent."""
@@ -190,7 +198,7 @@ class Soccer:
         values = opponent.new_zeros(opponent.shape[:2]).double() if start is None else start
         ends = torch.tensor([[1.0, -1.0]], dtype=torch.float64).expand(len(opponent), 2)
         moved = math.inf
-        while moved > precision:
+        while moved > precision * (1 - self.goes_on):
             worth = torch.cat([self.goes_on * values, ends], dim=1)[:, after].sum(-1)
             each = (worth * chance).sum(-1)
             best = (sign * each).argmax(-1)

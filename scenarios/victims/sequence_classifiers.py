@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedzo.attacks.victims.victim import called, read_answers
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from scenarios.data.networks import load_parameters
 from scenarios.victims.victims import Training, fit
 
@@ -37,6 +38,8 @@ _PRAISE, _BLAME, _NEGATIONS, _OTHERS = (words.split() for words in _SPOKEN.value
 WORDS = [*_PRAISE, *_BLAME, *_NEGATIONS, *_OTHERS]
 _TRAINED_ON, _TRAINING = 1500, Training(epochs=6, batch_size=50, lr=1e-2)
 
+
+_LARGEST = 2**31 - 1
 
 Classifier = Callable[[Int[Tensor, "b l"]], Float[Tensor, "b k"]]
 """Tokens to the chances of classes."""
@@ -94,7 +97,14 @@ class OwnClassifier:
     def __call__(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b k"]:
         """Return chances; raises ObjectiveError where the function fails or says anything else."""
         told = called(self.function, tokens.numpy().astype(np.int64), "tokens")
-        scores = read_answers(told, len(tokens), "logits", partial=False).scores
+        try:
+            scores = read_answers(told, len(tokens), "logits", partial=False).scores
+        except ObjectiveError as error:
+            raise ObjectiveError(
+                f"scenario.model must return finite logits [{len(tokens)}, classes] for"
+                f" {len(tokens)} sequences; it returned a {type(told).__name__} of shape"
+                f" {np.shape(told)}"
+            ) from error
         assert scores is not None
         return scores.double().softmax(dim=1)
 
@@ -123,14 +133,15 @@ def read_sequences(path: Path) -> tuple[Int[Tensor, "n l"], list[str]]:
     try:
         with np.load(path) as file:
             tokens = np.array(file["tokens"])
-            words = [str(word) for word in file["words"]] if "words" in file else []
-    except (OSError, KeyError, ValueError, AttributeError) as error:
+            words = [str(word) for word in np.ravel(file["words"])] if "words" in file else []
+    except (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError, BadZipFile) as e:
         raise ConfigError(
-            f"scenario.sequences={path} is no .npz file with an array `tokens` ({error!s:.60})"
-        ) from error
+            f"scenario.sequences={path} is no .npz file with an array `tokens` ({e!s:.60})"
+        ) from e
     whole = tokens.ndim == 2 and tokens.size and np.issubdtype(tokens.dtype, np.integer)
-    if not whole or tokens.min() < 0 or (words and tokens.max() >= len(words)):
-        allowed = f"from 0 to {len(words) - 1}, as there are words" if words else "from 0"
+    most = len(words) - 1 if words else _LARGEST
+    if not whole or tokens.min() < 0 or tokens.max() > most:
+        allowed = f"from 0 to {most}"
         raise ConfigError(
             f"the tokens of {path} are {tokens.dtype} of shape {tokens.shape}; they must be whole"
             f" numbers [sequences, length] {allowed}"

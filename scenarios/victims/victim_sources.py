@@ -24,8 +24,8 @@ from torch import nn
 
 from fedzo.attacks.victims.onnx import Layout, OnnxVictim
 from fedzo.attacks.victims.remote import RemoteVictim
+from fedzo.attacks.victims.showing import ChannelsLast
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
-from fedzo.attacks.victims.wrappers import ChannelsLast
 from fedzo.config import Scalar, check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.addresses import is_address

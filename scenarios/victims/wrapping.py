@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedzo.attacks.victims.squeezing import Jpeg, fewer_bits
+from fedzo.attacks.victims.showing import Jpeg, fewer_bits
 from fedzo.attacks.victims.victim import Victim
 from fedzo.attacks.victims.wrappers import (
     DuplicateDetector,

@@ -65,13 +65,6 @@ class Meter(Around):
         return answers
 
 
-class ChannelsLast(Around):
-    """Shows the victim images as [b, h, w, c]."""
-
-    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        return ask_checked(self.victim, images.permute(0, 2, 3, 1).contiguous())
-
-
 class LabelOnly(Around):
     """Tells the class alone."""
 

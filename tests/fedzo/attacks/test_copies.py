@@ -12,7 +12,10 @@ from PIL import Image
 
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.copies import averaged, blinded
-from fedzo.attacks.victims.squeezing import Jpeg, fewer_bits
+from fedzo.attacks.goal import margin
+from fedzo.attacks.resuming import ask_again
+from fedzo.attacks.victims.memory import Remembered
+from fedzo.attacks.victims.showing import Jpeg, fewer_bits
 from fedzo.attacks.victims.victim import (
     UNKNOWN,
     Answers,
@@ -21,7 +24,13 @@ from fedzo.attacks.victims.victim import (
     from_labels,
     from_scores,
 )
-from fedzo.attacks.victims.wrappers import DuplicateDetector, LabelOnly, NoisyScores, OrderOnly
+from fedzo.attacks.victims.wrappers import (
+    DuplicateDetector,
+    LabelOnly,
+    NoisyScores,
+    OrderOnly,
+    QueryLimit,
+)
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attacks.single_attack import Plan, Report, attack_victim
@@ -68,6 +77,38 @@ def test_answers_are_averaged_without_those_that_were_refused() -> None:
 def test_of_labels_the_most_frequent_counts() -> None:
     told = [from_labels(torch.tensor(labels)) for labels in ([2, 0], [1, 1], [2, 1])]
     assert averaged(told).labels.tolist() == [2, 1]
+
+
+def test_a_score_that_is_not_told_is_low_and_no_vote() -> None:
+    """One lucky copy that told another class does not outvote nine."""
+    told = [from_scores(torch.tensor([[torch.nan, 4.8, torch.nan]])) for _ in range(9)]
+    together = averaged([*told, from_scores(torch.tensor([[5.0, torch.nan, torch.nan]]))])
+    assert together.labels.tolist() == [1]
+
+
+def test_copies_of_labels_may_all_be_refused() -> None:
+    victim = QueryLimit(LabelOnly(CallableVictim(logits)), 30)
+    report = attacked(victim, "hopskipjump", expect=2, query_budget=50)
+    assert sum(found.queries for found in report.found) <= 30
+    assert sum(found.refused for found in report.found) > 0
+
+
+def test_a_success_ends_an_attack_whatever_its_loss() -> None:
+    """Losses of universal attacks are never below 0, nor is a targeted cross-entropy of p < 1/2."""
+    many = attacked(CallableVictim(logits), universal=True, query_budget=800)
+    assert many.success_rate == 1
+    assert many.found[0].queries < 100
+    assert many.found[0].loss > 0
+
+    def flat(images: NDArray[Any]) -> NDArray[np.float64]:
+        return 0.01 * logits(images)
+
+    settings = AttackSettings(radius=0.2, query_budget=300, loss="cross_entropy")
+    plan = Plan(num_images=4, attacker="square", settings=settings, target=1)
+    report = attack_victim(CallableVictim(flat), IMAGES, LABELS, plan)
+    hits = [found for found in report.found if found.success]
+    assert hits
+    assert all(found.loss > 0 and found.queries < 300 for found in hits)
 
 
 def test_noise_stays_in_the_range_of_pixels_and_none_draws_nothing() -> None:
@@ -120,8 +161,9 @@ def test_noise_hides_an_attack_from_a_detector(attacker: str, tmp_path: Path) ->
     assert hidden.success_rate > 0
     for found in hidden.found:
         after = (hidden.images[found.index] + found.delta.reshape(1, 8, 8)).clamp(0, 1)
-        wrong = int(logits(after.numpy()[None]).argmax(1)[0]) != int(hidden.labels[found.index])
-        assert wrong or not found.success
+        said = int(logits(after.numpy()[None]).argmax(1)[0])
+        assert not found.success or said == found.label != int(hidden.labels[found.index])
+        assert not found.reason
     again = attacked(watched(), attacker, blind=0.1, journal=tmp_path / "j", **settings)
     assert [f.queries for f in again.found] == [f.queries for f in hidden.found]
     assert again.summary()["victim_queries"] == 0
@@ -160,6 +202,12 @@ def test_squeezing_that_is_none_is_refused() -> None:
     for wrong in ("jpeg=0", "bits=0", "bits=17", "jpeg=96"):
         with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
             wrapped(CallableVictim(logits), [wrong], 0)
+    seen = NoisyScores(CallableVictim(logits), 1.0, generator=stream(0, "noise"))
+    jpeg = Jpeg(Remembered(seen), 50)
+    first, second = (ask_again(jpeg, IMAGES[:2], number) for number in (1, 2))
+    assert first.scores is not None
+    assert second.scores is not None
+    assert not torch.equal(first.scores, second.scores)
     with pytest.raises(ConfigError, match="1 or 3 channels"):
         Jpeg(CallableVictim(logits), 50).ask(torch.zeros(1, 2, 8, 8))
 
@@ -174,5 +222,13 @@ def test_a_confident_success_lies_deeper_and_an_unconfident_one_counts() -> None
     assert never.success_rate == 1
     assert all(found.queries == 300 or found.loss < -3.0 for found in never.found)
     assert all(a.loss <= b.loss for a, b in zip(never.found, deeper.found, strict=True))
+    hidden = attacked(CallableVictim(logits), confidence=1.0, blind=0.2, query_budget=600)
+    for found in hidden.found:
+        after = (hidden.images[found.index] + found.delta.reshape(1, 8, 8)).clamp(0, 1)
+        scores = torch.from_numpy(logits(after.numpy()[None]))
+        plain = float(margin(scores, int(hidden.labels[found.index]))[0])
+        assert not found.success or found.loss == pytest.approx(plain, abs=1e-4)
+    with pytest.raises(ConfigError, match="one image's loss"):
+        attacked(CallableVictim(logits), confidence=1.0, universal=True, query_budget=800)
     with pytest.raises(ConfigError, match="sees none"):
         attacked(LabelOnly(CallableVictim(logits)), "edge", confidence=1.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from scenarios import make_experiment, simulate
 from scenarios.problems.attribution import AttributionConfig, AttributionScenario
 
@@ -110,9 +110,9 @@ def test_what_is_no_model_and_no_sequence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"give scenario\.sequences"):
         AttributionConfig(model="a.py:f")
     scenario = own(tmp_path, "broken")
-    with pytest.raises(Exception, match="failed on tokens of shape"):
+    with pytest.raises(ObjectiveError, match="failed on tokens of shape"):
         scenario.wanted(0)
-    with pytest.raises(Exception, match="scores"):
+    with pytest.raises(ObjectiveError, match=r"scenario\.model must return finite logits"):
         own(tmp_path, "odd").wanted(0)
     with pytest.raises(ConfigError, match="num_sequences=29 must be at most 20"):
         AttributionScenario(
@@ -124,11 +124,17 @@ def test_what_is_no_model_and_no_sequence_is_refused(tmp_path: Path) -> None:
             num_clients=1,
             seed=0,
         )
-    for tokens in (np.zeros((2, 3)), np.zeros(3, dtype=int), -np.ones((1, 2), dtype=int)):
+    huge = np.full((1, 3), 2**63 + 1, dtype=np.uint64)
+    for tokens in (np.zeros((2, 3)), np.zeros(3, dtype=int), -np.ones((1, 2), dtype=int), huge):
         np.savez(tmp_path / "mine.npz", tokens=tokens)
         with pytest.raises(ConfigError, match="whole numbers"):
             own_again(tmp_path)
-    (tmp_path / "mine.npz").write_text("nothing")
+    for wrong in (b"", b"nothing", b"PK\x03\x04nothing"):
+        (tmp_path / "mine.npz").write_bytes(wrong)
+        with pytest.raises(ConfigError, match=r"is no \.npz file"):
+            own_again(tmp_path)
+    np.save(tmp_path / "mine.npy", np.zeros((2, 3), dtype=int))
+    (tmp_path / "mine.npy").rename(tmp_path / "mine.npz")
     with pytest.raises(ConfigError, match=r"is no \.npz file"):
         own_again(tmp_path)
 

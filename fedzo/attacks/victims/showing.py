@@ -1,9 +1,9 @@
-"""Defenses that squeeze what is asked: fewer bits a value, or JPEG; small changes get lost there.
+"""Victims that are shown something else than is asked: other axes, whole steps, fewer bits, JPEG.
 
-Xu, Evans & Qi, "Feature Squeezing", NDSS 2018; Guo, Rana, Cisse & van der Maaten, "Countering
-Adversarial Images Using Input Transformations", ICLR 2018. Whoever queries the model through them
-attacks what it sees, so they defend from attacks that were made without them alone. Images [b, c,
-h, w] in [0, 1], of one channel or three for JPEG.
+Where small changes get lost, that is a defense: Xu, Evans & Qi, "Feature Squeezing", NDSS 2018;
+Guo, Rana, Cisse & van der Maaten, "Countering Adversarial Images Using Input Transformations", ICLR
+2018. Whoever queries the model through them attacks what it sees, so they defend from attacks alone
+that were made without them. Images [b, c, h, w] in [0, 1], of one channel or three for JPEG.
 """
 
 import io
@@ -22,19 +22,37 @@ from fedzo.config import require
 from fedzo.errors import ConfigError
 
 
-class OnLevels(Around):
+class Showing(Around):
+    """Shows the victim something else than the images that are asked: `shown` of them."""
+
+    def shown(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b ..."]:
+        """Return what the victim is shown."""
+        raise NotImplementedError
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        return ask_checked(self.victim, self.shown(images))
+
+    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
+        """Ask anew, though the victim inside remembers."""
+        return ask_again(self.victim, self.shown(images), number)
+
+
+class ChannelsLast(Showing):
+    """Shows the victim images as [b, h, w, c]."""
+
+    def shown(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w c"]:
+        return images.permute(0, 2, 3, 1).contiguous()
+
+
+class OnLevels(Showing):
     """Shows the victim what a file of whole steps of 1 / levels holds, without rounding errors."""
 
     def __init__(self, victim: Victim, levels: int) -> None:
         super().__init__(victim)
         self._levels = levels
 
-    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        return ask_checked(self.victim, on_levels(images, self._levels))
-
-    def again(self, images: Float[Tensor, "b c h w"], number: int) -> Answers:
-        """Ask anew, though the victim inside remembers."""
-        return ask_again(self.victim, on_levels(images, self._levels), number)
+    def shown(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return on_levels(images, self._levels)
 
 
 def fewer_bits(victim: Victim, bits: int) -> OnLevels:
@@ -43,7 +61,7 @@ def fewer_bits(victim: Victim, bits: int) -> OnLevels:
     return OnLevels(victim, 2**bits - 1)
 
 
-class Jpeg(Around):
+class Jpeg(Showing):
     """Shows the victim what JPEG of a quality from 1 to 95 leaves of an image."""
 
     def __init__(self, victim: Victim, quality: int) -> None:
@@ -51,8 +69,8 @@ class Jpeg(Around):
         require(1 <= quality <= 95, "quality", quality, "from 1 to 95")
         self._quality = quality
 
-    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        return ask_checked(self.victim, torch.stack([self._left_of(image) for image in images]))
+    def shown(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return torch.stack([self._left_of(image) for image in images])
 
     def _left_of(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         if len(image) not in (1, 3):
