@@ -37,8 +37,8 @@ def blinded(
 def averaged(told: Sequence[Answers]) -> Answers:
     """Return one answer an image of several; what was refused is left out.
 
-    A score that is not told counts as the lowest that is, as in fedzo.attacks.goal; the label is then
-    the most frequent one.
+    A score that is not told counts as the lowest that is, as in fedzo.attacks.goal, and then the
+    most frequent label is the label.
     """
     if len(told) == 1:
         return told[0]
