@@ -42,7 +42,6 @@ from fedzo.protocol.questions.probes import ProbesConfig
 from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
-from fedzo.records.figure_text import figure_text
 from fedzo.records.history import RoundRecord
 from fedzo.used_with import UsedWith, other_than
 from fedzo.user_code import load_object
@@ -218,6 +217,7 @@ class AttributionScenario(OneProblem):
         """Draw the sequences, a row each, every word on a color that says how much it matters."""
         from matplotlib.figure import Figure  # matplotlib: for who draws
 
+        from fedzo.records.figure_text import figure_text
         from fedzo.records.plots import save_figure
 
         table = torch.stack(list(solutions)).numpy()
@@ -227,7 +227,7 @@ class AttributionScenario(OneProblem):
         axes = figure.subplots()
         shown = axes.imshow(table, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(table):
-            word, color = self._word(row, column), "white" if share > 0.7 else "black"
+            word, color = figure_text(self._word(row, column)), "white" if share > 0.7 else "black"
             axes.text(column, row, word, ha="center", va="center", fontsize=7, color=color)
         axes.set_xticks([])
         axes.set_yticks(range(rows), [f"class {self.wanted(row)}" for row in range(rows)])
@@ -241,7 +241,7 @@ class AttributionScenario(OneProblem):
         token = int(self.tokens[problem, place])
         word = self.words[token] if self.words else str(token)
         planted = self.planted is not None and bool(self.planted[problem, place])
-        return figure_text(f"[{word}]" if planted else word)
+        return f"[{word}]" if planted else word
 
     def _judge(self, problem: int, x: Float[Tensor, " l"]) -> Report:
         clients = range(self.num_clients)
