@@ -148,6 +148,7 @@ class AdversarialPolicyScenario(OneProblem):
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         self._config, self._seed, self.game = config, seed, config.game()
+        self._drawn: dict[int, Dice] = {}
         agents, victims = self.game.fictitious_play(
             num_clients + 1,
             config.rounds_of_play,
@@ -198,10 +199,12 @@ class AdversarialPolicyScenario(OneProblem):
         return Report(theirs - mine, {**told, "bound": self.bound})
 
     def _dice(self, client: int) -> Dice | None:
-        if not self._config.games:
-            return None
-        generator = stream(self._seed, "adversarial_policy", "dice", client)
-        return self.game.dice(self._config.games, generator=generator)
+        """Return a client's dice, which are drawn once: a cohort is made for every exchange."""
+        games = self._config.games
+        if games and client not in self._drawn:
+            generator = stream(self._seed, "adversarial_policy", "dice", client)
+            self._drawn[client] = self.game.dice(games, generator=generator)
+        return self._drawn.get(client)
 
 
 def _shares(visits: Float[Tensor, "n s"]) -> Float[Tensor, "n s"]:
