@@ -20,7 +20,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import LossName
+from fedzo.attacks.region import Region, region_around
 from fedzo.attacks.victims.victim import ModuleVictim, Victim
 from fedzo.attacks.victims.wrappers import LabelOnly, Meter
 from scenarios.attacks.attackers import make_attacker
@@ -97,24 +98,40 @@ class Over(Exception):
 
 
 class Metered(nn.Module):
-    """A network that counts rows, and ends the attack on one image when it is over."""
+    """A network that counts rows, and ends the attack on one image when it is over.
 
-    def __init__(self, module: nn.Module, image: Tensor, label: int, norm: str, radius: float):
+    levels: what is asked is first moved to whole steps of 1/levels inside the ball, as ours is.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        image: Tensor,
+        label: int,
+        region: Region,
+        *,
+        budget: int = BUDGET,
+        classes: int = 10,
+        levels: int = 0,
+    ):
         super().__init__()
-        self.module, self.image, self.label = module, image, label
-        self.norm, self.radius = norm, radius
+        self.module, self.image, self.label, self.region = module, image, label, region
+        self.budget, self.classes, self.levels = budget, classes, levels
         self.count, self.hit = 0, False
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
+        change = (x.float() - self.image).flatten(1)
+        if self.levels:
+            change = self.region.on_steps(change, self.levels)
+            x = (self.image + change.view_as(x)).clamp(0, 1)
         with torch.no_grad():
-            scores: Tensor = self.module(x)
-        change = (x - self.image).flatten(1)
-        size = change.abs().amax(1) if self.norm == "linf" else change.norm(dim=1)
-        hits = (scores.argmax(1) != self.label) & (size <= self.radius * (1 + 1e-5) + 1e-6)
+            scores: Tensor = self.module(x.float())
+        size = change.abs().amax(1) if self.region.norm == "linf" else change.norm(dim=1)
+        inside = size <= self.region.radius * (1 + 1e-5) + 1e-6
+        hits = (scores.argmax(1) != self.label) & inside
         for hit in hits.tolist():
             self.count += 1
-            if hit or self.count >= BUDGET:
+            if hit or self.count >= self.budget:
                 self.hit = hit
                 raise Over
         return scores
@@ -150,33 +167,38 @@ def run_peer(name: str, setting: str, chosen: Mapping[str, Any], tuning: bool, s
     """Run another library's attack on one image after the other."""
     module, images, labels = subjects(setting, tuning)
     _, norm, radius = SETTINGS[setting]
-    success, queries, begun = [], [], time.perf_counter()
-    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-        meter = Metered(module, image, label, norm, radius)
+    meters = [
+        Metered(module, image, label, region_around(image.unsqueeze(0), norm, radius))
+        for image, label in zip(images, labels.tolist(), strict=True)
+    ]
+    return attacked(name, meters, chosen, seed)
+
+
+def attacked(name: str, meters: Sequence[Metered], chosen: Mapping[str, Any], seed: int) -> Result:
+    """Run another library's attack on the image of each meter, until it says that it is over."""
+    begun = time.perf_counter()
+    for i, meter in enumerate(meters):
         torch.manual_seed(1000 * seed + i)
         np.random.seed(1000 * seed + i)  # noqa: NPY002  (the others draw from it)
         with contextlib.suppress(Over):
-            PEER_RUNS[name](meter, image.unsqueeze(0), label, norm, radius, chosen, 1000 * seed + i)
-        success.append(meter.hit)
-        queries.append(meter.count if meter.hit else BUDGET)
-    return Result(success, queries, time.perf_counter() - begun)
+            PEER_RUNS[name](meter, chosen, 1000 * seed + i)
+    queries = [meter.count if meter.hit else meter.budget for meter in meters]
+    return Result([meter.hit for meter in meters], queries, time.perf_counter() - begun)
 
 
-def torchattacks_square(
-    meter: Metered, image: Tensor, label: int, norm: str, radius: float, chosen: Any, seed: int
-) -> None:
+def torchattacks_square(meter: Metered, chosen: Any, seed: int) -> None:
     import torchattacks
 
     attack = torchattacks.Square(
         meter,
-        norm="Linf" if norm == "linf" else "L2",
-        eps=radius,
-        n_queries=BUDGET,
+        norm="Linf" if meter.region.norm == "linf" else "L2",
+        eps=meter.region.radius,
+        n_queries=meter.budget,
         n_restarts=1,
         seed=seed,
         **chosen,
     )
-    attack(image, torch.tensor([label]))
+    attack(meter.image.unsqueeze(0), torch.tensor([meter.label]))
 
 
 def _art(meter: Metered) -> Any:
@@ -185,57 +207,55 @@ def _art(meter: Metered) -> Any:
     return PyTorchClassifier(
         nn.Sequential(meter, nn.Softmax(1)),
         nn.CrossEntropyLoss(),
-        (1, 28, 28),
-        10,
+        tuple(meter.image.shape),
+        meter.classes,
         clip_values=(0, 1),
         device_type="cpu",
     )
 
 
-def art_square(
-    meter: Metered, image: Tensor, label: int, norm: str, radius: float, chosen: Any, seed: int
-) -> None:
+def art_square(meter: Metered, chosen: Any, seed: int) -> None:
     from art.attacks.evasion import SquareAttack
 
     attack = SquareAttack(
         _art(meter),
-        norm=np.inf if norm == "linf" else 2,
-        eps=radius,
-        max_iter=BUDGET,
+        norm=np.inf if meter.region.norm == "linf" else 2,
+        eps=meter.region.radius,
+        max_iter=meter.budget,
         nb_restarts=1,
         verbose=False,
         **chosen,
     )
-    attack.generate(image.numpy(), y=np.array([label]))
+    attack.generate(meter.image.unsqueeze(0).numpy(), y=np.array([meter.label]))
 
 
-def art_simba(
-    meter: Metered, image: Tensor, label: int, norm: str, radius: float, chosen: Any, seed: int
-) -> None:
+def art_simba(meter: Metered, chosen: Any, seed: int) -> None:
     from art.attacks.evasion import SimBA
 
-    step = chosen["epsilon"] if norm == "l2" else radius
+    step = chosen["epsilon"] if meter.region.norm == "l2" else meter.region.radius
     kind = chosen["attack"]
     size = {"freq_dim": 7, "stride": 7} if kind == "dct" else {}
-    SimBA(_art(meter), attack=kind, max_iter=BUDGET, epsilon=step, verbose=False, **size).generate(
-        image.numpy(), y=np.eye(10, dtype=np.float32)[[label]]
+    SimBA(
+        _art(meter), attack=kind, max_iter=meter.budget, epsilon=step, verbose=False, **size
+    ).generate(
+        meter.image.unsqueeze(0).numpy(), y=np.eye(meter.classes, dtype=np.float32)[[meter.label]]
     )
 
 
-def art_hopskipjump(
-    meter: Metered, image: Tensor, label: int, norm: str, radius: float, chosen: Any, seed: int
-) -> None:
+def art_hopskipjump(meter: Metered, chosen: Any, seed: int) -> None:
     from art.attacks.evasion import HopSkipJump
 
     attack = HopSkipJump(
-        _art(meter), norm=np.inf if norm == "linf" else 2, max_iter=64, verbose=False, **chosen
+        _art(meter),
+        norm=np.inf if meter.region.norm == "linf" else 2,
+        max_iter=64,
+        verbose=False,
+        **chosen,
     )
-    attack.generate(image.numpy(), y=np.array([label]))
+    attack.generate(meter.image.unsqueeze(0).numpy(), y=np.array([meter.label]))
 
 
-def foolbox_hopskipjump(
-    meter: Metered, image: Tensor, label: int, norm: str, radius: float, chosen: Any, seed: int
-) -> None:
+def foolbox_hopskipjump(meter: Metered, chosen: Any, seed: int) -> None:
     import foolbox
 
     model = foolbox.PyTorchModel(meter.eval(), bounds=(0, 1))
@@ -243,9 +263,10 @@ def foolbox_hopskipjump(
         steps=64,
         initial_gradient_eval_steps=chosen["initial"],
         max_gradient_eval_steps=chosen["most"],
-        constraint="linf" if norm == "linf" else "l2",
+        constraint=meter.region.norm,
     )
-    attack.run(model, image, foolbox.criteria.Misclassification(torch.tensor([label])))
+    wrong = foolbox.criteria.Misclassification(torch.tensor([meter.label]))
+    attack.run(model, meter.image.unsqueeze(0), wrong)
 
 
 PEER_RUNS: dict[str, Callable[..., None]] = {

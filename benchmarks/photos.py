@@ -2,18 +2,21 @@
 
     python benchmarks/photos.py OUT [ATTACKER ...]          # hours on one core; needs fedzo[vision]
     python benchmarks/photos.py OUT --targeted [ATTACKER ...]
+    python benchmarks/photos.py OUT --others --peers FOLDER [ATTACKER ...]
     python benchmarks/photos.py OUT --labels [--peers FOLDER] [ATTACKER ...]
     python benchmarks/photos.py OUT --table
 
 By scores: all 27 photographs, whole steps of 1/255, 2,000 queries an image, seeds 0, 1, 2; a
 failure counts as 2,000. Targeted: the same with a random class for each image, Linf 4/255 and
-8/255, seed 0. By labels: the first crop of each of the nine photographs, L2 with any
+8/255, seed 0. Others: torchattacks' and ART's Square attack by scores, tuned like ours (`p_init`
+on nine images, seed 100, linf at 2/255), asked at whole steps; they are looked for in FOLDER, as
+benchmarks/attacks.py does. By labels: the first crop of each of the nine photographs, L2 with any
 values, 5,000 queries, the size of the nearest success by then and on the way; ART's HopSkipJump is
-looked for in FOLDER, as benchmarks/attacks.py does. One JSON file for an attacker, ball and seed;
-what is there is not measured again.
+in FOLDER too. One JSON file for an attacker, ball and seed; what is there is not measured again.
 """
 
 import contextlib
+import itertools
 import json
 import sys
 import tempfile
@@ -24,9 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from attacks import Metered, Over, attacked
+from torch import Tensor, nn
 
 from fedzo.attacks.attack import AttackSettings, attack
+from fedzo.attacks.names import Norm
 from fedzo.attacks.region import region_around
 from fedzo.attacks.victims.onnx import OnnxVictim, export_onnx
 from fedzo.attacks.victims.wrappers import LabelOnly
@@ -35,12 +40,18 @@ from scenarios.data.photos import load_photos
 from scenarios.victims.photo_networks import photo_network
 
 BUDGET, LABELS_BUDGET, SEEDS = 2000, 5000, (0, 1, 2)
-BALLS = (("linf", 4 / 255, "4"), ("linf", 2 / 255, "2"), ("l2", 2.0, "2.0"))
+BALLS: tuple[tuple[Norm, float, str], ...] = (
+    ("linf", 4 / 255, "4"),
+    ("linf", 2 / 255, "2"),
+    ("l2", 2.0, "2.0"),
+)
 TARGETED = (("linf", 8 / 255, "8"), ("linf", 4 / 255, "4"))
 ATTACKERS: dict[str, dict[str, Any]] = {
     "stripes": {},
     "square": {"area": 0.2},
 }
+OTHERS = ("torchattacks Square", "ART Square")
+P_INITS, TUNING_SEED = (0.1, 0.2, 0.4, 0.8), 100
 BY_LABELS = ("cgba", "hopskipjump", "ART HopSkipJump")
 MARKS = (100, 200, 500, 1000, 2000, 5000)
 
@@ -92,6 +103,61 @@ def measure(victim: OnnxVictim, out: Path, names: list[str], *, targeted: bool) 
         print(file.name, f"{mean(counted(facts)):.1f} queries, {seconds:.0f} s", flush=True)
 
 
+class Asked(nn.Module):
+    """The victim as a network, for libraries that attack networks."""
+
+    def __init__(self, victim: OnnxVictim):
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.victim.ask(x).scores
+        assert scores is not None
+        return scores
+
+
+def measure_others(victim: OnnxVictim, out: Path, names: list[str]) -> None:
+    """Tune other libraries' attacks by scores as ours were, then run every ball and seed."""
+    for name, (norm, radius, shown) in itertools.product(names, BALLS):
+        tuning = (norm, 2 / 255 if norm == "linf" else radius)
+        trials = []
+        for p_init in P_INITS:
+            file = out / f"{name.replace(' ', '-')}-tuning-{norm}-{p_init}.json"
+            facts = _others(victim, file, name, tuning, p_init, TUNING_SEED)
+            trials.append((mean(counted(facts)), p_init))
+        chosen = min(trials)[1]
+        for seed in SEEDS:
+            file = out / f"{name.replace(' ', '-')}-{norm}-{shown}-{seed}.json"
+            _others(victim, file, name, (norm, radius), chosen, seed)
+
+
+def _others(
+    victim: OnnxVictim, file: Path, name: str, ball: tuple[Norm, float], p_init: float, seed: int
+) -> dict[str, Any]:
+    """Return a run of another library's attack, from its file or made; tuning has nine images."""
+    if not file.exists():
+        photos, step = load_photos(), 3 if seed == TUNING_SEED else 1
+        meters = [
+            Metered(
+                Asked(victim),
+                image,
+                label,
+                region_around(image.unsqueeze(0), *ball),
+                budget=BUDGET,
+                classes=1000,
+                levels=255,
+            )
+            for image, label in zip(
+                photos.images[::step], photos.labels.tolist()[::step], strict=True
+            )
+        ]
+        result = attacked(name, meters, {"p_init": p_init}, seed)
+        file.write_text(json.dumps({**vars(result), "p_init": p_init}))
+        print(file.name, f"{mean(result.queries):.1f} queries, {result.seconds:.0f} s", flush=True)
+    facts: dict[str, Any] = json.loads(file.read_text())
+    return facts
+
+
 def measure_labels(victim: OnnxVictim, out: Path, names: list[str]) -> None:
     """Attack by labels, seed 0; the sizes of the nearest successes by queries are kept."""
     photos = load_photos()
@@ -113,10 +179,6 @@ def measure_labels(victim: OnnxVictim, out: Path, names: list[str]) -> None:
             print(name, i, [f"{size:.2f}" for size in curves[-1]], flush=True)
         facts = {"sizes": curves, "seconds": time.perf_counter() - begun}
         file.write_text(json.dumps(facts))
-
-
-class Over(Exception):
-    """The budget is spent."""
 
 
 def art_path(
@@ -164,8 +226,8 @@ def table(out: Path) -> None:
     balls = [f"{norm}-{shown}" for norm, _, shown in BALLS]
     balls += [f"target-{norm}-{shown}" for norm, _, shown in TARGETED]
     for ball in balls:
-        for name in ATTACKERS:
-            files = sorted(out.glob(f"{name}-{ball}-[0-9].json"))
+        for name in (*ATTACKERS, *OTHERS):
+            files = sorted(out.glob(f"{name.replace(' ', '-')}-{ball}-[0-9].json"))
             runs = [json.loads(file.read_text()) for file in files]
             if not runs:
                 continue
@@ -202,6 +264,9 @@ if __name__ == "__main__":
         if "--labels" in given:
             given.remove("--labels")
             measure_labels(network(written), Path(folder), given or list(BY_LABELS))
+        elif "--others" in given:
+            given.remove("--others")
+            measure_others(network(written), Path(folder), given or list(OTHERS))
         else:
             targeted = "--targeted" in given
             names = [name for name in given if name != "--targeted"] or list(ATTACKERS)
