@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fedzo.attacks.victims.detector import DuplicateDetector
 from fedzo.attacks.victims.showing import Jpeg, fewer_bits
 from fedzo.attacks.victims.victim import Victim
 from fedzo.attacks.victims.wrappers import (
-    DuplicateDetector,
     LabelOnly,
     Latency,
     NoisyScores,

@@ -5,10 +5,9 @@ LabelOnly(RoundedScores(ModuleVictim(net), 2)). Those that count, remember or dr
 were after an interruption (fedzo.attacks.resuming).
 """
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from fedzo.attacks.victims.victim import (
     ask_checked,
     from_scores,
 )
-from fedzo.config import check_types, require, require_nonnegative
+from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError
 
 
@@ -197,62 +196,6 @@ class Latency(Around):
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         self._sleep(self._per_request + self._per_image * len(images))
         return ask_checked(self.victim, images)
-
-
-@dataclass(slots=True)
-class _Seen:
-    """The newest images that a detector remembers."""
-
-    rows: Float[Tensor, "m d"] | None = None
-    most: int = 10000
-
-    def distances(self, flat: Float[Tensor, "b d"], neighbors: int) -> Float[Tensor, " b"]:
-        """Return the distance to the k-th nearest remembered image, inf where there are fewer."""
-        if self.rows is None or len(self.rows) < neighbors:
-            return torch.full((len(flat),), torch.inf)
-        exact = torch.cdist(flat, self.rows, compute_mode="donot_use_mm_for_euclid_dist")
-        return exact.kthvalue(neighbors, dim=1).values
-
-    def add(self, flat: Float[Tensor, "b d"]) -> None:
-        """Remember images."""
-        kept = flat if self.rows is None else torch.cat([self.rows, flat])
-        self.rows = kept[-self.most :]
-
-
-@dataclass
-class DuplicateDetector(Around):
-    """Refuses an image whose k-th nearest among those asked before is nearer than `distance`.
-
-    Distances are root mean square differences of values. Chen, Carlini & Wagner, "Stateful
-    Detection of Black-Box Adversarial Attacks", SPAI 2020; differs: distances are between pixels,
-    not features, and an image is refused where they would close an account.
-    """
-
-    victim: Victim
-    distance: float = 0.05
-    neighbors: int = 10
-    _seen: _Seen = field(default_factory=_Seen)
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require_nonnegative("distance", self.distance)
-        require(self.neighbors >= 1, "neighbors", self.neighbors, "at least 1")
-
-    def replay(self, images: Float[Tensor, "b c h w"]) -> None:
-        super().replay(images)
-        self._seen.add(_flat(images))
-
-    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
-        served = torch.ones(len(images), dtype=torch.bool)
-        for i, row in enumerate(_flat(images).split(1)):
-            served[i] = bool(self._seen.distances(row, self.neighbors)[0] >= self.distance)
-            self._seen.add(row)
-        return ask_some(self.victim, images, served)
-
-
-def _flat(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-    """Return images as rows whose distances are root mean squares."""
-    return images.flatten(1) / math.sqrt(images[0].numel())
 
 
 def ask_some(victim: Victim, images: Float[Tensor, "b c h w"], served: Tensor) -> Answers:

@@ -26,7 +26,6 @@ from fedzo.attacks.victims.victim import (
     read_answers,
 )
 from fedzo.attacks.victims.wrappers import (
-    DuplicateDetector,
     LabelOnly,
     Latency,
     Meter,
@@ -155,22 +154,6 @@ def test_latency_sleeps_per_request_and_per_image() -> None:
     assert slept == [1.0, 1.5]
     with pytest.raises(ConfigError):
         Latency(plain(), -1.0)
-
-
-def test_a_detector_refuses_what_is_near_to_enough_others() -> None:
-    image = torch.full((1, 1, 4, 4), 0.5)
-    images = torch.cat([image + 0.01 * i for i in range(5)])
-    meter = Meter(DuplicateDetector(plain(), distance=0.05, neighbors=2))
-    assert meter.ask(images).answered.tolist() == [True, True, False, False, False]
-    assert meter.ask(image + 0.4).answered.tolist() == [True]
-    assert (meter.queries, meter.refused) == (3, 3)
-
-
-def test_a_detector_finds_exact_copies_among_many() -> None:
-    images = pictures(60)
-    victim = DuplicateDetector(plain(), distance=1e-4, neighbors=1)
-    assert bool(victim.ask(images).answered.all())
-    assert not bool(victim.ask(images).answered.any())
 
 
 def test_an_image_asked_twice_is_paid_once() -> None:

@@ -14,6 +14,7 @@ from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.copies import averaged, blinded
 from fedzo.attacks.goal import margin
 from fedzo.attacks.resuming import ask_again
+from fedzo.attacks.victims.detector import DuplicateDetector
 from fedzo.attacks.victims.memory import Remembered
 from fedzo.attacks.victims.showing import Jpeg, fewer_bits
 from fedzo.attacks.victims.victim import (
@@ -25,7 +26,6 @@ from fedzo.attacks.victims.victim import (
     from_scores,
 )
 from fedzo.attacks.victims.wrappers import (
-    DuplicateDetector,
     LabelOnly,
     NoisyScores,
     OrderOnly,

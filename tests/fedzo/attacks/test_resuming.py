@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.resuming import at_once, recall, replay
+from fedzo.attacks.victims.detector import DuplicateDetector
 from fedzo.attacks.victims.memory import Remembered
 from fedzo.attacks.victims.victim import Answers, CallableVictim, Victim
 from fedzo.attacks.victims.wrappers import (
-    DuplicateDetector,
     LabelOnly,
     Latency,
     Meter,
