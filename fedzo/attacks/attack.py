@@ -16,24 +16,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.attacker import Attacker, Reply, Task
+from fedzo.attacks.attacker import Attacker, Reply
 from fedzo.attacks.attackers.boundary import Boundary
-from fedzo.attacks.budget import begin
 from fedzo.attacks.confirm import Asking, Confirmation
 from fedzo.attacks.copies import averaged, blinded, check_victim
 from fedzo.attacks.goal import Goal
-from fedzo.attacks.region import region_around
 from fedzo.attacks.resuming import ask_again
 from fedzo.attacks.settings import AttackSettings
-from fedzo.attacks.subject import Found, Subject, nothing_found
+from fedzo.attacks.subject import Found, Said, Subject, begun
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.showing import OnLevels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
 from fedzo.errors import ConfigError
-from fedzo.randomness import stream
 
 __all__ = ["AttackSettings", "attack", "check_inputs"]
 
@@ -78,7 +75,7 @@ def attack(
     told = Boundary(attacker) if settings.loss == "boundary" else attacker
     groups = [range(len(images))] if settings.universal else [[i] for i in range(len(images))]
     subjects = [
-        _subject(number, images[list(group)], [goals[i] for i in group], told, settings, starts)
+        begun(number, images[list(group)], [goals[i] for i in group], told, settings, starts)
         for number, group in enumerate(groups)
     ]
     confirmation = confirmation or Confirmation(max(1, settings.confirm))
@@ -106,17 +103,18 @@ def attack(
             progress(len(subjects) - len(active), sum(s.found.queries for s in subjects))
     for subject in subjects:
         confirmation.take_back(subject, asking)
-    return [subject.found for subject in subjects]
+    return [asking.placed(subject, settings) for subject in subjects]
 
 
 def check_inputs(images: Tensor, settings: AttackSettings) -> None:
     """Raise ConfigError for images or a universal budget that no attack fits."""
-    each = settings.expect * (len(images) if settings.universal else 1)
+    shown = len(images) if settings.universal else max(1, settings.placements)
+    each = settings.expect * shown
     if settings.query_budget < each:
         raise ConfigError(
             f"query_budget {settings.query_budget} is below one proposal, which takes {each}"
-            f" queries: {len(images) if settings.universal else 'an'} image"
-            f"{'s' if settings.universal else ''}, {settings.expect} answers each; give more"
+            f" queries: {shown if shown > 1 else 'an'} image{'s' if shown > 1 else ''},"
+            f" {settings.expect} answers each; give more"
         )
     steps = images * settings.levels
     if settings.levels and float((steps - steps.round()).abs().max()) > 1e-3:
@@ -124,34 +122,6 @@ def check_inputs(images: Tensor, settings: AttackSettings) -> None:
             f"levels={settings.levels}, but the images' values are no whole steps of"
             f" 1/{settings.levels}; round the images, or set levels=0"
         )
-
-
-def _subject(
-    index: int,
-    images: Float[Tensor, "k c h w"],
-    goals: list[Goal],
-    attacker: Attacker,
-    settings: AttackSettings,
-    starts: Tensor | None,
-) -> Subject:
-    region = region_around(images, settings.norm, settings.radius)
-    budget = settings.query_budget // (len(goals) * settings.expect)
-    task = Task(
-        region,
-        settings.coordinates,
-        budget,
-        stream(settings.seed, "attack", "image", index),
-        (starts - images).flatten(1) if starts is not None and len(images) == 1 else None,
-    )
-    return Subject(
-        index,
-        images,
-        goals,
-        region,
-        begin(attacker, task),
-        nothing_found(index, region.dim),
-        noise=stream(settings.seed, "attack", "blind", index),
-    )
 
 
 def _affordable(subject: Subject, settings: AttackSettings) -> Float[Tensor, "q d"]:
@@ -200,7 +170,7 @@ def _goes_on(
     paid = sum(subject.count(part) for part in told)
     subject.unpaid = 0 if paid else subject.unpaid + 1
     answers = averaged(told)
-    reply, first_labels = subject.reply(answers, tells, asking.rate)
+    reply, reported = subject.reply(answers, tells, asking.rate)
     subject.reached = subject.reached or bool(reply.reached.any())
     if not asking.blind:
         subject.note_approach(deltas, reply.reached)
@@ -212,15 +182,16 @@ def _goes_on(
         if said is None or not confirmation.holds(subject, deltas[i], said, asking):
             return False
         if asking.blind:  # what is reported is of the image as it is
-            plain, labels = subject.reply(said, tells, asking.rate)
-            reply.losses[i], first_labels[i] = plain.losses[0], labels[0]
+            plain, shown = subject.reply(said, tells, asking.rate)
+            reply.losses[i], reported.labels[i] = plain.losses[0], shown.labels[0]
+            reported.places[i] = shown.places[0]
         return True
 
     _keep_best(
         subject,
         deltas,
         reply,
-        first_labels,
+        reported,
         holds,
         ordered=tells == "order",
         confidence=asking.confidence,
@@ -263,7 +234,7 @@ def _keep_best(
     subject: Subject,
     deltas: Float[Tensor, "q d"],
     reply: Reply,
-    labels: Int[Tensor, " q"],
+    reported: Said,
     holds: Callable[[int], bool],
     *,
     ordered: bool,
@@ -290,7 +261,8 @@ def _keep_best(
             success=bool(reply.reached[i]),
             delta=delta,
             loss=float(reply.losses[i]),
-            label=int(labels[i]),
+            label=int(reported.labels[i]),
+            place=int(reported.places[i]),
         )
         if subject.found.ends(confidence):
             return

@@ -22,10 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.attacks.placing import drawn_places
 from fedzo.attacks.resuming import ask_again
-from fedzo.attacks.subject import Subject
-from fedzo.attacks.victims.victim import Answers, Victim
+from fedzo.attacks.settings import AttackSettings
+from fedzo.attacks.subject import Found, Subject, shape_of
+from fedzo.attacks.victims.victim import Answers, Victim, ask_checked
 from fedzo.errors import FedzoWarning
+from fedzo.randomness import stream
 
 NOISY_ANSWERS = 9
 """The answers that a success of a noisy victim takes, unless somebody says how many."""
@@ -79,8 +82,11 @@ class Asking:
     blind: bool = False
     confidence: float = 0.0
 
-    def counted(self, subject: Subject, delta: Float[Tensor, " d"], number: int) -> bool:
-        """Ask again, count it, and say whether the goal is reached; not beyond the budget."""
+    def counted(self, subject: Subject, delta: Float[Tensor, " d"] | None, number: int) -> bool:
+        """Ask again, count it, and say whether the goal is reached; not beyond the budget.
+
+        None: about the images as they were.
+        """
         return self._reaching(subject, delta, number) is not None
 
     def plainly(self, subject: Subject, delta: Float[Tensor, " d"], loss: float) -> Answers | None:
@@ -95,13 +101,32 @@ class Asking:
         return told
 
     def _reaching(
-        self, subject: Subject, delta: Float[Tensor, " d"], number: int
+        self, subject: Subject, delta: Float[Tensor, " d"] | None, number: int
     ) -> Answers | None:
         if subject.found.queries + len(subject.images) > self.query_budget:
             return None
-        told = ask_again(self.victim, subject.under(delta.unsqueeze(0)), number)
+        shown = subject.images if delta is None else subject.under(delta.unsqueeze(0))
+        told = ask_again(self.victim, shown, number)
         subject.count(told)
         return told if float(subject.shares(told)[0]) >= self.rate else None
+
+    def placed(self, subject: Subject, settings: AttackSettings) -> Found:
+        """Return what was found; a patch at one of its places, and asked about elsewhere."""
+        found, places = subject.found, subject.places
+        if places is None:
+            return found
+        image, change = subject.images[:1], found.delta.unsqueeze(0)
+        at = replace(places, corners=places.corners[found.place : found.place + 1])
+        moved = (at.pasted(image, change) - image).reshape(-1)
+        [patch] = places.contents(change, image.shape[1])
+        found = replace(found, delta=moved, patch=patch)
+        if not found.success:
+            return found
+        generator = stream(settings.seed, "attack", "other places", subject.index)
+        others = drawn_places(shape_of(image), settings, generator=generator)
+        told = ask_checked(self.victim, others.pasted(subject.images, change))
+        share = float(subject.shares(told)[0])
+        return replace(found, placed=share, checks=found.checks + told.queries)
 
 
 @dataclass(slots=True)
@@ -140,8 +165,7 @@ class Confirmation:
     def _settled(self, subject: Subject, delta: Float[Tensor, " d"], ask: Asking) -> bool:
         needed = self.needed
         if subject.index not in self._clean:
-            still = torch.zeros_like(delta)
-            hits = [ask.counted(subject, still, number) for number in range(1, needed + 1)]
+            hits = [ask.counted(subject, None, number) for number in range(1, needed + 1)]
             self._clean[subject.index] = 2 * sum(hits) < needed
         return self._clean[subject.index] and agreed(
             (ask.counted(subject, delta, number) for number in range(1, needed)), needed

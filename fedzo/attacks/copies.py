@@ -64,14 +64,20 @@ def check_victim(victim: Victim, settings: AttackSettings) -> None:
             f"expect={expect} and blind={blind:g} average answers, and this victim tells an order,"
             " which means nothing beside that of another request; leave them out"
         )
+    if victim.tells == "order" and settings.placements:
+        raise ConfigError(
+            f"placements={settings.placements} counts where a patch works, and this victim tells an"
+            " order, which does not say so; leave it out"
+        )
     if confidence and (victim.tells in ("labels", "order") or settings.loss == "boundary"):
         raise ConfigError(
             f"confidence={confidence:g} is of scores, and this attack sees none; leave it out"
         )
-    if confidence and settings.universal:
+    if confidence and (settings.universal or settings.placements):
+        many = "universal=True" if settings.universal else f"placements={settings.placements}"
         raise ConfigError(
-            f"confidence={confidence:g} is of one image's loss, and universal=True has one of many;"
-            " leave one of them out"
+            f"confidence={confidence:g} is of one image's loss, and {many} has one of many; leave"
+            " one of them out"
         )
 
 

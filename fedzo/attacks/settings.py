@@ -8,7 +8,7 @@ from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.goal import LossName
 from fedzo.attacks.names import Norm
 from fedzo.config import check_types, require
-from fedzo.used_with import UsedWith, one_of, require_used
+from fedzo.used_with import UsedWith, above, any_of, one_of, require_used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +18,14 @@ class AttackSettings:
     norm, radius: see fedzo.attacks.region. loss: of fedzo.attacks.goal; boundary looks at labels
     only, and the attacker is told distances. query_budget: most queries an image. universal: one
     perturbation for all images; a proposal then costs a query an image, and success is the share
-    `universal_rate` of them. levels: pixel values are whole steps of 1 / levels, 0 for any value.
-    batch: most images in one request. confirm: answers that a success takes, 0 for one, and 9 of a
-    victim that is seen to be noisy (fedzo.attacks.confirm). expect: answers that are averaged for a
-    proposal, blind: std of noise under which each is asked (fedzo.attacks.copies). confidence: by
-    scores, a success ends the attack when its loss is so far below 0, as it must be to hold for
-    other models; one that is not yet is kept, and counts.
+    `universal_rate` of them. placements: with norm patch, one patch for so many places in the
+    image, each a query of a proposal; universal_rate of them is a success (fedzo.attacks.placing);
+    0 for a patch where it works best. levels: pixel values are whole steps of 1 / levels, 0 for any
+    value. batch: most images in one request. confirm: answers that a success takes, 0 for one, and
+    9 of a victim that is seen to be noisy (fedzo.attacks.confirm). expect: answers that are
+    averaged for a proposal, blind: std of noise under which each is asked (fedzo.attacks.copies).
+    confidence: by scores, a success ends the attack when its loss is so far below 0, as it must be
+    to hold for other models; one that is not yet is kept, and counts.
     """
 
     norm: Norm = "linf"
@@ -33,6 +35,7 @@ class AttackSettings:
     loss: LossName = "margin"
     universal: bool = False
     universal_rate: float = 0.5
+    placements: int = 0
     levels: int = 0
     coordinates: Coordinates = field(default_factory=Coordinates)
     batch: int = 4096
@@ -41,7 +44,8 @@ class AttackSettings:
     blind: float = 0.0
     confidence: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
-        "universal_rate": one_of("universal", True),
+        "universal_rate": any_of(one_of("universal", True), above("placements", 0)),
+        "placements": (one_of("norm", "patch"), one_of("universal", False)),
     }
 
     def __post_init__(self) -> None:
@@ -53,6 +57,7 @@ class AttackSettings:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         rate = self.universal_rate
         require(0 < rate <= 1, "universal_rate", rate, "above 0, up to 1")
+        require(self.placements >= 0, "placements", self.placements, "0 (one, the best) or more")
         require(self.levels >= 0, "levels", self.levels, "0 (any value) or more, such as 255")
         require(self.confirm >= 0, "confirm", self.confirm, "0 (as the victim needs) or more")
         require(0 <= self.blind <= 1, "blind", self.blind, "0 (as it is) to 1, in units of a pixel")

@@ -8,10 +8,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fedzo.attacks.attacker import Reply, Running
+from fedzo.attacks.attacker import Attacker, Reply, Running, Task
+from fedzo.attacks.budget import begin
 from fedzo.attacks.goal import Goal
-from fedzo.attacks.region import Region
+from fedzo.attacks.placing import Places, drawn_places, region_of
+from fedzo.attacks.region import Region, Shape
+from fedzo.attacks.settings import AttackSettings
 from fedzo.attacks.victims.victim import UNKNOWN, AnswerKind, Answers
+from fedzo.randomness import stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +23,14 @@ class Found:
     """What came of one image, or of all of them for a universal perturbation.
 
     delta: the successful perturbation, else the best one inside the ball. queries: images answered;
-    refused: images that were not. label: of the perturbed image (of the first, if universal).
-    checks: answers that showed whether the victim is noisy, no queries of the attack. reason: why
-    the attack could not search, "" where it could. approach: (queries, size) whenever something
-    nearer than all before has reached the goal, in the ball or, by labels, outside; one answer is
-    enough there, even of a noisy victim.
+    refused: images that were not. label: of the perturbed image (of the first, if universal; at
+    number `place` of the placements). checks: answers that showed whether the victim is noisy, no
+    queries of the attack. reason: why the attack could not search, "" where it could. approach:
+    (queries, size) whenever something nearer than all before has reached the goal, in the ball or,
+    by labels, outside; one answer is enough there, even of a noisy victim. patch: one for many
+    places, as a picture [c, s, s]; delta is then at one of them, where it works if anywhere.
+    placed: the share of as many other places at which a successful one works; asking there is a
+    check.
     """
 
     index: int
@@ -36,6 +43,9 @@ class Found:
     checks: int = 0
     reason: str = ""
     approach: tuple[tuple[int, float], ...] = ()
+    place: int = 0
+    patch: Float[Tensor, "c s s"] | None = None
+    placed: float | None = None
 
     @property
     def nearest(self) -> float:
@@ -52,6 +62,14 @@ def nothing_found(index: int, dim: int) -> Found:
     return Found(index, False, 0, 0, torch.zeros(dim), math.inf, UNKNOWN)
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Which of several images is reported of each proposal, and how it was answered."""
+
+    labels: Int[Tensor, " q"]
+    places: Int[Tensor, " q"]
+
+
 @dataclass(slots=True)
 class Subject:
     """One attack under way."""
@@ -63,13 +81,16 @@ class Subject:
     running: Running
     found: Found
     noise: np.random.Generator
+    places: Places | None = None
     unpaid: int = 0
     refuted: float = math.inf
     reached: bool = False
 
     def under(self, deltas: Float[Tensor, "q d"]) -> Float[Tensor, "b c h w"]:
         """Return all images under each perturbation; b = q k."""
-        return perturbed(self.images, deltas)
+        if self.places is None:
+            return perturbed(self.images, deltas)
+        return self.places.pasted(self.images, deltas)
 
     def count(self, answers: Answers) -> int:
         """Count answers, and what was refused; returns how many are queries."""
@@ -82,7 +103,9 @@ class Subject:
         return answers.queries
 
     def note_approach(self, deltas: Float[Tensor, "q d"], reached: Bool[Tensor, " q"]) -> None:
-        """Note how small a perturbation has now reached the goal."""
+        """Note how small a perturbation has now reached the goal; patches are all of a size."""
+        if self.places is not None:
+            return
         sizes = [self.region.size(delta) for delta in deltas[reached]]
         if sizes and min(sizes) < self.found.nearest:
             step = (self.found.queries, min(sizes))
@@ -93,20 +116,23 @@ class Subject:
         reached = [goal.reached(part) for goal, part in self._parts(answers)]
         return torch.stack(reached).double().mean(dim=0)
 
-    def reply(
-        self, answers: Answers, tells: AnswerKind, rate: float
-    ) -> tuple[Reply, Int[Tensor, " q"]]:
-        """Return what the attacker is told, and the first image's labels.
+    def reply(self, answers: Answers, tells: AnswerKind, rate: float) -> tuple[Reply, Said]:
+        """Return what the attacker is told, and what is reported.
 
         rate: the share of several images that is a success.
         """
         if len(self.goals) == 1:
             [goal] = self.goals
-            return Reply(goal.losses(answers, tells), goal.reached(answers)), answers.labels
+            told = Reply(goal.losses(answers, tells), goal.reached(answers))
+            return told, Said(answers.labels, torch.zeros_like(answers.labels))
         pairs = self._parts(answers)
         losses = torch.stack([goal.losses(part, tells).clamp(min=0) for goal, part in pairs])
-        reached = self.shares(answers) >= rate
-        return Reply(losses.mean(dim=0), reached), pairs[0][1].labels
+        reached = torch.stack([goal.reached(part) for goal, part in pairs])
+        labels = torch.stack([part.labels for _, part in pairs])
+        works = reached if self.places is not None else torch.zeros_like(reached)
+        shown = works.int().argmax(dim=0)
+        said = Said(labels.gather(0, shown.unsqueeze(0))[0], shown)
+        return Reply(losses.mean(dim=0), reached.double().mean(dim=0) >= rate), said
 
     def _parts(self, answers: Answers) -> list[tuple[Goal, Answers]]:
         """Return each image's goal, and its answers."""
@@ -120,3 +146,44 @@ def perturbed(
     """Return every image under every perturbation, clipped to [0, 1]; b = q k."""
     added = images.unsqueeze(0) + deltas.reshape(-1, 1, *images.shape[1:]).to(images)
     return added.clamp(0, 1).flatten(0, 1)
+
+
+def begun(
+    index: int,
+    images: Float[Tensor, "k c h w"],
+    goals: list[Goal],
+    attacker: Attacker,
+    settings: AttackSettings,
+    starts: Tensor | None,
+) -> Subject:
+    """Begin an attack on one image, or on all of a universal one."""
+    region, places = region_of(images, settings), None
+    if settings.placements:
+        generator = stream(settings.seed, "attack", "places", index)
+        places = drawn_places(shape_of(images), settings, generator=generator)
+        images, goals = images.expand(len(places), -1, -1, -1), goals * len(places)
+    budget = settings.query_budget // (len(goals) * settings.expect)
+    near = starts if len(images) == 1 else None
+    task = Task(
+        region,
+        settings.coordinates,
+        budget,
+        stream(settings.seed, "attack", "image", index),
+        None if near is None else (near - images).flatten(1),
+    )
+    return Subject(
+        index,
+        images,
+        goals,
+        region,
+        begin(attacker, task),
+        nothing_found(index, region.dim),
+        noise=stream(settings.seed, "attack", "blind", index),
+        places=places,
+    )
+
+
+def shape_of(images: Float[Tensor, "k c h w"]) -> Shape:
+    """Return channels, height and width."""
+    channels, height, width = images.shape[1:]
+    return channels, height, width

@@ -41,6 +41,9 @@ def write_report(folder: Path, victim: str, report: Report) -> None:
         draw_approach(folder / "distance.png", report)
     deltas = torch.stack([found.delta for found in report.found])
     tensors = {"images": report.images, "labels": report.labels, "perturbations": deltas}
+    patches = [found.patch for found in report.found if found.patch is not None]
+    if patches:
+        tensors["patches"] = torch.stack(patches)
     whole = {name: t.contiguous() for name, t in tensors.items()}
     write_whole(folder / "images.safetensors", save(whole))
 
@@ -59,6 +62,9 @@ def print_report(console: Console, victim: str, report: Report) -> None:
         table.add_row("misclassified, not attacked", f"{summary['misclassified']}")
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")
     table.add_row("queries, median", f"{summary['median_queries']:,.1f}")
+    if report.placed is not None:
+        elsewhere = f"works at {settings.placements} other places"
+        table.add_row(elsewhere, f"{report.placed:.2f} of them, on average")
     nearest = report.median_nearest
     if nearest is not None and report.came_from_outside:
         table.add_row("nearest, median", f"{nearest:.4g}")

@@ -71,6 +71,12 @@ class Report:
         return size if math.isfinite(size) else None
 
     @property
+    def placed(self) -> float | None:
+        """The share of other places at which successful patches work, on average; None if none."""
+        shares = [found.placed for found in self.found if found.placed is not None]
+        return mean(shares) if shares else None
+
+    @property
     def came_from_outside(self) -> bool:
         """Whether an attack has had successes outside the ball, and come nearer."""
         return any(len(found.approach) > 1 for found in self.found)
@@ -125,6 +131,8 @@ class Report:
             "expect": settings.expect,
             "blind": settings.blind,
             "confidence": settings.confidence,
+            "placements": settings.placements,
+            "placed": self.placed,
             "victim_queries": self.victim_queries,
             "replayed": self.replayed,
             "cost": self.query_cost * self.victim_queries,
@@ -144,6 +152,7 @@ class Report:
                 "queries": found.queries,
                 "refused": found.refused,
                 "reason": found.reason,
+                "placed": found.placed,
                 "nearest": found.nearest if found.approach else None,
                 "loss": found.loss if found.loss < float("inf") else None,
                 "linf": float(found.delta.abs().max()),

@@ -10,7 +10,7 @@ from fedzo.attacks.attacker import Attacker, Task, start
 from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.attackers.estimated import RankSGD
 from fedzo.attacks.budget import shortfall
-from fedzo.attacks.region import region_around
+from fedzo.attacks.placing import region_of
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -26,8 +26,9 @@ def rehearse(
     Every candidate of an attacker by order is an attempt: there it is a warning.
     """
     check_inputs(images, replace(settings, universal=False))
-    shared = settings.expect * (num_images if settings.universal else 1)
-    region = region_around(images[:1], settings.norm, settings.radius)
+    shown = num_images if settings.universal else max(1, settings.placements)
+    shared = settings.expect * shown
+    region = region_of(images[:1], settings)
     task = Task(
         region,
         settings.coordinates,

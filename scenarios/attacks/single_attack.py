@@ -192,9 +192,10 @@ def _attacked(
 def _attacker(victim: Victim, plan: Plan, side: int) -> tuple[str, Attacker]:
     """Return the attacker of a plan, and its name; raises ConfigError where it cannot attack."""
     settings = plan.settings
-    name = plan.attacker or default_attacker(
-        victim.tells, settings.loss, norm=settings.norm, side=side
-    )
+    norm = settings.norm
+    if settings.placements:
+        norm, side = "linf", min(side, int(settings.radius))
+    name = plan.attacker or default_attacker(victim.tells, settings.loss, norm=norm, side=side)
     coordinates = plan.settings.coordinates
     attacker = make_attacker(
         name,

@@ -44,6 +44,13 @@ def attack_command(
     universal: Annotated[
         bool, typer.Option("--universal", help="one perturbation for all images, one budget")
     ] = False,
+    placements: Annotated[
+        int,
+        typer.Option(
+            help="with norm patch: one patch for so many places in an image, drawn by chance; 0:"
+            " where it works best"
+        ),
+    ] = 0,
     coordinates: Annotated[
         str, typer.Option(help=f"in which to search: {', '.join(COORDINATES)}, such as waves:7")
     ] = "pixels",
@@ -137,6 +144,7 @@ def attack_command(
                 target=target,
                 loss=loss,
                 universal=universal,
+                placements=placements,
                 coordinates=coordinates,
                 levels=levels,
                 confirm=confirm,

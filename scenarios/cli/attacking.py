@@ -47,6 +47,7 @@ class Words:
     target: str | None
     loss: str
     universal: bool
+    placements: int
     coordinates: str
     levels: int | None
     confirm: int
@@ -84,6 +85,7 @@ def attack(words: Words) -> dict[str, Any]:
                 "seed": words.seed,
                 "loss": words.loss,
                 "universal": words.universal,
+                "placements": words.placements,
                 "levels": _levels(words),
                 "confirm": words.confirm,
                 "expect": words.expect,
