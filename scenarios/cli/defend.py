@@ -43,8 +43,9 @@ def defend_command(
     """Defend a model that can only be queried: ZO-AE-DS (Zhang et al. 2022).
 
     A denoiser and an encoder are trained through the model's scores by zeroth-order gradients, and
-    certified beside the undefended smoothed model (Cohen et al. 2019). Of your own data, grey
-    squares, the first images are certified and all others train.
+    certified beside the undefended smoothed model (Cohen et al. 2019). Of your own data, whose
+    height and width divide by 4, the first images are certified and all others train; those of a
+    folder are drawn.
 
     Attack it then with: fedzo attack mnist --wrap defense=DIRECTORY
 

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from torch import Tensor
 
 from fedzo.attacks.victims.victim import Victim
 from fedzo.config import Scalar, build_config, default_values
@@ -25,6 +27,7 @@ from fedzo.records.storage import storing
 from fedzo.records.terminal import say_place, title
 from fedzo.used_with import require_effective
 from scenarios.cli.options import by_section, stderr
+from scenarios.data.image_folder import LabelledImages
 from scenarios.data.images import Images
 from scenarios.victims.defense import (
     DefenseConfig,
@@ -69,7 +72,7 @@ def defend(
         shipped = victim.partition("-")[0] if not source.data else ""
         apart = shipped_network(shipped).train if shipped in SHIPPED else None
         train, test = _split(opened, apart, certify, config)
-        job = _Job(victim, opened.victim, train, test, config, smoothing)
+        job = _Job(victim, opened.victim, train, test, opened.data.num_classes, config, smoothing)
         stack.enter_context(locked(out))
         summary = job.run(out, quiet=quiet)
     if not quiet:
@@ -92,26 +95,31 @@ def _config(options: Mapping[str, float | None], settings: Mapping[str, Scalar])
 
 def _split(
     source: Source, apart: Images | None, count: int, config: DefenseConfig
-) -> tuple[Images, Images]:
+) -> tuple[Float[Tensor, "n c h w"], LabelledImages]:
     """Return what is trained on, and the `count` images that are certified.
 
     apart: images for the training alone, where there are such.
     """
-    shape = tuple(source.data.images.shape[1:])
-    if shape[0] != 1 or shape[1] != shape[2] or shape[1] % 4:
+    data = source.data
+    shape = tuple(data.images.shape[1:])
+    if shape[1] % 4 or shape[2] % 4:
         raise ConfigError(
-            f"images have shape {shape}; a defense is for grey squares whose side divides by 4:"
-            " (1, side, side)"
+            f"images have shape {shape}; a defense is for images whose height and width divide by"
+            " 4; scale them (victim.size), or cut them"
         )
-    images = Images(source.data.images.squeeze(1), source.data.labels)
-    most = len(images) if apart else len(images) - config.batch_size
+    most = len(data.images) if apart else len(data.images) - config.batch_size
     if not 1 <= count <= most:
         raise ConfigError(
-            f"certify={count} must be from 1 to {most}, of {len(images)} images"
+            f"certify={count} must be from 1 to {most}, of {len(data.images)} images"
             + ("" if apart else f" with a batch of {config.batch_size} left for the training")
         )
-    numbers = torch.arange(len(images))
-    return apart or images.take(numbers[count:]), images.take(numbers[:count])
+    order = torch.arange(len(data.images))
+    if data.files:  # which lie class by class
+        order = torch.from_numpy(stream(config.seed, "defense", "order").permutation(len(order)))
+    chosen = order[:count]
+    test = replace(data, images=data.images[chosen], labels=data.labels[chosen])
+    train = apart.pixels.unsqueeze(1) if apart else data.images[order[count:]]
+    return train, test
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +128,9 @@ class _Job:
 
     name: str
     victim: Victim
-    train: Images
-    test: Images
+    train: Float[Tensor, "n c h w"]
+    test: LabelledImages
+    classes: int
     config: DefenseConfig
     smoothing: Smoothing
 
@@ -140,7 +149,7 @@ class _Job:
                 ),
             )
             if out:
-                save_defense(out, defense, self.test.pixels.shape[-1])
+                save_defense(out, defense)
             curves = {
                 label: self._accuracies(purifier, bar, label)
                 for label, purifier in (("undefended", None), ("defended", defense.purifier))
@@ -154,7 +163,7 @@ class _Job:
             "steps": self.config.steps,
             "estimator": self.config.estimator,
             "training_queries": defense.queries,
-            "images": len(self.test),
+            "images": len(self.test.labels),
             "samples": self.smoothing.count,
             "largest_radius": self.smoothing.largest_radius,
             **{
@@ -169,11 +178,17 @@ class _Job:
     def _accuracies(self, purifier: Any, bar: Progress, label: str) -> list[float]:
         """Return the certified accuracy at each of RADII."""
         seed = self.config.seed
-        task = bar.add_task(f"certify {label}", total=len(self.test))
+        task = bar.add_task(f"certify {label}", total=len(self.test.labels))
         generator = stream(seed, "smoothed")
         certificates: list[Certificate] = certify_images(
-            SmoothedVictim(self.victim, purifier, self.smoothing.sigma, generator=generator),
-            self.test.pixels.unsqueeze(1),
+            SmoothedVictim(
+                self.victim,
+                purifier,
+                self.smoothing.sigma,
+                generator=generator,
+                num_classes=self.classes,
+            ),
+            self.test.images,
             self.smoothing,
             seed=seed,
             progress=lambda done: bar.update(task, completed=done),

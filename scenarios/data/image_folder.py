@@ -39,6 +39,11 @@ class LabelledImages:
     classes: Sequence[str] = ()
     files: Sequence[str] = ()
 
+    @property
+    def num_classes(self) -> int:
+        """Return how many classes a model of these images has, as far as they tell; 10 or more."""
+        return max(10, int(self.labels.max()) + 1, len(self.classes))
+
 
 def read_folder(folder: Path, size: int = 0, classes: Sequence[str] = ()) -> LabelledImages:
     """Return the images of a folder; classes: the model's, by name.

@@ -6,10 +6,10 @@
 
 Zhang et al., "How to Robustify Black-Box ML Models? A Zeroth-Order Optimization Perspective", ICLR
 2022. The autoencoder and the denoiser are trained first on images alone, by squared error, which
-asks the black box nothing. Shapes: images [b, 1, s, s], h [b, k]. Queries: one an image for its
+asks the black box nothing. Shapes: images [b, c, h, w], h [b, k]. Queries: one an image for its
 answer, and `ZoGradientConfig.num_queries(k)` an image and step.
 
-Differs from the paper: networks of three layers for small grey images; D, E and the decoder are
+Differs from the paper: networks of three layers for small images; D, E and the decoder are
 trained without the black box at once, so that zeroth-order steps only have to adjust them.
 """
 
@@ -26,6 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.attacks.goal import log_probabilities
+from fedzo.attacks.region import Shape
+from fedzo.attacks.subject import shape_of
 from fedzo.attacks.victims.victim import Victim, ask_all
 from fedzo.attacks.victims.wrappers import Meter
 from fedzo.config import check_types, require
@@ -35,7 +37,6 @@ from fedzo.estimation.zo_gradient import ZoGradientConfig, zo_gradient
 from fedzo.randomness import stream
 from fedzo.records.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from fedzo.used_with import UsedWith, above, other_than
-from scenarios.data.images import Images
 from scenarios.data.networks import load_parameters, random_module
 
 
@@ -81,44 +82,48 @@ class DefenseConfig:
 
 
 class Purifier(nn.Module):
-    """Denoiser, encoder and decoder for images of a side that four divides."""
+    """Denoiser, encoder and decoder for images whose height and width divide by 4."""
 
-    def __init__(self, side: int, latent: int) -> None:
+    def __init__(self, shape: Shape, latent: int) -> None:
         super().__init__()
-        if side % 4:
-            raise ConfigError(f"images of side {side} cannot be purified; it must divide by 4")
-        small = side // 4
+        channels, height, width = shape
+        if height % 4 or width % 4:
+            raise ConfigError(
+                f"images of shape {shape} cannot be purified; height and width must divide by 4"
+            )
+        small = (height // 4, width // 4)
+        self.shape = shape
         self.denoiser = nn.Sequential(
-            nn.Conv2d(1, 16, 5, padding=2),
+            nn.Conv2d(channels, 16, 5, padding=2),
             nn.ReLU(),
             nn.Conv2d(16, 16, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(16, 1, 3, padding=1),
+            nn.Conv2d(16, channels, 3, padding=1),
         )
         self.encoder = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2, padding=1),
+            nn.Conv2d(channels, 16, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(32 * small**2, latent),
+            nn.Linear(32 * small[0] * small[1], latent),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent, 32 * small**2),
+            nn.Linear(latent, 32 * small[0] * small[1]),
             nn.ReLU(),
-            nn.Unflatten(1, (32, small, small)),
+            nn.Unflatten(1, (32, *small)),
             nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(16, channels, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
 
-    def encode(self, images: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b k"]:
+    def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return the latent code of noisy images."""
         codes: Tensor = self.encoder(self.denoiser(images))
         return codes
 
-    def forward(self, images: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 s s"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return purified images."""
         purified: Tensor = self.decoder(self.encode(images))
         return purified
@@ -136,19 +141,19 @@ class Defense:
 
 def train_defense(
     victim: Victim,
-    images: Images,
+    images: Float[Tensor, "n c h w"],
     config: DefenseConfig,
     *,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Defense:
     """Train a purifier for a victim that tells scores; `progress` is told (stage, done, of).
 
-    Raises ConfigError for a victim that tells none.
+    Raises ConfigError for a victim that tells none, and images that no purifier fits.
     """
     if victim.tells not in ("logits", "probabilities"):
         raise ConfigError(f"a defense is trained through scores; this victim tells {victim.tells}")
     meter, report = Meter(victim), progress or _silent
-    purifier = _purifier(images.pixels.shape[-1], config)
+    purifier = _purifier(shape_of(images), config)
     _train_without(purifier, images, config, report)
     losses = _train_through(purifier, meter, images, config, report)
     purifier.eval().requires_grad_(False)
@@ -159,9 +164,9 @@ def _silent(stage: str, done: int, of: int) -> None:
     """Report nothing."""
 
 
-def _purifier(side: int, config: DefenseConfig) -> Purifier:
+def _purifier(shape: Shape, config: DefenseConfig) -> Purifier:
     with torch.device("meta"):
-        purifier = Purifier(side, config.latent)
+        purifier = Purifier(shape, config.latent)
     drawn = random_module(purifier, generator=stream(config.seed, "defense", "init"))
     load_parameters(purifier, drawn).requires_grad_(True)
     return purifier
@@ -169,7 +174,7 @@ def _purifier(side: int, config: DefenseConfig) -> Purifier:
 
 def _train_without(
     purifier: Purifier,
-    images: Images,
+    images: Float[Tensor, "n c h w"],
     config: DefenseConfig,
     report: Callable[[str, int, int], None],
 ) -> None:
@@ -178,7 +183,7 @@ def _train_without(
     optimizer = torch.optim.Adam(purifier.parameters(), lr=2e-3)
     for epoch in range(config.epochs):
         for rows in np.array_split(generator.permutation(len(images)), max(1, len(images) // 64)):
-            clean = images.take(rows).pixels.unsqueeze(1)
+            clean = images[torch.from_numpy(rows)]
             denoised = purifier.denoiser(_noisy(clean, config.sigma, generator))
             purified = purifier.decoder(purifier.encoder(denoised))
             loss = (denoised - clean).square().mean() + (purified - clean).square().mean()
@@ -191,7 +196,7 @@ def _train_without(
 def _train_through(
     purifier: Purifier,
     victim: Victim,
-    images: Images,
+    images: Float[Tensor, "n c h w"],
     config: DefenseConfig,
     report: Callable[[str, int, int], None],
 ) -> list[float]:
@@ -203,7 +208,7 @@ def _train_through(
     losses = []
     for step in range(config.steps):
         rows = generator.permutation(len(images))[: config.batch_size]
-        clean = images.take(rows).pixels.unsqueeze(1)
+        clean = images[torch.from_numpy(rows)]
         targets = _answers(victim, clean, rows, answers)
         codes = purifier.encode(_noisy(clean, config.sigma, generator))
         each = zo_gradient(
@@ -221,14 +226,14 @@ def _train_through(
 
 
 def _noisy(
-    clean: Float[Tensor, "b 1 s s"], sigma: float, generator: np.random.Generator
-) -> Float[Tensor, "b 1 s s"]:
+    clean: Float[Tensor, "b c h w"], sigma: float, generator: np.random.Generator
+) -> Float[Tensor, "b c h w"]:
     noise = generator.standard_normal(tuple(clean.shape), dtype=np.float32)
     return clean + sigma * torch.from_numpy(noise)
 
 
 def _answers(
-    victim: Victim, clean: Float[Tensor, "b 1 s s"], rows: Any, known: dict[int, int]
+    victim: Victim, clean: Float[Tensor, "b c h w"], rows: Any, known: dict[int, int]
 ) -> Int[Tensor, " b"]:
     """Return the victim's answers to clean images, each asked for once."""
     new = [i for i, row in enumerate(rows.tolist()) if row not in known]
@@ -257,10 +262,11 @@ def _stability(
     return -log_p.gather(1, wanted).reshape(points.shape[:2])
 
 
-def save_defense(folder: Path | str, defense: Defense, side: int) -> None:
+def save_defense(folder: Path | str, defense: Defense) -> None:
     """Write a defense, for `load_defense`."""
     parameters = torch.nn.utils.parameters_to_vector(defense.purifier.parameters()).detach()
-    facts = {"side": side, "queries": defense.queries, **asdict(defense.config)}
+    shape = list(defense.purifier.shape)
+    facts = {"shape": shape, "queries": defense.queries, **asdict(defense.config)}
     save_checkpoint(Path(folder), Checkpoint({"parameters": parameters}, facts))
 
 
@@ -271,9 +277,10 @@ def load_defense(folder: Path | str) -> Defense:
         raise ConfigError(f"{folder} holds no defense; make one with `fedzo defend`")
     stored = load_checkpoint(folder)
     facts = dict(stored.facts)
-    side, queries = facts.pop("side"), facts.pop("queries")
+    queries, side = facts.pop("queries"), facts.pop("side", 0)  # 0.1 knew grey squares alone
+    shape = tuple(facts.pop("shape", (1, side, side)))
     config = DefenseConfig(**facts)
     with torch.device("meta"):
-        purifier = Purifier(side, config.latent)
+        purifier = Purifier(shape, config.latent)
     load_parameters(purifier, stored.tensors["parameters"])
     return Defense(purifier, config, queries)

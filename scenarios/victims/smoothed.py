@@ -93,7 +93,7 @@ class SmoothedVictim:
 
 def certify_images(
     victim: SmoothedVictim,
-    images: Float[Tensor, "n 1 s s"],
+    images: Float[Tensor, "n c h w"],
     smoothing: Smoothing,
     *,
     seed: int = 0,

@@ -112,8 +112,7 @@ def open_source(
         victim = shipped_victim(module, kind, (1, height, width), stack)
     else:
         victim = _outside(name, settings)
-    classes = max(10, int(found.labels.max()) + 1, len(found.classes))
-    return Source(wrapped(victim, wrappers, settings.seed, classes), found)
+    return Source(wrapped(victim, wrappers, settings.seed, found.num_classes), found)
 
 
 def _data_for(network: str, settings: SourceSettings) -> LabelledImages:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from fedzo.randomness import stream
 from scenarios.cli.app import app
 from scenarios.data.images import load_images
 from scenarios.data.networks import load_parameters, make_pooled_cnn
+from scenarios.victims.defense import load_defense
 from scenarios.victims.victim_sources import SourceSettings, open_source
 from scenarios.victims.victims import Training, fit_network
 
@@ -302,6 +304,65 @@ def test_a_model_of_ones_own_is_defended_and_attacked(folder: Path, tmp_path: Pa
     assert set(told["certified_defended"]) == set(told["certified_undefended"])
     assert (out / "figure.png").stat().st_size > 1000
     assert go(victim, *FAST, "--wrap", f"defense={out}")["tells"] == "probabilities"
+
+
+def test_colored_pictures_are_defended_and_the_defense_attacked(tmp_path: Path) -> None:
+    source = "def score(images):\n    return images.mean(axis=(2, 3))[:, [0, 1, 2] * 4]\n"
+    (tmp_path / "mine.py").write_text(source)
+    for number, color in enumerate(((200, 60, 60), (60, 200, 60), (60, 60, 200))):
+        folder = tmp_path / "pictures" / str(number)
+        folder.mkdir(parents=True)
+        for i in range(6):
+            noise = stream(number, "picture", i).integers(-40, 40, (8, 12, 3))
+            picture = (np.array(color) + noise).astype(np.uint8)
+            Image.fromarray(picture).save(folder / f"{i}.png")
+    victim, out = f"{tmp_path}/mine.py:score", tmp_path / "defense"
+    data = ["--set", f"victim.data={tmp_path / 'pictures'}"]
+    fast = [
+        "--steps",
+        "1",
+        "--certify",
+        "6",
+        "--samples",
+        "60",
+        "--sigma",
+        "0.2",
+        "--out",
+        str(out),
+    ]
+    small = ["defense.latent=4", "defense.batch_size=4", "defense.epochs=60"]
+    words = [
+        "defend",
+        victim,
+        *data,
+        *fast,
+        "--out",
+        str(out),
+        *(w for s in small for w in ("--set", s)),
+        "--json",
+    ]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+    assert told["training_queries"] == 4 * (2 * 4 + 1) + 4
+    assert told["certified_undefended"]["0.0"] > 0.6
+    radius = ["--norm", "l2", "--radius", "3", "--images", "2", "--query-budget", "20"]
+    attack = [
+        "attack",
+        victim,
+        *data,
+        "--wrap",
+        f"defense={out}",
+        *radius,
+        "--expect",
+        "2",
+        "--json",
+    ]
+    answered = CliRunner().invoke(app, attack)
+    assert answered.exit_code == 0, answered.output
+    told = json.loads(answered.stdout)
+    assert (told["tells"], told["expect"]) == ("probabilities", 2)
+    assert load_defense(out).purifier.shape == (3, 8, 12)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ CONFIG = DefenseConfig(sigma=0.8, latent=12, epochs=1, steps=3, batch_size=8, se
 def test_queries_are_the_victims_own_count(digits: Victims) -> None:
     victim, train, _ = digits
     meter = Meter(victim)
-    defense = train_defense(meter, train, CONFIG)
+    defense = train_defense(meter, train.pixels.unsqueeze(1), CONFIG)
     per_step = CONFIG.batch_size * (2 * CONFIG.latent + 1)
     answers = meter.queries - CONFIG.steps * per_step
     assert defense.queries == meter.queries
@@ -56,10 +56,10 @@ def test_same_seed_same_defense_and_it_comes_back_from_disk(
     digits: Victims, tmp_path: Path
 ) -> None:
     victim, train, test = digits
-    one, same = (train_defense(victim, train, CONFIG) for _ in range(2))
+    one, same = (train_defense(victim, train.pixels.unsqueeze(1), CONFIG) for _ in range(2))
     image = test.pixels[:5].unsqueeze(1)
     assert torch.equal(one.purifier(image), same.purifier(image))
-    save_defense(tmp_path, one, 8)
+    save_defense(tmp_path, one)
     back = load_defense(tmp_path)
     assert torch.equal(back.purifier(image), one.purifier(image))
     assert back.config == CONFIG
@@ -71,7 +71,7 @@ def test_same_seed_same_defense_and_it_comes_back_from_disk(
 def test_it_certifies_more_than_the_undefended_model(digits: Victims) -> None:
     victim, train, test = digits
     config = replace(CONFIG, sigma=0.5, latent=24, epochs=30, steps=4)
-    defense = train_defense(victim, train, config)
+    defense = train_defense(victim, train.pixels.unsqueeze(1), config)
     smoothing = Smoothing(sigma=config.sigma, guess=32, count=200, alpha=0.01)
     rates = []
     for purifier in (None, defense.purifier):
@@ -96,4 +96,4 @@ def test_a_smoothed_victim_tells_shares_of_votes(digits: Victims) -> None:
 def test_labels_are_not_enough(digits: Victims) -> None:
     victim, train, _ = digits
     with pytest.raises(ConfigError, match=r"this victim tells labels"):
-        train_defense(LabelOnly(victim), train, CONFIG)
+        train_defense(LabelOnly(victim), train.pixels.unsqueeze(1), CONFIG)
