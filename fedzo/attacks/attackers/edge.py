@@ -28,6 +28,7 @@ from torch import Tensor
 from fedzo.attacks.attacker import Reply, Search, Task
 from fedzo.attacks.attackers.hopskipjump import Asks, HopSkipJump, check_norm, first_start
 from fedzo.attacks.attackers.thompson import ThompsonConfig
+from fedzo.attacks.coarse import GRID, coarsely
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.region import Region
 from fedzo.config import require
@@ -50,7 +51,7 @@ class Edge(ThompsonConfig):
     widest: radius at which the first success is looked for, in radii of the ball. tolerance:
     relative radius at which bisection ends. step: what a proposal must improve the radius to.
     failed, failed_noise: what failures teach. handover: share of the budget after which HopSkipJump
-    goes on, in `waves` x `waves` cosine waves, from the nearest success.
+    goes on, in `waves` x `waves` cosine waves, from the nearest success. grid: as of thompson.
     """
 
     lengthscale: float = 2.5
@@ -64,6 +65,7 @@ class Edge(ThompsonConfig):
     failed_noise: float = 0.5
     handover: float = 0.2
     waves: int = 10
+    grid: int = GRID
     USED_WITH: ClassVar[UsedWith] = {
         "waves": below("handover", 1),
     }
@@ -78,8 +80,12 @@ class Edge(ThompsonConfig):
         require(self.failed_noise > 0, "failed_noise", self.failed_noise, "positive")
         require(0 <= self.handover <= 1, "handover", self.handover, "from 0 to 1")
         require(self.waves >= 1, "waves", self.waves, "at least 1")
+        require(self.grid >= 2, "grid", self.grid, "at least 2")
 
     def search(self, task: Task) -> Search:
+        return coarsely(self._search, task, self.grid)
+
+    def _search(self, task: Task) -> Search:
         region = check_norm(task.region, "attacker edge")
         nearest = yield from self._sampled(task)
         count = min(self.waves, *region.shape[1:])

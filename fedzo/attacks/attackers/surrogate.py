@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task, lowest
+from fedzo.attacks.coarse import GRID, coarsely
 from fedzo.attacks.region import require_seen
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.directions import sample_directions
@@ -46,7 +47,8 @@ class Surrogate:
     probe_radius, initial_step, max_step: root mean square change of a coordinate, in units of the
     radius; max_rows: newest slopes that are kept; lengthscale: over how many pixels gradients are
     smooth, 0 for not at all (where an attack searches in pixels or tanh; waves and blocks have
-    their own).
+    their own). grid: most cells of a side; larger images are searched on a grid, and lengthscale is
+    in cells.
     """
 
     num_directions: int = 5
@@ -57,8 +59,9 @@ class Surrogate:
     kernel: KernelName = "matern52"
     max_rows: int = 300
     lengthscale: float = 1.5
+    grid: int = GRID
     USED_WITH: ClassVar[UsedWith] = {
-        "lengthscale": one_of("attack.coordinates", "pixels", "tanh"),
+        name: one_of("attack.coordinates", "pixels", "tanh") for name in ("lengthscale", "grid")
     }
 
     def __post_init__(self) -> None:
@@ -69,12 +72,16 @@ class Surrogate:
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "positive and finite")
         require_nonnegative("lengthscale", self.lengthscale)
+        require(self.grid >= 2, "grid", self.grid, "at least 2")
 
     def first_step(self, task: Task) -> int:
         """Return the image, the probes, and the first stop of a walk."""
         return 2 + min(self.num_directions, task.coordinates.dim(task.region))
 
     def search(self, task: Task) -> Search:
+        return coarsely(self._search, task, self.grid)
+
+    def _search(self, task: Task) -> Search:
         region, coordinates = task.region, task.coordinates
         dim = coordinates.dim(region)
         reach = region.radius if region.norm == "linf" else 1.0

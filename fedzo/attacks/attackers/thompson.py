@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task
+from fedzo.attacks.coarse import GRID, coarsely
 from fedzo.attacks.region import Region
 from fedzo.config import check_types, require
 from fedzo.surrogates.spatial import (
@@ -123,13 +124,25 @@ def learn(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thompson(ThompsonConfig):
-    """The attacker `thompson`, for victims that tell scores."""
+    """The attacker `thompson`, for victims that tell scores.
+
+    grid: most cells of a side; larger images are searched on a grid, and lengthscale is in cells.
+    """
+
+    grid: int = GRID
+
+    def __post_init__(self) -> None:
+        ThompsonConfig.__post_init__(self)
+        require(self.grid >= 2, "grid", self.grid, "at least 2")
 
     def first_step(self, task: Task) -> int:
         """Return the image itself, and a proposal."""
         return 2
 
     def search(self, task: Task) -> Search:
+        return coarsely(self._search, task, self.grid)
+
+    def _search(self, task: Task) -> Search:
         region = task.region
         prior = SpatialPrior(region.shape, self.lengthscale)
         origin = torch.zeros_like(region.lower)
