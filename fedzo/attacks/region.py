@@ -188,7 +188,8 @@ class Region:
             mask = torch.zeros(by_pixel.numel(), dtype=torch.bool)
             mask[by_pixel.flatten().topk(count).indices] = True
             return mask.reshape(by_pixel.shape).expand(self.shape).reshape(-1)
-        total = torch.nn.functional.avg_pool2d(by_pixel[None], count, stride=1)[0]
+        lines = torch.nn.functional.avg_pool2d(by_pixel[None], (count, 1), stride=1)
+        total = torch.nn.functional.avg_pool2d(lines, (1, count), stride=1)[0]
         top, left = divmod(int(total.argmax()), total.shape[1])
         mask = torch.zeros_like(by_pixel, dtype=torch.bool)
         mask[top : top + count, left : left + count] = True

@@ -117,6 +117,7 @@ class Report:
             "radius": settings.radius,
             "query_budget": budget,
             "seed": settings.seed,
+            "target": self.plan.target,
             "images": len(self.images),
             "misclassified": len(self.screened.misclassified),
             "success_rate": self.success_rate,
