@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,10 @@ def network(name: str, folder: str) -> Answer:
     return answer
 
 
+def _told(counts: Sequence[int] | NDArray[np.int64]) -> str:
+    return f"{counts[0]} successes, {counts[1]} false, {counts[2]} outside"
+
+
 def main(out: Path, *, photos: bool) -> None:
     """Attack, verify and print a line a run and one of all."""
     cases = list(itertools.product(("mnist", "fashion", "mnist-onnx"), RADII, ATTACKER_LINES))
@@ -127,7 +131,10 @@ def main(out: Path, *, photos: bool) -> None:
                 assert done.exit_code == 0, done.output
             counts = verify(to, answers[victim.removesuffix("-onnx")])
             totals += counts
-            print(f"{to.name}: {counts[0]} successes, {counts[1]} false, {counts[2]} outside", flush=True)
+            print(
+                f"{to.name}: {counts[0]} successes, {counts[1]} false, {counts[2]} outside",
+                flush=True,
+            )
     print(f"all: {totals[0]} successes, {totals[1]} false, {totals[2]} outside")
     sys.exit(int(totals[1:].any()))
 

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
+from scenarios.data.folders import FASHION_DIR
 
 DatasetName = Literal["mnist5k", "digits", "idx"]
-FASHION_DIR = "/usr/share/datasets/fashion-mnist"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class AdversarialPolicyConfig:
         "strategy.judges": JUDGED_HERE,
     }
 
+    own_data: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         check_types(self)
         require(0 < self.share <= 1, "share", self.share, "above 0, up to 1")

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.used_with import UsedWith, one_of
+from scenarios.data.folders import is_own_folder
 
 _TRAINED = one_of("dataset", "mnist5k", "digits", "idx")
 
@@ -50,6 +51,11 @@ class AttackConfig:
         **dict.fromkeys(("classes_per_client", "architectures", "epochs", "cache_dir"), _TRAINED),
         **dict.fromkeys(("networks", "crop"), one_of("dataset", "photos")),
     }
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the images lie in a folder of the user's own, or a victim is live."""
+        return is_own_folder(self.dataset, self.data_dir) or bool(self.endpoints)
 
     def __post_init__(self) -> None:
         check_types(self)

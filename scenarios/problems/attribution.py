@@ -89,6 +89,11 @@ class AttributionConfig:
         "top": other_than("model", ""),
     }
 
+    @property
+    def own_data(self) -> bool:
+        """Whether the model, and the sequences, are the user's own."""
+        return bool(self.model)
+
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("num_sequences", "draws"):

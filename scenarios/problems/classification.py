@@ -28,6 +28,7 @@ from fedzo.protocol.questions.training_config import (
 )
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
+from scenarios.data.folders import is_own_folder
 from scenarios.data.images import DatasetName, Images, load_images, normalized
 from scenarios.data.networks import (
     ActivationName,
@@ -80,6 +81,11 @@ class ClassificationConfig:
         "classes_per_client": one_of("partition", "by_label"),
         "alpha": one_of("partition", "dirichlet", "quantity_skew"),
     }
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the images lie in a folder of the user's own."""
+        return is_own_folder(self.dataset, self.data_dir)
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -75,6 +75,11 @@ class MetricConfig:
         "target": one_of("data", "csv"),
     }
 
+    @property
+    def own_data(self) -> bool:
+        """Whether the rows are of a file of the user's own."""
+        return self.data == "csv"
+
     def __post_init__(self) -> None:
         require_csv(self)
         require_one_split(self, "classes_per_client")

@@ -47,6 +47,8 @@ class MultimodalConfig:
     formula: FormulaConfig = part(FormulaConfig, heterogeneity=0.5)
     noise_std: float = 0.0
 
+    own_data: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         require(self.formula.dim >= 2, "dim", self.formula.dim, "at least 2")
         require_nonnegative("noise_std", self.noise_std)

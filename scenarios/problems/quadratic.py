@@ -46,6 +46,8 @@ class QuadraticConfig:
     condition: float = 1.0
     noise_std: float = 0.0
 
+    own_data: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         condition = self.condition
         require(1 <= condition < math.inf, "condition", condition, "at least 1 and finite")

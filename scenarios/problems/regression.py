@@ -81,6 +81,11 @@ class RegressionConfig:
         "alpha": one_of("partition", "quantity_skew"),
     }
 
+    @property
+    def own_data(self) -> bool:
+        """Whether the rows are of a file of the user's own."""
+        return self.data == "csv"
+
     def __post_init__(self) -> None:
         require_csv(self)
         require_one_split(self, "partition", "alpha", "min_size")

@@ -19,30 +19,15 @@ from collections.abc import Mapping
 
 from fedzo.config import Scalar
 from fedzo.parts import has_part
-from scenarios.data.images import FASHION_DIR
-from scenarios.problems.adversarial_policy import AdversarialPolicyConfig
-from scenarios.problems.attack_config import AttackConfig
-from scenarios.problems.attribution import AttributionConfig
-from scenarios.problems.classification import ClassificationConfig
-from scenarios.problems.metric import MetricConfig
-from scenarios.problems.multimodal import MultimodalConfig
-from scenarios.problems.quadratic import QuadraticConfig
-from scenarios.problems.regression import RegressionConfig
 from strategies.core.privacy_config import PrivacyConfig
-
-_MADE = (QuadraticConfig, MultimodalConfig, AdversarialPolicyConfig)
 
 
 def is_own(scenario: object) -> bool:
-    """Return whether the settings of a scenario name data of the user's own."""
-    if isinstance(scenario, RegressionConfig | MetricConfig):
-        return scenario.data == "csv"
-    if isinstance(scenario, AttackConfig | ClassificationConfig):
-        folder = scenario.dataset == "idx" and scenario.data_dir not in ("", FASHION_DIR)
-        return folder or (isinstance(scenario, AttackConfig) and bool(scenario.endpoints))
-    if isinstance(scenario, AttributionConfig):
-        return bool(scenario.model)
-    return not isinstance(scenario, _MADE)
+    """Return whether the settings of a scenario name data of the user's own: unless they deny it.
+
+    They do by `own_data`; a scenario that the user made has none.
+    """
+    return bool(getattr(scenario, "own_data", True))
 
 
 def simulated_privacy(strategy: type, scenario: object, engine: str) -> Mapping[str, Scalar]:
