@@ -32,7 +32,7 @@ from fedzo.attacks.victims.showing import OnLevels
 from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
 from fedzo.errors import ConfigError
 
-__all__ = ["AttackSettings", "attack", "check_inputs"]
+__all__ = ["AttackSettings", "attack", "check_budget", "check_levels"]
 
 _ANOTHER = 1000
 """Answers that are averaged are remembered as of this time and later, confirming ones as before."""
@@ -63,7 +63,8 @@ def attack(
     """
     images = read_images(images)
     labels = read_labels(labels, len(images))
-    check_inputs(images, settings)
+    check_budget(len(images), settings)
+    check_levels(images, settings)
     check_victim(victim, settings)
     if targets is not None:
         targets = read_labels(targets, len(images), name="targets")
@@ -106,16 +107,21 @@ def attack(
     return [asking.placed(subject, settings) for subject in subjects]
 
 
-def check_inputs(images: Tensor, settings: AttackSettings) -> None:
-    """Raise ConfigError for images or a universal budget that no attack fits."""
-    shown = len(images) if settings.universal else max(1, settings.placements)
+def check_budget(count: int, settings: AttackSettings) -> None:
+    """Raise ConfigError for a budget below one proposal for so many images."""
+    shown = count if settings.universal else max(1, settings.placements)
     each = settings.expect * shown
     if settings.query_budget < each:
+        what = "place" if settings.placements else "image"
+        many = f"{shown} {what}s" if shown > 1 else f"one {what}"
         raise ConfigError(
             f"query_budget {settings.query_budget} is below one proposal, which takes {each}"
-            f" queries: {shown if shown > 1 else 'an'} image{'s' if shown > 1 else ''},"
-            f" {settings.expect} answers each; give more"
+            f" queries: {many}, {settings.expect} answers each; give more"
         )
+
+
+def check_levels(images: Tensor, settings: AttackSettings) -> None:
+    """Raise ConfigError for images whose values are no whole steps where settings want them."""
     steps = images * settings.levels
     if settings.levels and float((steps - steps.round()).abs().max()) > 1e-3:
         raise ConfigError(
@@ -171,7 +177,7 @@ def _goes_on(
     subject.unpaid = 0 if paid else subject.unpaid + 1
     answers = averaged(told)
     reply, reported = subject.reply(answers, tells, asking.rate)
-    subject.reached = subject.reached or bool(reply.reached.any())
+    subject.reached = subject.reached or bool(reported.anywhere.any())
     if not asking.blind:
         subject.note_approach(deltas, reply.reached)
 

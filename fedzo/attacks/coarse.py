@@ -31,9 +31,7 @@ def coarsely(search: Callable[[Task], Search], task: Task, grid: int) -> Search:
     And where norms are of pixels (l0, patch), coordinates are few anyway (waves, blocks), or a task
     has starts of its own, which a grid would blur.
     """
-    small = max(task.region.shape[1:]) <= grid
-    by_pixels = task.region.norm not in ("linf", "l2") or task.starts is not None
-    if small or by_pixels or task.coordinates.name in ("waves", "blocks"):
+    if not _on_cells(task, grid):
         yield from search(task)
         return
     cells = _Cells.of(task.region, grid)
@@ -45,6 +43,17 @@ def coarsely(search: Callable[[Task], Search], task: Task, grid: int) -> Search:
             asked = inside.send(reply)
         except StopIteration:
             return
+
+
+def region_searched(task: Task, grid: int) -> Region:
+    """Return where `coarsely` searches."""
+    return _Cells.of(task.region, grid).region if _on_cells(task, grid) else task.region
+
+
+def _on_cells(task: Task, grid: int) -> bool:
+    by_pixels = task.region.norm not in ("linf", "l2") or task.starts is not None
+    few = task.coordinates.name in ("waves", "blocks")
+    return max(task.region.shape[1:]) > grid and not by_pixels and not few
 
 
 @dataclass(frozen=True, slots=True)

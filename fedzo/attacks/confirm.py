@@ -22,13 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.placing import drawn_places
 from fedzo.attacks.resuming import ask_again
 from fedzo.attacks.settings import AttackSettings
-from fedzo.attacks.subject import Found, Subject, shape_of
-from fedzo.attacks.victims.victim import Answers, Victim, ask_checked
+from fedzo.attacks.subject import Found, Subject
+from fedzo.attacks.victims.victim import Answers, Victim, ask_checked, join_answers
 from fedzo.errors import FedzoWarning
-from fedzo.randomness import stream
 
 NOISY_ANSWERS = 9
 """The answers that a success of a noisy victim takes, unless somebody says how many."""
@@ -119,14 +117,21 @@ class Asking:
         at = replace(places, corners=places.corners[found.place : found.place + 1])
         moved = (at.pasted(image, change) - image).reshape(-1)
         [patch] = places.contents(change, image.shape[1])
-        found = replace(found, delta=moved, patch=patch)
-        if not found.success:
+        moved = moved if math.isfinite(found.loss) else torch.zeros_like(moved)
+        found, others = replace(found, delta=moved, patch=patch), subject.others
+        if not found.success or others is None or not len(others):
             return found
-        generator = stream(settings.seed, "attack", "other places", subject.index)
-        others = drawn_places(shape_of(image), settings, generator=generator)
-        told = ask_checked(self.victim, others.pasted(subject.images, change))
-        share = float(subject.shares(told)[0])
-        return replace(found, placed=share, checks=found.checks + told.queries)
+        shown = others.pasted(image.expand(len(others), -1, -1, -1), change)
+        told = join_answers(
+            [ask_checked(self.victim, part) for part in shown.split(settings.batch)]
+        )
+        works = subject.goals[0].reached(told)[told.answered]
+        return replace(
+            found,
+            placed=float(works.double().mean()) if len(works) else None,
+            checks=found.checks + told.queries,
+            refused=found.refused + len(told) - int(told.answered.sum()),
+        )
 
 
 @dataclass(slots=True)

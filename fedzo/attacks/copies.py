@@ -69,6 +69,11 @@ def check_victim(victim: Victim, settings: AttackSettings) -> None:
             f"placements={settings.placements} counts where a patch works, and this victim tells an"
             " order, which does not say so; leave it out"
         )
+    if settings.loss == "boundary" and settings.placements:
+        raise ConfigError(
+            f"placements={settings.placements} has no boundary outside a ball, for a patch may have"
+            " any values; leave loss boundary out"
+        )
     if confidence and (victim.tells in ("labels", "order") or settings.loss == "boundary"):
         raise ConfigError(
             f"confidence={confidence:g} is of scores, and this attack sees none; leave it out"

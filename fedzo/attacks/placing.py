@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedzo.attacks.region import Region, Shape, check_radius, region_around
 from fedzo.attacks.settings import AttackSettings
+from fedzo.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,23 @@ class Places:
 
 def drawn_places(
     shape: Shape, settings: AttackSettings, *, generator: np.random.Generator
-) -> Places:
-    """Return as many places of a patch in an image as settings ask for."""
-    side = int(settings.radius)
-    free = (shape[1] - side + 1, shape[2] - side + 1)
-    corners = generator.integers(0, free, (settings.placements, 2))
-    return Places(torch.from_numpy(corners), side, _base(settings.levels))
+) -> tuple[Places, Places]:
+    """Return as many places of a patch in an image as settings ask for, and as many others.
+
+    All differ; there are fewer others where an image has no more. Raises ConfigError where it does
+    not have so many places.
+    """
+    side, count = int(settings.radius), settings.placements
+    down, across = (length - side + 1 for length in shape[1:])
+    if count > down * across:
+        raise ConfigError(
+            f"placements={count}, but a patch of {side} x {side} has {down * across} places in an"
+            f" image of {shape[1]} x {shape[2]}; ask for fewer, or for a smaller patch"
+        )
+    order = torch.from_numpy(generator.permutation(down * across)[: 2 * count])
+    corners = torch.stack([order // across, order % across], dim=1)
+    base = _base(settings.levels)
+    return Places(corners[:count], side, base), Places(corners[count:], side, base)
 
 
 def region_of(images: Float[Tensor, "k c h w"], settings: AttackSettings) -> Region:

@@ -64,10 +64,14 @@ def nothing_found(index: int, dim: int) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Which of several images is reported of each proposal, and how it was answered."""
+    """Which of several images is reported of each proposal, and how it was answered.
+
+    anywhere: whether any of them has reached the goal.
+    """
 
     labels: Int[Tensor, " q"]
     places: Int[Tensor, " q"]
+    anywhere: Bool[Tensor, " q"]
 
 
 @dataclass(slots=True)
@@ -82,6 +86,7 @@ class Subject:
     found: Found
     noise: np.random.Generator
     places: Places | None = None
+    others: Places | None = None
     unpaid: int = 0
     refuted: float = math.inf
     reached: bool = False
@@ -124,14 +129,14 @@ class Subject:
         if len(self.goals) == 1:
             [goal] = self.goals
             told = Reply(goal.losses(answers, tells), goal.reached(answers))
-            return told, Said(answers.labels, torch.zeros_like(answers.labels))
+            return told, Said(answers.labels, torch.zeros_like(answers.labels), told.reached)
         pairs = self._parts(answers)
         losses = torch.stack([goal.losses(part, tells).clamp(min=0) for goal, part in pairs])
         reached = torch.stack([goal.reached(part) for goal, part in pairs])
         labels = torch.stack([part.labels for _, part in pairs])
         works = reached if self.places is not None else torch.zeros_like(reached)
         shown = works.int().argmax(dim=0)
-        said = Said(labels.gather(0, shown.unsqueeze(0))[0], shown)
+        said = Said(labels.gather(0, shown.unsqueeze(0))[0], shown, reached.any(dim=0))
         return Reply(losses.mean(dim=0), reached.double().mean(dim=0) >= rate), said
 
     def _parts(self, answers: Answers) -> list[tuple[Goal, Answers]]:
@@ -157,13 +162,13 @@ def begun(
     starts: Tensor | None,
 ) -> Subject:
     """Begin an attack on one image, or on all of a universal one."""
-    region, places = region_of(images, settings), None
+    region, places, others = region_of(images, settings), None, None
     if settings.placements:
         generator = stream(settings.seed, "attack", "places", index)
-        places = drawn_places(shape_of(images), settings, generator=generator)
+        places, others = drawn_places(shape_of(images), settings, generator=generator)
         images, goals = images.expand(len(places), -1, -1, -1), goals * len(places)
     budget = settings.query_budget // (len(goals) * settings.expect)
-    near = starts if len(images) == 1 else None
+    near = starts if len(images) == 1 and places is None else None
     task = Task(
         region,
         settings.coordinates,
@@ -180,6 +185,7 @@ def begun(
         nothing_found(index, region.dim),
         noise=stream(settings.seed, "attack", "blind", index),
         places=places,
+        others=others,
     )
 
 

@@ -133,6 +133,7 @@ def make_attacker(
     *,
     loss: LossName = "margin",
     coordinates: CoordinateName = "pixels",
+    norm: Norm | None = None,
 ) -> Attacker:
     """Return an attacker with its settings over the entry's.
 
@@ -158,5 +159,6 @@ def make_attacker(
         )
     made = build_config(entry.config, {**entry.defaults, **settings}, section="attacker")
     usual = {**default_values(entry.config), **entry.defaults}
-    require_effective(made, usual, section="attacker", beside={"attack.coordinates": coordinates})
+    beside = {"attack.coordinates": coordinates, **({"attack.norm": norm} if norm else {})}
+    require_effective(made, usual, section="attacker", beside=beside)
     return made

@@ -1,11 +1,9 @@
 """An attack is begun once without asking: what cannot be is said before anything is spent."""
 
-from dataclasses import replace
-
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.attacks.attack import AttackSettings, check_inputs
+from fedzo.attacks.attack import AttackSettings, check_budget, check_levels
 from fedzo.attacks.attacker import Attacker, Task, start
 from fedzo.attacks.attackers.boundary import Boundary
 from fedzo.attacks.attackers.estimated import RankSGD
@@ -25,7 +23,8 @@ def rehearse(
 
     Every candidate of an attacker by order is an attempt: there it is a warning.
     """
-    check_inputs(images, replace(settings, universal=False))
+    check_budget(num_images, settings)
+    check_levels(images, settings)
     shown = num_images if settings.universal else max(1, settings.placements)
     shared = settings.expect * shown
     region = region_of(images[:1], settings)

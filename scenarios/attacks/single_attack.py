@@ -203,6 +203,7 @@ def _attacker(victim: Victim, plan: Plan, side: int) -> tuple[str, Attacker]:
         plan.attacker_settings,
         loss=plan.settings.loss,
         coordinates=coordinates.name,
+        norm=norm,
     )
     check_coordinates(name, coordinates)
     return name, attacker

@@ -105,7 +105,7 @@ def _split(
     if shape[1] % 4 or shape[2] % 4:
         raise ConfigError(
             f"images have shape {shape}; a defense is for images whose height and width divide by"
-            " 4; scale them (victim.size), or cut them"
+            f" 4; {'set victim.size' if data.files else 'cut or scale them'}"
         )
     most = len(data.images) if apart else len(data.images) - config.batch_size
     if not 1 <= count <= most:

@@ -124,7 +124,12 @@ class Purifier(nn.Module):
         return codes
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return purified images."""
+        """Return purified images; raises ConfigError for those of another shape."""
+        if tuple(images.shape[1:]) != tuple(self.shape):
+            raise ConfigError(
+                f"the defense was made for images of shape {tuple(self.shape)}, and these have"
+                f" {tuple(images.shape[1:])}; make one for them with `fedzo defend`"
+            )
         purified: Tensor = self.decoder(self.encode(images))
         return purified
 

@@ -51,7 +51,8 @@ class Edge(ThompsonConfig):
     widest: radius at which the first success is looked for, in radii of the ball. tolerance:
     relative radius at which bisection ends. step: what a proposal must improve the radius to.
     failed, failed_noise: what failures teach. handover: share of the budget after which HopSkipJump
-    goes on, in `waves` x `waves` cosine waves, from the nearest success. grid: as of thompson.
+    goes on, in `waves` x `waves` cosine waves, from the nearest success. grid: as of thompson; an
+    attack that is given images of its target goes in pixels.
     """
 
     lengthscale: float = 2.5

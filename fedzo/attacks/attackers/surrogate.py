@@ -12,7 +12,7 @@ using Trajectory-Informed Surrogate Gradients", arXiv 2308.04077; differs as tol
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.attacks.attacker import Search, Task, lowest
-from fedzo.attacks.coarse import GRID, coarsely
+from fedzo.attacks.coarse import GRID, coarsely, region_searched
 from fedzo.attacks.region import require_seen
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.directions import sample_directions
@@ -38,6 +38,7 @@ from fedzo.surrogates.spatial import SpatialPrior
 from fedzo.used_with import UsedWith, one_of
 
 _STOPS = (3, 10)
+_IN_PIXELS = one_of("attack.coordinates", "pixels", "tanh")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,8 @@ class Surrogate:
     lengthscale: float = 1.5
     grid: int = GRID
     USED_WITH: ClassVar[UsedWith] = {
-        name: one_of("attack.coordinates", "pixels", "tanh") for name in ("lengthscale", "grid")
+        "lengthscale": _IN_PIXELS,
+        "grid": (_IN_PIXELS, one_of("attack.norm", "linf", "l2")),
     }
 
     def __post_init__(self) -> None:
@@ -76,10 +78,11 @@ class Surrogate:
 
     def first_step(self, task: Task) -> int:
         """Return the image, the probes, and the first stop of a walk."""
-        return 2 + min(self.num_directions, task.coordinates.dim(task.region))
+        region = region_searched(replace(task, starts=None), self.grid)
+        return 2 + min(self.num_directions, task.coordinates.dim(region))
 
     def search(self, task: Task) -> Search:
-        return coarsely(self._search, task, self.grid)
+        return coarsely(self._search, replace(task, starts=None), self.grid)
 
     def _search(self, task: Task) -> Search:
         region, coordinates = task.region, task.coordinates

@@ -14,6 +14,7 @@ and one for the image itself.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from fedzo.surrogates.spatial import (
     no_changes,
     sample_gradient,
 )
+from fedzo.used_with import UsedWith, one_of
 
 _REDRAWS = 12
 
@@ -130,6 +132,7 @@ class Thompson(ThompsonConfig):
     """
 
     grid: int = GRID
+    USED_WITH: ClassVar[UsedWith] = {"grid": one_of("attack.norm", "linf", "l2")}
 
     def __post_init__(self) -> None:
         ThompsonConfig.__post_init__(self)
@@ -140,7 +143,7 @@ class Thompson(ThompsonConfig):
         return 2
 
     def search(self, task: Task) -> Search:
-        return coarsely(self._search, task, self.grid)
+        return coarsely(self._search, replace(task, starts=None), self.grid)
 
     def _search(self, task: Task) -> Search:
         region = task.region

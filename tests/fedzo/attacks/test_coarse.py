@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.attacker import Reply, Search, Task
+from fedzo.attacks.attackers.surrogate import Surrogate
 from fedzo.attacks.attackers.thompson import Thompson
 from fedzo.attacks.coarse import coarsely
 from fedzo.attacks.coordinates import Coordinates
@@ -16,6 +17,7 @@ from fedzo.attacks.names import Norm
 from fedzo.attacks.region import region_around
 from fedzo.attacks.victims.victim import CallableVictim
 from fedzo.attacks.victims.wrappers import LabelOnly
+from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attacks.attackers import make_attacker
 
@@ -139,3 +141,22 @@ def test_images_of_a_grid_or_less_are_searched_in_pixels() -> None:
     reply = Reply(torch.tensor([1.0]), torch.tensor([False]))
     assert torch.equal(next(first), next(second))
     assert torch.equal(first.send(reply), second.send(reply))
+
+
+def test_images_of_a_target_change_nothing_for_who_sees_scores() -> None:
+    task = task_of()
+    for attacker in (Thompson(grid=8), Surrogate(grid=8)):
+        given = replace(task, generator=stream(0, "task"), starts=torch.ones(1, task.region.dim))
+        one, other = attacker.search(given), attacker.search(task)
+        reply = Reply(torch.tensor([1.0]), torch.tensor([False]))
+        assert torch.equal(next(one), next(other))
+        assert one.send(reply).shape[1] == other.send(reply).shape[1] == task.region.dim
+        assert attacker.first_step(given) == attacker.first_step(task)
+    assert Surrogate(grid=2, num_directions=50).first_step(task) == 2 + 12
+
+
+def test_a_grid_where_there_is_none_is_refused() -> None:
+    for norm in ("l0", "patch"):
+        with pytest.raises(ConfigError, match=r"attacker\.grid=8 has no effect"):
+            make_attacker("thompson", "logits", {"grid": 8}, norm=norm)
+    assert make_attacker("thompson", "logits", {"grid": 8}, norm="l2") == Thompson(grid=8)

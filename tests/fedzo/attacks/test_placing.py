@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.placing import Places, drawn_places, region_of
 from fedzo.attacks.victims.victim import CallableVictim, Victim
-from fedzo.attacks.victims.wrappers import LabelOnly, Meter, NoisyScores, OrderOnly
+from fedzo.attacks.victims.wrappers import LabelOnly, Meter, NoisyScores, OrderOnly, QueryLimit
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attacks.attackers import make_attacker
@@ -63,12 +63,14 @@ def test_a_patch_may_have_any_values(levels: int) -> None:
     settings = settings_for(levels=levels)
     region = region_of(pictures(1), settings)
     assert region.dim == 3 * 8 * 8
-    places = drawn_places((3, SIDE, SIDE), settings, generator=stream(0, "places"))
+    places, others = drawn_places((3, SIDE, SIDE), settings, generator=stream(0, "places"))
     for end in (-1.0, 1.0):
         corner = region.toward(torch.full((region.dim,), -end))
         told = places.contents(corner.unsqueeze(0), 3)
         assert torch.allclose(told, torch.full_like(told, (end + 1) / 2), atol=1e-6)
-    assert int(places.corners.max()) <= SIDE - 8
+    both = torch.cat([places.corners, others.corners])
+    assert int(both.max()) <= SIDE - 8
+    assert len({tuple(corner) for corner in both.tolist()}) == 8
 
 
 @pytest.mark.parametrize("name", ["thompson", "square", "nes"])
@@ -150,6 +152,10 @@ def test_what_makes_no_sense_is_refused() -> None:
         attack(OrderOnly(bright()), one, zero, rank, settings_for())
     with pytest.raises(ConfigError, match="placements=4 has one of many"):
         attack(bright(), one, zero, attacker, settings_for(confidence=1.0))
+    with pytest.raises(ConfigError, match="outside a ball"):
+        attack(bright(), one, zero, attacker, settings_for(loss="boundary"))
+    with pytest.raises(ConfigError, match="has 4 places in an image of 12 x 12"):
+        attack(bright(), one, zero, attacker, settings_for(radius=11, placements=5))
     with pytest.raises(ConfigError, match="pixels from 1 to 12"):
         attack(bright(), one, zero, attacker, settings_for(radius=13))
 
@@ -165,6 +171,45 @@ def test_the_report_tells_how_it_works_elsewhere() -> None:
     assert {one["placed"] for one in told["each"]} - {None}
     checks = sum(found.checks for found in report.found)
     assert told["screening_queries"] == report.screening_queries + checks
+
+
+def test_refusals_elsewhere_are_told_apart_and_no_failures() -> None:
+    images, attacker = pictures(1), make_attacker("thompson", "logits", {})
+    labels, settings = torch.zeros(1, dtype=torch.int64), settings_for()
+    [plain] = attack(bright(), images, labels, attacker, settings)
+    assert plain.success
+    spent = plain.queries + plain.checks - 4
+    for left in (0, 2):
+        meter = Meter(QueryLimit(bright(), spent + left))
+        [one] = attack(meter, images, labels, attacker, settings)
+        assert (one.success, one.refused) == (True, 4 - left)
+        assert (one.placed is None) == (left == 0)
+        assert meter.queries == one.queries + one.checks
+
+
+def test_where_an_image_has_no_other_places_nothing_is_asked_there() -> None:
+    settings = settings_for(radius=12, placements=1)
+    attacker = make_attacker("thompson", "logits", {})
+    [one] = attack(bright(), pictures(1), torch.zeros(1, dtype=torch.int64), attacker, settings)
+    assert (one.success, one.placed) == (True, None)
+
+
+def test_by_labels_a_target_and_a_reason() -> None:
+    images, victim = pictures(2), LabelOnly(bright())
+    attacker, zero = make_attacker("edge", "labels", {}), torch.zeros(2, dtype=torch.int64)
+    found = attack(
+        victim,
+        images,
+        zero,
+        attacker,
+        settings_for(placements=1, query_budget=20),
+        targets=zero + 1,
+        starts=torch.ones(1, 3, SIDE, SIDE),
+    )
+    assert all(one.queries <= 20 for one in found)
+    hard = settings_for(placements=16, radius=9, query_budget=160, universal_rate=1.0)
+    for one in attack(victim, images, zero, attacker, hard):
+        assert one.success or not one.reason or one.label == 0
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

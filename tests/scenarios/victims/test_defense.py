@@ -63,6 +63,8 @@ def test_same_seed_same_defense_and_it_comes_back_from_disk(
     back = load_defense(tmp_path)
     assert torch.equal(back.purifier(image), one.purifier(image))
     assert back.config == CONFIG
+    with pytest.raises(ConfigError, match=r"made for images of shape \(1, 8, 8\), and these have"):
+        back.purifier(image.expand(-1, 3, -1, -1))
     with pytest.raises(ConfigError, match=r"holds no defense; make one with `fedzo defend`"):
         load_defense(tmp_path / "nowhere")
 
