@@ -58,16 +58,10 @@ def drawn_places(
 ) -> tuple[Places, Places]:
     """Return as many places of a patch in an image as settings ask for, and as many others.
 
-    All differ; there are fewer others where an image has no more. Raises ConfigError where it does
-    not have so many places.
+    All differ; there are fewer others where an image has no more.
     """
     side, count = int(settings.radius), settings.placements
     down, across = (length - side + 1 for length in shape[1:])
-    if count > down * across:
-        raise ConfigError(
-            f"placements={count}, but a patch of {side} x {side} has {down * across} places in an"
-            f" image of {shape[1]} x {shape[2]}; ask for fewer, or for a smaller patch"
-        )
     order = torch.from_numpy(generator.permutation(down * across)[: 2 * count])
     corners = torch.stack([order // across, order % across], dim=1)
     base = _base(settings.levels)
@@ -77,13 +71,20 @@ def drawn_places(
 def region_of(images: Float[Tensor, "k c h w"], settings: AttackSettings) -> Region:
     """Return what may be added to images, or with placements to a grey square.
 
-    Raises ConfigError for a radius that the norm does not have on such images.
+    Raises ConfigError for a radius that the norm does not have on such images, and for more places
+    of a patch than there are.
     """
     if not settings.placements:
         return region_around(images, settings.norm, settings.radius)
     channels, height, width = images.shape[1:]
     check_radius(settings.norm, settings.radius, (channels, height, width))
     side, base = int(settings.radius), _base(settings.levels)
+    there = (height - side + 1) * (width - side + 1)
+    if settings.placements > there:
+        raise ConfigError(
+            f"placements={settings.placements}, but a patch of {side} x {side} has {there} places"
+            f" in an image of {height} x {width}; ask for fewer, or for a smaller patch"
+        )
     lower = images.new_full((channels * side**2,), -base)
     return Region("linf", max(base, 1 - base), lower, 1 + lower, (channels, side, side))
 

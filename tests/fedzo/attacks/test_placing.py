@@ -162,6 +162,11 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_the_report_tells_how_it_works_elsewhere() -> None:
     images = pictures()
+    meter = Meter(bright())
+    crowded = Plan(num_images=2, settings=settings_for(radius=11, placements=5))
+    with pytest.raises(ConfigError, match="has 4 places"):
+        attack_victim(meter, images, torch.zeros(3, dtype=torch.int64), crowded)
+    assert meter.queries == 0
     plan = Plan(num_images=2, settings=settings_for(), all_right=True)
     report = attack_victim(bright(), images, torch.zeros(3, dtype=torch.int64), plan)
     assert report.attacker == "thompson"
@@ -210,6 +215,13 @@ def test_by_labels_a_target_and_a_reason() -> None:
     hard = settings_for(placements=16, radius=9, query_budget=160, universal_rate=1.0)
     for one in attack(victim, images, zero, attacker, hard):
         assert one.success or not one.reason or one.label == 0
+
+
+def test_the_share_of_a_universal_attack_may_be_given() -> None:
+    settings = AttackSettings(universal=True, universal_rate=0.9, radius=0.3, query_budget=60)
+    plan = Plan(num_images=3, attacker="square", settings=settings)
+    report = attack_victim(bright(), pictures(), torch.zeros(3, dtype=torch.int64), plan)
+    assert report.found[0].queries <= 60
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
