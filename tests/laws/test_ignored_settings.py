@@ -205,7 +205,7 @@ def test_attackers_refuse_settings_without_effect(name: str) -> None:
             [about] = condition.settings
             if about.startswith("attack."):
                 with pytest.raises(ConfigError, match=f"{setting}=.* has no effect"):
-                    make_attacker(name, tells, {setting: 3.0}, coordinates="waves")
+                    make_attacker(name, tells, {setting: 3}, coordinates="waves", norm="l0")
                 continue
             spoilt = {"estimator": "coordinate", "optimizer": "adam", "handover": 1.0}[about]
             value: Scalar = {"directions": "sphere", "momentum": 0.3}.get(setting, 4)

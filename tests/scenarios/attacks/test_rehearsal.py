@@ -71,7 +71,7 @@ def test_a_budget_below_one_step_is_said_first(
 
 def test_a_shared_budget_counts_for_each_image() -> None:
     assert "covers 20 proposals" in spent("nes", {}, query_budget=41, universal=True)[1]
-    assert "covers 0 proposals" in spent("square", {}, query_budget=1, universal=True)[1]
+    assert "takes 2 queries: 2 images" in spent("square", {}, query_budget=1, universal=True)[1]
     assert spent("nes", {}, query_budget=42, universal=True)[1] == ""
 
 
