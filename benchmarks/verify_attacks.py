@@ -1,6 +1,6 @@
 """Attack by every attacker in every norm, and verify each success from the saved files alone.
 
-    python benchmarks/verify_attacks.py OUT [--photos]       # five minutes; --photos: an hour more
+    python benchmarks/verify_attacks.py OUT [--photos]       # half an hour; --photos: an hour more
 
 `fedzo attack --png` writes images, perturbations and pictures; then, with numpy, Pillow and
 onnxruntime, nothing of fedzo's: the picture's values are in range by its format, the array's are
@@ -130,11 +130,8 @@ def main(out: Path, *, photos: bool) -> None:
                 assert done.exit_code == 0, done.output
             counts = verify(to, answers(victim.removesuffix("-onnx")))
             totals += counts
-            print(
-                f"{to.name}: {counts[0]} successes, {counts[1]} false, {counts[2]} outside",
-                flush=True,
-            )
-    print(f"all: {totals[0]} successes, {totals[1]} false, {totals[2]} outside")
+            print(f"{to.name}: {_told(counts)}", flush=True)
+    print(f"all: {_told(totals)}")
     sys.exit(int(totals[1:].any()))
 
 

@@ -109,7 +109,7 @@ def attack(
 
 def check_budget(count: int, settings: AttackSettings) -> None:
     """Raise ConfigError for a budget below one proposal for so many images."""
-    shown = count if settings.universal else max(1, settings.placements)
+    shown = settings.shown(count)
     each = settings.expect * shown
     if settings.query_budget < each:
         what = "place" if settings.placements else "image"

@@ -6,8 +6,7 @@
 
 A lengthscale in pixels is then one in cells, so relative to the image; rows, samples and factors
 cost what they cost on an image of `grid` pixels a side. The box of a cell is the mean of its
-pixels'. Bilinear and cosine bases cost more and are no better: networks' gradients are smooth over
-a few pixels alone (docs/results/attacks.md). Shapes: z [p], p = channels cells.
+pixels'. Shapes: z [p], p = channels cells.
 """
 
 import math

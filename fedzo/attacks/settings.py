@@ -63,3 +63,7 @@ class AttackSettings:
         require(0 <= self.blind <= 1, "blind", self.blind, "0 (as it is) to 1, in units of a pixel")
         sure = self.confidence
         require(0 <= sure < math.inf, "confidence", sure, "0 (any success ends it) or more, finite")
+
+    def shown(self, images: int) -> int:
+        """Return how many pictures a proposal is asked as, where there are so many images."""
+        return images if self.universal else max(1, self.placements)

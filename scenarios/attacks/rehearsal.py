@@ -25,8 +25,7 @@ def rehearse(
     """
     check_budget(num_images, settings)
     check_levels(images, settings)
-    shown = num_images if settings.universal else max(1, settings.placements)
-    shared = settings.expect * shown
+    shared = settings.expect * settings.shown(num_images)
     region = region_of(images[:1], settings)
     task = Task(
         region,

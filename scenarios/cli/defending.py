@@ -72,7 +72,7 @@ def defend(
         shipped = victim.partition("-")[0] if not source.data else ""
         apart = shipped_network(shipped).train if shipped in SHIPPED else None
         train, test = _split(opened, apart, certify, config)
-        job = _Job(victim, opened.victim, train, test, opened.data.num_classes, config, smoothing)
+        job = _Job(victim, opened.victim, train, test, config, smoothing)
         stack.enter_context(locked(out))
         summary = job.run(out, quiet=quiet)
     if not quiet:
@@ -130,7 +130,6 @@ class _Job:
     victim: Victim
     train: Float[Tensor, "n c h w"]
     test: LabelledImages
-    classes: int
     config: DefenseConfig
     smoothing: Smoothing
 
@@ -181,13 +180,7 @@ class _Job:
         task = bar.add_task(f"certify {label}", total=len(self.test.labels))
         generator = stream(seed, "smoothed")
         certificates: list[Certificate] = certify_images(
-            SmoothedVictim(
-                self.victim,
-                purifier,
-                self.smoothing.sigma,
-                generator=generator,
-                num_classes=self.classes,
-            ),
+            SmoothedVictim(self.victim, purifier, self.smoothing.sigma, generator=generator),
             self.test.images,
             self.smoothing,
             seed=seed,
