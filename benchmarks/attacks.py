@@ -100,7 +100,8 @@ class Over(Exception):
 class Metered(nn.Module):
     """A network that counts rows, and ends the attack on one image when it is over.
 
-    levels: what is asked is first moved to whole steps of 1/levels inside the ball, as ours is.
+    levels: what is asked is first moved to whole steps of 1/levels inside the ball, as ours is; a
+    pixel that is no number (ART's Square in L2 makes some) stays what it was.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Metered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         change = (x.float() - self.image).flatten(1)
         if self.levels:
-            change = self.region.on_steps(change, self.levels)
+            change = self.region.on_steps(change.nan_to_num(0.0), self.levels)
             x = (self.image + change.view_as(x)).clamp(0, 1)
         with torch.no_grad():
             scores: Tensor = self.module(x.float())

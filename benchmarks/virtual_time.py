@@ -36,6 +36,9 @@ QUADRATIC: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "seedzo": ("seedzo", {}, SERVER),
     "fzoos": ("fzoos", {}, {"strategy.num_directions": (5, 10, 15, 20, 35, 50)}),
     "fedbuff_zo, 10 at work, every 5th": ("fedbuff_zo", {"strategy.buffer": 5}, STEPS),
+    "fzoos_async, 10 at work": (
+        "fzoos_async", {}, {"strategy.num_directions": (5, 10, 20), "strategy.buffer": (3, 5)},
+    ),
 }
 RATES = {"strategy.local_lr": (0.1, 0.3, 1.0), "strategy.local_steps": (5, 20)}
 NETWORK: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
@@ -98,7 +101,7 @@ def main() -> None:
     for name, (strategy, own, grid) in world["methods"].items():
         if any(row["method"] == name for row in rows):
             continue
-        depends = "buff" in strategy or "strategy.over_selection" in own
+        depends = "buff" in strategy or "async" in strategy or "strategy.over_selection" in own
         tried = []
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))

@@ -9,6 +9,9 @@ is the package cma; here are its random numbers, which come from streams, and it
 that it was told. pycma is deterministic, so a loaded search is told them again and goes on at the
 same bits. Shapes: m [d], a generation [k, d]. Cost: k = 4 + 3 log d evaluations a generation.
 
+Coordinates whose box holds one number are not searched, and beside a single one that is, there is
+one that nobody sees, for pycma takes two at least.
+
 Differs from the papers: a restart begins at the best point of all where there is no box to draw
 from, and a failed evaluation counts as much as the worst of its generation.
 """
@@ -107,12 +110,19 @@ class _Live:
 
     def __init__(self, ground: Ground, settings: CmaSettings) -> None:
         self._ground, self._settings = ground, settings
+        self._free = np.flatnonzero(ground.lower.numpy() < ground.upper.numpy())
+        self._unseen = max(0, 2 - len(self._free))
         self._restarts = 0
         self._best, self._height = ground.start.numpy(), math.inf
         self._popsize = settings.popsize or _popsize(ground)
         self._es = self._begun(self._best)
         self.count = 0
-        self.asked = self._ask()
+        self._sampled = self._sample()
+
+    @property
+    def asked(self) -> list[NDArray[np.float64]]:
+        """The generation [k, d] that is to be evaluated."""
+        return [self._whole(x) for x in self._sampled]
 
     def tell(self, values: NDArray[np.float64]) -> None:
         """Take in the values of the generation that was asked, and sample the next one."""
@@ -121,22 +131,35 @@ class _Live:
         if told.any():
             lowest = int(np.where(told, values, np.inf).argmin())
             if values[lowest] < self._height:
-                self._best, self._height = self.asked[lowest], float(values[lowest])
+                self._best = self._whole(self._sampled[lowest])
+                self._height = float(values[lowest])
             with _quietly():
-                self._es.tell(self.asked, np.where(told, values, values[told].max()).tolist())
+                self._es.tell(self._sampled, np.where(told, values, values[told].max()).tolist())
                 ended = bool(self._es.stop())
             if ended:
                 self._restarts += 1
                 self._es = self._begun(self._restart_point())
-        self.asked = self._ask()
+        self._sampled = self._sample()
 
     def around(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the mean and the standard deviations of the coordinates."""
         with _quietly():
             result = self._es.result
-        return np.asarray(result.xfavorite), np.asarray(result.stds)
+        spread = np.zeros(self._ground.dim)
+        spread[self._free] = np.asarray(result.stds)[: len(self._free)]
+        return self._whole(np.asarray(result.xfavorite)), spread
 
-    def _ask(self) -> list[NDArray[np.float64]]:
+    def _whole(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the point of what pycma knows of it."""
+        point = self._ground.start.numpy().copy()
+        point[self._free] = x[: len(self._free)]
+        return point
+
+    def _known(self, point: NDArray[np.float64], unseen: float) -> NDArray[np.float64]:
+        """Return what pycma knows of a point."""
+        return np.append(point[self._free], np.full(self._unseen, unseen))
+
+    def _sample(self) -> list[NDArray[np.float64]]:
         with _quietly():
             return [np.asarray(x) for x in self._es.ask()]
 
@@ -158,13 +181,15 @@ class _Live:
             "randn": _normals(generator),
             "popsize": self._popsize * 2**self._restarts,
             "CMA_diagonal": ground.dim > LARGEST_FULL,
-            "minstd": ground.least.numpy() / 5 if not ground.is_real else 0,
+            "minstd": self._known(ground.least.numpy() / 5, 0.0) if not ground.is_real else 0,
         }
-        bounds = [_ends(ground.lower), _ends(ground.upper)]
+        bounds = [_ends(self._known(ground.lower.numpy(), -math.inf))]
+        bounds.append(_ends(self._known(ground.upper.numpy(), math.inf)))
         if any(end is not None for ends in bounds for end in ends):
             options["bounds"] = bounds
         with _quietly():
-            return cma.CMAEvolutionStrategy(start, self._settings.sigma, options)
+            first = self._known(start, 0.0)
+            return cma.CMAEvolutionStrategy(first, self._settings.sigma, options)
 
 
 def _popsize(ground: Ground) -> int:
@@ -180,7 +205,7 @@ def _normals(generator: np.random.Generator) -> Callable[..., Any]:
     return randn
 
 
-def _ends(bound: Float[Tensor, " d"]) -> list[float | None]:
+def _ends(bound: NDArray[np.float64]) -> list[float | None]:
     return [end if math.isfinite(end) else None for end in bound.tolist()]
 
 

@@ -68,8 +68,13 @@ def answer(f: Function, point: Any) -> Answer:
         value = f(point)
     except BaseException as error:
         return Answer(math.nan, failure_of(error))
-    told = as_values([value], 1)[0]
+    told = as_values([_plain(value)], 1)[0]
     return Answer(math.nan, f"the value is {value!r:.40}") if told is None else Answer(told)
+
+
+def _plain(value: Any) -> Any:
+    """Return a tensor without its gradient, and anything else as it is."""
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
 def _each(f: Any, points: Any) -> list[Answer]:
@@ -84,10 +89,19 @@ def _all_at_once(f: Any, points: Any) -> list[Answer]:
             values = f(np.array(points) if isinstance(points, np.ndarray) else points)
     except BaseException as error:
         return [Answer(math.nan, failure_of(error))] * len(points)
-    told = as_values(values, len(points))
+    if np.ndim(_plain(values)) == 0 and len(points) > 1:
+        raise ConfigError(
+            f"f has returned {values!r:.40} for {len(points)} points; with batched=True it gets all"
+            " points of a batch and returns a value for each"
+        )
+    told = as_values(_plain(values), len(points))
     return [Answer(math.nan, "no finite value") if v is None else Answer(v) for v in told]
 
 
+_DIED = (
+    "a worker process has died while it evaluated one of {} points; see what f does there, or"
+    " evaluate in threads"
+)
 _TASK: list[Function] = []
 """What a worker process evaluates; set when it starts, as functions need not be importable."""
 
@@ -116,10 +130,7 @@ def _in_pool(f: Any, workers: int, run_in: Workers) -> Iterator[Evaluator]:
         try:
             return list(pool.map(task, points))
         except BrokenExecutor as error:
-            raise RunError(
-                f"a worker process has died while it evaluated one of {len(points)} points; see"
-                " what f does there, or evaluate in threads"
-            ) from error
+            raise RunError(_DIED.format(len(points))) from error
 
     with pool:
         yield evaluate
@@ -134,13 +145,16 @@ def _on_ray(f: Any, workers: int) -> Iterator[Evaluator]:
 
     own = start_ray(RayConfig(cluster_cpus=workers))
     try:
-        task, function = ray.remote(num_cpus=1)(answer), ray.put(f)
+        task, function = ray.remote(num_cpus=1, max_retries=0)(answer), ray.put(f)
 
         def evaluate(points: Any) -> list[Answer]:
             found: list[Answer] = []
             for first in range(0, len(points), workers):
                 some = points[first : first + workers]
-                found += ray.get([task.remote(function, point) for point in some])
+                try:
+                    found += ray.get([task.remote(function, point) for point in some])
+                except ray.exceptions.WorkerCrashedError as error:
+                    raise RunError(_DIED.format(len(some))) from error
             return found
 
         yield evaluate

@@ -56,6 +56,7 @@ def minimize(
         bounds = _box_of(f) if bounds is None else bounds
     if not callable(f) and not isinstance(f, Objective):
         raise ConfigError(f"f={f!r:.60} is no function; give a function of a point")
+    _check_end(target, callback)
     limits = as_constraints(constraints)
     opt = Optimizer(
         x0,
@@ -71,6 +72,14 @@ def minimize(
         ended = _search(opt, within(evaluate, limits), target, callback)
     result = opt.result()
     return replace(result, stop=ended) if ended else result
+
+
+def _check_end(target: object, callback: object) -> None:
+    number = isinstance(target, int | float) and not isinstance(target, bool)
+    if target is not None and not (number and target == target):
+        raise ConfigError(f"target={target!r:.60} must be a number, the value that is enough")
+    if callback is not None and not callable(callback):
+        raise ConfigError(f"callback={callback!r:.60} must be a function of a result")
 
 
 def _search(

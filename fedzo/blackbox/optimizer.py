@@ -14,7 +14,7 @@ learn from them.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,13 @@ class Optimizer:
     def asked(self) -> int:
         """How many points were asked for."""
         return len(self._keys)
+
+    def __repr__(self) -> str:
+        left = "" if self._ground.budget is None else f" of {self._ground.budget}"
+        return f"{'asked for:':<13}{self.asked}{left} points\n{self.result()!r}"
+
+    def _repr_html_(self) -> str:
+        return self.result()._repr_html_()
 
     @property
     def constrained(self) -> bool:
@@ -156,7 +163,7 @@ class Optimizer:
         points: Any,
         values: Any = None,
         *,
-        ranking: Sequence[int] | None = None,
+        ranking: Any = None,
         failures: Any = None,
         violations: Any = None,
     ) -> None:
@@ -175,6 +182,8 @@ class Optimizer:
         check_what_is_told(values, ranking, failures, violations)
         if violations is not None and not self.constrained:
             raise ConfigError("violations need Optimizer(..., constrained=True)")
+        if not hasattr(points, "__iter__"):
+            raise ConfigError(f"points={points!r:.60} are no points; give a list, as ask gave them")
         keys = [self._space.key(point) for point in points]
         numbers = self._found(keys)
         if ranking is not None:

@@ -135,13 +135,24 @@ def make_space(x0: Any, bounds: Any, step: float | None) -> Space:
         raise ConfigError("x0=None, bounds=None: give a start, bounds, or both")
     if step is not None and not (isinstance(step, int | float) and 0 < step < math.inf):
         raise ConfigError(f"step={step!r} must be a positive number; leave it out for the default")
+    bounds = bounds.detach().cpu().numpy() if isinstance(bounds, Tensor) else bounds
     kinds = list(bounds.values()) if isinstance(bounds, Mapping) else bounds
+    if isinstance(bounds, Mapping):
+        _check_names(bounds)
     if isinstance(bounds, Mapping) or _is_typed(kinds):
-        names = [str(name) for name in bounds] if isinstance(bounds, Mapping) else None
+        names = list(bounds) if isinstance(bounds, Mapping) else None
         if step is not None:
             raise ConfigError(f"step={step} has no effect on typed variables; leave it out")
         return Mixed([_typed(kind) for kind in kinds], names, x0)
     return _box(x0, bounds, step)
+
+
+def _check_names(bounds: Mapping[Any, Any]) -> None:
+    if not bounds:
+        raise ConfigError("bounds={} names no variable; give at least one")
+    wrong = [name for name in bounds if not isinstance(name, str)]
+    if wrong:
+        raise ConfigError(f"bounds: the name {wrong[0]!r} is no text; name variables by texts")
 
 
 def restore_space(facts: Mapping[str, Any]) -> Space:
@@ -183,7 +194,9 @@ def _box(x0: Any, bounds: Any, step: float | None) -> Box:
             raise ConfigError(
                 f"bounds={bounds!r:.60} have an end at infinity, so there is no middle; give x0"
             )
-        start = lower + (upper - lower) / 2
+        start = (
+            lower / 2 + upper / 2 if np.isinf(upper - lower).any() else lower + (upper - lower) / 2
+        )
     outside = np.flatnonzero((start < lower) | (start > upper))
     if len(outside):
         i = int(outside[0])
@@ -192,6 +205,13 @@ def _box(x0: Any, bounds: Any, step: float | None) -> Box:
         )
     with np.errstate(invalid="ignore", over="ignore"):
         width = upper - lower
+    wide = np.isfinite(lower) & np.isfinite(upper) & ~np.isfinite(width)
+    if wide.any():
+        i = int(np.flatnonzero(wide)[0])
+        raise ConfigError(
+            f"bounds[{i}]=({lower[i]}, {upper[i]}) are further apart than a float64 can say; give"
+            " nearer ones, or None where there is no bound"
+        )
     usual = np.where(np.isfinite(width), width, 1 / FIRST_SPREAD)
     scale = usual if step is None else np.full(len(start), step / FIRST_SPREAD)
     return Box(start, lower, upper, np.where(scale > 0, scale, 1.0))

@@ -1,7 +1,6 @@
 """What users tell of points, checked: values, rankings, reasons of failures, counts."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +40,8 @@ def as_told(count: int, values: Any, failures: Any, violations: Any) -> list[Tol
 def as_values(values: Any, count: int) -> list[float | None]:
     """Return a number a point, None for a failure; raises ConfigError for anything else."""
     given = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    flat = [given] if np.ndim(given) == 0 and count == 1 else list(given)
-    if len(flat) != count:
-        raise ConfigError(f"values has {len(flat)} entries for {count} points; give one a point")
+    single = count == 1 and not isinstance(given, list | tuple | np.ndarray)
+    flat = _listed("values", [given] if single else given, count)
     return [_as_value(value) for value in flat]
 
 
@@ -53,7 +51,10 @@ def _as_value(value: Any) -> float | None:
     try:
         if isinstance(value, str | bytes):
             raise TypeError("text")
-        number = float(value)
+        alone = isinstance(value, np.ndarray) and value.size == 1
+        number = float(value.item() if alone else value)
+    except OverflowError:
+        return None
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"a value is {value!r:.60}; give one real number a point, or None for a failure"
@@ -61,10 +62,11 @@ def _as_value(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def as_ranking(ranking: Sequence[int], count: int) -> list[int]:
+def as_ranking(ranking: Any, count: int) -> list[int]:
     """Return positions from the best to the worst; raises ConfigError unless each is there once."""
-    order = [int(place) for place in ranking]
-    if sorted(order) != list(range(count)):
+    order = _listed("ranking", ranking, count)
+    whole = all(isinstance(place, int | np.integer) for place in order)
+    if not whole or sorted(order) != list(range(count)):
         raise ConfigError(
             f"ranking={order!r:.60} must hold each of 0 to {count - 1} once, the best point first"
         )
@@ -97,10 +99,21 @@ def as_violations(violations: Any, count: int) -> list[float]:
 def as_reasons(failures: Any, count: int) -> list[str]:
     """Return why each point has failed; one reason may stand for all."""
     single = isinstance(failures, str | BaseException)
-    reasons = [failures] * count if single else list(failures)
-    if len(reasons) != count:
-        raise ConfigError(f"failures has {len(reasons)} entries for {count} points; give one each")
+    reasons = [failures] * count if single else _listed("failures", failures, count)
+    wrong = [r for r in reasons if not isinstance(r, str | BaseException)]
+    if wrong:
+        raise ConfigError(f"failures: {wrong[0]!r:.60} is no reason; give a text or an exception")
     return [failure_of(r) if isinstance(r, BaseException) else str(r) for r in reasons]
+
+
+def _listed(name: str, given: Any, count: int) -> list[Any]:
+    """Return what is told of each point; raises ConfigError unless it is one entry a point."""
+    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+        raise ConfigError(f"{name}={given!r:.60} is no list; give one entry for each point")
+    entries = list(given)
+    if len(entries) != count:
+        raise ConfigError(f"{name} has {len(entries)} entries for {count} points; give one a point")
+    return entries
 
 
 def require_whole(name: str, value: object, least: int) -> None:

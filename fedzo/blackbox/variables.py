@@ -95,14 +95,16 @@ class Log:
 class Int:
     """A whole number from low to high, both included."""
 
-    low: int
-    high: int
+    low: int | np.integer
+    high: int | np.integer
     size = 1
 
     def __post_init__(self) -> None:
-        for end in (self.low, self.high):
-            if not isinstance(end, int) or isinstance(end, bool):
+        for name in ("low", "high"):
+            end = getattr(self, name)
+            if not isinstance(end, int | np.integer) or isinstance(end, bool):
                 raise ConfigError(f"Int({self.low!r}, {self.high!r}): both ends must be whole")
+            object.__setattr__(self, name, int(end))
         _check_ends("Int", self.low, self.high)
 
     @property
@@ -114,7 +116,7 @@ class Int:
         return self.low + min(max(math.floor(float(z[0]) * count), 0), count - 1)
 
     def coordinates(self, value: object) -> NDArray[np.float64]:
-        number = _number(self, value, self.low, self.high)
+        number = _number(self, value, int(self.low), int(self.high))
         if number != int(number):
             raise ConfigError(f"{value!r} is not a whole number; {self} takes whole numbers")
         return np.array([(number - self.low + 0.5) * self.least])
@@ -131,11 +133,12 @@ class Choice:
     least = 1.0
 
     def __init__(self, *options: Value) -> None:
-        if len(options) < 2 or len({(type(o), o) for o in options}) < len(options):
-            raise ConfigError(f"Choice{options!r}: give at least two options, each once")
+        options = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
         wrong = [o for o in options if not isinstance(o, float | int | str | bool)]
         if wrong:
             raise ConfigError(f"Choice: {wrong[0]!r} is no text, number or boolean; name it by one")
+        if len(options) < 2 or len({(type(o), o) for o in options}) < len(options):
+            raise ConfigError(f"Choice{options!r}: give at least two options, each once")
         object.__setattr__(self, "options", options)
 
     @property

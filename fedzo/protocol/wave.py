@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -27,8 +28,8 @@ class Wave:
     until: answers after which the server goes on. refill: "arrival" sends somebody else off as soon
     as an answer has come, "step" only as many as are missing when the server has stepped. first:
     who is asked where nobody is at work; as many work at a time. num_clients: among whom the next
-    are drawn. queries: most that all new jobs may take, None for no limit. at_s: what the clock
-    shows.
+    are drawn; a tensor of each client's own in the question has a row for every one of them.
+    queries: most that all new jobs may take, None for no limit. at_s: what the clock shows.
     """
 
     question: Question[Any]
@@ -51,7 +52,7 @@ class Wave:
         """Return the question to some clients."""
         limited = self.queries is not None and self.queries_each > 0
         return Exchange(
-            question=self.question,
+            question=self.question.select(torch.as_tensor(client_ids)),
             client_ids=client_ids,
             moment=self.moment,
             seed=self.seed,

@@ -44,14 +44,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
 def read_tensors(path: Path, *, digest: str = "") -> tuple[dict[str, Tensor], str]:
     """Return tensors and facts.
 
-    digest: of the only file that will do. Raises CheckpointError for another, and for one that is
-    missing or damaged.
+    Tensors begin at the same places in memory as fresh ones, for what is computed of one may depend
+    on that in its last bit. digest: of the only file that will do. Raises CheckpointError for
+    another, and for one that is missing or damaged.
     """
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             told: dict[str, str] = dict(file.metadata() or {})
         sealed, facts = _told(told)
         if (sealed or digest) and sealed != _digest(tensors, facts):

@@ -90,6 +90,15 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
         refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
     ),
+    "fzoos_async": StrategyEntry(
+        "strategies.surrogate.fzoos_asynchronous",
+        "AsyncFZooS",
+        "AsyncFZooSConfig",
+        "surrogate",
+        "FZooS that goes on with every K-th answer, about whatever point; on a clock",
+        preset=ON_A_CLOCK,
+        refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
+    ),
     "dshb": StrategyEntry(
         "strategies.averaging.fedavg",
         "FedAvg",

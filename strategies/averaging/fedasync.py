@@ -21,11 +21,12 @@ from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
 from strategies.averaging.fedavg import local_training
-from strategies.averaging.staleness import StalenessConfig, require_open
+from strategies.averaging.staleness import StalenessConfig
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.step_config import LocalConfig
+from strategies.core.wave_config import require_open
 
 
 @composed

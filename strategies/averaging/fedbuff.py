@@ -15,49 +15,33 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.config import require, require_nonnegative
 from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
-from fedzo.protocol.wave import Refill
 from strategies.averaging.fedavg import local_training
-from strategies.averaging.staleness import StalenessConfig, require_open
+from strategies.averaging.staleness import StalenessConfig
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig, aggregate
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.step_config import LocalConfig, ServerConfig
+from strategies.core.wave_config import WaveConfig, require_open
 
 
 @composed
 class FedBuffConfig:
-    """Settings of FedBuff; it needs a virtual clock (fleet.preset).
-
-    buffer: answers after which the server steps; 0 is half of those at work with refill=arrival,
-    and all of them with step. refill: whether the next client begins with each arrival, or all that
-    are missing after the server's step.
-    """
+    """Settings of FedBuff; it needs a virtual clock (fleet.preset)."""
 
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)
     local: LocalConfig = part(LocalConfig)
     server: ServerConfig = part(ServerConfig)
     old: StalenessConfig = part(StalenessConfig)
-    buffer: int = 0
-    refill: Refill = "arrival"
+    waves: WaveConfig = part(WaveConfig)
 
     def __post_init__(self) -> None:
-        require_nonnegative("buffer", self.buffer)
         require_open(self.rounds)
-
-    def until(self, at_work: int) -> int:
-        """Return after how many answers the server steps; raises ConfigError for too many."""
-        if not self.buffer:
-            return at_work if self.refill == "step" else max(1, at_work // 2)
-        told = f"at most {at_work}, as many as work at a time (strategy.participation)"
-        require(self.buffer <= at_work, "strategy.buffer", self.buffer, told)
-        return self.buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +64,8 @@ class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedBuffState]):
     def round(self, state: FedBuffState, plan: RoundPlan) -> Round[FedBuffState]:
         config = self._config
         question = local_training(config.local, self._client, state.x)
-        until = config.until(len(plan.cohort))
-        landed = yield from wave(question, plan.cohort, until=until, refill=config.refill)
+        until = config.waves.until(len(plan.cohort))
+        landed = yield from wave(question, plan.cohort, until=until, refill=config.waves.refill)
         if not len(landed):
             return state
         updates = landed.said.update

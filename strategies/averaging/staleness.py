@@ -15,16 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import check_types, require, require_nonnegative
+from fedzo.config import check_types, require_nonnegative
 from fedzo.used_with import UsedWith, one_of, other_than
-from strategies.core.rounds import RoundConfig
-
-
-def require_open(rounds: RoundConfig) -> None:
-    """Raise ConfigError for settings of rounds that mean nothing where the server goes on."""
-    for name in ("over_selection", "min_answers"):
-        value = getattr(rounds, name)
-        require(value == 1, name, value, "1, for a server that waits for nobody")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

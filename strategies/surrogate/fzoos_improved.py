@@ -19,16 +19,12 @@ this cohort before. Floats up as many as queries; down d + 1 and d a stop. Serve
 r^2 d for r = max_rows.
 """
 
-import math
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import require
-from fedzo.estimation.directions import basis_blocks
-from fedzo.objectives.oracle import project
 from fedzo.protocol.questions.probes import Probed, Probes
 from fedzo.protocol.questions.values import Values, ValuesTold
 from fedzo.surrogates.descent import virtual_steps
@@ -37,22 +33,19 @@ from fedzo.surrogates.slope_geometry import centered, geometry
 from fedzo.surrogates.slope_posterior import SlopePosterior, condition, explained_variance, fit
 from fedzo.surrogates.slopes import (
     JITTER,
-    SlopePrior,
     SlopeRows,
     join_rows,
     no_rows,
     rows_between,
 )
-from fedzo.surrogates.spatial import SpatialPrior, smooth_directions, square_prior
+from fedzo.surrogates.spatial import SpatialPrior
 from strategies.core.asking import Heard, ask
 from strategies.core.robust import agree
 from strategies.core.rounds import Round, RoundPlan
 from strategies.surrogate.fzoos_config import FZooSConfig
 from strategies.surrogate.fzoos_state import Anchor, Design, SlopeState
-
-ENOUGH_DIRECTIONS = 8
-"""Shared directions from which one round's moments tell rho; where no round had so many, rho is
-fitted by the evidence of rows of different owners."""
+from strategies.surrogate.probe_ends import probe_ends
+from strategies.surrogate.slope_config import ENOUGH_DIRECTIONS
 
 
 class SlopeSearch:
@@ -63,18 +56,11 @@ class SlopeSearch:
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SlopeState:
         config = self._config
-        square = math.isqrt(len(x)) ** 2 == len(x)
-        require(
-            square or not config.lengthscale,
-            "lengthscale",
-            config.lengthscale,
-            f"0, for x has {len(x)} coordinates and is no square image",
-        )
-        prior = SlopePrior(kernel=config.kernel, lengthscale=config.first_lengthscale(len(x)))
+        prior = config.slopes.first_prior(len(x))
         nobody = torch.empty(0, dtype=torch.int64)
         anchor = Anchor(clients=nobody, values=nobody.double(), point=0)
         rows = no_rows(x.double())
-        step = config.initial_step
+        step = config.slopes.initial_step
         return SlopeState(x=x, rows=rows, walked=rows, prior=prior, anchor=anchor, step=step)
 
     def round(self, state: SlopeState, plan: RoundPlan) -> Round[SlopeState]:
@@ -90,8 +76,8 @@ class SlopeSearch:
             lambda z: space.color(posterior.gradient(space.adjoint(z))),
             state.x.double(),
             state.step,
-            rule=self._config.step_rule,
-            stops=self._config.stops(),
+            rule=self._config.slopes.step_rule,
+            stops=self._config.slopes.stops(),
             lower=plan.lower,
             upper=plan.upper,
         ).to(state.x)
@@ -111,16 +97,16 @@ class SlopeSearch:
         shared, private = (self._blocks(state, count) for count in (1, clients))
         if not config.robust.rule.is_mean:
             return shared
-        if config.design != "auto" or clients == 1:
-            return private if config.design == "private" else shared
-        if (plan.round_index - 1) % config.shared_every == 0:
+        if config.slopes.design != "auto" or clients == 1:
+            return private if config.slopes.design == "private" else shared
+        if (plan.round_index - 1) % config.slopes.shared_every == 0:
             return shared
-        if clients * self._count(state) > config.max_rows:
+        if clients * self._count(state) > config.slopes.max_rows:
             return shared
-        if clients <= config.private_gain * (1 + state.prior.rho):
+        if clients <= config.slopes.private_gain * (1 + state.prior.rho):
             return shared
         shared, private = (self._looked_at(state, plan, d.first) for d in (shared, private))
-        return shared if config.private_gain * shared.told >= private.told else private
+        return shared if config.slopes.private_gain * shared.told >= private.told else private
 
     def _blocks(self, state: SlopeState, count: int) -> Design:
         return Design(state.next_row + self._count(state) * torch.arange(count))
@@ -140,10 +126,10 @@ class SlopeSearch:
 
     def _space(self, state: SlopeState, plan: RoundPlan) -> SpatialPrior:
         """Return the prior on the gradient; rows are kept in its white coordinates."""
-        return square_prior(len(state.x), self._config.lengthscale, image=plan.image)
+        return self._config.slopes.space(len(state.x), image=plan.image)
 
     def _count(self, state: SlopeState) -> int:
-        return min(self._config.num_directions, len(state.x))
+        return min(self._config.slopes.num_directions, len(state.x))
 
     def _probes(self, state: SlopeState, plan: RoundPlan, first: Int[Tensor, " b"]) -> Probes:
         known = torch.equal(state.anchor.clients, torch.as_tensor(plan.cohort))
@@ -151,7 +137,7 @@ class SlopeSearch:
             x=state.x,
             first_row=first.expand(len(plan.cohort)).clone(),
             num_directions=self._count(state),
-            mu=self._config.probe_length(len(state.x)),
+            mu=self._config.slopes.probe_length(len(state.x)),
             lengthscale=self._space(state, plan).lengthscale,
             base=not known,
         )
@@ -180,7 +166,7 @@ class SlopeSearch:
         as_planned = clients.tolist() == list(plan.cohort) and not probes.base
         shape = (design.shape if as_planned else None) or geometry(seen, seen)
         if plan.round_index <= 4 or plan.round_index % 4 == 0:
-            grids = self._config.grids(prior, len(x), fit_rho=not measured and total > 1)
+            grids = self._config.slopes.grids(prior, len(x), fit_rho=not measured and total > 1)
             posterior = fit(prior, seen, shape, total, grids)
         else:
             posterior = condition(prior, seen, total, shape=shape)
@@ -224,13 +210,15 @@ class SlopeSearch:
 
         One block belongs to all clients together, several to one client each.
         """
-        m, x = changes.shape[1], state.x.double()
-        space = self._space(state, plan)
-        u = basis_blocks(first, m, len(x), seed=plan.seed, problem=plan.problem).flatten(0, 1)
-        u = smooth_directions(u, space.lengthscale)
-        ends = u.mul_(self._config.probe_length(len(x))).add_(x)
-        ends = project(ends, plan.lower, plan.upper)
-        x, ends = space.adjoint(x), space.adjoint(ends)
+        m = changes.shape[1]
+        x, ends = probe_ends(
+            state.x,
+            first,
+            m,
+            length=self._config.slopes.probe_length(len(state.x)),
+            space=self._space(state, plan),
+            plan=plan,
+        )
         together = len(first) == 1
         numbers = torch.arange(len(ends))
         return rows_between(
@@ -244,7 +232,7 @@ class SlopeSearch:
 
     def _joined(self, state: SlopeState, fresh: SlopeRows) -> SlopeRows:
         """Return the newest rows once these have come."""
-        return join_rows([state.rows, state.walked, fresh], most=self._config.max_rows)
+        return join_rows([state.rows, state.walked, fresh], most=self._config.slopes.max_rows)
 
     def _search(
         self,
@@ -272,12 +260,12 @@ class SlopeSearch:
             start=numbers[:-1],
             end=numbers[1:],
         )
-        posterior = posterior.extended(fresh, most=self._config.max_rows)
+        posterior = posterior.extended(fresh, most=self._config.slopes.max_rows)
         expected = posterior.change(points[:-1], points[1:]).cumsum(dim=0)
         best = int(expected.argmin())
         state = replace(state, walked=fresh, next_point=state.next_point + len(path))
         if float(expected[best]) >= -JITTER * float(changes.abs().max()):
-            return replace(state, step=max(self._config.least_step(), state.step / 4))
+            return replace(state, step=max(self._config.slopes.least_step(), state.step / 4))
         anchor = Anchor(clients=clients, values=values[:, best], point=int(numbers[best + 1]))
         step = self._next_step(state.step, best, len(path))
         return replace(state, x=path[best], anchor=anchor, step=step)
@@ -285,5 +273,5 @@ class SlopeSearch:
     def _next_step(self, step: float, best: int, count: int) -> float:
         """Return a longer step where the last point was best, a shorter one where the first was."""
         if best == count - 1:
-            return min(self._config.max_step, 1.5 * step)
-        return max(self._config.least_step(), step / 2) if best == 0 else step
+            return min(self._config.slopes.max_step, 1.5 * step)
+        return max(self._config.slopes.least_step(), step / 2) if best == 0 else step

@@ -38,19 +38,19 @@ class OnClientFZooS:
         self._config = config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> OnClientState:
-        return OnClientState(x, self._config.first_lengthscale(len(x)))
+        return OnClientState(x, self._config.slopes.first_lengthscale(len(x)))
 
     def round(self, state: OnClientState, plan: RoundPlan) -> Round[OnClientState]:
         config, dim = self._config, len(state.x)
-        m = min(config.num_directions, dim)
+        m = min(config.slopes.num_directions, dim)
         question = SlopeGradient(
             x=state.x,
             first_row=torch.full((len(plan.cohort),), state.next_row),
-            kernel=config.kernel,
+            kernel=config.slopes.kernel,
             lengthscale=state.lengthscale,
-            max_rows=config.max_rows,
+            max_rows=config.slopes.max_rows,
             num_directions=m,
-            mu=config.probe_length(dim),
+            mu=config.slopes.probe_length(dim),
         )
         heard = yield from ask(question, plan.cohort)
         gradient = aggregate(heard.said.gradient, config.robust, plan, purpose="gradient")
@@ -61,14 +61,14 @@ class OnClientFZooS:
             best = int(evidence.argmax(dim=1).bincount(minlength=3).argmax())
         steps = CorrectedSteps(
             gradient=gradient,
-            kernel=config.kernel,
+            kernel=config.slopes.kernel,
             lengthscale=state.lengthscale,
-            max_rows=config.max_rows,
+            max_rows=config.slopes.max_rows,
             local_steps=config.local.local_steps,
             local_lr=config.local.local_lr,
         )
         moved = yield from ask(steps, heard.clients)
         update = aggregate(moved.said.update, config.robust, plan)
         x = project(state.x + update, plan.lower, plan.upper)
-        lengthscale = config.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
+        lengthscale = config.slopes.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
         return OnClientState(x.to(state.x), lengthscale, state.next_row + m)

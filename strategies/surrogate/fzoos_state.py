@@ -1,9 +1,9 @@
-"""What FZooS with a slope surrogate (strategies.surrogate.fzoos_improved) knows between rounds."""
+"""What FZooS with a slope surrogate at the server knows between rounds, waiting or not."""
 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fedzo.surrogates.slope_geometry import Geometry
@@ -57,3 +57,23 @@ class SlopeState:
     def answered(self) -> Anchor:
         """What clients have answered at x."""
         return self.anchor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsynchronousState:
+    """The iterate, the surrogate, earlier points by round, and each client's last value.
+
+    told: clients [k] that have answered, in which round they were asked, and their value then.
+    """
+
+    x: Float[Tensor, " d"]
+    rows: SlopeRows
+    prior: SlopePrior
+    step: float
+    rho_measured: bool
+    rounds: Int[Tensor, " v"]
+    kept: Float[Tensor, "v d"]
+    private: Bool[Tensor, " v"]
+    clients: Int[Tensor, " k"]
+    asked: Int[Tensor, " k"]
+    values: Float[Tensor, " k"]

@@ -1,4 +1,4 @@
-"""FedBuff and FedAsync: synchronous where they wait for all, and the same bits however computed."""
+"""Strategies that do not wait: the same bits however computed, synchronous if they wait for all."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from scenarios.runs.simulate import simulate
 from strategies.averaging.staleness import StalenessConfig
 
 SMALL = {"scenario.dim": 8, "strategy.participation": 0.25, "strategy.local_steps": 2}
-EACH = ["fedbuff", "fedbuff_zo", "fedasync", "fedasync_zo"]
+EACH = ["fedbuff", "fedbuff_zo", "fedasync", "fedasync_zo", "fzoos_async"]
 
 
 def run(strategy: str, *, rounds: int = 12, clients: int = 40, **more: Any) -> RunResult:
     settings = {**SMALL, **more.pop("settings", {})}
+    if strategy == "fzoos_async":
+        settings.pop("strategy.local_steps")
     places = {name: more.pop(name) for name in ("engine", "query_budget", "seed") if name in more}
     made = make_experiment(
         "quadratic", strategy, num_rounds=rounds, num_clients=clients, settings=settings, **places
@@ -59,7 +61,7 @@ def test_nothing_depends_on_what_is_computed_together(strategy: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync"])
+@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync", "fzoos_async"])
 def test_on_ray_too(strategy: str) -> None:
     ray = {"engine.num_actors": 2, "engine.cluster_cpus": 2}
     same(run(strategy), run(strategy, engine="ray", settings=ray))
@@ -76,7 +78,7 @@ def test_a_run_stopped_between_steps_goes_on_at_the_same_bits(
     same(whole, longer)
 
 
-@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync_zo"])
+@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync_zo", "fzoos_async"])
 def test_the_query_budget_is_never_exceeded(strategy: str) -> None:
     found = run(strategy, rounds=500, query_budget=3000)
     assert found.queries <= 3000
@@ -91,14 +93,15 @@ def test_answers_that_were_paid_for_are_used_when_nothing_is_left() -> None:
     assert len(exactly.records) == len(more.records)
 
 
+@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fzoos_async"])
 @pytest.mark.parametrize("seed", range(4))
-def test_jobs_that_failed_are_kept_too(seed: int, tmp_path: Path) -> None:
+def test_jobs_that_failed_are_kept_too(strategy: str, seed: int, tmp_path: Path) -> None:
     faults = {"faults.crash": 0.3, "strategy.max_failed_rounds": 50}
-    whole = run("fedbuff_zo", rounds=8, settings=faults, seed=seed)
-    run("fedbuff_zo", rounds=4, settings=faults, seed=seed, out=tmp_path / "run")
+    whole = run(strategy, rounds=8, settings=faults, seed=seed)
+    run(strategy, rounds=4, settings=faults, seed=seed, out=tmp_path / "run")
     same(
         whole,
-        run("fedbuff_zo", rounds=8, settings=faults, seed=seed, out=tmp_path / "run", resume=True),
+        run(strategy, rounds=8, settings=faults, seed=seed, out=tmp_path / "run", resume=True),
     )
 
 

@@ -1,0 +1,134 @@
+"""What people also type and return: an answer, or one sentence before anything is spent."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fedzo
+from fedzo.errors import ConfigError
+
+
+def absolute(x: Any) -> float:
+    return float(np.abs(x).sum())
+
+
+def square(x: Any) -> Any:
+    return x[0] ** 2
+
+
+@pytest.mark.parametrize("method", ["auto", "cma"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "kind", [fedzo.Int(0, 1), fedzo.Int(1, 100), fedzo.Log(1e-3, 1.0), fedzo.Float(0.0, 1.0)]
+)
+def test_one_variable_is_enough(kind: Any, seed: int, method: str) -> None:
+    found = fedzo.minimize(
+        lambda p: abs(p["n"] - 0.6), bounds={"n": kind}, budget=60, seed=seed, method=method
+    )
+    assert found.evaluations == 60
+    assert found.value <= 0.4
+
+
+@pytest.mark.parametrize("method", ["auto", "cma", "fzoos", "random"])
+def test_a_coordinate_whose_box_holds_one_number_stays_there(method: str) -> None:
+    box = [(-3, 3), (-3, 3), (2, 2)]
+    found = fedzo.minimize(absolute, x0=[1.0, 2.0, 2.0], bounds=box, budget=600, method=method)
+    assert found.evaluations == 600 or method == "fzoos"
+    assert set(np.asarray(found.points)[:, 2]) == {2.0}
+    assert found.value < (2.5 if method == "random" else 2.01)
+
+
+def test_a_box_of_one_point_is_that_point() -> None:
+    found = fedzo.minimize(absolute, bounds=[(1, 1), (0, 0)], budget=20, method="cma")
+    assert found.x.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("method", ["auto", "fzoos", "cma"])
+def test_a_loaded_search_goes_on_at_the_same_bits_wherever_the_file_put_it(
+    method: str, tmp_path: Path
+) -> None:
+    """The longer the reason of a failure, the further back the tensors lie in the file."""
+    for length in range(1, 65, 9):
+        opt = fedzo.Optimizer(x0=[0.0, 1.0, 2.0, 3.0], method=method)
+        for i in range(2):
+            points = opt.ask()
+            if i == 0:
+                opt.tell(opt.ask(1), failures="x" * length)
+            opt.tell(points, [absolute(x) for x in points])
+        opt.save(tmp_path / "search")
+        assert np.array_equal(opt.ask(), fedzo.Optimizer.load(tmp_path / "search").ask())
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (torch.ones(1, requires_grad=True) * float(x[0]) ** 2).sum(),
+        lambda x: np.array([x[0] ** 2]),
+        lambda x: 10**400 if x[0] > 0.5 else float(x[0] ** 2),
+        lambda x: torch.tensor([x[0] ** 2]),
+    ],
+)
+def test_values_of_many_kinds_are_numbers(f: Callable[[Any], Any]) -> None:
+    assert fedzo.minimize(f, x0=[1.0], budget=40).value < 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"bounds": {}}, "names no variable"),
+        ({"bounds": {1: (0, 1)}}, "the name 1 is no text"),
+        ({"bounds": [(-1e308, 1e308)]}, "further apart than a float64"),
+        ({"x0": [1.0], "target": "a"}, "target='a' must be a number"),
+        ({"x0": [1.0], "target": float("nan")}, "target=nan must be a number"),
+        ({"x0": [1.0], "callback": 3}, "callback=3 must be a function"),
+        ({"x0": [1.0], "batched": True}, "returns a value for each"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_a_sentence(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        fedzo.minimize(lambda x: 1.0, budget=10, **given)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"ranking": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]},
+        {"ranking": "abcdef"},
+        {"ranking": 3},
+        {"failures": 3},
+        {"failures": True},
+        {"failures": [None] * 6},
+        {"values": 3.0},
+    ],
+)
+def test_what_does_not_fit_the_points_changes_nothing(answers: dict[str, Any]) -> None:
+    opt = fedzo.Optimizer(x0=[0.0, 1.0], method="cma", budget=12)
+    points = opt.ask()
+    with pytest.raises(ConfigError):
+        opt.tell(points, **answers)
+    with pytest.raises(ConfigError, match="are no points"):
+        opt.tell(None, [1.0])
+    opt.tell(points, ranking=list(range(len(points))))
+    assert opt.result().evaluations == len(points)
+
+
+def test_numbers_of_numpy_make_variables_and_tensors_make_bounds() -> None:
+    ends: Any = np.int64(0), np.int64(3)
+    assert fedzo.Int(*ends) == fedzo.Int(0, 3)
+    assert fedzo.Choice(np.int64(1), np.int64(2)) == fedzo.Choice(1, 2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no text, number or boolean"):
+        fedzo.Choice([1], [2])  # type: ignore[arg-type]
+    bounds = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    assert fedzo.minimize(absolute, bounds=bounds, budget=10).points.shape == (10, 2)
+
+
+def test_a_search_shows_itself() -> None:
+    opt = fedzo.Optimizer(x0=[0.0, 1.0], budget=50)
+    points = opt.ask()
+    opt.tell(points, [absolute(x) for x in points])
+    assert f"{len(points)} of 50 points" in repr(opt)
+    assert "<table>" in opt._repr_html_()
