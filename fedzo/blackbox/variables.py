@@ -6,7 +6,7 @@ bounds; a choice one for every option, of which the largest is chosen.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,8 +132,9 @@ class Choice:
     options: tuple[Value, ...]
     least = 1.0
 
-    def __init__(self, *options: Value) -> None:
-        options = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
+    def __init__(self, *given: Any) -> None:
+        plain = [o.item() if isinstance(o, np.generic) else o for o in given]
+        options: Any = tuple(plain)
         wrong = [o for o in options if not isinstance(o, float | int | str | bool)]
         if wrong:
             raise ConfigError(f"Choice: {wrong[0]!r} is no text, number or boolean; name it by one")

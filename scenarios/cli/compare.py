@@ -131,13 +131,14 @@ def compare_command(
         run_grid,
         with_aggregators,
     )
-    from scenarios.runs.sweep import Effort
+    from scenarios.runs.sweep import SWEEP, Effort
     from scenarios.runs.tuning import tune_methods
 
     out, resume = output.out, output.resume
 
     def work() -> dict[str, Any]:
-        if resume and not (out and any(out.rglob("experiment.toml"))):
+        begun = ("experiment.toml", SWEEP)  # the second while nothing but trials has run
+        if resume and not (out and any(any(out.rglob(name)) for name in begun)):
             raise ConfigError("--resume needs --out with a comparison that was begun; leave it out")
         plan = read_comparison(how.config) if how.config else ComparisonPlan()
         spaces, given = parse_spaces(how.settings or []) if tune else ({}, how.settings or [])

@@ -13,6 +13,7 @@ from fedzo.records.storage import write_whole
 from fedzo.user_code import installed
 from scenarios.cli.options import guard
 
+_OURS = ("fedzo", "strategies", "clients", "scenarios")
 _STARTERS = Path(__file__).parents[1] / "starters"
 
 
@@ -60,6 +61,8 @@ def _written(kind: str, name: str) -> str:
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     called = "".join(part[:1].upper() + part[1:] for part in snake.split("_"))
     file = Path(f"{snake}.py")
+    if snake in _OURS:
+        raise ConfigError(f"{snake} is a package of fedzo, which {file} would hide; name it else")
     if installed(snake, Path.cwd()) is not None:
         raise ConfigError(f"a module {snake} is installed, which {file} would hide; name it else")
     if file.exists():

@@ -15,6 +15,7 @@ from fedzo.records.lock import LOCK
 from scenarios.runs.extension import EXPERIMENT
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import StoredRun, load_run, read_experiment
+from scenarios.runs.sweep import SWEEP
 from scenarios.runs.watching import holder_of, life_of
 
 
@@ -60,8 +61,7 @@ def list_runs(directory: Path | str) -> list[Listed]:
     rows = [_row(path) for path in found]
     if root not in found:
         rows += [
-            Listed(path=str(p), life="foreign", why=f"{p} holds no run")
-            for p in _foreign(root, found)
+            Listed(path=str(p), life="foreign", why=_what_else(p)) for p in _foreign(root, found)
         ]
     return sorted(rows, key=lambda row: row.path)
 
@@ -70,6 +70,13 @@ def _foreign(root: Path, found: set[Path]) -> Iterator[Path]:
     """Return the directories right below the root in and below which no run was found."""
     known = {above for path in found for above in (path, *path.parents)}
     return (path for path in root.iterdir() if path.is_dir() and path not in known)
+
+
+def _what_else(path: Path) -> str:
+    """Return what lies in a directory without a run."""
+    if any(path.rglob(SWEEP)):
+        return f"{path} holds a sweep whose best settings have not run yet; go on with --resume"
+    return f"{path} holds no run"
 
 
 def _row(path: Path) -> Listed:

@@ -16,6 +16,7 @@ from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError
 
 _RANGE = re.compile(r"(log|lin|int):(.+)\.\.(.+)")
+_LIKE_RANGE = re.compile(r"[a-zA-Z]+:[-+.e\d]+\.\.[-+.e\d]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Range:
     def ends(self) -> Sequence[Scalar]:
         """What to try whether it is allowed."""
         return [self.cut(self.low), self.cut(self.high)]
+
+    @property
+    def between(self) -> Scalar:
+        """A number inside the range that is whole only where all are."""
+        return self.cut(self.low + 0.3819 * (self.high - self.low))
 
     def draw(self, generator: np.random.Generator) -> Scalar:
         """Return a number of the range."""
@@ -80,7 +86,7 @@ def parse_spaces(texts: Sequence[str]) -> tuple[dict[str, Space], list[str]]:
         parts = [part.strip() for part in re.split(r",(?![^()]*\))", raw) if part.strip()]
         if _RANGE.fullmatch(raw):
             spaces[key] = _range(key, raw)
-        elif raw.startswith(("log:", "lin:", "int:")):
+        elif raw.startswith(("log:", "lin:", "int:")) or _LIKE_RANGE.fullmatch(raw):
             raise _no_range(key, raw)
         elif len(parts) > 1:
             values = [parse_setting(f"{key}={part}")[1] for part in parts]

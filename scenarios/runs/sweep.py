@@ -31,10 +31,11 @@ from fedzo.records.terminal import say
 from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
-from scenarios.runs.spaces import Space
+from scenarios.runs.spaces import Range, Space
 from scenarios.runs.trial_workers import RunTrials, workers
 from scenarios.runs.trials import Job, Trial, limits_of, read_trials, written
 
+SWEEP = "sweep.json"
 _CURVES = ("final_value", "best_value")
 
 
@@ -71,6 +72,9 @@ class SweepPlan:
                 "nothing is to be chosen; give a setting several values, --set"
                 " client.mu=0.001,0.01, or a range, --set strategy.local_lr=log:1e-3..1e-1"
             )
+        for name, seeds in (("seeds", self.seeds), ("tuning seeds", self.tuned_on)):
+            if len({*seeds}) < len(seeds):
+                raise ConfigError(f"{name} {list(seeds)} must not repeat; name each once")
         both = sorted({*self.seeds} & {*self.tuned_on})
         if both or not self.seeds:
             raise ConfigError(
@@ -81,6 +85,19 @@ class SweepPlan:
         for name, space in self.spaces.items():
             for end in space.ends:
                 self.experiment({**usual, name: end}, self.seeds[0])
+            if isinstance(space, Range):
+                self._require_between(name, space, usual)
+
+    def _require_between(self, name: str, space: Range, usual: Mapping[str, Scalar]) -> None:
+        """Raise ConfigError where ends are allowed and what lies between them is not."""
+        try:
+            self.experiment({**usual, name: space.between}, self.seeds[0])
+        except ConfigError as error:
+            raise ConfigError(
+                f"--set {name}={space.kind}:{space.low:g}..{space.high:g} would draw numbers such"
+                f" as {space.between}, which are not allowed ({error}); for whole numbers write"
+                f" {name}=int:{space.low:g}..{space.high:g}"
+            ) from error
 
     def experiment(self, settings: Mapping[str, Scalar], seed: int) -> Experiment:
         """Return the experiment with some settings; those that are swept may have no effect."""
@@ -216,7 +233,7 @@ def _group(
 def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:
     """Return the file of trials; raises ConfigError for a directory of something else."""
     require_place(out, plan, resume)
-    definition = out / "sweep.json"
+    definition = out / SWEEP
     if not definition.exists():
         with storing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -226,7 +243,7 @@ def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:
 
 def require_place(out: Path, plan: SweepPlan, resume: bool) -> None:
     """Raise ConfigError for a directory of something else, or that --resume should be given for."""
-    definition, told = out / "sweep.json", plan.to_json()
+    definition, told = out / SWEEP, plan.to_json()
     if resume and not definition.exists():
         raise ConfigError(f"--resume: {out} holds no sweep; leave --resume out, or name its place")
     if definition.exists() and not resume:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from fedzo.config import Scalar
-from fedzo.errors import CheckpointError, RunError
+from fedzo.errors import CheckpointError, ConfigError, RunError
 from fedzo.records.sealed_line import seal, unseal
 from fedzo.records.strict_json import strict_json
 from scenarios.runs.experiment import make_experiment
@@ -94,7 +94,11 @@ def run_trial(job: Job) -> Trial:
         if watch.stopped:
             status = "stopped"
             break
-        value = {**result.metrics, **result.summary()}.get(job.measure)
+        told = {**result.metrics, **result.summary()}
+        if job.measure not in told:
+            known = [n for n, v in told.items() if isinstance(v, int | float) or v is None]
+            raise ConfigError(f"--measure {job.measure!r} is none of {', '.join(sorted(known))}")
+        value = told[job.measure]
         values.append(math.nan if value is None else float(value))
     score = _score(values, job) if status == "done" else math.inf
     return Trial(

@@ -13,7 +13,7 @@ from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from scenarios.runs.compare import own_settings, typed_by_label
 from scenarios.runs.spaces import Space
-from scenarios.runs.sweep import ALONE, Effort, SweepPlan, Tuned, tune
+from scenarios.runs.sweep import ALONE, SWEEP, Effort, SweepPlan, Tuned, tune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def tune_methods(
     found: dict[str, Tuned] = {}
     for label, plan in plans.items():
         place = None if out is None else out / "tuning" / label
-        begun = place is not None and (place / "sweep.json").exists()
+        begun = place is not None and (place / SWEEP).exists()
         found[label] = tune(plan, out=place, resume=resume and begun, effort=effort)
         given |= {f"{label}:{key}": value for key, value in found[label].best.settings.items()}
     excused = {*base.get("excused", ()), *(key for key in given if ":" in key)}

@@ -11,6 +11,7 @@
 Wrappers are words too: see scenarios.victims.wrapping.
 """
 
+import difflib
 import inspect
 import shlex
 from collections.abc import Mapping, Sequence
@@ -182,9 +183,12 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
         victim = victim_from(load_object(name, what="victim"), settings.tells, name)
         return _laid_out(victim, settings.layout, name)
     else:
+        near = difflib.get_close_matches(name, shipped_names(), n=1)
+        names = ", ".join(shipped_names())
+        meant = f"unknown; did you mean {near[0]}?" if near else f"none of {names};"
         raise ConfigError(
-            f"victim {name!r} is none of {', '.join(shipped_names())}; or give file.py:name, a"
-            " .onnx file, an http:// address, or command:..."
+            f"victim {name!r} is {meant} or give file.py:name, a .onnx file, an http:// address, or"
+            " command:..."
         )
     return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch)
 

@@ -119,9 +119,9 @@ def test_what_does_not_fit_the_points_changes_nothing(answers: dict[str, Any]) -
 def test_numbers_of_numpy_make_variables_and_tensors_make_bounds() -> None:
     ends: Any = np.int64(0), np.int64(3)
     assert fedzo.Int(*ends) == fedzo.Int(0, 3)
-    assert fedzo.Choice(np.int64(1), np.int64(2)) == fedzo.Choice(1, 2)  # type: ignore[arg-type]
+    assert fedzo.Choice(np.int64(1), np.int64(2)) == fedzo.Choice(1, 2)
     with pytest.raises(ConfigError, match="no text, number or boolean"):
-        fedzo.Choice([1], [2])  # type: ignore[arg-type]
+        fedzo.Choice([1], [2])
     bounds = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     assert fedzo.minimize(absolute, bounds=bounds, budget=10).points.shape == (10, 2)
 

@@ -49,6 +49,8 @@ def test_what_it_writes_runs_by_the_command_it_prints(kind: str, here: Path) -> 
         (("strateg", "A"), "unknown kind strateg; did you mean strategy?"),
         (("strategy", "a b"), "name 'a b' must be letters, digits and _"),
         (("strategy", "Torch"), "a module torch is installed, which torch.py would hide"),
+        (("strategy", "Strategies"), "strategies is a package of fedzo, which strategies.py"),
+        (("strategy", "fedzo"), "fedzo is a package of fedzo"),
         (("strategy", "Taken"), "taken.py exists already; give another name"),
     ],
 )

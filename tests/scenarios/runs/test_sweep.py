@@ -164,6 +164,31 @@ def test_what_cannot_be_swept_is_told_before_anything_runs(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["strategy.local_steps=log:1..20"], "strategy.local_steps=int:1..20"),
+        (["client.mu=0.1,0.2", "--seeds", "0,0"], "must not repeat"),
+        (["client.mu=0.1,0.2", "--tuning-seeds", "7,7"], "must not repeat"),
+        (["client.mu=lgo:1..2"], "is no range"),
+    ],
+)
+def test_what_would_fail_after_trials_is_told_before_them(
+    more: list[str], said: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "sweep"
+    words = ["sweep", "quadratic", "--rounds", "1", "--trials", "2", "--out", str(out)]
+    told = CliRunner().invoke(app, [*words, "--set", *more])
+    assert told.exit_code == 2
+    assert said in " ".join(told.stderr.split())
+    assert not out.exists()
+
+
+def test_a_measure_that_nobody_tells_is_told_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'foo' is none of best_value, .*final_value, .*gap"):
+        tune(replace(PLAN, measure="foo"), out=tmp_path / "sweep")
+
+
 def test_another_sweep_and_a_damaged_line_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     tune(replace(PLAN, trials=1), out=out)
@@ -312,3 +337,22 @@ def test_compare_tunes_and_says_what_it_has_cost(tmp_path: Path) -> None:
     assert "fedzo was tuned by 2 trials" in done.output
     done = CliRunner().invoke(app, ["compare", "quadratic", "--tune", "2"])
     assert (done.exit_code, "has nothing to choose" in done.output) == (2, True)
+
+
+def test_a_comparison_that_was_killed_while_it_tuned_goes_on(tmp_path: Path) -> None:
+    """Trials that were paid for are used; nothing of the comparison itself has begun."""
+    words = [
+        "compare", "quadratic", "--strategies", "fedzo,seedzo", "--seeds", "0", "--rounds", "2",
+        "--clients", "2", "--set", "scenario.dim=6", "--set", "client.mu=0.001,0.1", "--tune", "2",
+    ]  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    usual = CliRunner().invoke(app, [*words, "--json", "--out", str(whole)])
+    assert usual.exit_code == 0, usual.output
+    left = cut / "tuning" / "fedzo"
+    left.mkdir(parents=True)
+    (left / "sweep.json").write_text((whole / "tuning" / "fedzo" / "sweep.json").read_text())
+    first = (whole / "tuning" / "fedzo" / "trials.jsonl").read_text().splitlines()[0]
+    (left / "trials.jsonl").write_text(first + "\n")
+    done = CliRunner().invoke(app, [*words, "--json", "--out", str(cut), "--resume"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["tuning"] == json.loads(usual.stdout)["tuning"]
