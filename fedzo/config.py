@@ -141,6 +141,9 @@ def parse_setting(text: str) -> tuple[str, Scalar]:
 
 def in_words(settings: Mapping[str, Given]) -> dict[str, Scalar]:
     """Return settings with references in the place of functions and classes."""
+    named: Any = settings
+    if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named):
+        raise ConfigError(f"settings={settings!r:.60} must be a dict of dotted names and values")
     return {name: reference_of(v) if callable(v) else v for name, v in settings.items()}
 
 

@@ -10,6 +10,8 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedzo.errors import ConfigError
+
 UNDER_WAY, TOLD, FAILED, RANKED, INFEASIBLE = range(5)
 
 INFEASIBLE_FROM = 1e200
@@ -60,13 +62,18 @@ class Evaluations:
         self._waiting[key].append(number)
         self.under_way += 1
 
-    def find(self, keys: list[Hashable]) -> list[int | None]:
-        """Return the numbers of points under way; None for one that is not."""
+    def find(self, keys: list[Hashable]) -> list[int]:
+        """Return the numbers of points under way; raises ConfigError for one that is not."""
         seen: dict[Hashable, int] = defaultdict(int)
-        found: list[int | None] = []
-        for key in keys:
+        found: list[int] = []
+        for place, key in enumerate(keys):
             numbers = self._waiting.get(key, ())
-            found.append(numbers[seen[key]] if seen[key] < len(numbers) else None)
+            if seen[key] >= len(numbers):
+                raise ConfigError(
+                    f"point {place} of {len(keys)} is not under way: it was not asked for, or was"
+                    " told before; tell points as ask gave them, once"
+                )
+            found.append(numbers[seen[key]])
             seen[key] += 1
         return found
 

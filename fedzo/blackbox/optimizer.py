@@ -84,8 +84,7 @@ class Optimizer:
         return len(self._keys)
 
     def __repr__(self) -> str:
-        left = "" if self._ground.budget is None else f" of {self._ground.budget}"
-        return f"{'asked for:':<13}{self.asked}{left} points\n{self.result()!r}"
+        return f"{'asked for:':<13}{self.asked} points\n{self.result()!r}"
 
     def _repr_html_(self) -> str:
         return self.result()._repr_html_()
@@ -179,13 +178,11 @@ class Optimizer:
         Raises ConfigError, with nothing changed, for points that are not under way and for answers
         that do not fit.
         """
-        check_what_is_told(values, ranking, failures, violations)
+        check_what_is_told(points, values, ranking, failures, violations)
         if violations is not None and not self.constrained:
             raise ConfigError("violations need Optimizer(..., constrained=True)")
-        if not hasattr(points, "__iter__"):
-            raise ConfigError(f"points={points!r:.60} are no points; give a list, as ask gave them")
         keys = [self._space.key(point) for point in points]
-        numbers = self._found(keys)
+        numbers = self._table.find(keys)
         if ranking is not None:
             self._rank(numbers, as_ranking(ranking, len(keys)))
             return
@@ -195,16 +192,6 @@ class Optimizer:
         for number, point in zip(numbers, told, strict=True):
             self._note(number, point)
         self._learn()
-
-    def _found(self, keys: list[Hashable]) -> list[int]:
-        found = self._table.find(keys)
-        numbers = [number for number in found if number is not None]
-        if len(numbers) < len(found):
-            raise ConfigError(
-                f"point {found.index(None)} of {len(found)} is not under way: it was not asked for,"
-                " or was told before; tell points as ask gave them, once"
-            )
-        return numbers
 
     def _note(self, number: int, told: Told) -> None:
         key, value = self._keys[number], told.value

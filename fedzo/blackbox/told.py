@@ -20,8 +20,12 @@ class Told:
     violation: float
 
 
-def check_what_is_told(values: Any, ranking: Any, failures: Any, violations: Any) -> None:
+def check_what_is_told(
+    points: Any, values: Any, ranking: Any, failures: Any, violations: Any
+) -> None:
     """Raise ConfigError unless one thing is told of points, or values with violations."""
+    if not hasattr(points, "__iter__"):
+        raise ConfigError(f"points={points!r:.60} are no points; give a list, as ask gave them")
     given = sum(told is not None for told in (values, ranking, failures))
     if given > 1 or (given == 0 and violations is None):
         raise ConfigError("tell takes one of values, ranking and failures; give exactly one")

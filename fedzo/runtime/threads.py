@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from fedzo.config import require
+from fedzo.config import checked, require
 
 
 @contextmanager
@@ -14,6 +14,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
     One is faster for small models and on busy machines.
     """
+    count = checked("threads", count, int)
     require(count >= 1, "threads", count, "at least 1")
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedzo.errors import RunError
+from fedzo.errors import ConfigError, RunError
 from fedzo.estimation.replay import Replay
 from fedzo.objectives.modules import restore_parameters
 from fedzo.parts import find_part
@@ -118,6 +118,8 @@ class RunResult:
         Raises ConfigError for a module of another size or moved by another run, RunError where
         there is no best x.
         """
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"module={module!r:.60} is no torch module")
         if self._replay is not None:
             self._replay.bring_(module, self._best_position() if best else self.solutions[0])
             return

@@ -51,6 +51,7 @@ def simulate(
     there was until then.
     """
     out = None if out is None else Path(out)
+    _check_callbacks(callbacks)
     require_begun(out, resume)
     given = scenario is not None
     with torch_threads(threads):
@@ -136,6 +137,14 @@ def federate(
         initial_x=initial_x,
     )
     return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if not isinstance(callbacks, list | tuple) or not all(callable(one) for one in callbacks):
+        raise ConfigError(
+            f"callbacks={callbacks!r:.60} must be a list of functions of a snapshot, such as"
+            " [lambda snapshot: None]"
+        )
 
 
 def _draw(path: Path, scenario: Scenario, result: RunResult) -> None:

@@ -53,9 +53,13 @@ def test_equal_points_are_told_one_after_the_other() -> None:
     table.add(np.zeros((100, 1)))
     for number in range(3):
         table.ask(number, "same")
-    assert table.find(["same", "other", "same"]) == [0, None, 1]
+    assert table.find(["same", "same"]) == [0, 1]
+    with pytest.raises(ConfigError, match="point 1 of 3 is not under way"):
+        table.find(["same", "other", "same"])
     table.tell(0, "same", 5.0, TOLD)
-    assert table.find(["same", "same", "same"]) == [1, 2, None]
+    assert table.find(["same", "same"]) == [1, 2]
+    with pytest.raises(ConfigError, match="point 2 of 3 is not under way"):
+        table.find(["same", "same", "same"])
     assert (table.under_way, table.values[0], len(table.points)) == (2, 5.0, 100)
 
 

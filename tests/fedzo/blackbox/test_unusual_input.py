@@ -130,5 +130,5 @@ def test_a_search_shows_itself() -> None:
     opt = fedzo.Optimizer(x0=[0.0, 1.0], budget=50)
     points = opt.ask()
     opt.tell(points, [absolute(x) for x in points])
-    assert f"{len(points)} of 50 points" in repr(opt)
+    assert f"{len(points)} points" in repr(opt)
     assert "<table>" in opt._repr_html_()
