@@ -17,6 +17,16 @@ ON_A_CLOCK: Mapping[str, Scalar] = {"fleet.preset": "mobile", "fleet.query_s": 0
 """Asynchronous methods need times; phones that take 50 ms a query, unless others are given."""
 
 
+NO_PRIVATE_FZOOS: Mapping[str, str] = dict.fromkeys(
+    ("strategy.epsilon", "strategy.delta"),
+    "FZooS has no private form. Its clients send values (improved), or feature weights and updates"
+    " (the others); values have no bound on what one record changes in them, and weights are as"
+    " many as features, 10,000 in the paper, so noise for a clipped mean of them would drown it;"
+    " use diff2_zo or dp_fedzo",
+)
+"""Why FZooS has no settings of privacy."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScenarioEntry:
     """A scenario's module, its class and that of its settings, and one line about it."""

@@ -1,17 +1,8 @@
 """The table of strategies."""
 
-from collections.abc import Mapping
+from scenarios.runs.entries import NO_PRIVATE_FZOOS, ON_A_CLOCK, StrategyEntry
 
-from scenarios.runs.entries import ON_A_CLOCK, StrategyEntry
-
-NOT_PRIVATE = (
-    "FZooS has no private form. Its clients send values (improved), or feature weights and updates"
-    " (the others); values have no bound on what one record changes in them, and weights are as"
-    " many as features, 10,000 in the paper, so noise for a clipped mean of them would drown it;"
-    " use diff2_zo or dp_fedzo"
-)
-
-STRATEGIES: Mapping[str, StrategyEntry] = {
+STRATEGIES: dict[str, StrategyEntry] = {
     "fedavg": StrategyEntry(
         "strategies.averaging.fedavg",
         "FedAvg",
@@ -88,7 +79,7 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "FZooSConfig",
         "surrogate",
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
-        refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
+        refused=NO_PRIVATE_FZOOS,
     ),
     "fzoos_async": StrategyEntry(
         "strategies.surrogate.fzoos_asynchronous",
@@ -97,7 +88,7 @@ STRATEGIES: Mapping[str, StrategyEntry] = {
         "surrogate",
         "FZooS that goes on with every K-th answer, about whatever point; on a clock",
         preset=ON_A_CLOCK,
-        refused=dict.fromkeys(("strategy.epsilon", "strategy.delta"), NOT_PRIVATE),
+        refused=NO_PRIVATE_FZOOS,
     ),
     "dshb": StrategyEntry(
         "strategies.averaging.fedavg",
