@@ -37,7 +37,9 @@ QUADRATIC: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "fzoos": ("fzoos", {}, {"strategy.num_directions": (5, 10, 15, 20, 35, 50)}),
     "fedbuff_zo, 10 at work, every 5th": ("fedbuff_zo", {"strategy.buffer": 5}, STEPS),
     "fzoos_async, 10 at work": (
-        "fzoos_async", {}, {"strategy.num_directions": (5, 10, 20), "strategy.buffer": (3, 5)},
+        "fzoos_async",
+        {},
+        {"strategy.num_directions": (5, 10, 20), "strategy.buffer": (3, 5)},
     ),
 }
 RATES = {"strategy.local_lr": (0.1, 0.3, 1.0), "strategy.local_steps": (5, 20)}

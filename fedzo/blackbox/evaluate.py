@@ -89,7 +89,8 @@ def _all_at_once(f: Any, points: Any) -> list[Answer]:
             values = f(np.array(points) if isinstance(points, np.ndarray) else points)
     except BaseException as error:
         return [Answer(math.nan, failure_of(error))] * len(points)
-    if np.ndim(_plain(values)) == 0 and len(points) > 1:
+    many = isinstance(values, list | tuple) or np.ndim(_plain(values)) > 0
+    if not many and len(points) > 1:
         raise ConfigError(
             f"f has returned {values!r:.40} for {len(points)} points; with batched=True it gets all"
             " points of a batch and returns a value for each"

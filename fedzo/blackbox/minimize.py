@@ -1,8 +1,9 @@
 """Minimize a function in one call."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
@@ -26,7 +27,7 @@ def minimize(
     method: str = "auto",
     seed: int = 0,
     step: float | None = None,
-    target: float | None = None,
+    target: SupportsFloat | None = None,
     parallel: int = 1,
     workers: int = 1,
     run_in: Workers = "threads",
@@ -56,7 +57,9 @@ def minimize(
         bounds = _box_of(f) if bounds is None else bounds
     if not callable(f) and not isinstance(f, Objective):
         raise ConfigError(f"f={f!r:.60} is no function; give a function of a point")
-    _check_end(target, callback)
+    enough = _enough(target)
+    if callback is not None and not callable(callback):
+        raise ConfigError(f"callback={callback!r:.60} must be a function of a result")
     limits = as_constraints(constraints)
     opt = Optimizer(
         x0,
@@ -69,17 +72,22 @@ def minimize(
         constrained=bool(limits),
     )
     with make_evaluator(f, workers=workers, run_in=run_in, batched=batched) as evaluate:
-        ended = _search(opt, within(evaluate, limits), target, callback)
+        ended = _search(opt, within(evaluate, limits), enough, callback)
     result = opt.result()
     return replace(result, stop=ended) if ended else result
 
 
-def _check_end(target: object, callback: object) -> None:
-    number = isinstance(target, int | float) and not isinstance(target, bool)
-    if target is not None and not (number and target == target):
+def _enough(target: Any) -> float | None:
+    """Return the value that is enough; raises ConfigError for what is no number."""
+    if target is None:
+        return None
+    try:
+        number = math.nan if isinstance(target, bool | str) else float(target)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if math.isnan(number):
         raise ConfigError(f"target={target!r:.60} must be a number, the value that is enough")
-    if callback is not None and not callable(callback):
-        raise ConfigError(f"callback={callback!r:.60} must be a function of a result")
+    return number
 
 
 def _search(

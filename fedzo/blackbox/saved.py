@@ -16,7 +16,7 @@ from fedzo.records.checkpoint import Checkpoint, flatten_state, restore_state
 from fedzo.records.storage import replacing
 from fedzo.records.tensor_file import read_tensors, write_tensors
 
-VERSION = 1
+VERSION, READ = 2, (1, 2)
 StateT = TypeVar("StateT")
 
 
@@ -80,11 +80,16 @@ def read_search(path: Path) -> tuple[Saved, Table]:
     tensors, text = read_tensors(path)
     try:
         facts = json.loads(text)
-        if facts["version"] != VERSION:
+        if facts["version"] not in READ:
             raise CheckpointError(
-                f"{path} is of version {facts['version']}, this fedzo reads version {VERSION}"
+                f"{path} is of version {facts['version']}, this fedzo reads versions {READ}"
             )
         search = facts["search"]
+        if facts["version"] == 1 and _searched_otherwise(search):
+            raise CheckpointError(
+                f"{path} was saved by an earlier release, whose cma searched a single number"
+                " otherwise; begin again"
+            )
         saved = Saved(**{**search, "batch": Batch(**search["batch"])})
         points, values, status = (
             tensors[f"table.{name}"].numpy() for name in ("points", "values", "status")
@@ -94,3 +99,12 @@ def read_search(path: Path) -> tuple[Saved, Table]:
             f"{path} holds no saved search; give a file of Optimizer.save"
         ) from error
     return saved, Table(points, values, status, Checkpoint(tensors, facts["state"]))
+
+
+def _searched_otherwise(search: dict[str, Any]) -> bool:
+    """Return whether version 1 would go on at other points: cma on a single coordinate."""
+    space = search["space"]
+    free = len(space["start"]) if "start" in space else 0
+    if "box" in space:
+        free = sum(low < high for low, high in zip(*space["box"][1:3], strict=True))
+    return free < 2 and str(search["method"]).startswith(("auto", "cma"))

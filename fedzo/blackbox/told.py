@@ -44,7 +44,7 @@ def as_told(count: int, values: Any, failures: Any, violations: Any) -> list[Tol
 def as_values(values: Any, count: int) -> list[float | None]:
     """Return a number a point, None for a failure; raises ConfigError for anything else."""
     given = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    single = count == 1 and not isinstance(given, list | tuple | np.ndarray)
+    single = count == 1 and not isinstance(given, list | tuple) and np.ndim(given) == 0
     flat = _listed("values", [given] if single else given, count)
     return [_as_value(value) for value in flat]
 
@@ -55,7 +55,7 @@ def _as_value(value: Any) -> float | None:
     try:
         if isinstance(value, str | bytes):
             raise TypeError("text")
-        alone = isinstance(value, np.ndarray) and value.size == 1
+        alone = isinstance(value, np.ndarray | Tensor)
         number = float(value.item() if alone else value)
     except OverflowError:
         return None
@@ -68,13 +68,16 @@ def _as_value(value: Any) -> float | None:
 
 def as_ranking(ranking: Any, count: int) -> list[int]:
     """Return positions from the best to the worst; raises ConfigError unless each is there once."""
-    order = _listed("ranking", ranking, count)
-    whole = all(isinstance(place, int | np.integer) for place in order)
-    if not whole or sorted(order) != list(range(count)):
+    order = [
+        place.item() if isinstance(place, Tensor | np.generic) else place
+        for place in _listed("ranking", ranking, count)
+    ]
+    numbers = all(isinstance(place, int | float) for place in order)
+    if not numbers or sorted(order) != list(range(count)):
         raise ConfigError(
             f"ranking={order!r:.60} must hold each of 0 to {count - 1} once, the best point first"
         )
-    return order
+    return [int(place) for place in order]
 
 
 def as_violations(violations: Any, count: int) -> list[float]:
@@ -112,7 +115,8 @@ def as_reasons(failures: Any, count: int) -> list[str]:
 
 def _listed(name: str, given: Any, count: int) -> list[Any]:
     """Return what is told of each point; raises ConfigError unless it is one entry a point."""
-    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+    scalar = isinstance(given, np.ndarray | Tensor) and not given.ndim
+    if isinstance(given, str | bytes) or scalar or not hasattr(given, "__iter__"):
         raise ConfigError(f"{name}={given!r:.60} is no list; give one entry for each point")
     entries = list(given)
     if len(entries) != count:

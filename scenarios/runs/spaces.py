@@ -16,7 +16,7 @@ from fedzo.config import Scalar, parse_setting
 from fedzo.errors import ConfigError
 
 _RANGE = re.compile(r"(log|lin|int):(.+)\.\.(.+)")
-_LIKE_RANGE = re.compile(r"[a-zA-Z]+:[-+.e\d]+\.\.[-+.e\d]+")
+_LIKE_RANGE = re.compile(r"[a-zA-Z]\w*:[-+.eE\d]+\.\.[-+.eE\d]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,9 @@ from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
 from scenarios.runs.spaces import Range, Space
 from scenarios.runs.trial_workers import RunTrials, workers
-from scenarios.runs.trials import Job, Trial, limits_of, read_trials, written
+from scenarios.runs.trials import CURVES, Job, Trial, limits_of, read_trials, written
 
 SWEEP = "sweep.json"
-_CURVES = ("final_value", "best_value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ class SweepPlan:
         for name, space in self.spaces.items():
             for end in space.ends:
                 self.experiment({**usual, name: end}, self.seeds[0])
-            if isinstance(space, Range):
+            if isinstance(space, Range) and space.kind != "int":
                 self._require_between(name, space, usual)
 
     def _require_between(self, name: str, space: Range, usual: Mapping[str, Scalar]) -> None:
@@ -93,6 +92,7 @@ class SweepPlan:
         try:
             self.experiment({**usual, name: space.between}, self.seeds[0])
         except ConfigError as error:
+            self.experiment({**usual, name: int(space.high)}, self.seeds[0])
             raise ConfigError(
                 f"--set {name}={space.kind}:{space.low:g}..{space.high:g} would draw numbers such"
                 f" as {space.between}, which are not allowed ({error}); for whole numbers write"
@@ -213,7 +213,7 @@ def _group(
 ) -> list[Job]:
     """Return the trials of a group that are left."""
     chosen = proposed(plan.search, plan.spaces, before, count, plan.seed)  # type: ignore[arg-type]
-    prune = plan.prune and plan.measure in _CURVES
+    prune = plan.prune and plan.measure in CURVES
     limits = limits_of(before, plan.tuned_on) if prune else {}
     return [
         Job(

@@ -23,6 +23,7 @@ from scenarios.runs.simulate import simulate
 from strategies.core.driver import Snapshot
 
 _FEWEST = 4
+CURVES = ("final_value", "best_value")
 Curve = Mapping[int, float]
 """Round -> the lowest F until then."""
 
@@ -95,8 +96,8 @@ def run_trial(job: Job) -> Trial:
             status = "stopped"
             break
         told = {**result.metrics, **result.summary()}
-        if job.measure not in told:
-            known = [n for n, v in told.items() if isinstance(v, int | float) or v is None]
+        known = {*result.metrics, *CURVES} | {n for n, v in told.items() if _counts(n, v)}
+        if job.measure not in known:
             raise ConfigError(f"--measure {job.measure!r} is none of {', '.join(sorted(known))}")
         value = told[job.measure]
         values.append(math.nan if value is None else float(value))
@@ -110,6 +111,10 @@ def run_trial(job: Job) -> Trial:
         curves=curves,
         score=score,
     )
+
+
+def _counts(name: str, value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
 
 
 def _score(values: Sequence[float], job: Job) -> float:

@@ -2,7 +2,8 @@
 
     1. x_r and its m directions go to whoever is free; the round goes on with the next K answers
     2. an answer of client i about x_v, v <= r, is m slopes of f_i around x_v, and, where i has
-       answered about x_w before, the slope of f_i from x_w to x_v
+       answered about x_w before, the slope of f_i from x_w to x_v (of these max_rows / 4 at most,
+       so that many clients do not crowd out what they probed)
     3. x_{r+1}: T virtual steps on the surrogate of F given all rows, from the best of the last
        points, by expected values
 
@@ -107,8 +108,10 @@ class AsyncFZooS(ConfiguredStrategy[AsyncFZooSConfig, SurrogateConfig, Asynchron
             kept=torch.cat([state.kept, state.x.unsqueeze(0)]),
             private=torch.cat([state.private, torch.tensor([private])]),
         )
+        posterior = None
         if len(landed):
             state, posterior = self._learn(state, plan, landed)
+        if posterior is not None:
             state = self._move(state, plan, posterior)
         alive = (state.rounds >= landed.oldest) | (state.rounds > now - KEPT)
         return replace(
@@ -142,12 +145,20 @@ class AsyncFZooS(ConfiguredStrategy[AsyncFZooSConfig, SurrogateConfig, Asynchron
 
     def _learn(
         self, state: AsynchronousState, plan: RoundPlan, landed: LandedAnswers[Probed]
-    ) -> tuple[AsynchronousState, SlopePosterior]:
-        """Turn answers into rows, refit the prior where that is due, and condition it."""
+    ) -> tuple[AsynchronousState, SlopePosterior | None]:
+        """Turn answers into rows, refit the prior where that is due, and condition it.
+
+        Answers to rounds that were spoilt are left out: nobody has kept what was asked in them.
+        """
         config, x = self._config, state.x
         assert landed.said.values is not None
-        values, clients = landed.said.values.double(), torch.as_tensor(landed.clients)
-        places = torch.searchsorted(state.rounds, plan.round_index - landed.staleness)
+        asked = plan.round_index - landed.staleness
+        places = torch.searchsorted(state.rounds, asked)
+        kept = state.rounds[places] == asked
+        values, places = landed.said.values.double()[kept], places[kept]
+        clients = torch.as_tensor(landed.clients)[kept]
+        if not len(clients):
+            return state, None
         prior, measured = state.prior, state.rho_measured
         fresh = []
         for place in places.unique().tolist():
@@ -159,7 +170,8 @@ class AsyncFZooS(ConfiguredStrategy[AsyncFZooSConfig, SurrogateConfig, Asynchron
                 prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
                 measured = True
         state, between = self._between(state, plan, clients, places, values[:, 0])
-        rows = join_rows([state.rows, *fresh, between], most=config.slopes.max_rows)
+        most = config.slopes.max_rows
+        rows = join_rows([state.rows, *fresh, between.newest(most // 4)], most=most)
         space = config.slopes.space(len(x), image=plan.image)
         seen = centered(rows, space.adjoint(x.double()))
         shape, total = geometry(seen, seen), plan.num_clients

@@ -63,7 +63,9 @@ class SlopeState:
 class AsynchronousState:
     """The iterate, the surrogate, earlier points by round, and each client's last value.
 
-    told: clients [k] that have answered, in which round they were asked, and their value then.
+    rounds: those of the earlier points; kept: the points; private: whether each client had
+    directions of its own there. clients: those that have answered; asked: in which round they were
+    asked what they answered last; values: what they said of that point.
     """
 
     x: Float[Tensor, " d"]

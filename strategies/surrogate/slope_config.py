@@ -25,7 +25,8 @@ class SlopeConfig:
     its lengthscales.
     initial_step, max_step, min_step: how far a virtual step moves a coordinate, in units of x
     (min_step 0: a millionth of initial_step). step_rule: "normalized" steps along the gradient,
-    "sign" along its signs. line_search: virtual steps after which a point may become x.
+    "sign" along its signs. line_search: virtual steps after which clients are asked, or, where
+    nobody waits for that, after which a point may become x.
     curvature: whether the surrogate may have an isotropic quadratic trend. lengthscale: where x is
     a square image, the pixels over which gradients are taken to be smooth, and probes are; 0: not
     at all. design: whether clients probe the same directions or their own; "auto" decides every

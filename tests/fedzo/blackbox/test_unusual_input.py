@@ -1,6 +1,8 @@
 """What people also type and return: an answer, or one sentence before anything is spent."""
 
+from collections import deque
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 import fedzo
-from fedzo.errors import ConfigError
+from fedzo.errors import CheckpointError, ConfigError
+from fedzo.records.tensor_file import read_tensors, write_tensors
 
 
 def absolute(x: Any) -> float:
@@ -132,3 +135,56 @@ def test_a_search_shows_itself() -> None:
     opt.tell(points, [absolute(x) for x in points])
     assert f"{len(points)} points" in repr(opt)
     assert "<table>" in opt._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "one", [torch.tensor(1.0), np.array(1.0), [1.0], (1.0,), range(1, 2), deque([1.0]), 1.0]
+)
+def test_one_value_may_come_as_anything_that_holds_one(one: Any) -> None:
+    opt = fedzo.Optimizer(x0=[0.0, 1.0], method="random")
+    opt.tell(opt.ask(1), one)
+    assert opt.best_value == 1.0
+
+
+@pytest.mark.parametrize(
+    "told", [torch.arange(6), np.arange(6), [torch.tensor(i) for i in range(6)]]
+)
+def test_a_ranking_may_be_a_tensor(told: Any) -> None:
+    opt = fedzo.Optimizer(x0=[0.0, 1.0], method="cma")
+    opt.tell(opt.ask(), ranking=told)
+    assert opt.result().evaluations == 6
+
+
+@pytest.mark.parametrize(
+    "target", [np.float32(0.1), np.int64(1), torch.tensor(0.1), Fraction(1, 10)]
+)
+def test_a_target_is_whatever_is_a_number(target: Any) -> None:
+    assert fedzo.minimize(square, x0=[3.0], budget=200, target=target).stop == "target"
+
+
+def test_a_batch_of_tensors_with_gradients_is_values() -> None:
+    weight = torch.ones((), requires_grad=True)
+    found = fedzo.minimize(
+        lambda points: [weight * float(p[0]) ** 2 for p in points],
+        x0=[1.0],
+        budget=40,
+        batched=True,
+    )
+    assert found.value < 0.01
+
+
+def test_a_search_that_would_go_on_otherwise_is_refused(tmp_path: Path) -> None:
+    """Version 1 searched a single number without the coordinate that nobody sees."""
+    for x0, refused in (([0.5], True), ([0.5, 0.5], False)):
+        opt = fedzo.Optimizer(x0=x0, method="cma")
+        opt.tell(opt.ask(), [1.0] * opt.asked)
+        opt.save(tmp_path / "search")
+        tensors, facts = read_tensors(tmp_path / "search")
+        write_tensors(
+            tmp_path / "search", tensors, facts.replace('"version": 2', '"version": 1', 1)
+        )
+        if refused:
+            with pytest.raises(CheckpointError, match="searched a single number otherwise"):
+                fedzo.Optimizer.load(tmp_path / "search")
+        else:
+            assert np.array_equal(fedzo.Optimizer.load(tmp_path / "search").ask(), opt.ask())

@@ -171,6 +171,7 @@ def test_what_cannot_be_swept_is_told_before_anything_runs(
         (["client.mu=0.1,0.2", "--seeds", "0,0"], "must not repeat"),
         (["client.mu=0.1,0.2", "--tuning-seeds", "7,7"], "must not repeat"),
         (["client.mu=lgo:1..2"], "is no range"),
+        (["client.mu=log10:1E-3..1E-1"], "is no range"),
     ],
 )
 def test_what_would_fail_after_trials_is_told_before_them(
@@ -184,9 +185,10 @@ def test_what_would_fail_after_trials_is_told_before_them(
     assert not out.exists()
 
 
-def test_a_measure_that_nobody_tells_is_told_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'foo' is none of best_value, .*final_value, .*gap"):
-        tune(replace(PLAN, measure="foo"), out=tmp_path / "sweep")
+@pytest.mark.parametrize("name", ["foo", "scenario", "stops", "metrics", "seed"])
+def test_a_measure_that_nobody_tells_is_told_with_those_that_are(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"'{name}' is none of best_value, .*final_value, .*gap"):
+        tune(replace(PLAN, measure=name), out=tmp_path / "sweep")
 
 
 def test_another_sweep_and_a_damaged_line_are_refused(tmp_path: Path) -> None:

@@ -94,6 +94,24 @@ def test_noise_of_a_point_is_shared_by_the_rows_that_end_there() -> None:
     assert bool((same.sum(1) >= 10).all())
 
 
+def test_answers_to_spoilt_rounds_are_left_out() -> None:
+    """Nobody has kept which directions these had; the rows of others are as they were answered."""
+    faults = {"fleet.drop_out": 0.8, "strategy.timeout_s": 20.0, "strategy.max_failed_rounds": 10}
+    states = states_of(rounds=40, **{"strategy.buffer": 1, **faults})
+    rounds = {int(r) for state in states for r in state.rounds}
+    assert rounds < set(range(1, 41))  # some were spoilt
+    rows = states[-1].rows
+    torch.testing.assert_close(rows.slope, true_slopes(rows), rtol=0, atol=2e-3)
+
+
+def test_many_clients_do_not_crowd_out_what_they_probed() -> None:
+    crowd = {"strategy.participation": 1.0, "strategy.max_rows": 24, "strategy.design": "shared"}
+    rows = states_of(**crowd)[-1].rows
+    between = (rows.start % (1 + 10 * N) == 0) & (rows.end % (1 + 10 * N) == 0)
+    assert len(rows) == 24
+    assert 0 < int(between.sum()) <= 12
+
+
 def test_points_are_forgotten_that_nobody_works_on() -> None:
     longer = states_of(rounds=KEPT + 30, **{"strategy.num_directions": 3, "strategy.max_rows": 60})
     assert all(len(state.kept) == len(state.rounds) == len(state.private) for state in longer)
