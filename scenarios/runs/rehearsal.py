@@ -7,7 +7,7 @@ about right, and what depends on answers (a budget, an early end, faults) is not
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -27,7 +27,6 @@ from strategies.core.driver import RunSettings, Snapshot, run_rounds
 
 COUNTED = ("queries", "gradients", "floats_up", "floats_down", "bytes_up", "bytes_down")
 LONGEST_S = 2.0
-_ANY = FleetConfig(preset="silo", query_s=1.0)
 _COUNTS = ("queries", "gradients", "examples", "non_finite")
 
 
@@ -65,8 +64,10 @@ def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
         return time.perf_counter() - begun > LONGEST_S
 
     engine: Engine = _Rehearsal(experiment.seed)
-    if experiment.config("fleet").any:  # for who asks in waves; the times are nobody's
-        engine = Clocked(engine, Fleet(_ANY, seed=experiment.seed))
+    fleet: FleetConfig = experiment.config("fleet")
+    if fleet.any:  # for who asks in waves: whose answer comes first says who is asked next
+        here = replace(fleet, drop_out=0.0, online=1.0, diurnal=0.0, correlation=0.0)
+        engine = Clocked(engine, Fleet(here, seed=experiment.seed))
     found = run_rounds(build_strategy(experiment), engine, problem, settings, callbacks=[enough])
     return _estimate(found.records, experiment.num_rounds, scenario.num_problems)
 

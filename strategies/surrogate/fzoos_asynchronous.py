@@ -2,8 +2,7 @@
 
     1. x_r and its m directions go to whoever is free; the round goes on with the next K answers
     2. an answer of client i about x_v, v <= r, is m slopes of f_i around x_v, and, where i has
-       answered about x_w before, the slope of f_i from x_w to x_v (of these max_rows / 4 at most,
-       so that many clients do not crowd out what they probed)
+       answered about x_w before, the slope of f_i from x_w to x_v (max_rows / 4 of these at most)
     3. x_{r+1}: T virtual steps on the surrogate of F given all rows, from the best of the last
        points, by expected values
 
@@ -44,7 +43,7 @@ KEPT = 32
 LOOKED_AT = 8
 """Of the last points, those among which the best is gone on from."""
 _GROWS, _SHRINKS = 1.5, 0.5
-"""What becomes of a step when the newest point is the best of these, and when it is not."""
+"""Of a step: when the newest of these is the best, and when it is not."""
 
 
 @composed

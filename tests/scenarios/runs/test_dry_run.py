@@ -49,6 +49,20 @@ def test_a_rehearsal_counts_what_a_run_counts(name: str, monkeypatch: pytest.Mon
         assert estimate.a_run[each] == getattr(result.records[-1], each), each
 
 
+def test_a_rehearsal_on_a_clock_counts_by_the_runs_own_fleet() -> None:
+    """Whose answer comes first says who is asked next; losses are not in it."""
+    late = {"fleet.speed_spread": 1.5, "strategy.participation": 0.5, "scenario.dim": 4}
+    usual = make_experiment("quadratic", "fzoos_async", num_rounds=12, settings=late)
+    lossy = make_experiment(
+        "quadratic", "fzoos_async", num_rounds=12, settings={**late, "fleet.drop_out": 0.5}
+    )
+    counted = simulate(usual).queries
+    for made in (usual, lossy):
+        assert rehearsed(made, build_scenario(made)).a_run["queries"] == counted
+    done = fedzo("run", "quadratic", *SIZE, "--set", "fleet.preset=mobile")
+    assert (done.exit_code, "fleet.query_s" in done.stderr) == (2, True)
+
+
 def test_a_budget_limits_what_a_run_takes() -> None:
     [free] = planned("run", "quadratic", "--strategy", "seedzo", *SIZE)
     [short] = planned("run", "quadratic", "--strategy", "seedzo", *SIZE, "--query-budget", "25")
