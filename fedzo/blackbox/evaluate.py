@@ -89,13 +89,13 @@ def _all_at_once(f: Any, points: Any) -> list[Answer]:
             values = f(np.array(points) if isinstance(points, np.ndarray) else points)
     except BaseException as error:
         return [Answer(math.nan, failure_of(error))] * len(points)
-    many = isinstance(values, list | tuple) or np.ndim(_plain(values)) > 0
+    many = hasattr(values, "__iter__") and getattr(values, "ndim", 1) > 0
     if not many and len(points) > 1:
         raise ConfigError(
             f"f has returned {values!r:.40} for {len(points)} points; with batched=True it gets all"
             " points of a batch and returns a value for each"
         )
-    told = as_values(_plain(values), len(points))
+    told = as_values(list(_plain(values)) if many else _plain(values), len(points))
     return [Answer(math.nan, "no finite value") if v is None else Answer(v) for v in told]
 
 

@@ -162,10 +162,11 @@ def test_a_target_is_whatever_is_a_number(target: Any) -> None:
     assert fedzo.minimize(square, x0=[3.0], budget=200, target=target).stop == "target"
 
 
-def test_a_batch_of_tensors_with_gradients_is_values() -> None:
+@pytest.mark.parametrize("gathered", [list, tuple, iter, deque, torch.stack])
+def test_a_batch_may_come_in_anything_that_holds_values(gathered: Callable[[Any], Any]) -> None:
     weight = torch.ones((), requires_grad=True)
     found = fedzo.minimize(
-        lambda points: [weight * float(p[0]) ** 2 for p in points],
+        lambda points: gathered([weight * float(p[0]) ** 2 for p in points]),
         x0=[1.0],
         budget=40,
         batched=True,
