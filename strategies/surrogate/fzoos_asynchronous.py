@@ -27,7 +27,7 @@ from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.surrogates.descent import virtual_steps
 from fedzo.surrogates.heterogeneity import heterogeneity
 from fedzo.surrogates.slope_geometry import centered, geometry
-from fedzo.surrogates.slope_posterior import SlopePosterior, condition, fit
+from fedzo.surrogates.slope_posterior import SlopePosterior
 from fedzo.surrogates.slopes import SlopeRows, join_rows, no_rows, rows_between
 from fedzo.used_with import UsedWith, one_of
 from strategies.core.asking import LandedAnswers, wave
@@ -173,12 +173,8 @@ class AsyncFZooS(ConfiguredStrategy[AsyncFZooSConfig, SurrogateConfig, Asynchron
         rows = join_rows([state.rows, *fresh, between.newest(most // 4)], most=most)
         space = config.slopes.space(len(x), image=plan.image)
         seen = centered(rows, space.adjoint(x.double()))
-        shape, total = geometry(seen, seen), plan.num_clients
-        if plan.round_index <= 4 or plan.round_index % 4 == 0:
-            grids = config.slopes.grids(prior, len(x), fit_rho=not measured and total > 1)
-            posterior = fit(prior, seen, shape, total, grids)
-        else:
-            posterior = condition(prior, seen, total, shape=shape)
+        shape = geometry(seen, seen)
+        posterior = config.slopes.posterior(prior, seen, shape, plan, measured=measured)
         state = replace(state, rows=rows, prior=posterior.prior, rho_measured=measured)
         return state, posterior
 

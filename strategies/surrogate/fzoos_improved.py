@@ -30,7 +30,7 @@ from fedzo.protocol.questions.values import Values, ValuesTold
 from fedzo.surrogates.descent import virtual_steps
 from fedzo.surrogates.heterogeneity import heterogeneity
 from fedzo.surrogates.slope_geometry import centered, geometry
-from fedzo.surrogates.slope_posterior import SlopePosterior, condition, explained_variance, fit
+from fedzo.surrogates.slope_posterior import SlopePosterior, explained_variance
 from fedzo.surrogates.slopes import (
     JITTER,
     SlopeRows,
@@ -161,15 +161,11 @@ class SlopeSearch:
         if len(first) == 1 < len(clients) and changes.shape[1] >= ENOUGH_DIRECTIONS:
             prior = replace(prior, rho=heterogeneity(changes, plan.num_clients))
             measured = True
-        x, total = self._white(state, plan), plan.num_clients
+        x = self._white(state, plan)
         seen = centered(rows, x)
         as_planned = clients.tolist() == list(plan.cohort) and not probes.base
         shape = (design.shape if as_planned else None) or geometry(seen, seen)
-        if plan.round_index <= 4 or plan.round_index % 4 == 0:
-            grids = self._config.slopes.grids(prior, len(x), fit_rho=not measured and total > 1)
-            posterior = fit(prior, seen, shape, total, grids)
-        else:
-            posterior = condition(prior, seen, total, shape=shape)
+        posterior = self._config.slopes.posterior(prior, seen, shape, plan, measured=measured)
         state = replace(
             state,
             rows=rows,

@@ -8,8 +8,11 @@ from typing import Literal
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.surrogates.kernels import KernelName
+from fedzo.surrogates.slope_geometry import CenteredRows, Geometry
+from fedzo.surrogates.slope_posterior import SlopePosterior, condition, fit
 from fedzo.surrogates.slopes import SlopePrior
 from fedzo.surrogates.spatial import SpatialPrior, square_prior
+from strategies.core.rounds import RoundPlan
 
 ENOUGH_DIRECTIONS = 8
 """Shared directions from which one round's moments tell rho; where no round had so many, rho is
@@ -121,3 +124,22 @@ class SlopeConfig:
             grids.append(("rho", [1 / 3, 1.0, 3.0, 10.0, 30.0]))
         grids.append(("noise", [0.0, *(unit**2 * 10.0**k for k in range(-7, 1))]))
         return grids
+
+    def posterior(
+        self,
+        prior: SlopePrior,
+        seen: CenteredRows,
+        shape: Geometry,
+        plan: RoundPlan,
+        *,
+        measured: bool,
+    ) -> SlopePosterior:
+        """Return the surrogate of the rows, its prior fitted anew in the first and each 4th round.
+
+        measured: whether rho is known otherwise.
+        """
+        total = plan.num_clients
+        if plan.round_index > 4 and plan.round_index % 4:
+            return condition(prior, seen, total, shape=shape)
+        fit_rho = not measured and total > 1
+        return fit(prior, seen, shape, total, self.grids(prior, len(seen.center), fit_rho=fit_rho))
