@@ -1,4 +1,4 @@
-"""SGD, Adam, Lion, diffGrad and AdaGrad on plain tensors with explicit state.
+"""SGD, Adam, Lion, diffGrad, AdaGrad and AdaHessian on plain tensors with explicit state.
 
     sgd:       v <- momentum v + g;                    x <- x - lr v
     adam:      m <- b1 m + (1-b1) g, s <- b2 s + (1-b2) g^2;
@@ -6,14 +6,17 @@
     lion:      x <- x - lr sign(b1 m + (1-b1) g);      m <- b2 m + (1-b2) g
     diffgrad:  as adam, with m / (1 + exp(-|g_(t-1) - g|)) in the place of m;  g_0 = 0
     adagrad:   s <- s + g^2;    x <- x - lr g / (sqrt(s) + eps);   adagrad_norm: s <- s + |g|^2
+    adahessian: as adam, with D^2 in the place of g^2 in s,  D the diagonal of the Hessian
+    microadam: fedzo.micro_adam
 
 Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; Chen et al.,
 "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, algorithm 2 (without weight decay);
 Dubey et al., "diffGrad", IEEE TNNLS 2020; Duchi, Hazan & Singer, "Adaptive Subgradient Methods",
 JMLR 2011, and with one number for all coordinates Ward, Wu & Bottou, "AdaGrad Stepsizes", JMLR 2020
 (with `strategy.norm_test` these are AdAdaGrad's: Lau, Liu & Kolar, arXiv 2402.11215); SGD with
-momentum as in torch.optim.SGD (dampening 0). Row by row, so x may be [d] (a server) or [n, d] (a
-cohort). State is replaced, never changed in place:
+momentum as in torch.optim.SGD (dampening 0); Yao et al., "AdaHessian", AAAI 2021, algorithm 1 with
+Hessian power 1, where D comes from clients.core.curvature. Row by row, so x may be [d] (a server)
+or [n, d] (a cohort). State is replaced, never changed in place:
 `state, x = optimizer.step(state, x, gradient, lr)`.
 
 diffGrad differs from its authors' first code, where the last gradient was this one (their issue 2).
@@ -21,7 +24,7 @@ diffGrad differs from its authors' first code, where the last gradient was this 
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,8 +32,11 @@ from torch import Tensor
 
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
+from fedzo.micro_adam import MicroAdam
 
 OptimizerName = Literal["sgd", "adam", "lion", "diffgrad", "adagrad", "adagrad_norm"]
+LocalOptimizerName = Literal[OptimizerName, "adahessian", "microadam"]
+"""Those of clients with gradients too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +121,13 @@ class Adam:
         x: Float[Tensor, "*n d"],
         gradient: Float[Tensor, "*n d"],
         lr: float,
+        scale_of: Float[Tensor, "*n d"] | None = None,
     ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        """Return the next state and x; scale_of: whose squares scale the step, not g's."""
         count = state.count + 1
         first = state.first.lerp(gradient, 1 - self.beta1)
-        second = (self.beta2 * state.second).addcmul(gradient, gradient, value=1 - self.beta2)
+        size = gradient if scale_of is None else scale_of
+        second = (self.beta2 * state.second).addcmul(size, size, value=1 - self.beta2)
         scale = (second / (1 - self.beta2**count)).sqrt_().add_(self.eps)
         moved = torch.addcdiv(x, first, scale, value=-lr / (1 - self.beta1**count))
         return OptimizerState(count, first, second), moved
@@ -180,6 +189,26 @@ class DiffGrad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdaHessian:
+    """Adam by the diagonal of the Hessian, which every step is told."""
+
+    adam: Adam = field(default_factory=Adam)
+
+    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
+        return self.adam.init(x)
+
+    def step(
+        self,
+        state: OptimizerState,
+        x: Float[Tensor, "*n d"],
+        gradient: Float[Tensor, "*n d"],
+        lr: float,
+        curvature: Float[Tensor, "*n d"],
+    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
+        return self.adam.step(state, x, gradient, lr, curvature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdaGrad:
     """Steps that shrink with all gradients so far; norm: by one number for all coordinates."""
 
@@ -220,6 +249,15 @@ def make_optimizer(name: OptimizerName, *, momentum: float = 0.0) -> Optimizer:
         return Lion(beta1=momentum or 0.9)
     adam = Adam(beta1=momentum or 0.9)
     return adam if name == "adam" else DiffGrad(adam=adam)
+
+
+def make_local_optimizer(name: LocalOptimizerName, *, momentum: float = 0.0) -> Any:
+    """Return the optimizer of that name for clients with gradients, as `make_optimizer` does."""
+    if name == "microadam":
+        return MicroAdam(beta1=momentum or 0.9)
+    if name == "adahessian":
+        return AdaHessian(adam=Adam(beta1=momentum or 0.9))
+    return make_optimizer(name, momentum=momentum)
 
 
 def _require_fraction(name: str, value: float) -> None:

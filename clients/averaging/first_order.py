@@ -12,23 +12,26 @@ s once, then several times faster on small models); its results agree to roundin
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clients.averaging.compiled import Batches, CompiledLoop
 from clients.core.correction import Correction
+from clients.core.curvature import Curvature
 from clients.core.local import minibatches, part_of
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import Bound
 from fedzo.objectives.cohort import CohortObjective, cohort_gradient
 from fedzo.objectives.oracle import project
-from fedzo.optimizers import Optimizer, make_optimizer
+from fedzo.optimizers import AdaHessian, make_local_optimizer
 from fedzo.protocol.questions.training import FirstOrderSteps, Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.local import Answered, Clients
 
-Gradient = Callable[[Float[Tensor, "n d"], Int[Tensor, "n b"] | None], Float[Tensor, "n d"]]
+Told = Callable[[Float[Tensor, "n d"], Int[Tensor, "n b"] | None], tuple[Float[Tensor, "n d"], ...]]
+"""What a step is told at an x: the gradients, and curvatures where the optimizer asks for them."""
 
 
 class FirstOrder:
@@ -40,7 +43,7 @@ class FirstOrder:
     def __call__(self, question: FirstOrderSteps, clients: Clients) -> Answered:
         config, cohort = question.settings, clients.cohort
         batches = minibatches(clients, config, question.local_steps)
-        optimizer = make_optimizer(config.optimizer, momentum=config.momentum)
+        optimizer = make_local_optimizer(config.optimizer, momentum=config.momentum)
         start = clients.at(question.x)
         steps, lr = question.local_steps, question.local_lr
         correct = Correction(question, clients.states, start)
@@ -51,13 +54,27 @@ class FirstOrder:
             update = self._loop(cohort, start, batches, optimizer, steps, lr, config)
             return Trained(update=update), clients.states
         box = (cohort.lower, cohort.upper) if config.project else None
-
-        def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-            return correct(clients.oracle.gradient(x, of=part_of(cohort, batch)), x)
-
-        update = descend(gradient, start, batches, optimizer, steps, lr, box) - start
+        told = _told(clients, correct, curved=isinstance(optimizer, AdaHessian))
+        update = descend(told, start, batches, optimizer, steps, lr, box) - start
         control, states = correct.finish()
         return Trained(update=update, control=control), states
+
+
+def _told(clients: Clients, correct: Correction, *, curved: bool) -> Told:
+    """Return what asks the oracle for corrected gradients, and for curvatures where they are used.
+
+    Corrections do not curve: a proximal term's part of the Hessian is left out.
+    """
+    cohort, oracle = clients.cohort, clients.oracle
+    if not curved:
+        return lambda x, batch: (correct(oracle.gradient(x, of=part_of(cohort, batch)), x),)
+    curvature = Curvature(clients)
+
+    def told(x: Tensor, batch: Tensor | None) -> tuple[Tensor, ...]:
+        gradient, diagonal = curvature(x, of=part_of(cohort, batch))
+        return correct(gradient, x), diagonal
+
+    return told
 
 
 def _require_compilable(config: FirstOrderConfig, batches: Batches, correct: Correction) -> None:
@@ -67,6 +84,11 @@ def _require_compilable(config: FirstOrderConfig, batches: Batches, correct: Cor
             "client.compile=true knows plain local steps alone, not those of FedProx and"
             " SCAFFOLD; set it to false"
         )
+    if config.optimizer in ("adahessian", "microadam"):
+        raise ConfigError(
+            f"client.compile=true does not know client.optimizer={config.optimizer}; set it to"
+            " false"
+        )
     if batches is not None and bool((batches < 0).any()):
         raise ConfigError(
             f"client.batch_size={config.batch_size} with client.compile=true needs as many"
@@ -75,10 +97,10 @@ def _require_compilable(config: FirstOrderConfig, batches: Batches, correct: Cor
 
 
 def descend(
-    gradient: Gradient,
+    told: Told,
     start: Float[Tensor, "n d"],
     batches: Batches,
-    optimizer: Optimizer,
+    optimizer: Any,
     steps: int,
     lr: float,
     box: tuple[Bound, Bound] | None,
@@ -87,7 +109,8 @@ def descend(
     x, moments = start, optimizer.init(start)
     for step in range(steps):
         batch = None if batches is None else batches[:, step]
-        moments, x = optimizer.step(moments, x, gradient(x, batch), lr)
+        gradient, *more = told(x, batch)
+        moments, x = optimizer.step(moments, x, gradient, lr, *more)
         x = project(x, *box) if box else x
     return x
 
@@ -96,7 +119,7 @@ def _descend_freely(
     cohort: CohortObjective,
     start: Float[Tensor, "n d"],
     batches: Batches,
-    optimizer: Optimizer,
+    optimizer: Any,
     steps: int,
     lr: float,
     config: FirstOrderConfig,
@@ -105,8 +128,8 @@ def _descend_freely(
     bounds = (cohort.lower, cohort.upper)
     clip = config.out_of_bounds == "clip"
 
-    def gradient(x: Tensor, batch: Tensor | None) -> Tensor:
-        return cohort_gradient(part_of(cohort, batch), project(x, *bounds) if clip else x)
+    def told(x: Tensor, batch: Tensor | None) -> tuple[Tensor, ...]:
+        return (cohort_gradient(part_of(cohort, batch), project(x, *bounds) if clip else x),)
 
     box = bounds if config.project else None
-    return descend(gradient, start, batches, optimizer, steps, lr, box) - start
+    return descend(told, start, batches, optimizer, steps, lr, box) - start

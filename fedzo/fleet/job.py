@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedzo.protocol.exchange import ClientState
+from fedzo.protocol.exchange import ClientState, Replies
 
 
 @dataclass(slots=True)
@@ -34,6 +34,14 @@ class Job:
     def key(self) -> tuple[float, int]:
         """When it lands, and before which others that land then."""
         return self.end, self.number
+
+    def hear(self, replies: Replies, place: int | None) -> None:
+        """Take down what its client has said, at this place of the replies, None for nothing."""
+        client = self.client
+        self.computed, self.failure = True, replies.failures.get(client, "")
+        self.counts = {n: of[client] for n, of in replies.counts.items() if client in of}
+        if place is not None:
+            self.tensors = {name: rows[place] for name, rows in replies.tensors.items()}
 
 
 def to_tensors(jobs: Sequence[Job]) -> dict[str, Tensor]:

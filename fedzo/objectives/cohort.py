@@ -103,3 +103,29 @@ def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[T
     if cohort.failures:
         gradient[list(cohort.failures)] = torch.nan
     return gradient
+
+
+def gradient_and_product(
+    cohort: CohortObjective, x: Float[Tensor, "n d"], along: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Return gradients, and each Hessian times a vector; raises ObjectiveError as cohort_gradient.
+
+    Where a gradient does not depend on x, such as that of a plane, the product is 0.
+    """
+    x = x.detach().requires_grad_(True)
+    total = cohort.value(x.unsqueeze(1)).sum()
+    if not total.requires_grad:
+        if len(cohort.failures) < cohort.num_clients:
+            raise ObjectiveError(BLACK_BOX)
+        nothing = torch.full_like(x, torch.nan)
+        return nothing, nothing
+    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+    product = torch.zeros_like(x)
+    if gradient.requires_grad:
+        (found,) = torch.autograd.grad((gradient * along).sum(), x, allow_unused=True)
+        product = product if found is None else found
+    gradient = gradient.detach()
+    for part in (gradient, product):
+        if cohort.failures:
+            part[list(cohort.failures)] = torch.nan
+    return gradient, product

@@ -22,7 +22,7 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.asking import Asking, OnFailure
 from fedzo.objectives.box import is_bounded, project
-from fedzo.objectives.cohort import CohortObjective, cohort_gradient
+from fedzo.objectives.cohort import CohortObjective, cohort_gradient, gradient_and_product
 from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import Objective
 
@@ -140,6 +140,20 @@ class Oracle:
         gradient = cohort_gradient(of or self.cohort, self.asked_at(x))
         self.inspect(gradient, "gradient")
         return gradient
+
+    def gradient_and_product(
+        self,
+        x: Float[Tensor, "n d"],
+        along: Float[Tensor, "n d"],
+        *,
+        of: CohortObjective | None = None,
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Return exact gradients, and products of Hessians with vectors; two gradients a client."""
+        self._require_dim(x)
+        self.count_gradients(2, of=of)
+        gradient, product = gradient_and_product(of or self.cohort, self.asked_at(x), along)
+        self.inspect(torch.cat([gradient, product], dim=1), "gradient")
+        return gradient, product
 
     def count_gradients(self, number: int, *, of: CohortObjective | None = None) -> None:
         """Count gradients that a compiled loop has taken by itself, `of` a minibatch of a step."""

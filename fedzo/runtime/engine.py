@@ -59,11 +59,38 @@ class OpenEnded(Protocol):
         ...
 
 
+@runtime_checkable
+class Eager(Protocol):
+    """An engine whose clients can begin before `perform` asks for what they have done."""
+
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        """Have clients begin, each as if it were asked alone; return who has.
+
+        `perform` with one of them and the same moment then returns what it has done. Who has not
+        begun is to be asked as ever. `timeout_s` is from now on.
+        """
+        ...
+
+    def await_one(self) -> tuple[str, int]:
+        """Wait until one that has begun is done or late; return its moment's token, and it."""
+        ...
+
+
 class Middleware:
     """An engine around another, which it leaves alone but for what a subclass changes."""
 
     def __init__(self, inner: Engine) -> None:
         self._inner = inner
+
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        """Have clients of an eager engine begin; see `Eager`."""
+        assert isinstance(self._inner, Eager)
+        return self._inner.begin(exchange, timeout_s=timeout_s)
+
+    def await_one(self) -> tuple[str, int]:
+        """Wait for one that has begun."""
+        assert isinstance(self._inner, Eager)
+        return self._inner.await_one()
 
     def client_states(self) -> Mapping[int, ClientState]:
         return self._inner.client_states()

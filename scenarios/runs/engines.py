@@ -1,5 +1,6 @@
 """From an experiment to the engine that runs its clients, opened and closed."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from clients.app import build_client_app
 from clients.rules import make_rules
 from fedzo.adversary.lies import Defend
 from fedzo.compression.config import CompressionConfig
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
 from fedzo.objectives.cohort import CohortObjective
@@ -26,6 +27,7 @@ from fedzo.runtime.flower.engine import FlowerEngine
 from fedzo.runtime.flower.simulation import START_S, FlowerSimulation
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Environment, Rule
+from fedzo.runtime.middleware.arriving import Arriving
 from fedzo.runtime.middleware.byzantine import Byzantine
 from fedzo.runtime.middleware.clocked import Clocked
 from fedzo.runtime.middleware.compressing import Compressing
@@ -38,6 +40,10 @@ from scenarios.runs.names import SCENARIOS, strategy_entry
 from strategies.core.screening import outliers
 
 MESSAGES = "messages.jsonl"
+NOT_REPEATED = (
+    "answers are taken as they arrive, so another run with this seed takes another course; with"
+    " fleet.preset it is that of a virtual clock, which repeats"
+)
 
 
 @contextmanager
@@ -88,6 +94,9 @@ def open_engine(
         fleet: FleetConfig = experiment.config("fleet")
         if fleet.any:
             engine = Clocked(engine, make_fleet(experiment, scenario))
+        elif build_strategy(experiment).asks_in_waves:
+            warnings.warn(NOT_REPEATED, FedzoWarning, stacklevel=2)
+            engine = Arriving(engine)
         yield engine
 
 

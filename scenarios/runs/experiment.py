@@ -1,6 +1,5 @@
 """An experiment: everything that determines a run, as one frozen value and as a TOML file."""
 
-import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from fedzo.config import (
 from fedzo.errors import ConfigError
 from fedzo.fleet.config import FleetConfig
 from fedzo.runtime.middleware.faulty import FaultConfig
+from scenarios.runs.combinations import check_combinations
 from scenarios.runs.effects import Effects
 from scenarios.runs.names import (
     ENGINES,
@@ -36,7 +36,6 @@ from scenarios.runs.own_strategy import named
 from scenarios.runs.ownership import is_own, simulated_privacy
 from scenarios.runs.sizes import check_counts, check_memory
 from strategies.core.base import RoundStrategy
-from strategies.core.method import defence_of
 
 _AROUND: Mapping[str, type[Any]] = {
     "faults": FaultConfig,
@@ -188,14 +187,7 @@ def make_experiment(
         query_budget=query_budget,
         settings=resolved,
     )
-    _check_adversaries(experiment)
-    _check_fleet(experiment)
-    _check_compression(experiment)
-    rounds = build_strategy(experiment).rounds
-    for name, judges in (("judges", rounds.judges), ("min_judges", rounds.min_judges)):
-        require(judges <= clients, f"strategy.{name}", judges, f"at most clients={clients}")
-    least, most = rounds.min_judges, rounds.judges or clients
-    require(least <= most, "strategy.min_judges", least, f"at most strategy.judges={most}")
+    check_combinations(experiment, build_strategy(experiment))
     return experiment
 
 
@@ -207,6 +199,8 @@ def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Sc
     usual = {**{k: v for k, v in suggested.items() if k in known}, **entry.preset}
     _check_keys({**usual, **given}, classes, entry.refused)
     world = _built(classes["scenario"], "scenario", given)
+    if engine == "superlink" and "fleet.preset" in entry.preset:
+        usual |= {"fleet.preset": "none"}  # machines take the time that they take
     usual = {**simulated_privacy(classes["strategy"], world, engine), **usual}
     values: dict[str, Scalar] = {}
     for section, cls in classes.items():
@@ -220,63 +214,6 @@ def build_strategy(experiment: Experiment) -> RoundStrategy[Any]:
     """Build the experiment's strategy with the settings of its clients."""
     entry = strategy_entry(experiment.strategy)
     return entry.build(experiment.config("strategy"), client=experiment.config("client"))
-
-
-def _check_adversaries(experiment: Experiment) -> None:
-    """Raise ConfigError for more liars than clients, and for rules that cannot bear as many."""
-    liars = experiment.config("byzantine").num_clients
-    require(
-        liars < experiment.num_clients,
-        "byzantine.num_clients",
-        liars,
-        f"below clients={experiment.num_clients}: somebody must be honest",
-    )
-    strategy = build_strategy(experiment)
-    defence_of(strategy, experiment.num_clients).require()
-
-
-def _check_fleet(experiment: Experiment) -> None:
-    """Raise ConfigError for a clock without an end, and for a sample that is no secret any more."""
-    fleet: FleetConfig = experiment.config("fleet")
-    settings = experiment.settings
-    if fleet.any and settings.get("strategy.timeout_s") == math.inf:
-        raise ConfigError(
-            "strategy.timeout_s=inf has no end on a virtual clock, where a lost answer costs all of"
-            " it; set it to seconds"
-        )
-    if settings.get("strategy.secret_sample") and (fleet.online < 1 or fleet.diurnal > 0):
-        raise ConfigError(
-            "strategy.secret_sample=true counts on a sample of all clients, and with fleet.online"
-            " below 1 or fleet.diurnal only those that can be reached are drawn; leave one out"
-        )
-
-
-def _check_compression(experiment: Experiment) -> None:
-    """Raise ConfigError where packed vectors would break what a strategy promises, or counts on."""
-    config: CompressionConfig = experiment.config("compression")
-    name, strategy = experiment.strategy, build_strategy(experiment)
-    told = (
-        f"compression.up={config.up}" if config.up != "none" else f"compression.down={config.down}"
-    )
-    if config.up != "none" and strategy.privacy is not None:
-        raise ConfigError(
-            f"{told} would add to clients' vectors after they were clipped, and the epsilon of"
-            f" {name} would not hold; leave it out"
-        )
-    if (config.up, config.down) != ("none", "none") and strategy.own_models:
-        raise ConfigError(
-            f"{told} is about one x, and peers of {name} have models of their own; leave it out"
-        )
-    if config.down != "none" and strategy.asks_in_waves:
-        raise ConfigError(
-            f"compression.down={config.down} does not go with {name}, which has no rounds, and"
-            " whose clients work on an x of long ago; compress what comes up"
-        )
-    if (config.up, config.down) != ("none", "none") and strategy.needs_own_x:
-        raise ConfigError(
-            f"{told} does not go with {name}, which counts on answers at exactly its own x, and"
-            " adds up all errors; leave it out"
-        )
 
 
 def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:

@@ -65,11 +65,13 @@ def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
 
     engine: Engine = _Rehearsal(experiment.seed)
     fleet: FleetConfig = experiment.config("fleet")
-    if fleet.any:  # for who asks in waves: whose answer comes first says who is asked next
+    strategy = build_strategy(experiment)
+    if fleet.any or strategy.asks_in_waves:  # whose answer comes first says who is asked next
+        fleet = fleet if fleet.any else FleetConfig(preset="silo")
         here = replace(fleet, drop_out=0.0, online=1.0, diurnal=0.0, correlation=0.0)
         here = replace(here, query_s=fleet.query_s or 1.0)  # examples are not known here
         engine = Clocked(engine, Fleet(here, seed=experiment.seed))
-    found = run_rounds(build_strategy(experiment), engine, problem, settings, callbacks=[enough])
+    found = run_rounds(strategy, engine, problem, settings, callbacks=[enough])
     return _estimate(found.records, experiment.num_rounds, scenario.num_problems)
 
 

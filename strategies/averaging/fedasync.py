@@ -31,7 +31,7 @@ from strategies.core.wave_config import require_open
 
 @composed
 class FedAsyncConfig:
-    """Settings of FedAsync; it needs a virtual clock (fleet.preset).
+    """Settings of FedAsync; it needs a clock, or answers by arrival (docs/time.md).
 
     alpha: how much of an answer that is up to date becomes x.
     """

@@ -31,7 +31,7 @@ from strategies.core.wave_config import WaveConfig, require_open
 
 @composed
 class FedBuffConfig:
-    """Settings of FedBuff; it needs a virtual clock (fleet.preset)."""
+    """Settings of FedBuff; it needs a clock, or answers by arrival (docs/time.md)."""
 
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)

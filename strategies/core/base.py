@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic
 
@@ -19,10 +19,12 @@ from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.asking import OnFailure
 from fedzo.objectives.box import check_start
 from fedzo.objectives.problem import OpenProblem
-from fedzo.protocol.exchange import ClientState, Exchange, Replies
+from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
+from fedzo.runtime.engine import Engine, Middleware
 from fedzo.runtime.flower.engine import FlowerEngine
+from fedzo.runtime.middleware.arriving import Arriving
 from strategies.core.driver import Callback, RunSettings, Snapshot, run_rounds
 from strategies.core.privacy_config import PrivacyConfig
 from strategies.core.robust import RobustConfig
@@ -130,9 +132,11 @@ class RoundStrategy(Strategy, Generic[StateT]):
         problem = OpenProblem(
             initial_x=_vector(initial_arrays), lower=settings.lower, upper=settings.upper
         )
-        engine = _Capped(FlowerEngine(grid), timeout)
+        flower = FlowerEngine(grid)
         wait_s = min(timeout, self.rounds.timeout_s)
-        num_clients = engine.inner.wait_for_clients(self.rounds.min_answers, wait_s)
+        num_clients = flower.wait_for_clients(self.rounds.min_answers, wait_s)
+        capped = _Capped(flower, timeout)
+        engine: Engine = Arriving(capped) if self.asks_in_waves else capped
         result = Result()
         kept = _keep_in(result, initial_arrays, evaluate_fn)
         callbacks: list[Callback] = [kept, Standstill(num_rounds=num_rounds)]
@@ -225,24 +229,18 @@ def _keep_in(result: Result, like: ArrayRecord, evaluate_fn: EvaluateFn | None) 
     return keep
 
 
-@dataclass(frozen=True, slots=True)
-class _Capped:
+class _Capped(Middleware):
     """An engine that never waits longer than the caller of `start` allows."""
 
-    inner: FlowerEngine
-    timeout: float
+    def __init__(self, inner: FlowerEngine, timeout: float) -> None:
+        super().__init__(inner)
+        self._timeout = timeout
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
-        return self.inner.perform(exchanges, timeout_s=min(timeout_s, self.timeout))
+        return self._inner.perform(exchanges, timeout_s=min(timeout_s, self._timeout))
 
-    def client_states(self) -> Mapping[int, ClientState]:
-        return {}
-
-    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        self.inner.restore_client_states(states)
-
-    def close(self) -> None:
-        self.inner.close()
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        return super().begin(exchange, timeout_s=min(timeout_s, self._timeout))
 
 
 def _optimized(arrays: ArrayRecord) -> list[str]:

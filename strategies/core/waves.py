@@ -15,7 +15,8 @@ from strategies.core.screening import rejected
 
 NO_CLOCK = (
     "this strategy goes on while clients work, which takes a clock: set fleet.preset to mobile,"
-    " fedscale, 5g, silo, nb-iot or file (and fleet.query_s, where clients are asked for values)"
+    " fedscale, 5g, silo, nb-iot or file (and fleet.query_s, where clients are asked for values),"
+    " or the engine to ray, flower or superlink, which take answers as they arrive"
 )
 
 

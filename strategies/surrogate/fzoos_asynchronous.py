@@ -48,7 +48,7 @@ _GROWS, _SHRINKS = 1.5, 0.5
 
 @composed
 class AsyncFZooSConfig:
-    """Settings of asynchronous FZooS; it needs a virtual clock (fleet.preset).
+    """Settings of asynchronous FZooS; it needs a clock, or answers by arrival.
 
     Directions are private where an answer's own would explain private_gain as much.
     """

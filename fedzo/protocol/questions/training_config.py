@@ -8,7 +8,7 @@ from fedzo.estimation.directions import DirectionKind
 from fedzo.estimation.schemes import SCHEMES, EstimatorName, MemorylessName
 from fedzo.objectives.asking import OnFailure
 from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
-from fedzo.optimizers import OptimizerName
+from fedzo.optimizers import LocalOptimizerName, OptimizerName
 from fedzo.protocol.question import Cost, Policies, held
 from fedzo.used_with import UsedWith, above, one_of, other_than
 
@@ -100,12 +100,13 @@ class ZerothOrderConfig(MinibatchConfig):
 class FirstOrderConfig(MinibatchConfig):
     """Settings of the rule `first_order`.
 
-    optimizer, momentum: the local optimizer. project: whether iterates are projected onto the box.
-    compile: whether the local loop is compiled (10 to 90 s, once); for scenarios with stacked
-    objectives, and for torch modules that differ in nothing but their tensors.
+    optimizer, momentum: the local optimizer; adahessian takes two gradients a step. project:
+    whether iterates are projected onto the box. compile: whether the local loop is compiled (10 to
+    90 s, once); for scenarios with stacked objectives, and for torch modules that differ in nothing
+    but their tensors.
     """
 
-    optimizer: OptimizerName = "sgd"
+    optimizer: LocalOptimizerName = "sgd"
     momentum: float = 0.0
     out_of_bounds: BoundsPolicy = "clip"
     project: bool = False
@@ -120,7 +121,8 @@ class FirstOrderConfig(MinibatchConfig):
 
     def cost(self, dim: int, estimates: int) -> Cost:
         """Return what so many gradients take."""
-        return Cost(gradients=estimates, floats=held(dim))
+        each = 2 if self.optimizer == "adahessian" else 1
+        return Cost(gradients=each * estimates, floats=held(dim))
 
     @property
     def policies(self) -> Policies:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -61,9 +61,14 @@ class FlowerEngine:
         self._greetings: dict[str, int] = {}
         self._overdue: list[str] = []
         self._late = 0
+        self._begun: dict[tuple[str, int], _Begun] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         check_disjoint(exchanges)
+        if len(exchanges) == 1 and len(exchanges[0].client_ids) == 1:
+            key = exchanges[0].moment.token, exchanges[0].client_ids[0]
+            if key in self._begun:
+                return [self._ended(exchanges[0], self._begun.pop(key))]
         end = time.monotonic() + timeout_s
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
         self._limit_nodes(timeout_s)
@@ -75,6 +80,30 @@ class FlowerEngine:
         replies = believable(exchanges, replies)
         late, self._late = self._late, 0
         return [replace(part, late=part.late + late * (i == 0)) for i, part in enumerate(replies)]
+
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        end = time.monotonic() + timeout_s
+        self._limit_nodes(timeout_s)
+        self._find_nodes(exchange.client_ids, end)
+        self._roster.settle()
+        waiting, refused = self._push(self._messages(exchange))
+        begun = {client: _Begun(end, identity) for identity, client in waiting.items()}
+        begun |= {a.client_id: _Begun(end, "", a) for a in [*refused, *self._absent(exchange)]}
+        self._begun |= {(exchange.moment.token, client): one for client, one in begun.items()}
+        return exchange.client_ids
+
+    def await_one(self) -> tuple[str, int]:
+        while True:
+            open_ = {one.identity: key for key, one in self._begun.items() if one.arrival is None}
+            waiting = {identity: client for identity, (_, client) in open_.items()}
+            arrivals = {a.client_id: a for a in self._pull(waiting)} if waiting else {}
+            for identity, key in open_.items():
+                if identity not in waiting:
+                    self._begun[key].arrival = arrivals[key[1]]
+            for key, one in self._begun.items():
+                if one.arrival is not None or time.monotonic() > one.end:
+                    return key
+            time.sleep(self._poll_s)
 
     def wait_for_clients(self, at_least: int, timeout_s: float) -> int:
         """Wait until some clients are connected; return how many there are to be.
@@ -107,6 +136,8 @@ class FlowerEngine:
         return {}
 
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        self._overdue = [*self._overdue, *(one.identity for one in self._begun.values())]
+        self._begun.clear()
         if states:
             raise RunError(
                 "this checkpoint holds client states, which a Flower engine cannot restore; resume"
@@ -189,17 +220,7 @@ class FlowerEngine:
 
     def _send(self, messages: Sequence[tuple[int, Message]], end: float) -> list[Arrival]:
         """Push, poll until all have answered or time is up, and return what came, by client."""
-        if not messages:
-            return []
-        pushed = self._grid.push_messages([message for _, message in messages])
-        taken = {identity for identity in pushed if identity}
-        waiting: dict[str, int] = {}
-        arrivals: list[Arrival] = []
-        for client, message in messages:
-            if message.metadata.message_id in taken:
-                waiting[message.metadata.message_id] = client
-            else:
-                arrivals.append(Arrival(client, error=NOT_TAKEN))
+        waiting, arrivals = self._push(messages)
         while waiting:
             arrivals += self._pull(waiting)
             if not waiting or time.monotonic() > end:
@@ -207,6 +228,32 @@ class FlowerEngine:
             time.sleep(self._poll_s)
         self._overdue = [*self._overdue, *waiting][-OVERDUE_KEPT:]
         return arrivals
+
+    def _push(
+        self, messages: Sequence[tuple[int, Message]]
+    ) -> tuple[dict[str, int], list[Arrival]]:
+        """Push messages; return identity -> client of what was taken, and what was not."""
+        waiting: dict[str, int] = {}
+        refused: list[Arrival] = []
+        if not messages:
+            return waiting, refused
+        pushed = self._grid.push_messages([message for _, message in messages])
+        taken = {identity for identity in pushed if identity}
+        for client, message in messages:
+            if message.metadata.message_id in taken:
+                waiting[message.metadata.message_id] = client
+            else:
+                refused.append(Arrival(client, error=NOT_TAKEN))
+        return waiting, refused
+
+    def _ended(self, exchange: Exchange, begun: "_Begun") -> Replies:
+        """Return what a client has answered that had begun; one that is late is not heard."""
+        if begun.arrival is None:
+            self._overdue = [*self._overdue, begun.identity][-OVERDUE_KEPT:]
+        replies = collect(exchange, [] if begun.arrival is None else [begun.arrival])
+        [kept] = believable([exchange], [replies])
+        late, self._late = self._late, 0
+        return replace(kept, late=kept.late + late)
 
     def _pull(self, waiting: dict[str, int]) -> list[Arrival]:
         """Look once for answers; those that come are taken off `waiting` and returned.
@@ -225,6 +272,15 @@ class FlowerEngine:
                 self._overdue.remove(identity)
                 self._late += 1
         return arrivals
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A client at work: until when it is waited for, under which message, and what came."""
+
+    end: float
+    identity: str
+    arrival: Arrival | None = None
 
 
 def _arrivals_of(exchange: Exchange, arrivals: Sequence[Arrival]) -> list[Arrival]:

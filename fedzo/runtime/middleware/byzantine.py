@@ -57,6 +57,12 @@ class Byzantine(Middleware):
         joined = [join_replies([next(received) for _ in group]) for group in asked]
         return [self._spoilt(e, r) for e, r in zip(exchanges, joined, strict=True)]
 
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        begun: list[int] = []
+        for asked in self._rigged(exchange):
+            begun += super().begin(asked, timeout_s=timeout_s)
+        return begun
+
     def client_states(self) -> Mapping[int, ClientState]:
         states = self._inner.client_states()
         if not self._memories:

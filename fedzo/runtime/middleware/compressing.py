@@ -37,6 +37,9 @@ class Compressing(Middleware):
         received = self._inner.perform(told, timeout_s=timeout_s)
         return [self._heard(e, replies) for e, replies in zip(told, received, strict=True)]
 
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        return super().begin(self._told(exchange), timeout_s=timeout_s)
+
     def close(self) -> None:
         """Close the engine inside, and say so where nothing was there to be packed."""
         super().close()

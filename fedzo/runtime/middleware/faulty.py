@@ -80,6 +80,8 @@ class Faulty(Middleware):
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         late, self._under_way = self._under_way, []
         draws = [self._draw(exchange) for exchange in exchanges]
+        for draw in draws:
+            self.injected.update([*draw.fates, *(["reorder"] if draw.reorder else [])])
         working = [
             exchange.select([i for i, fate in enumerate(draw.fates) if fate != "crash"])
             for exchange, draw in zip(exchanges, draws, strict=True)
@@ -93,6 +95,11 @@ class Faulty(Middleware):
             for i, (e, part, draw) in enumerate(zip(exchanges, working, draws, strict=True))
         ]
 
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        alone = [exchange.select([i]) for i in range(len(exchange.client_ids))]
+        working = [i for i, one in enumerate(alone) if self._draw(one).fates != ["crash"]]
+        return super().begin(exchange.select(working), timeout_s=timeout_s) if working else []
+
     def _draw(self, exchange: Exchange) -> "_Draw":
         generator = stream(
             self._seed, "faults", exchange.moment.token, exchange.kind, exchange.client_ids[0]
@@ -101,7 +108,6 @@ class Faulty(Middleware):
         drawn = np.searchsorted(limits, generator.random(len(exchange.client_ids)), side="right")
         fates = [(*FATES, "well")[k] for k in drawn]
         reorder = bool(generator.random() < self._config.reorder)
-        self.injected.update([*fates, *(["reorder"] if reorder else [])])
         return _Draw(generator, fates, reorder)
 
     def _spoilt(

@@ -29,20 +29,28 @@ class Recording(Middleware):
             self._file = path.open("a")
         self._path = path
         self._start = time.perf_counter()
+        self._begun: dict[tuple[str, int], float] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
-        began = self._now()
+        now = self._now()
         received = self._inner.perform(exchanges, timeout_s=timeout_s)
-        for exchange, replies in zip(exchanges, received, strict=True):
+        began = [self._begun.pop(_key(exchange), now) for exchange in exchanges]
+        for exchange, replies, at_s in zip(exchanges, received, began, strict=True):
             for client in exchange.client_ids:
                 size = sent_size(exchange.select([0]), _counted_of(replies, client))
                 facts = {"client": client, "floats": size.floats, "bytes": size.bytes}
-                self._write(began, "down", exchange, facts)
-        for exchange, replies in zip(exchanges, received, strict=True):
-            self._write_replies(exchange, replies, began)
+                self._write(at_s, "down", exchange, facts)
+        for exchange, replies, at_s in zip(exchanges, received, began, strict=True):
+            self._write_replies(exchange, replies, at_s)
         with storing(self._path):
             self._file.flush()
         return received
+
+    def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
+        """Have clients begin; their messages down are written when their answers are."""
+        begun = super().begin(exchange, timeout_s=timeout_s)
+        self._begun |= dict.fromkeys([(exchange.moment.token, c) for c in begun], self._now())
+        return begun
 
     def close(self) -> None:
         try:
@@ -78,6 +86,10 @@ class Recording(Middleware):
 
     def _now(self) -> float:
         return time.perf_counter() - self._start
+
+
+def _key(exchange: Exchange) -> tuple[str, int]:
+    return exchange.moment.token, exchange.client_ids[0]
 
 
 def _counted_of(replies: Replies, client: int) -> Replies:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,13 @@ class Worker:
             None if new is old else to_arrays(new) for old, new in zip(before, after, strict=True)
         ]
         return Answer(replace(replies, tensors={}), to_arrays(replies.tensors), changed)
+
+
+def facts_of(exchange: Exchange) -> dict[str, Any]:
+    """Return all of an exchange but its question."""
+    here = ("question", "down", "is_enough")
+    named = {f.name: getattr(exchange, f.name) for f in fields(exchange) if f.name not in here}
+    return {**named, "client_ids": list(exchange.client_ids)}
 
 
 def to_arrays(tensors: Mapping[str, Tensor]) -> Arrays:

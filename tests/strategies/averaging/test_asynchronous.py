@@ -1,5 +1,6 @@
 """Strategies that do not wait: the same bits however computed, synchronous if they wait for all."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,42 @@ def test_a_robust_rule_bears_liars_among_late_answers() -> None:
     assert mean.final_value is not None
     assert median.final_value is not None
     assert median.final_value < mean.final_value
+
+
+ARRIVAL = {"fleet.preset": "none", "engine.num_actors": 2, "engine.cluster_cpus": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("strategy", EACH)
+def test_by_arrival_on_ray(strategy: str) -> None:
+    found = run(strategy, engine="ray", settings=ARRIVAL)
+    assert found.final_value is not None
+    assert found.initial_value is not None
+    assert found.final_value < found.initial_value
+    assert found.virtual is None
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_by_arrival_a_buffer_for_all_is_federated_averaging() -> None:
+    waiting = {"strategy.buffer": 0, "strategy.refill": "step"}
+    one = run("fedbuff_zo", engine="ray", settings={**ARRIVAL, **waiting})
+    other = run("fedzo", engine="inprocess")
+    assert torch.equal(one.x, other.x)
+    assert one.records[-1].bytes_up == other.records[-1].bytes_up
+    assert one.records[-1].bytes_down == other.records[-1].bytes_down
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_by_arrival_the_budget_holds_and_a_run_goes_on(tmp_path: Path) -> None:
+    found = run("fedbuff_zo", rounds=500, query_budget=3000, engine="ray", settings=ARRIVAL)
+    assert 2900 < found.queries <= 3000
+    assert list(found.stops) == ["budget"]
+    run("fedbuff_zo", rounds=4, engine="ray", settings=ARRIVAL, out=tmp_path / "run")
+    longer = run(
+        "fedbuff_zo", rounds=9, engine="ray", settings=ARRIVAL, out=tmp_path / "run", resume=True
+    )
+    assert [record.round_index for record in longer.records] == list(range(10))
+    assert all(a.queries < b.queries for a, b in itertools.pairwise(longer.records))
