@@ -67,8 +67,10 @@ def cell_name(report: Report) -> str:
 def print_table(console: Console, victim: str, table: AttackTable) -> None:
     """Print a line for every attacker and radius, and what all of them have cost."""
     told = table.summary()
+    placed = any(cell["placed"] is not None for cell in told["cells"])
     lines = Table(
-        "attacker", "radius", "success", "robust accuracy", "queries, mean", "median",
+        "attacker", "radius", "success", *(["elsewhere"] if placed else []), "robust accuracy",
+        "queries, mean", "median",
         title=title(f"attacks on {victim} ({told['tells']}), {told['norm']}"),
         title_justify="left",
     )  # fmt: skip
@@ -77,6 +79,7 @@ def print_table(console: Console, victim: str, table: AttackTable) -> None:
             shown(report.attacker),
             f"{cell['radius']:g}",
             f"{cell['success_rate']:.2f}",
+            *([_share(cell["placed"])] if placed else []),
             f"{cell['robust_accuracy']:.2f}",
             f"{cell['mean_queries']:,.1f}",
             f"{cell['median_queries']:,.1f}",
@@ -97,6 +100,10 @@ def print_table(console: Console, victim: str, table: AttackTable) -> None:
         rest.add_row("cost", f"{told['cost']:,.2f}")
     rest.add_row("seconds", f"{told['wall_s']:.2f}")
     console.print(rest)
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2f}"
 
 
 def draw_table(path: Path, victim: str, table: AttackTable) -> None:

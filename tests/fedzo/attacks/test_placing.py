@@ -230,3 +230,12 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "figure.png").exists()
     assert len(list((tmp_path / "out" / "png").iterdir())) == 6
+
+
+def test_a_table_tells_how_patches_work_elsewhere() -> None:
+    words = "attack mnist --norm patch --radius 4,14 --placements 2 --images 2 --query-budget 60"
+    result = CliRunner().invoke(app, words.split(), env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "elsewhere" in result.output
+    plain = "attack mnist --radius 0.1,0.3 --images 2 --query-budget 20"
+    assert "elsewhere" not in CliRunner().invoke(app, plain.split()).output
