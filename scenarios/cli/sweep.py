@@ -79,26 +79,43 @@ def sweep_command(
     Of what --set gives several values, or a range, one is chosen; the rest is given:
     --set client.mu=0.001,0.01 --set strategy.local_lr=log:1e-3..1e-1
 
+    fedzo sweep --resume DIR goes on with a sweep as it was begun, for more --trials if you like.
+
     Example: fedzo sweep quadratic --strategy fedzo --trials 8 --set strategy.local_lr=log:1e-3..1
     """
     prepare(threads)
     from scenarios.cli.dry import tell  # these need torch, the help does not
     from scenarios.runs.config_file import parse_numbers, read_experiment
     from scenarios.runs.dry_run import plan_sweep
-    from scenarios.runs.sweep import Effort, SweepPlan, tune
+    from scenarios.runs.names import SCENARIOS
+    from scenarios.runs.sweep import Effort, SweepPlan, begun_sweep, tune
     from scenarios.runs.sweep_figure import draw_sensitivity
 
-    out, resume = output.out, output.resume
+    resume = output.resume
+    alone = resume and output.out is None and scenario is not None and scenario not in SCENARIOS
+    out = Path(str(scenario)) if alone else output.out
 
-    def work() -> dict[str, Any]:
+    def planned() -> SweepPlan:
         if resume and out is None:
-            raise ConfigError("--resume needs --out with a sweep that was begun; leave it out")
+            raise ConfigError("--resume needs the directory of a sweep that was begun")
+        if alone:
+            assert out is not None
+            begun, told = begun_sweep(out), (tuning_seeds, search, measure, prune)
+            if any((strategy, size != SizeOptions(), how != SettingOptions(), seeds)) or told != (
+                "", "auto", "final_value", True,
+            ):  # fmt: skip
+                raise ConfigError(
+                    f"--resume {out} goes on with the sweep as it was begun, for more --trials if"
+                    " you like; leave out what else says how, or name it with --out and the"
+                    " options it was begun with"
+                )
+            return begun if trials is None else replace(begun, trials=trials)
         spaces, given = parse_spaces(how.settings or [])
         file = read_experiment(how.config) if how.config else {"settings": {}}
         named = {"scenario": scenario, "strategy": strategy}
         base = merged(file, named, size, replace(how, settings=given))
         of_file = [base.pop("seed")] if "seed" in base else [0, 1, 2]
-        plan = SweepPlan(
+        return SweepPlan(
             base=base,
             spaces=spaces,
             seeds=of_file if seeds is None else parse_numbers(seeds),
@@ -108,6 +125,9 @@ def sweep_command(
             measure=measure,
             prune=prune,
         )
+
+    def work() -> dict[str, Any]:
+        plan = planned()
         if dry_run:
             plans = plan_sweep(plan, label="trials", out=out, resume=resume)
             return tell(plans, output.json_output)
@@ -121,11 +141,11 @@ def sweep_command(
             _print(Console(), tuned, report, out)
         return _summary(tuned, report, out)
 
-    def alone() -> dict[str, Any]:
+    def locked_work() -> dict[str, Any]:
         with locked(None if dry_run else out):
             return work()
 
-    finish(guard(alone, output), output.json_output)
+    finish(guard(locked_work, output), output.json_output)
 
 
 def _reported(tuned: "Tuned", out: Path | None, resume: bool, threads: int) -> "Comparison":

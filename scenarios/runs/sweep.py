@@ -31,7 +31,7 @@ from fedzo.records.terminal import say
 from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
-from scenarios.runs.spaces import Range, Space
+from scenarios.runs.spaces import Choices, Range, Space
 from scenarios.runs.trial_workers import RunTrials, workers
 from scenarios.runs.trials import CURVES, Job, Trial, limits_of, read_trials, written
 
@@ -107,8 +107,8 @@ class SweepPlan:
         return make_experiment(**given)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a resumed sweep must share: all but the number of trials."""
-        kept = {name: value for name, value in asdict(self).items() if name != "trials"}
+        """Return what is swept; a resumed sweep must share all but the number of trials."""
+        kept = asdict(self)
         kept["base"] = {**self.base, "excused": sorted(self.base.get("excused", ()))}
         loaded: dict[str, Any] = json.loads(strict_json(kept))
         return loaded
@@ -250,16 +250,37 @@ def require_place(out: Path, plan: SweepPlan, resume: bool) -> None:
         raise ConfigError(f"--out {out} already holds a sweep; add --resume, or name another")
     if not definition.exists():
         return
-    try:
-        before = json.loads(definition.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{definition} is damaged ({error}); restore it") from error
-    differ = [name for name in {**before, **told} if before.get(name) != told.get(name)]
+    before = _read(definition)
+    both = {name for name in {**before, **told} if name != "trials"}
+    differ = sorted(name for name in both if before.get(name) != told.get(name))
     if differ:
         raise ConfigError(
             f"--out {out} holds another sweep: {', '.join(differ)} differ; resume it as it was"
             " begun (with any --trials), or name another directory"
         )
+
+
+def begun_sweep(out: Path) -> SweepPlan:
+    """Return the plan of the sweep in a directory; raises ConfigError where there is none."""
+    definition = out / SWEEP
+    if not definition.exists():
+        raise ConfigError(
+            f"--resume: {out} holds no sweep; name the directory of one that was begun"
+        )
+    told = _read(definition)
+    spaces = {
+        name: Choices(tuple(space["values"])) if "values" in space else Range(**space)
+        for name, space in told.pop("spaces").items()
+    }
+    return SweepPlan(**told, spaces=spaces)
+
+
+def _read(definition: Path) -> dict[str, Any]:
+    try:
+        read: dict[str, Any] = json.loads(definition.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{definition} is damaged ({error}); restore it") from error
+    return read
 
 
 def _append(file: Path, trial: Trial) -> None:

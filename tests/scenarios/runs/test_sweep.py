@@ -21,7 +21,7 @@ from scenarios.runs.config_file import read_experiment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.proposals import proposed, resolved
 from scenarios.runs.spaces import Choices, Range, parse_spaces
-from scenarios.runs.sweep import SweepPlan, tune
+from scenarios.runs.sweep import SweepPlan, begun_sweep, tune
 from scenarios.runs.trials import Job, Trial, limits_of, run_trial
 from scenarios.runs.tuning import tune_methods
 
@@ -358,3 +358,28 @@ def test_a_comparison_that_was_killed_while_it_tuned_goes_on(tmp_path: Path) -> 
     done = CliRunner().invoke(app, [*words, "--json", "--out", str(cut), "--resume"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["tuning"] == json.loads(usual.stdout)["tuning"]
+
+
+def test_a_sweep_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
+    words = command(tmp_path / "whole")
+    whole = CliRunner().invoke(app, [*words, "--json"])
+    assert whole.exit_code == 0, whole.output
+    shorter = [w if w != "6" else "2" for w in command(tmp_path / "cut")]
+    assert CliRunner().invoke(app, shorter).exit_code == 0
+    cut = tmp_path / "cut"
+    plan = begun_sweep(cut)
+    assert plan.trials == 2
+    assert {**plan.to_json(), "trials": 6} == json.loads(
+        (tmp_path / "whole/sweep.json").read_text()
+    )
+    longer = CliRunner().invoke(app, ["sweep", "--resume", str(cut), "--trials", "6", "--json"])
+    assert longer.exit_code == 0, longer.output
+    table = (tmp_path / "whole" / "trials.csv").read_text()
+    assert (cut / "trials.csv").read_text() == table
+    assert json.loads(longer.output)["best"] == json.loads(whole.output)["best"]
+    mixed = CliRunner().invoke(app, ["sweep", "--resume", str(cut), "--seeds", "3"])
+    assert mixed.exit_code == 2
+    assert "leave out what else says how" in mixed.output.replace("\n", " ")
+    nothing = CliRunner().invoke(app, ["sweep", "--resume", str(tmp_path / "no")])
+    assert nothing.exit_code == 2
+    assert "holds no sweep" in nothing.output.replace("\n", " ")
