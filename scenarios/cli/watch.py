@@ -57,7 +57,7 @@ def watch_command(
 
 def _require_well(run: "Watched", life: str) -> None:
     """Raise RunError for a run that has failed or was killed."""
-    from scenarios.runs.watching import ERROR
+    from scenarios.runs.run_result import ERROR
 
     if life == "failed":
         reason = visible((run.path / ERROR).read_text().strip())

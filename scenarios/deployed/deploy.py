@@ -26,9 +26,9 @@ from scenarios.deployed.flower_app import RUN_CONFIG, experiment_of
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import MESSAGES
 from scenarios.runs.experiment import Experiment
+from scenarios.runs.run_result import ERROR
 from scenarios.runs.rundir import is_free
 from scenarios.runs.simulate import RESULT
-from scenarios.runs.watching import ERROR
 
 RUN, FILES, APP = "run", "deployment", "app"
 LOOK_S, STATUS_S = 0.5, 20.0

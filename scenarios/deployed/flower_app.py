@@ -28,8 +28,8 @@ from fedzo.runtime.local import Environment, FunctionEnvironment
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import ExperimentEnvironment, RulesOf
 from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.run_result import ERROR
 from scenarios.runs.simulate import simulate
-from scenarios.runs.watching import ERROR
 from strategies.core.driver import Snapshot
 
 ENGINE = "superlink"

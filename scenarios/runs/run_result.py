@@ -27,6 +27,8 @@ from strategies.core.spending import Spent
 from strategies.core.uncovered import claim
 
 RESULT = "result.json"
+ERROR = "error.txt"
+"""What a run leaves that has failed: why."""
 _NOISE = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
 
 

@@ -1,14 +1,14 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from fedzo.config import Given
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoError
 from fedzo.objectives.objective import Objective
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
@@ -19,7 +19,7 @@ from scenarios.runs.engines import build_scenario, open_engine
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
 from scenarios.runs.names import SCENARIOS
 from scenarios.runs.position import Position
-from scenarios.runs.run_result import RESULT, RunResult
+from scenarios.runs.run_result import ERROR, RESULT, RunResult
 from scenarios.runs.rundir import RunDirectory, new_run_name, require_begun
 from scenarios.runs.solution_files import write_solutions
 from scenarios.runs.solve import Work, solve
@@ -70,9 +70,13 @@ def simulate(
         if directory:
             state = strategy.init(problem.initial_x, experiment.num_clients)
             position = directory.load(state)
-        with open_engine(
-            experiment, scenario, given=given, out=out, run_name=position.run_name, grid=grid
-        ) as engine:
+        name = position.run_name
+        with (
+            _failure_told(out),
+            open_engine(
+                experiment, scenario, given=given, out=out, run_name=name, grid=grid
+            ) as engine,
+        ):
             work = Work(
                 experiment=experiment,
                 scenario=scenario,
@@ -137,6 +141,23 @@ def federate(
         initial_x=initial_x,
     )
     return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
+
+
+@contextmanager
+def _failure_told(out: Path | None) -> Iterator[None]:
+    """Leave in a run's directory why it has failed, and the x it had; nothing of the last try."""
+    if out is not None:
+        (out / ERROR).unlink(missing_ok=True)
+    try:
+        yield
+    except FedzoError as error:
+        if out is not None:
+            with storing(out):
+                result = getattr(error, "result", None)
+                if isinstance(result, RunResult):
+                    write_solutions(out, result)
+                write_whole(out / ERROR, f"{type(error).__name__}: {error}\n")
+        raise
 
 
 def _check_callbacks(callbacks: Any) -> None:

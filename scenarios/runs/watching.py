@@ -9,12 +9,10 @@ from fedzo.records.following import HistoryFollower
 from fedzo.records.lock import LOCK
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.extension import EXPERIMENT
-from scenarios.runs.run_result import RESULT
+from scenarios.runs.run_result import ERROR, RESULT
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import read_experiment
 
-ERROR = "error.txt"
-"""What a deployed run leaves when it has failed."""
 Life = Literal["running", "ended", "failed", "killed"]
 
 

@@ -2,13 +2,17 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from fedzo.errors import RunError
 from scenarios.cli import app
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.listing import list_runs
@@ -93,3 +97,27 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
     done = runs(tmp_path / "nowhere")
     assert done.exit_code == 2
     assert "is no directory; name one" in done.stderr
+
+
+def test_a_run_that_has_failed_says_so_and_why_until_it_goes_on(tmp_path: Path) -> None:
+    settings = {"scenario.dim": 4, "faults.crash": 0.9, "strategy.max_failed_rounds": 0}
+    made = make_experiment("quadratic", "fedzo", num_rounds=30, num_clients=2, settings=settings)
+    with pytest.raises(RunError, match="crashed") as raised:
+        simulate(made, out=tmp_path / "run")
+    [row] = list_runs(tmp_path)
+    assert row.life == "failed"
+    assert "crashed (injected)" in (tmp_path / "run" / "error.txt").read_text()
+    x = np.load(tmp_path / "run" / "x.npy")
+    assert torch.equal(torch.from_numpy(x), raised.value.result.x)
+    told = CliRunner().invoke(app, ["watch", str(tmp_path / "run")])
+    assert told.exit_code == 1
+    assert "crashed (injected)" in told.output.replace("\n", " ")
+
+
+def test_a_failure_is_forgotten_when_the_run_goes_on(tmp_path: Path) -> None:
+    made = make_experiment("quadratic", "fedzo", num_rounds=2, settings={"scenario.dim": 3})
+    simulate(made, out=tmp_path / "run")
+    (tmp_path / "run" / "error.txt").write_text("RunError: the power went\n")
+    assert [row.life for row in list_runs(tmp_path)] == ["failed"]
+    simulate(replace(made, num_rounds=3), out=tmp_path / "run", resume=True)
+    assert [row.life for row in list_runs(tmp_path)] == ["ended"]
