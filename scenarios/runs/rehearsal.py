@@ -67,7 +67,7 @@ def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
     fleet: FleetConfig = experiment.config("fleet")
     strategy = build_strategy(experiment)
     if fleet.any or strategy.asks_in_waves:  # whose answer comes first says who is asked next
-        fleet = fleet if fleet.any else FleetConfig(preset="silo")
+        fleet = fleet if fleet.any else FleetConfig(preset="silo", query_s=1e-6)
         here = replace(fleet, drop_out=0.0, online=1.0, diurnal=0.0, correlation=0.0)
         here = replace(here, query_s=fleet.query_s or 1.0)  # examples are not known here
         engine = Clocked(engine, Fleet(here, seed=experiment.seed))

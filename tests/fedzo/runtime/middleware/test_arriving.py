@@ -28,6 +28,7 @@ from fedzo.runtime.middleware.faulty import CRASHED, FaultConfig, Faulty
 from fedzo.runtime.middleware.recording import Recording
 from scenarios.runs.engines import RulesOf, build_scenario
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
+from scenarios.runs.rehearsal import rehearsed
 from scenarios.runs.simulate import posed
 from strategies.core.driver import Outcome, RunSettings, run_rounds
 from strategies.core.waves import NO_CLOCK
@@ -303,3 +304,9 @@ def test_a_deployment_goes_by_arrival_unless_it_is_told_otherwise() -> None:
         settings={"fleet.preset": "silo", "fleet.query_s": 1.0},
     )  # fmt: skip
     assert clocked.settings["fleet.preset"] == "silo"
+
+
+def test_a_rehearsal_needs_no_time() -> None:
+    made = experiment("fzoos_async", **{"strategy.timeout_s": 1.0})
+    found = rehearsed(made, build_scenario(made))
+    assert found.a_round["queries"] > 0
