@@ -7,7 +7,7 @@
     diffgrad:  as adam, with m / (1 + exp(-|g_(t-1) - g|)) in the place of m;  g_0 = 0
     adagrad:   s <- s + g^2;    x <- x - lr g / (sqrt(s) + eps);   adagrad_norm: s <- s + |g|^2
     adahessian: as adam, with D^2 in the place of g^2 in s,  D the diagonal of the Hessian
-    microadam: fedzo.micro_adam
+    microadam: clients.core.micro_adam
 
 Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; Chen et al.,
 "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023, algorithm 2 (without weight decay);
@@ -24,7 +24,7 @@ diffGrad differs from its authors' first code, where the last gradient was this 
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,11 +32,12 @@ from torch import Tensor
 
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
-from fedzo.micro_adam import MicroAdam
 
 OptimizerName = Literal["sgd", "adam", "lion", "diffgrad", "adagrad", "adagrad_norm"]
 LocalOptimizerName = Literal[OptimizerName, "adahessian", "microadam"]
 """Those of clients with gradients too."""
+CURVATURE_EPS = 1e-4
+"""AdaHessian's eps, as in its authors' code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +191,12 @@ class DiffGrad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaHessian:
-    """Adam by the diagonal of the Hessian, which every step is told."""
+    """Adam by the diagonal of the Hessian, which every step is told.
 
-    adam: Adam = field(default_factory=Adam)
+    A coordinate without curvature moves by lr g / eps.
+    """
+
+    adam: Adam = field(default_factory=lambda: Adam(eps=CURVATURE_EPS))
 
     def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
         return self.adam.init(x)
@@ -249,15 +253,6 @@ def make_optimizer(name: OptimizerName, *, momentum: float = 0.0) -> Optimizer:
         return Lion(beta1=momentum or 0.9)
     adam = Adam(beta1=momentum or 0.9)
     return adam if name == "adam" else DiffGrad(adam=adam)
-
-
-def make_local_optimizer(name: LocalOptimizerName, *, momentum: float = 0.0) -> Any:
-    """Return the optimizer of that name for clients with gradients, as `make_optimizer` does."""
-    if name == "microadam":
-        return MicroAdam(beta1=momentum or 0.9)
-    if name == "adahessian":
-        return AdaHessian(adam=Adam(beta1=momentum or 0.9))
-    return make_optimizer(name, momentum=momentum)
 
 
 def _require_fraction(name: str, value: float) -> None:

@@ -21,11 +21,12 @@ from clients.averaging.compiled import Batches, CompiledLoop
 from clients.core.correction import Correction
 from clients.core.curvature import Curvature
 from clients.core.local import minibatches, part_of
+from clients.core.local_optimizers import make_local_optimizer
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import Bound
 from fedzo.objectives.cohort import CohortObjective, cohort_gradient
 from fedzo.objectives.oracle import project
-from fedzo.optimizers import AdaHessian, make_local_optimizer
+from fedzo.optimizers import AdaHessian
 from fedzo.protocol.questions.training import FirstOrderSteps, Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.local import Answered, Clients

@@ -19,6 +19,11 @@ from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 
+NOT_TWICE = (
+    "the objective cannot be differentiated twice, which adahessian does; set client.optimizer to"
+    " another"
+)
+
 
 @runtime_checkable
 class CohortObjective(Protocol):
@@ -108,12 +113,13 @@ def cohort_gradient(cohort: CohortObjective, x: Float[Tensor, "n d"]) -> Float[T
 def gradient_and_product(
     cohort: CohortObjective, x: Float[Tensor, "n d"], along: Float[Tensor, "n d"]
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """Return gradients, and each Hessian times a vector; raises ObjectiveError as cohort_gradient.
+    """Return gradients, and each Hessian times a vector, 0 where the gradient does not change.
 
-    Where a gradient does not depend on x, such as that of a plane, the product is 0.
+    Raises ObjectiveError as cohort_gradient, and for what cannot be differentiated twice.
     """
     x = x.detach().requires_grad_(True)
-    total = cohort.value(x.unsqueeze(1)).sum()
+    value = cohort.value_in_graph if isinstance(cohort, ModuleCohort) else cohort.value
+    total = value(x.unsqueeze(1)).sum()
     if not total.requires_grad:
         if len(cohort.failures) < cohort.num_clients:
             raise ObjectiveError(BLACK_BOX)
@@ -122,10 +128,17 @@ def gradient_and_product(
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     product = torch.zeros_like(x)
     if gradient.requires_grad:
-        (found,) = torch.autograd.grad((gradient * along).sum(), x, allow_unused=True)
+        try:
+            (found,) = torch.autograd.grad((gradient * along).sum(), x, allow_unused=True)
+        except RuntimeError as error:
+            raise ObjectiveError(f"{NOT_TWICE} ({error})") from error
         product = product if found is None else found
     gradient = gradient.detach()
-    for part in (gradient, product):
-        if cohort.failures:
-            part[list(cohort.failures)] = torch.nan
+    well = [i for i in range(cohort.num_clients) if i not in cohort.failures]
+    if well and not product[well].any():
+        elsewhere = cohort_gradient(cohort, x.detach() + along)
+        if not torch.equal(elsewhere[well], gradient[well]):
+            raise ObjectiveError(NOT_TWICE)
+    if cohort.failures:
+        gradient[list(cohort.failures)] = product[list(cohort.failures)] = torch.nan
     return gradient, product

@@ -48,6 +48,15 @@ class ModuleCohort(LoopedFiniteSums):
                 return values.double()
         return self._alone().value(x)
 
+    def value_in_graph(self, x: Float[Tensor, "n 1 d"]) -> Float[Tensor, "n 1"]:
+        """Return values that can be differentiated any number of times, each client by itself."""
+
+        def ask(position: int, objective: Objective) -> Tensor:
+            assert isinstance(objective, ModuleObjective)
+            return objective.loss_at(x[position, 0]).unsqueeze(0)
+
+        return self._alone().told_by(ask, 1)
+
     def programs_of(self) -> list[Program | None]:
         """Return the program in which each client is a row; None for one that has none."""
         return [program_in(self.programs, objective) for objective in self.objectives]

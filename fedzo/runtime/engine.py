@@ -59,6 +59,9 @@ class OpenEnded(Protocol):
         ...
 
 
+NOBODY_BEGAN = "somebody is waited for, and nobody has begun: call begin before await_one"
+
+
 @runtime_checkable
 class Eager(Protocol):
     """An engine whose clients can begin before `perform` asks for what they have done."""

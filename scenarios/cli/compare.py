@@ -131,7 +131,8 @@ def compare_command(
         run_grid,
         with_aggregators,
     )
-    from scenarios.runs.sweep import SWEEP, Effort
+    from scenarios.runs.sweep import Effort
+    from scenarios.runs.sweep_plan import SWEEP
     from scenarios.runs.tuning import tune_methods
 
     out, resume = output.out, output.resume

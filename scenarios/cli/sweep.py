@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ from scenarios.runs.spaces import parse_spaces
 
 if TYPE_CHECKING:
     from scenarios.runs.comparison import Comparison
+    from scenarios.runs.experiment import Experiment
     from scenarios.runs.sweep import Tuned
 
 _SHOWN = 10
@@ -88,8 +90,9 @@ def sweep_command(
     from scenarios.runs.config_file import parse_numbers, read_experiment
     from scenarios.runs.dry_run import plan_sweep
     from scenarios.runs.names import SCENARIOS
-    from scenarios.runs.sweep import Effort, SweepPlan, begun_sweep, tune
+    from scenarios.runs.sweep import Effort, tune
     from scenarios.runs.sweep_figure import draw_sensitivity
+    from scenarios.runs.sweep_plan import SweepPlan, begun_sweep
 
     resume = output.resume
     alone = resume and output.out is None and scenario is not None and scenario not in SCENARIOS
@@ -97,7 +100,9 @@ def sweep_command(
 
     def planned() -> SweepPlan:
         if resume and out is None:
-            raise ConfigError("--resume needs the directory of a sweep that was begun")
+            raise ConfigError(
+                "--resume needs the directory of a sweep that was begun: --resume ./DIR, or --out"
+            )
         if alone:
             assert out is not None
             begun, told = begun_sweep(out), (tuning_seeds, search, measure, prune)
@@ -155,6 +160,8 @@ def _reported(tuned: "Tuned", out: Path | None, resume: bool, threads: int) -> "
     plan, best = tuned.plan, tuned.experiment
     base = {name: value for name, value in plan.base.items() if name != "strategy"}
     base["settings"] = {**plan.base.get("settings", {}), **tuned.best.settings}
+    if out is not None and resume:
+        _leave_out(out / "best", tuned.experiment)
     return compare(
         base,
         [f"best={best.strategy}"],
@@ -164,6 +171,16 @@ def _reported(tuned: "Tuned", out: Path | None, resume: bool, threads: int) -> "
         threads=threads,
         excused=plan.spaces.keys(),
     )
+
+
+def _leave_out(place: Path, best: "Experiment") -> None:
+    """Remove the runs of what was the best before more trials."""
+    from scenarios.runs.stored import read_experiment
+
+    stored = [read_experiment(path) for path in place.glob("seed-*/experiment.toml")]
+    if any(replace(one, seed=best.seed) != best for one in stored):
+        with storing(place):
+            rmtree(place)
 
 
 def _summary(tuned: "Tuned", report: "Comparison", out: Path | None) -> dict[str, Any]:

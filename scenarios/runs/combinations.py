@@ -75,6 +75,11 @@ def _check_arrivals(experiment: Resolved, strategy: RoundStrategy[Any]) -> None:
         return
     if experiment.engine == "inprocess":
         raise ConfigError(NO_CLOCK)
+    if experiment.config("faults").reorder:
+        raise ConfigError(
+            "faults.reorder has no effect by arrival, where every answer comes alone: leave it out,"
+            " or set fleet.preset"
+        )
     attack = experiment.settings["byzantine.attack"]
     if experiment.liars and attack != "label_flip":
         raise ConfigError(

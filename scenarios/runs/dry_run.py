@@ -19,8 +19,8 @@ from scenarios.runs.proposals import resolved
 from scenarios.runs.rehearsal import Estimate, rehearsed
 from scenarios.runs.rundir import RunDirectory, require_begun
 from scenarios.runs.steps import posed
-from scenarios.runs.sweep import SweepPlan
-from scenarios.runs.sweep import require_place as sweep_place
+from scenarios.runs.sweep_plan import SweepPlan
+from scenarios.runs.sweep_plan import require_place as sweep_place
 
 _MOST_MADE = 100
 """Clients whose objectives are made, at most, to see whether they can be."""

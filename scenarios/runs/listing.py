@@ -15,7 +15,7 @@ from fedzo.records.lock import LOCK
 from scenarios.runs.extension import EXPERIMENT
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import StoredRun, load_run, read_experiment
-from scenarios.runs.sweep import SWEEP
+from scenarios.runs.sweep_plan import SWEEP
 from scenarios.runs.watching import holder_of, life_of
 
 

@@ -13,105 +13,24 @@ neither on how many processes there are nor on when they were killed.
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from fedzo.config import Scalar
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import RunError
 from fedzo.records.run_log import LOGGER
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
-from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
-from scenarios.runs.spaces import Choices, Range, Space
+from scenarios.runs.sweep_plan import SWEEP, SweepPlan, read_definition, require_place
 from scenarios.runs.trial_workers import RunTrials, workers
 from scenarios.runs.trials import CURVES, Job, Trial, limits_of, read_trials, written
-
-SWEEP = "sweep.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepPlan:
-    """What to sweep.
-
-    base: arguments of make_experiment but the seed; its settings are those that are given. spaces:
-    setting -> what it may be. seeds: those reported; tuning_seeds: those of the trials, none of the
-    former; () takes two above them. trials: None for a whole grid. measure: final_value, best_value
-    or a metric. prune: whether trials below the median are stopped early. seed: of the proposals.
-    """
-
-    base: Mapping[str, Any]
-    spaces: Mapping[str, Space]
-    seeds: Sequence[int] = (0, 1, 2)
-    tuning_seeds: Sequence[int] = ()
-    search: str = "auto"
-    trials: int | None = None
-    measure: str = "final_value"
-    prune: bool = True
-    seed: int = 0
-
-    @property
-    def tuned_on(self) -> Sequence[int]:
-        """The tuning seeds."""
-        first = max(self.seeds, default=0) + 1000
-        return self.tuning_seeds or (first, first + 1)
-
-    def require(self) -> None:
-        """Raise ConfigError for what cannot be swept, before anything runs."""
-        if not self.spaces:
-            raise ConfigError(
-                "nothing is to be chosen; give a setting several values, --set"
-                " client.mu=0.001,0.01, or a range, --set strategy.local_lr=log:1e-3..1e-1"
-            )
-        for name, seeds in (("seeds", self.seeds), ("tuning seeds", self.tuned_on)):
-            if len({*seeds}) < len(seeds):
-                raise ConfigError(f"{name} {list(seeds)} must not repeat; name each once")
-        both = sorted({*self.seeds} & {*self.tuned_on})
-        if both or not self.seeds:
-            raise ConfigError(
-                f"seeds {list(self.seeds)} are reported and {list(self.tuned_on)} tuned on, and"
-                f" must be some, and differ: {both} are among both; name other --tuning-seeds"
-            )
-        usual = {name: space.ends[0] for name, space in self.spaces.items()}
-        for name, space in self.spaces.items():
-            for end in space.ends:
-                self.experiment({**usual, name: end}, self.seeds[0])
-            if isinstance(space, Range) and space.kind != "int":
-                self._require_between(name, space, usual)
-
-    def _require_between(self, name: str, space: Range, usual: Mapping[str, Scalar]) -> None:
-        """Raise ConfigError where ends are allowed and what lies between them is not."""
-        try:
-            self.experiment({**usual, name: space.between}, self.seeds[0])
-        except ConfigError as error:
-            self.experiment({**usual, name: int(space.high)}, self.seeds[0])
-            raise ConfigError(
-                f"--set {name}={space.kind}:{space.low:g}..{space.high:g} would draw numbers such"
-                f" as {space.between}, which are not allowed ({error}); for whole numbers write"
-                f" {name}=int:{space.low:g}..{space.high:g}"
-            ) from error
-
-    def experiment(self, settings: Mapping[str, Scalar], seed: int) -> Experiment:
-        """Return the experiment with some settings; those that are swept may have no effect."""
-        everything = {**self.base.get("settings", {}), **settings}
-        excused = {*self.base.get("excused", ()), *self.spaces}
-        given = {**self.base, "settings": everything, "seed": seed, "excused": excused}
-        return make_experiment(**given)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what is swept; a resumed sweep must share all but the number of trials."""
-        kept = asdict(self)
-        kept["base"] = {**self.base, "excused": sorted(self.base.get("excused", ()))}
-        loaded: dict[str, Any] = json.loads(strict_json(kept))
-        return loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,54 +152,14 @@ def _group(
 def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:
     """Return the file of trials; raises ConfigError for a directory of something else."""
     require_place(out, plan, resume)
-    definition = out / SWEEP
-    if not definition.exists():
-        with storing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(definition, strict_json(plan.to_json(), indent=1) + "\n")
-    return out / "trials.jsonl"
-
-
-def require_place(out: Path, plan: SweepPlan, resume: bool) -> None:
-    """Raise ConfigError for a directory of something else, or that --resume should be given for."""
     definition, told = out / SWEEP, plan.to_json()
-    if resume and not definition.exists():
-        raise ConfigError(f"--resume: {out} holds no sweep; leave --resume out, or name its place")
-    if definition.exists() and not resume:
-        raise ConfigError(f"--out {out} already holds a sweep; add --resume, or name another")
-    if not definition.exists():
-        return
-    before = _read(definition)
-    both = {name for name in {**before, **told} if name != "trials"}
-    differ = sorted(name for name in both if before.get(name) != told.get(name))
-    if differ:
-        raise ConfigError(
-            f"--out {out} holds another sweep: {', '.join(differ)} differ; resume it as it was"
-            " begun (with any --trials), or name another directory"
-        )
-
-
-def begun_sweep(out: Path) -> SweepPlan:
-    """Return the plan of the sweep in a directory; raises ConfigError where there is none."""
-    definition = out / SWEEP
-    if not definition.exists():
-        raise ConfigError(
-            f"--resume: {out} holds no sweep; name the directory of one that was begun"
-        )
-    told = _read(definition)
-    spaces = {
-        name: Choices(tuple(space["values"])) if "values" in space else Range(**space)
-        for name, space in told.pop("spaces").items()
-    }
-    return SweepPlan(**told, spaces=spaces)
-
-
-def _read(definition: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads(definition.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{definition} is damaged ({error}); restore it") from error
-    return read
+    if definition.exists():
+        before = read_definition(definition).get("trials")
+        told["trials"] = max(before or 0, plan.trials) if before and plan.trials else None
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(definition, strict_json(told, indent=1) + "\n")
+    return out / "trials.jsonl"
 
 
 def _append(file: Path, trial: Trial) -> None:

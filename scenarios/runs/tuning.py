@@ -13,7 +13,8 @@ from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from scenarios.runs.compare import own_settings, typed_by_label
 from scenarios.runs.spaces import Space
-from scenarios.runs.sweep import ALONE, SWEEP, Effort, SweepPlan, Tuned, tune
+from scenarios.runs.sweep import ALONE, Effort, Tuned, tune
+from scenarios.runs.sweep_plan import SWEEP, SweepPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

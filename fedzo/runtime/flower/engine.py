@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from uuid import uuid4
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -15,6 +15,8 @@ from fedzo.protocol.answers import Arrival, collect
 from fedzo.protocol.claims import believable
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.messages import encode_exchange
+from fedzo.runtime.engine import NOBODY_BEGAN
+from fedzo.runtime.flower.arrivals import Begun, arrival_of, arrivals_of, reason_of
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.flower.roster import Roster
 from fedzo.runtime.inprocess import check_disjoint
@@ -61,14 +63,20 @@ class FlowerEngine:
         self._greetings: dict[str, int] = {}
         self._overdue: list[str] = []
         self._late = 0
-        self._begun: dict[tuple[str, int], _Begun] = {}
+        self._begun: dict[tuple[str, int], Begun] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         check_disjoint(exchanges)
-        if len(exchanges) == 1 and len(exchanges[0].client_ids) == 1:
-            key = exchanges[0].moment.token, exchanges[0].client_ids[0]
-            if key in self._begun:
-                return [self._ended(exchanges[0], self._begun.pop(key))]
+        alone = [(e.moment.token, client) for e in exchanges for client in e.client_ids]
+        if len(alone) == 1 and alone[0] in self._begun:
+            replies = [self._ended(exchanges[0], self._begun.pop(alone[0]))]
+        else:
+            replies = self._asked(exchanges, timeout_s)
+        replies = believable(exchanges, replies)
+        late, self._late = self._late, 0
+        return [replace(part, late=part.late + late * (i == 0)) for i, part in enumerate(replies)]
+
+    def _asked(self, exchanges: Sequence[Exchange], timeout_s: float) -> list[Replies]:
         end = time.monotonic() + timeout_s
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
         self._limit_nodes(timeout_s)
@@ -76,10 +84,7 @@ class FlowerEngine:
         self._roster.settle()
         messages = [message for exchange in exchanges for message in self._messages(exchange)]
         arrivals = self._send(messages, end)
-        replies = [collect(e, [*_arrivals_of(e, arrivals), *self._absent(e)]) for e in exchanges]
-        replies = believable(exchanges, replies)
-        late, self._late = self._late, 0
-        return [replace(part, late=part.late + late * (i == 0)) for i, part in enumerate(replies)]
+        return [collect(e, [*arrivals_of(e, arrivals), *self._absent(e)]) for e in exchanges]
 
     def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
         end = time.monotonic() + timeout_s
@@ -87,12 +92,14 @@ class FlowerEngine:
         self._find_nodes(exchange.client_ids, end)
         self._roster.settle()
         waiting, refused = self._push(self._messages(exchange))
-        begun = {client: _Begun(end, identity) for identity, client in waiting.items()}
-        begun |= {a.client_id: _Begun(end, "", a) for a in [*refused, *self._absent(exchange)]}
+        begun = {client: Begun(end, identity) for identity, client in waiting.items()}
+        begun |= {a.client_id: Begun(end, "", a) for a in [*refused, *self._absent(exchange)]}
         self._begun |= {(exchange.moment.token, client): one for client, one in begun.items()}
-        return exchange.client_ids
+        return [*waiting.values()]
 
     def await_one(self) -> tuple[str, int]:
+        if not self._begun:
+            raise RunError(NOBODY_BEGAN)
         while True:
             open_ = {one.identity: key for key, one in self._begun.items() if one.arrival is None}
             waiting = {identity: client for identity, (_, client) in open_.items()}
@@ -136,7 +143,8 @@ class FlowerEngine:
         return {}
 
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        self._overdue = [*self._overdue, *(one.identity for one in self._begun.values())]
+        out = [one.identity for one in self._begun.values() if one.arrival is None]
+        self._overdue = [*self._overdue, *out][-OVERDUE_KEPT:]
         self._begun.clear()
         if states:
             raise RunError(
@@ -211,7 +219,7 @@ class FlowerEngine:
         who = reply.content.get("whoami") if reply.has_content() else None
         number = who.get("partition-id") if isinstance(who, ConfigRecord) else None
         if not isinstance(who, ConfigRecord) or type(number) is not int or number < 0:
-            self._roster.complain(node, _reason(reply) if reply.has_error() else NO_NUMBER)
+            self._roster.complain(node, reason_of(reply) if reply.has_error() else NO_NUMBER)
             return
         total = who.get("num-partitions")
         holder = self._roster.claim(node, number, total if type(total) is int else 0)
@@ -246,14 +254,11 @@ class FlowerEngine:
                 refused.append(Arrival(client, error=NOT_TAKEN))
         return waiting, refused
 
-    def _ended(self, exchange: Exchange, begun: "_Begun") -> Replies:
+    def _ended(self, exchange: Exchange, begun: Begun) -> Replies:
         """Return what a client has answered that had begun; one that is late is not heard."""
         if begun.arrival is None:
             self._overdue = [*self._overdue, begun.identity][-OVERDUE_KEPT:]
-        replies = collect(exchange, [] if begun.arrival is None else [begun.arrival])
-        [kept] = believable([exchange], [replies])
-        late, self._late = self._late, 0
-        return replace(kept, late=kept.late + late)
+        return collect(exchange, [] if begun.arrival is None else [begun.arrival])
 
     def _pull(self, waiting: dict[str, int]) -> list[Arrival]:
         """Look once for answers; those that come are taken off `waiting` and returned.
@@ -265,35 +270,10 @@ class FlowerEngine:
         for reply in self._grid.pull_messages({*waiting, *self._greetings, *self._overdue}):
             identity = reply.metadata.reply_to_message_id
             if identity in waiting:
-                arrivals.append(_arrival(reply, waiting.pop(identity)))
+                arrivals.append(arrival_of(reply, waiting.pop(identity)))
             elif identity in self._greetings:
                 self._meet(self._greetings.pop(identity), reply)
             elif identity in self._overdue:
                 self._overdue.remove(identity)
                 self._late += 1
         return arrivals
-
-
-@dataclass(slots=True)
-class _Begun:
-    """A client at work: until when it is waited for, under which message, and what came."""
-
-    end: float
-    identity: str
-    arrival: Arrival | None = None
-
-
-def _arrivals_of(exchange: Exchange, arrivals: Sequence[Arrival]) -> list[Arrival]:
-    """Return what came from the clients of an exchange."""
-    ids = set(exchange.client_ids)
-    return [arrival for arrival in arrivals if arrival.client_id in ids]
-
-
-def _arrival(reply: Message, client: int) -> Arrival:
-    if reply.has_error():
-        return Arrival(client, error=_reason(reply))
-    return Arrival(client, content=reply.content)
-
-
-def _reason(reply: Message) -> str:
-    return reply.error.reason or f"error code {reply.error.code}"

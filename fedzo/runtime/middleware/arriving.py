@@ -6,12 +6,13 @@ Which answers come first is a matter of machines, so a run does not repeat, unle
 for all (`until` = as many as work, refill "step").
 
 What a job asks at most is counted when it begins, since it may never be heard of again; the rest
-when its answer arrives. Jobs are no part of a checkpoint: a resumed run asks anew. `timeout_s`
-counts from when a client is asked, in a queue or at work.
+when its answer arrives. Who does not begin at all, such as a node that is away, has failed at once.
+Jobs are no part of a checkpoint: a resumed run asks anew. `timeout_s` counts from when a client is
+asked, in a queue or at work.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from fedzo.fleet.going import Going, InFlight
 from fedzo.fleet.job import Job
@@ -27,34 +28,35 @@ class Arriving(Middleware):
 
     def __init__(self, inner: Engine) -> None:
         super().__init__(inner)
-        self._flight, self._asked = InFlight(), dict[int, Exchange]()
+        self._out = _Out()
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         return self._inner.perform(exchanges, timeout_s=timeout_s)
 
     def wave(self, wave: Wave, *, timeout_s: float) -> Landed:
         """Go on until so many answers have come, or nobody is at work any more."""
-        return _Real(self, self._flight, self._asked, wave, timeout_s).go()
+        return _Real(self, self._out, wave, timeout_s).go()
 
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
-        self._flight, self._asked = InFlight(), {}
+        self._out = _Out()
         super().restore_client_states(states)
 
 
-class _Real(Going):
-    """One wave under way; asked: what each client at work was asked."""
+@dataclass(slots=True)
+class _Out:
+    """All that is out: the jobs, what each of their clients was asked, and who has not begun."""
 
-    def __init__(
-        self,
-        engine: Arriving,
-        flight: InFlight,
-        asked: dict[int, Exchange],
-        wave: Wave,
-        timeout_s: float,
-    ) -> None:
-        super().__init__(flight, wave)
-        self._engine, self._out, self._timeout_s = engine, asked, timeout_s
-        self._ready: list[Job] = []
+    flight: InFlight = field(default_factory=InFlight)
+    asked: dict[int, Exchange] = field(default_factory=dict)
+    idle: list[Job] = field(default_factory=list)
+
+
+class _Real(Going):
+    """One wave under way."""
+
+    def __init__(self, engine: Arriving, out: _Out, wave: Wave, timeout_s: float) -> None:
+        super().__init__(out.flight, wave)
+        self._engine, self._out, self._timeout_s = engine, out, timeout_s
 
     def _begin(self, jobs: Sequence[Job], *, at_once: bool) -> None:
         if not jobs:
@@ -63,15 +65,18 @@ class _Real(Going):
         exchange = self._wave.exchange(clients)
         begun = {*self._engine.begin(exchange, timeout_s=self._timeout_s)}
         for place, client in enumerate(clients):
-            self._out[client] = exchange.select([place])
-            self._began.append(_begun(self._out[client]))
-        self._ready += [job for job in jobs if job.client not in begun]
+            alone = exchange.select([place])
+            self._out.asked[client] = alone
+            if client in begun:
+                self._began.append(_begun(alone))
+        self._out.idle += [job for job in jobs if job.client not in begun]
 
     def _next(self) -> Job:
-        job = self._ready.pop() if self._ready else self._arrived()
-        exchange = self._out.pop(job.client)
+        idle = self._out.idle.pop() if self._out.idle else None
+        job = idle or self._arrived()
+        exchange = self._out.asked.pop(job.client)
         [replies] = self._engine.perform([exchange], timeout_s=self._timeout_s)
-        self._began.append(_ended(exchange, replies))
+        self._began.append((exchange, replies) if idle else _ended(exchange, replies))
         job.hear(replies, 0 if len(replies.client_ids) else None)
         return job
 
@@ -82,7 +87,7 @@ class _Real(Going):
         while True:
             token, client = self._engine.await_one()
             for job in self._flight.jobs:
-                if job.client == client and self._out[client].moment.token == token:
+                if job.client == client and self._out.asked[client].moment.token == token:
                     return job
 
 

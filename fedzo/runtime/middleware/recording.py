@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.packing import COUNTED
 from fedzo.protocol.sizes import replies_size, sent_size
 from fedzo.records.storage import storing
@@ -19,7 +19,8 @@ class Recording(Middleware):
     Fields: at_s (seconds since the engine was made), way ("down" or "up"), exchange
     (problem.round.exchange), kind, client; floats and bytes as the history counts them; and up,
     outcome ("answered", or the reason of the failure), counts such as queries, and wait_s. Late and
-    repeated answers have a line with the number of them and no client.
+    repeated answers have a line with the number of them and no client. By arrival, who is at work
+    when a run ends has none.
     """
 
     def __init__(self, inner: Engine, path: Path) -> None:
@@ -47,10 +48,14 @@ class Recording(Middleware):
         return received
 
     def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
-        """Have clients begin; their messages down are written when their answers are."""
+        """Have clients begin; their messages down are written when their answers are, if ever."""
         begun = super().begin(exchange, timeout_s=timeout_s)
         self._begun |= dict.fromkeys([(exchange.moment.token, c) for c in begun], self._now())
         return begun
+
+    def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
+        self._begun.clear()
+        super().restore_client_states(states)
 
     def close(self) -> None:
         try:

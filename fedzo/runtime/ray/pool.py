@@ -12,8 +12,10 @@ import numpy as np
 import ray
 import torch
 
+from fedzo.errors import RunError
 from fedzo.protocol.exchange import ClientState, Exchange, Replies, join_replies
 from fedzo.protocol.question import take_apart
+from fedzo.runtime.engine import NOBODY_BEGAN
 from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.inprocess import check_disjoint, chunk_size_for
 from fedzo.runtime.local import Environment, Rules
@@ -51,7 +53,11 @@ class RayEngine:
         if order is None:
             chunks = [c for i, e in enumerate(exchanges) for c in self._split(i, e)]
             order = self._schedule.add(chunks, time.monotonic() + timeout_s, first=True)
-        answers = self._schedule.finish(order)
+        try:
+            answers = self._schedule.finish(order)
+        except BaseException:
+            self._schedule.forget([order])
+            raise
         self._slow = (self._slow | order.missed) - order.answered
         return [_joined([a for i, a in answers if i == index]) for index in range(len(exchanges))]
 
@@ -63,6 +69,8 @@ class RayEngine:
         return exchange.client_ids
 
     def await_one(self) -> tuple[str, int]:
+        if not self._begun:
+            raise RunError(NOBODY_BEGAN)
         while True:
             for key, order in self._begun.items():
                 if not order.open:
@@ -70,13 +78,14 @@ class RayEngine:
             self._schedule.step()
 
     def client_states(self) -> Mapping[int, ClientState]:
-        return self._states
+        return dict(self._states)
 
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
         self._schedule.forget(list(self._begun.values()))
         self._begun.clear()
+        fresh = dict(states)
         self._states.clear()
-        self._states.update(states)
+        self._states.update(fresh)
 
     def close(self) -> None:
         """Stop the actors, and Ray where this engine has started it."""

@@ -19,6 +19,9 @@ from fedzo.protocol.question import take_apart
 from fedzo.runtime.ray.actors import ActorPool, reason_of
 from fedzo.runtime.ray.worker import Answer, QuestionArrays, facts_of, to_arrays, to_tensors
 
+LONGEST_S = 3600.0
+"""Of a wait for actors: Ray cannot wait for ever."""
+
 
 @dataclass(slots=True, eq=False)
 class Order:
@@ -69,6 +72,7 @@ class Schedule:
             self._waiting.extendleft(reversed(fresh))
         else:
             self._waiting.extend(fresh)
+        self._hand_out()
         return order
 
     def finish(self, order: Order) -> list[tuple[int, Answer]]:
@@ -78,26 +82,47 @@ class Schedule:
         return order.done
 
     def step(self) -> None:
-        """Give idle actors work, and wait for one to end or for the first time that is up."""
-        while self._waiting and self._idle:
-            self._submit(self._idle.pop(0), *self._waiting.popleft())
+        """Take in what has ended; else wait for that, or for the first time that is up."""
+        if self._look(0.0):
+            return
         orders = [*(o for o, _ in self._waiting), *(o for _, o, _ in self._running.values())]
+        if not orders:
+            return
         left = max(0.0, min(order.end for order in orders) - time.monotonic())
-        watched = [*self._running, *self._actors.starting]
-        ready, _ = ray.wait(watched, num_returns=1, timeout=left)
-        if not ready:
+        if not self._look(min(left, LONGEST_S)):
             self._give_up(time.monotonic())
-        for reference in ready:
-            if reference in self._running:
-                self._take(reference)
-            elif (number := self._actors.up(reference)) is not None:
-                self._idle.append(number)
 
     def forget(self, orders: Sequence[Order]) -> None:
         """Drop what waits of these orders, and what will come of the rest."""
         for order in orders:
             order.forgotten = True
         self._waiting = deque(pair for pair in self._waiting if not pair[0].forgotten)
+
+    def _look(self, seconds: float) -> bool:
+        """Take in what has ended, after so many seconds at most; return whether anything has.
+
+        Actors that are idle then go on with what waits and is not late yet.
+        """
+        watched = [*self._running, *self._actors.starting]
+        ready = ray.wait(watched, num_returns=1, timeout=seconds)[0] if watched else []
+        try:
+            for reference in ready:
+                if reference in self._running:
+                    self._take(reference)
+                elif (number := self._actors.up(reference)) is not None:
+                    self._idle.append(number)
+        finally:
+            self._hand_out()
+        return bool(ready)
+
+    def _hand_out(self) -> None:
+        now = time.monotonic()
+        while self._waiting and self._idle:
+            order, chunk = self._waiting.popleft()
+            if order.end > now:
+                self._submit(self._idle.pop(0), order, chunk)
+            else:
+                self._fail(order, chunk, NO_ANSWER)
 
     def _submit(self, actor: int, order: Order, chunk: Chunk) -> None:
         exchange = chunk.exchange
@@ -117,7 +142,7 @@ class Schedule:
             answer: Answer = ray.get(reference)
         except RayTaskError as error:
             self._idle.append(actor)
-            if isinstance(error.cause, ConfigError):
+            if isinstance(error.cause, ConfigError) and not order.forgotten:
                 order.open -= 1
                 raise ConfigError(str(error.cause)) from error
             self._fail(order, chunk, f"the actor raised {reason_of(error)}")

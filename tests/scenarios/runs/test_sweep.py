@@ -21,7 +21,8 @@ from scenarios.runs.config_file import read_experiment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.proposals import proposed, resolved
 from scenarios.runs.spaces import Choices, Range, parse_spaces
-from scenarios.runs.sweep import SweepPlan, begun_sweep, tune
+from scenarios.runs.sweep import tune
+from scenarios.runs.sweep_plan import SweepPlan, begun_sweep
 from scenarios.runs.trials import Job, Trial, limits_of, run_trial
 from scenarios.runs.tuning import tune_methods
 
@@ -376,10 +377,36 @@ def test_a_sweep_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
     assert longer.exit_code == 0, longer.output
     table = (tmp_path / "whole" / "trials.csv").read_text()
     assert (cut / "trials.csv").read_text() == table
-    assert json.loads(longer.output)["best"] == json.loads(whole.output)["best"]
+    assert json.loads(longer.stdout)["best"] == json.loads(whole.stdout)["best"]
     mixed = CliRunner().invoke(app, ["sweep", "--resume", str(cut), "--seeds", "3"])
     assert mixed.exit_code == 2
     assert "leave out what else says how" in mixed.output.replace("\n", " ")
     nothing = CliRunner().invoke(app, ["sweep", "--resume", str(tmp_path / "no")])
     assert nothing.exit_code == 2
     assert "holds no sweep" in nothing.output.replace("\n", " ")
+
+
+def test_more_trials_stay_when_a_sweep_goes_on_again(tmp_path: Path) -> None:
+    """And the runs of what was the best before them are made anew."""
+    cut, rates = tmp_path / "cut", ["--set", "strategy.local_lr=log:1e-5..1"]
+    small = ["--clients", "2", "--rounds", "3", "--set", "scenario.dim=6", "--seeds", "0"]
+    first = ["sweep", "quadratic", *rates, *small, "--trials", "1", "--out", str(cut)]
+    assert CliRunner().invoke(app, first).exit_code == 0
+    longer = CliRunner().invoke(app, ["sweep", "--resume", str(cut), "--trials", "6", "--json"])
+    assert longer.exit_code == 0, longer.output
+    best = (cut / "best.toml").read_text()
+    again = CliRunner().invoke(app, ["sweep", "--resume", str(cut), "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["trials"] == json.loads(longer.stdout)["trials"]
+    assert (cut / "best.toml").read_text() == best
+    assert json.loads(again.stdout)["best"] != json.loads(longer.stdout)["trials"][0]["settings"]
+
+
+def test_a_plan_with_infinite_settings_is_read_back(tmp_path: Path) -> None:
+    base = {**BASE, "engine": "ray", "settings": {**FAST, "strategy.timeout_s": math.inf}}
+    plan = replace(PLAN, base=base)
+    (tmp_path / "sweep.json").write_text(json.dumps(plan.to_json()))
+    assert begun_sweep(tmp_path).base["settings"] == base["settings"]
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ConfigError, match="damaged, or of another release"):
+        begun_sweep(tmp_path)

@@ -310,3 +310,42 @@ def test_a_rehearsal_needs_no_time() -> None:
     made = experiment("fzoos_async", **{"strategy.timeout_s": 1.0})
     found = rehearsed(made, build_scenario(made))
     assert found.a_round["queries"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["fedasync_zo", "fedbuff_zo"])
+def test_who_never_begins_is_free_again(strategy: str) -> None:
+    """One that crashes when it is sent off last has failed in the next wave, and lives."""
+    made = experiment(
+        strategy, **{"strategy.participation": 0.05, "strategy.max_failed_rounds": 1000}
+    )
+    engine = machines(made)
+    faulty = Faulty(engine, FaultConfig(crash=0.85), seed=0)
+    told = RunSettings(num_clients=CLIENTS, num_rounds=150, seed=0)
+    problem = posed(build_scenario(made), 0, made)
+    found = run_rounds(build_strategy(made), Arriving(faulty), problem, told)
+    assert found.records[-1].round_index == 150
+    heard = {client for record in found.records for client in record.clients}
+    assert len(heard) > CLIENTS // 2
+
+
+def test_who_never_begins_costs_nothing() -> None:
+    made = experiment("fedbuff_zo", **{"strategy.refill": "step", "strategy.max_failed_rounds": 99})
+    engine = machines(made)
+    asked: list[int] = []
+    plain = engine.inner.perform
+
+    def counting(exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
+        found = plain(exchanges, timeout_s=timeout_s)
+        asked.extend(replies.total("queries") for replies in found)
+        return found
+
+    engine.inner.perform = counting  # type: ignore[method-assign]
+    found = run(made, Arriving(Faulty(engine, FaultConfig(crash=0.5), seed=0)))
+    judged = 0  # the scenario knows F
+    assert found.records[-1].queries == sum(asked) + judged
+    assert 0 < found.records[-1].queries < 12 * 10 * 42
+
+
+def test_reordering_is_refused_where_answers_come_alone() -> None:
+    with pytest.raises(ConfigError, match=r"faults\.reorder has no effect by arrival"):
+        experiment("fedbuff_zo", **{"faults.reorder": 0.5})

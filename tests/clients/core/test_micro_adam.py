@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from clients.core.local_optimizers import make_local_optimizer
+from clients.core.micro_adam import MicroAdam, MicroAdamState
 from fedzo.compression.integer import Integer
 from fedzo.errors import ConfigError
-from fedzo.micro_adam import MicroAdam, MicroAdamState
-from fedzo.optimizers import Adam, make_local_optimizer
+from fedzo.optimizers import Adam
 
 GRADIENTS = torch.linspace(-2, 3, 130 * 14, dtype=torch.float64).reshape(14, 2, 65).sin()
 
@@ -48,6 +49,7 @@ def test_what_is_not_used_stays_but_for_its_rounding() -> None:
             assert (error[:, block].amax(1) <= step / 2 + 1e-6).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("density", "reached"), [(0.5, 0.12), (1.0, 0.002)])
 def test_with_one_of_two_numbers_it_comes_down_the_valley(density: float, reached: float) -> None:
     """Rosenbrock from (-1/2, 1), as in the paper's figure 1."""
