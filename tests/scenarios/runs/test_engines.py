@@ -201,6 +201,8 @@ from clients import build_client_app
 from fedzo.protocol.exchange import Exchange
 from fedzo.objectives.objective import TorchObjective
 from fedzo.objectives.problem import OpenProblem
+from fedzo.protocol.questions import GradientEstimate, Values, ZerothOrderSteps
+from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.flower.engine import FlowerEngine
 from strategies.core.base import RoundStrategy
