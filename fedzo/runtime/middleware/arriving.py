@@ -84,11 +84,10 @@ class _Real(Going):
         """Leave those at work to the next wave."""
 
     def _arrived(self) -> Job:
-        while True:
-            token, client = self._engine.await_one()
-            for job in self._flight.jobs:
-                if job.client == client and self._out.asked[client].moment.token == token:
-                    return job
+        token, client = self._engine.await_one()
+        [job] = [job for job in self._flight.jobs if job.client == client]
+        assert self._out.asked[client].moment.token == token
+        return job
 
 
 def _begun(exchange: Exchange) -> tuple[Exchange, Replies]:
