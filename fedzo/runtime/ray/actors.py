@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from fedzo.runtime.engine_configs import RayConfig
 from fedzo.runtime.local import Environment, Rules
 from fedzo.runtime.ray.worker import Worker
 
+LISTENER_S = 10.0
+"""Longest wait for an answer at a cluster's address."""
 START_S = 120.0
 """Longest wait for the first actors."""
 
@@ -117,6 +120,8 @@ def start_ray(config: RayConfig) -> bool:
                 " Ray; leave it out, or call ray.shutdown() before"
             )
         return False
+    if config.address:
+        _require_listener(config.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address:
@@ -133,6 +138,17 @@ def start_ray(config: RayConfig) -> bool:
         where = f"at {config.address!r}" if config.address else "on this machine"
         raise RunError(f"Ray does not start {where}: {reason_of(error)}") from error
     return True
+
+
+def _require_listener(address: str) -> None:
+    """Raise RunError where nobody listens at host:port: Ray would wait for ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=LISTENER_S).close()
+    except OSError as error:
+        raise RunError(f"Ray does not start at {address!r}: {reason_of(error)}") from error
 
 
 def reason_of(error: BaseException) -> str:

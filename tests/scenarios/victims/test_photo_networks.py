@@ -180,7 +180,7 @@ def test_onnx_files_of_both_layouts_and_types_give_the_same(
         result = CliRunner().invoke(app, ["attack", str(tmp_path / f"{name}.onnx"), *words])
         assert result.exit_code == 0, result.output
         told.append(json.loads(result.stdout))
-    assert told[0]["attacker"] == "square"
+    assert told[0]["attacker"] == "stripes"
     for key in ("success_rate", "mean_queries", "queries"):
         assert told[0][key] == told[1][key]
 
