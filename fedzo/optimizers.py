@@ -6,7 +6,7 @@
     lion:      x <- x - lr sign(b1 m + (1-b1) g);      m <- b2 m + (1-b2) g
     diffgrad:  as adam, with m / (1 + exp(-|g_(t-1) - g|)) in the place of m;  g_0 = 0
     adagrad:   s <- s + g^2;    x <- x - lr g / (sqrt(s) + eps);   adagrad_norm: s <- s + |g|^2
-    adahessian: as adam, with D^2 in the place of g^2 in s,  D the diagonal of the Hessian
+    adahessian: adam whose steps are told D, D^2 in the place of g^2;  D the diagonal of the Hessian
     microadam: clients.core.micro_adam
 
 Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1; Chen et al.,
@@ -37,7 +37,7 @@ OptimizerName = Literal["sgd", "adam", "lion", "diffgrad", "adagrad", "adagrad_n
 LocalOptimizerName = Literal[OptimizerName, "adahessian", "microadam"]
 """Those of clients with gradients too."""
 CURVATURE_EPS = 1e-4
-"""AdaHessian's eps, as in its authors' code."""
+"""AdaHessian's eps, ours: without curvature a coordinate moves by lr g / eps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,29 +187,6 @@ class DiffGrad:
         friction = (last - gradient).abs().sigmoid()
         second = torch.stack([after.second, gradient])
         return OptimizerState(after.count, after.first, second), x + friction * (moved - x)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdaHessian:
-    """Adam by the diagonal of the Hessian, which every step is told.
-
-    A coordinate without curvature moves by lr g / eps.
-    """
-
-    adam: Adam = field(default_factory=lambda: Adam(eps=CURVATURE_EPS))
-
-    def init(self, x: Float[Tensor, "*n d"]) -> OptimizerState:
-        return self.adam.init(x)
-
-    def step(
-        self,
-        state: OptimizerState,
-        x: Float[Tensor, "*n d"],
-        gradient: Float[Tensor, "*n d"],
-        lr: float,
-        curvature: Float[Tensor, "*n d"],
-    ) -> tuple[OptimizerState, Float[Tensor, "*n d"]]:
-        return self.adam.step(state, x, gradient, lr, curvature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

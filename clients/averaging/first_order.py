@@ -26,7 +26,6 @@ from fedzo.errors import ConfigError
 from fedzo.objectives.box import Bound
 from fedzo.objectives.cohort import CohortObjective, cohort_gradient
 from fedzo.objectives.oracle import project
-from fedzo.optimizers import AdaHessian
 from fedzo.protocol.questions.training import FirstOrderSteps, Trained
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from fedzo.runtime.local import Answered, Clients
@@ -55,7 +54,7 @@ class FirstOrder:
             update = self._loop(cohort, start, batches, optimizer, steps, lr, config)
             return Trained(update=update), clients.states
         box = (cohort.lower, cohort.upper) if config.project else None
-        told = _told(clients, correct, curved=isinstance(optimizer, AdaHessian))
+        told = _told(clients, correct, curved=config.optimizer == "adahessian")
         update = descend(told, start, batches, optimizer, steps, lr, box) - start
         control, states = correct.finish()
         return Trained(update=update, control=control), states

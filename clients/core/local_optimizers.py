@@ -5,7 +5,6 @@ from typing import Any
 from clients.core.micro_adam import MicroAdam
 from fedzo.optimizers import (
     CURVATURE_EPS,
-    AdaHessian,
     Adam,
     LocalOptimizerName,
     make_optimizer,
@@ -15,10 +14,10 @@ from fedzo.optimizers import (
 def make_local_optimizer(name: LocalOptimizerName, *, momentum: float = 0.0) -> Any:
     """Return the optimizer of that name, as `fedzo.optimizers.make_optimizer` does.
 
-    AdaHessian's step takes one argument more, the curvature.
+    AdaHessian is Adam whose every step is told the curvature.
     """
     if name == "microadam":
         return MicroAdam(beta1=momentum or 0.9)
     if name == "adahessian":
-        return AdaHessian(adam=Adam(beta1=momentum or 0.9, eps=CURVATURE_EPS))
+        return Adam(beta1=momentum or 0.9, eps=CURVATURE_EPS)
     return make_optimizer(name, momentum=momentum)

@@ -77,20 +77,14 @@ class FlowerEngine:
         return [replace(part, late=part.late + late * (i == 0)) for i, part in enumerate(replies)]
 
     def _asked(self, exchanges: Sequence[Exchange], timeout_s: float) -> list[Replies]:
-        end = time.monotonic() + timeout_s
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
-        self._limit_nodes(timeout_s)
-        self._find_nodes(wanted, end)
-        self._roster.settle()
+        end = self._reach(wanted, timeout_s)
         messages = [message for exchange in exchanges for message in self._messages(exchange)]
         arrivals = self._send(messages, end)
         return [collect(e, [*arrivals_of(e, arrivals), *self._absent(e)]) for e in exchanges]
 
     def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
-        end = time.monotonic() + timeout_s
-        self._limit_nodes(timeout_s)
-        self._find_nodes(exchange.client_ids, end)
-        self._roster.settle()
+        end = self._reach(exchange.client_ids, timeout_s)
         waiting, refused = self._push(self._messages(exchange))
         begun = {client: Begun(end, identity) for identity, client in waiting.items()}
         begun |= {a.client_id: Begun(end, "", a) for a in [*refused, *self._absent(exchange)]}
@@ -154,6 +148,14 @@ class FlowerEngine:
 
     def close(self) -> None:
         """Do nothing: the grid belongs to whoever made it."""
+
+    def _reach(self, wanted: Collection[int], timeout_s: float) -> float:
+        """Find the nodes of clients that are to be asked; return when their time is up."""
+        end = time.monotonic() + timeout_s
+        self._limit_nodes(timeout_s)
+        self._find_nodes(wanted, end)
+        self._roster.settle()
+        return end
 
     def _limit_nodes(self, timeout_s: float) -> None:
         """Let no node of this process take longer: polling sees only what has ended."""

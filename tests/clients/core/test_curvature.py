@@ -13,7 +13,7 @@ from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.cohort import cohort_of, gradient_and_product
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import CallableObjective, TorchObjective
-from fedzo.optimizers import CURVATURE_EPS, AdaHessian, Adam
+from fedzo.optimizers import CURVATURE_EPS, Adam
 from fedzo.protocol.questions.training import FirstOrderSteps
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from scenarios.runs.experiment import make_experiment
@@ -43,16 +43,14 @@ def test_on_a_bowl_a_step_is_that_of_newton_times_the_rate() -> None:
 
 def test_a_step_is_adams_with_the_curvature_in_the_second_moment() -> None:
     x, g = torch.zeros(2, 3), torch.randn(4, 2, 3)
-    ours, adam = AdaHessian(), Adam(eps=CURVATURE_EPS)
+    ours, adam = make_local_optimizer("adahessian"), Adam(eps=CURVATURE_EPS)
     state, moved = ours.init(x), x
     plain, by_adam = adam.init(x), x
     for gradient in g:
         state, moved = ours.step(state, moved, gradient, 0.1, gradient)
         plain, by_adam = adam.step(plain, by_adam, gradient, 0.1)
     assert torch.equal(moved, by_adam)
-    assert make_local_optimizer("adahessian", momentum=0.5) == AdaHessian(
-        adam=Adam(beta1=0.5, eps=CURVATURE_EPS)
-    )
+    assert make_local_optimizer("adahessian", momentum=0.5) == Adam(beta1=0.5, eps=CURVATURE_EPS)
 
 
 def test_the_mean_over_signs_is_the_diagonal() -> None:
