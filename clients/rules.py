@@ -55,6 +55,7 @@ def make_rules() -> dict[type[Question], Rule]:  # type: ignore[type-arg]
         questions.Judge: answer_values,
         questions.Probes: answer_probes,
         questions.SlopesInPlace: answer_slopes_in_place,
+        questions.SlopesInWave: answer_slopes_in_place,
         questions.JudgeInPlace: judge_in_place,
         questions.ZerothOrderSteps: take_zeroth_order_steps,
         questions.FirstOrderSteps: FirstOrder(),

@@ -4,24 +4,25 @@ Malladi et al., "Fine-Tuning Language Models with Just Forward Passes" (MeZO), N
 shared directions and numbers instead of vectors: Qin et al., "FedKSeed", ICML 2024; Li et al.,
 "DeComFL", ICLR 2025. Probing does not write to x, and neither do local steps
 (fedzo.estimation.in_place); only a step of all does, once for all clients that share a module. A
-client remembers the log. Memory above a forward pass: about the largest tensor, and the log.
+client remembers the log. Where clients answer late (SlopesInWave), a module that others have moved
+on is asked back. Memory above a forward pass: about the largest tensor, and the log.
 """
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
 from clients.core.local import minibatches, part_of
 from fedzo.errors import ConfigError
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.place import Term
-from fedzo.estimation.replay import Replay
+from fedzo.estimation.replay import Log, Replay
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.protocol.exchange import ClientState
 from fedzo.protocol.question import no_numbers
-from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace
+from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace, SlopesInWave
 from fedzo.protocol.questions.probes import Probed
 from fedzo.protocol.questions.values import ValuesTold
 from fedzo.runtime.local import Answered, Clients
@@ -40,12 +41,13 @@ def answer_slopes_in_place(question: SlopesInPlace, clients: Clients) -> Answere
     walked: list[list[Term]] = [[] for _ in clients.ids]
     found = []
     for step in range(steps):
-        keys = replay.keys(len(log) + step * m)
+        keys = replay.keys(question.first_step(log) + step)
         part = part_of(clients.cohort, None if batches is None else batches[:, step])
 
         def ask(position: int, objective: Objective) -> Float[Tensor, " q"]:
-            place = _place(objective, replay, log)
-            return place.values(keys, scheme, config.mu, beside=walked[position])  # noqa: B023
+            place, back = _reached(objective, question, replay, log)
+            beside = [*back, *walked[position]]
+            return place.values(keys, scheme, config.mu, beside=beside)  # noqa: B023
 
         values = clients.oracle.told(scheme.num_queries(m), ask, of=part)
         slopes = scheme.slopes(values, config.mu, None)
@@ -64,7 +66,8 @@ def judge_in_place(question: JudgeInPlace, clients: Clients) -> Answered:
     log, replay = _log(question, clients), replay_of(question, clients)
 
     def ask(_: int, objective: Objective) -> Float[Tensor, " q"]:
-        return torch.tensor([_place(objective, replay, log).loss()], dtype=torch.float64)
+        place, back = _reached(objective, question, replay, log)
+        return torch.tensor([place.at(back)], dtype=torch.float64)
 
     return ValuesTold(values=clients.oracle.told(1, ask)), clients.states
 
@@ -74,7 +77,7 @@ def replay_of(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Repla
     return question.settings.replay(clients.seed, clients.moment.problem)
 
 
-def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Float32[Tensor, " k"]:
+def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Log:
     """Return the whole log: what clients remember, and the news.
 
     A client that remembers less than the server has told it fails, before it is asked.
@@ -90,7 +93,7 @@ def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Float32[Te
     return torch.cat([max(held, key=len)[: question.first], question.news.cpu()])
 
 
-def _remembering(log: Float32[Tensor, " k"], clients: Clients) -> list[ClientState]:
+def _remembering(log: Log, clients: Clients) -> list[ClientState]:
     lost = clients.cohort.failures
     return [
         state if position in lost else {**state, _LOG: log}
@@ -98,19 +101,26 @@ def _remembering(log: Float32[Tensor, " k"], clients: Clients) -> list[ClientSta
     ]
 
 
-def _remembered(state: ClientState) -> Float32[Tensor, " k"]:
+def _remembered(state: ClientState) -> Log:
     return state[_LOG].cpu() if _LOG in state else torch.empty(0)
 
 
-def _place(objective: Objective, replay: Replay, log: Float32[Tensor, " k"]) -> InPlace:
-    """Return the objective at its module's parameters, which are brought to where the log leads."""
+def _reached(
+    objective: Objective, question: SlopesInPlace | JudgeInPlace, replay: Replay, log: Log
+) -> tuple[InPlace, list[Term]]:
+    """Return the objective at its module's parameters, and what leads from there to where the log
+    does: nothing but where a wave's question comes late, after the module has been moved on.
+    """
     if not isinstance(objective, ModuleObjective):
         raise ConfigError(
             f"{type(objective).__name__} has no module whose parameters could be asked in place;"
             " return a ModuleObjective, or use the strategy seedzo"
         )
-    replay.bring_(objective.module, log)
-    return InPlace.of_module(objective)
+    place, module = InPlace.of_module(objective), objective.module
+    if isinstance(question, SlopesInWave):
+        return place, replay.back_to(module, log)
+    replay.bring_(module, log)
+    return place, []
 
 
 def _nothing(clients: Clients) -> Float[Tensor, "n 0"]:

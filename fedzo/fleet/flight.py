@@ -18,10 +18,11 @@ from fedzo.fleet.going import Going, InFlight
 from fedzo.fleet.job import Job, from_tensors, to_tensors
 from fedzo.fleet.jobs import Jobs, jobs_of
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
+from fedzo.protocol.sizes import sizes_down
 from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.virtual_time import VirtualTime
 
-Perform = Callable[[Exchange], Replies]
+Perform = Callable[[Sequence[Exchange]], list[Replies]]
 _COUNTED = ("down", "up", "queries", "gradients", "examples")
 
 
@@ -121,7 +122,15 @@ class _Virtual(Going):
         self._compute(unknown)
         for job in jobs:
             if not job.computed:
-                self._price([job], _table([job.client], [self._known[job.client]]))
+                self._price([job], _table([job.client], [self._expected(job.client)]))
+
+    def _expected(self, client: int) -> tuple[float, ...]:
+        """Return what a client will count: what it did last, but for what goes down to it now."""
+        if self._wave.sort is None:
+            return self._known[client]
+        [exchange] = self._wave.exchanges([client])
+        [down] = sizes_down(exchange)
+        return float(down.bytes), *self._known[client][1:]
 
     def _next(self) -> Job:
         job = min(self._flight.jobs, key=lambda one: one.key)
@@ -139,13 +148,21 @@ class _Virtual(Going):
         self._open = [job for job in self._open if job not in waiting]
         if not waiting:
             return
-        exchange = self._wave.exchange([job.client for job in waiting])
-        replies = self._perform(exchange)
+        exchanges = self._wave.exchanges([job.client for job in waiting])
+        answers = self._perform(exchanges)
+        jobs_by_client = {job.client: job for job in waiting}
+        for exchange, replies in zip(exchanges, answers, strict=True):
+            self._hear(
+                [jobs_by_client[client] for client in exchange.client_ids], exchange, replies
+            )
+
+    def _hear(self, jobs: Sequence[Job], exchange: Exchange, replies: Replies) -> None:
+        """Take down what the clients of an exchange, one a job, have said and counted."""
         self._began.append((exchange, replies))
         table = jobs_of(exchange, replies)
-        self._price([job for job in waiting if job.end == float("inf")], table)
+        self._price([job for job in jobs if job.end == float("inf")], table)
         place = {client: i for i, client in enumerate(replies.client_ids)}
-        for i, job in enumerate(waiting):
+        for i, job in enumerate(jobs):
             job.hear(replies, place.get(job.client))
             if job.client in place:
                 row = tuple(float(getattr(table, name)[i]) for name in _COUNTED)

@@ -6,7 +6,7 @@ M clients work all the time; the server goes on with every K-th answer, which ma
 rounds ago. K = M with refill "step" is a synchronous round.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from fedzo.protocol.exchange import Exchange, Moment, Replies
 from fedzo.protocol.question import Question
 
 Refill = Literal["arrival", "step"]
+Sorted = Callable[[Sequence[int]], Sequence[tuple[Question[Any], Sequence[int]]]]
+"""Clients, ascending, as groups that are asked different questions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +30,16 @@ class Wave:
     until: answers after which the server goes on. refill: "arrival" sends somebody else off as soon
     as an answer has come, "step" only as many as are missing when the server has stepped. first:
     who is asked where nobody is at work; as many work at a time. num_clients: among whom the next
-    are drawn; a tensor of each client's own in the question has a row for every one of them.
-    queries: most that all new jobs may take, None for no limit. at_s: what the clock shows.
+    are drawn; a tensor of each client's own in the question has a row for every one of them. sort:
+    says who is asked what where that differs; cost and answers are those of `question`. queries:
+    most that all new jobs may take, None for no limit. at_s: what the clock shows.
     """
 
     question: Question[Any]
     until: int
     refill: Refill
     first: Sequence[int]
+    sort: Sorted | None = None
     num_clients: int = 0
     moment: Moment = Moment()
     seed: int = 0
@@ -48,11 +52,17 @@ class Wave:
         """Queries that a job may take."""
         return self.question.cost().queries
 
-    def exchange(self, client_ids: Sequence[int]) -> Exchange:
-        """Return the question to some clients."""
+    def exchanges(self, client_ids: Sequence[int]) -> list[Exchange]:
+        """Return what some clients are asked, who ascend."""
+        if self.sort is not None:
+            return [self._exchange(question, ids) for question, ids in self.sort(client_ids)]
+        question = self.question.select(torch.as_tensor(client_ids))
+        return [self._exchange(question, client_ids)]
+
+    def _exchange(self, question: Question[Any], client_ids: Sequence[int]) -> Exchange:
         limited = self.queries is not None and self.queries_each > 0
         return Exchange(
-            question=self.question.select(torch.as_tensor(client_ids)),
+            question=question,
             client_ids=client_ids,
             moment=self.moment,
             seed=self.seed,

@@ -14,17 +14,20 @@ from strategies.core.abilities import can
 from strategies.core.driver import Snapshot
 from strategies.core.rounds import IsInPlace
 
+Solution = Float[Tensor, "d *row"]
+"""Where a run is: x, or in place the log that leads to it, which may be rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The lowest F of a problem, in which round, and x there (in place: the log that leads to it).
+    """The lowest F of a problem, in which round, and x there.
 
     x is None where a version of fedzo that kept none has run that round.
     """
 
     round_index: int
     value: float
-    x: Float[Tensor, " d"] | None
+    x: Solution | None
 
 
 class BestSoFar:
@@ -41,7 +44,7 @@ class BestSoFar:
             self.best = Best(record.round_index, value, position_of(snapshot.state))
 
 
-def position_of(state: Any) -> Float[Tensor, " d"]:
+def position_of(state: Any) -> Solution:
     """Return x of a state; in place, the log that leads there."""
     return state.log if can(state, IsInPlace) else state.x
 

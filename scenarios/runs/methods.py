@@ -1,6 +1,7 @@
 """The table of strategies."""
 
-from scenarios.runs.entries import NO_PRIVATE_FZOOS, ON_A_CLOCK, StrategyEntry
+from scenarios.runs.asynchronous_methods import ASYNCHRONOUS
+from scenarios.runs.entries import NO_PRIVATE_FZOOS, StrategyEntry
 
 STRATEGIES: dict[str, StrategyEntry] = {
     "fedavg": StrategyEntry(
@@ -81,15 +82,6 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "trajectory-informed surrogate gradients, improved or as published (Shu 2023)",
         refused=NO_PRIVATE_FZOOS,
     ),
-    "fzoos_async": StrategyEntry(
-        "strategies.surrogate.fzoos_asynchronous",
-        "AsyncFZooS",
-        "AsyncFZooSConfig",
-        "surrogate",
-        "FZooS that goes on with every K-th answer, about whatever point; on a clock",
-        preset=ON_A_CLOCK,
-        refused=NO_PRIVATE_FZOOS,
-    ),
     "dshb": StrategyEntry(
         "strategies.averaging.fedavg",
         "FedAvg",
@@ -135,38 +127,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "first_order",
         "normalized averaging of unequally many steps (Wang 2020)",
     ),
-    "fedbuff": StrategyEntry(
-        "strategies.averaging.fedbuff",
-        "FedBuff",
-        "FedBuffConfig",
-        "first_order",
-        "steps with every K-th answer, however old; on a clock (Nguyen 2022)",
-        preset=ON_A_CLOCK,
-    ),
-    "fedbuff_zo": StrategyEntry(
-        "strategies.averaging.fedbuff",
-        "FedBuff",
-        "FedBuffConfig",
-        "zeroth_order",
-        "FedBuff whose clients estimate gradients from values",
-        preset=ON_A_CLOCK,
-    ),
-    "fedasync": StrategyEntry(
-        "strategies.averaging.fedasync",
-        "FedAsync",
-        "FedAsyncConfig",
-        "first_order",
-        "mixes in every answer as it comes; on a clock (Xie 2019)",
-        preset=ON_A_CLOCK,
-    ),
-    "fedasync_zo": StrategyEntry(
-        "strategies.averaging.fedasync",
-        "FedAsync",
-        "FedAsyncConfig",
-        "zeroth_order",
-        "FedAsync whose clients estimate gradients from values",
-        preset=ON_A_CLOCK,
-    ),
+    **ASYNCHRONOUS,
     "coded_gd": StrategyEntry(
         "strategies.coded.coded_gd",
         "CodedGD",

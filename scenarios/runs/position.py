@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from fedzo.errors import CheckpointError
 from fedzo.privacy.accountant import Ledger
 from fedzo.protocol.exchange import ClientState
@@ -19,7 +16,7 @@ from fedzo.records.checkpoint import (
     unpack_client_states,
 )
 from fedzo.records.history import RoundRecord, read_history
-from scenarios.runs.best import Best, pack_bests, unpack_bests
+from scenarios.runs.best import Best, Solution, pack_bests, unpack_bests
 from strategies.core.driver import Snapshot
 from strategies.core.spending import Spent
 
@@ -30,7 +27,7 @@ SPENT = "spent"
 class Found:
     """What a run has found: x of every problem that has ended, the best of all that have begun."""
 
-    solutions: Sequence[Float[Tensor, " d"]] = ()
+    solutions: Sequence[Solution] = ()
     bests: Sequence[Best | None] = ()
 
 

@@ -18,7 +18,7 @@ from fedzo.parts import find_part
 from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
-from scenarios.runs.best import Best
+from scenarios.runs.best import Best, Solution
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.result_rows import Row, number, virtual_rows
 from strategies.core.driver import StopReason
@@ -44,7 +44,7 @@ class RunResult:
 
     experiment: Experiment
     records: Sequence[RoundRecord]
-    solutions: Sequence[Float[Tensor, " d"]]
+    solutions: Sequence[Solution]
     metrics: Mapping[str, float]
     stops: Sequence[StopReason]
     out: Path | None
@@ -98,7 +98,7 @@ class RunResult:
             )
         return self._best_position()
 
-    def _best_position(self) -> Float[Tensor, " d"]:
+    def _best_position(self) -> Solution:
         best = self.bests[0] if self.bests else None
         if best is None:
             raise RunError(

@@ -6,7 +6,7 @@
 What is asked goes to the driver, and what comes back are the answers that it has let pass.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedzo.protocol.exchange import Exchange, Moment, Replies, join_replies
 from fedzo.protocol.question import Answer, AnswerT, Question
-from fedzo.protocol.wave import Landed, Refill, Wave
+from fedzo.protocol.wave import Landed, Refill, Sorted, Wave
 from fedzo.runtime.engine import Engine
 
 Asked = tuple[Question[AnswerT], Sequence[int]]
@@ -67,7 +67,7 @@ def ask_together(asked: Sequence[Asked[AnswerT]]) -> Asking[Heard[AnswerT]]:
 class LandedAnswers(Generic[AnswerT]):
     """Answers of a wave: whose, how many server steps old [k], and what they said and counted.
 
-    oldest: the round of the oldest question that is still out.
+    oldest: the round of the oldest question that is still out. failed: who gave no answer.
     """
 
     clients: Sequence[int]
@@ -75,23 +75,35 @@ class LandedAnswers(Generic[AnswerT]):
     said: AnswerT
     counts: Mapping[str, Sequence[int]]
     oldest: int
+    failed: Collection[int] = ()
 
     def __len__(self) -> int:
         return len(self.clients)
 
 
 def wave(
-    question: Question[AnswerT], clients: Sequence[int], *, until: int, refill: Refill
+    question: Question[AnswerT],
+    clients: Sequence[int],
+    *,
+    until: int,
+    refill: Refill,
+    sort: Sorted | None = None,
 ) -> Asking[LandedAnswers[AnswerT]]:
     """Send off whoever is free, as many as `clients`, and return the next `until` answers.
 
-    An engine without a clock cannot (fedzo.protocol.wave).
+    An engine without a clock cannot (fedzo.protocol.wave). sort: says who is asked what, where not
+    all get the same question.
     """
-    asked = Wave(question=question, until=until, refill=refill, first=clients)
+    asked = Wave(question=question, until=until, refill=refill, first=clients, sort=sort)
     landed: Landed = yield asked
     said = question.answer(**landed.tensors) if len(landed.clients) else _Nothing()
     return LandedAnswers(
-        landed.clients, landed.staleness, cast(AnswerT, said), landed.counts, landed.oldest
+        landed.clients,
+        landed.staleness,
+        cast(AnswerT, said),
+        landed.counts,
+        landed.oldest,
+        [*landed.failures],
     )
 
 

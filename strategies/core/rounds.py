@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
+from fedzo.estimation.replay import Log
 from fedzo.objectives.objective import Bound
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import ValuesTold
@@ -153,7 +154,7 @@ class IsInPlace(Protocol):
     """A state whose x is where clients have it, and no vector here (x has no numbers: "meta")."""
 
     @property
-    def log(self) -> Float[Tensor, " k"]:
+    def log(self) -> Log:
         """Return what was added to the start."""
         ...
 

@@ -30,10 +30,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.config import check_types, require
+from fedzo.estimation.replay import Log
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.in_place import InPlaceConfig, JudgeInPlace, SlopesInPlace
 from fedzo.protocol.questions.probes import Probed
@@ -80,7 +81,7 @@ class SeedScalarState:
     """
 
     dim: int
-    log: Float32[Tensor, " k"]
+    log: Log
     settings: InPlaceConfig
     told: Int[Tensor, " n"]
 
@@ -100,6 +101,7 @@ class SeedScalarState:
 
 
 StateT = TypeVar("StateT", bound=SeedScalarState)
+QuestionT = TypeVar("QuestionT", bound=SlopesInPlace)
 
 
 class SeedScalar(RoundStrategy[SeedScalarState]):
@@ -142,18 +144,24 @@ def ask_slopes(
     state: SeedScalarState, cohort: Sequence[int], walk: WalkConfig
 ) -> Asking[Heard[Probed]]:
     """Ask each client for slopes, with what it has not been told of the log."""
-    groups: dict[int, list[int]] = {}
-    for client in cohort:
-        groups.setdefault(int(state.told[client]), []).append(client)
     question = SlopesInPlace(
         news=state.log,
         settings=state.settings,
         local_steps=walk.local_steps,
         local_lr=walk.local_lr or walk.rate.server_lr,
     )
-    news = [(replace(question, news=state.log[n:], first=n), groups[n]) for n in sorted(groups)]
-    heard = yield from ask_together(news)
+    heard = yield from ask_together(by_news(question, state, cohort))
     return heard
+
+
+def by_news(
+    question: QuestionT, state: SeedScalarState, clients: Sequence[int]
+) -> list[tuple[QuestionT, Sequence[int]]]:
+    """Return groups of clients that have been told as much of the log, and a question to each."""
+    groups: dict[int, list[int]] = {}
+    for client in clients:
+        groups.setdefault(int(state.told[client]), []).append(client)
+    return [(replace(question, news=state.log[n:], first=n), groups[n]) for n in sorted(groups)]
 
 
 def moved(

@@ -2,7 +2,7 @@
 
 from fedzo.protocol.questions.anchored import Anchor, Difference, Miner, Walk
 from fedzo.protocol.questions.coded import CodedTasks
-from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace
+from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace, SlopesInWave
 from fedzo.protocol.questions.peers import Mix, OwnModel, PeerGradient
 from fedzo.protocol.questions.private import Clipped, ClippedWalk, Records
 from fedzo.protocol.questions.probes import Probes
@@ -40,6 +40,7 @@ __all__ = [
     "Records",
     "SlopeGradient",
     "SlopesInPlace",
+    "SlopesInWave",
     "SurrogateSteps",
     "SurrogateWeights",
     "Values",

@@ -3,25 +3,23 @@
     the log [k]: what has been added to the start, one coefficient a direction; m directions a step
     news: what a client has not been told of it, the numbers from `first` on
 
-    SlopesInPlace:  news  ->  slopes [n, K m] along the K m directions after those of the log
-    JudgeInPlace:   news  ->  values [n, 1] at the x that the log leads to
+    SlopesInPlace:  news        ->  slopes [n, K m] along the K m directions after those of the log
+    SlopesInWave:   news, step  ->  the same along those of K steps from this one on
+    JudgeInPlace:   news        ->  values [n, 1] at the x that the log leads to
 
 Between its K questions a client walks by itself, x <- x - (local_lr / m) sum_i s_i u_i, and comes
 back. Number j of the log belongs to direction j of the run: Key(seed, ("in place", problem), law,
-j), see fedzo.estimation.replay. Cost: K times the scheme's queries, or one. Sent, whatever d: the
-news down, K m numbers up.
+j), see fedzo.estimation.replay, also of logs whose rows [r, 1 + m] say their step. Cost: K times
+the scheme's queries, or one. Sent, whatever d: the news down, K m numbers up.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float32
-from torch import Tensor
-
 from fedzo.config import require
 from fedzo.estimation.keys import Law
-from fedzo.estimation.replay import Replay
+from fedzo.estimation.replay import Log, Replay
 from fedzo.estimation.schemes import SCHEMES, SharedName
 from fedzo.protocol.question import Answer, AnswerT, Cost, Question, Shapes
 from fedzo.protocol.questions.probes import Probed
@@ -65,7 +63,7 @@ class InPlaceConfig(MinibatchConfig):
 class InPlaceQuestion(Question[AnswerT]):
     """What both have: the log from `first` on, and the settings that it was made with."""
 
-    news: Float32[Tensor, " k"]
+    news: Log
     first: int = 0
     settings: InPlaceConfig
 
@@ -86,6 +84,22 @@ class SlopesInPlace(InPlaceQuestion[Probed]):
     def cost(self) -> Cost:
         asked = SCHEMES[self.settings.estimator].num_queries(self.settings.num_directions)
         return Cost(queries=self.local_steps * asked)
+
+    def first_step(self, log: Log) -> int:
+        """Return the number of the first step whose directions are asked about, after a log."""
+        return len(log) // self.settings.num_directions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlopesInWave(SlopesInPlace):
+    """Slopes of clients that work on while the server goes on; the log is numbered."""
+
+    step: int
+
+    kind: ClassVar[str] = "query.slopes_in_wave"
+
+    def first_step(self, log: Log) -> int:
+        return self.step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,14 +61,14 @@ class _Real(Going):
     def _begin(self, jobs: Sequence[Job], *, at_once: bool) -> None:
         if not jobs:
             return
-        clients = sorted(job.client for job in jobs)
-        exchange = self._wave.exchange(clients)
-        begun = {*self._engine.begin(exchange, timeout_s=self._timeout_s)}
-        for place, client in enumerate(clients):
-            alone = exchange.select([place])
-            self._out.asked[client] = alone
-            if client in begun:
-                self._began.append(_begun(alone))
+        begun: set[int] = set()
+        for exchange in self._wave.exchanges(sorted(job.client for job in jobs)):
+            begun.update(self._engine.begin(exchange, timeout_s=self._timeout_s))
+            for place, client in enumerate(exchange.client_ids):
+                alone = exchange.select([place])
+                self._out.asked[client] = alone
+                if client in begun:
+                    self._began.append(_begun(alone))
         self._out.idle += [job for job in jobs if job.client not in begun]
 
     def _next(self) -> Job:

@@ -13,6 +13,7 @@ asked, the server looks again after ten minutes. Judging x takes no time.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,8 @@ class Clocked(Middleware):
 
     def wave(self, wave: Wave, *, timeout_s: float) -> Landed:
         """Go on until so many of the clients at work have answered."""
-        landed, self.took = self._flight.wave(wave, self._one, timeout_s)
+        perform = partial(self._inner.perform, timeout_s=REAL_DEADLINE_S)
+        landed, self.took = self._flight.wave(wave, perform, timeout_s)
         return landed
 
     def client_states(self) -> Mapping[int, ClientState]:
@@ -83,10 +85,6 @@ class Clocked(Middleware):
     def restore_client_states(self, states: Mapping[int, ClientState]) -> None:
         self._flight.restore(states.get(FLIGHT, {}))
         self._inner.restore_client_states({c: s for c, s in states.items() if c != FLIGHT})
-
-    def _one(self, exchange: Exchange) -> Replies:
-        [replies] = self._inner.perform([exchange], timeout_s=REAL_DEADLINE_S)
-        return replies
 
     def online(self, ids: Sequence[int], at_s: float) -> NDArray[np.bool_]:
         """Return which clients can be reached at a time [n]."""

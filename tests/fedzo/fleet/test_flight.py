@@ -1,6 +1,7 @@
 """Jobs in flight: laws of staleness, order, budgets, and a state that goes on."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,8 +41,12 @@ class Ask(Question[Said]):
         return Cost(queries=2)
 
 
-def perform(exchange: Exchange) -> Replies:
+def perform(exchanges: Sequence[Exchange]) -> list[Replies]:
     """Answer with id and round of each client; client 7 fails."""
+    return [answered(exchange) for exchange in exchanges]
+
+
+def answered(exchange: Exchange) -> Replies:
     ids = [client for client in exchange.client_ids if client != 7]
     return Replies(
         client_ids=ids,

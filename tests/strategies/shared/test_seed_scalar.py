@@ -106,7 +106,7 @@ def test_it_is_dense_fedzo_along_the_same_directions(candidates: int) -> None:
         for client in (make(c) for c in range(3)):
             at = x.clone()
             for step in range(3):
-                keys = replay.replay(0, 0).keys((round_index * 3 + step) * M)
+                keys = replay.replay(0, 0).keys(round_index * 3 + step)
                 rows = [key.draw(0, len(x), dtype=torch.float64) for key in keys]
                 slopes = [
                     (client.value(at + MU * u) - client.value(at - MU * u)) / (2 * MU) for u in rows
