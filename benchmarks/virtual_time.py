@@ -1,11 +1,12 @@
 """Seconds to a target by method, fleet and price of a query: what docs/results/time.md shows.
 
-    python benchmarks/virtual_time.py quadratic|network --out FILE.json
+    python benchmarks/virtual_time.py quadratic|network|attack|modules --out FILE.json
 
 Every method is tuned by as many trials on seed 100, by its virtual seconds to the target on the
-fleet `mobile` (a query of 50 ms; networks: by examples), and shown on seeds 0 to 4. Synchronous
-methods are run once a seed and re-timed for every fleet; asynchronous ones, and those that ask more
-clients than they wait for, depend on their fleet and are run on each.
+fleet `mobile` (a query of 50 ms; networks: by examples), and shown on seeds 0 to 4 (modules: 0 to
+2). Synchronous methods are run once a seed and re-timed for every fleet; asynchronous ones, and
+those that ask more clients than they wait for, depend on their fleet and are run on each. Of an
+attack every image counts as a run, and is given up after the rounds.
 """
 
 import argparse
@@ -19,14 +20,16 @@ from typing import Any
 
 import torch
 
+from fedzo.records.history import RoundRecord
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.retime import retime
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.simulate import simulate
 
-TUNING, SHOWN = 100, range(5)
+TUNING = 100
 FLEETS = ("mobile", "fedscale", "silo", "nb-iot")
 QUERY_S = (0.001, 0.05, 2.0)
+USUAL = (("mobile", 0.0), ("mobile", 0.05))
 STEPS = {"strategy.local_lr": (0.03, 0.1, 0.3), "strategy.local_steps": (3, 10)}
 SERVER = {"strategy.server_lr": (0.01, 0.03, 0.1), "client.num_directions": (20, 50)}
 QUADRATIC: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
@@ -51,6 +54,15 @@ NETWORK: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
         "fedbuff", {"strategy.buffer": 5, "strategy.participation": 0.4}, RATES,
     ),
 }  # fmt: skip
+WALKS = {"strategy.server_lr": (0.003, 0.01, 0.03), "strategy.local_steps": (1, 3)}
+MODULES: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
+    "seed_scalar": ("seed_scalar", {}, WALKS),
+    "seed_scalar, asks 13 for 10": ("seed_scalar", {"strategy.over_selection": 1.3}, WALKS),
+    "fedbuff_seed_scalar, 10 at work, every 5th": (
+        "fedbuff_seed_scalar", {"strategy.buffer": 5}, WALKS,
+    ),
+    "fedasync_seed_scalar, 10 at work": ("fedasync_seed_scalar", {"strategy.alpha": 0.2}, WALKS),
+}  # fmt: skip
 WORLDS: dict[str, dict[str, Any]] = {
     "quadratic": {
         "methods": QUADRATIC, "scenario": "quadratic", "metric": "gap", "level": 0.3, "rounds": 90,
@@ -60,36 +72,55 @@ WORLDS: dict[str, dict[str, Any]] = {
         "methods": NETWORK, "scenario": "classification", "metric": "test_accuracy", "level": 0.85,
         "rounds": 60, "settings": {"strategy.participation": 0.2, "scenario.dataset": "mnist5k"},
     },
+    "attack": {
+        "methods": QUADRATIC, "scenario": "attack", "metric": "success", "level": 1.0, "rounds": 60,
+        "settings": {"strategy.participation": 0.2, "scenario.num_images": 5},
+    },
+    "modules": {
+        "methods": MODULES, "scenario": "finetune", "metric": "test_accuracy", "level": 0.4,
+        "rounds": 30, "seeds": 3, "fleets": ("mobile", "nb-iot"), "query_s": (0.05,),
+        "settings": {"strategy.participation": 0.2, "client.num_directions": 5},
+    },
 }  # fmt: skip
 
 
-def seconds(run: RunResult, world: dict[str, Any]) -> float:
-    """Return the virtual seconds at which a level was first reached; infinite if never."""
-    higher = world["metric"] == "test_accuracy"
-    for record in run.records:
-        value = record.metrics.get(world["metric"], math.nan)
-        if value >= world["level"] if higher else value <= world["level"]:
-            return record.axis("virtual_seconds")
-    return math.inf
+def reached(record: RoundRecord, world: dict[str, Any]) -> bool:
+    value = record.metrics.get(world["metric"], math.nan)
+    return bool(value <= world["level"] if world["metric"] == "gap" else value >= world["level"])
+
+
+def firsts(run: RunResult, world: dict[str, Any]) -> list[RoundRecord | None]:
+    """Return the record of each problem at which the level was first reached; None if never."""
+    problems = sorted({record.problem for record in run.records})
+    return [
+        next((r for r in run.records if r.problem == k and reached(r, world)), None)
+        for k in problems
+    ]
+
+
+def seconds(run: RunResult, world: dict[str, Any]) -> list[float]:
+    """Return the virtual seconds of each problem; infinite if never."""
+    return [math.inf if r is None else r.axis("virtual_seconds") for r in firsts(run, world)]
 
 
 def run(world: dict[str, Any], name: str, more: dict[str, Any], seed: int) -> RunResult:
     strategy, own, _ = world["methods"][name]
-    factor = 3 if "buff" in strategy else 1
+    factor = 3 if "buff" in strategy else 15 if "fedasync" in strategy else 1
     made = make_experiment(
         world["scenario"], strategy, num_clients=50, num_rounds=factor * world["rounds"], seed=seed,
         settings={**world["settings"], **own, **more},
     )  # fmt: skip
-    return simulate(made)
+    return simulate(made, callbacks=[lambda at: reached(at.record, world)])
 
 
 def fleet_of(world: dict[str, Any], fleet: str, query_s: float) -> dict[str, Any]:
-    priced = {"fleet.query_s": query_s} if world["scenario"] == "quadratic" else {}
+    priced = {"fleet.query_s": query_s} if query_s else {}
     return {"fleet.preset": fleet, "fleet.query_s": 0.0, **priced}
 
 
 def places(world: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    yield from itertools.product(FLEETS, QUERY_S if world["scenario"] == "quadratic" else (0.0,))
+    priced = (0.0,) if world["scenario"] == "classification" else QUERY_S
+    yield from itertools.product(world.get("fleets", FLEETS), world.get("query_s", priced))
 
 
 def main() -> None:
@@ -107,13 +138,13 @@ def main() -> None:
         tried = []
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
-            usual = fleet_of(world, "mobile", 0.05)
+            usual = fleet_of(world, *next(p for p in places(world) if p in USUAL))
             found = run(world, name, {**usual, **settings}, TUNING)
             tried.append((seconds(found, world), settings))
-        best = min(tried, key=lambda one: one[0])[1]
+        best = min(tried, key=lambda one: rank(one[0]))[1]
         taken: dict[str, list[float]] = {}
         counts = []
-        for seed in SHOWN:
+        for seed in range(world.get("seeds", 5)):
             whole = None if depends else run(world, name, best, seed)
             for fleet, query_s in places(world):
                 if whole is None:
@@ -121,9 +152,9 @@ def main() -> None:
                 else:
                     priced = {"query_s": query_s} if query_s else {}
                     found = retime(whole, fleet, **priced)
-                taken.setdefault(f"{fleet} {query_s:g}", []).append(seconds(found, world))
-                if fleet == "mobile" and query_s in (0.0, 0.05):
-                    counts.append(cost(found, world))
+                taken.setdefault(f"{fleet} {query_s:g}", []).extend(seconds(found, world))
+                if (fleet, query_s) in USUAL:
+                    counts += costs(found, world)
         row = {"method": name, "best": best, "tried": tried, "seconds": taken, "counts": counts}
         rows.append(row)
         chosen.out.write_text(json.dumps(rows, indent=1) + "\n")
@@ -131,14 +162,22 @@ def main() -> None:
         print(name, best, told, flush=True)
 
 
-def cost(run: RunResult, world: dict[str, Any]) -> dict[str, float]:
-    """Return rounds, queries, gradients and bytes until the level; of the whole run if never."""
-    until = seconds(run, world)
-    at = next((r for r in run.records if r.axis("virtual_seconds") >= until), run.records[-1])
-    return {
-        "rounds": at.round_index, "queries": at.queries, "gradients": at.gradients,
-        "bytes": at.bytes_up + at.bytes_down,
-    }  # fmt: skip
+def rank(found: list[float]) -> tuple[int, float]:
+    """Return what is least for the best settings: more problems solved, then the median."""
+    return sum(map(math.isinf, found)), statistics.median(found)
+
+
+def costs(run: RunResult, world: dict[str, Any]) -> list[dict[str, float]]:
+    """Return what each problem took until the level; all its rounds if never."""
+    last = {record.problem: record for record in run.records}
+    whole = [r or last[k] for k, r in enumerate(firsts(run, world))]
+    return [
+        {
+            "rounds": at.round_index, "queries": at.queries, "gradients": at.gradients,
+            "bytes": at.bytes_up + at.bytes_down,
+        }
+        for at in whole
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
