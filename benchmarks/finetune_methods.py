@@ -1,7 +1,7 @@
 """All methods on a task at the same forward passes: tuned alike, shown on three other seeds.
 
     python benchmarks/finetune_methods.py TASK --forwards N --out FILE.json
-        [--methods mezo,fzoo] [--rates 7] [--layers K] [--data-dir DIR]
+        [--methods mezo,fzoo] [--rates 7] [--center 1e-4] [--layers K] [--data-dir DIR]
 
 A method's rate is the one with the least mean training loss over the last tenth of a run with seed
 100: three rates are tried, half a power of ten apart, and further ones beyond the best while that
@@ -50,8 +50,8 @@ def run(chosen: argparse.Namespace, method: str, lr: float, seed: int) -> dict[s
     }  # fmt: skip
 
 
-def rate(method: str, k: int) -> float:
-    return float(f"{CENTERS.get(method, 3e-3) * 10 ** (0.5 * k):.3g}")
+def rate(center: float, k: int) -> float:
+    return float(f"{center * 10 ** (0.5 * k):.3g}")
 
 
 def main() -> None:
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--forwards", type=int, default=10_000)
     parser.add_argument("--methods", default=",".join(m for m in TRAINERS if m not in LEFT_OUT))
     parser.add_argument("--rates", type=int, default=7)
+    parser.add_argument("--center", type=float, default=0.0, help="0: that of each method")
     parser.add_argument("--layers", type=int, default=-1)
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--out", type=Path, required=True)
@@ -78,21 +79,22 @@ def main() -> None:
     for method in chosen.methods.split(","):
         if method in SLOW.get(chosen.task, ()):
             continue
+        center = chosen.center or CENTERS.get(method, 3e-3)
         tried: dict[int, float] = {}
         todo = [-1, 0, 1]
         while todo:
             for k in todo:
-                loss = known(method, rate(method, k), TUNING)["train_loss"]
+                loss = known(method, rate(center, k), TUNING)["train_loss"]
                 tried[k] = loss if math.isfinite(loss) else math.inf  # type: ignore[arg-type]
             best, ends = min(tried, key=lambda k: tried[k]), (min(tried), max(tried))
             beyond = best - 1 if best == ends[0] or tried[best] == math.inf else best + 1
             todo = [beyond] if beyond not in tried and len(tried) < chosen.rates else []
-        found = [known(method, rate(method, best), seed) for seed in SHOWN]
+        found = [known(method, rate(center, best), seed) for seed in SHOWN]
         last = [row["accuracy"][-1] for row in found]  # type: ignore[index]
         edge = " edge" if best in ends else ""
         told = " ".join(f"{value:.3f}" for value in last)
         print(
-            f"{method:18} lr {rate(method, best):.2g}{edge:5} {statistics.mean(last):.3f} ({told})",
+            f"{method:18} lr {rate(center, best):.2g}{edge:5} {statistics.mean(last):.3f} ({told})",
             flush=True,
         )
 

@@ -26,7 +26,8 @@ def finetune_command(
     task: Annotated[
         str,
         typer.Argument(
-            help="shifted_digits, digits_transformer, digits_cnn, snippets, order or order_marked"
+            help="shifted_digits, digits_transformer, digits_cnn, corrupted_photos, snippets, order"
+            " or order_marked"
         ),
     ],
     method: Annotated[

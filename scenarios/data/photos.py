@@ -9,7 +9,9 @@ Varshney), in the public domain or CC0, and motorcycle (Middlebury 2014 stereo b
 scikit-learn's china and flower (Flickr, CC BY 2.0).
 """
 
+import csv
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,8 @@ _CROPS = {
     ],
 }
 """Crops by package and file: (left, top, side) in pixels, class."""
+Square = tuple[tuple[int, int, int], int]
+_MANY = Path(__file__).with_name("photo_squares.csv")
 
 
 def load_photos(size: int = 224) -> LabelledImages:
@@ -75,17 +79,39 @@ def load_photos(size: int = 224) -> LabelledImages:
 
     Raises ConfigError where the packages with the photographs are not installed.
     """
+    return _cut([(place, square) for place, of in _CROPS.items() for square in of], size)
+
+
+def load_many_photos(size: int = 224) -> LabelledImages:
+    """Return 360 squares, 40 of each photograph, at least half as high; they overlap.
+
+    Labels are those of the network, as above. Raises ConfigError where the packages with the
+    photographs are not installed.
+    """
+    with _MANY.open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    return _cut([((row["package"], row["file"]), _square(row)) for row in rows], size)
+
+
+def _cut(squares: Sequence[tuple[tuple[str, str], Square]], size: int) -> LabelledImages:
+    wholes = {place: _opened(*place) for place, _ in squares}
     pictures, labels, files = [], [], []
-    for (package, name), crops in _CROPS.items():
-        with Image.open(_folder(package) / name) as opened:
-            whole = opened.convert("RGB")
-        for (left, top, side), label in crops:
-            cut = whole.crop((left, top, left + side, top + side))
-            pictures.append(np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC)))
-            labels.append(label)
-            files.append(f"{Path(name).stem}-{left}-{top}-{side}")
+    for place, ((left, top, side), label) in squares:
+        cut = wholes[place].crop((left, top, left + side, top + side))
+        pictures.append(np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC)))
+        labels.append(label)
+        files.append(f"{Path(place[1]).stem}-{left}-{top}-{side}")
     images = stacked([Path(name) for name in files], pictures)
     return LabelledImages(images=images, labels=torch.tensor(labels), files=files)
+
+
+def _square(row: Mapping[str, str]) -> Square:
+    return (int(row["left"]), int(row["top"]), int(row["side"])), int(row["class"])
+
+
+def _opened(package: str, name: str) -> Image.Image:
+    with Image.open(_folder(package) / name) as opened:
+        return opened.convert("RGB")
 
 
 def _folder(package: str) -> Path:

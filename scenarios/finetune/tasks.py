@@ -13,16 +13,24 @@ from torch import nn
 from fedzo.randomness import stream
 from scenarios.finetune.digits import digits_cnn, digits_transformer, initialize, shifted_digits
 from scenarios.finetune.minilm import WIDTH, minilm, tokenized
+from scenarios.finetune.photos import corrupted_photos
 from scenarios.finetune.task import Examples, Source, Task, pose
 from scenarios.finetune.texts import TextTaskName, labelled, read_snippets
 
 TaskName = Literal[
-    "shifted_digits", "digits_transformer", "digits_cnn", "snippets", "order", "order_marked"
+    "shifted_digits",
+    "digits_transformer",
+    "digits_cnn",
+    "corrupted_photos",
+    "snippets",
+    "order",
+    "order_marked",
 ]
-_DIGITS: Mapping[str, Callable[..., Source]] = {
+_IMAGES: Mapping[str, Callable[..., Source]] = {
     "shifted_digits": shifted_digits,
     "digits_transformer": digits_transformer,
     "digits_cnn": digits_cnn,
+    "corrupted_photos": corrupted_photos,
 }
 _TRAIN_TEXTS, _TEST_TEXTS = 2000, 1000
 
@@ -40,7 +48,7 @@ def make_task(
     if name == "snippets" or name == "order" or name == "order_marked":
         source = _texts(name, examples or _TRAIN_TEXTS, data_dir, seed=seed)
     else:
-        source = _DIGITS[name](examples, seed=seed)
+        source = _IMAGES[name](examples, seed=seed)
     return pose(name, source, layers)
 
 

@@ -1,8 +1,9 @@
-"""What a layer's parameters get from a derivative at its outputs, without autograd.
+"""What a layer's parameters get from a derivative at its outputs, without a backward pass.
 
     linear       grad W = sum_it delta_it x_it^T,             grad b = sum_it delta_it
     convolution  grad W = the correlation of inputs with delta, grad b = sum_ip delta_ip
     embedding    grad W[v] = sum of delta_it over the places where token v is
+    a subclass   with a forward of its own: autograd, through that layer alone
 
 Shapes: inputs [b, ..., k] (convolution [b, k, ...], embedding [b, ...] of numbers), delta as the
 layer's outputs, [b, ..., n] or [b, n, ...]. A delta whose token axes have length 1 stands for the
@@ -19,6 +20,7 @@ from fedzo.config import require
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *_CONVOLUTIONS, nn.Embedding)
 """The kinds of layers that may be sites, with their subclasses."""
+_FORWARDS = {kind.forward for kind in LAYERS}
 
 
 def require_supported(name: str, layer: nn.Module) -> None:
@@ -54,6 +56,9 @@ def parameter_gradients(
 
     shape: of the outputs, to which delta is expanded.
     """
+    if type(layer).forward not in _FORWARDS:
+        yield from _of_own_forward(layer, inputs, delta.expand(shape))
+        return
     if isinstance(layer, _CONVOLUTIONS):
         delta = delta.expand(shape)
     if isinstance(layer, nn.Embedding):
@@ -65,6 +70,21 @@ def parameter_gradients(
         yield weight, of_weight(layer, inputs, delta)
     if isinstance(bias, nn.Parameter) and bias.requires_grad:
         yield bias, _bias(layer, inputs, delta)
+
+
+def _of_own_forward(
+    layer: nn.Module, inputs: Tensor, delta: Tensor
+) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Return what autograd says of one layer whose class has a forward of its own.
+
+    Such a layer may pad or scale its inputs first, as convolutions of EfficientNet do.
+    """
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    if not trained:
+        return
+    with torch.enable_grad():
+        outputs = layer.forward(inputs.detach())
+        yield from zip(trained, torch.autograd.grad(outputs, trained, delta), strict=True)
 
 
 def _linear_weight(_: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:

@@ -19,6 +19,18 @@ def numbers(*shape: int) -> Tensor:
     return torch.from_numpy(stream(0, "tokens").integers(0, 7, shape))
 
 
+class PaddedBefore(nn.Conv2d):
+    """A convolution with more padding at the right and below, as EfficientNet's."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(inputs, (0, 1, 0, 1)))
+
+
+class Scaled(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 3 * super().forward(inputs)
+
+
 CASES: list[tuple[Callable[[], nn.Module], Tensor]] = [
     (lambda: nn.Linear(4, 3), normals(5, 4)),
     (lambda: nn.Linear(4, 3), normals(5, 6, 4)),
@@ -32,6 +44,8 @@ CASES: list[tuple[Callable[[], nn.Module], Tensor]] = [
     (lambda: nn.Conv2d(4, 6, 3, padding="same", padding_mode="circular"), normals(2, 4, 7, 8)),
     (lambda: nn.Conv1d(4, 6, 3, stride=2), normals(2, 4, 9)),
     (lambda: nn.Conv3d(2, 3, 2, padding=1), normals(2, 2, 4, 3, 3)),
+    (lambda: PaddedBefore(4, 6, 3, stride=2), normals(2, 4, 8, 8)),
+    (lambda: Scaled(4, 3), normals(5, 6, 4)),
     (lambda: nn.Embedding(7, 3), numbers(4, 6)),
     (lambda: nn.Embedding(7, 3, padding_idx=2), numbers(4, 6)),
     (lambda: nn.Embedding(7, 3), numbers(9)),
