@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from fedzo.errors import RunError
 from fedzo.records.history import RoundRecord
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.retime import retime
@@ -54,7 +55,7 @@ NETWORK: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
         "fedbuff", {"strategy.buffer": 5, "strategy.participation": 0.4}, RATES,
     ),
 }  # fmt: skip
-WALKS = {"strategy.server_lr": (0.003, 0.01, 0.03), "strategy.local_steps": (1, 3)}
+WALKS = {"strategy.server_lr": (0.003, 0.006, 0.012), "strategy.local_steps": (1, 3)}
 MODULES: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "seed_scalar": ("seed_scalar", {}, WALKS),
     "seed_scalar, asks 13 for 10": ("seed_scalar", {"strategy.over_selection": 1.3}, WALKS),
@@ -139,8 +140,13 @@ def main() -> None:
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
             usual = fleet_of(world, *next(p for p in places(world) if p in USUAL))
-            found = run(world, name, {**usual, **settings}, TUNING)
-            tried.append((seconds(found, world), settings))
+            try:
+                found = run(world, name, {**usual, **settings}, TUNING)
+            except RunError as error:  # a rate at which x becomes infinite is no choice
+                print(name, settings, error, flush=True)
+                tried.append(([math.inf], settings))
+            else:
+                tried.append((seconds(found, world), settings))
         best = min(tried, key=lambda one: rank(one[0]))[1]
         taken: dict[str, list[float]] = {}
         counts = []
