@@ -41,14 +41,17 @@ def corrupted_photos(examples: int, *, seed: int) -> Source:
     """
     require(examples <= _TRAIN, "examples", examples, f"at most {_TRAIN}, 0 for all")
     squares = load_many_photos()
-    order = stream(seed, "finetune", "corrupted_photos", "order").permutation(len(squares.labels))
-    noise = stream(seed, "finetune", "corrupted_photos", "noise")
-    seen = corrupted(torch.from_numpy(np.asarray(squares.images[order.tolist()])), generator=noise)
-    every = Examples(seen, squares.labels[torch.from_numpy(order)])
+    drawn = stream(seed, "finetune", "corrupted_photos", "order").permutation(len(squares.labels))
+    order = torch.from_numpy(drawn)
+
+    def seen(part: str, rows: Tensor) -> Examples:
+        noise = stream(seed, "finetune", "corrupted_photos", part)
+        return Examples(corrupted(squares.images[rows], generator=noise), squares.labels[rows])
+
     return Source(
         network=_chain(photo_network("efficientnet-lite0").network),
-        train=every.take(slice(examples or _TRAIN)),
-        test=every.take(slice(_TRAIN, None)),
+        train=seen("train", order[: examples or _TRAIN]),
+        test=seen("test", order[_TRAIN:]),
         layers=3,
     )
 
