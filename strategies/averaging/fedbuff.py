@@ -58,13 +58,16 @@ class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedBuffState]):
     asks_in_waves = True
     client_config = ZerothOrderConfig
 
+    def steps_with(self, cohort: int) -> int:
+        return self._config.waves.until(cohort)
+
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedBuffState:
         return FedBuffState(x, self._optimizer.init(x))
 
     def round(self, state: FedBuffState, plan: RoundPlan) -> Round[FedBuffState]:
         config = self._config
         question = local_training(config.local, self._client, state.x)
-        until = config.waves.until(len(plan.cohort))
+        until = self.steps_with(len(plan.cohort))
         landed = yield from wave(question, plan.cohort, until=until, refill=config.waves.refill)
         if not len(landed):
             return state

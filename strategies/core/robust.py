@@ -81,12 +81,13 @@ class RobustConfig:
 class Defence:
     """A robust rule among the clients of a run.
 
-    cohort: how many are asked in a round; remembers: whether the rule is also asked about a table
-    of all of them.
+    cohort: how many are asked in a round. answers: after how many the server steps. remembers:
+    whether the rule is also asked about a table of all of them.
     """
 
     robust: RobustConfig
     cohort: int
+    answers: int
     num_clients: int
     remembers: bool = False
 
@@ -101,11 +102,18 @@ class Defence:
         return True
 
     def require(self) -> None:
-        """Raise ConfigError where the rule cannot withstand so many liars in a full cohort.
+        """Raise ConfigError where the rule cannot withstand so many liars among full answers.
 
         And, where it is asked about all clients, in proportion among them.
         """
-        self.robust.rule.require(self.cohort, self.robust.num_byzantine)
+        try:
+            self.robust.rule.require(self.answers, self.robust.num_byzantine)
+        except ConfigError as error:
+            if self.answers == self.cohort:
+                raise
+            raise ConfigError(
+                f"the server steps with {self.answers} answers (strategy.buffer): {error}"
+            ) from error
         if self.remembers:
             everybody = self.robust.among_all(self.cohort, self.num_clients)
             everybody.rule.require(self.num_clients, everybody.num_byzantine)

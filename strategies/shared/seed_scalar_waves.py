@@ -90,6 +90,7 @@ class LateSlopes(RoundStrategy[LateSlopesState]):
     """Asks for slopes in waves; subclasses say what becomes of those that come."""
 
     asks_in_waves = True
+    _refill: Refill = "arrival"
 
     def __init__(self, late: LateSlopesConfig, client: InPlaceConfig | None) -> None:
         self._late, self._client = late, client or InPlaceConfig()
@@ -140,19 +141,14 @@ class LateSlopes(RoundStrategy[LateSlopesState]):
             local_lr=walk.local_lr or walk.rate.server_lr,
             step=self._first_step(plan.round_index),
         )
-        until, refill = self._until(len(plan.cohort))
         landed = yield from wave(
             question,
             plan.cohort,
-            until=until,
-            refill=refill,
+            until=self.steps_with(len(plan.cohort)),
+            refill=self._refill,
             sort=lambda clients: by_news(question, state, clients),
         )
         return landed
-
-    @abstractmethod
-    def _until(self, at_work: int) -> tuple[int, Refill]:
-        """Return after how many answers the server steps, and when the next begin."""
 
     @abstractmethod
     def _rows(
@@ -180,10 +176,10 @@ class FedBuffSeedScalar(LateSlopes):
         self, config: FedBuffSeedScalarConfig, *, client: InPlaceConfig | None = None
     ) -> None:
         super().__init__(config.late, client)
-        self._waves = config.waves
+        self._waves, self._refill = config.waves, config.waves.refill
 
-    def _until(self, at_work: int) -> tuple[int, Refill]:
-        return self._waves.until(at_work), self._waves.refill
+    def steps_with(self, cohort: int) -> int:
+        return self._waves.until(cohort)
 
     def _rows(
         self, state: LateSlopesState, landed: LandedAnswers[Probed], now: int
@@ -209,8 +205,8 @@ class FedAsyncSeedScalar(LateSlopes):
         super().__init__(config.late, client)
         self._alpha = config.alpha
 
-    def _until(self, at_work: int) -> tuple[int, Refill]:
-        return 1, "arrival"
+    def steps_with(self, cohort: int) -> int:
+        return 1
 
     def _rows(
         self, state: LateSlopesState, landed: LandedAnswers[Probed], now: int

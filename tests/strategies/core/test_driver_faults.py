@@ -23,7 +23,7 @@ from strategies.core.rounds import RoundConfig
 from strategies.core.screening import rejected
 
 D, N = 3, 4
-NOBODY_LIES = Defence(robust=RobustConfig(), cohort=3, num_clients=3)
+NOBODY_LIES = Defence(robust=RobustConfig(), cohort=3, answers=3, num_clients=3)
 X0 = torch.ones(D, dtype=torch.float64)
 NAN = float("nan")
 Spoil = Callable[[Exchange, Replies], Replies]

@@ -35,7 +35,7 @@ ASKED = Toy()
 
 def among(robust: RobustConfig, clients: int) -> Defence:
     """Return a rule among so many clients, all of whom are asked."""
-    return Defence(robust=robust, cohort=clients, num_clients=clients)
+    return Defence(robust=robust, cohort=clients, answers=clients, num_clients=clients)
 
 
 def screen(
