@@ -19,6 +19,7 @@ from fedzo.attacks.victims.victim import (
     UNKNOWN,
     Answers,
     CallableVictim,
+    ModuleVictim,
     Victim,
     from_labels,
     from_scores,
@@ -352,6 +353,28 @@ def test_answers_with_null_are_refusals() -> None:
 def test_labels_that_are_none(labels: list[Any]) -> None:
     with pytest.raises(ObjectiveError):
         read_answers(labels, 2, "labels")
+
+
+class Summed(torch.nn.Module):
+    """Notes how many images it is asked about at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked.append(len(images))
+        return images.flatten(1)[:, :3].double()
+
+
+@pytest.mark.parametrize(("side", "asked"), [(148, [4, 4, 1]), (147, [9])])
+def test_a_module_is_asked_about_few_large_images_at_a_time(side: int, asked: list[int]) -> None:
+    images = torch.rand(9, 3, side, side, generator=torch.Generator().manual_seed(0))
+    module = Summed()
+    told = ModuleVictim(module).ask(images).scores
+    assert module.asked == asked
+    assert told is not None
+    assert torch.equal(told.double(), images.flatten(1)[:, :3].double())
 
 
 def test_parts_of_other_widths_do_not_lose_scores_in_silence() -> None:
