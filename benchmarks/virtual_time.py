@@ -15,6 +15,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,19 @@ WORLDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """A run of one problem that has not come to its end."""
+
+    records: list[RoundRecord]
+
+
 def reached(record: RoundRecord, world: dict[str, Any]) -> bool:
     value = record.metrics.get(world["metric"], math.nan)
     return bool(value <= world["level"] if world["metric"] == "gap" else value >= world["level"])
 
 
-def firsts(run: RunResult, world: dict[str, Any]) -> list[RoundRecord | None]:
+def firsts(run: RunResult | Diverged, world: dict[str, Any]) -> list[RoundRecord | None]:
     """Return the record of each problem at which the level was first reached; None if never."""
     problems = sorted({record.problem for record in run.records})
     return [
@@ -99,19 +107,29 @@ def firsts(run: RunResult, world: dict[str, Any]) -> list[RoundRecord | None]:
     ]
 
 
-def seconds(run: RunResult, world: dict[str, Any]) -> list[float]:
+def seconds(run: RunResult | Diverged, world: dict[str, Any]) -> list[float]:
     """Return the virtual seconds of each problem; infinite if never."""
     return [math.inf if r is None else r.axis("virtual_seconds") for r in firsts(run, world)]
 
 
-def run(world: dict[str, Any], name: str, more: dict[str, Any], seed: int) -> RunResult:
+def _noted(record: RoundRecord, world: dict[str, Any], kept: list[RoundRecord]) -> bool:
+    kept.append(record)
+    return reached(record, world)
+
+
+def run(world: dict[str, Any], name: str, more: dict[str, Any], seed: int) -> RunResult | Diverged:
     strategy, own, _ = world["methods"][name]
     factor = 3 if "buff" in strategy else 15 if "fedasync" in strategy else 1
     made = make_experiment(
         world["scenario"], strategy, num_clients=50, num_rounds=factor * world["rounds"], seed=seed,
         settings={**world["settings"], **own, **more},
     )  # fmt: skip
-    return simulate(made, callbacks=[lambda at: reached(at.record, world)])
+    kept: list[RoundRecord] = []
+    try:
+        return simulate(made, callbacks=[lambda at: _noted(at.record, world, kept)])
+    except RunError as error:  # a rate at which x becomes infinite
+        print(name, more, seed, error, flush=True)
+        return Diverged(kept)
 
 
 def fleet_of(world: dict[str, Any], fleet: str, query_s: float) -> dict[str, Any]:
@@ -140,20 +158,15 @@ def main() -> None:
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
             usual = fleet_of(world, *next(p for p in places(world) if p in USUAL))
-            try:
-                found = run(world, name, {**usual, **settings}, TUNING)
-            except RunError as error:  # a rate at which x becomes infinite is no choice
-                print(name, settings, error, flush=True)
-                tried.append(([math.inf], settings))
-            else:
-                tried.append((seconds(found, world), settings))
+            found = run(world, name, {**usual, **settings}, TUNING)
+            tried.append((seconds(found, world), settings))
         best = min(tried, key=lambda one: rank(one[0]))[1]
         taken: dict[str, list[float]] = {}
         counts = []
         for seed in range(world.get("seeds", 5)):
             whole = None if depends else run(world, name, best, seed)
             for fleet, query_s in places(world):
-                if whole is None:
+                if whole is None or isinstance(whole, Diverged):
                     found = run(world, name, {**fleet_of(world, fleet, query_s), **best}, seed)
                 else:
                     priced = {"query_s": query_s} if query_s else {}
@@ -173,7 +186,7 @@ def rank(found: list[float]) -> tuple[int, float]:
     return sum(map(math.isinf, found)), statistics.median(found)
 
 
-def costs(run: RunResult, world: dict[str, Any]) -> list[dict[str, float]]:
+def costs(run: RunResult | Diverged, world: dict[str, Any]) -> list[dict[str, float]]:
     """Return what each problem took until the level; all its rounds if never."""
     last = {record.problem: record for record in run.records}
     whole = [r or last[k] for k, r in enumerate(firsts(run, world))]
