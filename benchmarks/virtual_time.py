@@ -63,7 +63,6 @@ MODULES: dict[str, tuple[str, dict[str, Any], dict[str, tuple[Any, ...]]]] = {
     "fedbuff_seed_scalar, 10 at work, every 5th": (
         "fedbuff_seed_scalar", {"strategy.buffer": 5}, WALKS,
     ),
-    "fedasync_seed_scalar, 10 at work": ("fedasync_seed_scalar", {"strategy.alpha": 0.2}, WALKS),
 }  # fmt: skip
 WORLDS: dict[str, dict[str, Any]] = {
     "quadratic": {
@@ -119,7 +118,7 @@ def _noted(record: RoundRecord, world: dict[str, Any], kept: list[RoundRecord]) 
 
 def run(world: dict[str, Any], name: str, more: dict[str, Any], seed: int) -> RunResult | Diverged:
     strategy, own, _ = world["methods"][name]
-    factor = 3 if "buff" in strategy else 15 if "fedasync" in strategy else 1
+    factor = 3 if "buff" in strategy else 1
     made = make_experiment(
         world["scenario"], strategy, num_clients=50, num_rounds=factor * world["rounds"], seed=seed,
         settings={**world["settings"], **own, **more},

@@ -87,8 +87,8 @@ def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Log:
         if len(log) < question.first:
             clients.cohort.failures.setdefault(
                 position,
-                f"the client remembers {len(log)} numbers of the log, and was sent those from"
-                f" {question.first} on; it is sent all of them when it is asked again",
+                f"the client remembers {len(log)} entries of the log, and was sent those from"
+                f" {question.first} on; it is sent all of them when it is asked for slopes again",
             )
     return torch.cat([max(held, key=len)[: question.first], question.news.cpu()])
 

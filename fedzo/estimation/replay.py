@@ -72,7 +72,7 @@ class Replay:
         if replay != self or not torch.equal(log[: len(held)], held):
             raise ConfigError(
                 f"the parameters of the {type(module).__name__} have been moved by another run"
-                f" (seed {replay.seed}, {len(held)} directions), so this one would not start where"
+                f" (seed {replay.seed}, a log of {len(held)}), so this one would not start where"
                 " they began; make the module anew for each run, in the function that makes the"
                 " objectives"
             )

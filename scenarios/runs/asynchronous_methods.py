@@ -52,12 +52,4 @@ ASYNCHRONOUS: dict[str, StrategyEntry] = {
         "FedBuff on modules of any size: late numbers up, a log of numbers down",
         preset=ON_A_CLOCK,
     ),
-    "fedasync_seed_scalar": StrategyEntry(
-        "strategies.shared.seed_scalar_waves",
-        "FedAsyncSeedScalar",
-        "FedAsyncSeedScalarConfig",
-        "in_place",
-        "FedAsync on modules of any size: late numbers up, a log of numbers down",
-        preset=ON_A_CLOCK,
-    ),
 }

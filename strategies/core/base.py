@@ -68,10 +68,6 @@ class RoundStrategy(Strategy, Generic[StateT]):
         """How malicious answers are withstood: not at all, unless a strategy says otherwise."""
         return RobustConfig()
 
-    def steps_with(self, cohort: int) -> int:
-        """Return after how many answers the server steps where so many are asked: after all."""
-        return cohort
-
     @property
     def remembers(self) -> bool:
         """Whether the robust rule is also asked about a table of all clients."""

@@ -45,10 +45,6 @@ class RoundMethod(Protocol[StateT]):
         """Return the generator that draws the cohort of a round."""
         ...
 
-    def steps_with(self, cohort: int) -> int:
-        """Return after how many answers the server steps where so many are asked."""
-        ...
-
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> StateT:
         """Return the state before the first round."""
         ...
@@ -58,13 +54,22 @@ class RoundMethod(Protocol[StateT]):
         ...
 
 
+@runtime_checkable
+class StepsEarly(Protocol):
+    """A method whose server may step before all who are asked have answered."""
+
+    def steps_with(self, cohort: int) -> int:
+        """Return after how many answers the server steps where so many are asked."""
+        ...
+
+
 def defence_of(method: RoundMethod[StateT], num_clients: int) -> Defence:
     """Return a strategy's robust rule among so many clients."""
     cohort = method.rounds.cohort_size(num_clients)
     return Defence(
         robust=method.robust,
         cohort=cohort,
-        answers=method.steps_with(cohort),
+        answers=method.steps_with(cohort) if isinstance(method, StepsEarly) else cohort,
         num_clients=num_clients,
         remembers=method.remembers,
     )

@@ -111,8 +111,11 @@ class Defence:
         except ConfigError as error:
             if self.answers == self.cohort:
                 raise
+            reason, _, _ = str(error).partition(";")
             raise ConfigError(
-                f"the server steps with {self.answers} answers (strategy.buffer): {error}"
+                f"the server steps with {self.answers} answers at a time, and {reason}; raise"
+                " strategy.buffer (at most as many as work at a time), or lower"
+                " strategy.num_byzantine"
             ) from error
         if self.remembers:
             everybody = self.robust.among_all(self.cohort, self.num_clients)

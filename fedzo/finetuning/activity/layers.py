@@ -10,12 +10,13 @@ layer's outputs, [b, ..., n] or [b, n, ...]. A delta whose token axes have lengt
 same numbers at every token. Cost: one matrix product, half of a layer's backward pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fedzo.config import require
+from fedzo.finetuning.activity.passes import unchanged_buffers
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *_CONVOLUTIONS, nn.Embedding)
@@ -42,6 +43,21 @@ def require_supported(name: str, layer: nn.Module) -> None:
         )
 
 
+def has_own_forward(layer: nn.Module) -> bool:
+    """Whether a layer, or its class, computes something else than torch's of its kind."""
+    return "forward" in vars(layer) or type(layer).forward not in _FORWARDS
+
+
+def require_one_input(name: str, layer: nn.Module, given: Sequence[object]) -> None:
+    """Raise ConfigError for a layer with a forward of its own that is told more than its inputs."""
+    require(
+        len(given) == 1 or not has_own_forward(layer),
+        f"site {name!r}",
+        f"called with {len(given)} arguments",
+        "called with its inputs alone, since its class has a forward of its own; leave it out",
+    )
+
+
 def token_axes(layer: nn.Module, outputs: Tensor) -> tuple[int, ...]:
     """Return the axes of a layer's outputs that are neither examples nor channels."""
     if isinstance(layer, _CONVOLUTIONS):
@@ -56,7 +72,7 @@ def parameter_gradients(
 
     shape: of the outputs, to which delta is expanded.
     """
-    if type(layer).forward not in _FORWARDS:
+    if has_own_forward(layer):
         yield from _of_own_forward(layer, inputs, delta.expand(shape))
         return
     if isinstance(layer, _CONVOLUTIONS):
@@ -77,14 +93,20 @@ def _of_own_forward(
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Return what autograd says of one layer whose class has a forward of its own.
 
-    Such a layer may pad or scale its inputs first, as convolutions of EfficientNet do.
+    Such a layer may pad or scale its inputs first, as convolutions of EfficientNet do. It is called
+    once more, without a trace; what it draws at random, it draws anew.
     """
-    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    trained = [p for p in layer.parameters(recurse=False) if p.requires_grad]
     if not trained:
         return
-    with torch.enable_grad():
-        outputs = layer.forward(inputs.detach())
-        yield from zip(trained, torch.autograd.grad(outputs, trained, delta), strict=True)
+    devices = [inputs.device] if inputs.is_cuda else []
+    quiet = torch.random.fork_rng(devices=devices)
+    with torch.inference_mode(False), torch.enable_grad(), quiet, unchanged_buffers(layer):
+        outputs = layer.forward(inputs.clone())
+        found = torch.autograd.grad(outputs, trained, delta.clone(), allow_unused=True)
+    for parameter, gradient in zip(trained, found, strict=True):
+        if gradient is not None:
+            yield parameter, gradient
 
 
 def _linear_weight(_: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:

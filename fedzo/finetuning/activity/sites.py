@@ -23,10 +23,15 @@ from fedzo.config import require
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.finetuning.activity.calls import Call, version_of
 from fedzo.finetuning.activity.gates import Gates
-from fedzo.finetuning.activity.layers import LAYERS, require_supported, token_axes
+from fedzo.finetuning.activity.layers import (
+    LAYERS,
+    require_one_input,
+    require_supported,
+    token_axes,
+)
 from fedzo.finetuning.activity.noise import Noise
 
-Hook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]
 
 
 class Sites:
@@ -122,6 +127,7 @@ class Sites:
         calls: list[Call] = []
 
         def keep(name: str, layer: nn.Module, given: tuple[Any, ...], outputs: Tensor) -> Tensor:
+            require_one_input(name, layer, given)
             shared = token_axes(layer, outputs) if self.share_tokens else ()
             call = Call(name, layer, given[0], outputs.shape, shared)
             call.version = version_of(call.inputs)
@@ -171,10 +177,13 @@ class Sites:
         """Let `act` see every call of a site; what it returns takes the place of the outputs."""
 
         def hook_of(name: str) -> Hook:
-            return lambda layer, given, outputs: act(name, layer, given, outputs)
+            return lambda layer, given, named, outputs: act(
+                name, layer, (*given, *named.values()), outputs
+            )
 
         handles = [
-            layer.register_forward_hook(hook_of(name)) for name, layer in self.layers.items()
+            layer.register_forward_hook(hook_of(name), with_kwargs=True)
+            for name, layer in self.layers.items()
         ]
         try:
             yield

@@ -78,6 +78,7 @@ class FlowerEngine:
 
     def _asked(self, exchanges: Sequence[Exchange], timeout_s: float) -> list[Replies]:
         wanted = {client for exchange in exchanges for client in exchange.client_ids}
+        self._let_end(wanted)
         end = self._reach(wanted, timeout_s)
         messages = [message for exchange in exchanges for message in self._messages(exchange)]
         arrivals = self._send(messages, end)
@@ -95,16 +96,29 @@ class FlowerEngine:
         if not self._begun:
             raise RunError(NOBODY_BEGAN)
         while True:
-            open_ = {one.identity: key for key, one in self._begun.items() if one.arrival is None}
-            waiting = {identity: client for identity, (_, client) in open_.items()}
-            arrivals = {a.client_id: a for a in self._pull(waiting)} if waiting else {}
-            for identity, key in open_.items():
-                if identity not in waiting:
-                    self._begun[key].arrival = arrivals[key[1]]
+            self._look_at_begun()
             for key, one in self._begun.items():
                 if one.arrival is not None or time.monotonic() > one.end:
                     return key
             time.sleep(self._poll_s)
+
+    def _let_end(self, clients: Collection[int]) -> None:
+        """Wait for those that are at work: of two messages at once a node forgets what one left."""
+        while any(
+            client in clients and one.arrival is None and time.monotonic() <= one.end
+            for (_, client), one in self._begun.items()
+        ):
+            self._look_at_begun()
+            time.sleep(self._poll_s)
+
+    def _look_at_begun(self) -> None:
+        """Look once for answers of those that have begun."""
+        open_ = {one.identity: key for key, one in self._begun.items() if one.arrival is None}
+        waiting = {identity: client for identity, (_, client) in open_.items()}
+        arrivals = {a.client_id: a for a in self._pull(waiting)} if waiting else {}
+        for identity, key in open_.items():
+            if identity not in waiting:
+                self._begun[key].arrival = arrivals[key[1]]
 
     def wait_for_clients(self, at_least: int, timeout_s: float) -> int:
         """Wait until some clients are connected; return how many there are to be.

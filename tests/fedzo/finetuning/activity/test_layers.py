@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
-from fedzo.finetuning.activity.layers import parameter_gradients, require_supported, token_axes
+from fedzo.finetuning.activity.layers import (
+    parameter_gradients,
+    require_one_input,
+    require_supported,
+    token_axes,
+)
 from fedzo.randomness import stream
 
 
@@ -89,6 +94,40 @@ def test_frozen_parameters_get_none(case: tuple[nn.Module, Tensor]) -> None:
     delta = normals(*layer(inputs).shape)
     found = dict(parameter_gradients(layer, inputs, delta, delta.shape))
     assert set(found) == {p for p in layer.parameters() if p.requires_grad}
+
+
+class Odd(nn.Linear):
+    """Draws, counts, has a child and a parameter that nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.inner, self.unread = nn.Linear(4, 3), nn.Parameter(torch.zeros(2))
+        self.register_buffer("n", torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.n += 1
+        torch.rand(1)
+        return super().forward(inputs) + self.inner(inputs)
+
+
+def test_a_forward_of_its_own_is_called_without_a_trace() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layer = Odd().double()
+        delta, state = normals(5, 3), torch.get_rng_state()
+        with torch.inference_mode():
+            inputs = normals(5, 4) + 0
+        found = dict(parameter_gradients(layer, inputs, delta, delta.shape))
+        assert set(found) == {layer.weight, layer.bias}
+        torch.testing.assert_close(found[layer.weight], delta.T @ inputs)
+        assert float(layer.n) == 0
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_more_than_inputs_is_refused_where_a_forward_is_its_own() -> None:
+    require_one_input("a", nn.Linear(4, 3), (1, 2))
+    with pytest.raises(ConfigError, match="called with 2 arguments"):
+        require_one_input("a", Scaled(4, 3), (1, 2))
 
 
 @pytest.mark.parametrize(
