@@ -157,7 +157,7 @@ def test_a_client_without_memory_fails_once_and_is_told_all() -> None:
     held = {"in place log": torch.zeros(5)}
     replies, after = serve(exchange, environment, make_rules(), [held, {}])
     assert list(replies.client_ids) == [0]
-    assert "remembers 0 numbers of the log" in replies.failures[1]
+    assert "remembers 0 entries of the log" in replies.failures[1]
     assert torch.equal(after[0]["in place log"], torch.tensor([0.0, 0, 0, 0, 1, 1]))
     state = SeedScalarState(
         dim=37, log=torch.zeros(6), settings=InPlaceConfig(), told=torch.tensor([4, 4])
@@ -303,7 +303,7 @@ def test_a_client_that_raises_fails_alone() -> None:
 def test_what_is_refused() -> None:
     module = net()
     run(sharing(module))
-    with pytest.raises(ConfigError, match=r"moved by another run \(seed 0, 6 directions\).*anew"):
+    with pytest.raises(ConfigError, match=r"moved by another run \(seed 0, a log of 6\).*anew"):
         run(sharing(module), seed=1)
     for wrong, sentence in (
         (lambda _: CallableObjective(function=lambda x: float(x.sum()), dim=3), "is a module"),
