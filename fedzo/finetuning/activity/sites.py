@@ -25,6 +25,7 @@ from fedzo.finetuning.activity.calls import Call, version_of
 from fedzo.finetuning.activity.gates import Gates
 from fedzo.finetuning.activity.layers import (
     LAYERS,
+    has_own_forward,
     require_one_input,
     require_supported,
     token_axes,
@@ -84,7 +85,7 @@ class Sites:
 
         def note(name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Tensor) -> None:
             place = len(called)
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear) and not has_own_forward(layer):
                 self._readers |= {own: place for tensor, own in read if tensor is inputs[0]}
             called.append(name)
             given.append(outputs)

@@ -49,6 +49,17 @@ class ReadByOthers(Block):
         return self.head((x + self.outer(self.act(self.inner(x)).flip(0))).mean(1))
 
 
+class Tripled(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 3 * super().forward(inputs)
+
+
+class ReadByItsOwn(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outer = Tripled(6, 4)
+
+
 def normals(*shape: int) -> Tensor:
     return torch.from_numpy(stream(1, "chained", *shape).standard_normal(shape))
 
@@ -105,7 +116,7 @@ def test_it_takes_no_noise() -> None:
     assert optimizer.feedback.widths == (2 * 4,)
 
 
-@pytest.mark.parametrize("kind", [ReadTwice, ReadRaw, ReadByOthers])
+@pytest.mark.parametrize("kind", [ReadTwice, ReadRaw, ReadByOthers, ReadByItsOwn])
 def test_other_readers_are_refused(kind: type[nn.Module]) -> None:
     net = made(kind)
     optimizer = ActivityZO(net, LOSSES, sites=["outer", "head"], chained="inner")
