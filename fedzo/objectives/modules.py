@@ -19,6 +19,7 @@ from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
 
 _RECORDS = 512
 """Examples whose losses are computed at once, one by one."""
+_LARGE, _FEW = 1 << 16, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,16 @@ class ModuleObjective:
 def named_trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Return the named parameters that x is made of, in its order."""
     return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def examples_at_once(inputs: Tensor, usual: int) -> int:
+    """Return how many examples [n, ...] a module is asked about at a time: the usual number.
+
+    On a CPU four of more than 65,536 numbers: what it computes for 27 photographs is fetched from
+    the system anew each time, which takes twice as long as the computing (docs/results/attacks.md).
+    """
+    large = inputs.device.type == "cpu" and inputs.shape[1:].numel() > _LARGE
+    return min(usual, _FEW) if large else usual
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:

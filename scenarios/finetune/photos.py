@@ -20,7 +20,7 @@ from fedzo.config import require
 from fedzo.randomness import stream
 from scenarios.data.photos import load_many_photos
 from scenarios.finetune.task import HEAD, Examples, Source
-from scenarios.victims.photo_networks import photo_network
+from scenarios.victims.photo_networks import photo_network, scaled
 
 _BLUR, _CONTRAST, _NOISE = 7, 0.4, 0.05
 _TRAIN = 240
@@ -30,7 +30,7 @@ class Scaled(nn.Module):
     """Images in [0, 1] as the network takes them."""
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        return (images * 255 - 127) / 128
+        return scaled(images)
 
 
 def corrupted_photos(examples: int, *, seed: int) -> Source:

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
-from fedzo.objectives.modules import ModuleObjective
+from fedzo.objectives.modules import ModuleObjective, examples_at_once
 from scenarios.data.partition import Partition, split
 from scenarios.finetune.encoder import present
 
 Part = tuple[str, nn.Module]
 HEAD = "head"
-_CHUNK, _LARGE = 64, 1 << 16
-"""Examples that are evaluated at once, and above how many numbers each a sixteenth as many."""
+_CHUNK = 64
+"""Examples that are evaluated at once, unless they are large."""
 _SORTED = 16
 """Batches within which examples are sorted by length."""
 
@@ -190,8 +190,7 @@ def mapped(
     order = present(inputs).sum(1).argsort(stable=True) if padded else torch.arange(count)
     outputs: Tensor | None = None
     with torch.no_grad():
-        large = inputs.shape[1:].numel() > _LARGE
-        for rows in order.flip(0).split(_CHUNK // 16 if large else _CHUNK):  # the longest first
+        for rows in order.flip(0).split(examples_at_once(inputs, _CHUNK)):  # the longest first
             some = inputs[rows]
             found = network(trimmed(some) if padded else some)
             if outputs is None:

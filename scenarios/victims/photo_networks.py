@@ -39,8 +39,13 @@ class PhotoNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1000"]:
         """Return the logits."""
-        scores: Tensor = self.network((images * 255 - 127) / 128)
+        scores: Tensor = self.network(scaled(images))
         return scores
+
+
+def scaled(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Return images in [0, 1] as the networks take them."""
+    return (images * 255 - 127) / 128
 
 
 def photo_network(name: str) -> PhotoNetwork:

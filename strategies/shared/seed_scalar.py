@@ -63,6 +63,11 @@ class WalkConfig:
         require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
         require(0 <= self.local_lr < math.inf, "local_lr", self.local_lr, "0 or more, and finite")
 
+    @property
+    def client_lr(self) -> float:
+        """The rate of a client's own steps."""
+        return self.local_lr or self.rate.server_lr
+
 
 @composed
 class SeedScalarConfig:
@@ -148,7 +153,7 @@ def ask_slopes(
         news=state.log,
         settings=state.settings,
         local_steps=walk.local_steps,
-        local_lr=walk.local_lr or walk.rate.server_lr,
+        local_lr=walk.client_lr,
     )
     heard = yield from ask_together(by_news(question, state, cohort))
     return heard

@@ -131,7 +131,7 @@ class FedBuffSeedScalar(RoundStrategy[FedBuffSeedScalarState]):
             news=state.log,
             settings=state.settings,
             local_steps=walk.local_steps,
-            local_lr=walk.local_lr or walk.rate.server_lr,
+            local_lr=walk.client_lr,
             step=self._first_step(plan.round_index),
         )
         landed = yield from wave(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fedzo.attacks.victims.gate import check_probabilities, read_labels, read_scores
 from fedzo.config import require
 from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.objectives.modules import examples_at_once
 
 AnswerKind = Literal["logits", "probabilities", "labels", "order"]
 
@@ -124,17 +125,12 @@ def _widened(part: Answers, blank: Float[Tensor, "1 k"]) -> Float[Tensor, "b k"]
     return blank.expand(len(part), -1)
 
 
-_LARGE, _AT_ONCE = 1 << 16, 4
-
-
 @dataclass(frozen=True, slots=True)
 class ModuleVictim:
     """A torch module that maps images to scores, asked in evaluation mode without gradients.
 
     Images come in the type and on the device of its parameters; its mode and its buffers are as
-    before when it has answered. On a CPU it is asked about four images of more than 65,536 numbers
-    at a time: what it computes for 27 photographs is fetched from the system anew each time, which
-    takes twice as long as the computing (docs/results/attacks.md).
+    before when it has answered. It is asked about so many at a time as `examples_at_once` says.
     """
 
     module: nn.Module
@@ -154,11 +150,11 @@ class ModuleVictim:
         """Call the module; raises ObjectiveError where it fails or returns anything else."""
         like = next((p for p in self.module.parameters() if p.is_floating_point()), images)
         given = images.detach().to(like.device, like.dtype, copy=True)
-        large = given.device.type == "cpu" and given.shape[1:].numel() > _LARGE
+        few = examples_at_once(given, len(given))
         with torch.no_grad(), evaluating(self.module):
-            if not large:
+            if few == len(given):
                 return self._ask(given)
-            return join_answers([self._ask(part) for part in given.split(_AT_ONCE)])
+            return join_answers([self._ask(part) for part in given.split(few)])
 
     def _ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         scores = called(self.module, images)
