@@ -97,6 +97,10 @@ class InPlace:
             raise ConfigError("exact slopes need the module; give it instead of its parameters")
         return ask_tangent(self.ask, self.module, self.place, u)
 
+    def tangents(self, directions: Sequence[Direction]) -> list[tuple[float, float]]:
+        """Return `tangent` of each direction."""
+        return [self.tangent(u) for u in directions]
+
     def asking(self, other: Callable[[], Tensor]) -> "InPlace":
         """Return the same place, where something else is asked."""
         return InPlace(self.place, other, self.module, self.stacked)

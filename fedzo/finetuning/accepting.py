@@ -56,6 +56,6 @@ class LineSearch:
 def best_factor(place: InPlace, estimate: Estimate, lr: float, factors: list[float]) -> float:
     """Return which of the factors, or 0, leads to the least value; 0 where nothing is finite."""
     tried = [0.0, *factors]
-    values = [place.at(estimate.terms(-lr * factor) if factor else []) for factor in tried]
+    values = place.asked_at([estimate.terms(-lr * factor) if factor else [] for factor in tried])
     ordered = [value if math.isfinite(value) else math.inf for value in values]
     return tried[min(range(len(tried)), key=ordered.__getitem__)]

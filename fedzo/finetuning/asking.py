@@ -6,47 +6,61 @@ the same steps without asking anybody: the log of a run is the list of its value
 
 from collections.abc import Callable, Iterator, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedzo.errors import CheckpointError
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.place import Place, Term
+from fedzo.finetuning.parallel import Parallel
 
 
 class Asked(InPlace):
-    """A place that is asked, and keeps the answers in `told`, in their order."""
+    """A place that is asked, and keeps the answers in `told`, in their order.
+
+    parallel: the processes that ask together, each of which is told all answers; None for this one.
+    """
 
     def __init__(
-        self,
-        place: Place,
-        ask: Callable[[], Tensor],
-        module: nn.Module | None,
-        told: list[float] | None = None,
-        stacked: bool = False,
+        self, place: InPlace, parallel: Parallel | None = None, told: list[float] | None = None
     ) -> None:
-        super().__init__(place, ask, module, stacked)
+        super().__init__(place.place, place.ask, place.module, place.stacked)
         self.told = [] if told is None else told
-        self.tangents = 0
+        self.with_tangents = 0
+        self._own, self._parallel = place, parallel
 
     def at(self, terms: Sequence[Term]) -> float:
-        self.told.append(super().at(terms))
-        return self.told[-1]
+        return self.asked_at([terms])[0]
 
     def asked_at(self, moves: Sequence[Sequence[Term]]) -> list[float]:
-        found = super().asked_at(moves)
-        if self.stacked:
-            self.told.extend(found)
+        def ask(mine: Sequence[int]) -> list[float]:
+            return self._own.asked_at([moves[i] for i in mine])
+
+        found = self._shared(len(moves), ask)
+        self.told.extend(found)
         return found
 
     def tangent(self, u: Direction) -> tuple[float, float]:
-        found = super().tangent(u)
+        return self.tangents([u])[0]
+
+    def tangents(self, directions: Sequence[Direction]) -> list[tuple[float, float]]:
+        def ask(mine: Sequence[int]) -> list[float]:
+            return [number for i in mine for number in self._own.tangent(directions[i])]
+
+        found = self._shared(len(directions), ask, width=2)
         self.told.extend(found)
-        self.tangents += 1
-        return found
+        self.with_tangents += len(directions)
+        return list(zip(found[::2], found[1::2], strict=True))
 
     def asking(self, other: Callable[[], Tensor]) -> "Asked":
-        return Asked(self.place, other, self.module, self.told, self.stacked)
+        return Asked(self._own.asking(other), self._parallel, self.told)
+
+    def _shared(
+        self, count: int, ask: Callable[[Sequence[int]], list[float]], *, width: int = 1
+    ) -> list[float]:
+        if self._parallel is None:
+            return ask(range(count))
+        return self._parallel.values(count, ask, width=width)
 
 
 class Told(InPlace):

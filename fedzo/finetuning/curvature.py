@@ -40,7 +40,7 @@ class HessianInformed:
     def find(self, place: InPlace, step: int) -> Found:
         [key] = step_keys(self._seed, step, 1, "gaussian")
         u, mu = Scaled(key, self.factors), self._mu
-        center, plus, minus = (place.at([(u, side * mu)] if side else []) for side in (0, 1, -1))
+        center, plus, minus = place.asked_at([[], [(u, mu)], [(u, -mu)]])
         bend = abs(plus + minus - 2 * center) / (2 * mu * mu)
         slope = (plus - minus) / (2 * mu)
         if not math.isfinite(bend + slope):

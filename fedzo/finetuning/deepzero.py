@@ -64,7 +64,7 @@ class SparseCoordinates:
         here = finite(place.values(keys, scheme, mu))
         first = weighted(keys, (here[1:] - here[0]) / mu, sampler).vector(self._view.total)
         moved = [(Fixed(first), mu)]
-        there = [place.at([*moved, *([(key, mu)] if key else [])]) for key in (None, *keys)]
+        there = place.asked_at([moved, *([*moved, (key, mu)] for key in keys)])
         after = finite(torch.tensor(there, dtype=torch.float64))
         second = weighted(keys, (after[1:] - after[0]) / mu, sampler).vector(self._view.total)
         scores = -flat(self._view) * (second - first) / mu

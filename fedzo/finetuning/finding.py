@@ -77,7 +77,7 @@ class ByTangents:
 
     def find(self, place: InPlace, step: int) -> Found:
         directions = self.sampler.directions(step, self.num_directions)
-        pairs = [place.tangent(u) for u in directions]
+        pairs = place.tangents(directions)
         slopes = finite(torch.tensor([slope for _, slope in pairs], dtype=torch.float64))
         return Found(weighted(directions, slopes, self.sampler), pairs[0][0])
 

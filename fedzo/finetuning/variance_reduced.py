@@ -20,6 +20,7 @@ from torch import Tensor
 from fedzo.errors import ConfigError
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.place import Term
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.structured import Fixed
 from fedzo.estimation.view import View
@@ -50,8 +51,10 @@ class VarianceReduced:
             return self._take(place, step)
         [z] = step_keys(self._seed, step, 1, "gaussian")
         back = self._held.vector - flat(self._view)
-        here = [place.at([(z, side * self._mu)]) for side in (1, -1)]
-        there = [place.at([(Fixed(back), 1.0), (z, side * self._mu)]) for side in (1, -1)]
+        sides: list[list[Term]] = [[(z, self._mu)], [(z, -self._mu)]]
+        at_snapshot = [[(Fixed(back), 1.0), *side] for side in sides]
+        values = place.asked_at([*sides, *at_snapshot])
+        here, there = values[:2], values[2:]
         change = ((here[0] - here[1]) - (there[0] - there[1])) / (2 * self._mu)
         coefficient = torch.tensor([change], dtype=torch.float64).nan_to_num(0.0, 0.0, 0.0)
         kept = self._held.estimate

@@ -28,6 +28,7 @@ from fedzo.finetuning.asking import Asked, Told
 from fedzo.finetuning.log import Log, Origin, fingerprint
 from fedzo.finetuning.methods.method import Method
 from fedzo.finetuning.methods.table import method_of, name_of
+from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.variance_reduced import VarianceReduced
 
 Closure = Callable[[], Tensor | float]
@@ -49,10 +50,11 @@ class ZerothOrder(torch.optim.Optimizer):
     of a class there, or of your own. settings: of a method by name, such as {"rank": 4}. view:
     patterns of names, of which only those parameters move (`encoder.layer.5` stands for all in it).
     seed: of all directions. stacked: small modules are asked at all places of a step at once
-    (fedzo.estimation.stacked_asks), which rounds differently.
+    (fedzo.estimation.stacked_asks), which rounds differently. parallel: the processes that train
+    this module together, each of which takes all steps (fedzo.finetuning.parallel).
 
     Modules are asked in evaluation mode, so buffers stay and nothing is dropped out. Raises
-    ConfigError where nothing is to be trained.
+    ConfigError where nothing is to be trained, and where processes begin at other parameters.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ZerothOrder(torch.optim.Optimizer):
         view: str | Sequence[str] = (),
         seed: int = 0,
         stacked: bool = False,
+        parallel: Parallel | None = None,
     ) -> None:
         require(0 <= lr < math.inf, "lr", lr, "at least 0 and finite")
         self.module = module if isinstance(module, nn.Module) else None
@@ -72,7 +75,7 @@ class ZerothOrder(torch.optim.Optimizer):
         patterns = [view] if isinstance(view, str) else list(view)
         self.view = whole.select(*patterns) if patterns else whole
         self.method, self.seed = method_of(method, settings), seed
-        self.spent, self._stacked = Spent(), stacked
+        self.spent, self._stacked, self._parallel = Spent(), stacked, parallel
         self._recipe = self.method.recipe(self.view, seed)
         super().__init__(list(self.view.tensors), {"lr": lr})
         self.log = Log(
@@ -85,6 +88,8 @@ class ZerothOrder(torch.optim.Optimizer):
                 start=fingerprint(self.view),
             )
         )
+        if parallel is not None:
+            parallel.require_same(self.log.origin.start)
 
     @property
     def steps(self) -> int:
@@ -98,14 +103,17 @@ class ZerothOrder(torch.optim.Optimizer):
         without any finite value leaves x as it is. An exception of the closure leaves all as it
         was before the step.
         """
-        place = Asked(self.view, _tensor_of(closure), self.module, stacked=self._stacked)
+        own = InPlace(self.view, _tensor_of(closure), self.module, self._stacked)
+        place = Asked(own, self._parallel)
         if full is not None and isinstance(self._recipe.finder, VarianceReduced):
             self._recipe.finder.full = _tensor_of(full)
         with _evaluating(self.module):
             loss = self._go(place, float(self.param_groups[0]["lr"]))
-        self.spent.forwards += len(place.told) - 2 * place.tangents
-        self.spent.tangents += place.tangents
+        self.spent.forwards += len(place.told) - 2 * place.with_tangents
+        self.spent.tangents += place.with_tangents
         self.log.add(float(self.param_groups[0]["lr"]), place.told)
+        if self._parallel is not None and self.steps == 1:
+            self._parallel.warn_of_idle()
         return loss
 
     def replay(self, log: Log) -> None:

@@ -48,6 +48,13 @@ def finetune_command(
         bool,
         typer.Option("--stacked", help="ask a small network at all places of a step at once"),
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="processes on Ray that ask the places of a step together")
+    ] = 1,
+    data_parallel: Annotated[
+        int, typer.Option(help="how many of the workers share a batch instead of places")
+    ] = 1,
+    address: Annotated[str, typer.Option(help="of a running Ray cluster; empty: one here")] = "",
     seed: SeedOption = 0,
     layers: Annotated[int, typer.Option(help="last layers that are trained; -1: the task's")] = -1,
     examples: Annotated[int, typer.Option(help="to train on; 0: the task's")] = 0,
@@ -77,6 +84,9 @@ def finetune_command(
             looks=looks,
             seed=seed,
             stacked=stacked,
+            workers=workers,
+            data_parallel=data_parallel,
+            address=address,
             layers=layers,
             examples=examples,
             data_dir=data_dir,

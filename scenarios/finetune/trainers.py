@@ -11,8 +11,9 @@ from fedzo.errors import ConfigError
 from fedzo.finetuning.activity.optimizer import ActivityZO
 from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
 from fedzo.finetuning.methods.table import METHODS
+from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.zeroth_order import ZerothOrder
-from scenarios.finetune.task import HEAD, Task
+from scenarios.finetune.task import HEAD, Examples, Task
 from scenarios.finetune.tasks import TaskName
 
 FIRST_ORDER, ACTIVITY = "first_order", "activity"
@@ -30,6 +31,8 @@ class Finetuning:
     the run ends. looks: at the test examples, the first before training. settings: of the method,
     such as "rank=4 mu=0.01".
     stacked: whether a small network is asked at all places of a step at once.
+    workers: processes that ask the places of a step together, this one and others on Ray.
+    data_parallel: how many of them share a batch instead. address: of a running Ray cluster.
     layers, examples, data_dir: of the task (scenarios.finetune.tasks).
     """
 
@@ -42,6 +45,9 @@ class Finetuning:
     looks: int = 11
     seed: int = 0
     stacked: bool = False
+    workers: int = 1
+    data_parallel: int = 1
+    address: str = ""
     layers: int = -1
     examples: int = 0
     data_dir: str = ""
@@ -53,6 +59,18 @@ class Finetuning:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
         require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
+        for name in ("workers", "data_parallel"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        shares, by = f"a multiple of data_parallel={self.data_parallel}", self.data_parallel
+        require(self.workers % by == 0, "workers", self.workers, shares)
+        require(self.batch_size % by == 0, "batch_size", self.batch_size, shares)
+        if self.workers > 1 and self.method not in METHODS:
+            raise ConfigError(
+                f"workers={self.workers} share the values of zeroth-order methods, and"
+                f" {self.method} steps by more than values; leave them out"
+            )
+        if self.address and self.workers == 1:
+            raise ConfigError(f"address={self.address} is for workers; ask for at least 2")
         if self.settings and self.method == FIRST_ORDER:
             raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
 
@@ -66,13 +84,17 @@ class Trainer(Protocol):
         ...
 
 
-def make_trainer(task: Task, config: Finetuning) -> Trainer:
+def make_trainer(task: Task, config: Finetuning, parallel: Parallel | None = None) -> Trainer:
+    """Return what trains the task; parallel: with which processes, for zeroth-order methods."""
     if config.method == ACTIVITY:
         return _ByActivity(task, config)
-    return _FirstOrder(task, config) if config.method == FIRST_ORDER else ByValues(task, config)
+    if config.method == FIRST_ORDER:
+        return _FirstOrder(task, config)
+    return ByValues(task, config, parallel)
 
 
-def zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
+def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = None) -> ZerothOrder:
+    """Return the optimizer of a run; it begins where the task does."""
     lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
     return ZerothOrder(
         task.module,
@@ -81,6 +103,7 @@ def zeroth_order(task: Task, config: Finetuning) -> ZerothOrder:
         settings=_words(config),
         seed=config.seed,
         stacked=config.stacked,
+        parallel=parallel,
     )
 
 
@@ -89,8 +112,16 @@ def _words(config: Finetuning) -> dict[str, Scalar]:
 
 
 class ByValues:
-    def __init__(self, task: Task, config: Finetuning) -> None:
-        self._task, self.optimizer = task, zeroth_order(task, config)
+    """Steps by values, of this process's share of the examples where others have shares too."""
+
+    def __init__(self, task: Task, config: Finetuning, parallel: Parallel | None = None) -> None:
+        self._task, self.optimizer = task, zeroth_order(task, config, parallel)
+        self._parallel = parallel
+        shard, count = (parallel.shard, parallel.data) if parallel else (0, 1)
+        self._own, self._shares = slice(shard, None, count), count
+        require(
+            len(task.train) >= count, "examples", len(task.train), f"at least data_parallel={count}"
+        )
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         task, spent = self._task, self.optimizer.spent
@@ -98,13 +129,20 @@ class ByValues:
 
         def full() -> Tensor:
             on_all.append(True)
-            return task.losses(task.outputs(task.train), task.train.targets).mean()
+            some = task.train.take(self._own)
+            return self._mean(task.losses(task.outputs(some), some.targets), len(task.train))
 
-        loss = self.optimizer.step(
-            lambda: task.losses(task.module(inputs), targets).mean(), full=full
-        )
+        def batch() -> Tensor:
+            some = Examples(inputs[self._own], targets[self._own])
+            return self._mean(task.losses(task.module(some.inputs), some.targets), len(targets))
+
+        loss = self.optimizer.step(batch, full=full)
         asked = spent.forwards + spent.tangents - before  # a stacked ask is one call of many places
         return loss, asked * (len(task.train) if on_all else len(targets))
+
+    def _mean(self, losses: Tensor, total: int) -> Tensor:
+        """Return what, averaged over the shares, is the mean over `total` examples."""
+        return losses.mean() * (self._shares * len(losses) / total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

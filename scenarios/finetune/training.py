@@ -11,7 +11,8 @@ curve.png. The log is the checkpoint: a run goes on from it, and `replayed` make
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,13 @@ from torch import Tensor
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
-from fedzo.randomness import stream
+from fedzo.finetuning.parallel import Parallel
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.tensor_file import write_tensors
+from scenarios.finetune.stepping import Before, Stepping, task_of
 from scenarios.finetune.task import Task
-from scenarios.finetune.tasks import make_task
-from scenarios.finetune.trainers import (
-    ByValues,
-    Finetuning,
-    Trainer,
-    make_trainer,
-    zeroth_order,
-)
+from scenarios.finetune.trainers import ByValues, Finetuning, zeroth_order
 
 CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
 PICTURE = "curve.png"
@@ -71,11 +66,13 @@ def finetune(
     out: the folder of the run, which goes on where it stopped. Raises ConfigError for a folder of
     another run, and where data or a package is missing.
     """
-    task = _task(config)
-    trainer = make_trainer(task, config)
     held = _begun(out, config)
-    run = _Run(task, trainer, config, out, held)
-    return run.go(told)
+    before = _before(out, held)
+    with _processes(config, before) as parallel:
+        stepping = Stepping(config, parallel)
+        if before is not None:
+            stepping.return_to(before)
+        return _Run(stepping, config, out, held).go(told)
 
 
 def replayed(out: Path) -> dict[str, Tensor]:
@@ -87,7 +84,7 @@ def replayed(out: Path) -> dict[str, Tensor]:
     config = read_config(out)
     if config.method not in METHODS:
         raise CheckpointError(f"{config.method} keeps no log; zeroth-order methods can be replayed")
-    task = _task(config)
+    task = task_of(config)
     zeroth_order(task, config).replay(Log.load(out / LOG))
     return trained(task)
 
@@ -108,27 +105,17 @@ def trained(task: Task) -> dict[str, Tensor]:
 class _Run:
     """A run that goes on step by step."""
 
-    def __init__(
-        self, task: Task, trainer: Trainer, config: Finetuning, out: Path | None, held: list[Look]
-    ) -> None:
-        self._task, self._trainer, self._config, self._out = task, trainer, config, out
-        self._looks = held
-        self._step, self._forwards, self._losses = 0, 0, list[float]()
+    def __init__(self, stepping: Stepping, config: Finetuning, out: Path | None, held: list[Look]):
+        self._stepping, self._config, self._out, self._looks = stepping, config, out, held
+        self._losses = list[float]()
         self._began = time.monotonic() - (held[-1].seconds if held else 0.0)
 
     def go(self, told: Callable[[Look], None]) -> list[Look]:
-        batches = _batches(self._task, self._config)
-        if self._looks:
-            self._return_to(self._looks[-1], batches)
-        else:
+        if not self._looks:
             self._look(told)
-        while self._forwards < self._config.forwards:
-            inputs, targets = self._task.train_batch(next(batches))
-            loss, examples = self._trainer.step(inputs, targets)
-            self._losses.append(loss)
-            self._step += 1
-            self._forwards += examples
-            if self._forwards >= self._next_look():
+        while self._stepping.forwards < self._config.forwards:
+            self._losses.append(self._stepping.advance())
+            if self._stepping.forwards >= self._next_look():
                 self._look(told)
         self._finish()
         return self._looks
@@ -136,31 +123,24 @@ class _Run:
     def _next_look(self) -> float:
         return len(self._looks) * self._config.forwards / (self._config.looks - 1)
 
-    def _return_to(self, look: Look, batches: Iterator[Tensor]) -> None:
-        assert self._out is not None
-        assert isinstance(self._trainer, ByValues)
-        self._trainer.optimizer.replay(Log.load(self._out / LOG).first(look.step))
-        for _ in range(look.step):
-            next(batches)
-        self._step, self._forwards = look.step, look.forwards
-
     def _look(self, told: Callable[[Look], None]) -> None:
-        score = self._task.evaluate(self._task.test)
+        task, trainer = self._stepping.task, self._stepping.trainer
+        score = task.evaluate(task.test)
         seen = sum(self._losses) / len(self._losses) if self._losses else float("nan")
-        seconds = time.monotonic() - self._began
-        look = Look(self._step, self._forwards, seconds, seen, score.loss, score.accuracy)
+        seconds, where = time.monotonic() - self._began, self._stepping
+        look = Look(where.steps, where.forwards, seconds, seen, score.loss, score.accuracy)
         self._losses.clear()
         self._looks.append(look)
         if self._out is not None:
-            if isinstance(self._trainer, ByValues):
-                self._trainer.optimizer.log.save(self._out / LOG)
+            if isinstance(trainer, ByValues):
+                trainer.optimizer.log.save(self._out / LOG)
             lines = [strict_json(asdict(each)) for each in self._looks]
             write_whole(self._out / CURVE, "\n".join(lines) + "\n")
         told(look)
 
     def _finish(self) -> None:
         if self._out is not None:
-            write_tensors(self._out / MODEL, trained(self._task), "{}")
+            write_tensors(self._out / MODEL, trained(self._stepping.task), "{}")
             from scenarios.finetune.picture import draw_curve  # matplotlib: for who draws
 
             name = f"{self._config.task} by {self._config.method}, seed {self._config.seed}"
@@ -172,21 +152,22 @@ class _Run:
             draw_curve(forwards, told, name, self._out / PICTURE)
 
 
-def _task(config: Finetuning) -> Task:
-    return make_task(
-        config.task,
-        seed=config.seed,
-        layers=config.layers,
-        examples=config.examples,
-        data_dir=config.data_dir,
-    )
+def _processes(
+    config: Finetuning, before: Before | None
+) -> AbstractContextManager[Parallel | None]:
+    """Start the other processes of a run, where it has some."""
+    if config.workers == 1:
+        return nullcontext()
+    from scenarios.finetune.workers import working_together  # ray: for who has workers
+
+    return working_together(config, before)
 
 
-def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:
-    generator = stream(config.seed, "finetune", "batches")
-    size = min(config.batch_size, len(task.train))
-    while True:
-        yield from task.batches(size, generator=generator)
+def _before(out: Path | None, held: list[Look]) -> Before | None:
+    """Return what the run in a folder has done."""
+    if out is None or not held:
+        return None
+    return Before(Log.load(out / LOG).first(held[-1].step), held[-1].forwards)
 
 
 def _begun(out: Path | None, config: Finetuning) -> list[Look]:
@@ -198,7 +179,8 @@ def _begun(out: Path | None, config: Finetuning) -> list[Look]:
         write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
         return []
     held = read_config(out)
-    if replace(held, forwards=config.forwards) != config:
+    may_change = {name: getattr(config, name) for name in ("forwards", "workers", "address")}
+    if replace(held, **may_change) != config:
         raise ConfigError(f"{out} holds a run of other settings; name another folder")
     if not (out / CURVE).exists():
         return []

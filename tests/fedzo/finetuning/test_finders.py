@@ -29,7 +29,7 @@ def exact(module: nn.Module) -> torch.Tensor:
 
 def place_of(x: torch.Tensor, ask) -> tuple[View, Asked]:  # type: ignore[no-untyped-def]
     view = View.of_named({"x": x})
-    return view, Asked(view, lambda: ask(x), None)
+    return view, Asked(InPlace(view, lambda: ask(x)))
 
 
 def test_exact_slopes_are_those_of_autograd_and_the_limit_of_differences() -> None:
@@ -58,16 +58,16 @@ def test_coordinate_wise_estimates_are_the_gradient(name: str) -> None:
     module = net().double()
 
     view = View.of_module(module)
-    place = Asked(
-        view, lambda: nn.functional.cross_entropy(module(INPUTS.double()), TARGETS), module
-    )
+
+    def loss() -> torch.Tensor:
+        return nn.functional.cross_entropy(module(INPUTS.double()), TARGETS)
+
+    place = Asked(InPlace(view, loss, module))
     finder = SparseCoordinates(
         view, seed=0, mu=1e-4, share=1.0, refresh=1, num_directions=1, scheme=SCHEMES["central"]
     )
     found = finder.find(place, 0).estimate.vector(view.total, dtype=torch.float64)
-    g = torch.autograd.grad(
-        nn.functional.cross_entropy(module(INPUTS.double()), TARGETS), list(module.parameters())
-    )
+    g = torch.autograd.grad(loss(), list(module.parameters()))
     assert torch.allclose(found, torch.cat([p.reshape(-1) for p in g]), atol=1e-8)
 
 
@@ -125,7 +125,7 @@ def test_curvature_grows_where_the_objective_bends() -> None:
         finder.find(place, step)
     assert finder.factors[0] < finder.factors[1:].min()
     held = finder.factors.clone()
-    finder.find(Asked(view, lambda: x.sum() * math.nan, None), 300)
+    finder.find(Asked(InPlace(view, lambda: x.sum() * math.nan)), 300)
     assert torch.equal(held, finder.factors)
 
 

@@ -1,0 +1,65 @@
+"""A task that is trained step by step: the same batches and steps in every process of a run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedzo.finetuning.log import Log
+from fedzo.finetuning.parallel import Parallel
+from fedzo.randomness import stream
+from scenarios.finetune.task import Task
+from scenarios.finetune.tasks import make_task
+from scenarios.finetune.trainers import ByValues, Finetuning, Trainer, make_trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a run has done before it goes on. forwards: what the steps of the log have cost."""
+
+    log: Log
+    forwards: int
+
+
+class Stepping:
+    """Where a run stands: steps taken, and example-forwards, those of all processes."""
+
+    def __init__(self, config: Finetuning, parallel: Parallel | None = None) -> None:
+        self.task = task_of(config)
+        self.trainer: Trainer = make_trainer(self.task, config, parallel)
+        self.steps = self.forwards = 0
+        self._batches = _batches(self.task, config)
+
+    def advance(self) -> float:
+        """Take a step, and return its loss."""
+        inputs, targets = self.task.train_batch(next(self._batches))
+        loss, examples = self.trainer.step(inputs, targets)
+        self.steps += 1
+        self.forwards += examples
+        return loss
+
+    def return_to(self, before: Before) -> None:
+        """Take the steps that were taken before, without asking."""
+        assert isinstance(self.trainer, ByValues)
+        self.trainer.optimizer.replay(before.log)
+        for _ in range(len(before.log)):
+            next(self._batches)
+        self.steps, self.forwards = len(before.log), before.forwards
+
+
+def task_of(config: Finetuning) -> Task:
+    """Return the task that a run trains, as it begins."""
+    return make_task(
+        config.task,
+        seed=config.seed,
+        layers=config.layers,
+        examples=config.examples,
+        data_dir=config.data_dir,
+    )
+
+
+def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:
+    generator = stream(config.seed, "finetune", "batches")
+    size = min(config.batch_size, len(task.train))
+    while True:
+        yield from task.batches(size, generator=generator)

@@ -1,0 +1,112 @@
+"""Training a task in several processes on Ray, which exchange the values of a step.
+
+    process 0: this one, which looks, writes and tells;   others: actors that take the same steps
+
+They meet in an actor: each brings its numbers and gets all of them (fedzo.finetuning.parallel), so
+no process listens on a port of its own, and a process that ends is seen by the others.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+
+from fedzo.errors import RunError
+from fedzo.finetuning.parallel import Parallel
+from fedzo.runtime.engine_configs import RayConfig
+from fedzo.runtime.ray.actors import reason_of, start_ray
+from scenarios.finetune.stepping import Before, Stepping
+from scenarios.finetune.trainers import Finetuning
+
+
+class Meeting:
+    """Where processes meet."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._begin()
+
+    def _begin(self) -> None:
+        self._brought: dict[int, list[float]] = {}
+        self._all: asyncio.Future[list[list[float]]] = asyncio.Future()
+
+    async def gather(self, rank: int, numbers: list[float]) -> list[list[float]]:
+        """Return what all processes have brought, when the last one has come."""
+        self._brought[rank], complete = numbers, self._all
+        if len(self._brought) == self._size:
+            complete.set_result([self._brought[i] for i in range(self._size)])
+            self._begin()
+        return await complete
+
+
+class RayGroup:
+    """The processes of a meeting. ends: of processes that end only when something is wrong."""
+
+    def __init__(self, meeting: Any, rank: int, size: int, ends: Sequence[Any] = ()) -> None:
+        self.rank, self.size = rank, size
+        self._meeting, self._ends = meeting, list(ends)
+
+    def gather(self, numbers: Sequence[float]) -> list[list[float]]:
+        reply = self._meeting.gather.remote(self.rank, list(numbers))
+        waiting = [reply, *self._ends]
+        while True:
+            [first], _ = ray.wait(waiting, num_returns=1)
+            if first is not reply:
+                self._raise_reason(first)
+                waiting.remove(first)
+                continue
+            found: list[list[float]] = ray.get(reply)
+            return found
+
+    def _raise_reason(self, end: Any) -> None:
+        """Raise what ended a process; one that has taken all steps is no longer waited for."""
+        try:
+            ray.get(end)
+        except RayError as error:
+            raise RunError(f"a process that trains with this one ended: {reason_of(error)}") from (
+                error
+            )
+
+
+class Helper:
+    """Takes the steps of a run in a process of its own, without looking at anything."""
+
+    def __init__(self, config: Finetuning, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._config = config
+
+    def run(self, meeting: Any, rank: int, before: Before | None) -> None:
+        """Take part until the run has spent its forwards."""
+        config = self._config
+        group = RayGroup(meeting, rank, config.workers)
+        stepping = Stepping(config, Parallel(group, data=config.data_parallel))
+        if before is not None:
+            stepping.return_to(before)
+        while stepping.forwards < config.forwards:
+            stepping.advance()
+
+
+@contextmanager
+def working_together(config: Finetuning, before: Before | None) -> Iterator[Parallel]:
+    """Start the other processes of a run, and yield how they share.
+
+    before: what the run has done. Raises RunError where Ray does not start, or has no room.
+    """
+    owns_ray = start_ray(RayConfig(address=config.address, cluster_cpus=config.workers))
+    actors: list[Any] = []
+    try:
+        meeting: Any = ray.remote(num_cpus=0)(Meeting).remote(config.workers)
+        kind: Any = ray.remote(num_cpus=1)(Helper)
+        actors = [kind.remote(config, torch.get_num_threads()) for _ in range(config.workers - 1)]
+        ends = [actor.run.remote(meeting, i + 1, before) for i, actor in enumerate(actors)]
+        group = RayGroup(meeting, 0, config.workers, ends)
+        yield Parallel(group, data=config.data_parallel)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        if owns_ray:
+            ray.shutdown()
