@@ -41,6 +41,9 @@ def finetune_command(
         typer.Option("--set", metavar="KEY=VALUE", help="a setting of the method, such as rank=4"),
     ] = None,
     lr: Annotated[float, typer.Option(help="of a step; 0: a suggestion, not tuned")] = 0.0,
+    decay: Annotated[
+        bool, typer.Option("--decay", help="let lr fall to 0 in a straight line over the run")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="examples of a step")] = 16,
     forwards: Annotated[int, typer.Option(help="example-forwards after which it ends")] = 20_000,
     looks: Annotated[int, typer.Option(help="at the test examples, in even distances")] = 11,
@@ -79,6 +82,7 @@ def finetune_command(
             method=method,
             settings=" ".join(settings or []),
             lr=lr,
+            decay=decay,
             batch_size=batch_size,
             forwards=forwards,
             looks=looks,

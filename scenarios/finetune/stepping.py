@@ -28,10 +28,16 @@ class Stepping:
         self.task = task_of(config)
         self.trainer: Trainer = make_trainer(self.task, config, parallel)
         self.steps = self.forwards = 0
+        self._config = config
+        self._lrs = [float(group["lr"]) for group in self.trainer.optimizer.param_groups]
         self._batches = _batches(self.task, config)
 
     def advance(self) -> float:
         """Take a step, and return its loss."""
+        if self._config.decay:
+            left = 1 - self.forwards / self._config.forwards
+            for group, lr in zip(self.trainer.optimizer.param_groups, self._lrs, strict=True):
+                group["lr"] = lr * left
         inputs, targets = self.task.train_batch(next(self._batches))
         loss, examples = self.trainer.step(inputs, targets)
         self.steps += 1

@@ -27,9 +27,9 @@ _LR = 3e-3
 class Finetuning:
     """What is asked for.
 
-    lr: of a step; 0 for a suggestion, which is not tuned. forwards: example-forwards after which
-    the run ends. looks: at the test examples, the first before training. settings: of the method,
-    such as "rank=4 mu=0.01".
+    lr: of a step; 0 for a suggestion, which is not tuned. decay: whether it falls to 0 in a
+    straight line over the run. forwards: example-forwards after which the run ends. looks:
+    at the test examples, the first before training. settings: of the method, such as "rank=4 mu=0.01".
     stacked: whether a small network is asked at all places of a step at once.
     workers: processes that ask the places of a step together, this one and others on Ray.
     data_parallel: how many of them share a batch instead. address: of a running Ray cluster.
@@ -40,6 +40,7 @@ class Finetuning:
     method: str = "zo_sgd"
     settings: str = ""
     lr: float = 0.0
+    decay: bool = False
     batch_size: int = 16
     forwards: int = 20_000
     looks: int = 11
@@ -79,6 +80,11 @@ class Finetuning:
 class Trainer(Protocol):
     """Takes steps on batches."""
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What has the rate, in its groups."""
+        ...
+
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         """Take a step; return the loss and how many examples went forward."""
         ...
@@ -115,8 +121,8 @@ class ByValues:
     """Steps by values, of this process's share of the examples where others have shares too."""
 
     def __init__(self, task: Task, config: Finetuning, parallel: Parallel | None = None) -> None:
-        self._task, self.optimizer = task, zeroth_order(task, config, parallel)
-        self._parallel = parallel
+        self._task = task
+        self.optimizer = zeroth_order(task, config, parallel)
         shard, count = (parallel.shard, parallel.data) if parallel else (0, 1)
         self._own, self._shares = slice(shard, None, count), count
         require(
@@ -196,11 +202,11 @@ class _FirstOrder:
     def __init__(self, task: Task, config: Finetuning) -> None:
         self._task = task
         lr = config.lr or SUGGESTED_LR[FIRST_ORDER]
-        self._optimizer = torch.optim.AdamW(task.module.parameters(), lr=lr)
+        self.optimizer = torch.optim.AdamW(task.module.parameters(), lr=lr)
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss = self._task.losses(self._task.module(inputs), targets).mean()
         loss.backward()
-        self._optimizer.step()
+        self.optimizer.step()
         return float(loss.detach()), len(targets)

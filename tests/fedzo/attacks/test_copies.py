@@ -146,7 +146,9 @@ def test_every_copy_counts_and_the_budget_covers_all() -> None:
         attacked(CallableVictim(logits), expect=7, query_budget=6)
 
 
-@pytest.mark.parametrize("attacker", ["square", "hopskipjump"])
+@pytest.mark.parametrize(
+    "attacker", ["square", pytest.param("hopskipjump", marks=pytest.mark.slow)]
+)
 def test_noise_hides_an_attack_from_a_detector(attacker: str, tmp_path: Path) -> None:
     def watched() -> Victim:
         inside: Victim = CallableVictim(logits)

@@ -98,15 +98,16 @@ def drawn(workers: int, burst: int, window: int, most: int, rounds: int, seed: i
 
 
 SMALL = [
-    (SRSGC, 4, 1, 2, 2, 5),
-    (SRSGC, 5, 1, 3, 2, 4),
-    (SRSGC, 4, 2, 3, 2, 5),
-    (MSGC, 5, 1, 2, 2, 4),
-    (MSGC, 4, 1, 3, 2, 5),
-    (MSGC, 4, 2, 3, 1, 6),
+    (SRSGC, 4, 1, 2, 2, 4),
+    (SRSGC, 5, 1, 3, 2, 3),
+    (SRSGC, 4, 2, 3, 2, 4),
+    (MSGC, 5, 1, 2, 2, 3),
+    (MSGC, 4, 1, 3, 2, 4),
+    (MSGC, 4, 2, 3, 1, 5),
     (MSGC, 3, 1, 2, 3, 4),
-    (MSGC, 4, 2, 4, 2, 4),
+    (MSGC, 4, 2, 4, 2, 3),
 ]
+LONGER = [(kind, *sizes, rounds + 1) for kind, *sizes, rounds in SMALL]
 
 
 @pytest.mark.parametrize(("kind", "workers", "burst", "window", "most", "rounds"), SMALL)
@@ -128,6 +129,7 @@ def test_all_admissible_patterns_decode_without_waiting(
 @pytest.mark.parametrize(
     ("kind", "workers", "burst", "window", "most", "rounds"),
     [
+        *LONGER,
         (MSGC, 8, 1, 2, 3, 3),
         (MSGC, 8, 2, 3, 2, 4),
         (SRSGC, 8, 1, 2, 4, 3),
@@ -135,7 +137,7 @@ def test_all_admissible_patterns_decode_without_waiting(
         (MSGC, 6, 1, 2, 6, 2),
     ],
 )
-def test_all_admissible_patterns_of_eight(
+def test_all_admissible_patterns_of_more_rounds_and_workers(
     kind: type[SRSGC | MSGC], workers: int, burst: int, window: int, most: int, rounds: int
 ) -> None:
     test_all_admissible_patterns_decode_without_waiting(kind, workers, burst, window, most, rounds)

@@ -43,7 +43,8 @@ def test_training_goes_down(method) -> None:  # type: ignore[no-untyped-def]
     before = float(loss_of(net())().detach())
     rates = {"evolution": 0.1, "relizo": 2.0, "cge": 0.01, "consensus": 0.2}
     name = next(name for name, kind in METHODS.items() if kind is type(method))
-    steps = 3 if name in ("cge", "deepzero") else 60
+    many = {"cge": 3, "deepzero": 3, **dict.fromkeys(("consensus", "evolution", "rank_sgd"), 20)}
+    steps = many.get(name, 60)
     lr = 0.005 if name == "zo_momentum" else rates.get(name, 0.02)
     module, _ = trained(method, steps=steps, lr=lr)
     assert float(loss_of(module)().detach()) < before - 0.01

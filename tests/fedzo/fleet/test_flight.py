@@ -118,13 +118,13 @@ def law(name: str, tmp_path: Path, clients: int) -> dict[str, Any]:
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("refill", ["arrival", "step"])
 def test_the_mean_staleness_is_that_of_the_law(name: str, refill: Refill, tmp_path: Path) -> None:
-    at_work, until, clients, waves = 30, 5, 3000, 700
+    at_work, until, clients, waves = 30, 5, 3000, 300
     server = serving(at_work, until, refill, clients, **law(name, tmp_path, clients))
     ages = [age for _ in range(waves) for age in server.step().staleness.tolist()]
     settled = ages[len(ages) // 8 :]
     wanted = (at_work - 1) / until if refill == "arrival" else at_work / until - 1
     assert len(ages) == waves * until
-    assert sum(settled) / len(settled) == pytest.approx(wanted, rel=0.01)
+    assert sum(settled) / len(settled) == pytest.approx(wanted, rel=0.03)
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from fedzo.catalog import METHOD_LINES
 from fedzo.errors import CheckpointError, ConfigError
 from scenarios.cli import app
+from scenarios.finetune.stepping import Stepping
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import TRAINERS, Finetuning
-from scenarios.finetune.training import finetune, replayed, trained
+from scenarios.finetune.training import Look, finetune, replayed, trained
 from scenarios.runs.replaying import digest_of
 
 SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
@@ -45,6 +46,38 @@ def test_every_kind_of_method_has_a_curve_by_forwards(method: str) -> None:
     passes = {"activity": None, "first_order": 1}.get(method, 2)
     if passes:
         assert looks[2].forwards == looks[2].step * 16 * passes
+
+
+@pytest.mark.parametrize("method", ["zo_sgd", "activity", "first_order"])
+def test_a_rate_falls_to_nothing(method: str) -> None:
+    stepping = Stepping(config(method=method, lr=0.4, decay=True))
+    rates = []
+    while stepping.forwards < 640:
+        stepping.advance()
+        rates += [group["lr"] for group in stepping.trainer.optimizer.param_groups]
+    assert rates[0] == 0.4
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] <= 0.4 * 48 / 640
+
+
+def test_a_run_whose_rate_falls_goes_on_and_cannot_be_longer(tmp_path: Path) -> None:
+    falling = config(decay=True)
+    finetune(falling, out=tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(look: Look) -> None:
+        if look.forwards >= 320:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        finetune(falling, out=tmp_path / "parts", told=stop)
+    with pytest.raises(ConfigError, match="falls to 0 after 640 forwards"):
+        finetune(config(decay=True, forwards=900), out=tmp_path / "parts")
+    finetune(falling, out=tmp_path / "parts")
+    ours, theirs = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "parts"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_activity_has_settings_too() -> None:

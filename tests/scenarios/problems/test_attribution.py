@@ -87,7 +87,7 @@ def test_it_finds_the_words_that_a_model_looks_for(strategy: str, tmp_path: Path
 
 
 def test_planted_words_are_found_in_made_sentences() -> None:
-    experiment = make_experiment("attribution", "seedzo", num_rounds=40)
+    experiment = make_experiment("attribution", "seedzo", num_rounds=20)
     result = simulate(experiment)
     assert result.metrics["comprehensiveness"] > 0.6
     assert result.metrics["found"] > 0.6

@@ -95,7 +95,7 @@ def test_answers_that_were_paid_for_are_used_when_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fedbuff_zo", "fzoos_async"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3))])
 def test_jobs_that_failed_are_kept_too(strategy: str, seed: int, tmp_path: Path) -> None:
     faults = {"faults.crash": 0.3, "strategy.max_failed_rounds": 50}
     whole = run(strategy, rounds=8, settings=faults, seed=seed)

@@ -119,7 +119,7 @@ def run(made: Experiment, engine: Engine, **settings: Any) -> Outcome:
 @pytest.mark.parametrize("seconds", [constant, exponential, log_normal])
 @pytest.mark.parametrize("refill", ["arrival", "step"])
 def test_the_mean_staleness_is_that_of_the_law(seconds: Durations, refill: Refill) -> None:
-    at_work, until, waves = 30, 5, 700
+    at_work, until, waves = 30, 5, 200
     made = experiment("fedbuff_zo")
     engine = machines(made, seconds)
     server = Arriving(engine)
@@ -130,7 +130,7 @@ def test_the_mean_staleness_is_that_of_the_law(seconds: Durations, refill: Refil
         ages += landed.staleness.tolist()
     settled = ages[len(ages) // 8 :]
     wanted = (at_work - 1) / until if refill == "arrival" else at_work / until - 1
-    assert sum(settled) / len(settled) == pytest.approx(wanted, rel=0.01)
+    assert sum(settled) / len(settled) == pytest.approx(wanted, rel=0.03)
     assert engine.most <= at_work
 
 

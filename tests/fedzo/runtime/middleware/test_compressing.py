@@ -246,7 +246,10 @@ def test_who_cannot_be_decoded_has_failed() -> None:
     assert list(replies.client_ids) == [3, 5]
 
 
-@pytest.mark.parametrize("attack", ["sign_flip", "label_flip", "alie"])
+@pytest.mark.parametrize(
+    "attack",
+    ["alie", *(pytest.param(a, marks=pytest.mark.slow) for a in ("sign_flip", "label_flip"))],
+)
 def test_liars_speak_in_packed_messages_too(attack: str) -> None:
     settings = {
         UP: "top_k", DOWN: "int8", "compression.fraction": 0.1, "byzantine.attack": attack,
@@ -264,11 +267,11 @@ def test_liars_speak_in_packed_messages_too(attack: str) -> None:
 
 def test_faults_are_borne() -> None:
     faults = {"faults.crash": 0.1, "faults.drop": 0.1, "faults.delay": 0.1, "faults.corrupt": 0.2}
-    plain = run("fedavg", scenario="classification", rounds=8, settings={**DRAWN, **faults})
+    plain = run("fedavg", scenario="classification", rounds=6, settings={**DRAWN, **faults})
     strict = run(
         "fedavg",
         scenario="classification",
-        rounds=8,
+        rounds=6,
         settings={**DRAWN, **faults, "engine.strict": True},
     )
     assert any(record.failures for record in plain.records)
