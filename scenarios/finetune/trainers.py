@@ -29,7 +29,8 @@ class Finetuning:
 
     lr: of a step; 0 for a suggestion, which is not tuned. decay: whether it falls to 0 in a
     straight line over the run. forwards: example-forwards after which the run ends. looks:
-    at the test examples, the first before training. settings: of the method, such as "rank=4 mu=0.01".
+    at the test examples, the first before training. settings: of the method, such as
+    "rank=4 mu=0.01".
     stacked: whether a small network is asked at all places of a step at once.
     workers: processes that ask the places of a step together, this one and others on Ray.
     data_parallel: how many of them share a batch instead. address: of a running Ray cluster.
