@@ -1,7 +1,8 @@
 """All methods on a task at the same forward passes: tuned alike, shown on three other seeds.
 
     python benchmarks/finetune_methods.py TASK --forwards N --out FILE.json
-        [--methods mezo,fzoo] [--rates 7] [--center 1e-4] [--layers K] [--data-dir DIR]
+        [--methods mezo,fzoo] [--rates 7] [--center 1e-4] [--layers K] [--adapters R]
+        [--data-dir DIR]
 
 A method's rate is the one with the least mean training loss over the last tenth of a run with seed
 100: three rates are tried, half a power of ten apart, and further ones beyond the best while that
@@ -37,7 +38,7 @@ SLOW = {"shifted_digits": ("cge", "deepzero"), "digits_transformer": ("cge", "de
 def run(chosen: argparse.Namespace, method: str, lr: float, seed: int) -> dict[str, object]:
     config = Finetuning(
         task=chosen.task, method=method, lr=lr, seed=seed, forwards=chosen.forwards, looks=11,
-        layers=chosen.layers, data_dir=chosen.data_dir,
+        layers=chosen.layers, adapters=chosen.adapters, data_dir=chosen.data_dir,
     )  # fmt: skip
     began = time.process_time()
     looks = finetune(config)
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--rates", type=int, default=7)
     parser.add_argument("--center", type=float, default=0.0, help="0: that of each method")
     parser.add_argument("--layers", type=int, default=-1)
+    parser.add_argument("--adapters", type=int, default=0, help="their rank; 0: none")
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()

@@ -66,12 +66,12 @@ class View:
         Raises ConfigError for a pattern that matches nothing.
         """
         for pattern in patterns:
-            if not any(_matches(name, pattern) for name in self.names):
+            if not any(matches(name, [pattern]) for name in self.names):
                 raise ConfigError(
                     f"view={pattern!r} matches none of the trained parameters, which are"
                     f" {_few(self.names)}; * stands for anything, and a module's name for all in it"
                 )
-        return self.where(lambda name, _: any(_matches(name, p) for p in patterns))
+        return self.where(lambda name, _: matches(name, patterns))
 
     def where(self, chosen: Callable[[str, Tensor], bool]) -> "View":
         """Return the tensors that are chosen by name and content."""
@@ -104,8 +104,9 @@ def _in_layers(layers: Sequence[str]) -> Callable[[str, Tensor], bool]:
     return lambda name, _: name.rpartition(".")[0] in layers
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a name fits one of the patterns (`layers.5.*`), or lies below it."""
+    return any(fnmatch.fnmatchcase(name, p) or name.startswith(f"{p}.") for p in patterns)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from fedzo.config import require
-from fedzo.errors import ConfigError
+from fedzo.finetuning.replacing import replace_
 
 
 class QuantizedLinear(nn.Module):
@@ -52,16 +52,7 @@ def quantize_(module: nn.Module, *, bits: int = 4, group: int = 128) -> nn.Modul
 
     Raises ConfigError where there is no linear layer, and for a group that does not fit.
     """
-    found = [
-        (parent, name, child)
-        for parent in module.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear)
-    ]
-    if not found:
-        raise ConfigError(f"{type(module).__name__} has no linear layer that could be quantized")
-    for parent, name, child in found:
-        setattr(parent, name, QuantizedLinear(child, bits=bits, group=group))
+    replace_(module, nn.Linear, lambda _, one: QuantizedLinear(one, bits=bits, group=group))
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name.rpartition(".")[2] == "scales")
     return module

@@ -60,6 +60,9 @@ def finetune_command(
     address: Annotated[str, typer.Option(help="of a running Ray cluster; empty: one here")] = "",
     seed: SeedOption = 0,
     layers: Annotated[int, typer.Option(help="last layers that are trained; -1: the task's")] = -1,
+    adapters: Annotated[
+        int, typer.Option(help="rank of adapters that are trained in the layers' place; 0: none")
+    ] = 0,
     examples: Annotated[int, typer.Option(help="to train on; 0: the task's")] = 0,
     data_dir: Annotated[str, typer.Option(help="folder of the archive of text tasks")] = "",
     out: Annotated[
@@ -92,6 +95,7 @@ def finetune_command(
             data_parallel=data_parallel,
             address=address,
             layers=layers,
+            adapters=adapters,
             examples=examples,
             data_dir=data_dir,
         )

@@ -59,6 +59,7 @@ def task_of(config: Finetuning) -> Task:
         config.task,
         seed=config.seed,
         layers=config.layers,
+        adapters=config.adapters,
         examples=config.examples,
         data_dir=config.data_dir,
     )

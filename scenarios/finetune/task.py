@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
+from fedzo.finetuning.adapters import adapt_
 from fedzo.objectives.modules import ModuleObjective, examples_at_once
 from scenarios.data.partition import Partition, split
 from scenarios.finetune.encoder import present
@@ -76,7 +77,7 @@ class Task:
         inputs, targets = task.train_batch(indices)
         closure = lambda: task.losses(task.module(inputs), targets).mean()
 
-    layers: the module's children that are trained, beside `head`; all its parameters are theirs.
+    layers: the module's children that are trained, or have adapters, beside `head`.
     cached: the network's children that are not in the module, for their outputs are kept.
     """
 
@@ -149,10 +150,11 @@ class Task:
         return trimmed(inputs) if self.padded else inputs
 
 
-def pose(name: str, source: Source, layers: int) -> Task:
+def pose(name: str, source: Source, layers: int, *, adapters: int = 0, seed: int = 0) -> Task:
     """Return the task of training the last layers, -1 for as many as are suggested.
 
-    Raises ConfigError where the network has fewer.
+    adapters: the rank of those that are trained in place of the layers, drawn from the seed; 0 for
+    none. Raises ConfigError where the network has fewer layers, or none that takes an adapter.
     """
     parts = dict(source.network.named_children())
     names, owned = list(parts), [name for name, p in parts.items() if [*p.parameters()]]
@@ -171,6 +173,15 @@ def pose(name: str, source: Source, layers: int) -> Task:
         features = mapped(module[:-1], train.inputs, padded=padded)
         _set_head(parts[HEAD], logistic_head(features, train.targets))
     module.eval().requires_grad_(True)
+    if adapters:
+        linear = [n for n in trained if any(isinstance(p, nn.Linear) for p in parts[n].modules())]
+        if not linear:
+            raise ConfigError(
+                f"adapters={adapters} are for linear layers, and {name} has none among those that"
+                f" are trained beside the head ({', '.join(trained) or 'none'}); leave them out, or"
+                " train more layers"
+            )
+        adapt_(module, rank=adapters, trained=[HEAD], seed=seed)
     return Task(
         name=name,
         module=module,

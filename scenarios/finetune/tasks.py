@@ -36,20 +36,27 @@ _TRAIN_TEXTS, _TEST_TEXTS = 2000, 1000
 
 
 def make_task(
-    name: TaskName, *, seed: int, layers: int = -1, examples: int = 0, data_dir: str = ""
+    name: TaskName,
+    *,
+    seed: int,
+    layers: int = -1,
+    adapters: int = 0,
+    examples: int = 0,
+    data_dir: str = "",
 ) -> Task:
     """Return a task; what is drawn for it is drawn from the seed.
 
     layers: how many of the last layers are trained beside the head, -1 for what the task suggests;
-    all of them, the embedding among them, leave nothing to be kept. examples: to train on, 0 for as
-    many as the task suggests. data_dir: where the archive of the text tasks is. Raises ConfigError
-    for what is not installed, with what to do.
+    all of them, the embedding among them, leave nothing to be kept. adapters: the rank of those
+    that are trained in their place. examples: to train on, 0 for as many as the task suggests.
+    data_dir: where the archive of the text tasks is. Raises ConfigError for what is not installed,
+    with what to do.
     """
     if name == "snippets" or name == "order" or name == "order_marked":
         source = _texts(name, examples or _TRAIN_TEXTS, data_dir, seed=seed)
     else:
         source = _IMAGES[name](examples, seed=seed)
-    return pose(name, source, layers)
+    return pose(name, source, layers, adapters=adapters, seed=seed)
 
 
 def _texts(name: TextTaskName, examples: int, data_dir: str, *, seed: int) -> Source:

@@ -6,7 +6,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedzo.config import Scalar, build_config, check_types, parse_setting, require
+from fedzo.config import (
+    Scalar,
+    build_config,
+    check_types,
+    parse_setting,
+    require,
+    require_nonnegative,
+)
 from fedzo.errors import ConfigError
 from fedzo.finetuning.activity.optimizer import ActivityZO
 from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
@@ -34,7 +41,7 @@ class Finetuning:
     stacked: whether a small network is asked at all places of a step at once.
     workers: processes that ask the places of a step together, this one and others on Ray.
     data_parallel: how many of them share a batch instead. address: of a running Ray cluster.
-    layers, examples, data_dir: of the task (scenarios.finetune.tasks).
+    layers, adapters, examples, data_dir: of the task (scenarios.finetune.tasks).
     """
 
     task: TaskName
@@ -51,6 +58,7 @@ class Finetuning:
     data_parallel: int = 1
     address: str = ""
     layers: int = -1
+    adapters: int = 0
     examples: int = 0
     data_dir: str = ""
 
@@ -73,6 +81,12 @@ class Finetuning:
             )
         if self.address and self.workers == 1:
             raise ConfigError(f"address={self.address} is for workers; ask for at least 2")
+        require_nonnegative("adapters", self.adapters)
+        if self.adapters and self.method == ACTIVITY:
+            raise ConfigError(
+                f"adapters={self.adapters} have no outputs of their own for the noise of"
+                f" {ACTIVITY}; leave them out, or take another method"
+            )
         if self.settings and self.method == FIRST_ORDER:
             raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
 

@@ -23,6 +23,7 @@ from fedzo.errors import CheckpointError, ConfigError
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.parallel import Parallel
+from fedzo.objectives.modules import named_trained
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.tensor_file import write_tensors
@@ -99,7 +100,7 @@ def read_config(out: Path) -> Finetuning:
 
 def trained(task: Task) -> dict[str, Tensor]:
     """Return the trained parameters of a task by name."""
-    return {name: p.detach() for name, p in task.module.named_parameters()}
+    return {name: p.detach() for name, p in named_trained(task.module)}
 
 
 class _Run:

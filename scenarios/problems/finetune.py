@@ -36,13 +36,15 @@ class FinetuneConfig:
 
     task: see scenarios.finetune, texts and digits; those of texts need an encoder and data_dir, the
     folder of the archive that is asked for. layers: how many of the last layers are trained beside
-    the head, -1 for what the task suggests. examples: to train on, over all clients, 0 for what the
+    the head, -1 for what the task suggests. adapters: rank of the low-rank adapters (LoRA) that are
+    trained in their place, 0 for none. examples: to train on, over all clients, 0 for what the
     task has. partition, classes_per_client, alpha, min_size: see scenarios.data.partition.
     """
 
     task: TaskName = "shifted_digits"
     data_dir: str = ""
     layers: int = -1
+    adapters: int = 0
     examples: int = 0
     partition: PartitionKind = "iid"
     classes_per_client: int = 1
@@ -62,6 +64,7 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.layers >= -1, "layers", self.layers, "-1 (as suggested) or more")
+        require_nonnegative("adapters", self.adapters)
         require(self.examples >= 0, "examples", self.examples, "0 (all) or more")
         require_nonnegative("noise_std", self.noise_std)
         self.split()
@@ -98,6 +101,7 @@ class FinetuneScenario(OneProblem):
             config.task,
             seed=seed,
             layers=config.layers,
+            adapters=config.adapters,
             examples=config.examples,
             data_dir=config.data_dir,
         )

@@ -13,7 +13,6 @@ function, and its derivative is carried across that by the weights, one link of 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from fedzo.config import require
 from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.estimation.view import matches
 from fedzo.finetuning.activity.calls import Call, version_of
 from fedzo.finetuning.activity.gates import Gates
 from fedzo.finetuning.activity.layers import (
@@ -202,8 +202,8 @@ def _selected(module: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn
         if isinstance(part, LAYERS) and name.rpartition(".")[0] not in attention
     }
     for pattern in patterns or ():
-        if not any(_matches(name, pattern) for name in known):
-            inside = [name for name in attention if _matches(name, pattern) or name in pattern]
+        if not any(matches(name, [pattern]) for name in known):
+            inside = [name for name in attention if matches(name, [pattern]) or name in pattern]
             why = "; nn.MultiheadAttention reads its projections without calling them" * bool(
                 inside
             )
@@ -214,17 +214,13 @@ def _selected(module: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn
     layers: dict[str, nn.Module] = {
         name: layer
         for name, layer in known.items()
-        if (patterns is None or any(_matches(name, pattern) for pattern in patterns))
+        if (patterns is None or matches(name, patterns))
         and any(p.requires_grad for p in layer.parameters(recurse=False))
     }
     require(bool(layers), "sites", patterns, "layers with parameters that are not frozen")
     for name, layer in layers.items():
         require_supported(name, layer)
     return layers
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
 
 
 def _require_whole_ties(module: nn.Module, layers: dict[str, nn.Module]) -> None:

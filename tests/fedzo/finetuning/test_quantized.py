@@ -50,7 +50,7 @@ def test_slopes_are_clipped() -> None:
 
 
 def test_what_cannot_be_quantized_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no linear layer"):
+    with pytest.raises(ConfigError, match="no Linear layer"):
         quantize_(nn.Conv2d(1, 1, 1))
     with pytest.raises(ConfigError, match="group=4"):
         QuantizedLinear(nn.Linear(6, 2), group=4)

@@ -133,6 +133,28 @@ def test_a_run_goes_on_from_its_log_and_can_be_made_anew(tmp_path: Path) -> None
     assert told == digest_of(trained(fresh))
 
 
+def test_adapters_are_all_that_is_trained_and_kept(tmp_path: Path) -> None:
+    words = ["--adapters", "2", "--examples", "64", "--forwards", "320", "--looks", "2"]
+    told = command("finetune", "shifted_digits", *words, "--out", str(tmp_path / "run"))
+    assert told["looks"][-1]["step"] == 10  # type: ignore[index]
+    held = load_file(tmp_path / "run" / "model.safetensors")
+    layers = {f"layer{i}.{part}" for i in (0, 1) for part in ("down", "up")}
+    assert held.keys() == layers | {"head.weight", "head.bias"}
+    digest = command("replay", str(tmp_path / "run"))["sha256"]
+    again = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(held[name], again[name]) for name in held)
+    fresh = make_task("shifted_digits", seed=0, examples=64, adapters=2)
+    assert digest != digest_of(trained(fresh))
+
+
+@pytest.mark.parametrize("strategy", ["seed_scalar", "fedavg"])
+def test_a_federation_trains_adapters(strategy: str) -> None:
+    words = ["--clients", "2", "--rounds", "2", "--set", "scenario.examples=64"]
+    run = ["run", "finetune", "--strategy", strategy, "--set", "scenario.adapters=2", *words]
+    told = command(*run)
+    assert told["floats_down"] < 10_000  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("engine", ["inprocess", pytest.param("flower", marks=pytest.mark.slow)])
 def test_a_federation_is_made_anew_from_its_log(tmp_path: Path, engine: str) -> None:
     out = tmp_path / engine
@@ -172,6 +194,10 @@ def test_the_commands(tmp_path: Path) -> None:
         (["finetune", "digits_cnn", "--method", "activity", "--set", "rank=3"], "activity.rank"),
         (["finetune", "digits_cnn", "--method", "first_order", "--set", "rank=3"], "settings"),
         (["finetune", "digits_cnn", "--looks", "1"], "looks"),
+        (["finetune", "digits_cnn", "--adapters", "2"], "adapters=2 are for linear layers"),
+        (["finetune", "shifted_digits", "--adapters", "99"], "rank=99 must be from 1 to 64"),
+        (["finetune", "shifted_digits", "--adapters", "-1"], "adapters=-1"),
+        (["finetune", "shifted_digits", "--adapters", "2", "--method", "activity"], "activity"),
         (["finetune", "digits_cnn", "--forwards", "0"], "forwards"),
     ],
 )

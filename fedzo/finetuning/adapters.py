@@ -1,0 +1,114 @@
+"""A few numbers beside a network that stays as it is: adapters of low rank, and rows of a table.
+
+    linear layer:   y = W x + b + scale B (A x),   A [rank, in] drawn, B [out, rank] = 0 at first
+    embedding:      rows of chosen tokens, all others as they are
+
+Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang & Chen, "LoRA: Low-Rank Adaptation of Large Language
+Models", ICLR 2022, equation 3; tokens as in textual inversion (Gal et al., ICLR 2023), which ZOODiP
+trains by values. `scale` is the paper's alpha / r. Differs: A is N(0, 1 / in), from a seed.
+What is trained has few numbers, so a step by values has less noise, and what is told of a run is
+small; any optimizer takes it, for all else is frozen.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from fedzo.config import require
+from fedzo.errors import ConfigError
+from fedzo.estimation.keys import Key
+from fedzo.estimation.view import matches
+from fedzo.finetuning.replacing import replace_
+
+
+class LowRank(nn.Module):
+    """A linear layer that is frozen, and a product of two small ones beside it."""
+
+    def __init__(self, linear: nn.Linear, *, rank: int, scale: float, key: Key) -> None:
+        super().__init__()
+        most = min(linear.in_features, linear.out_features)
+        require(1 <= rank <= most, "rank", rank, f"from 1 to {most}")
+        self.inner, self.scale = linear.requires_grad_(False), scale
+        held = linear.weight
+        down, up = (rank, linear.in_features), (linear.out_features, rank)
+        drawn = key.draw(0, rank * linear.in_features).view(down) * linear.in_features**-0.5
+        self.down = nn.Parameter(drawn.to(held))
+        self.up = nn.Parameter(held.new_zeros(up))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return W x + b + scale B (A x)."""
+        small = nn.functional.linear(inputs, self.down)
+        out: Tensor = self.inner(inputs)
+        return out + self.scale * nn.functional.linear(small, self.up)
+
+    def merged(self) -> nn.Linear:
+        """Return the linear layer that does the same."""
+        with torch.no_grad():
+            self.inner.weight += self.scale * self.up @ self.down
+        return self.inner.requires_grad_(True)
+
+
+class Rows(nn.Module):
+    """An embedding that is frozen but for the rows of some tokens.
+
+    tokens: of which the rows are trained, each once; `rows` has theirs, in this order.
+    """
+
+    tokens: Int[Tensor, " k"]
+
+    def __init__(self, embedding: nn.Embedding, tokens: Iterable[int]) -> None:
+        super().__init__()
+        chosen = sorted({*tokens})
+        if not chosen or chosen[0] < 0 or chosen[-1] >= embedding.num_embeddings:
+            raise ConfigError(
+                f"tokens={chosen} must be one or more of the {embedding.num_embeddings} rows"
+            )
+        self.inner = embedding.requires_grad_(False)
+        self.register_buffer("tokens", torch.tensor(chosen, device=embedding.weight.device))
+        self.rows = nn.Parameter(embedding.weight.detach()[self.tokens].clone())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the rows of tokens [*n]."""
+        place = torch.searchsorted(self.tokens, tokens).clamp_(max=len(self.tokens) - 1)
+        known = (self.tokens[place] == tokens).unsqueeze(-1)
+        return torch.where(known, self.rows[place], self.inner(tokens))
+
+
+def adapt_(
+    module: nn.Module,
+    *,
+    rank: int = 4,
+    scale: float = 1.0,
+    layers: Sequence[str] = ("*",),
+    trained: Sequence[str] = (),
+    seed: int = 0,
+) -> nn.Module:
+    """Give linear layers adapters, and freeze all else; the module does what it did before.
+
+    layers: patterns of names (`layer5`, `*.output`). trained: patterns of names of those that get
+    none and are trained as they are, such as a head. Raises ConfigError where no layer matches, and
+    for a rank above a layer's width.
+    """
+
+    def made(name: str, linear: nn.Linear) -> nn.Module:
+        key = Key(seed=seed, parts=("adapters", name), law="gaussian")
+        return LowRank(linear, rank=rank, scale=scale, key=key)
+
+    module.requires_grad_(False)
+    replace_(module, nn.Linear, made, patterns=layers, kept=trained)
+    for part in module.modules():
+        if isinstance(part, LowRank):
+            part.down.requires_grad_(True)
+            part.up.requires_grad_(True)
+    for name, parameter in module.named_parameters():
+        if matches(name, trained):
+            parameter.requires_grad_(True)
+    return module
+
+
+def merge_(module: nn.Module) -> nn.Module:
+    """Put adapters into the layers beside which they are: the module is as large as before."""
+    replace_(module, LowRank, lambda _, adapted: adapted.merged())
+    return module

@@ -1,0 +1,38 @@
+"""Layers of a module that others take the place of."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import nn
+
+from fedzo.errors import ConfigError
+from fedzo.estimation.view import matches
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def replace_(
+    module: nn.Module,
+    kind: type[Layer],
+    make: Callable[[str, Layer], nn.Module],
+    *,
+    patterns: Sequence[str] = ("*",),
+    kept: Sequence[str] = (),
+) -> None:
+    """Put what is made of their names and themselves in the place of a module's layers.
+
+    patterns: of names that are replaced; kept: of names that are not. A layer in several places is
+    replaced once, in all of them. Raises ConfigError where there is none.
+    """
+    made: dict[nn.Module, nn.Module] = {}
+    for place, parent in list(module.named_modules(remove_duplicate=False)):
+        for name, child in parent._modules.items():
+            whole = f"{place}.{name}" if place else name
+            if isinstance(child, kind) and matches(whole, patterns) and not matches(whole, kept):
+                if child not in made:
+                    made[child] = make(whole, child)
+                parent._modules[name] = made[child]
+    if not made:
+        named = "" if patterns == ("*",) else f" whose name matches {' or '.join(patterns)}"
+        beside = f" beside {', '.join(kept)}" if kept else ""
+        raise ConfigError(f"{type(module).__name__} has no {kind.__name__} layer{named}{beside}")

@@ -1,0 +1,90 @@
+"""Adapters and rows: nothing changes at first, they alone are trained, and they merge."""
+
+import pytest
+import torch
+from module_nets import INPUTS, loss_of, net
+from torch import nn
+
+from fedzo.errors import ConfigError
+from fedzo.finetuning.adapters import LowRank, Rows, adapt_, merge_
+from fedzo.finetuning.quantized import QuantizedLinear, quantize_
+from fedzo.finetuning.zeroth_order import ZerothOrder
+
+
+def trained_names(module: nn.Module) -> list[str]:
+    return [name for name, p in module.named_parameters() if p.requires_grad]
+
+
+def test_a_network_does_at_first_what_it_did() -> None:
+    plain, adapted = net(), adapt_(net(), rank=2)
+    assert torch.equal(plain(INPUTS), adapted(INPUTS))
+    assert trained_names(adapted) == ["0.down", "0.up", "2.down", "2.up"]
+    held, other = adapt_(net(), rank=2), adapt_(net(), rank=2, seed=1)
+    assert torch.equal(held[0].down, adapted[0].down)
+    assert not torch.equal(other[0].down, adapted[0].down)
+    assert not torch.equal(adapted[0].down[:, :3], adapted[2].down[:, :3])
+
+
+def test_values_train_adapters_alone_and_merging_changes_nothing() -> None:
+    module = adapt_(net(), rank=2, scale=2.0)
+    frozen = [p.clone() for p in module.parameters() if not p.requires_grad]
+    before = float(loss_of(module)().detach())
+    optimizer = ZerothOrder(module, 0.05, settings={"num_directions": 4})
+    for _ in range(40):
+        optimizer.step(loss_of(module))
+    now = [p for p in module.parameters() if not p.requires_grad]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, now, strict=True))
+    assert float(loss_of(module)().detach()) < before - 0.01
+    again = adapt_(net(), rank=2, scale=2.0)
+    ZerothOrder(again, 1.0, settings={"num_directions": 4}).replay(optimizer.log)
+    assert torch.equal(again[0].up, module[0].up)
+    wanted = module(INPUTS)
+    merge_(module)
+    assert trained_names(module) == trained_names(net())
+    torch.testing.assert_close(module(INPUTS), wanted)
+
+
+def test_layers_are_chosen_by_name_and_shared_ones_are_adapted_once() -> None:
+    assert trained_names(adapt_(net(), rank=1, layers=["0"])) == ["0.down", "0.up"]
+    kept = adapt_(net(), rank=1, trained=["2"])
+    assert trained_names(kept) == ["0.down", "0.up", "2.weight", "2.bias"]
+    shared = nn.Linear(6, 6)
+    twice = adapt_(nn.Sequential(shared, nn.Tanh(), shared), rank=1)
+    assert twice[0] is twice[2]
+    assert trained_names(twice) == ["0.down", "0.up"]
+    with pytest.raises(ConfigError, match="no Linear layer whose name matches 7"):
+        adapt_(net(), rank=1, layers=["7"])
+    with pytest.raises(ConfigError, match=r"no Linear layer beside 0, 2"):
+        adapt_(net(), rank=1, trained=["0", "2"])
+    with pytest.raises(ConfigError, match="rank=9 must be from 1 to 6"):
+        adapt_(net(), rank=9)
+
+
+def test_bfloat16_stays() -> None:
+    module = adapt_(net().bfloat16(), rank=2)
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    assert isinstance(module[0], LowRank)
+
+
+def test_quantized_layers_take_the_place_of_shared_ones_once() -> None:
+    shared = nn.Linear(6, 6)
+    twice = quantize_(nn.Sequential(shared, shared), group=6)
+    assert isinstance(twice[0], QuantizedLinear)
+    assert twice[0] is twice[1]
+
+
+def test_rows_of_tokens_alone_are_trained() -> None:
+    table = nn.Embedding(9, 4)
+    tokens = torch.tensor([[0, 3, 8], [5, 3, 1]])
+    wanted, rows = table(tokens), Rows(table, [5, 3])
+    assert torch.equal(rows(tokens), wanted)
+    assert trained_names(rows) == ["rows"]
+    optimizer = ZerothOrder(rows, 0.1, settings={"num_directions": 8})
+    for _ in range(20):
+        optimizer.step(lambda: rows(tokens).square().mean())
+    changed = (rows(tokens) != wanted).any(-1)
+    assert changed.tolist() == [[False, True, False], [True, True, False]]
+    assert float(rows(tokens).square().mean()) < float(wanted.square().mean())
+    for wrong in ([], [-1], [9]):
+        with pytest.raises(ConfigError, match="one or more of the 9 rows"):
+            Rows(table, wrong)
