@@ -26,7 +26,7 @@ TUNING, SHOWN = 100, (0, 1, 2)
 CENTERS = {
     "fzoo": 3e-2, "zo_adam": 1e-3, "zo_sign": 1e-4, "zoodip": 1e-3, "cge": 1e-2, "zo_muon": 3e-3,
     "activity": 1e-3, "first_order": 1e-3, "relizo": 1.0, "zo_momentum": 3e-4, "rank_sgd": 3e-2,
-    "evolution": 1e-2, "consensus": 1e-2, "deepzero": 1e-2,
+    "evolution": 1e-2, "consensus": 1e-2, "deepzero": 1e-2, "gp": 1.0,
 }  # fmt: skip
 """Where the search for a rate begins; 3e-3 for those left out."""
 LEFT_OUT = ("qzo", "zoro")

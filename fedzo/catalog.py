@@ -89,6 +89,7 @@ METHOD_LINES: Mapping[str, str] = {
     "mezo_svrg": "slopes of a batch corrected at a snapshot (Gautam 2024)",
     "guided_es": "directions that lean to past estimates (Maheswaranathan 2019)",
     "relizo": "least squares over recent slopes (Xiao 2024)",
+    "gp": "a Gaussian process over recent slopes and where they were (Shu 2023)",
     "zoro": "sparse recovery along fixed signs (Cai 2022)",
     "activity": "noise at layers' outputs and a learned way back; ours",
     "first_order": "AdamW by backpropagation, for comparison",

@@ -40,6 +40,7 @@ FORWARDS = {
     "hizoo": (learned.HiZOO(), 3),
     "guided_es": (learned.GuidedES(k=2), 2),
     "relizo": (learned.ReLIZO(), 5),
+    "gp": (learned.GPGradient(), 5),
     "zoro": (learned.ZORO(num_directions=12, sparsity=3), 13),
 }
 """A method, and how often it asks in every step, of a module of 83 numbers."""

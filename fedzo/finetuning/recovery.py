@@ -40,6 +40,8 @@ class LeastSquares:
     def __init__(
         self, view: View, *, seed: int, mu: float, num_directions: int, window: int, ridge: float
     ) -> None:
+        require(window >= 0, "window", window, "0 or more")
+        require(ridge > 0, "ridge", ridge, "positive")
         self._view, self._ridge = view, ridge
         self._new = ByValues(Keyed(seed, "gaussian"), SCHEMES["forward"], mu, num_directions)
         self._held: deque[tuple[Direction, float]] = deque(maxlen=num_directions + window)

@@ -10,6 +10,7 @@ from fedzo.finetuning.curvature import HessianInformed
 from fedzo.finetuning.guided import Guided
 from fedzo.finetuning.methods.method import Method, Recipe
 from fedzo.finetuning.recovery import LeastSquares, SparseRecovery
+from fedzo.finetuning.slope_process import SlopeProcess
 from fedzo.finetuning.variance_reduced import VarianceReduced
 
 
@@ -85,6 +86,32 @@ class ReLIZO(Method):
                 num_directions=self.num_directions,
                 window=self.window,
                 ridge=self.ridge,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPGradient(Method):
+    """Shu et al., "Trajectory-Informed Derivative Estimation" (ZoRD), ICLR 2023
+    (fedzo.finetuning.slope_process). older: steps whose slopes are used again. ridge: noise, as a
+    share of the mean variance. lengthscale: in units of the parameters; 0 for the likeliest.
+    """
+
+    num_directions: int = 4
+    older: int = 4
+    ridge: float = 1e-3
+    lengthscale: float = 0.0
+
+    def recipe(self, view: View, seed: int) -> Recipe:
+        return Recipe(
+            finder=SlopeProcess(
+                view,
+                seed=seed,
+                mu=self.mu,
+                num_directions=self.num_directions,
+                older=self.older,
+                ridge=self.ridge,
+                lengthscale=self.lengthscale,
             )
         )
 

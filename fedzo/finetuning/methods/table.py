@@ -31,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
     "mezo_svrg": learned.MeZOSVRG,
     "guided_es": learned.GuidedES,
     "relizo": learned.ReLIZO,
+    "gp": learned.GPGradient,
     "zoro": learned.ZORO,
 }
 

@@ -17,6 +17,7 @@ from fedzo.finetuning.curvature import HessianInformed
 from fedzo.finetuning.deepzero import SparseCoordinates, kept_shares
 from fedzo.finetuning.guided import Guided
 from fedzo.finetuning.recovery import LeastSquares, SparseRecovery, cosamp, products
+from fedzo.finetuning.slope_process import SlopeProcess
 from fedzo.finetuning.variance_reduced import VarianceReduced
 from fedzo.finetuning.zeroth_order import ZerothOrder
 
@@ -69,6 +70,57 @@ def test_coordinate_wise_estimates_are_the_gradient(name: str) -> None:
     found = finder.find(place, 0).estimate.vector(view.total, dtype=torch.float64)
     g = torch.autograd.grad(loss(), list(module.parameters()))
     assert torch.allclose(found, torch.cat([p.reshape(-1) for p in g]), atol=1e-8)
+
+
+def test_slopes_of_a_gaussian_process_are_told_by_inner_products_alone() -> None:
+    """Against the derivatives of the kernel by autograd, with every vector written out."""
+    x, length, ridge = torch.zeros(5, dtype=torch.float64), 1.3, 1e-2
+    f = lambda x: (x.sin() * torch.arange(1.0, 6)).sum()  # noqa: E731
+    view, place = place_of(x, f)
+    finder = SlopeProcess(
+        view, seed=3, mu=1e-6, num_directions=2, older=2, ridge=ridge, lengthscale=length
+    )
+    where = list[torch.Tensor]()
+    for step in range(4):
+        found = finder.find(place, step).estimate
+        where += [x.clone()] * 2
+        if step < 3:
+            x += 0.4 * torch.tensor([1.0, -1, 0.5, 0.2, -0.3]).roll(step)
+    along = [key.draw(0, 5, dtype=torch.float64) for key in found.keys[:6]]
+    where, rows = where[-6:], range(6)
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return length**2 * (-(a - b).square().sum() / (2 * length**2)).exp()
+
+    def mixed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        inner = torch.func.grad(kernel, argnums=1)
+        return torch.func.jacrev(inner, argnums=0)(a, b).T
+
+    covariance = torch.stack(
+        [torch.stack([along[i] @ mixed(where[i], where[j]) @ along[j] for j in rows]) for i in rows]
+    )
+    covariance += ridge * covariance.diagonal().mean() * torch.eye(6)
+    slopes = torch.stack([torch.func.grad(f)(at) @ u for at, u in zip(where, along, strict=True)])
+    weights = torch.linalg.solve(covariance, slopes)
+    wanted = sum(weights[j] * mixed(x, where[j]) @ along[j] for j in rows)
+    torch.testing.assert_close(found.vector(5, dtype=torch.float64), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["gp", "relizo"])
+def test_reused_slopes_are_refused_where_they_mean_nothing(method: str) -> None:
+    older = {"gp": "older", "relizo": "window"}[method]
+    for name, value in ((older, -1), ("ridge", 0.0)):
+        with pytest.raises(ConfigError, match=f"{name}={value}"):
+            ZerothOrder(net(), 0.1, method=method, settings={name: value})
+
+
+def test_without_older_steps_a_gaussian_process_is_least_squares() -> None:
+    vectors = []
+    for method, name in (("gp", "older"), ("relizo", "window")):
+        module = net()
+        ZerothOrder(module, 0.5, method=method, settings={name: 0}).step(loss_of(module))
+        vectors.append(numbers(module))
+    torch.testing.assert_close(*vectors, atol=1e-5, rtol=0)
 
 
 def test_grasp_gives_tensors_their_share_of_the_highest_scores() -> None:

@@ -41,7 +41,7 @@ def test_the_log_leads_to_the_same_bits_and_the_seed_decides(method) -> None:  #
 @pytest.mark.parametrize("method", BY_NAME)
 def test_training_goes_down(method) -> None:  # type: ignore[no-untyped-def]
     before = float(loss_of(net())().detach())
-    rates = {"evolution": 0.1, "relizo": 2.0, "cge": 0.01, "consensus": 0.2}
+    rates = {"evolution": 0.1, "relizo": 2.0, "gp": 2.0, "cge": 0.01, "consensus": 0.2}
     name = next(name for name, kind in METHODS.items() if kind is type(method))
     many = {"cge": 3, "deepzero": 3, **dict.fromkeys(("consensus", "evolution", "rank_sgd"), 20)}
     steps = many.get(name, 60)
