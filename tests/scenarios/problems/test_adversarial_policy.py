@@ -61,7 +61,10 @@ def test_games_are_played_with_the_same_dice_and_tell_about_the_value() -> None:
     assert not torch.equal(told, world(seed=1, games=4000).cohort(range(3), 0).value(x))
 
 
-@pytest.mark.parametrize("strategy", ["fzoos", "thompson", "seedzo"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["seedzo", *(pytest.param(s, marks=pytest.mark.slow) for s in ("fzoos", "thompson"))],
+)
 def test_strategies_beat_the_victims(strategy: str, tmp_path: Path) -> None:
     experiment = make_experiment(
         "adversarial_policy", strategy, num_clients=2, num_rounds=200, query_budget=600
