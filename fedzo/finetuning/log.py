@@ -17,7 +17,7 @@ import torch
 from fedzo.config import Scalar
 from fedzo.errors import CheckpointError
 from fedzo.estimation.view import View
-from fedzo.records.tensor_file import read_tensors, write_tensors
+from fedzo.records.tensor_file import octets, read_tensors, write_tensors
 
 _FORMAT = 1
 _AT_ONCE = 1 << 20
@@ -92,7 +92,7 @@ def fingerprint(view: View) -> int:
     """
     total = 0
     for number, tensor in enumerate(view.tensors):
-        whole = tensor.detach().contiguous().view(-1).view(torch.uint8)
+        whole = octets(tensor)
         places = torch.arange(1, min(_AT_ONCE, len(whole)) + 1, device=whole.device)
         for start in range(0, len(whole), _AT_ONCE):
             part = whole[start : start + _AT_ONCE].to(torch.int64)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,9 +26,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
 
     Raises StorageError or OSError where the system does not let us.
     """
-    own = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
+    own = {name: _plain(tensor.detach().cpu()) for name, tensor in tensors.items()}
     digest = _digest(own, facts)
     try:
         with TemporaryDirectory(dir=path.parent, suffix=LEFTOVER) as folder:  # it writes beside
@@ -90,5 +89,16 @@ def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     digest = hashlib.blake2b(facts.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        digest.update(octets(tensor).numpy().data)
     return digest.hexdigest()
+
+
+def octets(tensor: Tensor) -> UInt8[Tensor, " k"]:
+    """Return the bytes of a tensor, copied where they do not lie one after another."""
+    flat = tensor.detach().flatten()
+    return (flat if flat.stride(0) == 1 else _plain(flat)).view(torch.uint8)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a copy that lies as a fresh tensor does: of one number, a stride may be anything."""
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -17,7 +17,7 @@ from fedzo.records.checkpoint import (
 )
 from fedzo.records.history import RoundRecord, read_history
 from scenarios.runs.best import Best, Solution, pack_bests, unpack_bests
-from strategies.core.driver import Snapshot
+from strategies.core.driver import Snapshot, StopReason
 from strategies.core.spending import Spent
 
 SPENT = "spent"
@@ -25,10 +25,14 @@ SPENT = "spent"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a run has found: x of every problem that has ended, the best of all that have begun."""
+    """What a run has found: x of every problem that has ended, the best of all that have begun.
+
+    stops: why each problem has ended, of checkpoints that say so.
+    """
 
     solutions: Sequence[Solution] = ()
     bests: Sequence[Best | None] = ()
+    stops: Sequence[StopReason] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,10 @@ def with_found(
     bests = pack_bests(found.bests)
     named = {f"solution.{k}": x for k, x in enumerate(found.solutions)}
     counts = {"num_records": records, "num_solutions": len(found.solutions), "num_rounds": rounds}
+    stops = {"stops": list(found.stops)}
     return Checkpoint(
         {**part.tensors, **named, **bests.tensors},
-        {**part.facts, **counts, **bests.facts, "run_name": run_name},
+        {**part.facts, **counts, **stops, **bests.facts, "run_name": run_name},
     )
 
 
@@ -102,7 +107,7 @@ def found_in(checkpoint: Checkpoint, records: Sequence[RoundRecord]) -> Found:
     """Return what a run had found by its checkpoint."""
     tensors, facts = checkpoint.tensors, checkpoint.facts
     solutions = [tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
-    return Found(solutions, unpack_bests(tensors, facts, records))
+    return Found(solutions, unpack_bests(tensors, facts, records), facts.get("stops", []))
 
 
 def position_in(
@@ -119,14 +124,14 @@ def position_in(
         return Position(records, found, run_name=name, spent=_spent(checkpoint))
     stop = facts["stop"] if facts["within"] else None
     solutions = found.solutions if facts["within"] else found.solutions[:-1]
-    bests = found.bests[: len(solutions)]
+    before = len(solutions)
     return Position(
         records,
-        Found(solutions, bests),
+        Found(solutions, found.bests[:before], found.stops[:before]),
         Snapshot(records[-1], restore_state(empty_state, checkpoint), stop),
         unpack_client_states(checkpoint.tensors),
         name,
-        best=found.bests[len(solutions)],
+        best=found.bests[before],
     )
 
 

@@ -8,11 +8,11 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
 from fedzo.objectives.modules import ModuleObjective
+from fedzo.records.tensor_file import octets
 from scenarios.runs.engines import build_scenario
 from scenarios.runs.stored import load_run
 
@@ -38,7 +38,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     whole = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         whole.update(name.encode())
-        whole.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        whole.update(octets(tensor.cpu()).numpy().tobytes())
     return whole.hexdigest()
 
 

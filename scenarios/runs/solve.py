@@ -43,25 +43,21 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """What the problems that have ended gave; stops: of those that this call has run."""
+    """What the problems that have ended gave."""
 
     records: Sequence[RoundRecord]
     found: Found
     spent: Spent | None
-    stops: Sequence[StopReason] = ()
 
     def plus(
         self, records: Sequence[RoundRecord], end: Found, spent: Spent | None, stop: StopReason
     ) -> "_Done":
         """Add what one problem more gave; spent: by all of them."""
-        solutions = [*self.found.solutions, *end.solutions]
-        bests = [*self.found.bests, *end.bests]
-        return _Done(
-            records=[*self.records, *records],
-            found=Found(solutions, bests),
-            spent=spent,
-            stops=[*self.stops, stop],
+        held = self.found
+        found = Found(
+            [*held.solutions, *end.solutions], [*held.bests, *end.bests], [*held.stops, stop]
         )
+        return _Done(records=[*self.records, *records], found=found, spent=spent)
 
 
 def solve(work: Work, position: Position) -> RunResult:
@@ -72,9 +68,9 @@ def solve(work: Work, position: Position) -> RunResult:
     for index in range(len(done.found.solutions), work.scenario.num_problems):
         done = _with_problem(work, index, position, done, [standstill, log])
         position = Position()
-        if done.stops[-1] == "callback":
+        if done.found.stops[-1] == "callback":
             break
-    LOGGER.info("%s: ended by %s", work.experiment.name, ", ".join(done.stops) or "nothing new")
+    LOGGER.info("%s: ended by %s", work.experiment.name, ", ".join(done.found.stops))
     lasts = {record.problem: record for record in done.records}
     return _result(work, done, work.scenario.summarize(list(lasts.values())))
 
@@ -105,6 +101,8 @@ def _with_problem(
         )
     except RunError as error:
         ends = Found([position_of(state) for state in seen.last], [best.best])
+        if work.directory:
+            work.directory.flush(work.engine.client_states)
         error.result = _result(work, done.plus(seen.records, ends, done.spent, "failed"), {})
         raise
     return _closed(work, done, outcome, best)
@@ -140,7 +138,7 @@ def _result(work: Work, done: _Done, metrics: Mapping[str, float]) -> RunResult:
         records=list(done.records),
         solutions=list(done.found.solutions),
         metrics=metrics,
-        stops=list(done.stops),
+        stops=list(done.found.stops),
         out=None if work.directory is None else work.directory.path,
         spent=done.spent,
         bests=list(done.found.bests),
@@ -165,7 +163,7 @@ def _keeper(work: Work, found: Found, best: BestSoFar) -> list[Callback]:
         return []
 
     def keep(snapshot: Snapshot) -> None:
-        so_far = Found(found.solutions, [*found.bests, best.best])
+        so_far = Found(found.solutions, [*found.bests, best.best], found.stops)
         directory.add(snapshot, so_far, work.engine.client_states())
 
     return [keep]

@@ -111,7 +111,7 @@ class StoredRun:
 
     @cached_property
     def result(self) -> RunResult:
-        """What the run has given so far, as `simulate` returns it; `stops` are of the last call."""
+        """What the run has given so far, as `simulate` returns it."""
         return self._result_of(self._found)
 
     @cached_property

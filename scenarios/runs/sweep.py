@@ -14,13 +14,13 @@ neither on how many processes there are nor on when they were killed.
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from fedzo.errors import RunError
+from fedzo.errors import ConfigError, RunError
 from fedzo.records.run_log import LOGGER
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
@@ -110,7 +110,7 @@ def _tuned(
     for first in range(0, count, GROUP):
         before = [kept[index] for index in range(first)]
         jobs = _group(plan, before, min(GROUP, count - first), kept, effort.threads)
-        for trial in run(jobs):
+        for trial in _answered(run, jobs, None if kept else file):
             kept[trial.index] = trial
             if file:
                 _append(file, trial)
@@ -160,6 +160,23 @@ def _opened(out: Path, plan: SweepPlan, resume: bool) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(definition, strict_json(told, indent=1) + "\n")
     return out / "trials.jsonl"
+
+
+def _answered(run: RunTrials, jobs: Sequence[Job], unused: Path | None) -> Iterator[Trial]:
+    """Yield trials; an error of the first leaves nothing of a sweep that cannot be.
+
+    unused: the file of trials where no trial is kept.
+    """
+    begun = False
+    try:
+        for trial in run(jobs):
+            begun = True
+            yield trial
+    except ConfigError:
+        if unused is not None and not begun:
+            for path in (unused, unused.parent / SWEEP):
+                path.unlink(missing_ok=True)
+        raise
 
 
 def _append(file: Path, trial: Trial) -> None:

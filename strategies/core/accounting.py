@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from fedzo.errors import ConfigError, RunError
 from fedzo.fleet.jobs import entry_of, jobs_of
+from fedzo.objectives.looped_cohort import BLACK_BOX
 from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.protocol.exchange import JUDGING, Exchange, Replies
 from fedzo.protocol.sizes import replies_size, sent_size
@@ -104,7 +105,8 @@ def require_answers(
 ) -> None:
     """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer.
 
-    Raises ConfigError where the losses of most clients' records are of no use. Exchanges that are
+    Raises ConfigError where the losses of most clients' records are of no use, or have no gradient
+    and are asked for one. Exchanges that are
     optional may stay without answers.
     """
     if all(exchange.optional for exchange in exchanges):
@@ -112,8 +114,9 @@ def require_answers(
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)
     failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
-    if 2 * sum(NOT_AVERAGED in reason for _, reason in failed) > asked:
-        raise ConfigError(NOT_AVERAGED)
+    for why in (NOT_AVERAGED, BLACK_BOX):
+        if 2 * sum(why in reason for _, reason in failed) > asked:
+            raise ConfigError(why)
     if answered >= min(least, asked):
         return
     raise TooFewAnswers(
