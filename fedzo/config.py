@@ -9,7 +9,6 @@ import difflib
 import functools
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from numbers import Integral, Real
@@ -121,22 +120,6 @@ def setting_hints(cls: type) -> dict[str, Any]:
     hints, parts = _hints(cls), parts_of(cls)
     own = {name: hint for name, hint in hints.items() if name not in parts}
     return {**{n: h for kind in parts.values() for n, h in setting_hints(kind).items()}, **own}
-
-
-def parse_setting(text: str) -> tuple[str, Scalar]:
-    """Split `key=value`; a value that is not a TOML scalar is a string.
-
-    Raises ConfigError when there is no `=`.
-    """
-    key, equals, raw = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r} is not key=value; write for example client.mu=0.01")
-    try:
-        found = tomllib.loads(f"v = {raw}")
-        value: Any = found["v"] if len(found) == 1 else raw
-    except (ValueError, RecursionError):  # too many digits and brackets too
-        value = raw
-    return key.strip(), value if isinstance(value, bool | int | float | str) else raw
 
 
 def in_words(settings: Mapping[str, Given]) -> dict[str, Scalar]:

@@ -116,11 +116,15 @@ def _is_dotted(where: str) -> bool:
 
 
 def _own(module: ModuleType) -> list[str]:
-    """Return the names of the functions and classes that a module defines itself."""
-    here = inspect.getmembers(
-        module, lambda each: inspect.isfunction(each) or inspect.isclass(each)
-    )
-    return [name for name, each in here if each.__module__ == module.__name__]
+    """Return the names of what a module defines itself: functions, classes and what it made."""
+    return [
+        name
+        for name, each in inspect.getmembers(module, lambda each: not inspect.ismodule(each))
+        if not name.startswith("_")
+        and getattr(each, "__module__", "") != ""
+        and (getattr(each, "__module__", None) == module.__name__ or not hasattr(each, "__name__"))
+        and not isinstance(each, str | bytes | int | float | list | tuple | dict | set)
+    ]
 
 
 def _load_file(given: Path, wanted: str, what: str) -> ModuleType:

@@ -26,6 +26,7 @@ from torch import Tensor
 from fedzo.attacks.names import Norm
 from fedzo.config import check_types, require
 from fedzo.errors import ConfigError
+from fedzo.number import read_number
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
@@ -210,6 +211,20 @@ def _taken_back(
         enough = float(saved @ (heights > middle).double()) >= over
         least, most = (middle, most) if enough else (least, middle)
     return torch.where(up > least, rounded - rounded.sign(), rounded)
+
+
+def read_radius(text: str | float, norm: str) -> float:
+    """Return a radius as somebody has written it, such as 8/255.
+
+    Raises ConfigError for what is no number, and for more in linf than pixels in [0, 1] can differ.
+    """
+    radius = read_number(text, name="radius") if isinstance(text, str) else text
+    if norm == "linf" and radius > 1:
+        raise ConfigError(
+            f"radius={radius:g} is more than pixels in [0, 1] can differ in linf; eight steps of"
+            " 255 are 8/255"
+        )
+    return radius
 
 
 def check_radius(norm: Norm, radius: float, shape: Shape) -> None:

@@ -258,8 +258,12 @@ class Optimizer:
     def save(self, path: str | Path) -> None:
         """Write the search to a file, whole or not at all, points that are under way included.
 
-        Raises StorageError or OSError where the system does not let us.
+        Raises ConfigError where there is no such folder, StorageError or OSError where the system
+        does not let us.
         """
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise ConfigError(f"{path} is in no folder: make {folder} first")
         saved = Saved(
             space=dict(self._space.facts()),
             method=self._text,

@@ -70,7 +70,8 @@ class Box:
         given = np.asarray(point, dtype=np.float64)
         if given.shape != self._x0.shape:
             raise ConfigError(
-                f"a point has shape {given.shape}; it has {len(self._x0)} numbers, as ask gave"
+                f"a point has shape {given.shape}; it has {len(self._x0)} numbers, as ask gave;"
+                " tell a single one as [point]"
             )
         return given.tobytes()
 

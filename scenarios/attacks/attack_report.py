@@ -22,7 +22,7 @@ from fedzo.records.figure_text import figure_text
 from fedzo.records.plots import save_figure
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
-from fedzo.records.terminal import shown, title
+from fedzo.records.terminal import say, shown, title
 from scenarios.attacks.attack_result import Report, amplified
 
 _SHOWN = 10
@@ -94,6 +94,9 @@ def print_report(console: Console, victim: str, report: Report) -> None:
             "yes" if found.success else "no",
         )
     console.print(each)
+    more = len(report.found) - _SHOWN
+    if more > 0:
+        say(console, f"and {more} images more, in report.json of --out")
 
 
 def draw_report(path: Path, report: Report) -> None:

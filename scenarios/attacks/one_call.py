@@ -9,12 +9,12 @@ from torch import nn
 
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.names import Norm
+from fedzo.attacks.region import read_radius
 from fedzo.attacks.victims.images import ArrayLayout, Given, read_images
 from fedzo.attacks.victims.showing import ChannelsLast
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
 from fedzo.config import Scalar, require
 from fedzo.errors import ConfigError
-from fedzo.number import read_number
 from scenarios.attacks.attack_table import AttackTable
 from scenarios.attacks.plan import Plan, table_of
 from scenarios.attacks.single_attack import (
@@ -115,11 +115,11 @@ def attack(
     images = read_images(images, layout=layout)
     victim = _victim(model, tells, layout)
     attackers, radii = _listed(attacker, "attacker"), _listed(radius, "radius")
-    radii = [read_number(r, name="radius") if isinstance(r, str) else r for r in radii]
+    radii = [read_radius(r, norm) for r in radii]
     plan = Plan(
         num_images=len(images) if num_images is None else num_images,
         attacker=attackers[0],
-        attacker_settings=settings or {},
+        attacker_settings={k.removeprefix("attacker."): v for k, v in (settings or {}).items()},
         target=target,
         settings=AttackSettings(norm=norm, radius=radii[0], query_budget=query_budget, seed=seed),
         all_right=num_images is None,

@@ -12,9 +12,9 @@ from rich.progress import Progress
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.coordinates import Coordinates
 from fedzo.attacks.names import COORDINATES, NORMS
+from fedzo.attacks.region import read_radius
 from fedzo.config import build_config, unknown_key
 from fedzo.errors import ConfigError
-from fedzo.number import read_number
 from fedzo.objectives.addresses import public_name
 from fedzo.records.lock import locked
 from fedzo.records.storage import storing
@@ -27,7 +27,7 @@ from scenarios.attacks.table_report import print_result, write_result
 from scenarios.cli.dry import NOTHING
 from scenarios.cli.options import by_section, stderr
 from scenarios.victims.attack_data import class_number
-from scenarios.victims.names import of_photographs
+from scenarios.victims.names import network_of, of_photographs
 from scenarios.victims.victim_sources import Source, SourceSettings, check_seed, open_source
 
 _JOURNAL = "answers.jsonl"
@@ -164,6 +164,8 @@ def _opened(
 ) -> tuple[Source, list[Plan]]:
     """Return the victim with its data, and plans that know the target's number."""
     source = open_source(words.victim, words.wrap, settings, stack)
+    if not settings.data and not network_of(words.victim)[0]:
+        say(stderr, "the images are test digits of MNIST; set victim.data to attack it with others")
     target = class_number(words.target, source.data.classes)
     if words.png:
         check_pictures(source.data.images, plans[0].settings.levels)
@@ -210,7 +212,7 @@ def _radii(words: Words) -> list[float]:
     if words.radius is None:
         usual = _RADIUS_OF_PHOTOGRAPHS if of_photographs(words.victim) else _RADIUS
         return [usual[norm]]
-    return [read_number(part, name="radius") for part in words.radius.split(",")]
+    return [read_radius(part, norm) for part in words.radius.split(",")]
 
 
 def _levels(words: Words) -> int:

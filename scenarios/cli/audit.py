@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fedzo.config import parse_setting
 from fedzo.records.terminal import markup, say_place, title
+from fedzo.setting_texts import parse_settings
 from scenarios.cli.options import JsonOption, SeedOption, SetOption, finish, guard, prepare, stderr
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def audit_command(
                 confidence=confidence,
                 noise_factor=noise_factor,
                 seed=seed,
-                settings=dict(parse_setting(text) for text in settings or []),
+                settings=parse_settings(settings or []),
                 progress=lambda done: progress.update(task, completed=done),
             )
         if out:

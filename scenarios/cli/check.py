@@ -78,5 +78,5 @@ def _verdicts(found: "Checked") -> dict[str, str]:
     times = f"{found.difference / found.floor:.3g} times {floor}"
     if found.resolved:
         return {**told, "mu": f"{seen}, {times}: seen"}
-    remedy = f"raise it, for example --set client.mu={found.better_mu:g}"
+    remedy = f"raise it: --set client.mu={found.better_mu:g}, of methods that ask around x (fedzo)"
     return {**told, "mu": f"{seen}, {times}: not seen; {remedy}"}

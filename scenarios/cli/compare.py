@@ -108,7 +108,7 @@ def compare_command(
     strategy by N trials on other seeds (`fedzo sweep`), so that all get the same effort:
     --strategies fedzo,seedzo --tune 12 --set client.mu=0.001,0.01
 
-    A --config file may hold strategies, seeds and a table [at] too. `fedzo plot` and `fedzo table`
+    A --config file may hold strategies, seeds and a table `at` too. `fedzo plot` and `fedzo table`
     draw and compare again what --out has kept.
     """
     prepare(threads)

@@ -1,5 +1,6 @@
 """The command `fedzo new`."""
 
+import keyword
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ def _written(kind: str, name: str) -> str:
         raise ConfigError(
             f"name {name!r} must be letters, digits and _, beginning with a letter, such as Drift"
         )
+    if keyword.iskeyword(name.lower()):
+        raise ConfigError(f"name {name!r} is a word of Python's own; name it else")
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     called = "".join(part[:1].upper() + part[1:] for part in snake.split("_"))
     file = Path(f"{snake}.py")

@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from fedzo.config import Scalar, parse_setting
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError, FedzoError, FedzoWarning
 from fedzo.records.run_log import LEVELS, LOGGER, VisibleFormatter, logged_to
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
+from fedzo.setting_texts import parse_setting, parse_settings
 from fedzo.user_code import is_reference
 
 DEFAULT_STRATEGY = "fedzo"
@@ -137,7 +138,7 @@ def merged(
     base.update({name: value for name, value in given.items() if value is not None})
     from scenarios.runs.names import SCENARIOS  # it needs what the help does not
 
-    parsed: dict[str, Scalar] = dict(parse_setting(text) for text in how.settings or [])
+    parsed: dict[str, Scalar] = parse_settings(how.settings or [])
     if is_reference(base.get("scenario", "")):
         parsed = {"scenario.objective": base["scenario"], **parsed}
         base["scenario"] = "custom"
@@ -163,6 +164,8 @@ def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[st
             raise ConfigError(
                 f"--set {text}: settings begin with {' or '.join(f'{s}.' for s in sections)}"
             )
+        if name in parts[section]:
+            raise ConfigError(f"--set {key} is given more than once; name it once")
         parts[section][name] = value
     return parts
 

@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedzo.config import parse_setting
 from fedzo.errors import ConfigError
 from fedzo.records.terminal import say_place, shown
+from fedzo.setting_texts import parse_settings
 from scenarios.cli.options import JsonOption, finish, guard, prepare
 
 
@@ -53,7 +53,7 @@ def retime_command(
 
     def work() -> dict[str, Any]:
         levels = parse_positions([reach], option="reach") if reach else {}
-        typed = dict(map(parse_setting, settings or []))
+        typed = parse_settings(settings or [])
         other = [key for key in typed if not key.startswith("fleet.")]
         if other:
             raise ConfigError(f"--set {other[0]}: a finished run is re-timed by settings of fleet.")

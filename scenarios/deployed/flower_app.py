@@ -20,11 +20,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from clients.app import build_app
-from fedzo.config import Scalar, parse_setting
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
 from fedzo.records.run_log import logged_to
 from fedzo.runtime.local import Environment, FunctionEnvironment
+from fedzo.setting_texts import parse_setting
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import ExperimentEnvironment, RulesOf
 from scenarios.runs.experiment import Experiment, make_experiment

@@ -6,20 +6,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedzo.config import (
-    Scalar,
-    build_config,
-    check_types,
-    parse_setting,
-    require,
-    require_nonnegative,
-)
+from fedzo.config import Scalar, build_config, check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.finetuning.activity.optimizer import ActivityZO
 from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.zeroth_order import ZerothOrder
+from fedzo.setting_texts import parse_settings
 from scenarios.finetune.task import HEAD, Examples, Task
 from scenarios.finetune.tasks import TaskName
 
@@ -129,7 +123,7 @@ def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = Non
 
 
 def _words(config: Finetuning) -> dict[str, Scalar]:
-    return dict(parse_setting(text) for text in config.settings.split())
+    return parse_settings(config.settings.split())
 
 
 class ByValues:

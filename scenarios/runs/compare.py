@@ -299,7 +299,7 @@ def typed_by_label(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[s
     for said in base.get("settings", {}):
         only, colon, key = said.rpartition(":")
         if colon and only not in chosen:
-            raise unknown_key(only, labels)
+            raise unknown_key(only, labels, what="strategy or label")
         targets = [only] if colon else [label for label in labels if key in valid[label]]
         if not targets:
             raise unknown_key(key, set().union(*valid.values()))

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from fedzo.adversary.lies import LIES
 from fedzo.aggregation import parse_aggregator
-from fedzo.config import Scalar, parse_setting, unknown_key
+from fedzo.config import Scalar, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
+from fedzo.setting_texts import parse_setting
 from scenarios.runs.compare import compare, planned, split_label, used_keys
 from scenarios.runs.comparison import Comparison
 from scenarios.runs.experiment import Experiment

@@ -119,7 +119,9 @@ def strategy_entry(name: str) -> "StrategyEntry | OwnStrategy":
 def require_names(scenario: str, strategy: str, engine: str) -> None:
     """Raise ConfigError for a name that is in no table."""
     if scenario not in SCENARIOS:
-        raise _unknown("scenario", scenario, SCENARIOS)
+        more = f"; your own is {scenario}:NAME" if scenario.endswith(".py") else ""
+        more += f"; it is a strategy: --strategy {scenario}" if scenario in STRATEGIES else ""
+        raise _unknown("scenario", scenario, SCENARIOS, more)
     strategy_entry(strategy)
     if engine not in ENGINES:
         raise _unknown("engine", engine, ENGINES)

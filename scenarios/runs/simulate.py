@@ -96,7 +96,7 @@ def simulate(
 
 
 def federate(
-    make_objective: Callable[[int], Objective],
+    make_objective: Callable[[int], Objective] | str,
     *,
     num_clients: int,
     strategy: str | type[RoundStrategy[Any]] | RoundStrategy[Any] = "fedzo",
@@ -113,16 +113,18 @@ def federate(
     """Minimize the mean of your own clients' objectives.
 
     make_objective(client_id) is called once a client, 0 to num_clients - 1; on the engines ray and
-    flower it is copied into their processes. The start is `initial_x`, or that of client 0's
-    objective (a module's parameters), or the middle of the box. strategy: a name, a class of your
-    own, or an object made of settings. `settings` are dotted names as of `--set`; a function stands
-    for its name, as in {"strategy.aggregator": middle}. threads: of torch, meanwhile; more than one
-    can be many times slower.
+    flower it is copied into their processes. "file.py:name" names one. The start is `initial_x`, or
+    that of client 0's objective (a module's parameters), or the middle of the box. strategy: a
+    name, a class of your own, or an object made of settings. `settings` are dotted names as of
+    `--set`; a function stands for its name, as in {"strategy.aggregator": middle}. threads: of
+    torch, meanwhile; more than one can be many times slower.
     """
     if "scenario.objective" in (settings or {}):
         raise ConfigError(
             "scenario.objective has no effect here, where make_objective is given; leave it out"
         )
+    if isinstance(make_objective, str):
+        settings = {**(settings or {}), "scenario.objective": make_objective}
     experiment = make_experiment(
         "custom",
         strategy,
@@ -137,7 +139,7 @@ def federate(
         experiment.config("scenario"),
         num_clients=num_clients,
         seed=seed,
-        make_objective=make_objective,
+        make_objective=None if isinstance(make_objective, str) else make_objective,
         initial_x=initial_x,
     )
     return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)

@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from fedzo.config import Scalar, parse_setting
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError
+from fedzo.setting_texts import parse_setting, parse_settings
 
 _RANGE = re.compile(r"(log|lin|int):(.+)\.\.(.+)")
 _LIKE_RANGE = re.compile(r"[a-zA-Z]\w*:[-+.eE\d]+\.\.[-+.eE\d]+")
@@ -95,6 +96,9 @@ def parse_spaces(texts: Sequence[str]) -> tuple[dict[str, Space], list[str]]:
             spaces[key] = Choices(values)
         else:
             given.append(text)
+    twice = sorted(spaces.keys() & parse_settings(given).keys())
+    if twice:
+        raise ConfigError(f"--set {twice[0]} is given a value and several; name it once")
     return spaces, given
 
 

@@ -5,8 +5,9 @@ from typing import Literal
 
 import pytest
 
-from fedzo.config import build_config, parse_setting, require, take_config, unknown_key
+from fedzo.config import build_config, require, take_config, unknown_key
 from fedzo.errors import ConfigError
+from fedzo.setting_texts import parse_setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

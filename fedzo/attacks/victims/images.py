@@ -40,6 +40,8 @@ def read_images(
         raise ConfigError(f"{name}images have shape {images.shape}; {_REMEDY[layout]}")
     if layout == "nhwc":
         images = images.transpose(0, 3, 1, 2)
+    if not np.isfinite(images).all():
+        raise ConfigError(f"{name}images hold numbers that are not finite; mend or leave them out")
     low, high = images.min(), images.max()
     if not 0 <= low <= high <= 1:
         raise ConfigError(

@@ -22,6 +22,7 @@ from fedzo.records.checkpoint import (
     save_checkpoint,
     unpack_client_states,
 )
+from fedzo.records.tensor_file import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -135,3 +136,11 @@ def test_client_states_are_named_and_found() -> None:
     back = unpack_client_states({**pack_client_states(states), "state.x": torch.ones(1)})
     assert back.keys() == states.keys()
     assert all(torch.equal(back[c][n], states[c][n]) for c in states for n in states[c])
+
+
+def test_a_number_whose_stride_means_nothing_is_written(tmp_path: Path) -> None:
+    odd = torch.arange(4.0, dtype=torch.float64).view(1, 4)[:, 2]
+    assert odd.stride() == (4,)
+    write_tensors(tmp_path / "odd.safetensors", {"odd": odd}, "facts")
+    held, facts = read_tensors(tmp_path / "odd.safetensors")
+    assert (held["odd"].tolist(), facts) == ([2.0], "facts")

@@ -48,7 +48,9 @@ def place(tmp_path: Path) -> Path:
 
 
 def go(place: Path, *more: str) -> tuple[int, str]:
-    given = ("--set", f"victim.data={place}/pictures", "--set", f"victim.classes={place}/names.txt")
+    usual = {"data": f"{place}/pictures", "classes": f"{place}/names.txt"}
+    kept = {name: v for name, v in usual.items() if f"victim.{name}=" not in " ".join(more)}
+    given = [word for name, v in kept.items() for word in ("--set", f"victim.{name}={v}")]
     victim = f"{place}/mine.py:model"
     done = CliRunner().invoke(app, ["attack", victim, "--images", "6", *given, *more])
     return done.exit_code, done.stderr

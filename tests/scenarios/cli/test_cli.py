@@ -284,7 +284,7 @@ def test_compare_and_plot(tmp_path: Path) -> None:
         (["--seeds", "0,0"], "must not repeat"),
         (["--seeds", "zero"], "whole numbers"),
         (["--set", "client.nothing=1"], "unknown setting client.nothing"),
-        (["--set", "fedavg:client.mu=1"], "unknown setting fedavg"),
+        (["--set", "fedavg:client.mu=1"], "unknown strategy or label fedavg"),
     ],
 )
 def test_bad_comparisons_are_refused(arguments: list[str], message: str) -> None:

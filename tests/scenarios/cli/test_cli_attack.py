@@ -425,7 +425,7 @@ def test_data_from_a_file(folder: Path, tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         (lambda i, y: (i * 255, y), "pixels lie in [0.0, 255.0]; scale them"),
-        (lambda i, y: (i * np.nan, y), "pixels lie in [nan, nan]"),
+        (lambda i, y: (i * np.nan, y), "numbers that are not finite"),
         (lambda i, y: (i.reshape(len(i), -1), y), "images have shape (360, 64)"),
         (lambda i, y: (i[:0], y[:0]), "images have shape (0, 8, 8)"),
         (lambda i, y: (i[..., None], y), "channels come second: images.transpose(0, 3, 1, 2)"),

@@ -50,3 +50,21 @@ def test_what_would_be_ignored_is_refused(words: str, tmp_path: Path) -> None:
     told = json.loads(done.stdout)["error"] if done.stdout.startswith("{") else done.stderr
     assert REFUSED[words] in " ".join(told.split())
     assert not [*tmp_path.iterdir()], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("run quadratic --set client.mu=0.1 --set client.mu=0.2", "given both 0.1 and 0.2"),
+        ("sweep quadratic --set client.mu=0.1 --set client.mu=0.1,0.2", "a value and several"),
+        ("attack mnist --set attacker.area=0.1 --set attacker.area=0.2", "more than once"),
+        ("attack mnist --radius 8", "radius=8 is more than pixels in [0, 1] can differ"),
+        ("run sim.py", "your own is sim.py:NAME"),
+        ("list fzoos", "it is a strategy: --strategy fzoos"),
+        ("new objective class", "a word of Python's own"),
+    ],
+)
+def test_what_newcomers_typed_ends_in_a_sentence(words: str, sentence: str) -> None:
+    done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == 2
+    assert sentence in " ".join(done.stderr.split())

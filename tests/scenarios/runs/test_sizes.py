@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedzo.config import parse_setting
 from fedzo.errors import ConfigError
+from fedzo.setting_texts import parse_setting
 from scenarios.cli.app import app
 from scenarios.runs.config_file import LARGEST, read_experiment
 from scenarios.runs.experiment import make_experiment
