@@ -13,14 +13,14 @@ small; any optimizer takes it, for all else is frozen.
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.estimation.keys import Key
 from fedzo.estimation.view import matches
-from fedzo.finetuning.replacing import replace_
+from fedzo.finetuning.replacing import replace_, require_matches
 
 
 class LowRank(nn.Module):
@@ -30,7 +30,7 @@ class LowRank(nn.Module):
         super().__init__()
         most = min(linear.in_features, linear.out_features)
         require(1 <= rank <= most, "rank", rank, f"from 1 to {most}")
-        self.inner, self.scale = linear.requires_grad_(False), scale
+        self.inner, self.scale = linear, scale
         held = linear.weight
         down, up = (rank, linear.in_features), (linear.out_features, rank)
         drawn = key.draw(0, rank * linear.in_features).view(down) * linear.in_features**-0.5
@@ -43,17 +43,26 @@ class LowRank(nn.Module):
         out: Tensor = self.inner(inputs)
         return out + self.scale * nn.functional.linear(small, self.up)
 
+    @property
+    def weight(self) -> Float[Tensor, "out in"]:
+        """The weights of the linear layer that does the same, for who reads them."""
+        return self.inner.weight + self.scale * self.up @ self.down
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's own."""
+        return self.inner.bias
+
     def merged(self) -> nn.Linear:
-        """Return the linear layer that does the same."""
-        with torch.no_grad():
-            self.inner.weight += self.scale * self.up @ self.down
+        """Return the linear layer that does the same; what was tied to its weights stays."""
+        self.inner.weight = nn.Parameter(self.weight.detach())
         return self.inner.requires_grad_(True)
 
 
 class Rows(nn.Module):
     """An embedding that is frozen but for the rows of some tokens.
 
-    tokens: of which the rows are trained, each once; `rows` has theirs, in this order.
+    tokens: of which the rows are trained, in increasing order and each once, as in `rows`.
     """
 
     tokens: Int[Tensor, " k"]
@@ -88,16 +97,19 @@ def adapt_(
     """Give linear layers adapters, and freeze all else; the module does what it did before.
 
     layers: patterns of names (`layer5`, `*.output`). trained: patterns of names of those that get
-    none and are trained as they are, such as a head. Raises ConfigError where no layer matches, and
-    for a rank above a layer's width.
+    none and are trained as they are, such as a head. Raises ConfigError, with nothing changed, for
+    a pattern that matches nothing, a rank above a layer's width, and where there are adapters.
     """
+    require_matches(module, [*layers, *trained])
+    if any(isinstance(part, LowRank) for part in module.modules()):
+        raise ConfigError(f"{type(module).__name__} has adapters already; merge_ them first")
 
     def made(name: str, linear: nn.Linear) -> nn.Module:
         key = Key(seed=seed, parts=("adapters", name), law="gaussian")
         return LowRank(linear, rank=rank, scale=scale, key=key)
 
-    module.requires_grad_(False)
     replace_(module, nn.Linear, made, patterns=layers, kept=trained)
+    module.requires_grad_(False)
     for part in module.modules():
         if isinstance(part, LowRank):
             part.down.requires_grad_(True)

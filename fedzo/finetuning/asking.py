@@ -27,6 +27,8 @@ class Asked(InPlace):
         super().__init__(place.place, place.ask, place.module, place.stacked)
         self.told = [] if told is None else told
         self.with_tangents = 0
+        self.asked_another = False
+        """Whether something else than the batch's loss was asked for, such as that of all."""
         self._own, self._parallel = place, parallel
 
     def at(self, terms: Sequence[Term]) -> float:
@@ -53,6 +55,7 @@ class Asked(InPlace):
         return list(zip(found[::2], found[1::2], strict=True))
 
     def asking(self, other: Callable[[], Tensor]) -> "Asked":
+        self.asked_another = True
         return Asked(self._own.asking(other), self._parallel, self.told)
 
     def _shared(

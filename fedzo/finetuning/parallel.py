@@ -13,6 +13,7 @@ step, and each process takes the mean of all values itself, in one order.
     optimizer = fedzo.ZerothOrder(model, lr=1e-4, parallel=Parallel(TorchGroup()))
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
@@ -119,14 +120,16 @@ class Parallel:
                 stacklevel=3,
             )
 
-    def require_same(self, start: int) -> None:
-        """Raise ConfigError where a process begins at other parameters, told by their number."""
-        heard = self._gather([float(start >> 32), float(start & 0xFFFFFFFF)])
+    def require_same(self, start: str) -> None:
+        """Raise ConfigError where a process begins with something else than the first one."""
+        digest = hashlib.blake2b(start.encode(), digest_size=6).digest()
+        heard = self._gather([float(int.from_bytes(digest))])
         others = [rank for rank, row in enumerate(heard) if row != heard[0]]
         if others:
             raise ConfigError(
-                f"process {others[0]} begins at other parameters than process 0; make the module"
-                " from the same seed, or load the same file, in every process"
+                f"process {others[0]} begins with other parameters, lr, method, settings or seed"
+                " than process 0; make the module from the same seed, or load the same file, and"
+                " give the same arguments in every process"
             )
 
     def _gather(self, numbers: Sequence[float]) -> list[list[float]]:

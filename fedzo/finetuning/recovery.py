@@ -14,6 +14,7 @@ lambda is a share of the mean diagonal; reused slopes are as old as the window, 
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,7 @@ from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.structured import Fixed
 from fedzo.estimation.view import View
-from fedzo.finetuning.finding import ByValues, Found
+from fedzo.finetuning.finding import ByValues, Found, finite
 from fedzo.finetuning.samplers import Keyed, step_keys
 
 _AT_ONCE = 1 << 18
@@ -47,15 +48,39 @@ class LeastSquares:
         self._held: deque[tuple[Direction, float]] = deque(maxlen=num_directions + window)
 
     def find(self, place: InPlace, step: int) -> Found:
-        found = self._new.find(place, step)
-        count = len(found.estimate.keys)
-        slopes = (found.estimate.coefficients * count).tolist()
-        self._held.extend(zip(found.estimate.keys, slopes, strict=True))
+        new = asked_slopes(self._new, place, step)
+        if not new.directions:
+            return nothing_found(new.loss)
+        self._held.extend(zip(new.directions, new.slopes.tolist(), strict=True))
         directions = [u for u, _ in self._held]
         gram = products(directions, self._view)
         gram += self._ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
         known = torch.tensor([c for _, c in self._held], dtype=torch.float64)
-        return Found(Estimate(directions, torch.linalg.solve(gram, known)), found.loss)
+        return Found(Estimate(directions, torch.linalg.solve(gram, known)), new.loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """Slopes along the directions that have one, and the loss at x."""
+
+    directions: Sequence[Direction]
+    slopes: Float[Tensor, " m"]
+    loss: float
+
+
+def asked_slopes(new: ByValues, place: InPlace, step: int) -> Slopes:
+    """Ask for the slopes of a step, and return those that are finite."""
+    directions = new.sampler.directions(step, new.num_directions)
+    values = finite(place.values(directions, new.scheme, new.mu))
+    slopes = new.scheme.slopes(values.unsqueeze(0), new.mu, None)[0]
+    known = slopes.isfinite()
+    kept = [u for u, is_known in zip(directions, known.tolist(), strict=True) if is_known]
+    return Slopes(kept, slopes[known].double(), float(values[0]))
+
+
+def nothing_found(loss: float) -> Found:
+    """Return an estimate that goes nowhere."""
+    return Found(Estimate([], torch.empty(0, dtype=torch.float64)), loss)
 
 
 def products(directions: Sequence[Direction], view: View) -> Float[Tensor, "k k"]:

@@ -22,17 +22,32 @@ def replace_(
     """Put what is made of their names and themselves in the place of a module's layers.
 
     patterns: of names that are replaced; kept: of names that are not. A layer in several places is
-    replaced once, in all of them. Raises ConfigError where there is none.
+    replaced once, in all of them. Raises ConfigError where there is none. An error of `make` leaves
+    the module as it was.
     """
     made: dict[nn.Module, nn.Module] = {}
-    for place, parent in list(module.named_modules(remove_duplicate=False)):
+    places: list[tuple[nn.Module, str, nn.Module]] = []
+    for place, parent in module.named_modules(remove_duplicate=False):
         for name, child in parent._modules.items():
             whole = f"{place}.{name}" if place else name
             if isinstance(child, kind) and matches(whole, patterns) and not matches(whole, kept):
                 if child not in made:
                     made[child] = make(whole, child)
-                parent._modules[name] = made[child]
+                places.append((parent, name, child))
+    for parent, name, child in places:
+        parent._modules[name] = made[child]
     if not made:
         named = "" if patterns == ("*",) else f" whose name matches {' or '.join(patterns)}"
         beside = f" beside {', '.join(kept)}" if kept else ""
         raise ConfigError(f"{type(module).__name__} has no {kind.__name__} layer{named}{beside}")
+
+
+def require_matches(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Raise ConfigError for a pattern that no part or parameter of a module is named by."""
+    names = [name for name, _ in [*module.named_modules(), *module.named_parameters()] if name]
+    for pattern in patterns:
+        if not any(matches(name, [pattern]) for name in names):
+            raise ConfigError(
+                f"{pattern!r} matches no name of {type(module).__name__}, such as"
+                f" {', '.join(names[:4])}"
+            )

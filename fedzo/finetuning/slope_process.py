@@ -13,6 +13,7 @@ directions and moves, so no matrix is larger than the slopes; l is the likeliest
 far x has moved.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.structured import Fixed
 from fedzo.estimation.view import View
 from fedzo.finetuning.finding import ByValues, Found
-from fedzo.finetuning.recovery import products
+from fedzo.finetuning.recovery import asked_slopes, nothing_found, products
 from fedzo.finetuning.samplers import Keyed
 from fedzo.finetuning.variance_reduced import flat
+from fedzo.finite import all_finite
 
 _MULTIPLES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
@@ -84,31 +86,39 @@ class SlopeProcess:
     ) -> None:
         require(older >= 0, "older", older, "0 or more")
         require(ridge > 0, "ridge", ridge, "positive")
-        require(lengthscale >= 0, "lengthscale", lengthscale, "0 (the likeliest) or more")
+        usable = lengthscale == 0 or 1e-30 <= lengthscale <= 1e30
+        require(usable, "lengthscale", lengthscale, "0 (the likeliest), or from 1e-30 to 1e30")
         self._view, self._ridge, self._lengthscale = view, ridge, lengthscale
         self._new = ByValues(Keyed(seed, "gaussian"), SCHEMES["forward"], mu, num_directions)
-        self._held: deque[_Step] = deque(maxlen=older + 1)
+        self._most = older + 1
+        self._held: deque[_Step] = deque(maxlen=self._most)
 
     def find(self, place: InPlace, step: int) -> Found:
-        found = self._new.find(place, step)
-        directions = found.estimate.keys
-        slopes = found.estimate.coefficients * len(directions)
+        new = asked_slopes(self._new, place, step)
+        if not new.directions:
+            return nothing_found(new.loss)
         here = flat(self._view)
-        self._held.append(_Step(here, directions, slopes))
-        asked = [u for one in self._held for u in one.directions]
-        moves = [Fixed(here - one.x) for one in self._held]
-        geometry = self._geometry(asked, moves)
-        told = torch.cat([one.slopes for one in self._held]).double()
+        held = [*self._held, _Step(here, new.directions, new.slopes)][-self._most :]
+        asked = [u for one in held for u in one.directions]
+        moves = [Fixed(here - one.x) for one in held]
+        geometry = self._geometry(held, asked, moves)
+        told = torch.cat([one.slopes for one in held])
         lengthscale = self._lengthscale or self._likeliest(geometry, told)
-        w = torch.cholesky_solve(told[:, None], self._factor(geometry, lengthscale))[:, 0]
+        factor = self._factor(geometry, lengthscale)
+        if factor is None:  # x or a slope is too large to be squared
+            return nothing_found(new.loss)
+        self._held.append(held[-1])
+        w = torch.cholesky_solve(told[:, None], factor)[:, 0]
         of = geometry.steps
         w = w * (-geometry.moves.diagonal()[of] / (2 * lengthscale**2)).exp()
         own = geometry.to_moves.gather(1, of[:, None])[:, 0]
         back = torch.zeros(len(moves), dtype=torch.float64).index_add_(0, of, -w * own)
-        return Found(Estimate([*asked, *moves], torch.cat([w, back / lengthscale**2])), found.loss)
+        return Found(Estimate([*asked, *moves], torch.cat([w, back / lengthscale**2])), new.loss)
 
-    def _geometry(self, asked: Sequence[Direction], moves: Sequence[Direction]) -> _Geometry:
-        n, counts = len(asked), torch.tensor([len(one.directions) for one in self._held])
+    def _geometry(
+        self, held: Sequence[_Step], asked: Sequence[Direction], moves: Sequence[Direction]
+    ) -> _Geometry:
+        n, counts = len(asked), torch.tensor([len(one.directions) for one in held])
         gram = products([*asked, *moves], self._view).cpu()
         steps = torch.arange(len(moves)).repeat_interleave(counts)
         return _Geometry(gram[:n, :n], gram[:n, n:], gram[n:, n:], steps)
@@ -127,13 +137,16 @@ class SlopeProcess:
     ) -> float:
         """Return the log likelihood of slopes at their best scale, but for a constant."""
         factor = self._factor(geometry, lengthscale)
+        if factor is None:
+            return -math.inf
         white = torch.linalg.solve_triangular(factor, told[:, None], upper=False)
         spread = len(told) / 2 * float(white.square().sum().log())
         return -spread - float(factor.diagonal().log().sum())
 
-    def _factor(self, geometry: _Geometry, lengthscale: float) -> Float[Tensor, "n n"]:
+    def _factor(self, geometry: _Geometry, lengthscale: float) -> Float[Tensor, "n n"] | None:
+        """Return the Cholesky factor of the slopes' covariance; None where numbers overflow."""
         covariance = geometry.covariance(lengthscale)
         noise = self._ridge * covariance.diagonal().mean()
         unit = torch.eye(len(covariance), dtype=covariance.dtype)
-        factor: Tensor = torch.linalg.cholesky(covariance + noise * unit)
-        return factor
+        factor, failed = torch.linalg.cholesky_ex(covariance + noise * unit)
+        return None if bool(failed) or not all_finite(factor) else factor

@@ -36,9 +36,13 @@ Closure = Callable[[], Tensor | float]
 
 @dataclass(slots=True)
 class Spent:
-    """What has been asked: passes forward, and passes that carry a tangent as well."""
+    """What has been asked: passes forward, and passes that carry a tangent as well.
+
+    on_all: passes forward on all examples, of those.
+    """
 
     forwards: int = 0
+    on_all: int = 0
     tangents: int = 0
 
 
@@ -89,7 +93,7 @@ class ZerothOrder(torch.optim.Optimizer):
             )
         )
         if parallel is not None:
-            parallel.require_same(self.log.origin.start)
+            parallel.require_same(repr((self.log.origin, lr, stacked)))
 
     @property
     def steps(self) -> int:
@@ -109,7 +113,9 @@ class ZerothOrder(torch.optim.Optimizer):
             self._recipe.finder.full = _tensor_of(full)
         with _evaluating(self.module):
             loss = self._go(place, float(self.param_groups[0]["lr"]))
-        self.spent.forwards += len(place.told) - 2 * place.with_tangents
+        forwards = len(place.told) - 2 * place.with_tangents
+        self.spent.forwards += forwards
+        self.spent.on_all += forwards if place.asked_another else 0
         self.spent.tangents += place.with_tangents
         self.log.add(float(self.param_groups[0]["lr"]), place.told)
         if self._parallel is not None and self.steps == 1:

@@ -140,10 +140,9 @@ class ByValues:
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         task, spent = self._task, self.optimizer.spent
-        before, on_all = spent.forwards + spent.tangents, list[bool]()
+        before, on_all = spent.forwards + spent.tangents, spent.on_all
 
         def full() -> Tensor:
-            on_all.append(True)
             some = task.train.take(self._own)
             return self._mean(task.losses(task.outputs(some), some.targets), len(task.train))
 
@@ -153,7 +152,7 @@ class ByValues:
 
         loss = self.optimizer.step(batch, full=full)
         asked = spent.forwards + spent.tangents - before  # a stacked ask is one call of many places
-        return loss, asked * (len(task.train) if on_all else len(targets))
+        return loss, asked * (len(task.train) if spent.on_all > on_all else len(targets))
 
     def _mean(self, losses: Tensor, total: int) -> Tensor:
         """Return what, averaged over the shares, is the mean over `total` examples."""

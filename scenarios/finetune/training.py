@@ -180,7 +180,7 @@ def _begun(out: Path | None, config: Finetuning) -> list[Look]:
         write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
         return []
     held = read_config(out)
-    if config.decay and held.forwards != config.forwards:
+    if held.decay and config.decay and held.forwards != config.forwards:
         raise ConfigError(
             f"{out} holds a run whose lr falls to 0 after {held.forwards} forwards, so it cannot be"
             f" one of {config.forwards}; name another folder, or leave out decay"

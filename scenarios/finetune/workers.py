@@ -15,12 +15,14 @@ import ray
 import torch
 from ray.exceptions import RayError
 
-from fedzo.errors import RunError
+from fedzo.errors import ObjectiveError, RunError
 from fedzo.finetuning.parallel import Parallel
 from fedzo.runtime.engine_configs import RayConfig
-from fedzo.runtime.ray.actors import reason_of, start_ray
+from fedzo.runtime.ray.actors import START_S, reason_of, start_ray
 from scenarios.finetune.stepping import Before, Stepping
 from scenarios.finetune.trainers import Finetuning
+
+_LAST_WORDS_S = 5.0
 
 
 class Meeting:
@@ -56,20 +58,26 @@ class RayGroup:
         while True:
             [first], _ = ray.wait(waiting, num_returns=1)
             if first is not reply:
-                self._raise_reason(first)
+                _result(first)
                 waiting.remove(first)
                 continue
-            found: list[list[float]] = ray.get(reply)
+            found: list[list[float]] = _result(reply)
             return found
 
-    def _raise_reason(self, end: Any) -> None:
-        """Raise what ended a process; one that has taken all steps is no longer waited for."""
-        try:
-            ray.get(end)
-        except RayError as error:
-            raise RunError(f"a process that trains with this one ended: {reason_of(error)}") from (
-                error
-            )
+    def raise_reasons(self) -> None:
+        """Raise why another process has ended, where one has or does so now."""
+        ended, _ = ray.wait(self._ends, num_returns=len(self._ends), timeout=_LAST_WORDS_S)
+        for end in ended:
+            _result(end)
+
+
+def _result(reference: Any) -> Any:
+    """Return what a process has given; raises RunError where it has ended in an error."""
+    try:
+        return ray.get(reference)
+    except RayError as error:
+        said = f"a process that trains with this one ended: {reason_of(error)}"
+        raise RunError(said) from error
 
 
 class Helper:
@@ -78,6 +86,9 @@ class Helper:
     def __init__(self, config: Finetuning, threads: int) -> None:
         torch.set_num_threads(threads)
         self._config = config
+
+    def ready(self) -> None:
+        """Say that the process is up."""
 
     def run(self, meeting: Any, rank: int, before: Before | None) -> None:
         """Take part until the run has spent its forwards."""
@@ -88,6 +99,17 @@ class Helper:
             stepping.return_to(before)
         while stepping.forwards < config.forwards:
             stepping.advance()
+
+
+def _await(actors: Sequence[Any]) -> None:
+    """Wait for the processes; raises RunError where the cluster has no room for them."""
+    try:
+        ray.get([actor.ready.remote() for actor in actors], timeout=START_S)
+    except RayError as error:
+        raise RunError(
+            f"{len(actors)} Ray actors of a CPU each did not start within {START_S:g} s"
+            f" ({reason_of(error)}); take fewer workers"
+        ) from error
 
 
 @contextmanager
@@ -102,9 +124,14 @@ def working_together(config: Finetuning, before: Before | None) -> Iterator[Para
         meeting: Any = ray.remote(num_cpus=0)(Meeting).remote(config.workers)
         kind: Any = ray.remote(num_cpus=1)(Helper)
         actors = [kind.remote(config, torch.get_num_threads()) for _ in range(config.workers - 1)]
+        _await(actors)
         ends = [actor.run.remote(meeting, i + 1, before) for i, actor in enumerate(actors)]
         group = RayGroup(meeting, 0, config.workers, ends)
-        yield Parallel(group, data=config.data_parallel)
+        try:
+            yield Parallel(group, data=config.data_parallel)
+        except ObjectiveError:
+            group.raise_reasons()
+            raise
     finally:
         for actor in actors:
             ray.kill(actor)

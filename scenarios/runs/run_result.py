@@ -37,7 +37,7 @@ class RunResult:
     """What a run gave: all records, the last x of every problem, and where it was written.
 
     In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem
-    ended. `spent` is what a private strategy has released to the
+    ended, as far as the checkpoint knows. `spent` is what a private strategy has released to the
     clients in the whole run. `bests`: of every problem, where F was lowest, None where nobody
     judged.
     """

@@ -6,7 +6,7 @@ resume: a run that is killed anywhere goes on from a consistent state.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,6 @@ class RunDirectory:
         self._experiment = experiment
         self._num_problems = num_problems
         self._pending: list[RoundRecord] = []
-        self._last: tuple[Snapshot, Found] | None = None
         self._count = 0
         self._saved_at = 0.0
         self._run_name = new_run_name()
@@ -184,15 +183,13 @@ class RunDirectory:
     def add(self, snapshot: Snapshot, found: Found, states: Mapping[int, ClientState]) -> None:
         """Take in a round; write a checkpoint if the last one is old."""
         self._pending.append(snapshot.record)
-        self._last = snapshot, found
         if time.monotonic() - self._saved_at >= self._every_s:
             self._save(within(snapshot, states), found)
 
-    def flush(self, states: Callable[[], Mapping[int, ClientState]]) -> None:
-        """Write what has been taken in and not written, of a run that fails."""
-        if self._pending and self._last is not None:
-            snapshot, found = self._last
-            self._save(within(snapshot, states()), found)
+    def flush(self) -> None:
+        """Write the records of a run that fails; it goes on from the checkpoint before them."""
+        append_history(self.history, self._pending)
+        self._pending.clear()
 
     def close_problem(
         self,

@@ -102,7 +102,7 @@ def _with_problem(
     except RunError as error:
         ends = Found([position_of(state) for state in seen.last], [best.best])
         if work.directory:
-            work.directory.flush(work.engine.client_states)
+            work.directory.flush()
         error.result = _result(work, done.plus(seen.records, ends, done.spent, "failed"), {})
         raise
     return _closed(work, done, outcome, best)

@@ -42,16 +42,18 @@ class Standstill:
     patience: int = _WATCHED
     _start: Float[Tensor, " d"] | None = field(default=None, init=False)
     _first: float | None = field(default=None, init=False)
-    _failed: bool = field(default=False, init=False)
+    _heard: bool = field(default=False, init=False)
     _warned: bool = field(default=False, init=False)
 
     def __call__(self, snapshot: Snapshot) -> None:
         record = snapshot.record
         if can(snapshot.state, IsInPlace):
             return
-        self._failed |= bool(record.failures)
         if record.round_index == 0:
+            self._heard = False
             self._start, self._first = snapshot.state.x.clone(), record.value
+        elif record.clients_answered:
+            self._heard = True
         watched = record.round_index == min(self.patience, self.num_rounds) > 0
         asked = record.queries + record.gradients > 0
         if self._start is None or self._warned or not watched or not asked or snapshot.stop:
@@ -69,7 +71,7 @@ class Standstill:
         first, last = (self._first or 0.0, value or 0.0) if known else (0.0, 0.0)
         times = self.num_rounds / rounds
         if moved == 0:
-            if self._failed:  # which says itself why
+            if not self._heard:  # which is told by itself
                 return ""
             rest = f"{self._at(known, first)}: {self._cause(first)}"
             return f"x has not moved in {rounds} round{'s' * (rounds > 1)}{rest}"

@@ -52,12 +52,46 @@ def test_layers_are_chosen_by_name_and_shared_ones_are_adapted_once() -> None:
     twice = adapt_(nn.Sequential(shared, nn.Tanh(), shared), rank=1)
     assert twice[0] is twice[2]
     assert trained_names(twice) == ["0.down", "0.up"]
-    with pytest.raises(ConfigError, match="no Linear layer whose name matches 7"):
+    with pytest.raises(ConfigError, match="'7' matches no name"):
         adapt_(net(), rank=1, layers=["7"])
     with pytest.raises(ConfigError, match=r"no Linear layer beside 0, 2"):
         adapt_(net(), rank=1, trained=["0", "2"])
-    with pytest.raises(ConfigError, match="rank=9 must be from 1 to 6"):
-        adapt_(net(), rank=9)
+    with pytest.raises(ConfigError, match="'heda' matches no name"):
+        adapt_(net(), rank=1, trained=["heda"])
+    with pytest.raises(ConfigError, match="has adapters already"):
+        adapt_(adapt_(net(), rank=1), rank=1)
+
+
+def test_what_is_refused_leaves_the_module_as_it_was() -> None:
+    module = net()  # layers (6, 8) and (8, 3)
+    for rank, sentence in ((9, "rank=9 must be from 1 to 6"), (4, "rank=4 must be from 1 to 3")):
+        with pytest.raises(ConfigError, match=sentence):
+            adapt_(module, rank=rank)
+    assert trained_names(module) == trained_names(net())
+    assert all(isinstance(module[i], nn.Linear) for i in (0, 2))
+
+
+def test_weights_that_others_share_stay_when_adapters_are_merged() -> None:
+    table, out = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+    out.weight = table.weight
+    module = adapt_(nn.Sequential(table, out), rank=2)
+    with torch.no_grad():
+        module[1].up.fill_(0.3)
+    tokens = torch.arange(5)
+    wanted = module(tokens)
+    torch.testing.assert_close(merge_(module)(tokens), wanted)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_torchs_own_attention_reads_adapted_weights(training: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).train(training)
+    inputs = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = layer(inputs)
+        adapt_(layer, rank=2)
+        torch.testing.assert_close(layer(inputs), wanted)
+        layer.linear1.up.fill_(0.5)
+        assert not torch.allclose(layer(inputs), wanted)
 
 
 def test_bfloat16_stays() -> None:

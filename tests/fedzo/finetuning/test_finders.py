@@ -114,6 +114,39 @@ def test_reused_slopes_are_refused_where_they_mean_nothing(method: str) -> None:
             ZerothOrder(net(), 0.1, method=method, settings={name: value})
 
 
+@pytest.mark.parametrize("method", ["gp", "relizo"])
+def test_slopes_that_are_missing_are_left_out(method: str) -> None:
+    """One answer of five is not finite; later none is, and x stays."""
+    module, calls = net(), []
+
+    def closure() -> torch.Tensor:
+        calls.append(1)
+        lost = len(calls) == 3 or len(calls) > 10
+        return loss_of(module)() * (math.nan if lost else 1.0)
+
+    optimizer = ZerothOrder(module, 0.5, method=method)
+    optimizer.step(closure)
+    other = net()
+    whole = ZerothOrder(other, 0.5, method=method)
+    whole.step(loss_of(other))
+    assert torch.dist(numbers(module), numbers(net())) < torch.dist(numbers(other), numbers(net()))
+    optimizer.step(closure)
+    before = numbers(module)
+    optimizer.step(closure)
+    assert torch.equal(before, numbers(module))
+
+
+def test_numbers_that_overflow_leave_x_where_it_is() -> None:
+    module = net().double()
+    optimizer = ZerothOrder(module, 0.5, method="gp")
+    inputs = INPUTS.double()
+    optimizer.step(lambda: 1e200 * nn.functional.cross_entropy(module(inputs), TARGETS))
+    optimizer.step(lambda: nn.functional.cross_entropy(module(inputs), TARGETS))
+    again = net().double()
+    ZerothOrder(again, 0.5, method="gp").replay(optimizer.log)
+    assert torch.equal(numbers(module), numbers(again))
+
+
 def test_without_older_steps_a_gaussian_process_is_least_squares() -> None:
     vectors = []
     for method, name in (("gp", "older"), ("relizo", "window")):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.finetuning.methods import learned
 from fedzo.finetuning.parallel import Parallel, TorchGroup
 from fedzo.finetuning.zeroth_order import ZerothOrder
 
@@ -147,10 +148,27 @@ def test_other_starts_are_refused() -> None:
         module = fresh()
         with torch.no_grad():
             next(module.parameters()).view(-1)[0] += group.rank
-        with pytest.raises(ConfigError, match="process 1 begins at other parameters"):
+        with pytest.raises(ConfigError, match="process 1 begins with other parameters"):
             ZerothOrder(module, 0.02, parallel=Shared(group))
 
     together(2, work)
+
+
+@pytest.mark.parametrize("name", ["seed", "lr", "settings"])
+def test_other_arguments_are_refused(name: str) -> None:
+    def work(group: Threads) -> None:
+        lr, seed = 0.02 + 0.01 * group.rank * (name == "lr"), group.rank * (name == "seed")
+        settings = {"num_directions": 1 + group.rank * (name == "settings")}
+        with pytest.raises(ConfigError, match="same arguments in every process"):
+            ZerothOrder(fresh(), lr, seed=seed, settings=settings, parallel=Shared(group))
+
+    together(2, work)
+
+
+def test_passes_on_all_examples_are_known_to_a_process_that_asked_for_none() -> None:
+    method = learned.MeZOSVRG(num_directions=1)
+    spent = together(3, lambda group: train(method, Shared(group))[1].spent)
+    assert [one.on_all for one in spent] == [2, 2, 2]  # type: ignore[attr-defined]
 
 
 def test_processes_that_do_not_fit_are_refused() -> None:

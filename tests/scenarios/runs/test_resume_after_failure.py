@@ -10,7 +10,9 @@ import torch
 
 import fedzo
 from fedzo.errors import ConfigError, FedzoWarning, RunError
+from scenarios.problems.custom import CustomScenario
 from scenarios.runs.experiment import make_experiment
+from scenarios.runs.run_result import RunResult
 from scenarios.runs.simulate import simulate
 from scenarios.runs.stored import load_run
 
@@ -55,6 +57,35 @@ def test_why_a_run_has_ended_is_known_when_it_is_begun_again(tmp_path: Path) -> 
     assert json.loads((tmp_path / "run" / "result.json").read_text())["stops"] == ["rounds"]
     longer = make_experiment("quadratic", "seedzo", num_rounds=5)
     assert list(simulate(longer, out=tmp_path / "run", resume=True).stops) == ["rounds"]
+
+
+def test_a_run_that_failed_goes_on_from_before_the_failed_rounds(tmp_path: Path) -> None:
+    made = make_experiment("custom", "fedzo", num_rounds=6, num_clients=2)
+    config = made.config("scenario")
+
+    def go(after: int, out: Path, resume: bool = False) -> RunResult:
+        scenario = CustomScenario(config, num_clients=2, seed=0, make_objective=failing(after))
+        return simulate(made, scenario=scenario, out=out, resume=resume)
+
+    whole = go(10**9, tmp_path / "whole")
+    with pytest.raises(RunError, match="sensor lost"):
+        go(400, tmp_path / "cut")
+    again = go(10**9, tmp_path / "cut", resume=True)
+    assert torch.equal(whole.x, again.x)
+    assert [r.queries for r in whole.records] == [r.queries for r in again.records]
+
+
+def test_one_client_that_fails_does_not_hide_that_x_stands_still() -> None:
+    def make(client: int) -> fedzo.CallableObjective:
+        def f(x: np.ndarray) -> float:
+            if client == 0:
+                raise RuntimeError("gone")
+            return 1.0
+
+        return fedzo.CallableObjective(function=f, dim=2)
+
+    with pytest.warns(FedzoWarning, match="x has not moved"):
+        fedzo.federate(make, num_clients=3, num_rounds=4)
 
 
 def test_black_boxes_are_refused_to_first_order_methods_in_the_first_round() -> None:
