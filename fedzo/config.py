@@ -179,7 +179,10 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         return _adapter(hint).validate_python(_typed(name, value, hint))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{name}={first['input']!r} is not allowed: {first['msg']}") from error
+        several = isinstance(value, str) and "," in value
+        more = "; several values are for `fedzo sweep` and `fedzo compare --tune`" * several
+        said = f"{name}={first['input']!r} is not allowed: {first['msg']}{more}"
+        raise ConfigError(said) from error
 
 
 @functools.cache

@@ -116,6 +116,8 @@ class CustomScenario(OneProblem):
         """Make a client's objective; raises ConfigError when it cannot take part."""
         try:
             objective = self._make(client)
+        except ConfigError as error:
+            raise ConfigError(f"client {client}: {error}") from error
         except BaseException as error:  # the user's code may raise anything
             raise ConfigError(
                 f"the function raised {failure_of(error)}, for client {client}; it must"
