@@ -23,7 +23,7 @@ from scenarios.runs.experiment import (
     make_experiment,
 )
 from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
-from scenarios.runs.milestones import milestones_of, targets_of
+from scenarios.runs.milestones import milestones_of, require_recorded, targets_of
 from scenarios.runs.names import strategy_entry
 from scenarios.runs.own_strategy import named
 from scenarios.runs.retime import require_fleets, require_retimable, retime
@@ -92,7 +92,7 @@ def compare(
             ran_by[name].append(_run(experiment, place, resume, threads))
             if fleets and number == 1:
                 retime(ran_by[name][0], fleets[0], **own)  # a query without a price ends it here
-            _require_recorded(reach or {}, ran_by[name], out)
+            require_recorded(reach or {}, ran_by[name], out)
         except RunError as error:
             if not tolerant:
                 raise
@@ -124,17 +124,6 @@ def compare(
         with storing(out):
             write_whole(out / "compare.json", strict_json(comparison.to_json(), indent=1))
     return comparison
-
-
-def _require_recorded(
-    reach: Mapping[str, Sequence[float]], runs: Sequence[RunResult], out: Path | None
-) -> None:
-    """Raise ConfigError for a misspelled metric after the first run, which is not in vain."""
-    try:
-        targets_of({"": runs[:1]}, reach)
-    except ConfigError as error:
-        kept = "" if out is None else f"; {out} keeps the run, so correct it and add --resume"
-        raise ConfigError(f"{error}{kept}") from error
 
 
 def without_fleet(base: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Scalar]]:

@@ -9,6 +9,7 @@ the last of them.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -127,6 +128,17 @@ def reached(
         if sign * sum(recent) / window >= sign * level:
             return found[last - 1][0]
     return None
+
+
+def require_recorded(
+    reach: Mapping[str, Sequence[float]], runs: Sequence[RunResult], out: Path | None
+) -> None:
+    """Raise ConfigError for a misspelled metric after the first run, which is not in vain."""
+    try:
+        targets_of({"": runs[:1]}, reach)
+    except ConfigError as error:
+        kept = "" if out is None else f"; {out} keeps the run, so correct it and add --resume"
+        raise ConfigError(f"{error}{kept}") from error
 
 
 def known(value: float) -> float | None:
