@@ -147,7 +147,7 @@ def test_all_clients_are_machines_unless_told_otherwise() -> None:
 
 
 def test_networks_are_trained() -> None:
-    made = run("m_sgc", scenario="classification", rounds=20, settings={"strategy.server_lr": 0.3})
+    made = run("m_sgc", scenario="classification", rounds=8, settings={"strategy.server_lr": 0.3})
     assert made.records[-1].value is not None
     assert made.records[-1].value < made.records[0].value  # type: ignore[operator]
 

@@ -70,7 +70,7 @@ def test_the_noise_is_that_of_a_replaced_client() -> None:
     settings = {**SEEDED, "strategy.noise_multiplier": z, "strategy.clip_norm": clip,
                 "strategy.epsilon": 1e6, "strategy.evaluate_every": 0}  # fmt: skip
     logs = [
-        run("dp_seed_scalar", seed=seed, num_rounds=25, settings=settings).solutions[0]
+        run("dp_seed_scalar", seed=seed, num_rounds=15, settings=settings).solutions[0]
         for seed in range(2)
     ]
     found = torch.cat(logs) / (0.1 / M)
