@@ -10,6 +10,7 @@ in every round. Nygard, "Release It!", 2nd ed. 2018, section 5.2; differs: a ref
 an answer, for whoever refuses is alive.
 """
 
+import re
 import time
 import warnings
 from dataclasses import dataclass
@@ -17,12 +18,19 @@ from dataclasses import dataclass
 from fedzo.errors import FedzoWarning, ObjectiveError
 
 LONGEST_REST_S = 300.0
+_RESTS = re.compile(r"is not asked for another (\S+) s")
 
 
 class NotAsked(ObjectiveError):
     """Nothing was sent: the other end is left alone."""
 
     points_asked = 0
+
+
+def rest_of(reason: str) -> float:
+    """Return for how many seconds who has failed for a reason is left alone; 0 for others."""
+    found = _RESTS.search(reason)
+    return float(found[1]) if found else 0.0
 
 
 @dataclass(slots=True)

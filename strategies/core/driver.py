@@ -148,10 +148,11 @@ class _Run:
         except PrivacySpent:
             self.stop = "privacy"
             return self.state
-        except TooFewAnswers:
+        except TooFewAnswers as error:
             self._failed_rounds += 1
             if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
                 raise
+            time.sleep(error.rest_s)
             return self.state
         self._failed_rounds = 0
         if not all_finite(state.log if can(state, IsInPlace) else state.x):

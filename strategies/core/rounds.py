@@ -79,7 +79,13 @@ class RoundConfig:
 
 
 class TooFewAnswers(RunError):
-    """Fewer clients answered an exchange than the strategy needs."""
+    """Fewer clients answered an exchange than the strategy needs.
+
+    rest_s: for how long all that failed are left alone by themselves, so that there is no use in
+    asking them before; 0 where one is not.
+    """
+
+    rest_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from fedzo.objectives.circuit import LONGEST_REST_S, Circuit, NotAsked
 from fedzo.objectives.objective import CallableObjective, Objective
 from fedzo.objectives.transport import Transport
 from scenarios.runs.simulate import federate
+from strategies.core.driver import Snapshot
 
 
 class Clock:
@@ -152,3 +153,37 @@ def test_a_dead_client_costs_its_place_and_not_a_time_out_a_round(clock: Clock) 
         dict(zip(result.records[-1].clients, result.records[-1].client_queries, strict=True))[1]
         == 0
     )
+
+
+def test_a_run_waits_while_all_are_left_alone(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failed rounds are not used up meanwhile: the line is well again after the rest."""
+    made = line(trip_after=2, rest_s=10.0)
+    slept = list[float]()
+
+    def sleep(seconds: float) -> None:
+        if seconds:
+            slept.append(seconds)
+            clock.now += seconds
+            object.__setattr__(made, "well", True)
+
+    object.__setattr__(made, "well", True)
+    monkeypatch.setattr("strategies.core.driver.time.sleep", sleep)
+
+    def start(snapshot: Snapshot) -> None:
+        if snapshot.record.round_index == 0:
+            object.__setattr__(made, "well", False)
+
+    result = federate(
+        lambda client: Dead(made),
+        num_clients=1,
+        num_rounds=6,
+        initial_x=[1.0, 1.0, 1.0],
+        settings={"strategy.max_failed_rounds": 3},
+        callbacks=[start],
+    )
+    assert len(slept) == 1
+    assert 0 < slept[0] <= 10.0
+    assert result.final_value is not None
+    assert result.final_value < 21.0
