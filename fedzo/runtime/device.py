@@ -29,14 +29,19 @@ def on_device(
     auto is cuda where this process has a GPU. memory_share: of the GPU's memory, the most that this
     process may use; 0 is no limit. Raises ConfigError when there is no GPU.
     """
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise ConfigError("engine.device=cuda, and this process sees no GPU; set it to auto or cpu")
-    if device == "cpu" or not available:
+    if not uses_gpu(device):
         return environment
     if 0 < memory_share < 1:
         torch.cuda.set_per_process_memory_fraction(memory_share)
     return DeviceEnvironment(environment, torch.device("cuda"))
+
+
+def uses_gpu(device: DeviceName) -> bool:
+    """Return whether a name stands for a GPU here; raises ConfigError where there is none."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ConfigError("device=cuda, and this process sees no GPU; set it to auto or cpu")
+    return device != "cpu" and available
 
 
 class DeviceEnvironment:

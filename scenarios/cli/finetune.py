@@ -57,6 +57,7 @@ def finetune_command(
     data_parallel: Annotated[
         int, typer.Option(help="how many of the workers share a batch instead of places")
     ] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one")] = "cpu",
     address: Annotated[str, typer.Option(help="of a running Ray cluster; empty: one here")] = "",
     seed: SeedOption = 0,
     layers: Annotated[int, typer.Option(help="last layers that are trained; -1: the task's")] = -1,
@@ -94,6 +95,7 @@ def finetune_command(
             workers=workers,
             data_parallel=data_parallel,
             address=address,
+            device=device,  # type: ignore[arg-type]
             layers=layers,
             adapters=adapters,
             examples=examples,

@@ -8,6 +8,7 @@ from torch import Tensor
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.parallel import Parallel
 from fedzo.randomness import stream
+from fedzo.runtime.device import uses_gpu
 from scenarios.finetune.task import Task
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import ByValues, Finetuning, Trainer, make_trainer
@@ -62,6 +63,7 @@ def task_of(config: Finetuning) -> Task:
         adapters=config.adapters,
         examples=config.examples,
         data_dir=config.data_dir,
+        device="cuda" if uses_gpu(config.device) else "cpu",
     )
 
 

@@ -9,7 +9,7 @@ a network with parameters, beside its head, which is always trained.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,10 @@ class Examples:
         """Return the examples at these positions."""
         return Examples(self.inputs[indices], self.targets[indices])
 
+    def on(self, device: torch.device | str) -> "Examples":
+        """Return the examples on a device."""
+        return Examples(self.inputs.to(device), self.targets.to(device))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -60,6 +64,15 @@ class Source:
     layers: int
     padded: bool = False
     new_head: bool = False
+
+    def on(self, device: torch.device | str) -> "Source":
+        """Return the network, which is moved, and the examples on a device."""
+        return replace(
+            self,
+            network=self.network.to(device),
+            train=self.train.on(device),
+            test=self.test.on(device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,8 @@ class Task:
         batches: list[Tensor] = []
         for some in order.split(_SORTED * size):
             if self.padded:
-                some = some[present(self.train.inputs[some]).sum(1).argsort(stable=True)]
+                lengths = present(self.train.inputs[some]).sum(1).cpu()
+                some = some[lengths.argsort(stable=True)]
             batches += [batch for batch in some.split(size) if len(batch) == size]
         return [batches[i] for i in generator.permutation(len(batches)).tolist()]
 
@@ -140,7 +154,7 @@ class Task:
         self, num_clients: int, partition: Partition, *, generator: np.random.Generator
     ) -> list[Int[Tensor, " m"]]:
         """Return which training examples each client has."""
-        labels = self.train.targets.numpy()
+        labels = self.train.targets.cpu().numpy()
         return [
             torch.from_numpy(rows)
             for rows in split(labels, num_clients, partition, generator=generator)
@@ -198,7 +212,9 @@ def mapped(
 ) -> Float[Tensor, "n ..."]:
     """Return a network's outputs without gradients, computed in chunks of similar length."""
     count = len(inputs)
-    order = present(inputs).sum(1).argsort(stable=True) if padded else torch.arange(count)
+    order = torch.arange(count)
+    if padded:
+        order = present(inputs).sum(1).cpu().argsort(stable=True)
     outputs: Tensor | None = None
     with torch.no_grad():
         for rows in order.flip(0).split(examples_at_once(inputs, _CHUNK)):  # the longest first

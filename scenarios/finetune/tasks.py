@@ -43,20 +43,21 @@ def make_task(
     adapters: int = 0,
     examples: int = 0,
     data_dir: str = "",
+    device: torch.device | str = "cpu",
 ) -> Task:
     """Return a task; what is drawn for it is drawn from the seed.
 
     layers: how many of the last layers are trained beside the head, -1 for what the task suggests;
     all of them, the embedding among them, leave nothing to be kept. adapters: the rank of those
     that are trained in their place. examples: to train on, 0 for as many as the task suggests.
-    data_dir: where the archive of the text tasks is. Raises ConfigError for what is not installed,
-    with what to do.
+    data_dir: where the archive of the text tasks is. device: where the network is trained. Raises
+    ConfigError for what is not installed, with what to do.
     """
     if name == "snippets" or name == "order" or name == "order_marked":
         source = _texts(name, examples or _TRAIN_TEXTS, data_dir, seed=seed)
     else:
         source = _IMAGES[name](examples, seed=seed)
-    return pose(name, source, layers, adapters=adapters, seed=seed)
+    return pose(name, source.on(device), layers, adapters=adapters, seed=seed)
 
 
 def _texts(name: TextTaskName, examples: int, data_dir: str, *, seed: int) -> Source:

@@ -13,6 +13,7 @@ from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.zeroth_order import ZerothOrder
+from fedzo.runtime.engine_configs import DeviceName
 from fedzo.setting_texts import parse_settings
 from scenarios.finetune.task import HEAD, Examples, Task
 from scenarios.finetune.tasks import TaskName
@@ -35,6 +36,7 @@ class Finetuning:
     stacked: whether a small network is asked at all places of a step at once.
     workers: processes that ask the places of a step together, this one and others on Ray.
     data_parallel: how many of them share a batch instead. address: of a running Ray cluster.
+    device: where the network is; auto: a GPU where there is one.
     layers, adapters, examples, data_dir: of the task (scenarios.finetune.tasks).
     """
 
@@ -55,6 +57,7 @@ class Finetuning:
     adapters: int = 0
     examples: int = 0
     data_dir: str = ""
+    device: DeviceName = "cpu"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -72,6 +75,11 @@ class Finetuning:
             raise ConfigError(
                 f"workers={self.workers} share the values of zeroth-order methods, and"
                 f" {self.method} steps by more than values; leave them out"
+            )
+        if self.workers > 1 and self.device != "cpu":
+            raise ConfigError(
+                f"workers={self.workers} compute on CPUs, and device={self.device}; leave one of"
+                " them out, or train on several GPUs by torchrun and fedzo.finetuning.parallel"
             )
         if self.address and self.workers == 1:
             raise ConfigError(f"address={self.address} is for workers; ask for at least 2")

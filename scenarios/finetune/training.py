@@ -185,7 +185,9 @@ def _begun(out: Path | None, config: Finetuning) -> list[Look]:
             f"{out} holds a run whose lr falls to 0 after {held.forwards} forwards, so it cannot be"
             f" one of {config.forwards}; name another folder, or leave out decay"
         )
-    may_change = {name: getattr(config, name) for name in ("forwards", "workers", "address")}
+    may_change = {
+        name: getattr(config, name) for name in ("forwards", "workers", "address", "device")
+    }
     if replace(held, **may_change) != config:
         raise ConfigError(f"{out} holds a run of other settings; name another folder")
     if not (out / CURVE).exists():

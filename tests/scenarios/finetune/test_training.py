@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from counting_device import PLACE, Device
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -224,3 +225,31 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
         replayed(tmp_path / "first")
     with pytest.raises(CheckpointError, match="holds no run"):
         replayed(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["first_order", "activity"])
+def test_a_network_on_a_device_has_its_examples_there(method: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """On a device that refuses tensors of the CPU: the same bits as without it."""
+
+    def trained_on(place: object) -> torch.Tensor:
+        monkeypatch.setattr(
+            "scenarios.finetune.stepping.make_task",
+            lambda *given, **named: make_task(*given, **{**named, "device": place}),
+        )
+        stepping = Stepping(config(method=method, forwards=160))
+        while stepping.forwards < 160:
+            stepping.advance()
+        stepping.task.evaluate(stepping.task.test)
+        return torch.cat([p.cpu().reshape(-1) for p in trained(stepping.task).values()])
+
+    alone = trained_on("cpu")
+    with Device():
+        assert torch.equal(trained_on(PLACE), alone)
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sees no GPU"):
+        finetune(config(device="cuda"))
+    with pytest.raises(ConfigError, match="workers=2 compute on CPUs"):
+        config(device="auto", workers=2)
+    assert finetune(config(device="auto", forwards=32, looks=2))[-1].step == 1
