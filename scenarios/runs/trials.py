@@ -7,6 +7,7 @@ median of the trials of earlier groups at the same round and seed (the median ru
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from statistics import median
 from typing import Any
 
 from fedzo.config import Scalar
-from fedzo.errors import CheckpointError, ConfigError, RunError
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning, RunError
 from fedzo.records.sealed_line import seal, unseal
 from fedzo.records.strict_json import strict_json
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.milestones import LOWER_IS_BETTER
 from scenarios.runs.simulate import simulate
 from strategies.core.driver import Snapshot
+from strategies.core.standstill import WARNING
 
 _FEWEST = 4
 CURVES = ("final_value", "best_value")
@@ -85,7 +87,9 @@ def run_trial(job: Job) -> Trial:
         experiment = make_experiment(**{**given, "excused": excused})
         watch = _Watch(job.limits.get(str(seed), {}), experiment.num_rounds)
         try:
-            result = simulate(experiment, callbacks=[watch], threads=job.threads)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", WARNING, FedzoWarning)
+                result = simulate(experiment, callbacks=[watch], threads=job.threads)
         except RunError as error:
             spent = 0 if error.result is None else error.result.queries
             queries, status = queries + spent, f"failed: {error}"

@@ -22,6 +22,8 @@ from strategies.core.abilities import can
 from strategies.core.outcome import Snapshot
 from strategies.core.rounds import IsInPlace
 
+WARNING = "x (has not moved|moves so little)"
+"""How the warning begins, for who expects it: a sweep tries steps that are too small."""
 _WATCHED = 3
 _TINY, _HUGE = 1e-4, 1e100
 

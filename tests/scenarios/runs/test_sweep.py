@@ -14,17 +14,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedzo.errors import CheckpointError, ConfigError, RunError
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning, RunError
 from fedzo.randomness import stream
 from scenarios.cli.app import app
 from scenarios.runs.config_file import read_experiment
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.proposals import proposed, resolved
+from scenarios.runs.simulate import simulate
 from scenarios.runs.spaces import Choices, Range, parse_spaces
 from scenarios.runs.sweep import tune
 from scenarios.runs.sweep_plan import SweepPlan, begun_sweep
 from scenarios.runs.trials import Job, Trial, limits_of, run_trial
 from scenarios.runs.tuning import tune_methods
+from strategies.core.standstill import WARNING
 
 FAST: dict[str, Any] = {"scenario.dim": 6, "client.num_directions": 2, "strategy.local_steps": 2}
 BASE: dict[str, Any] = {
@@ -359,6 +361,16 @@ def test_a_comparison_that_was_killed_while_it_tuned_goes_on(tmp_path: Path) -> 
     done = CliRunner().invoke(app, [*words, "--json", "--out", str(cut), "--resume"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["tuning"] == json.loads(usual.stdout)["tuning"]
+
+
+@pytest.mark.filterwarnings("error::fedzo.errors.FedzoWarning")
+def test_steps_that_are_too_small_are_tried_without_a_warning() -> None:
+    base = {**BASE, "settings": {**FAST, "strategy.local_lr": 1e-12}}
+    job = Job(index=0, base=base, settings={}, seeds=[0], measure="final_value", limits={})
+    trial = run_trial(job)
+    assert trial.status == "done"
+    with pytest.raises(FedzoWarning, match=WARNING):
+        simulate(make_experiment(**base, seed=0))
 
 
 def test_a_sweep_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
