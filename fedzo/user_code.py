@@ -116,14 +116,11 @@ def _is_dotted(where: str) -> bool:
 
 
 def _own(module: ModuleType) -> list[str]:
-    """Return the names of what a module defines itself: functions, classes and what it made."""
+    """Return the names of what a module defines itself: functions, classes and callable objects."""
     return [
         name
-        for name, each in inspect.getmembers(module, lambda each: not inspect.ismodule(each))
-        if not name.startswith("_")
-        and getattr(each, "__module__", "") != ""
-        and (getattr(each, "__module__", None) == module.__name__ or not hasattr(each, "__name__"))
-        and not isinstance(each, str | bytes | int | float | list | tuple | dict | set)
+        for name, each in inspect.getmembers(module, callable)
+        if getattr(each, "__module__", "") == module.__name__ or not hasattr(each, "__name__")
     ]
 
 

@@ -43,6 +43,15 @@ class Finder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """Slopes along directions, NaN where one is missing, and the loss as of `Found`."""
+
+    directions: Sequence[Direction]
+    slopes: Float[Tensor, " m"]
+    loss: float
+
+
 @dataclass(slots=True)
 class ByValues:
     """Directions of a sampler, a scheme, and what is made of its slopes."""
@@ -55,6 +64,12 @@ class ByValues:
     _before: Float[Tensor, "1 m"] | None = None
 
     def find(self, place: InPlace, step: int) -> Found:
+        found = self.asked(place, step)
+        shaped = found.slopes if self.shape is None else self.shape(found.slopes)
+        return Found(weighted(found.directions, shaped, self.sampler), found.loss)
+
+    def asked(self, place: InPlace, step: int) -> Slopes:
+        """Ask for the slopes of a step."""
         directions = self.sampler.directions(step, self.num_directions)
         values = finite(place.values(directions, self.scheme, self.mu))
         slopes = self.scheme.slopes(values.unsqueeze(0), self.mu, self._before)[0]
@@ -62,8 +77,7 @@ class ByValues:
             self._before = values.unsqueeze(0)
         offsets = list(self.scheme.offsets(len(directions)))
         loss = values[offsets.index(BASE)] if BASE in offsets else values.nanmean()
-        shaped = slopes if self.shape is None else self.shape(slopes)
-        return Found(weighted(directions, shaped, self.sampler), float(loss))
+        return Slopes(directions, slopes, float(loss))
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ lambda is a share of the mean diagonal; reused slopes are as old as the window, 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -27,7 +26,7 @@ from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.structured import Fixed
 from fedzo.estimation.view import View
-from fedzo.finetuning.finding import ByValues, Found, finite
+from fedzo.finetuning.finding import ByValues, Found, Slopes
 from fedzo.finetuning.samplers import Keyed, step_keys
 
 _AT_ONCE = 1 << 18
@@ -59,23 +58,13 @@ class LeastSquares:
         return Found(Estimate(directions, torch.linalg.solve(gram, known)), new.loss)
 
 
-@dataclass(frozen=True, slots=True)
-class Slopes:
-    """Slopes along the directions that have one, and the loss at x."""
-
-    directions: Sequence[Direction]
-    slopes: Float[Tensor, " m"]
-    loss: float
-
-
 def asked_slopes(new: ByValues, place: InPlace, step: int) -> Slopes:
     """Ask for the slopes of a step, and return those that are finite."""
-    directions = new.sampler.directions(step, new.num_directions)
-    values = finite(place.values(directions, new.scheme, new.mu))
-    slopes = new.scheme.slopes(values.unsqueeze(0), new.mu, None)[0]
-    known = slopes.isfinite()
-    kept = [u for u, is_known in zip(directions, known.tolist(), strict=True) if is_known]
-    return Slopes(kept, slopes[known].double(), float(values[0]))
+    found = new.asked(place, step)
+    known = found.slopes.isfinite()
+    pairs = zip(found.directions, known.tolist(), strict=True)
+    kept = [u for u, is_known in pairs if is_known]
+    return Slopes(kept, found.slopes[known].double(), found.loss)
 
 
 def nothing_found(loss: float) -> Found:

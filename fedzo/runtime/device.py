@@ -29,18 +29,18 @@ def on_device(
     auto is cuda where this process has a GPU. memory_share: of the GPU's memory, the most that this
     process may use; 0 is no limit. Raises ConfigError when there is no GPU.
     """
-    if not uses_gpu(device):
+    if not uses_gpu(device, name="engine.device"):
         return environment
     if 0 < memory_share < 1:
         torch.cuda.set_per_process_memory_fraction(memory_share)
     return DeviceEnvironment(environment, torch.device("cuda"))
 
 
-def uses_gpu(device: DeviceName) -> bool:
-    """Return whether a name stands for a GPU here; raises ConfigError where there is none."""
+def uses_gpu(device: DeviceName, *, name: str = "device") -> bool:
+    """Return whether a device is a GPU here; raises ConfigError, by name, where there is none."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise ConfigError("device=cuda, and this process sees no GPU; set it to auto or cpu")
+        raise ConfigError(f"{name}=cuda, and this process sees no GPU; set it to auto or cpu")
     return device != "cpu" and available
 
 

@@ -18,7 +18,7 @@ from fedzo.errors import ConfigError, FedzoError, FedzoWarning
 from fedzo.records.run_log import LEVELS, LOGGER, VisibleFormatter, logged_to
 from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
-from fedzo.setting_texts import parse_setting, parse_settings
+from fedzo.setting_texts import parse_settings
 from fedzo.user_code import is_reference
 
 DEFAULT_STRATEGY = "fedzo"
@@ -157,15 +157,12 @@ def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[st
     Raises ConfigError for settings of other sections.
     """
     parts: dict[str, dict[str, Scalar]] = {section: {} for section in sections}
-    for text in texts:
-        key, value = parse_setting(text)
+    for key, value in parse_settings(texts).items():
         section, _, name = key.partition(".")
         if section not in parts or not name:
             raise ConfigError(
-                f"--set {text}: settings begin with {' or '.join(f'{s}.' for s in sections)}"
+                f"--set {key}={value}: settings begin with {' or '.join(f'{s}.' for s in sections)}"
             )
-        if name in parts[section]:
-            raise ConfigError(f"--set {key} is given more than once; name it once")
         parts[section][name] = value
     return parts
 

@@ -57,7 +57,7 @@ def test_what_would_be_ignored_is_refused(words: str, tmp_path: Path) -> None:
     [
         ("run quadratic --set client.mu=0.1 --set client.mu=0.2", "given both 0.1 and 0.2"),
         ("sweep quadratic --set client.mu=0.1 --set client.mu=0.1,0.2", "a value and several"),
-        ("attack mnist --set attacker.area=0.1 --set attacker.area=0.2", "more than once"),
+        ("attack mnist --set attacker.area=0.1 --set attacker.area=0.2", "given both 0.1 and 0.2"),
         ("attack mnist --radius 8", "radius=8 is more than pixels in [0, 1] can differ"),
         ("run quadratic --set client.mu=0.1,0.2", "several values are for `fedzo sweep`"),
         ("run sim.py", "your own is sim.py:NAME"),
