@@ -12,6 +12,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "minimize.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.source_tree
 def test_every_block_prints_what_is_shown() -> None:
     text = PAGE.read_text()

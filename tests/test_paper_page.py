@@ -28,6 +28,7 @@ def printed_by(block: Block) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.source_tree
 def test_every_block_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

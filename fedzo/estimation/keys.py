@@ -30,7 +30,7 @@ Law = Literal["gaussian", "rademacher"]
 _MADE: dict[str, tuple[int, int, Callable[[Int32[Tensor, "4 n"]], Num[Tensor, " k"]]]] = {
     "gaussian": (4, 1 << 16, normals),
     "rademacher": (128, 1 << 20, signs),
-    "words": (4, 1 << 16, lambda words: words.T.reshape(-1)),
+    "words": (4, 1 << 17, lambda words: words.T.reshape(-1)),
 }
 """Numbers that a counter makes, how many are drawn at once to stay in the cache, and how."""
 _AT_ONCE_ON_GPU = 1 << 22

@@ -15,10 +15,11 @@ and Muller's number for the same u in float32. |z| <= 6.7. Shapes: words [4, n],
 signs [128 n].
 """
 
+import functools
 import math
 
 import torch
-from jaxtyping import Float32, Int8, Int32
+from jaxtyping import Float32, Int8, Int32, Int64
 from torch import Tensor
 
 _LOG = (
@@ -38,10 +39,15 @@ _SIGN = -(1 << 31)
 def signs(words: Int32[Tensor, "4 n"]) -> Int8[Tensor, " k"]:
     """Return a sign for each bit, the lowest bit of a word first."""
     octets = words.T.contiguous().view(torch.uint8).reshape(-1)
-    numbers = torch.arange(256, device=words.device).unsqueeze(1)
-    bits = numbers >> torch.arange(8, device=words.device) & 1
-    eights = (2 * bits - 1).to(torch.int8).view(torch.int64).squeeze(1)
-    return eights.index_select(0, octets.to(torch.int32)).view(torch.int8)
+    return eights_of_signs(words.device).index_select(0, octets.int()).view(torch.int8)
+
+
+@functools.lru_cache(maxsize=8)
+def eights_of_signs(device: torch.device) -> Int64[Tensor, " 256"]:
+    """Return the eight signs, as bytes, that the bits of each byte stand for, the lowest first."""
+    numbers = torch.arange(256, device=device).unsqueeze(1)
+    bits = numbers >> torch.arange(8, device=device) & 1
+    return (2 * bits - 1).to(torch.int8).view(torch.int64).squeeze(1)
 
 
 def normals(words: Int32[Tensor, "4 n"]) -> Float32[Tensor, " k"]:

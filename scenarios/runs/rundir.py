@@ -4,6 +4,7 @@ The history is written before the checkpoint that covers it, and cut back to the
 resume: a run that is killed anywhere goes on from a consistent state.
 """
 
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,11 +27,11 @@ from fedzo.records.history import RoundRecord, append_history, write_history
 from fedzo.records.lock import LOCK, DirectoryLock
 from fedzo.records.run_log import LOGGER
 from fedzo.records.storage import LEFTOVER, remove_leftovers, write_whole
-from scenarios.runs.environment import note_environment
+from scenarios.runs.environment import ENVIRONMENT, note_environment
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.extension import CHECKPOINT, EXPERIMENT, require_same_or_extendable
-from scenarios.runs.own_code import keep_code
+from scenarios.runs.own_code import CODE, keep_code
 from scenarios.runs.position import (
     Found,
     Position,
@@ -40,6 +41,7 @@ from scenarios.runs.position import (
     with_found,
     within,
 )
+from scenarios.runs.run_result import ERROR
 from strategies.core.driver import Snapshot
 from strategies.core.spending import Spent
 
@@ -104,16 +106,28 @@ class RunDirectory:
 
     @contextmanager
     def held(self, *, resume: bool) -> Iterator[None]:
-        """Open the directory while the block runs."""
+        """Open the directory while the block runs; one whose settings cannot be run is emptied."""
+        begun = self._toml.exists()
         self.open(resume=resume)
         try:
             yield
+        except ConfigError:
+            if not begun and self._count <= 1:  # F at the start alone
+                self._withdraw()
+            raise
         finally:
             self.close()
 
     def close(self) -> None:
         """Let others work here."""
         self._lock.release()
+
+    def _withdraw(self) -> None:
+        """Remove what a run has written that has not got beyond its start."""
+        for folder in (CHECKPOINT, "clients"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for name in (HISTORY, CODE, ENVIRONMENT, ERROR, EXPERIMENT):
+            (self.path / name).unlink(missing_ok=True)
 
     def require_free(self, *, resume: bool) -> None:
         """Raise ConfigError unless the directory is free for this run."""

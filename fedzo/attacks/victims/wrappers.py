@@ -113,6 +113,9 @@ class TopScores(Around):
         answers = ask_checked(self.victim, images)
         assert answers.scores is not None
         known = answers.scores.nan_to_num(-torch.inf)
+        most = known.shape[1] - 1
+        hides = self._count <= most or not bool(answers.answered.any())
+        require(hides, "top", self._count, f"at most {most}, or nothing is hidden")
         top = known.topk(min(self._count, known.shape[1]), dim=1).indices
         told = torch.full_like(known, torch.nan).scatter(1, top, answers.scores.gather(1, top))
         return replace(answers, scores=told)

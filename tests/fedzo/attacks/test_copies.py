@@ -155,7 +155,7 @@ def test_noise_hides_an_attack_from_a_detector(attacker: str, tmp_path: Path) ->
         by_labels = attacker == "hopskipjump"
         return DuplicateDetector(LabelOnly(inside) if by_labels else inside, distance=0.1)
 
-    settings: dict[str, Any] = {"radius": 0.1, "query_budget": 400, "num_images": 10}
+    settings: dict[str, Any] = {"radius": 0.1, "query_budget": 300, "num_images": 6}
     seen = attacked(watched(), attacker, **settings)
     hidden = attacked(watched(), attacker, blind=0.1, journal=tmp_path / "j", **settings)
     assert 4 * sum(f.refused for f in hidden.found) < sum(f.refused for f in seen.found)
@@ -224,7 +224,7 @@ def test_a_confident_success_lies_deeper_and_an_unconfident_one_counts() -> None
     assert never.success_rate == 1
     assert all(found.queries == 300 or found.loss < -3.0 for found in never.found)
     assert all(a.loss <= b.loss for a, b in zip(never.found, deeper.found, strict=True))
-    hidden = attacked(CallableVictim(logits), confidence=1.0, blind=0.2, query_budget=600)
+    hidden = attacked(CallableVictim(logits), confidence=1.0, blind=0.2, query_budget=300)
     for found in hidden.found:
         after = (hidden.images[found.index] + found.delta.reshape(1, 8, 8)).clamp(0, 1)
         scores = torch.from_numpy(logits(after.numpy()[None]))

@@ -233,9 +233,9 @@ def test_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_table_tells_how_patches_work_elsewhere() -> None:
-    words = "attack mnist --norm patch --radius 4,14 --placements 2 --images 2 --query-budget 60"
+    words = "attack mnist --norm patch --radius 4,14 --placements 2 --images 1 --query-budget 30"
     result = CliRunner().invoke(app, words.split(), env={"COLUMNS": "160"})
     assert result.exit_code == 0, result.output
     assert "elsewhere" in result.output
-    plain = "attack mnist --radius 0.1,0.3 --images 2 --query-budget 20"
+    plain = "attack mnist --radius 0.1,0.3 --images 1 --query-budget 5"
     assert "elsewhere" not in CliRunner().invoke(app, plain.split()).output

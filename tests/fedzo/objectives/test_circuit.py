@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import fedzo.objectives.circuit
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError, FedzoWarning, ObjectiveError
 from fedzo.objectives.circuit import LONGEST_REST_S, Circuit, NotAsked
 from fedzo.objectives.objective import CallableObjective, Objective
@@ -155,11 +156,14 @@ def test_a_dead_client_costs_its_place_and_not_a_time_out_a_round(clock: Clock) 
     )
 
 
+@pytest.mark.parametrize("strategy", ["fedzo", "fedbuff_zo"])
 def test_a_run_waits_while_all_are_left_alone(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    strategy: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its failed rounds are not used up meanwhile: the line is well again after the rest."""
     made = line(trip_after=2, rest_s=10.0)
+    fleet: dict[str, Scalar] = {"fleet.preset": "silo", "fleet.query_s": 1.0}
+    fleet = fleet if strategy == "fedbuff_zo" else {}
     slept = list[float]()
 
     def sleep(seconds: float) -> None:
@@ -179,8 +183,9 @@ def test_a_run_waits_while_all_are_left_alone(
         lambda client: Dead(made),
         num_clients=1,
         num_rounds=6,
+        strategy=strategy,
         initial_x=[1.0, 1.0, 1.0],
-        settings={"strategy.max_failed_rounds": 3},
+        settings={"strategy.max_failed_rounds": 3, **fleet},
         callbacks=[start],
     )
     assert len(slept) == 1

@@ -64,7 +64,10 @@ def test_a_query_is_the_mean_chance_of_the_class_over_sequences_with_words_repla
     assert not torch.equal(*scenario.cohort([0, 1], 0).value(half))
 
 
-@pytest.mark.parametrize("strategy", ["fzoos", "seedzo", "thompson"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["seedzo", *(pytest.param(s, marks=pytest.mark.slow) for s in ("fzoos", "thompson"))],
+)
 def test_it_finds_the_words_that_a_model_looks_for(strategy: str, tmp_path: Path) -> None:
     scenario = own(tmp_path, draws=30)
     settings = {
@@ -87,7 +90,7 @@ def test_it_finds_the_words_that_a_model_looks_for(strategy: str, tmp_path: Path
 
 
 def test_planted_words_are_found_in_made_sentences() -> None:
-    experiment = make_experiment("attribution", "seedzo", num_rounds=20)
+    experiment = make_experiment("attribution", "seedzo", num_rounds=20, num_clients=3)
     result = simulate(experiment)
     assert result.metrics["comprehensiveness"] > 0.6
     assert result.metrics["found"] > 0.6

@@ -88,15 +88,17 @@ def test_one_client_that_fails_does_not_hide_that_x_stands_still() -> None:
         fedzo.federate(make, num_clients=3, num_rounds=4)
 
 
-def test_black_boxes_are_refused_to_first_order_methods_in_the_first_round() -> None:
+def test_black_boxes_are_refused_to_first_order_methods_in_the_first_round(tmp_path: Path) -> None:
     asked = []
 
     def make(client: int) -> fedzo.CallableObjective:
         return fedzo.CallableObjective(function=lambda x: asked.append(1) or 1.0, dim=3)
 
     with pytest.raises(ConfigError, match="use a zeroth-order"):
-        fedzo.federate(make, strategy="fedavg", num_clients=2, num_rounds=9)
+        fedzo.federate(make, strategy="fedavg", num_clients=2, num_rounds=9, out=tmp_path)
     assert len(asked) <= 4
+    assert not [*tmp_path.rglob("*")]
+    fedzo.federate(make, strategy="fedzo", num_clients=2, num_rounds=1, out=tmp_path)
 
 
 def test_a_reference_names_the_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

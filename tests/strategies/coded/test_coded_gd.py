@@ -131,13 +131,13 @@ def test_lost_answers_make_a_round_void_and_nothing_wrong() -> None:
 
 def test_float32_is_as_exact_under_a_cyclic_code() -> None:
     """Sums travel in float64: decoding enlarges what they are wrong by, 3e5 times at worst."""
-    world: dict[str, Any] = {"scenario": "classification", "clients": 12, "rounds": 10}
+    world: dict[str, Any] = {"scenario": "classification", "clients": 12, "rounds": 5}
     told = {"strategy.num_workers": 12, "strategy.server_lr": 0.3}
     plain = run("gc", settings={**told, "strategy.stragglers": 0}, **world)
     hurry = {**SLOW, "fleet.stragglers": 0.5, "strategy.patience": 1.0}
     del hurry["fleet.query_s"]
     coded = run("gc", settings={**told, **hurry, "strategy.stragglers": 4}, **world)
-    assert coded.records[-1].virtual.wasted > 20  # type: ignore[union-attr]
+    assert coded.records[-1].virtual.wasted > 10  # type: ignore[union-attr]
     torch.testing.assert_close(coded.x, plain.x, rtol=1e-4, atol=1e-6)
 
 

@@ -188,7 +188,7 @@ def test_few_candidates_span_few_dimensions() -> None:
 def test_two_liars_of_ten_under_the_median() -> None:
     def final(**more: Scalar) -> float:
         settings = {"strategy.server_lr": 0.3, "strategy.evaluate_every": 0, **more}
-        result = run(sharing(net()), 10, num_rounds=15, strategy="seed_scalar", settings=settings)
+        result = run(sharing(net()), 10, num_rounds=8, strategy="seed_scalar", settings=settings)
         assert result.final_value is not None
         assert result.initial_value is not None
         return result.initial_value - result.final_value

@@ -76,13 +76,13 @@ def test_one_client_at_a_time_is_seed_scalar() -> None:
 
 def test_it_learns_and_nothing_depends_on_what_is_computed_together() -> None:
     module = net()
-    usual = run(NAME, sharing(module), rounds=20)
+    usual = run(NAME, sharing(module), rounds=12)
     assert usual.final_value is not None
     assert usual.initial_value is not None
     assert usual.final_value < 0.95 * usual.initial_value
     assert torch.equal(flatten_parameters(module), moved(usual))
-    same(usual, run(NAME, rounds=20, settings={"engine.chunk_size": 1}))
-    same(usual, run(NAME, lambda client: sharing(net())(client), rounds=20))
+    same(usual, run(NAME, rounds=12, settings={"engine.chunk_size": 1}))
+    same(usual, run(NAME, lambda client: sharing(net())(client), rounds=12))
 
 
 def test_a_run_goes_on_in_mid_wave_at_the_same_bits(tmp_path: Path) -> None:

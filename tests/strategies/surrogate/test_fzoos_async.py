@@ -140,11 +140,13 @@ def until_solved(strategy: str, **settings: Any) -> float:
     return math.inf
 
 
+@pytest.mark.slow
 def test_it_is_there_before_the_one_that_waits() -> None:
     assert until_solved("fzoos_async") < 0.6 * until_solved("fzoos")
 
 
-@pytest.mark.parametrize("design", ["shared", pytest.param("private", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("design", ["shared", "private"])
 def test_noise_does_not_stop_it(design: str) -> None:
     noisy = {"scenario.noise_std": 0.01, "strategy.design": design}
     assert until_solved("fzoos_async", **noisy) < math.inf

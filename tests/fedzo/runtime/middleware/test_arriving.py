@@ -116,7 +116,10 @@ def run(made: Experiment, engine: Engine, **settings: Any) -> Outcome:
     return run_rounds(build_strategy(made), engine, problem, told)
 
 
-@pytest.mark.parametrize("seconds", [constant, exponential, log_normal])
+@pytest.mark.parametrize(
+    "seconds",
+    [log_normal, *(pytest.param(s, marks=pytest.mark.slow) for s in (constant, exponential))],
+)
 @pytest.mark.parametrize("refill", ["arrival", "step"])
 def test_the_mean_staleness_is_that_of_the_law(seconds: Durations, refill: Refill) -> None:
     at_work, until, waves = 30, 5, 200

@@ -256,7 +256,7 @@ def test_liars_speak_in_packed_messages_too(attack: str) -> None:
         "byzantine.num_clients": 2, "strategy.num_byzantine": 2, "strategy.aggregator": "median",
         "strategy.participation": 1.0,
     }  # fmt: skip
-    world: dict[str, Any] = {"scenario": "classification", "clients": 8, "rounds": 3}
+    world: dict[str, Any] = {"scenario": "classification", "clients": 8, "rounds": 1}
     plain = run("fedavg", settings=settings, **world)
     same(plain, run("fedavg", settings={**settings, "engine.strict": True}, **world))
     bare = {
