@@ -10,6 +10,7 @@ from clients.peers.gradient import answer_peer_gradient
 from clients.peers.mixing import mix_models
 from clients.private.clipped_walk import train_clipped_walk
 from clients.private.gradient_difference import answer_clipped, answer_records
+from clients.private.record_slopes import answer_record_slopes
 from clients.shared.in_place import answer_slopes_in_place, judge_in_place
 from clients.shared.probes import answer_probes
 from clients.surrogate.local_slopes import answer_slope_gradient, take_corrected_steps
@@ -56,6 +57,7 @@ def make_rules() -> dict[type[Question], Rule]:  # type: ignore[type-arg]
         questions.Probes: answer_probes,
         questions.SlopesInPlace: answer_slopes_in_place,
         questions.SlopesInWave: answer_slopes_in_place,
+        questions.RecordSlopesInPlace: answer_record_slopes,
         questions.JudgeInPlace: judge_in_place,
         questions.ZerothOrderSteps: take_zeroth_order_steps,
         questions.FirstOrderSteps: FirstOrder(),

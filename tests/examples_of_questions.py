@@ -180,6 +180,10 @@ def in_place() -> Iterator[Example]:
             q.SlopesInPlace(news=log, settings=settings, local_steps=2, local_lr=0.1), modules=True
         )
         yield Example(q.JudgeInPlace(news=log, settings=settings), modules=True)
+        if not settings.batch_size:
+            yield Example(
+                q.RecordSlopesInPlace(news=log, settings=settings, clip_norm=0.5), modules=True
+            )
         m = settings.num_directions
         rows = torch.tensor([[3.0, *[0.5] * m], [2.0, *[-0.25] * m]])
         late = q.SlopesInWave(news=rows, settings=settings, local_steps=2, local_lr=0.1, step=7)

@@ -34,8 +34,8 @@ def answer_slopes_in_place(question: SlopesInPlace, clients: Clients) -> Answere
     """Ask along the next directions; answers nothing when the budget is too small."""
     config, scheme = question.settings, SCHEMES[question.settings.estimator]
     if clients.oracle.remaining < question.cost().queries:
-        return Probed(slopes=_nothing(clients)), clients.states
-    log, replay = _log(question, clients), replay_of(question, clients)
+        return Probed(slopes=nothing(clients)), clients.states
+    log, replay = log_of(question, clients), replay_of(question, clients)
     steps, m = question.local_steps, config.num_directions
     batches = minibatches(clients, config, steps)
     walked: list[list[Term]] = [[] for _ in clients.ids]
@@ -45,7 +45,7 @@ def answer_slopes_in_place(question: SlopesInPlace, clients: Clients) -> Answere
         part = part_of(clients.cohort, None if batches is None else batches[:, step])
 
         def ask(position: int, objective: Objective) -> Float[Tensor, " q"]:
-            place, back = _reached(objective, question, replay, log)
+            place, back = reached(objective, question, replay, log)
             beside = [*back, *walked[position]]
             return place.values(keys, scheme, config.mu, beside=beside)  # noqa: B023
 
@@ -56,17 +56,17 @@ def answer_slopes_in_place(question: SlopesInPlace, clients: Clients) -> Answere
             terms += [
                 (key, -question.local_lr / m * slope) for key, slope in zip(keys, row, strict=True)
             ]
-    return Probed(slopes=torch.cat(found, dim=1)), _remembering(log, clients)
+    return Probed(slopes=torch.cat(found, dim=1)), remembering(log, clients)
 
 
 def judge_in_place(question: JudgeInPlace, clients: Clients) -> Answered:
     """Ask once where the log leads; nothing when the budget is too small."""
     if clients.oracle.remaining < 1:
-        return ValuesTold(values=_nothing(clients)), clients.states
-    log, replay = _log(question, clients), replay_of(question, clients)
+        return ValuesTold(values=nothing(clients)), clients.states
+    log, replay = log_of(question, clients), replay_of(question, clients)
 
     def ask(_: int, objective: Objective) -> Float[Tensor, " q"]:
-        place, back = _reached(objective, question, replay, log)
+        place, back = reached(objective, question, replay, log)
         return torch.tensor([place.at(back)], dtype=torch.float64)
 
     return ValuesTold(values=clients.oracle.told(1, ask)), clients.states
@@ -77,7 +77,7 @@ def replay_of(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Repla
     return question.settings.replay(clients.seed, clients.moment.problem)
 
 
-def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Log:
+def log_of(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Log:
     """Return the whole log: what clients remember, and the news.
 
     A client that remembers less than the server has told it fails, before it is asked.
@@ -93,7 +93,8 @@ def _log(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Log:
     return torch.cat([max(held, key=len)[: question.first], question.news.cpu()])
 
 
-def _remembering(log: Log, clients: Clients) -> list[ClientState]:
+def remembering(log: Log, clients: Clients) -> list[ClientState]:
+    """Return what clients keep: the log, but for those that have failed."""
     lost = clients.cohort.failures
     return [
         state if position in lost else {**state, _LOG: log}
@@ -105,7 +106,7 @@ def _remembered(state: ClientState) -> Log:
     return state[_LOG].cpu() if _LOG in state else torch.empty(0)
 
 
-def _reached(
+def reached(
     objective: Objective, question: SlopesInPlace | JudgeInPlace, replay: Replay, log: Log
 ) -> tuple[InPlace, list[Term]]:
     """Return the objective at its module's parameters, and what leads from there to where the log
@@ -123,5 +124,6 @@ def _reached(
     return place, []
 
 
-def _nothing(clients: Clients) -> Float[Tensor, "n 0"]:
+def nothing(clients: Clients) -> Float[Tensor, "n 0"]:
+    """Return no numbers of each client."""
     return no_numbers(torch.empty(len(clients), 0, dtype=torch.float64))

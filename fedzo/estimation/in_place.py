@@ -79,6 +79,18 @@ class InPlace:
         with torch.no_grad():
             return float(ask_moved(self.ask, (self.place, self._terms)))
 
+    def told_at(self, terms: Sequence[Term]) -> Float[Tensor, " k"]:
+        """Return all numbers that `ask` answers at x plus terms."""
+        with torch.no_grad():
+            return ask_moved(self.ask, (self.place, terms)).double()
+
+    def rows(
+        self, directions: Sequence[Direction], scheme: Scheme, mu: float
+    ) -> Float[Tensor, "q k"]:
+        """Return `told_at` where the scheme asks it, along directions from x."""
+        ends = _ends(directions, scheme, mu)
+        return torch.stack([self.told_at(end) for end in ends])
+
     def at(self, terms: Sequence[Term]) -> float:
         """Return the objective at x plus terms."""
         self.restore_()
@@ -114,9 +126,7 @@ class InPlace:
         beside: Sequence[Term] = (),
     ) -> Float[Tensor, " q"]:
         """Return the objective where the scheme asks it, along directions from x plus terms."""
-        offsets = scheme.offsets(len(directions))
-        ends = [[(directions[i], side * mu)] if side else [] for i, side in offsets]
-        moves = [[*beside, *end] for end in ends]
+        moves = [[*beside, *end] for end in _ends(directions, scheme, mu)]
         return torch.tensor(self.asked_at(moves), dtype=torch.float64)
 
     def asked_at(self, moves: Sequence[Sequence[Term]]) -> list[float]:
@@ -147,3 +157,9 @@ class InPlace:
     def step_(self, terms: Sequence[Term]) -> None:
         """Move x itself."""
         add_terms_(self.place, terms)
+
+
+def _ends(directions: Sequence[Direction], scheme: Scheme, mu: float) -> list[list[Term]]:
+    """Return the terms that lead from x to each place where a scheme asks."""
+    offsets = scheme.offsets(len(directions))
+    return [[(directions[i], side * mu)] if side else [] for i, side in offsets]

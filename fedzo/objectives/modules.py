@@ -73,8 +73,11 @@ class ModuleObjective:
         points = x.reshape(1, -1, x.shape[-1])
         return losses_of(Modules([self]), points, Programs()).reshape(x.shape[:-1])
 
-    def record_loss(self, x: Float[Tensor, " d"], index: Tensor) -> Float[Tensor, ""]:
-        """Return the loss of one example, whose number is a tensor without axes."""
+    def record_loss(self, x: Float[Tensor, " d"] | None, index: Tensor) -> Float[Tensor, ""]:
+        """Return the loss of one example, whose number is a tensor without axes.
+
+        Without x, at the module's own parameters.
+        """
         row = index.unsqueeze(0)
         return self.loss(self._outputs(x, self.inputs[row]), self.targets[row])
 
@@ -83,6 +86,12 @@ class ModuleObjective:
         each = torch.func.vmap(self.record_loss, in_dims=(None, 0), chunk_size=_RECORDS)
         index = torch.arange(self.num_examples, device=x.device)
         return torch.stack([each(row, index) for row in x])
+
+    def own_record_losses(self) -> Float[Tensor, " m"]:
+        """Return the loss of every example at the module's own parameters."""
+        each = torch.func.vmap(lambda index: self.record_loss(None, index), chunk_size=_RECORDS)
+        losses: Tensor = each(torch.arange(self.num_examples, device=self.inputs.device))
+        return losses
 
     def flipped(self) -> "ModuleObjective":
         """Return the objective with every label y turned into C - 1 - y, for C outputs."""
@@ -117,7 +126,7 @@ class ModuleObjective:
         """Return the loss at one point on given examples, with given buffers."""
         return self.loss(self._called(self._state(x, buffers), inputs), targets).reshape(())
 
-    def _outputs(self, x: Float[Tensor, " d"], inputs: Tensor) -> Tensor:
+    def _outputs(self, x: Float[Tensor, " d"] | None, inputs: Tensor) -> Tensor:
         return self._called(self._state(x), inputs)
 
     def _called(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:

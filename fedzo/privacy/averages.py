@@ -15,6 +15,7 @@ themselves, unless f is finite with them, as with labels that are ignored.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -68,6 +69,11 @@ def require_averages(cohort: CohortObjective, points: Float[Tensor, "n q d"]) ->
             raise ConfigError(f"{NOT_AVERAGED} ({said})")
 
 
+def tolerance(computed: Iterable[Tensor]) -> float:
+    """Return how far apart two means may be that are computed in the types of some tensors."""
+    return max(_TOLERANCE, *(8 * torch.finfo(tensor.dtype).eps for tensor in computed))
+
+
 def points_beside(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2 d"]:
     """Return each point, and one beside it, the same whatever the run."""
     step = torch.from_numpy(stream(0, "record averages").standard_normal(x.shape[1])).to(x)
@@ -93,8 +99,7 @@ def _difference(objective: FiniteSum, point: Float[Tensor, " d"]) -> float:
             return math.inf
         whole, each = _value(objective.minibatch(index[finite]), point), each[finite]
     apart, size = (each.mean() - whole).abs(), (each.abs().mean() + whole.abs()) / 2
-    rounding = max(_TOLERANCE, 8 * torch.finfo(told.dtype).eps)
-    return float(apart / size) if bool(apart > rounding * size) else 0.0
+    return float(apart / size) if bool(apart > tolerance([told]) * size) else 0.0
 
 
 def _hides(

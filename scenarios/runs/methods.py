@@ -191,7 +191,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
         "PrivateSeedScalar",
         "PrivateSeedScalarConfig",
         "in_place",
-        "seed_scalar with clipped slopes and noise in them: clients are private",
+        "seed_scalar with clipped slopes and noise in them: clients, or records, are private",
     ),
     "diff2": StrategyEntry(
         "strategies.private.diff2",

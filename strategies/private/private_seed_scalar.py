@@ -1,30 +1,43 @@
 """Private seed and scalar: slopes are clipped, averaged, and the average gets noise.
 
-    s_i: the K m slopes of client i     s = mean_i clip(s_i, C) + N(0, (z 2 C / n)^2 I)
+    unit=client   s_i: the K m slopes of client i, clipped to C      s = mean_i s_i + N(0, S^2 I)
+    unit=record   s_i: mean of the client's records' m slopes, each clipped to C
     x <- x - (lr / m) sum_k s_k u_k     (strategies.shared.seed_scalar)
 
-What is protected is everything that a client has. Zhang et al., "DPZero: Private Fine-Tuning of
-Language Models without Backpropagation", ICML 2024, and Tang et al., "Private Fine-tuning of Large
-Language Models with Zeroth-order Optimization", 2024, clip a number an example of one holder of
-data; here it is the vector of a client, as in McMahan et al., ICLR 2018, algorithm 1. The noise has
-K m numbers, whatever d: its norm does not grow with x.
+What is protected is everything that a client has, as in McMahan et al., ICLR 2018, algorithm 1, or
+one record, as Zhang et al., "DPZero: Private Fine-Tuning of Language Models without
+Backpropagation", ICML 2024, and Tang et al., "Private Fine-tuning of Large Language Models with
+Zeroth-order Optimization", 2024, do for one holder of data (clients.private.record_slopes). S is z
+times the sensitivity of the mean: for one replaced, 2 C / n, or 2 C / (n r) for clients of at least
+r records (strategies.private.record_bounds). The noise has K m numbers, whatever d: its norm does
+not grow with x. With unit=record K is 1: after a step of its own, a client's slopes of every record
+depend on all the others.
 Shapes: slopes [n, K m]. What the server publishes is the log.
 """
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from jaxtyping import Float
 from torch import Tensor
 
+from fedzo.config import require
+from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from fedzo.privacy.accountant import Ledger
-from fedzo.protocol.questions.in_place import InPlaceConfig
+from fedzo.protocol.questions.in_place import (
+    InPlaceConfig,
+    RecordSlopesInPlace,
+    SlopesInPlace,
+)
 from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import PrivateConfig, require_client_level
+from strategies.core.privacy_config import PrivateConfig
 from strategies.core.robust import RobustConfig
-from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.core.spending import Spent
 from strategies.private.privacy import Release, charged, per_round, private_mean
+from strategies.private.record_bounds import Claims, admitted
 from strategies.shared.seed_scalar import (
     SeedScalarState,
     WalkConfig,
@@ -43,16 +56,28 @@ class PrivateSeedScalarConfig:
     walk: WalkConfig = part(WalkConfig)
 
     def __post_init__(self) -> None:
-        why = "slopes are of whole clients and clipped by the server"
-        require_client_level(self.base.privacy, self.clip_norm, why)
+        privacy, steps = self.base.privacy, self.walk.local_steps
+        require(0 < self.clip_norm < math.inf, "clip_norm", self.clip_norm, "positive and finite")
+        require(privacy.noise == "server", "noise", privacy.noise, "server: it clips and adds")
+        if privacy.unit == "client":
+            return
+        require(steps == 1, "local_steps", steps, "1 with unit=record")
+        told = privacy.report_shortened
+        require(not told, "report_shortened", told, "false with unit=record: clients clip, unasked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateSeedScalarState(SeedScalarState):
-    """With the noise multiplier, and what is spent."""
+    """With the noise multiplier, what is spent, and how many records clients say they have."""
 
     noise_multiplier: float = 0.0
+    claims: Claims
     privacy: Spent = field(default_factory=lambda: Spent(Ledger.empty()))
+
+    @property
+    def left_out(self) -> Mapping[int, str]:
+        """Return the clients that say a number of records for which the noise is not made."""
+        return self.claims.left_out
 
 
 class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
@@ -63,6 +88,12 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
     ) -> None:
         self._config = config
         self._client = client or InPlaceConfig()
+        size, unit = self._client.batch_size, config.base.privacy.unit
+        if size and unit == "record":
+            raise ConfigError(
+                f"client.batch_size={size} must be 0 with strategy.unit=record: noise is made for"
+                " means over all records"
+            )
 
     @property
     def rounds(self) -> RoundConfig:
@@ -76,22 +107,48 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         return replace(state, noise_multiplier=0.0)
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PrivateSeedScalarState:
-        return started(x, num_clients, self._client, PrivateSeedScalarState)
+        begun = started(x, num_clients, self._client, SeedScalarState)
+        fields = {name: getattr(begun, name) for name in ("dim", "log", "settings", "told")}
+        return PrivateSeedScalarState(**fields, claims=Claims.none(num_clients))
 
     def round(
         self, state: PrivateSeedScalarState, plan: RoundPlan
     ) -> Round[PrivateSeedScalarState]:
         config = self._config
+        if config.base.privacy.unit == "record":
+            claims = yield from admitted(state.claims, config.base, plan)
+            state, plan = replace(state, claims=claims), _among(plan, claims)
         z = state.noise_multiplier or per_round(config.base.privacy, plan)
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config.base.privacy, [(z, 1)])
-        heard = yield from ask_slopes(state, plan.cohort, config.walk)
+        heard = yield from ask_slopes(state, plan.cohort, config.walk, self._clipped(state))
         slopes = heard.said.slopes
         assert slopes is not None
         if slopes.shape[1] == 0:
             return state
-        told = private_mean(slopes, Release(config.clip_norm, z), config.base, plan)
+        release = Release(config.clip_norm, z, max(1, state.claims.bound))
+        told = private_mean(slopes, release, config.base, plan)
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         after = moved(state, plan.cohort, heard, told.mean, config.walk)
         return replace(after, noise_multiplier=z, privacy=spent)
+
+    def _clipped(self, state: PrivateSeedScalarState) -> Callable[[SlopesInPlace], SlopesInPlace]:
+        """Return what makes of a question about slopes one about clipped slopes of records."""
+        if self._config.base.privacy.unit == "client":
+            return lambda question: question
+        return lambda question: RecordSlopesInPlace(
+            news=question.news,
+            settings=question.settings,
+            clip_norm=self._config.clip_norm,
+            compare=not len(state.log),
+        )
+
+
+def _among(plan: RoundPlan, claims: Claims) -> RoundPlan:
+    """Return the plan with those of the cohort that take part; raises TooFewAnswers for none."""
+    members = set(claims.members)
+    cohort = [client for client in plan.cohort if client in members]
+    if not cohort:
+        raise TooFewAnswers(f"round {plan.round_index}: none of the clients drawn takes part")
+    return replace(plan, cohort=cohort)

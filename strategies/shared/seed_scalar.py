@@ -25,7 +25,7 @@ judges F is told what the longest absent client has missed: with few participant
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -146,16 +146,22 @@ def started(
 
 
 def ask_slopes(
-    state: SeedScalarState, cohort: Sequence[int], walk: WalkConfig
+    state: SeedScalarState,
+    cohort: Sequence[int],
+    walk: WalkConfig,
+    made: Callable[[SlopesInPlace], SlopesInPlace] = lambda question: question,
 ) -> Asking[Heard[Probed]]:
-    """Ask each client for slopes, with what it has not been told of the log."""
+    """Ask each client for slopes, with what it has not been told of the log.
+
+    made: what makes the question of the usual one.
+    """
     question = SlopesInPlace(
         news=state.log,
         settings=state.settings,
         local_steps=walk.local_steps,
         local_lr=walk.client_lr,
     )
-    heard = yield from ask_together(by_news(question, state, cohort))
+    heard = yield from ask_together(by_news(made(question), state, cohort))
     return heard
 
 

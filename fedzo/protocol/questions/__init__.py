@@ -2,7 +2,12 @@
 
 from fedzo.protocol.questions.anchored import Anchor, Difference, Miner, Walk
 from fedzo.protocol.questions.coded import CodedTasks
-from fedzo.protocol.questions.in_place import JudgeInPlace, SlopesInPlace, SlopesInWave
+from fedzo.protocol.questions.in_place import (
+    JudgeInPlace,
+    RecordSlopesInPlace,
+    SlopesInPlace,
+    SlopesInWave,
+)
 from fedzo.protocol.questions.peers import Mix, OwnModel, PeerGradient
 from fedzo.protocol.questions.private import Clipped, ClippedWalk, Records
 from fedzo.protocol.questions.probes import Probes
@@ -37,6 +42,7 @@ __all__ = [
     "OwnModel",
     "PeerGradient",
     "Probes",
+    "RecordSlopesInPlace",
     "Records",
     "SlopeGradient",
     "SlopesInPlace",

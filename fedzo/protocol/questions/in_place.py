@@ -4,6 +4,7 @@
     news: what a client has not been told of it, the numbers from `first` on
 
     SlopesInPlace:  news        ->  slopes [n, K m] along the K m directions after those of the log
+    RecordSlopesInPlace:  news  ->  slopes [n, m] at x, a mean of records' clipped slopes
     SlopesInWave:   news, step  ->  the same along those of K steps from this one on
     JudgeInPlace:   news        ->  values [n, 1] at the x that the log leads to
 
@@ -88,6 +89,20 @@ class SlopesInPlace(InPlaceQuestion[Probed]):
     def first_step(self, log: Log) -> int:
         """Return the number of the first step whose directions are asked about, after a log."""
         return len(log) // self.settings.num_directions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSlopesInPlace(SlopesInPlace):
+    """Means over records of clipped slopes, of all records, at x: for privacy of records.
+
+    compare: whether records' losses must first be shown to average to the objective, for queries
+    that `cost` leaves out.
+    """
+
+    clip_norm: float
+    compare: bool = False
+
+    kind: ClassVar[str] = "query.record_slopes_in_place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Private slopes in place: the noise, the budget, and what is as without privacy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from fedzo.config import Scalar
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.objective import (
     CallableObjective,
     ModuleObjective,
@@ -25,6 +26,7 @@ WALK: dict[str, Scalar] = {
     "strategy.server_lr": 0.1,
     "strategy.local_steps": STEPS,
 }
+RECORD: dict[str, Scalar] = {"strategy.unit": "record", "strategy.local_steps": 1}
 SEEDED: dict[str, Scalar] = {"strategy.noise_source": "stream"}
 
 
@@ -45,10 +47,29 @@ def world() -> Callable[[int], ModuleObjective]:
     return make
 
 
-def run(strategy: str, **more: Any) -> RunResult:
+def run(
+    strategy: str,
+    make: Callable[[int], ModuleObjective] | None = None,
+    **more: Any,
+) -> RunResult:
     settings = {**WALK, **more.pop("settings", {})}
     told = {"num_rounds": ROUNDS, "num_clients": CLIENTS, "strategy": strategy, **more}
-    return federate(world(), settings=settings, **told)
+    return federate(make or world(), settings=settings, **told)
+
+
+def with_record(row: float, label: int = 0, num_clients: int = CLIENTS) -> Any:
+    """Return the world in which the first record of client 0 is another."""
+    usual = world()
+
+    def make(client: int) -> ModuleObjective:
+        made = usual(client)
+        if client:
+            return made
+        inputs, targets = made.inputs.clone(), made.targets.clone()
+        inputs[0], targets[0] = row, label
+        return replace(made, inputs=inputs, targets=targets)
+
+    return make
 
 
 def test_without_noise_and_with_a_wide_clip_it_is_seed_scalar() -> None:
@@ -98,8 +119,89 @@ def test_the_budget_is_that_of_private_fedzo() -> None:
 
 def test_what_is_refused() -> None:
     for wrong, sentence in (
-        ({"strategy.unit": "record"}, "slopes are of whole clients"),
+        ({"strategy.unit": "record"}, "local_steps=2 must be 1 with unit=record"),
+        ({**RECORD, "client.batch_size": 3}, "client.batch_size=3 must be 0"),
+        ({**RECORD, "strategy.report_shortened": True}, "report_shortened"),
+        ({"strategy.noise": "clients"}, "noise=clients must be server"),
         ({"strategy.clip_norm": 0.0}, "clip_norm=0"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             run("dp_seed_scalar", settings=wrong)
+
+
+def test_records_without_noise_and_with_a_wide_clip_are_seed_scalar() -> None:
+    silent = {**RECORD, "strategy.epsilon": float("inf"), "strategy.clip_norm": 1e9}
+    plain = run("seed_scalar", settings={"strategy.local_steps": 1})
+    private = run("dp_seed_scalar", settings=silent)
+    torch.testing.assert_close(private.solutions[0], plain.solutions[0], rtol=1e-5, atol=1e-9)
+    asked = 2 * M * ROUNDS + 4 + ROUNDS + 1  # slopes, the comparison, F
+    assert private.queries == CLIENTS * asked
+    assert run("dp_seed_scalar", settings=silent, engine="flower").queries == private.queries
+
+
+@pytest.mark.parametrize("row", [1e3, -1e-3, float("nan"), float("inf")])
+def test_one_record_moves_a_step_by_no_more_than_its_share(row: float) -> None:
+    """Whatever it is: by 2 C / (n r), in a round of which all else is the same."""
+    clip, records = 0.02, 12
+    settings = {**RECORD, "strategy.epsilon": float("inf"), "strategy.clip_norm": clip,
+                "strategy.evaluate_every": 0}  # fmt: skip
+    steps = [
+        run("dp_seed_scalar", make, num_rounds=1, settings=settings).solutions[0] / (0.1 / M)
+        for make in (world(), with_record(row))
+    ]
+    apart = float((steps[0] - steps[1]).norm())
+    assert 0 < apart <= 2 * clip / (CLIENTS * records) * (1 + 1e-5)
+
+
+def test_the_noise_is_that_of_a_replaced_record() -> None:
+    z, clip = 3.0, 1e-3
+    settings = {**SEEDED, **RECORD, "strategy.noise_multiplier": z, "strategy.clip_norm": clip,
+                "strategy.epsilon": 1e6, "strategy.evaluate_every": 0}  # fmt: skip
+    results = [
+        run("dp_seed_scalar", seed=seed, num_rounds=30, settings=settings) for seed in range(2)
+    ]
+    expected = z * 2 * clip / (CLIENTS * 12)
+    assert results[0].last_records[0].noise_std == pytest.approx(expected)
+    noise = (results[0].solutions[0] - results[1].solutions[0]) / (0.1 / M) / 2**0.5
+    limit = (expected**2 + (clip / 2**0.5) ** 2) ** 0.5  # other directions have other slopes
+    assert expected * 0.5 < float(noise.std()) < limit
+
+
+def test_a_client_of_few_records_is_left_out_and_told() -> None:
+    usual = world()
+
+    def make(client: int) -> ModuleObjective:
+        made = usual(client)
+        return made.minibatch(torch.arange(2)) if client == 3 else made
+
+    with pytest.warns(FedzoWarning, match="client 3: left out: it says 2 records"):
+        found = run("dp_seed_scalar", make, settings={**SEEDED, **RECORD})
+    assert "left out" in found.records[-1].failures[3]
+    assert found.last_records[0].epsilon == pytest.approx(3.0, rel=1e-3)
+
+
+class Compared(nn.Module):
+    """A module whose outputs for a record depend on those of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inner(inputs)
+        return outputs - outputs.mean(dim=0)
+
+
+def test_losses_that_are_no_means_over_records_are_refused() -> None:
+    def summed(client: int) -> ModuleObjective:
+        return replace(world()(client), loss=nn.CrossEntropyLoss(reduction="sum"))
+
+    def ignoring(client: int) -> ModuleObjective:
+        return replace(world()(client), loss=nn.CrossEntropyLoss(ignore_index=0))
+
+    def comparing(client: int) -> ModuleObjective:
+        return replace(world()(client), module=Compared())
+
+    for make in (summed, ignoring, comparing):
+        with pytest.raises(ConfigError, match="do not average to the objective"):
+            run("dp_seed_scalar", make, settings={**SEEDED, **RECORD})
