@@ -1,6 +1,6 @@
 """What trains a task: a zeroth-order method, activity perturbation, or first order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,7 @@ from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.zeroth_order import ZerothOrder
 from fedzo.runtime.engine_configs import DeviceName
 from fedzo.setting_texts import parse_settings
+from scenarios.finetune.encoder import EncoderLayer
 from scenarios.finetune.task import HEAD, Examples, Task
 from scenarios.finetune.tasks import TaskName
 
@@ -175,17 +176,24 @@ class ActivitySettings(ActivityConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _TextSettings(ActivitySettings):
-    """Those of the text tasks, found on seed 100 of `order`."""
+class _EncoderSettings(ActivitySettings):
+    """Those of encoders, found on seed 100 of `order` and of `digits_transformer`."""
 
     feedback: FeedbackName = "biased"
-    warm_up: int = 150
+    warm_up: int = 64
     period: int = 8
     ridge: float = 100.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TextSettings(_EncoderSettings):
+    """Those of texts, whose encoder is larger."""
+
+    warm_up: int = 150
+
+
 class _ByActivity:
-    """Of an encoder of texts, noise goes to where its blocks end, and into the head.
+    """Of an encoder, noise goes to where its blocks end, and into the head.
 
     With noise in every layer the feedback would need ten times the examples before it says
     anything; a block's inner layer is chained to its outer one, and attention stays as it is.
@@ -193,9 +201,13 @@ class _ByActivity:
 
     def __init__(self, task: Task, config: Finetuning) -> None:
         self._task = task
-        kind = _TextSettings if task.padded else ActivitySettings
-        told = build_config(kind, _words(config), section=ACTIVITY)
-        blocks = task.padded
+        blocks = any(isinstance(part, EncoderLayer) for part in task.module.modules())
+        encoder = _TextSettings if task.padded else _EncoderSettings
+        words = _words(config)
+        told = build_config(encoder if blocks else ActivitySettings, words, section=ACTIVITY)
+        if "warm_up" not in words:  # a step of it asks a batch twice
+            third = config.forwards // (3 * 2 * config.batch_size)
+            told = replace(told, warm_up=min(told.warm_up, third))
         self.optimizer = ActivityZO(
             task.module,
             task.losses,

@@ -42,7 +42,7 @@ Closure = Callable[[], tuple[Tensor, Tensor]]
 """Returns the module's outputs [b, ...] on a batch, and its targets."""
 Inner = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
-_SHARES_ABOVE, _MOST = 4_096, 16_384
+_SHARES_ABOVE, _MOST = 1_024, 16_384
 """Numbers of noise an example: a feedback of the latter takes 4 GB and minutes to solve."""
 
 
@@ -69,7 +69,7 @@ class ActivityZO(torch.optim.Optimizer):
     The module runs in the mode that it is in, with the same dropout on both sides of a probe;
     buffers are put back. Needs layers that are called as modules; sites, chained, share_tokens: see
     fedzo.finetuning.activity.sites. share_tokens: None shares where the feedback would else need
-    more than 4,096 numbers of noise an example.
+    more than 1,024 numbers of noise an example: it is learned from few examples.
     """
 
     def __init__(
