@@ -1,16 +1,20 @@
 """The method `auto`: a surrogate while it helps, then CMA-ES from the best point.
 
     real coordinates:   fzoos, until its line search fails or its steps have shrunk; then cma
+    above 32 of them:   after 10 d evaluations cma is tried for 5 d, and stays if it got lower
     whole numbers, choices:   cma from the start, for slopes say nothing there
     constraints:              cma from the start, which needs no more than an order
 
 A surrogate of slopes leads on smooth functions, where it needs fewer evaluations than CMA-ES, and
-cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first. The
-rule is fedzo's own; docs/results/blackbox.md says where it wins and loses.
+cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first. In many
+dimensions it goes on where few line searches fail, so it may stay in a valley for long, and is
+asked to prove itself once. The rule is fedzo's own; docs/results/blackbox.md says where it wins and
+loses.
 """
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,6 +23,9 @@ from torch import Tensor
 from fedzo.blackbox.cma_es import CmaSearch, CmaState
 from fedzo.blackbox.method import Ground
 from fedzo.blackbox.slope_search import SlopeSearch, SlopeSettings, SlopeState
+
+MANY, TRIAL_AFTER, TRIAL = 32, 10, 5
+"""Coordinates above which CMA-ES is tried, and evaluations a coordinate before and in its trial."""
 
 
 def surrogate_settings(dim: int) -> SlopeSettings:
@@ -31,14 +38,24 @@ def surrogate_settings(dim: int) -> SlopeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoState:
-    """The states of both methods, the best point, which method searches, and why."""
+    """The states of both methods, the best point, which method searches, and why.
+
+    asked: evaluations so far. begun: where cma has begun, or begins. trial: of cma.
+    """
 
     slopes: SlopeState
     cma: CmaState
     best: Float[Tensor, " d"]
     value: float
+    asked: int
+    begun: Float[Tensor, " d"]
+    trial: Literal["ahead", "on", "over"]
     handed: bool
     why: str
+
+
+def _new() -> CmaState:
+    return CmaState(told=torch.empty(0, dtype=torch.float64))
 
 
 class AutoSearch:
@@ -51,6 +68,7 @@ class AutoSearch:
         self._ground = ground
         self._slopes = SlopeSearch(ground, surrogate_settings(ground.dim))
         self._cma: CmaSearch | None = None
+        self._begun = ground.start
 
     def init(self) -> AutoState:
         steps = int((self._ground.least > 0).sum())
@@ -61,15 +79,18 @@ class AutoSearch:
             why = f"cma, because {steps} of {self._ground.dim} coordinates move in steps"
         return AutoState(
             slopes=self._slopes.init(),
-            cma=CmaState(told=torch.empty(0, dtype=torch.float64)),
+            cma=_new(),
             best=self._ground.start,
             value=math.inf,
+            asked=0,
+            begun=self._ground.start,
+            trial="ahead" if self._ground.dim > MANY else "over",
             handed=bool(steps) or self._ground.constrained,
             why=why,
         )
 
     def propose(self, state: AutoState) -> tuple[AutoState, Float[Tensor, "k d"]]:
-        if state.handed:
+        if state.handed or state.trial == "on":
             return state, self._successor(state).propose(state.cma)[1]
         slopes, points = self._slopes.propose(state.slopes)
         return replace(state, slopes=slopes), points
@@ -77,19 +98,26 @@ class AutoSearch:
     def absorb(
         self, state: AutoState, points: Float[Tensor, "k d"], values: Float[Tensor, " k"]
     ) -> AutoState:
+        state = replace(state, asked=state.asked + len(points))
         if state.handed:
             cma = self._successor(state).absorb(state.cma, points, values)
             return replace(state, cma=cma)
+        if state.trial == "on":
+            return self._on_trial(state, points, values)
         lowest = int(values.argmin())
         if float(values[lowest]) < state.value:
             state = replace(state, best=points[lowest].clone(), value=float(values[lowest]))
         slopes = self._slopes.absorb(state.slopes, points, values)
         ended = self._slopes.finished(slopes)
-        why = f"{state.why}; then cma from the best point, because {ended}" if ended else state.why
-        return replace(state, slopes=slopes, handed=bool(ended), why=why)
+        if ended:
+            why = f"{state.why}; then cma from the best point, because {ended}"
+            state = replace(state, handed=True, why=why, begun=state.best, cma=_new())
+        elif state.trial == "ahead" and state.asked >= TRIAL_AFTER * self._ground.dim:
+            state = replace(state, trial="on", begun=state.best)
+        return replace(state, slopes=slopes)
 
     def around(self, state: AutoState) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-        if state.handed:
+        if state.handed or state.trial == "on":
             return self._successor(state).around(state.cma)
         return self._slopes.around(state.slopes)
 
@@ -97,7 +125,20 @@ class AutoSearch:
         return ""
 
     def _successor(self, state: AutoState) -> CmaSearch:
-        """Return CMA-ES from the best point that the surrogate has found."""
-        if self._cma is None:
-            self._cma = CmaSearch(replace(self._ground, start=state.best))
+        """Return CMA-ES from the best point that the surrogate had found."""
+        if self._cma is None or not torch.equal(self._begun, state.begun):
+            self._cma = CmaSearch(replace(self._ground, start=state.begun))
+            self._begun = state.begun
         return self._cma
+
+    def _on_trial(
+        self, state: AutoState, points: Float[Tensor, "k d"], values: Float[Tensor, " k"]
+    ) -> AutoState:
+        """Go on with CMA-ES at the end of its trial where it got lower; else with the surrogate."""
+        cma = self._successor(state).absorb(state.cma, points, values)
+        if len(cma.told) < TRIAL * self._ground.dim:
+            return replace(state, cma=cma)
+        if float(cma.told.min()) < state.value:
+            why = f"{state.why}; then cma, which got lower in a trial of {len(cma.told)}"
+            return replace(state, cma=cma, trial="over", handed=True, why=why)
+        return replace(state, cma=_new(), trial="over")

@@ -16,7 +16,7 @@ from fedzo.records.checkpoint import Checkpoint, flatten_state, restore_state
 from fedzo.records.storage import replacing
 from fedzo.records.tensor_file import read_tensors, write_tensors
 
-VERSION, READ = 2, (1, 2)
+VERSION, READ = 3, (1, 2, 3)
 StateT = TypeVar("StateT")
 
 
@@ -85,10 +85,9 @@ def read_search(path: Path) -> tuple[Saved, Table]:
                 f"{path} is of version {facts['version']}, this fedzo reads versions {READ}"
             )
         search = facts["search"]
-        if facts["version"] == 1 and _searched_otherwise(search):
+        if otherwise := _searched_otherwise(facts["version"], search):
             raise CheckpointError(
-                f"{path} was saved by an earlier release, whose cma searched a single number"
-                " otherwise; begin again"
+                f"{path} was saved by an earlier release, whose {otherwise}; begin again"
             )
         saved = Saved(**{**search, "batch": Batch(**search["batch"])})
         points, values, status = (
@@ -101,10 +100,14 @@ def read_search(path: Path) -> tuple[Saved, Table]:
     return saved, Table(points, values, status, Checkpoint(tensors, facts["state"]))
 
 
-def _searched_otherwise(search: dict[str, Any]) -> bool:
-    """Return whether version 1 would go on at other points: cma on a single coordinate."""
+def _searched_otherwise(version: int, search: dict[str, Any]) -> str:
+    """Return by what an earlier version would go on at other points; empty where it would not."""
+    if version < 3 and str(search["method"]).startswith("auto"):
+        return "auto knew no trial of cma"
+    if version > 1 or not str(search["method"]).startswith("cma"):
+        return ""
     space = search["space"]
     free = len(space["start"]) if "start" in space else 0
     if "box" in space:
         free = sum(low < high for low, high in zip(*space["box"][1:3], strict=True))
-    return free < 2 and str(search["method"]).startswith(("auto", "cma"))
+    return "cma searched a single number otherwise" if free < 2 else ""

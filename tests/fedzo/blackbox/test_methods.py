@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.blackbox.auto import AutoSearch
+from fedzo.blackbox.auto import MANY, TRIAL, AutoSearch, surrogate_settings
 from fedzo.blackbox.cma_es import CmaSearch, CmaSettings
 from fedzo.blackbox.method import Ground, Method
 from fedzo.blackbox.random_search import RandomSearch
@@ -182,6 +182,32 @@ def test_auto_is_fzoos_until_it_hands_over_from_the_best_point() -> None:
     points = torch.cat([method.propose(state)[1]])
     assert float((points.mean(0) - best).norm()) < 0.3 * math.sqrt(D)
     assert lowest(AutoSearch(ground(bound=0.5)), waves, 3000) < 0.5 * low
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_in_many_dimensions_cma_is_tried_once_and_stays_where_it_gets_lower(lower: bool) -> None:
+    dim = MANY + 1
+    method, told = AutoSearch(ground(dim, bound=0.5)), list[int]()
+    state, alone = method.init(), SlopeSearch(ground(dim, bound=0.5), surrogate_settings(dim))
+    beside = alone.init()
+    while state.trial != "over":
+        state, points = method.propose(state)
+        values = (points - 0.2).square() @ torch.logspace(0, 6, dim, dtype=torch.float64)
+        if state.trial == "on":
+            told.append(len(points))
+            values = values + (-1e9 if lower else 1e9)
+        else:
+            beside, same = alone.propose(beside)
+            assert torch.equal(points, same)
+            beside = alone.absorb(beside, points, values)
+        state = method.absorb(state, points, values)
+        assert not state.handed or lower
+    assert TRIAL * dim <= sum(told) < (TRIAL + 1) * dim
+    assert ("which got lower in a trial" in state.why) == state.handed == lower
+    if not lower:
+        assert torch.equal(method.propose(state)[1], alone.propose(beside)[1])
+    else:
+        assert len(state.cma.told) == sum(told)
 
 
 def test_auto_begins_with_cma_where_coordinates_move_in_steps() -> None:
