@@ -13,7 +13,7 @@ import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 
-CHECKED_CALLS = 1
+CHECKED_CALLS = 2
 """Of a function in a file. Later ones repeat them, and checking all took half of the time."""
 
 gc.disable()  # while hundreds of modules are imported, which all stay; see below

@@ -7,13 +7,12 @@ Zhang et al., "DPZero: Private Fine-Tuning of Language Models without Backpropag
 algorithm 2, and Tang et al., "Private Fine-tuning of Large Language Models with Zeroth-order
 Optimization", 2024, with several directions clipped as one vector, and any difference scheme of
 fedzo.estimation.schemes. The loss of a record is asked by torch.func.vmap, so it cannot depend on
-another record, whatever the module; that the losses average to the client's objective is compared
-first, at x and at x + u_1 / 10. Differs: all records every time, no batches; so nothing is gained
-by sampling, and nothing lost. Cost: the scheme's queries (central: 2 m), each with all records
-behind it. A record whose losses are not finite counts as zero.
+another record, whatever the module (recurrent layers of torch have no such form); that the losses
+average to the client's objective is compared before its first answer counts, at x and at
+x + u_1 / 10 (fedzo.privacy.averages). Differs: all records every time, no batches; so nothing is
+gained by sampling, and nothing lost. Cost: the scheme's queries (central: 2 m), each with all
+records behind it. A record whose losses are not finite counts as zero.
 """
-
-import math
 
 import torch
 from jaxtyping import Float
@@ -23,16 +22,17 @@ from clients.shared.in_place import log_of, nothing, reached, remembering, repla
 from fedzo.errors import ConfigError
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.place import Term
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
-from fedzo.privacy.averages import NOT_AVERAGED, QUERIES, tolerance
+from fedzo.privacy.averages import NOT_AVERAGED, QUERIES, difference
 from fedzo.privacy.clipping import clip_rows
 from fedzo.protocol.questions.in_place import RecordSlopesInPlace
 from fedzo.protocol.questions.probes import Probed
 from fedzo.runtime.local import Answered, Clients
 
-_BESIDE = 0.1
+_BESIDE, _FAR = 0.1, 1e9
 
 
 def answer_record_slopes(question: RecordSlopesInPlace, clients: Clients) -> Answered:
@@ -47,48 +47,47 @@ def answer_record_slopes(question: RecordSlopesInPlace, clients: Clients) -> Ans
     keys = replay.keys(question.first_step(log))
     means = torch.zeros(len(clients), config.num_directions, dtype=torch.float64)
 
-    def place_of(objective: Objective) -> tuple[InPlace, InPlace]:
+    def place_of(objective: Objective) -> tuple[InPlace, ModuleObjective]:
         place, _ = reached(objective, question, replay, log)
         assert isinstance(objective, ModuleObjective)  # or it has been refused
-        return place, place.asking(objective.own_record_losses)
+        return place, objective
 
-    def compared(_: int, objective: Objective) -> Float[Tensor, " q"]:
-        return _pairs(*place_of(objective), keys[0])
+    def compare(_: int, objective: Objective) -> Float[Tensor, " q"]:
+        return torch.full((QUERIES,), _apart(*place_of(objective), keys[0]), dtype=torch.float64)
 
     def ask(position: int, objective: Objective) -> Float[Tensor, " q"]:
-        _, records = place_of(objective)
-        values = records.rows(keys, scheme, config.mu)
+        place, whole = place_of(objective)
+        values = place.asking(whole.own_record_losses).rows(keys, scheme, config.mu)
         slopes = scheme.slopes(values.T, config.mu, None)
         means[position] = clip_rows(slopes, question.clip_norm).sums.mean(dim=0)
-        return values.where(values.isfinite(), 0.0).mean(dim=1)
+        return torch.zeros(asked, dtype=torch.float64)  # what single losses are must not show
 
     if question.compare:
-        _require_equal(clients.oracle.told(QUERIES, compared))
+        _require_equal(clients.oracle.told(QUERIES, compare))
     clients.oracle.told(asked, ask)
     return Probed(slopes=means), remembering(log, clients)
 
 
-def _pairs(whole: InPlace, records: InPlace, key: Direction) -> Float[Tensor, " q"]:
-    """Return the objective and the mean of records' losses, at x and beside it.
-
-    Twice the objective, where the two are apart by no more than rounding; 0 where it is not finite.
-    """
+def _apart(place: InPlace, objective: ModuleObjective, key: Direction) -> float:
+    """Return how far the mean of records' losses is from the objective, at x and beside it."""
+    records = place.asking(objective.own_record_losses)
     found = list[float]()
     for terms in ([], [(key, _BESIDE)]):
-        value, mean = whole.at(terms), float(records.told_at(terms).mean())
-        if not math.isfinite(value):  # one record may be the reason, and must not show
-            value = mean = 0.0
-        size = (abs(value) + abs(mean)) / 2
-        same = abs(value - mean) <= tolerance(whole.place) * size
-        found += [value, value if same else mean]
-    return torch.tensor(found, dtype=torch.float64)
+
+        def value(part: Tensor | None, terms: list[Term] = terms) -> Float[Tensor, ""]:
+            some = objective if part is None else objective.minibatch(part)
+            return place.asking(some.own_value).told_at(terms)
+
+        found.append(difference(records.told_at(terms), value))
+    return min(max(found), _FAR)
 
 
-def _require_equal(told: Float[Tensor, "n q"]) -> None:
-    """Raise ConfigError where the mean of the records is not the objective."""
-    value, mean = told[:, ::2], told[:, 1::2]
-    apart = value != mean
-    if bool(apart.any()):
-        share = ((value - mean).abs() / ((value.abs() + mean.abs()) / 2))[apart].max()
-        said = f"they are {float(share):.0%} apart" if share.isfinite() else "some are not finite"
+def _require_equal(apart: Float[Tensor, "n q"]) -> None:
+    """Raise ConfigError where records' losses are not those of an objective.
+
+    Clients that raise are left to the round, in which they fail alone.
+    """
+    most = float(apart.nan_to_num(0.0).max())
+    if most > 0:
+        said = "some are not finite" if most == _FAR else f"they are {most:.0%} apart"
         raise ConfigError(f"{NOT_AVERAGED} ({said})")

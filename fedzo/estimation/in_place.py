@@ -79,17 +79,17 @@ class InPlace:
         with torch.no_grad():
             return float(ask_moved(self.ask, (self.place, self._terms)))
 
-    def told_at(self, terms: Sequence[Term]) -> Float[Tensor, " k"]:
+    def told_at(self, terms: Sequence[Term]) -> Float[Tensor, "*k"]:
         """Return all numbers that `ask` answers at x plus terms."""
         with torch.no_grad():
-            return ask_moved(self.ask, (self.place, terms)).double()
+            return ask_moved(self.ask, (self.place, terms))
 
     def rows(
         self, directions: Sequence[Direction], scheme: Scheme, mu: float
     ) -> Float[Tensor, "q k"]:
         """Return `told_at` where the scheme asks it, along directions from x."""
         ends = _ends(directions, scheme, mu)
-        return torch.stack([self.told_at(end) for end in ends])
+        return torch.stack([self.told_at(end) for end in ends]).double()
 
     def at(self, terms: Sequence[Term]) -> float:
         """Return the objective at x plus terms."""

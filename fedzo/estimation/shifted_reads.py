@@ -175,7 +175,9 @@ class ShiftedReads(TorchDispatchMode):
 
         Nothing where they are many, or where not every direction tells single numbers.
         """
-        found = self._overlapped(table)
+        found = self._overlapped(table) if indices.numel() else []
+        if not found:
+            return []
         terms = [(u, alpha) for u, alpha in found[0].terms if isinstance(u, Packed)]
         few = indices.numel() * table.shape[1] < table.numel() // 4
         whole = len(found) == 1 and table.shape == found[0].tensor.shape and table.is_contiguous()

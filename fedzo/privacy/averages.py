@@ -15,11 +15,11 @@ themselves, unless f is finite with them, as with labels that are ignored.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
@@ -69,11 +69,6 @@ def require_averages(cohort: CohortObjective, points: Float[Tensor, "n q d"]) ->
             raise ConfigError(f"{NOT_AVERAGED} ({said})")
 
 
-def tolerance(computed: Iterable[Tensor]) -> float:
-    """Return how far apart two means may be that are computed in the types of some tensors."""
-    return max(_TOLERANCE, *(8 * torch.finfo(tensor.dtype).eps for tensor in computed))
-
-
 def points_beside(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2 d"]:
     """Return each point, and one beside it, the same whatever the run."""
     step = torch.from_numpy(stream(0, "record averages").standard_normal(x.shape[1])).to(x)
@@ -82,33 +77,48 @@ def points_beside(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 2 d"]:
 
 
 def _difference(objective: FiniteSum, point: Float[Tensor, " d"]) -> float:
-    """Return how far the mean of records' losses is from the objective, 0 within rounding.
-
-    In units of their size; infinite where losses are not finite and the objective is.
-    """
+    """Return how far the mean of records' losses at a point is from the objective there."""
     count = objective.num_examples
     taken = min(count, _MOST)
     index = torch.arange(taken, device=point.device) * count // max(1, taken)
-    told = (objective if count <= _MOST else objective.minibatch(index)).value(point.unsqueeze(0))
-    whole, each = told.reshape(()).double(), _losses(objective, point, index)
-    finite = each.isfinite()
+
+    def value(part: Int[Tensor, " k"] | None) -> Float[Tensor, ""]:
+        if part is None and count <= _MOST:
+            return _value(objective, point)
+        return _value(objective.minibatch(index if part is None else index[part]), point)
+
+    return difference(_losses(objective, point, index), value)
+
+
+def difference(
+    each: Float[Tensor, " m"],
+    value: Callable[[Int[Tensor, " k"] | None], Float[Tensor, ""]],
+) -> float:
+    """Return how far the mean of records' losses is from their objective, 0 within rounding.
+
+    In units of their size; infinite where losses are not finite and the objective is. value: of the
+    objective on some of the records, or on all, in the type in which it is computed.
+    """
+    whole, finite = value(None), each.isfinite()
+    rounding = max(_TOLERANCE, 8 * torch.finfo(whole.dtype).eps)
+    each, whole = each.double(), whole.double()
     if not bool(finite.any()):
         return 0.0
     if not bool(finite.all()):
-        if _hides(objective, point, index, finite) or bool(whole.isfinite()):
+        if bool(whole.isfinite()) or _hides(value, finite):
             return math.inf
-        whole, each = _value(objective.minibatch(index[finite]), point), each[finite]
+        whole, each = value(finite.nonzero().flatten()).double(), each[finite]
     apart, size = (each.mean() - whole).abs(), (each.abs().mean() + whole.abs()) / 2
-    return float(apart / size) if bool(apart > tolerance([told]) * size) else 0.0
+    return float(apart / size) if bool(apart > rounding * size) else 0.0
 
 
 def _hides(
-    objective: FiniteSum, point: Float[Tensor, " d"], index: Int[Tensor, " m"], finite: Tensor
+    value: Callable[[Int[Tensor, " k"] | None], Float[Tensor, ""]], finite: Bool[Tensor, " m"]
 ) -> bool:
     """Return whether a record without a finite loss is left out beside one that has one."""
-    good = index[finite][:1]
-    pairs = [torch.cat([good, bad]) for bad in index[~finite][:_PAIRS].unsqueeze(1)]
-    return any(bool(_value(objective.minibatch(pair), point).isfinite()) for pair in pairs)
+    good = finite.nonzero().flatten()[:1]
+    pairs = [torch.cat([good, bad]) for bad in (~finite).nonzero()[:_PAIRS]]
+    return any(bool(value(pair).isfinite()) for pair in pairs)
 
 
 def _losses(
@@ -118,8 +128,9 @@ def _losses(
         each = torch.func.vmap(objective.record_loss, in_dims=(None, 0), chunk_size=_TOGETHER)
         mapped: Tensor = each(point, index)
         return mapped.double()
-    return torch.stack([_value(objective.minibatch(one), point) for one in index.unsqueeze(1)])
+    alone = [_value(objective.minibatch(one), point) for one in index.unsqueeze(1)]
+    return torch.stack(alone).double()
 
 
 def _value(objective: Objective, point: Float[Tensor, " d"]) -> Float[Tensor, ""]:
-    return objective.value(point.unsqueeze(0)).reshape(()).double()
+    return objective.value(point.unsqueeze(0)).reshape(())

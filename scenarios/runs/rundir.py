@@ -62,7 +62,7 @@ class RunDirectory:
         self._experiment = experiment
         self._num_problems = num_problems
         self._pending: list[RoundRecord] = []
-        self._count = 0
+        self._count, self._rounds = 0, 0
         self._saved_at = 0.0
         self._run_name = new_run_name()
         # What clients keep themselves they keep for the last round only, and a private round that
@@ -112,7 +112,7 @@ class RunDirectory:
         try:
             yield
         except ConfigError:
-            if not begun and self._count <= 1:  # F at the start alone
+            if not begun and self._rounds <= 1:  # F at the start alone
                 self._withdraw()
             raise
         finally:
@@ -123,10 +123,13 @@ class RunDirectory:
         self._lock.release()
 
     def _withdraw(self) -> None:
-        """Remove what a run has written that has not got beyond its start."""
-        for folder in (CHECKPOINT, "clients"):
+        """Remove what a run has written that has not got beyond its start, if nobody else has."""
+        folders, files = (CHECKPOINT, "clients"), (HISTORY, CODE, ENVIRONMENT, ERROR, EXPERIMENT)
+        if {path.name for path in self.path.iterdir()} - {*folders, *files, LOCK}:
+            return
+        for folder in folders:
             shutil.rmtree(self.path / folder, ignore_errors=True)
-        for name in (HISTORY, CODE, ENVIRONMENT, ERROR, EXPERIMENT):
+        for name in files:
             (self.path / name).unlink(missing_ok=True)
 
     def require_free(self, *, resume: bool) -> None:
@@ -197,6 +200,7 @@ class RunDirectory:
     def add(self, snapshot: Snapshot, found: Found, states: Mapping[int, ClientState]) -> None:
         """Take in a round; write a checkpoint if the last one is old."""
         self._pending.append(snapshot.record)
+        self._rounds += 1
         if time.monotonic() - self._saved_at >= self._every_s:
             self._save(within(snapshot, states), found)
 
@@ -239,5 +243,5 @@ def require_begun(out: Path | None, resume: bool) -> None:
 
 
 def is_free(directory: Path) -> bool:
-    """Return whether nothing but a lock, or what a killed process left of a file, lies here."""
-    return all(path.name == LOCK or path.name.endswith(LEFTOVER) for path in directory.iterdir())
+    """Return whether nothing lies here but a lock, why a run failed, or leftovers of a kill."""
+    return all(p.name in (LOCK, ERROR) or p.name.endswith(LEFTOVER) for p in directory.iterdir())

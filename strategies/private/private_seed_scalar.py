@@ -16,10 +16,11 @@ Shapes: slopes [n, K m]. What the server publishes is the log.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.config import require
@@ -31,6 +32,7 @@ from fedzo.protocol.questions.in_place import (
     RecordSlopesInPlace,
     SlopesInPlace,
 )
+from strategies.core.asking import ask_together
 from strategies.core.base import RoundStrategy
 from strategies.core.privacy_config import PrivateConfig
 from strategies.core.robust import RobustConfig
@@ -41,15 +43,16 @@ from strategies.private.record_bounds import Claims, admitted
 from strategies.shared.seed_scalar import (
     SeedScalarState,
     WalkConfig,
-    ask_slopes,
+    by_news,
     moved,
+    slopes_question,
     started,
 )
 
 
 @composed
 class PrivateSeedScalarConfig:
-    """Settings of private seed and scalar; clip_norm: of a client's slopes in a round."""
+    """Settings of private seed and scalar; clip_norm: of a client's, or record's, slopes."""
 
     base: PrivateConfig = part(PrivateConfig, unit="client")
     clip_norm: float = 1.0
@@ -68,10 +71,14 @@ class PrivateSeedScalarConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateSeedScalarState(SeedScalarState):
-    """With the noise multiplier, what is spent, and how many records clients say they have."""
+    """With the noise multiplier, what is spent, and how many records clients say they have.
+
+    compared: 1 for clients whose records' losses average to their objective.
+    """
 
     noise_multiplier: float = 0.0
     claims: Claims
+    compared: Int[Tensor, " n"]
     privacy: Spent = field(default_factory=lambda: Spent(Ledger.empty()))
 
     @property
@@ -107,9 +114,14 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         return replace(state, noise_multiplier=0.0)
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PrivateSeedScalarState:
-        begun = started(x, num_clients, self._client, SeedScalarState)
-        fields = {name: getattr(begun, name) for name in ("dim", "log", "settings", "told")}
-        return PrivateSeedScalarState(**fields, claims=Claims.none(num_clients))
+        return started(
+            x,
+            num_clients,
+            self._client,
+            PrivateSeedScalarState,
+            claims=Claims.none(num_clients),
+            compared=torch.zeros(num_clients, dtype=torch.int64),
+        )
 
     def round(
         self, state: PrivateSeedScalarState, plan: RoundPlan
@@ -122,7 +134,7 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config.base.privacy, [(z, 1)])
-        heard = yield from ask_slopes(state, plan.cohort, config.walk, self._clipped(state))
+        heard = yield from ask_together(self._questions(state, plan.cohort))
         slopes = heard.said.slopes
         assert slopes is not None
         if slopes.shape[1] == 0:
@@ -131,18 +143,28 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         told = private_mean(slopes, release, config.base, plan)
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         after = moved(state, plan.cohort, heard, told.mean, config.walk)
-        return replace(after, noise_multiplier=z, privacy=spent)
+        compared = state.compared.clone()
+        compared[list(heard.clients)] = 1
+        return replace(after, noise_multiplier=z, privacy=spent, compared=compared)
 
-    def _clipped(self, state: PrivateSeedScalarState) -> Callable[[SlopesInPlace], SlopesInPlace]:
-        """Return what makes of a question about slopes one about clipped slopes of records."""
+    def _questions(
+        self, state: PrivateSeedScalarState, cohort: Sequence[int]
+    ) -> list[tuple[SlopesInPlace, Sequence[int]]]:
+        """Return what is asked of whom, with a comparison of losses where there was none yet."""
+        usual = slopes_question(state, self._config.walk)
         if self._config.base.privacy.unit == "client":
-            return lambda question: question
-        return lambda question: RecordSlopesInPlace(
-            news=question.news,
-            settings=question.settings,
-            clip_norm=self._config.clip_norm,
-            compare=not len(state.log),
-        )
+            return by_news(usual, state, cohort)
+        asked: list[tuple[SlopesInPlace, Sequence[int]]] = []
+        for compare in (True, False):
+            some = [client for client in cohort if bool(state.compared[client]) != compare]
+            question = RecordSlopesInPlace(
+                news=usual.news,
+                settings=usual.settings,
+                clip_norm=self._config.clip_norm,
+                compare=compare,
+            )
+            asked += by_news(question, state, some)
+        return asked
 
 
 def _among(plan: RoundPlan, claims: Claims) -> RoundPlan:

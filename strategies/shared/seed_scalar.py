@@ -25,7 +25,7 @@ judges F is told what the longest absent client has missed: with few participant
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -138,31 +138,33 @@ class SeedScalar(RoundStrategy[SeedScalarState]):
 
 
 def started(
-    x: Float[Tensor, " d"], num_clients: int, client: InPlaceConfig, state: type[StateT]
+    x: Float[Tensor, " d"],
+    num_clients: int,
+    client: InPlaceConfig,
+    state: type[StateT],
+    **more: object,
 ) -> StateT:
     """Return the state before the first round, in which nobody has been told anything."""
     told = torch.zeros(num_clients, dtype=torch.int64)
-    return state(dim=len(x), log=torch.empty(0), settings=client, told=told)
+    return state(dim=len(x), log=torch.empty(0), settings=client, told=told, **more)
 
 
 def ask_slopes(
-    state: SeedScalarState,
-    cohort: Sequence[int],
-    walk: WalkConfig,
-    made: Callable[[SlopesInPlace], SlopesInPlace] = lambda question: question,
+    state: SeedScalarState, cohort: Sequence[int], walk: WalkConfig
 ) -> Asking[Heard[Probed]]:
-    """Ask each client for slopes, with what it has not been told of the log.
+    """Ask each client for slopes, with what it has not been told of the log."""
+    heard = yield from ask_together(by_news(slopes_question(state, walk), state, cohort))
+    return heard
 
-    made: what makes the question of the usual one.
-    """
-    question = SlopesInPlace(
+
+def slopes_question(state: SeedScalarState, walk: WalkConfig) -> SlopesInPlace:
+    """Return the question about the next directions, with the whole log."""
+    return SlopesInPlace(
         news=state.log,
         settings=state.settings,
         local_steps=walk.local_steps,
         local_lr=walk.client_lr,
     )
-    heard = yield from ask_together(by_news(made(question), state, cohort))
-    return heard
 
 
 def by_news(

@@ -15,6 +15,7 @@ from scenarios.runs.experiment import make_experiment
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.simulate import simulate
 from scenarios.runs.stored import load_run
+from strategies.core.driver import Snapshot
 
 
 def failing(after: int) -> Callable[[int], fedzo.CallableObjective]:
@@ -98,7 +99,32 @@ def test_black_boxes_are_refused_to_first_order_methods_in_the_first_round(tmp_p
         fedzo.federate(make, strategy="fedavg", num_clients=2, num_rounds=9, out=tmp_path)
     assert len(asked) <= 4
     assert not [*tmp_path.rglob("*")]
+    (tmp_path / "error.txt").write_text("what another process says")
     fedzo.federate(make, strategy="fedzo", num_clients=2, num_rounds=1, out=tmp_path)
+
+
+def test_a_run_that_is_refused_later_or_beside_other_files_keeps_what_it_has(
+    tmp_path: Path,
+) -> None:
+    def make(client: int) -> fedzo.CallableObjective:
+        return fedzo.CallableObjective(function=lambda x: float((x**2).sum()), dim=3)
+
+    def end(rounds: int, note: Path | None = None) -> Callable[[Snapshot], None]:
+        def callback(snapshot: Snapshot) -> None:
+            if snapshot.record.round_index == rounds:
+                if note:
+                    note.write_text("mine")
+                raise ConfigError("enough")
+
+        return callback
+
+    for name, rounds, note in (("late", 3, ""), ("beside", 0, "notes.txt")):
+        out = tmp_path / name
+        callback = end(rounds, out / note if note else None)
+        with pytest.raises(ConfigError, match="enough"):
+            fedzo.federate(make, num_clients=2, num_rounds=9, out=out, callbacks=[callback])
+        assert (out / "experiment.toml").exists()
+        assert not note or (out / note).read_text() == "mine"
 
 
 def test_a_reference_names_the_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
