@@ -16,6 +16,7 @@ from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.question import take_apart
+from fedzo.protocol.questions.private import Records
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
@@ -63,7 +64,7 @@ def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
     def enough(_: Snapshot) -> bool:
         return time.perf_counter() - begun > LONGEST_S
 
-    engine: Engine = _Rehearsal(experiment.seed)
+    engine: Engine = _Rehearsal(experiment.seed, scenario)
     fleet: FleetConfig = experiment.config("fleet")
     strategy = build_strategy(experiment)
     if fleet.any or strategy.asks_in_waves:  # whose answer comes first says who is asked next
@@ -86,10 +87,10 @@ def _estimate(records: Sequence[RoundRecord], planned: int, problems: int) -> Es
 
 
 class _Rehearsal:
-    """An engine without clients."""
+    """An engine without clients; how many records each has is read off their objectives."""
 
-    def __init__(self, seed: int) -> None:
-        self._drawn = stream(seed, "rehearsal")
+    def __init__(self, seed: int, scenario: Scenario) -> None:
+        self._drawn, self._scenario = stream(seed, "rehearsal"), scenario
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         return [self._replies(exchange) for exchange in exchanges]
@@ -113,10 +114,15 @@ class _Rehearsal:
         }
         kind = _kind(exchange)
         drawn = {name: self._drawn.standard_normal((len(ids), *s)) for name, s in shapes.items()}
+        counts = {name: dict.fromkeys(ids, number) for name, number in numbers.items()}
+        if isinstance(question, Records):  # of which the noise of privacy is made
+            cohort = self._scenario.cohort(ids, exchange.moment.problem)
+            if hasattr(cohort, "sizes"):
+                counts["num_examples"] = dict(zip(ids, cohort.sizes.tolist(), strict=True))
         return Replies(
             client_ids=ids,
             tensors={name: torch.from_numpy(each).to(kind) for name, each in drawn.items()},
-            counts={name: dict.fromkeys(ids, number) for name, number in numbers.items()},
+            counts=counts,
         )
 
 

@@ -39,6 +39,15 @@ def planned(*words: object) -> list[dict[str, Any]]:
     return json.loads(done.stdout)["runs"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo"])
+def test_records_are_counted_where_their_privacy_needs_it(strategy: str) -> None:
+    settings = {"scenario.dataset": "digits", "strategy.unit": "record"}
+    made = make_experiment("classification", strategy, num_rounds=3, settings=settings)
+    estimate, result = rehearsed(made, build_scenario(made)), simulate(made)
+    for each in ("queries", "gradients", "floats_up", "floats_down"):
+        assert estimate.a_run[each] == getattr(result.records[-1], each), each
+
+
 @pytest.mark.parametrize("name", [n for n in ON_VECTORS if n != "fzoos"])
 def test_a_rehearsal_counts_what_a_run_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scenarios.runs.rehearsal.LONGEST_S", 60.0)
