@@ -63,6 +63,10 @@ def test_given_over_suggested_over_default() -> None:
         ({"seed": -1}, "seed=-1 must be 0 or more"),
         ({"query_budget": 3}, "query_budget=3 must be at least 5"),
         ({"settings": {"scenario.dims": 3}}, "did you mean scenario.dim"),
+        (
+            {"settings": {"scenario.objective": "a.py:f"}},
+            "is a setting of the scenario custom, not",
+        ),
         ({"settings": {"client.mu": -1.0}}, "client.mu=-1.0 must be a positive number"),
         ({"settings": {"client.directions": "cauchy"}}, "Input should be 'gaussian'"),
         ({"settings": {"engine.chunk_size": -1}}, "engine.chunk_size=-1 must be 0"),
