@@ -57,10 +57,19 @@ def ask_each(asked: Sequence[Asked[Any]]) -> Asking[list[Heard[Any]]]:
 
 
 def ask_together(asked: Sequence[Asked[AnswerT]]) -> Asking[Heard[AnswerT]]:
-    """Ask disjoint groups at once the same kind of question, and return all answers as one."""
+    """Ask disjoint groups at once the same kind of question, and return all answers as one.
+
+    A group whose query budget was too small for an answer counts only where nobody had enough.
+    """
     exchanges = [Exchange(question=q, client_ids=ids) for q, ids in asked if len(ids)]
-    replies = join_replies((yield exchanges))
-    return heard_of(asked[0][0], replies)
+    replies = yield exchanges
+    saying = [said for said in replies if not len(said.client_ids) or _says_anything(said)]
+    telling = any(len(said.client_ids) for said in saying)
+    return heard_of(asked[0][0], join_replies(saying if telling else replies))
+
+
+def _says_anything(said: Replies) -> bool:
+    return any(told.dim() < 2 or told.shape[1] > 0 for told in said.tensors.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,14 @@ def test_a_client_that_raises_fails_alone_and_losses_may_cancel() -> None:
     assert run("dp_seed_scalar", signed, settings={**SEEDED, **RECORD}).records[-1].round_index == 3
 
 
+@pytest.mark.parametrize("budget", [20, 32, 50])
+def test_a_budget_too_small_for_some_to_be_compared_ends_no_run_early(budget: int) -> None:
+    few = {**SEEDED, **RECORD, "strategy.participation": 0.5, "strategy.evaluate_every": 0}
+    found = run("dp_seed_scalar", num_rounds=20, query_budget=budget, settings=few)
+    assert found.stops == ["budget"]
+    assert found.queries <= budget
+
+
 @pytest.mark.parametrize("wrong", range(CLIENTS))
 def test_a_client_is_compared_before_it_counts_whenever_that_is(wrong: int) -> None:
     def make(client: int) -> ModuleObjective:
