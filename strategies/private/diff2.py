@@ -34,7 +34,7 @@ from fedzo.objectives.oracle import project
 from fedzo.optimizers import Optimizer, OptimizerState, make_optimizer
 from fedzo.privacy.accountant import Ledger, Sampling
 from fedzo.protocol.questions.private import Clipped, ClippedConfig, ClippedWalk
-from strategies.core.asking import ask
+from strategies.core.asking import ask, ask_together
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundPlan
 from strategies.core.server_step import server_step
@@ -49,7 +49,13 @@ from strategies.private.diff2_noise import (
 )
 from strategies.private.gradient_filter import Noisy, renewed
 from strategies.private.privacy import Release, charged, private_mean, share_shortened
-from strategies.private.record_bounds import Claims, admitted, after_answers
+from strategies.private.record_bounds import (
+    Claims,
+    admitted,
+    after_answers,
+    after_comparison,
+    compared_first,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
         due = self._due(state)
         spent = self._charged(state, due, plan)
         question = self._question(state, plan, due)
-        heard = yield from ask(question, plan.cohort)
+        heard = yield from ask_together(compared_first(question, state.claims, plan.cohort))
         if self._config.base.privacy.noise == "clients":
             claims = after_answers(claims, plan.cohort, heard.clients)
             if len(heard) < len(plan.cohort):  # too little noise in the sum: the round is void
@@ -133,6 +139,7 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
             gradient=gradient,
             variance=variance,
             age=state.age + 1,
+            claims=after_comparison(state.claims, heard.clients),
             privacy=replace(spent, noise_std=std, shortened=share_shortened(heard.said.shortened)),
         )
         if self._config.routine == "bvr_l_sgd":
@@ -255,7 +262,6 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
             unit=privacy.unit,
             noise_source=privacy.noise_source,
             report=privacy.report_shortened,
-            compare=privacy.unit == "record" and not state.age,
         )
 
     def _found(

@@ -19,8 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import require
@@ -39,7 +38,12 @@ from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.core.spending import Spent
 from strategies.private.privacy import Release, charged, per_round, private_mean
-from strategies.private.record_bounds import Claims, admitted
+from strategies.private.record_bounds import (
+    Claims,
+    admitted,
+    after_comparison,
+    by_comparison,
+)
 from strategies.shared.seed_scalar import (
     SeedScalarState,
     WalkConfig,
@@ -71,14 +75,10 @@ class PrivateSeedScalarConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateSeedScalarState(SeedScalarState):
-    """With the noise multiplier, what is spent, and how many records clients say they have.
-
-    compared: 1 for clients whose records' losses average to their objective.
-    """
+    """With the noise multiplier, what is spent, and what is known of clients' records."""
 
     noise_multiplier: float = 0.0
     claims: Claims
-    compared: Int[Tensor, " n"]
     privacy: Spent = field(default_factory=lambda: Spent(Ledger.empty()))
 
     @property
@@ -120,7 +120,6 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
             self._client,
             PrivateSeedScalarState,
             claims=Claims.none(num_clients),
-            compared=torch.zeros(num_clients, dtype=torch.int64),
         )
 
     def round(
@@ -143,9 +142,8 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         told = private_mean(slopes, release, config.base, plan)
         spent = replace(spent, noise_std=told.std, shortened=told.shortened)
         after = moved(state, plan.cohort, heard, told.mean, config.walk)
-        compared = state.compared.clone()
-        compared[list(heard.clients)] = 1
-        return replace(after, noise_multiplier=z, privacy=spent, compared=compared)
+        claims = after_comparison(state.claims, heard.clients)
+        return replace(after, noise_multiplier=z, privacy=spent, claims=claims)
 
     def _questions(
         self, state: PrivateSeedScalarState, cohort: Sequence[int]
@@ -155,8 +153,7 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         if self._config.base.privacy.unit == "client":
             return by_news(usual, state, cohort)
         asked: list[tuple[SlopesInPlace, Sequence[int]]] = []
-        for compare in (True, False):
-            some = [client for client in cohort if bool(state.compared[client]) != compare]
+        for compare, some in by_comparison(state.claims, cohort):
             question = RecordSlopesInPlace(
                 news=usual.news,
                 settings=usual.settings,

@@ -21,8 +21,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.protocol.questions.private import Records, RecordsTold
-from strategies.core.asking import Asking, Heard, ask
+from fedzo.protocol.questions.private import Clipped, ClippedMeans, Records, RecordsTold
+from strategies.core.asking import Asked, Asking, Heard, ask
 from strategies.core.privacy_config import PrivateConfig
 from strategies.core.rounds import RoundPlan, TooFewAnswers
 
@@ -37,13 +37,15 @@ class Claims:
     """How many records each client says that it has (-1 before it has), and the bound.
 
     missed: how often each has lately made a round void by its silence; rest: rounds for which it is
-    not asked therefore. Both are empty while nobody has.
+    not asked therefore. compared: 1 for clients that have answered, and so have shown that their
+    records' losses average to their objective. All are empty while nobody has.
     """
 
     said: Int[Tensor, " n"]
     bound: int = 0
     missed: Int[Tensor, " k"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     rest: Int[Tensor, " k"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    compared: Int[Tensor, " c"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @staticmethod
     def none(num_clients: int) -> "Claims":
@@ -74,6 +76,33 @@ class Claims:
             for client, number in told.items()
             if not self.bound <= number <= MOST_RECORDS
         }
+
+
+def by_comparison(claims: Claims, cohort: Sequence[int]) -> list[tuple[bool, list[int]]]:
+    """Return whose losses are still to be compared, with True, and the others, with False."""
+    done = set(claims.compared.nonzero().flatten().tolist())
+    return [(due, [c for c in cohort if (c in done) != due]) for due in (True, False)]
+
+
+def compared_first(
+    question: Clipped, claims: Claims, cohort: Sequence[int]
+) -> list[Asked[ClippedMeans]]:
+    """Return what is asked of whom: those still to be compared are asked to be so first."""
+    if question.unit == "client":
+        return [(question, cohort)]
+    asked = list[Asked[ClippedMeans]]()
+    for due, some in by_comparison(claims, cohort):
+        rows = None if question.first_row is None else question.first_row[: len(some)]
+        asked.append((replace(question, compare=due, first_row=rows), some))
+    return asked
+
+
+def after_comparison(claims: Claims, answered: Sequence[int]) -> Claims:
+    """Return the claims after answers that came with comparisons where these were due."""
+    compared = claims.compared if claims.compared.numel() else torch.zeros_like(claims.said)
+    compared = compared.clone()
+    compared[list(answered)] = 1
+    return replace(claims, compared=compared)
 
 
 def next_round(claims: Claims) -> Claims:

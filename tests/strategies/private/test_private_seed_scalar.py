@@ -250,3 +250,19 @@ def test_a_client_is_compared_before_it_counts_whenever_that_is(wrong: int) -> N
         found = run("dp_seed_scalar", make, engine="flower", settings={**SEEDED, **RECORD})
         told = [record.failures for record in found.records if record.round_index]
         assert all("do not average" in failures[wrong] for failures in told)
+
+
+@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo"])
+def test_who_is_refused_in_the_first_round_takes_part_in_no_other_of_diff2(strategy: str) -> None:
+    def make(client: int) -> ModuleObjective:
+        made = world()(client)
+        return replace(made, loss=nn.CrossEntropyLoss(reduction="sum")) if client == 1 else made
+
+    settings: dict[str, Scalar] = {**SEEDED, "strategy.unit": "record"}
+    found = federate(
+        make, num_clients=CLIENTS, num_rounds=3, strategy=strategy, engine="flower",
+        settings=settings,
+    )  # fmt: skip
+    told = [record.failures for record in found.records if record.round_index]
+    assert len(told) == 3
+    assert all("do not average" in failures[1] and len(failures) == 1 for failures in told)
