@@ -23,7 +23,8 @@ test: .venv/.installed  ## the default tests, a few minutes on two idle cores
 
 test-docs: .venv/.installed  ## every block of README.md and docs, and the examples: a few minutes
 	$(BIN)/pytest -n 2 -m slow tests/test_readme.py tests/test_documents.py \
-		tests/test_paper_page.py tests/test_minimize_page.py tests/test_reference.py tests/scenarios/test_examples.py
+		tests/test_paper_page.py tests/test_minimize_page.py \
+		tests/test_reference.py tests/scenarios/test_examples.py
 
 test-slow: .venv/.installed  ## the tests that take longer, and the laws with five times the examples
 	$(BIN)/pytest -m slow

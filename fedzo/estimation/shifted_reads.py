@@ -73,9 +73,7 @@ class ShiftedReads(TorchDispatchMode):
             return func(*args, **named)
         if not self._holds_any(args) and not self._holds_any(named):
             return func(*args, **named)
-        written = _written(func)
-        if written:
-            self._refuse_writes(func, written, args, named)
+        self._refuse_writes(func, args, named)
         if func.is_view:
             seen = func(*args, **named)
             parts = [seen] if isinstance(seen, Tensor) else tree_leaves(seen)
@@ -126,15 +124,9 @@ class ShiftedReads(TorchDispatchMode):
         low, high = _reach(leaf)
         return [h for h in held if low < h.reach[1] and h.reach[0] < high]
 
-    def _refuse_writes(
-        self,
-        func: Any,
-        written: Sequence[tuple[int, str]],
-        args: Sequence[Any],
-        named: Mapping[str, Any],
-    ) -> None:
+    def _refuse_writes(self, func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> None:
         """Raise ObjectiveError where the operation would write into x."""
-        for number, name in written:
+        for number, name in _written(func):
             if self._holds_any(args[number] if number < len(args) else named.get(name)):
                 raise ObjectiveError(
                     f"the objective writes into the parameters that it is asked at ({func});"

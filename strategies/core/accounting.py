@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from fedzo.errors import ConfigError, RunError
 from fedzo.fleet.jobs import entry_of, jobs_of
-from fedzo.objectives.circuit import rest_of
 from fedzo.objectives.looped_cohort import BLACK_BOX
 from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.protocol.exchange import JUDGING, Exchange, Replies
@@ -120,12 +119,11 @@ def require_answers(
             raise ConfigError(why)
     if answered >= min(least, asked):
         return
-    error = TooFewAnswers(
+    raise TooFewAnswers(
         f"round {round_index}: {answered} of {asked} clients answered {exchanges[0].kind},"
-        f" strategy.min_answers={least}; client {failed[0][0]}: {failed[0][1]}"
+        f" strategy.min_answers={least}; client {failed[0][0]}: {failed[0][1]}",
+        [reason for _, reason in failed],
     )
-    error.rest_s = min(rest_of(reason) for _, reason in failed)
-    raise error
 
 
 def require_any_answer(records: Sequence[RoundRecord], heard: bool) -> None:

@@ -63,13 +63,12 @@ def ask_together(asked: Sequence[Asked[AnswerT]]) -> Asking[Heard[AnswerT]]:
     """
     exchanges = [Exchange(question=q, client_ids=ids) for q, ids in asked if len(ids)]
     replies = yield exchanges
-    saying = [said for said in replies if not len(said.client_ids) or _says_anything(said)]
-    telling = any(len(said.client_ids) for said in saying)
-    return heard_of(asked[0][0], join_replies(saying if telling else replies))
+    telling = [each for each in replies if _says_anything(each)]
+    return heard_of(asked[0][0], join_replies(telling or replies))
 
 
-def _says_anything(said: Replies) -> bool:
-    return any(told.dim() < 2 or told.shape[1] > 0 for told in said.tensors.values())
+def _says_anything(replies: Replies) -> bool:
+    return any(told.numel() for told in replies.tensors.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ checkpoints.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import RunError
 from fedzo.estimation.replay import Log
+from fedzo.objectives.circuit import rest_of
 from fedzo.objectives.objective import Bound
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import ValuesTold
@@ -81,11 +82,13 @@ class RoundConfig:
 class TooFewAnswers(RunError):
     """Fewer clients answered an exchange than the strategy needs.
 
-    rest_s: for how long all that failed are left alone by themselves, so that there is no use in
-    asking them before; 0 where one is not.
+    reasons: why clients failed. rest_s: for how long all that did are left alone by themselves, so
+    that there is no use in asking them before; 0 where one is not.
     """
 
-    rest_s: float = 0.0
+    def __init__(self, message: str, reasons: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.rest_s = min(map(rest_of, reasons), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from fedzo.objectives.circuit import rest_of
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.question import Question
 from fedzo.protocol.wave import Landed, Wave
@@ -44,12 +43,11 @@ def require_some(landed: Landed, wave: Wave, round_index: int) -> None:
     """Raise TooFewAnswers where nothing can be used, but not for want of queries."""
     if landed.failures:
         client, reason = next(iter(landed.failures.items()))
-        error = TooFewAnswers(
+        raise TooFewAnswers(
             f"round {round_index}: none of {len(landed.failures)} clients has given an answer that"
-            f" can be used; client {client}: {reason}"
+            f" can be used; client {client}: {reason}",
+            landed.failures.values(),
         )
-        error.rest_s = min(rest_of(reason) for reason in landed.failures.values())
-        raise error
     if wave.queries is None or wave.queries >= max(1, wave.queries_each):
         raise TooFewAnswers(f"round {round_index}: nobody could be reached for a day")
 
