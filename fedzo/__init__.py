@@ -36,6 +36,7 @@ FACE = {
     "ZerothOrder": "fedzo.finetuning.zeroth_order",
     "ActivityZO": "fedzo.finetuning.activity.optimizer",
     "Method": "fedzo.finetuning.methods.method",
+    "keep_snapshots": "fedzo.estimation.snapshots",
     **dict.fromkeys(
         ("Objective", "CallableObjective", "TorchObjective", "ModuleObjective", "Maximize"),
         "fedzo.objectives.objective",

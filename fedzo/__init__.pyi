@@ -8,6 +8,7 @@ from fedzo.blackbox.variables import Int as Int
 from fedzo.blackbox.variables import Log as Log
 from fedzo.errors import ConfigError as ConfigError
 from fedzo.errors import FedzoWarning as FedzoWarning
+from fedzo.estimation.snapshots import keep_snapshots as keep_snapshots
 from fedzo.finetuning.activity.optimizer import ActivityZO as ActivityZO
 from fedzo.finetuning.methods.method import Method as Method
 from fedzo.finetuning.zeroth_order import ZerothOrder as ZerothOrder

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from fedzo.errors import ConfigError
 from fedzo.estimation.keys import Key, Law
 from fedzo.estimation.place import Term, add_terms_
+from fedzo.estimation.snapshots import snapshots_of
 from fedzo.objectives.modules import trained_parameters
 
 Log = Float32[Tensor, "log *row"]
@@ -68,6 +69,9 @@ class Replay:
 
         Raises ConfigError for a module that holds another log.
         """
+        snapshots = snapshots_of(module)
+        if snapshots and module not in _HELD:
+            _HELD[module] = (self, snapshots.read_(module, repr(self), log))
         replay, held = _HELD.get(module, (self, log[:0]))
         if replay != self or not torch.equal(log[: len(held)], held):
             raise ConfigError(
@@ -78,9 +82,12 @@ class Replay:
             )
         place = trained_parameters(module)
         each = self.num_directions if log.dim() == 1 else 1
-        for number, terms in enumerate(self.steps(log, len(held)), 1):
+        written = snapshots.last(len(log) // each) if snapshots else 0
+        for number, terms in enumerate(self.steps(log, len(held)), len(held) // each + 1):
             add_terms_(place, terms)
-            _HELD[module] = (self, log[: len(held) + number * each])
+            _HELD[module] = (self, log[: number * each])
+            if snapshots and number == written:
+                snapshots.write(module, repr(self), log[: number * each])
 
     def back_to(self, module: nn.Module, log: Log) -> list[Term]:
         """Bring a module to where the log leads; return what leads back where it is further on.

@@ -27,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
     Raises StorageError or OSError where the system does not let us.
     """
     own = {name: _plain(tensor.detach().cpu()) for name, tensor in tensors.items()}
-    digest = _digest(own, facts)
+    digest = digest_of(own, facts)
     try:
         with TemporaryDirectory(dir=path.parent, suffix=LEFTOVER) as folder:  # it writes beside
             file = Path(folder) / path.name
@@ -54,7 +54,7 @@ def read_tensors(path: Path, *, digest: str = "") -> tuple[dict[str, Tensor], st
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             told: dict[str, str] = dict(file.metadata() or {})
         sealed, facts = _told(told)
-        if (sealed or digest) and sealed != _digest(tensors, facts):
+        if (sealed or digest) and sealed != digest_of(tensors, facts):
             raise ValueError("its digest does not fit")
         if digest and sealed != digest:
             raise ValueError("it is another file than the one that belongs here")
@@ -84,7 +84,7 @@ def _told(metadata: Mapping[str, str]) -> tuple[str, str]:
     return digest, facts
 
 
-def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+def digest_of(tensors: Mapping[str, Tensor], facts: str) -> str:
     """Return a digest of names, types, shapes, values and facts."""
     digest = hashlib.blake2b(facts.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):

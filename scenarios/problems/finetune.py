@@ -17,13 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import check_types, require, require_nonnegative
+from fedzo.estimation.snapshots import keep_snapshots
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.objective import flatten_parameters, unflatten_parameters
 from fedzo.objectives.problem import Problem, Report
 from fedzo.protocol.questions.in_place import InPlaceConfig
 from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from fedzo.randomness import stream
-from fedzo.used_with import UsedWith, one_of
+from fedzo.used_with import UsedWith, one_of, other_than
 from scenarios.data.partition import Partition, PartitionKind
 from scenarios.finetune.tasks import TaskName, make_task
 from scenarios.problems.one_problem import KnownInPlace, KnownProblem, OneProblem
@@ -39,6 +40,8 @@ class FinetuneConfig:
     the head, -1 for what the task suggests. adapters: rank of the low-rank adapters (LoRA) that are
     trained in their place, 0 for none. examples: to train on, over all clients, 0 for what the
     task has. partition, classes_per_client, alpha, min_size: see scenarios.data.partition.
+    snapshots: a folder for the parameters of a module that is moved in place, written every
+    snapshot_every steps; whoever begins anew replays the rest (fedzo.estimation.snapshots).
     """
 
     task: TaskName = "shifted_digits"
@@ -51,6 +54,8 @@ class FinetuneConfig:
     alpha: float = 0.5
     min_size: int = 10
     noise_std: float = 0.0
+    snapshots: str = ""
+    snapshot_every: int = 100
     USED_WITH: ClassVar[UsedWith] = {
         "strategy.min_judges": JUDGED_HERE,
         "strategy.judges": JUDGED_HERE,
@@ -59,6 +64,8 @@ class FinetuneConfig:
         "data_dir": one_of("task", "snippets", "order", "order_marked"),
         "classes_per_client": one_of("partition", "by_label"),
         "alpha": one_of("partition", "dirichlet", "quantity_skew"),
+        "snapshots": one_of("rule", "in_place"),
+        "snapshot_every": other_than("snapshots", ""),
     }
 
     def __post_init__(self) -> None:
@@ -67,6 +74,7 @@ class FinetuneConfig:
         require_nonnegative("adapters", self.adapters)
         require(self.examples >= 0, "examples", self.examples, "0 (all) or more")
         require_nonnegative("noise_std", self.noise_std)
+        require(self.snapshot_every >= 1, "snapshot_every", self.snapshot_every, "at least 1")
         self.split()
 
     def split(self) -> Partition:
@@ -105,6 +113,8 @@ class FinetuneScenario(OneProblem):
             examples=config.examples,
             data_dir=config.data_dir,
         )
+        if config.snapshots:
+            keep_snapshots(self.task.module, config.snapshots, config.snapshot_every)
         generator = stream(seed, "finetune", "partition")
         self._shards = self.task.shards(num_clients, config.split(), generator=generator)
 
