@@ -182,7 +182,10 @@ def in_place() -> Iterator[Example]:
         yield Example(q.JudgeInPlace(news=log, settings=settings), modules=True)
         if not settings.batch_size:
             yield Example(
-                q.RecordSlopesInPlace(news=log, settings=settings, clip_norm=0.5), modules=True
+                q.RecordSlopesInPlace(
+                    news=log, settings=settings, clip_norm=0.5, report=True, compare=True
+                ),
+                modules=True,
             )
         m = settings.num_directions
         rows = torch.tensor([[3.0, *[0.5] * m], [2.0, *[-0.25] * m]])

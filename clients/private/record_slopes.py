@@ -28,8 +28,7 @@ from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.privacy.averages import NOT_AVERAGED, QUERIES, difference
 from fedzo.privacy.clipping import clip_rows
-from fedzo.protocol.questions.in_place import RecordSlopesInPlace
-from fedzo.protocol.questions.probes import Probed
+from fedzo.protocol.questions.in_place import RecordSlopes, RecordSlopesInPlace
 from fedzo.runtime.local import Answered, Clients
 
 _BESIDE, _FAR = 0.1, 1e9
@@ -40,12 +39,13 @@ def answer_record_slopes(question: RecordSlopesInPlace, clients: Clients) -> Ans
     config, scheme = question.settings, SCHEMES[question.settings.estimator]
     if clients.oracle.is_noisy:
         raise ConfigError("losses of single records have no noise; set scenario.noise_std=0")
-    asked = question.cost().queries
-    if clients.oracle.remaining < asked + QUERIES * question.compare:
-        return Probed(slopes=nothing(clients)), clients.states
+    asked = scheme.num_queries(config.num_directions)
+    if clients.oracle.remaining < question.cost().queries:
+        return _told(question, nothing(clients), nothing(clients)), clients.states
     log, replay = log_of(question, clients), replay_of(question, clients)
     keys = replay.keys(question.first_step(log))
     means = torch.zeros(len(clients), config.num_directions, dtype=torch.float64)
+    shortened = torch.zeros(len(clients), 1, dtype=torch.float64)
 
     def place_of(objective: Objective) -> tuple[InPlace, ModuleObjective]:
         place, _ = reached(objective, question, replay, log)
@@ -59,13 +59,21 @@ def answer_record_slopes(question: RecordSlopesInPlace, clients: Clients) -> Ans
         place, whole = place_of(objective)
         values = place.asking(whole.own_record_losses).rows(keys, scheme, config.mu)
         slopes = scheme.slopes(values.T, config.mu, None)
-        means[position] = clip_rows(slopes, question.clip_norm).sums.mean(dim=0)
+        clipped = clip_rows(slopes, question.clip_norm)
+        means[position] = clipped.sums.mean(dim=0)
+        shortened[position] = clipped.shortened.double().mean()
         return torch.zeros(asked, dtype=torch.float64)  # what single losses are must not show
 
     if question.compare:
         _require_equal(clients.oracle.told(QUERIES, compare))
     clients.oracle.told(asked, ask)
-    return Probed(slopes=means), remembering(log, clients)
+    return _told(question, means, shortened), remembering(log, clients)
+
+
+def _told(
+    question: RecordSlopesInPlace, means: Float[Tensor, "n m"], shortened: Float[Tensor, "n s"]
+) -> RecordSlopes:
+    return RecordSlopes(slopes=means, shortened=shortened if question.report else None)
 
 
 def _apart(place: InPlace, objective: ModuleObjective, key: Direction) -> float:

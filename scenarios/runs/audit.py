@@ -9,7 +9,9 @@ that were reached, and what was published; his statistic is the log-likelihood r
     sum_r (|v_r - v_r(D)|^2 - |v_r - v_r(D')|^2) / (2 s_r^2)
 
 For strategies whose noise is that of every release in one vector v (or x): dp_gd, diff2, their
-zeroth-order forms, dp_fedavg, dp_fedzo. See fedzo.privacy.audit for the bounds.
+zeroth-order forms, dp_fedavg, dp_fedzo; and dp_seed_scalar, which publishes coefficients and moves
+a module, one that both worlds share: they are asked at the same places. See fedzo.privacy.audit for
+the bounds.
 """
 
 import math
@@ -21,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from clients.rules import make_rules
 from fedzo.config import Scalar, field_names, require
 from fedzo.errors import ConfigError
-from fedzo.objectives.cohort import CohortObjective
+from fedzo.objectives.cohort import CohortObjective, cohort_of
+from fedzo.objectives.objective import ModuleObjective, restore_parameters
 from fedzo.parts import find_part, has_part
 from fedzo.privacy.accountant import epsilon_of, noise_for
 from fedzo.privacy.audit import AuditResult, Floats, audit_scores
@@ -48,13 +52,24 @@ _LAYERS, _RECORDS, _CANARY = (3, 2, 1), 5, 100.0
 
 @dataclass(frozen=True, slots=True)
 class AuditWorld:
-    """A few clients with five records each; the first record of the first is the canary."""
+    """A few clients with five records each; the first record of the first is the canary.
+
+    module: where x is, for strategies that move one.
+    """
 
     shards: MLPShards
+    module: nn.Module | None = None
     noise_std: float = 0.0
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
-        return self.shards.of(client_ids)
+        if self.module is None:
+            return self.shards.of(client_ids)
+        objectives = []
+        for first in (client * _RECORDS for client in client_ids):
+            rows = slice(first, first + _RECORDS)
+            inputs, targets = self.shards.inputs[rows], self.shards.targets[rows].unsqueeze(1)
+            objectives.append(ModuleObjective(self.module, functional.mse_loss, inputs, targets))
+        return cohort_of(objectives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +108,15 @@ def audit(
     spent = epsilon_of(1 / (noise_for(claim, delta) * noise_factor), delta)
     noisy = _strategy(made, {"strategy.epsilon": spent})
     quiet = _strategy(made, {"strategy.epsilon": math.inf})
-    engines = [InProcessEngine(world, make_rules()) for world in neighbors(num_clients, seed)]
     start = random_mlp(_LAYERS, generator=stream(seed, "audit", "start")).double()
+    worlds = neighbors(num_clients, seed)
+    in_place = strategy_entry(strategy).rule == "in_place"
+    engines = [InProcessEngine(world, make_rules()) for world in worlds]
     scores: list[list[float]] = [[], []]
     for trial in range(trials):
-        for which, engine in enumerate(engines):
+        for which in (0, 1):
+            if in_place:  # a module can be moved by one run alone
+                engines = _with_module(worlds, start)
             plan = RoundPlan(
                 round_index=0,
                 num_rounds=num_rounds,
@@ -105,7 +124,7 @@ def audit(
                 cohort=range(num_clients),
                 seed=int(stream(seed, "audit", trial, which).integers(1 << 62)),
             )
-            scores[which].append(_score(noisy, quiet, engine, engines, start, plan))
+            scores[which].append(_score(noisy, quiet, which, engines, start, plan))
         if progress:
             progress(trial + 1)
     without, with_canary = (np.asarray(found) for found in scores)
@@ -133,6 +152,14 @@ def neighbors(num_clients: int, seed: int) -> list[AuditWorld]:
         )
         worlds.append(AuditWorld(shards))
     return worlds
+
+
+def _with_module(worlds: Sequence[AuditWorld], start: Tensor) -> list[InProcessEngine]:
+    """Return engines of worlds that share a new module with these parameters."""
+    inputs, hidden, outputs = _LAYERS
+    module = nn.Sequential(nn.Linear(inputs, hidden), nn.Softplus(), nn.Linear(hidden, outputs))
+    restore_parameters(module.double(), start)
+    return [InProcessEngine(replace(world, module=module), make_rules()) for world in worlds]
 
 
 def draw_audit(path: Path, found: Audit) -> None:
@@ -172,7 +199,12 @@ def _experiment(
             )
     small: dict[str, Scalar] = {"strategy.restart_period": 2, "client.num_directions": 5}
     local: dict[str, Scalar] = {"strategy.local_lr": 0.001}
-    rules = {"gradient_difference": small, "first_order": local, "zeroth_order": local}
+    rules: dict[str, dict[str, Scalar]] = {
+        "gradient_difference": small,
+        "first_order": local,
+        "zeroth_order": local,
+        "in_place": {"strategy.server_lr": 0.001},
+    }
     own = {k: v for k, v in rules.get(entry.rule, {}).items() if k not in entry.preset}
     made = make_experiment(
         "regression",
@@ -218,18 +250,18 @@ def _strategy(made: Experiment, more: Mapping[str, Scalar]) -> RoundStrategy[Any
 def _score(
     noisy: RoundStrategy[Any],
     quiet: RoundStrategy[Any],
-    engine: Engine,
+    which: int,
     engines: Sequence[Engine],
     start: Tensor,
     plan: RoundPlan,
 ) -> float:
-    """Return the log-likelihood ratio of one run on the data set behind `engine`."""
+    """Return the log-likelihood ratio of one run on one of the two data sets."""
     state, total = noisy.init(start, plan.num_clients), 0.0
     for round_index in range(1, plan.num_rounds + 1):
         now = replace(plan, round_index=round_index)
         silent = noisy.silenced(state)
         clean = [quiet.published(_driven(quiet, silent, now, world)) for world in engines]
-        state = _driven(noisy, state, now, engine)
+        state = _driven(noisy, state, now, engines[which])
         told, std = noisy.published(state), state.privacy.noise_std * noisy.stretch(state)
         if std > 0:
             squares = [float((told - expected).square().sum()) for expected in clean]

@@ -28,6 +28,7 @@ from fedzo.parts import composed, part
 from fedzo.privacy.accountant import Ledger
 from fedzo.protocol.questions.in_place import (
     InPlaceConfig,
+    RecordSlopes,
     RecordSlopesInPlace,
     SlopesInPlace,
 )
@@ -37,7 +38,13 @@ from strategies.core.privacy_config import PrivateConfig
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.core.spending import Spent
-from strategies.private.privacy import Release, charged, per_round, private_mean
+from strategies.private.privacy import (
+    Release,
+    charged,
+    per_round,
+    private_mean,
+    share_shortened,
+)
 from strategies.private.record_bounds import (
     Claims,
     admitted,
@@ -69,8 +76,6 @@ class PrivateSeedScalarConfig:
         if privacy.unit == "client":
             return
         require(steps == 1, "local_steps", steps, "1 with unit=record")
-        told = privacy.report_shortened
-        require(not told, "report_shortened", told, "false with unit=record: clients clip, unasked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +115,12 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
     def robust(self) -> RobustConfig:
         return self._config.base.robust
 
+    def published(self, state: PrivateSeedScalarState) -> Float[Tensor, " k"]:
+        return state.log[-self._config.walk.local_steps * self._client.num_directions :]
+
+    def stretch(self, state: PrivateSeedScalarState) -> float:
+        return self._config.walk.rate.server_lr / self._client.num_directions
+
     def silenced(self, state: PrivateSeedScalarState) -> PrivateSeedScalarState:
         return replace(state, noise_multiplier=0.0)
 
@@ -140,7 +151,10 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
             return state
         release = Release(config.clip_norm, z, max(1, state.claims.bound))
         told = private_mean(slopes, release, config.base, plan)
-        spent = replace(spent, noise_std=told.std, shortened=told.shortened)
+        shortened = told.shortened
+        if isinstance(heard.said, RecordSlopes):
+            shortened = share_shortened(heard.said.shortened)
+        spent = replace(spent, noise_std=told.std, shortened=shortened)
         after = moved(state, plan.cohort, heard, told.mean, config.walk)
         claims = after_comparison(state.claims, heard.clients)
         return replace(after, noise_multiplier=z, privacy=spent, claims=claims)
@@ -159,6 +173,7 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
                 settings=usual.settings,
                 clip_norm=self._config.clip_norm,
                 compare=compare,
+                report=self._config.base.privacy.report_shortened,
             )
             asked += by_news(question, state, some)
         return asked

@@ -18,10 +18,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
+from torch import Tensor
+
 from fedzo.config import require
 from fedzo.estimation.keys import Law
 from fedzo.estimation.replay import Log, Replay
 from fedzo.estimation.schemes import SCHEMES, SharedName
+from fedzo.privacy.averages import QUERIES
 from fedzo.protocol.question import Answer, AnswerT, Cost, Question, Shapes
 from fedzo.protocol.questions.probes import Probed
 from fedzo.protocol.questions.training_config import MinibatchConfig
@@ -92,17 +96,34 @@ class SlopesInPlace(InPlaceQuestion[Probed]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSlopes(Probed):
+    """Means of clipped slopes, and the share of records whose slopes were shortened."""
+
+    shortened: Float[Tensor, "n 1"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSlopesInPlace(SlopesInPlace):
     """Means over records of clipped slopes, of all records, at x: for privacy of records.
 
-    compare: whether records' losses must first be shown to average to the objective, for queries
-    that `cost` leaves out.
+    compare: whether records' losses must first be shown to average to the objective. report:
+    whether the share of shortened records is told, for simulations.
     """
 
     clip_norm: float
     compare: bool = False
+    report: bool = False
 
     kind: ClassVar[str] = "query.record_slopes_in_place"
+    answer: ClassVar[type[Answer]] = RecordSlopes
+
+    def shapes(self) -> Mapping[str, Shapes]:
+        more: dict[str, Shapes] = {"shortened": [(1,), (0,)]} if self.report else {}
+        return {**SlopesInPlace.shapes(self), **more}
+
+    def cost(self) -> Cost:
+        asked = SCHEMES[self.settings.estimator].num_queries(self.settings.num_directions)
+        return Cost(queries=asked + QUERIES * self.compare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.privacy.accountant import noise_for
 from scenarios.cli.app import app
 from scenarios.runs.audit import audit
 
-MORE = {"diff2_zo": {"client.num_directions": 3}, "dp_fedavg": {"strategy.local_steps": 2}}
+MORE = {
+    "diff2_zo": {"client.num_directions": 3},
+    "dp_fedavg": {"strategy.local_steps": 2},
+}
+SLOPES: dict[str, Scalar] = {"strategy.unit": "record", "client.num_directions": 3}
 
 
 @pytest.mark.parametrize(
-    "strategy", ["diff2_zo", "dp_fedavg", pytest.param("diff2", marks=pytest.mark.slow)]
+    "strategy",
+    ["diff2_zo", "dp_fedavg", "dp_seed_scalar", pytest.param("diff2", marks=pytest.mark.slow)],
 )
 def test_honest_noise_is_not_refuted(strategy: str) -> None:
     found = audit(strategy, trials=40, num_rounds=1, settings=MORE.get(strategy))
@@ -25,10 +31,22 @@ def test_honest_noise_is_not_refuted(strategy: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["diff2", "dp_gd", "diff2_zo"])
-def test_the_attacker_sees_each_release_once_and_the_whole_sensitivity(strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "more"),
+    [
+        ("diff2", {}),
+        ("dp_gd", {}),
+        ("diff2_zo", {}),
+        ("dp_seed_scalar", {}),
+        ("dp_seed_scalar", {"strategy.local_steps": 2}),
+        ("dp_seed_scalar", SLOPES),
+    ],
+)
+def test_the_attacker_sees_each_release_once_and_the_whole_sensitivity(
+    strategy: str, more: dict[str, Scalar]
+) -> None:
     """Of N(-mu^2/2, mu^2) and N(mu^2/2, mu^2), the means need the sensitivity, the spread noise."""
-    settings = {**MORE.get(strategy, {}), "strategy.epsilon": 8.0}
+    settings = {**MORE.get(strategy, {}), "strategy.epsilon": 8.0, **more}
     found = audit(strategy, trials=60, num_rounds=4, settings=settings)
     mu = 1 / noise_for(8.0, 1e-5)
     spread = np.sqrt((found.without.var(ddof=1) + found.with_canary.var(ddof=1)) / 2)
@@ -38,7 +56,7 @@ def test_the_attacker_sees_each_release_once_and_the_whole_sensitivity(strategy:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo"])
+@pytest.mark.parametrize("strategy", ["diff2", "diff2_zo", "dp_seed_scalar"])
 def test_a_tenth_of_the_noise_is_caught(strategy: str) -> None:
     settings = MORE.get(strategy)
     found = audit(strategy, trials=80, num_rounds=2, noise_factor=0.1, settings=settings)

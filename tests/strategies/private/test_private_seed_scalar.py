@@ -121,7 +121,6 @@ def test_what_is_refused() -> None:
     for wrong, sentence in (
         ({"strategy.unit": "record"}, "local_steps=2 must be 1 with unit=record"),
         ({**RECORD, "client.batch_size": 3}, "client.batch_size=3 must be 0"),
-        ({**RECORD, "strategy.report_shortened": True}, "report_shortened"),
         ({"strategy.noise": "clients"}, "noise=clients must be server"),
         ({"strategy.clip_norm": 0.0}, "clip_norm=0"),
     ):
@@ -137,6 +136,18 @@ def test_records_without_noise_and_with_a_wide_clip_are_seed_scalar() -> None:
     asked = 2 * M * ROUNDS + 4 + ROUNDS + 1  # slopes, the comparison, F
     assert private.queries == CLIENTS * asked
     assert run("dp_seed_scalar", settings=silent, engine="flower").queries == private.queries
+
+
+@pytest.mark.parametrize(("clip", "share"), [(1e-9, 1.0), (1e9, 0.0)])
+def test_the_share_of_shortened_records_is_told_where_that_is_asked(
+    clip: float, share: float
+) -> None:
+    settings = {**RECORD, "strategy.epsilon": 1e6, "strategy.clip_norm": clip, **SEEDED}
+    told = run("dp_seed_scalar", settings={**settings, "strategy.report_shortened": True})
+    assert told.last_records[0].shortened == share
+    untold = run("dp_seed_scalar", settings=settings)
+    assert untold.last_records[0].shortened is None
+    assert torch.equal(told.solutions[0], untold.solutions[0])
 
 
 @pytest.mark.parametrize("row", [1e3, -1e-3, float("nan"), float("inf")])
