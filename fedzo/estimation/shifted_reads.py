@@ -13,8 +13,8 @@ not. Modules of torch.compile run uncompiled meanwhile.
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -222,7 +222,7 @@ def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
     with _eager():
         if not any(terms for _, terms in moves):
             return ask()
-        with ShiftedReads(*moves) as reading:
+        with _without_casts(), ShiftedReads(*moves) as reading:
             answer = ask()
     if not reading.reads:
         raise ObjectiveError(
@@ -230,6 +230,16 @@ def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
             " are (does the function leave torch?); ask it through value(x)"
         )
     return answer
+
+
+@contextmanager
+def _without_casts() -> Iterator[None]:
+    """Keep autocast from handing casts of parameters from one place to the next."""
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def _eager() -> AbstractContextManager[object]:

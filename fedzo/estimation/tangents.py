@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedzo.errors import ObjectiveError
 from fedzo.estimation.direction import Direction
@@ -28,14 +29,37 @@ def ask_tangent(
             stop = first + tensor.numel()
             along = u.draw(first, stop, dtype=tensor.dtype, device=tensor.device)
             duals[id(tensor)] = forward_ad.make_dual(tensor.detach(), along.view_as(tensor))
-        with holding(module, duals):
-            primal, tangent = forward_ad.unpack_dual(ask())
+        with holding(module, duals), _differentiable_forward():
+            primal, tangent = forward_ad.unpack_dual(_told(ask))
     if tangent is None:
         raise ObjectiveError(
             "the loss does not depend on the parameters by operations of torch that can be"
             " differentiated forward; use a method that asks values, such as mezo"
         )
     return float(primal), float(tangent)
+
+
+def _told(ask: Callable[[], Tensor]) -> Tensor:
+    try:
+        return ask()
+    except NotImplementedError as error:
+        first, *_ = str(error).splitlines()
+        raise ObjectiveError(
+            f"torch cannot differentiate an operation of the module forward ({first}); use a method"
+            " that asks values, such as mezo"
+        ) from error
+
+
+@contextmanager
+def _differentiable_forward() -> Iterator[None]:
+    """Keep torch from fused kernels that it cannot differentiate forward."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 @contextmanager

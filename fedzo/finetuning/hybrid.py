@@ -55,8 +55,14 @@ class HybridZO:
         self._last = list(chosen.tensors)
         self.first_order = make(self._last)
 
-    def step(self, closure: Callable[[], Tensor]) -> float:
-        """Take a step of both, and return the loss before it."""
+    def step(
+        self, closure: Callable[[], Tensor], *, full: Callable[[], Tensor] | None = None
+    ) -> float:
+        """Take a step of both, and return the loss before it.
+
+        full: the loss on all examples, for methods that ask for it. Backpropagation of what is not
+        finite moves nothing.
+        """
         first = self.zeroth.view.tensors
         for tensor in first:
             tensor.requires_grad_(False)
@@ -67,7 +73,9 @@ class HybridZO:
         finally:
             for tensor in first:
                 tensor.requires_grad_(True)
-        self.zeroth.step(closure)
+        self.zeroth.step(closure, full=full)
+        if not all(bool(each.isfinite().all()) for each in (loss, *gradients)):
+            return float(loss.detach())
         held = [tensor.grad for tensor in self._last]
         for tensor, gradient in zip(self._last, gradients, strict=True):
             tensor.grad = gradient

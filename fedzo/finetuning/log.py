@@ -54,6 +54,11 @@ class Log:
         """Return the log of the first steps."""
         return Log(self.origin, self.lrs[:steps], self.told[:steps])
 
+    def begins_with(self, other: "Log") -> bool:
+        """Return whether the first steps are those of another log."""
+        own = self.first(len(other))
+        return repr((own.lrs, own.told)) == repr((other.lrs, other.told))  # NaN is NaN
+
     def add(self, lr: float, told: list[float]) -> None:
         """Write down one step."""
         self.lrs.append(lr)

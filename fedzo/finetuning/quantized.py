@@ -4,9 +4,9 @@
 
 "Fine-tuning Quantized Neural Networks with Zeroth-order Optimization" (QZO), ICLR 2026
 (2505.13430). Scales are absolute maxima over 2^(bits - 1) - 1, so a weight is off by half a scale
-at most. Memory of a weight: one byte, whatever `bits` (torch packs no less), and four
-bytes a group. Differs from the paper: symmetric rounding to nearest instead of GPTQ or AQLM, which
-need calibration data.
+at most, and by what rounding in the module's own type adds. Memory of a weight: one byte, whatever
+`bits` (torch packs no less), and a scale a group. Differs from the paper: symmetric rounding to
+nearest instead of GPTQ or AQLM, which need calibration data.
 """
 
 import torch
@@ -26,12 +26,15 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         rows, columns = linear.weight.shape
         require(2 <= bits <= 8, "bits", bits, "from 2 to 8")
+        require(group >= 1, "group", group, "at least 1")
         size = min(group, columns)
         require(columns % size == 0, "group", group, f"a divisor of the {columns} inputs")
         weight = linear.weight.detach().view(rows, columns // size, size)
         most = 2 ** (bits - 1) - 1
-        scales = weight.abs().amax(dim=2).clamp(min=1e-12) / most
-        self.register_buffer("levels", (weight / scales.unsqueeze(2)).round().to(torch.int8))
+        exact = weight.float()
+        scales = (exact.abs().amax(dim=2).clamp(min=1e-12) / most).to(weight.dtype)
+        levels = (exact / scales.float().unsqueeze(2)).round().clamp(-most, most)
+        self.register_buffer("levels", levels.to(torch.int8))
         self.scales = nn.Parameter(scales)
         held = None if linear.bias is None else linear.bias.detach().clone()
         self.register_buffer("bias", held)

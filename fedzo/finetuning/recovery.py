@@ -89,7 +89,7 @@ class SparseRecovery:
     def __init__(
         self, view: View, *, seed: int, mu: float, num_directions: int, sparsity: int
     ) -> None:
-        d = view.total
+        d = view.dim
         require(
             num_directions * d <= _MOST_NUMBERS,
             "num_directions",
@@ -99,15 +99,36 @@ class SparseRecovery:
         self._sparsity = sparsity
         self._mu = mu
         self._keys = step_keys(seed, 0, num_directions, "rademacher")
-        self._z = torch.stack([key.draw(0, d, dtype=torch.float64) for key in self._keys])
+        self._z = torch.stack([_drawn(key, view) for key in self._keys])
+        self._view = view
 
     def find(self, place: InPlace, step: int) -> Found:
         values = place.values(self._keys, SCHEMES["forward"], self._mu)
         y = (values[1:] - values[0]) / self._mu
         known = y.isfinite()
-        g = cosamp(self._z[known], y[known], self._sparsity)
+        g = self._placed(cosamp(self._z[known], y[known], self._sparsity))
         one = torch.ones(1, dtype=torch.float64)
         return Found(Estimate([Fixed(g)], one), float(values[0]))
+
+    def _placed(self, g: Float[Tensor, " v"]) -> Float[Tensor, " d"]:
+        """Return a gradient over the view's numbers where these are in x."""
+        if self._view.dim == self._view.total:
+            return g
+        whole = torch.zeros(self._view.total, dtype=g.dtype)
+        sizes = [tensor.numel() for tensor in self._view.tensors]
+        for first, part in zip(self._view.firsts, g.split(sizes), strict=True):
+            whole[first : first + len(part)] = part
+        return whole
+
+
+def _drawn(key: Direction, view: View) -> Float[Tensor, " v"]:
+    """Return a direction's numbers in a view."""
+    return torch.cat(
+        [
+            key.draw(first, first + tensor.numel(), dtype=torch.float64)
+            for first, tensor in zip(view.firsts, view.tensors, strict=True)
+        ]
+    )
 
 
 def cosamp(

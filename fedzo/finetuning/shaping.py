@@ -108,10 +108,14 @@ class Softmax(Shaped):
 
 @dataclass(frozen=True, slots=True)
 class Fitness(Shaped):
-    """Centered ranks: unchanged by whatever keeps the order of values."""
+    """Centered ranks, equal ones for equal values: unchanged by whatever keeps their order."""
 
     def weigh(self, values: Float[Tensor, " m"], mu: float) -> Float[Tensor, " m"]:
-        return _ranks(values).double() / max(len(values) - 1, 1) - 0.5
+        lower = (values.unsqueeze(1) > values).sum(1)
+        ties = (values.unsqueeze(1) == values).sum(1) - 1
+        if bool(values.isinf().all()):
+            return torch.zeros_like(values)
+        return (lower + ties / 2).double() / max(len(values) - 1, 1) - 0.5
 
 
 def _ranks(values: Float[Tensor, " m"]) -> Tensor:

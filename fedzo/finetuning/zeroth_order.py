@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from fedzo.finetuning.log import Log, Origin, fingerprint
 from fedzo.finetuning.methods.method import Method
 from fedzo.finetuning.methods.table import method_of, name_of
 from fedzo.finetuning.parallel import Parallel
+from fedzo.finetuning.resolution import warn_of_unseen
+from fedzo.finetuning.same_draws import same_draws
 from fedzo.finetuning.variance_reduced import VarianceReduced
 
 Closure = Callable[[], Tensor | float]
@@ -57,28 +60,36 @@ class ZerothOrder(torch.optim.Optimizer):
     (fedzo.estimation.stacked_asks), which rounds differently. parallel: the processes that train
     this module together, each of which takes all steps (fedzo.finetuning.parallel).
 
-    Modules are asked in evaluation mode, so buffers stay and nothing is dropped out. Raises
-    ConfigError where nothing is to be trained, and where processes begin at other parameters.
+    Modules are asked in evaluation mode, so buffers stay and nothing is dropped out. Of parameters
+    alone nobody can see the module: it runs in the mode that it is in, and buffers of batch norm
+    move with every pass. All passes of a step draw the same at random. Raises ConfigError where
+    nothing is to be trained, for numbers that are complex or not there (meta), and where processes
+    begin at other parameters.
     """
 
     def __init__(
         self,
-        module: nn.Module | Iterable[Tensor],
+        module: nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]],
         lr: float,
         *,
-        method: str | Method = "mezo",
+        method: str | Method | type[Method] = "mezo",
         settings: Mapping[str, Scalar] | None = None,
         view: str | Sequence[str] = (),
         seed: int = 0,
         stacked: bool = False,
         parallel: Parallel | None = None,
     ) -> None:
-        require(0 <= lr < math.inf, "lr", lr, "at least 0 and finite")
+        known = isinstance(lr, Real) and 0 <= lr < math.inf
+        require(known, "lr", repr(lr), "a number, at least 0 and finite")
         self.module = module if isinstance(module, nn.Module) else None
-        whole = View.of_module(module) if isinstance(module, nn.Module) else _numbered(module)
-        patterns = [view] if isinstance(view, str) else list(view)
+        whole = View.of_module(module) if isinstance(module, nn.Module) else _named(module)
+        _require_numbers(whole)
+        patterns = [view] if isinstance(view, str) else view
+        require(patterns != [], "view", view, "a pattern of names, or left out for all parameters")
         self.view = whole.select(*patterns) if patterns else whole
         self.method, self.seed = method_of(method, settings), seed
+        if self.method.asks_values:
+            warn_of_unseen(self.view, self.method.mu)
         self.spent, self._stacked, self._parallel = Spent(), stacked, parallel
         self._recipe = self.method.recipe(self.view, seed)
         super().__init__(list(self.view.tensors), {"lr": lr})
@@ -107,10 +118,11 @@ class ZerothOrder(torch.optim.Optimizer):
         without any finite value leaves x as it is. An exception of the closure leaves all as it
         was before the step.
         """
-        own = InPlace(self.view, _tensor_of(closure), self.module, self._stacked)
+        again = same_draws(self.view)
+        own = InPlace(self.view, _alike(closure, again), self.module, self._stacked)
         place = Asked(own, self._parallel)
         if full is not None and isinstance(self._recipe.finder, VarianceReduced):
-            self._recipe.finder.full = _tensor_of(full)
+            self._recipe.finder.full = _alike(full, again)
         with _evaluating(self.module):
             loss = self._go(place, float(self.param_groups[0]["lr"]))
         forwards = len(place.told) - 2 * place.with_tangents
@@ -125,16 +137,22 @@ class ZerothOrder(torch.optim.Optimizer):
     def replay(self, log: Log) -> None:
         """Take the steps of a log, without asking: to the same parameters, bit for bit.
 
-        Raises CheckpointError where the log belongs to another method, seed or start.
+        Raises CheckpointError where the log belongs to another method, seed or start, or does not
+        begin with the steps that have been taken.
         """
         own, told = self.log.origin, log.origin
         for what in ("method", "settings", "seed", "names", "sizes", "start"):
-            if self.steps == 0 and getattr(own, what) != getattr(told, what):
+            if getattr(own, what) != getattr(told, what):
                 raise CheckpointError(
                     f"the log's {what} ({_short(getattr(told, what))}) is not the optimizer's"
                     f" ({_short(getattr(own, what))}); replay it from the start, with the module as"
                     " it was"
                 )
+        if not log.begins_with(self.log):
+            raise CheckpointError(
+                f"the log does not begin with the {self.steps} steps that were taken; replay it"
+                " with the module as it was at the start"
+            )
         for lr, answers in list(log)[self.steps :]:
             self._go(Told(self.view, answers), lr)
             self.log.add(lr, list(answers))
@@ -154,6 +172,10 @@ class ZerothOrder(torch.optim.Optimizer):
             "the state of ZerothOrder is its log: save optimizer.log.save(path), and continue with"
             " replay(Log.load(path)) on the module as it was at the start"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Raise ConfigError, for copies and pickles too: see state_dict."""
+        return self.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raise ConfigError: see state_dict."""
@@ -184,16 +206,38 @@ def _evaluating(module: nn.Module | None) -> Iterator[None]:
             part.training = mode
 
 
-def _numbered(parameters: Iterable[Tensor]) -> View:
-    """Return parameters named by their numbers; those that are frozen have no part."""
-    trained = {str(i): p for i, p in enumerate(parameters) if p.requires_grad}
-    return View.of_named(trained, "given parameters")
+def _named(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> View:
+    """Return parameters by their names, or by numbers; those that are frozen have no part."""
+    given = list(parameters)
+    require(bool(given), "module", "no parameters", "a module, or parameters to be trained")
+    pairs = [one if isinstance(one, tuple) else (str(i), one) for i, one in enumerate(given)]
+    for _, p in pairs:
+        if not isinstance(p, Tensor):
+            raise ConfigError(
+                f"ZerothOrder trains a module or parameters, not {type(p).__name__}; it has one"
+                " group of parameters, so make an optimizer with view=... for each lr"
+            )
+    once = {id(p): (name, p) for name, p in reversed(pairs) if p.requires_grad}
+    return View.of_named(dict(reversed(once.values())), "given parameters")
 
 
-def _tensor_of(closure: Closure) -> Callable[[], Tensor]:
-    """Return a closure that always returns a tensor with one number."""
+def _require_numbers(view: View) -> None:
+    """Raise ConfigError for parameters that cannot be moved along real directions."""
+    for name, tensor in zip(view.names, view.tensors, strict=True):
+        require(not tensor.is_complex(), f"parameter {name!r}", tensor.dtype, "of real numbers")
+        require(
+            not tensor.is_meta,
+            f"parameter {name!r}",
+            "on meta",
+            "on a device, with numbers; make the module there, or call to_empty and set it",
+        )
+
+
+def _alike(closure: Closure, again: Callable[[], None]) -> Callable[[], Tensor]:
+    """Return a closure that draws as it did before, and returns a tensor with one number."""
 
     def asked() -> Tensor:
+        again()
         value = closure()
         return value if isinstance(value, Tensor) else torch.tensor(float(value))
 

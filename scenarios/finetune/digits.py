@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fedzo.config import require
 from fedzo.randomness import stream
 from scenarios.data.images import DatasetName, Images, load_images
 from scenarios.finetune.encoder import EncoderLayer, Pool
@@ -64,7 +65,7 @@ def shifted_digits(examples: int, *, seed: int) -> Source:
     moved = stream(seed, "finetune", "shifted_digits", "noise")
     return Source(
         network=network,
-        train=_examples(shifted(after.take(torch.arange(examples or len(after))), generator=moved)),
+        train=_examples(shifted(_first(after, examples), generator=moved)),
         test=_examples(shifted(held, generator=moved)),
         layers=2,
     )
@@ -87,9 +88,7 @@ def digits_transformer(examples: int, *, seed: int) -> Source:
     noise = stream(seed, "finetune", "digits_transformer", "noise")
     return Source(
         network=network,
-        train=_examples(
-            transposed(after.take(torch.arange(examples or len(after))), generator=noise)
-        ),
+        train=_examples(transposed(_first(after, examples), generator=noise)),
         test=_examples(transposed(held, generator=noise)),
         layers=3,
     )
@@ -107,7 +106,7 @@ def digits_cnn(examples: int, *, seed: int) -> Source:
             head=nn.Linear(54, _CLASSES),
         )
     initialize(network, generator=stream(seed, "finetune", "digits_cnn", "start"))
-    some = _examples(images.take(torch.arange(examples or len(images))))
+    some = _examples(_first(images, examples))
     return Source(
         network=network,
         train=Examples(some.inputs.unsqueeze(1), some.targets),
@@ -177,6 +176,13 @@ def initialize(network: nn.Module, *, generator: np.random.Generator) -> None:
 def _shuffled(name: DatasetName, seed: int) -> tuple[Images, Images]:
     """Return four fifths of the images and the rest, both in random order."""
     return load_images(name, "", seed=seed)
+
+
+def _first(images: Images, examples: int) -> Images:
+    """Return the first of some images, all for 0; raises ConfigError for more than there are."""
+    fits = 0 <= examples <= len(images)
+    require(fits, "examples", examples, f"at most {len(images):,}, or 0 for all")
+    return images.take(torch.arange(examples or len(images)))
 
 
 def _examples(images: Images) -> Examples:

@@ -66,6 +66,13 @@ class Finetuning:
         require(0 <= self.lr < float("inf"), "lr", self.lr, "at least 0 and finite")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
+        require(self.layers >= -1, "layers", self.layers, "-1 (the task's) or more")
+        require_nonnegative("examples", self.examples)
+        if self.stacked and (self.method not in METHODS or not METHODS[self.method].asks_values):
+            raise ConfigError(
+                f"stacked=True is for methods that ask values at several places, and {self.method}"
+                " does not; leave it out"
+            )
         require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
         for name in ("workers", "data_parallel"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

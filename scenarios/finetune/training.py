@@ -118,11 +118,15 @@ class _Run:
             self._losses.append(self._stepping.advance())
             if self._stepping.forwards >= self._next_look():
                 self._look(told)
+        if self._stepping.steps > self._looks[-1].step:
+            self._look(told)
         self._finish()
         return self._looks
 
     def _next_look(self) -> float:
-        return len(self._looks) * self._config.forwards / (self._config.looks - 1)
+        distances, whole = self._config.looks - 1, self._config.forwards
+        passed = self._looks[-1].forwards * distances // whole
+        return (passed + 1) * whole / distances
 
     def _look(self, told: Callable[[Look], None]) -> None:
         task, trainer = self._stepping.task, self._stepping.trainer

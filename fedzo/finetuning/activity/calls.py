@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fedzo.config import require
 from fedzo.errors import ObjectiveError
 from fedzo.finetuning.activity.layers import parameter_gradients
 
@@ -94,6 +95,17 @@ class Call:
             )
         kind = self.inputs.dtype if self.inputs.is_floating_point() else delta.dtype
         return parameter_gradients(self.layer, self.inputs, delta.to(kind), self.shape)
+
+
+def require_examples(name: str, shape: torch.Size, examples: int) -> None:
+    """Raise ConfigError where what a site gives has no row for each example."""
+    require(
+        shape[:1] == (examples,),
+        f"outputs of site {name!r}",
+        tuple(shape),
+        f"of one row for each of the {examples} examples along axis 0; leave this layer out by"
+        " sites=[...], or freeze it",
+    )
 
 
 def version_of(tensor: Tensor) -> int:

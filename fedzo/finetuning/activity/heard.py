@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.config import require
-from fedzo.finetuning.activity.calls import Call
+from fedzo.finetuning.activity.calls import Call, require_examples
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 """The loss of each example [b], for outputs and targets."""
@@ -34,7 +34,10 @@ def judged(
     losses_of: Losses, calls: list[Call], z: Tensor, response: Tensor | None, targets: Tensor
 ) -> Heard:
     """Return what outputs and targets say; raises ConfigError for losses of another shape."""
-    targets = targets.clone() if targets.is_inference() else targets
+    for call in calls:
+        require_examples(call.name, call.shape, len(z))
+    held = isinstance(targets, Tensor) and targets.is_inference()
+    targets = targets.clone() if held else targets
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         losses = losses_of(z, targets)

@@ -33,6 +33,14 @@ def require_supported(name: str, layer: nn.Module) -> None:
         "a Linear, Conv1d, Conv2d, Conv3d or Embedding (inside attention, use separate Linear"
         " projections)",
     )
+    own = {id(layer.weight), id(layer.bias)} if not isinstance(layer, nn.Embedding) else None
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    require(
+        own is None or has_own_forward(layer) or all(id(p) in own for p in trained),
+        f"site {name!r}",
+        "reparametrized",
+        "a layer whose weight is a parameter; remove the parametrization, or leave it out",
+    )
     if isinstance(layer, nn.Embedding):
         plain = not (layer.sparse or layer.scale_grad_by_freq or layer.max_norm is not None)
         require(

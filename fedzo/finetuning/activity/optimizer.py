@@ -7,8 +7,9 @@
 One pair of forward passes gives a slope per example, where perturbed weights give one per batch,
 and among N numbers of activity, where there are d of weights: with r_i what is not fed back, of
 E|delta_il|^2 only N |r_i|^2 is noise, so E|g|^2 / |grad|^2 is about 1 + N rho / b, rho =
-mean |g_i|^2 / |grad|^2 of the residual. Unbiased, up to O(eps^2), for any A and any gates g;
-the head's gradient, e_i x_i^T, is exact. A is learned from the same probes
+mean |g_i|^2 / |grad|^2 of the residual. Unbiased, up to O(eps^2), for any A and any gates g, where
+tokens do not share noise (shared noise tells their sum alone, and each token gets the mean); the
+head's gradient, e_i x_i^T, is exact. A is learned from the same probes
 (fedzo.finetuning.activity.feedback), and f alone costs one forward pass.
 
 Node perturbation: Lansdell, Prakash & Kording, "Learning to solve the credit assignment problem",
@@ -29,19 +30,22 @@ import torch
 from torch import Tensor, nn
 
 from fedzo.config import require
+from fedzo.errors import ConfigError
 from fedzo.estimation.keys import Key
 from fedzo.finetuning.activity.calls import rows, widths, write_gradients
 from fedzo.finetuning.activity.feedback import Feedback
 from fedzo.finetuning.activity.heard import Heard, Losses, judged
 from fedzo.finetuning.activity.noise import Noise
-from fedzo.finetuning.activity.passes import same_dropout, unchanged_buffers
+from fedzo.finetuning.activity.passes import outputs_and_targets, unchanged_buffers
 from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName, Form, Schedule
 from fedzo.finetuning.activity.sites import Sites
+from fedzo.finetuning.same_draws import same_draws
 
 Closure = Callable[[], tuple[Tensor, Tensor]]
 """Returns the module's outputs [b, ...] on a batch, and its targets."""
 Inner = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
+_EPS = 1e-3
 _SHARES_ABOVE, _MOST = 1_024, 16_384
 """Numbers of noise an example: a feedback of the latter takes 4 GB and minutes to solve."""
 
@@ -69,7 +73,8 @@ class ActivityZO(torch.optim.Optimizer):
     The module runs in the mode that it is in, with the same dropout on both sides of a probe;
     buffers are put back. Needs layers that are called as modules; sites, chained, share_tokens: see
     fedzo.finetuning.activity.sites. share_tokens: None shares where the feedback would else need
-    more than 1,024 numbers of noise an example: it is learned from few examples.
+    more than 1,024 numbers of noise an example, as it is learned from few examples, but not with
+    feedback="unbiased", which it would not be then.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class ActivityZO(torch.optim.Optimizer):
         self.module, self.losses, self.held_out = module, losses, held_out
         self.config = config or ActivityConfig()
         self.sites = Sites(module, sites, chained=chained, share_tokens=bool(share_tokens))
-        self._may_share = share_tokens is None and feedback != "off"
+        self._may_share = share_tokens is None and feedback in ("auto", "biased")
         self.spent = Spent()
         self.feedback: Feedback | None = None
         self._noise = Noise(Key(seed=seed, parts=("activity",)))
@@ -140,6 +145,20 @@ class ActivityZO(torch.optim.Optimizer):
         self._schedule.hear(told, loss, self._held_out_loss())
         return loss
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group of all sites; raises ConfigError for another."""
+        if self.param_groups:
+            raise ConfigError(
+                "ActivityZO trains its sites; give groups by inner=lambda parameters: an optimizer"
+            )
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Raise ConfigError, for copies and pickles."""
+        raise ConfigError(
+            "ActivityZO cannot be copied; load its state_dict() into that of another module"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the groups and state as torch does, with what was learned and decided."""
         schedule = {
@@ -153,6 +172,7 @@ class ActivityZO(torch.optim.Optimizer):
             "noise": self._noise.place,
             "spent": [getattr(self.spent, f.name) for f in fields(Spent)],
             "outputs": self.feedback.outputs if self.feedback is not None else 0,
+            "sites": self.sites.state(),
         }
         return {**self._inner.state_dict(), "activity": deepcopy(own)}
 
@@ -165,6 +185,8 @@ class ActivityZO(torch.optim.Optimizer):
         self._noise.place, self.spent = own["noise"], Spent(*own["spent"])
         for name, value in own["schedule"].items():
             setattr(self._schedule, name, value)
+        if "sites" in own:
+            self.sites.load(own["sites"])
         if own["feedback"] is not None:
             shape = tuple(own["feedback"]["widths"].tolist())
             self.feedback = self._new_feedback(shape, own["outputs"])
@@ -176,27 +198,33 @@ class ActivityZO(torch.optim.Optimizer):
 
     def _asked(self, closure: Closure, *, probes: bool) -> Heard:
         """Run the module on a batch, with and without noise."""
+        again = same_draws(self.module.parameters())
         with unchanged_buffers(self.module):
             if not self.sites.is_located:
-                with same_dropout(self.module) as again:
-                    self.sites.locate(lambda: self._forward(closure)[0])
-                    again()
+                self.sites.locate(lambda: self._forward(closure)[0])
+                again()
                 self.sites.share_tokens |= self._may_share and self.sites.numbers > _SHARES_ABOVE
             if not probes:
                 with self.sites.read() as calls:
                     z, targets = self._forward(closure)
                 return judged(self.losses, calls, z.clone(), None, targets)
-            eps = self.config.eps
-            with same_dropout(self.module) as again:
-                with self.sites.read(self._noise, eps) as calls:
-                    plus, targets = self._forward(closure)
-                again()
-                with self.sites.mirrored(calls, eps):
-                    minus, _ = self._forward(closure)
+            eps = self._eps()
+            with self.sites.read(self._noise, eps) as calls:
+                plus, targets = self._forward(closure)
+            again()
+            with self.sites.mirrored(calls, eps):
+                minus, _ = self._forward(closure)
         return judged(self.losses, calls, (plus + minus) / 2, (plus - minus) / (2 * eps), targets)
 
+    def _eps(self) -> float:
+        """Return the size of the noise; raises ConfigError for one that outputs round away."""
+        eps, spacing = self.config.eps, self.sites.spacing
+        allowed = f"at least {spacing:.2g}, the outputs' spacing near 1, or 0 for what suits it"
+        require(eps == 0 or eps >= spacing, "eps", eps, allowed)
+        return eps or max(_EPS, 4 * spacing)
+
     def _forward(self, closure: Closure) -> tuple[Tensor, Tensor]:
-        outputs, targets = closure()
+        outputs, targets = outputs_and_targets(closure())
         self.spent.forwards += 1
         self.spent.examples += len(outputs)
         return outputs, targets

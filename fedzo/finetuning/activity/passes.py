@@ -1,15 +1,12 @@
-"""Forward passes that leave no trace: buffers are put back, dropout is the same on both sides.
+"""Forward passes that leave no trace: buffers are put back; and what a closure returns."""
 
-In a module that is training, dropout draws from torch's global generator, as in any training: the
-second pass starts from the state of the first, so a pair of passes takes what one would.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fedzo.config import require
 from fedzo.errors import ConfigError
 
 
@@ -33,18 +30,14 @@ def unchanged_buffers(module: nn.Module) -> Iterator[None]:
             buffer.copy_(copy)
 
 
-@contextmanager
-def same_dropout(module: nn.Module) -> Iterator[Callable[[], None]]:
-    """Give a function after which a training module draws the same dropout once more."""
-    if not module.training:
-        yield lambda: None
-        return
-    devices = sorted({p.device.index or 0 for p in module.parameters() if p.is_cuda})
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(i) for i in devices)]
-
-    def again() -> None:
-        torch.set_rng_state(states[0])
-        for i, state in zip(devices, states[1:], strict=True):
-            torch.cuda.set_rng_state(state, i)
-
-    yield again
+def outputs_and_targets(told: Any) -> tuple[Tensor, Any]:
+    """Return what a closure has returned; raises ConfigError for anything else than a pair."""
+    shown = f"a tensor {tuple(told.shape)}" if isinstance(told, Tensor) else type(told).__name__
+    is_pair = isinstance(told, tuple | list) and len(told) == 2 and isinstance(told[0], Tensor)
+    require(
+        is_pair and told[0].dim() > 0 and len(told[0]) > 0,
+        "closure",
+        f"one that returned {shown}",
+        "one that returns the module's outputs [b, ...] for at least one example, and targets",
+    )
+    return told[0], told[1]

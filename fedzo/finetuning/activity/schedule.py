@@ -22,9 +22,11 @@ Form = Literal["node", "unbiased", "biased"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityConfig:
-    """eps: of the noise; ridge and memory: see Feedback; the others: see the module."""
+    """eps: of the noise, 0 for what suits the outputs' type (1e-3 in single precision, 2^-5 in
+    bfloat16); ridge and memory: see Feedback; the others: see the module.
+    """
 
-    eps: float = 1e-3
+    eps: float = 0.0
     warm_up: int = 0
     period: int = 4
     solve_every: int = 64
@@ -35,7 +37,7 @@ class ActivityConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self.eps > 0, "eps", self.eps, "positive")
+        require(self.eps >= 0, "eps", self.eps, "positive, or 0 for what suits the outputs' type")
         for name in ("period", "solve_every", "patience"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.warm_up >= 0, "warm_up", self.warm_up, "at least 0 steps")

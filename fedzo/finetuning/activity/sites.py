@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fedzo.config import require
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.estimation.view import matches
-from fedzo.finetuning.activity.calls import Call, version_of
+from fedzo.finetuning.activity.calls import Call, require_examples, version_of
 from fedzo.finetuning.activity.gates import Gates
 from fedzo.finetuning.activity.layers import (
     LAYERS,
@@ -42,7 +42,8 @@ class Sites:
     for all in it). chained: further ones, which get their derivative from the one site that reads
     them. share_tokens: one xi for all tokens of an example, or positions of an image; None lets
     `ActivityZO` see how many numbers there are.
-    Raises ConfigError for names that no such layer has, and for layers that cannot be sites.
+    Axis 0 of what every site gives must be the examples, one row each. Raises ConfigError for names
+    that no such layer has, and for layers that cannot be sites.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Sites:
         self._readers: dict[int, int] = {}
         self.numbers = 0
         """Numbers of an example at all perturbed sites, if no tokens are shared; once located."""
+        self.spacing = 0.0
+        """Between 1 and the next number of what sites give, at its coarsest; once located."""
         self._known = False
 
     @property
@@ -119,8 +122,22 @@ class Sites:
         )
         self._head = next((i for i, own in enumerate(given) if own is outputs), None)
         perturbed = (i for i in range(len(given)) if i != self._head and i not in self._readers)
+        for name, each in zip(called, given, strict=True):
+            require_examples(name, each.shape, len(outputs))
         self.numbers = sum(given[i][0].numel() for i in perturbed)
+        kinds = {each.dtype for each in given if each.is_floating_point()}
+        self.spacing = max(torch.finfo(kind).eps for kind in kinds)
         self._known = True
+
+    def state(self) -> dict[str, Any]:
+        """Return what a pass has shown."""
+        shown = (self._known, self._head, self._readers, self.numbers, self.spacing)
+        return {"shown": list(shown), "share_tokens": self.share_tokens}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what a pass has shown before."""
+        self._known, self._head, self._readers, self.numbers, self.spacing = state["shown"]
+        self.share_tokens = state["share_tokens"]
 
     @contextmanager
     def read(self, noise: Noise | None = None, eps: float = 0.0) -> Iterator[list[Call]]:
@@ -217,7 +234,13 @@ def _selected(module: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn
         if (patterns is None or matches(name, patterns))
         and any(p.requires_grad for p in layer.parameters(recurse=False))
     }
-    require(bool(layers), "sites", patterns, "layers with parameters that are not frozen")
+    require(
+        bool(layers),
+        "sites",
+        patterns,
+        "Linear, Conv or Embedding layers with parameters of their own, not frozen (adapters are"
+        " none: fedzo.ZerothOrder trains those)",
+    )
     for name, layer in layers.items():
         require_supported(name, layer)
     return layers

@@ -3,12 +3,24 @@
 Each class names its paper; the rooms that they are made of tell the formulas.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedzo.estimation.view import View
 from fedzo.finetuning.curvature import HessianInformed
 from fedzo.finetuning.guided import Guided
-from fedzo.finetuning.methods.method import Method, Recipe
+from fedzo.finetuning.methods.method import (
+    AT_LEAST_1,
+    FACTOR,
+    FROM_0_TO_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    USELESS,
+    Allowed,
+    Method,
+    Recipe,
+)
 from fedzo.finetuning.recovery import LeastSquares, SparseRecovery
 from fedzo.finetuning.slope_process import SlopeProcess
 from fedzo.finetuning.variance_reduced import VarianceReduced
@@ -19,6 +31,8 @@ class HiZOO(Method):
     """Zhao et al., "HiZOO", ICLR 2025 (fedzo.finetuning.curvature). rate: a."""
 
     rate: float = 1e-8
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"num_directions": USELESS, "rate": FACTOR}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(finder=HessianInformed(view, seed=seed, mu=self.mu, rate=self.rate))
@@ -31,6 +45,8 @@ class MeZOSVRG(Method):
     """
 
     period: int = 5
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"period": AT_LEAST_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(
@@ -52,6 +68,8 @@ class GuidedES(Method):
 
     k: int = 4
     alpha: float = 0.5
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"k": AT_LEAST_1, "alpha": FROM_0_TO_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(
@@ -76,6 +94,8 @@ class ReLIZO(Method):
     num_directions: int = 4
     window: int = 4
     ridge: float = 1e-3
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"window": NOT_NEGATIVE, "ridge": POSITIVE}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(
@@ -102,6 +122,12 @@ class GPGradient(Method):
     ridge: float = 1e-3
     lengthscale: float = 0.0
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {
+        "older": NOT_NEGATIVE,
+        "ridge": POSITIVE,
+        "lengthscale": NOT_NEGATIVE,
+    }
+
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(
             finder=SlopeProcess(
@@ -124,6 +150,8 @@ class ZORO(Method):
 
     num_directions: int = 64
     sparsity: int = 10
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"sparsity": AT_LEAST_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(

@@ -7,7 +7,7 @@ name it in METHODS (docs/zeroth_order.md shows one).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -28,20 +28,44 @@ class Recipe:
     after: Callable[[View], None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a setting may be, in words, and whether a value is."""
+
+    told: str
+    holds: Callable[[float], bool]
+
+
+AT_LEAST_1 = Allowed("at least 1", lambda value: value >= 1)
+AT_LEAST_2 = Allowed("at least 2, for values are compared", lambda value: value >= 2)
+NOT_NEGATIVE = Allowed("0 or more, and finite", lambda value: 0 <= value < float("inf"))
+POSITIVE = Allowed("positive and finite", lambda value: 0 < value < float("inf"))
+FACTOR = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
+SHARE = Allowed("above 0 and at most 1", lambda value: 0 < value <= 1)
+FROM_0_TO_1 = Allowed("from 0 to 1", lambda value: 0 <= value <= 1)
+USELESS = Allowed("left out: this method has no use for it", lambda value: value == 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method(ABC):
-    """Settings that all methods have. mu: smoothing radius, in units of x."""
+    """Settings that all methods have. mu: smoothing radius, in units of x.
+
+    ALLOWED: what the settings of a method may be, where that is less than their types say.
+    """
 
     mu: float = 2.0**-10
     num_directions: int = 1
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {}
     asks_values: ClassVar[bool] = True
     """Whether it gets by with values of the loss; otherwise it differentiates forward."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(0 < self.mu < float("inf"), "mu", self.mu, "positive and finite")
-        require(self.num_directions >= 1, "num_directions", self.num_directions, "at least 1")
+        every = {"mu": POSITIVE, "num_directions": AT_LEAST_1}
+        for name, allowed in {**every, **self.ALLOWED}.items():
+            value = getattr(self, name)
+            require(allowed.holds(value), name, value, allowed.told)
 
     @abstractmethod
     def recipe(self, view: View, seed: int) -> Recipe:

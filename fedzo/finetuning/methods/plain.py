@@ -5,6 +5,7 @@ Passes" (MeZO), NeurIPS 2023; Zhang et al., "Revisiting Zeroth-Order Optimizatio
 Memory-Efficient LLM Fine-Tuning: A Benchmark", ICML 2024 (the variants).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -15,7 +16,7 @@ from fedzo.estimation.view import View
 from fedzo.finetuning.accepting import BestOfThree
 from fedzo.finetuning.changing import to_signs
 from fedzo.finetuning.finding import ByTangents, ByValues
-from fedzo.finetuning.methods.method import Method, Recipe
+from fedzo.finetuning.methods.method import AT_LEAST_1, FACTOR, Allowed, Method, Recipe
 from fedzo.finetuning.moving import ByTorch, ReplayedMomentum, named_optimizer
 from fedzo.finetuning.samplers import Blocks, Keyed
 from fedzo.finetuning.shaping import Shaping, normalized, signed
@@ -55,6 +56,8 @@ class ZOMomentum(ZOSGD):
     momentum: float = 0.9
     window: int = 64
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"momentum": FACTOR, "window": AT_LEAST_1}
+
     def recipe(self, view: View, seed: int) -> Recipe:
         mover = ReplayedMomentum(self.momentum, self.window)
         return Recipe(finder=self._finder(seed), mover=mover)
@@ -66,6 +69,8 @@ class ZOAdam(ZOSGD):
 
     beta1: float = 0.9
     beta2: float = 0.999
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"beta1": FACTOR, "beta2": FACTOR}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         adam = named_optimizer("Adam", betas=(self.beta1, self.beta2))
@@ -124,6 +129,8 @@ class BlockZO(Method):
     """Block-wise: every step asks along a direction of its own for each of `blocks` parts."""
 
     blocks: int = 4
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"blocks": AT_LEAST_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         sampler = Blocks(seed, view.blocks(self.blocks))

@@ -3,12 +3,22 @@
 Each class names its paper; fedzo.finetuning.shaping tells the formulas.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedzo.estimation.view import View
 from fedzo.finetuning.accepting import LineSearch
 from fedzo.finetuning.finding import ByValues
-from fedzo.finetuning.methods.method import Method, Recipe
+from fedzo.finetuning.methods.method import (
+    AT_LEAST_1,
+    AT_LEAST_2,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Allowed,
+    Method,
+    Recipe,
+)
 from fedzo.finetuning.samplers import Keyed
 from fedzo.finetuning.shaping import Fitness, Ranking, Shaped, Softmax
 
@@ -23,6 +33,12 @@ class ZORankSGD(Method):
     num_directions: int = 8
     best: int = 0
     trials: int = 4
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {
+        "num_directions": AT_LEAST_2,
+        "best": NOT_NEGATIVE,
+        "trials": AT_LEAST_1,
+    }
 
     def recipe(self, view: View, seed: int) -> Recipe:
         finder = _shaped(self, seed, Ranking(self.best or None))
@@ -39,6 +55,8 @@ class ConsensusHopping(Method):
     num_directions: int = 16
     alpha: float = 1.0
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"num_directions": AT_LEAST_2, "alpha": POSITIVE}
+
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(finder=_shaped(self, seed, Softmax(self.alpha)))
 
@@ -51,6 +69,8 @@ class EvolutionStrategy(Method):
 
     mu: float = 2.0**-7
     num_directions: int = 16
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"num_directions": AT_LEAST_2}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(finder=_shaped(self, seed, Fitness()))

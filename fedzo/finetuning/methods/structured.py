@@ -3,7 +3,9 @@
 Each class names its paper; fedzo.finetuning.samplers and .masks tell the formulas.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -14,7 +16,16 @@ from fedzo.finetuning.changing import LowVariance, orthogonalize
 from fedzo.finetuning.deepzero import SparseCoordinates
 from fedzo.finetuning.finding import ByValues
 from fedzo.finetuning.masks import MaskKind, draw_mask
-from fedzo.finetuning.methods.method import Method, Recipe
+from fedzo.finetuning.methods.method import (
+    AT_LEAST_1,
+    FACTOR,
+    POSITIVE,
+    SHARE,
+    USELESS,
+    Allowed,
+    Method,
+    Recipe,
+)
 from fedzo.finetuning.moving import ByTorch, named_optimizer
 from fedzo.finetuning.samplers import Keyed, LowRankNoise, MaskedNumbers, Sampler, Subspaces
 from fedzo.finetuning.shaping import Shaping, clipped
@@ -31,6 +42,8 @@ class SparseMeZO(Method):
     mask: MaskKind = "small"
     share: float = 0.25
     refresh: int = 1 << 30
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"share": SHARE, "refresh": AT_LEAST_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         sampler = MaskedNumbers(
@@ -50,6 +63,8 @@ class LOZO(Method):
     rank: int = 2
     refresh: int = 50
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"rank": AT_LEAST_1, "refresh": AT_LEAST_1}
+
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(finder=_central(self, LowRankNoise(seed, view, self.rank, self.refresh)))
 
@@ -60,6 +75,8 @@ class SubZero(Method):
 
     rank: int = 16
     refresh: int = 1000
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"rank": AT_LEAST_1, "refresh": AT_LEAST_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         return Recipe(finder=_central(self, Subspaces(seed, view, self.rank, self.refresh)))
@@ -75,6 +92,8 @@ class ZOMuon(Method):
     num_directions: int = 4
     rank: int = 64
     refresh: int = 100
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"rank": AT_LEAST_1, "refresh": AT_LEAST_1}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         sampler = Subspaces(seed, view, self.rank, self.refresh, one_sided=True)
@@ -98,6 +117,12 @@ class DeepZero(Method):
     momentum: float = 0.9
     central: bool = False
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {
+        "share": SHARE,
+        "refresh": AT_LEAST_1,
+        "momentum": FACTOR,
+    }
+
     def recipe(self, view: View, seed: int) -> Recipe:
         finder = SparseCoordinates(
             view,
@@ -118,6 +143,8 @@ class CGE(Method):
 
     mu: float = 1e-2
 
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"num_directions": USELESS}
+
     def recipe(self, view: View, seed: int) -> Recipe:
         finder = SparseCoordinates(
             view, seed=seed, mu=self.mu, share=1.0, refresh=1, num_directions=1,
@@ -135,6 +162,8 @@ class QZO(Method):
     """
 
     clip: float = 100.0
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"clip": POSITIVE}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         scales = view.select("*.scales") if any(n.endswith("scales") for n in view.names) else None
@@ -154,6 +183,8 @@ class ZOODiP(Method):
     num_directions: int = 2
     period: int = 128
     kept: float = 0.999
+
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"period": AT_LEAST_1, "kept": SHARE}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         finder = ByValues(Keyed(seed, "gaussian"), SCHEMES["forward"], self.mu, self.num_directions)

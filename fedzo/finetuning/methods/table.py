@@ -36,8 +36,10 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method_of(method: str | Method, settings: Mapping[str, Scalar] | None = None) -> Method:
-    """Return the method of that name with settings of its own, or the method itself.
+def method_of(
+    method: str | Method | type[Method], settings: Mapping[str, Scalar] | None = None
+) -> Method:
+    """Return the method of that name, or class, with settings of its own, or the method itself.
 
     Raises ConfigError for a name that nobody has, with those that are near, for settings that the
     method does not have, and for settings beside a method that has them.
@@ -45,6 +47,8 @@ def method_of(method: str | Method, settings: Mapping[str, Scalar] | None = None
     if isinstance(method, Method):
         require(not settings, "settings", settings, "left out where method is an instance")
         return method
+    if isinstance(method, type) and issubclass(method, Method):
+        return build_config(method, settings or {}, section="method")
     if method not in METHODS:
         raise unknown_key(method, METHODS, what="method")
     return build_config(METHODS[method], settings or {}, section="method")

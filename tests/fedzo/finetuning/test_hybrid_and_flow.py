@@ -29,6 +29,21 @@ def test_each_half_does_what_it_would_do_alone() -> None:
     assert all(p.grad is None and p.requires_grad for p in both.parameters())
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_moves_nothing(bad: float) -> None:
+    module = net()
+    before = numbers(module)
+    HybridZO(module, 0.02, last="2", make=sgd).step(lambda: loss_of(module)() * bad)
+    assert torch.equal(numbers(module), before)
+
+
+def test_methods_that_ask_for_all_examples_are_given_them() -> None:
+    module = net()
+    optimizer = HybridZO(module, 0.02, last="2", make=sgd, method="mezo_svrg")
+    optimizer.step(loss_of(module), full=loss_of(module))
+    assert optimizer.zeroth.spent.on_all > 0
+
+
 def test_it_goes_down_and_refuses_to_be_one_half_alone() -> None:
     module = net()
     optimizer = HybridZO(module, 0.02, last="2", make=sgd)

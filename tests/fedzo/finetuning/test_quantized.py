@@ -22,6 +22,19 @@ def test_weights_are_off_by_half_a_scale_at_most(bits: int) -> None:
     assert torch.allclose(made(x), x @ made.weight.T + linear.bias)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_coarse_types_are_off_by_no_more_than_their_own_rounding(bits: int) -> None:
+    linear = nn.Linear(64, 50, bias=False)
+    exact = linear.weight.detach().bfloat16().float()
+    made = QuantizedLinear(linear.bfloat16(), bits=bits, group=8)
+    error = (made.weight.float() - exact).abs().view(50, 8, 8)
+    rounding = exact.abs().view(50, 8, 8) * 2.0**-7
+    assert (error <= made.scales.float().unsqueeze(2) / 2 + rounding).all()
+    assert made.levels.abs().max() == 2 ** (bits - 1) - 1
+    with pytest.raises(ConfigError, match="group=0"):
+        QuantizedLinear(nn.Linear(4, 4), group=0)
+
+
 def test_only_scales_are_trained_and_stay_at_least_zero() -> None:
     module = quantize_(net(), bits=4, group=2)
     levels = [part.levels.clone() for part in module if isinstance(part, QuantizedLinear)]

@@ -183,3 +183,20 @@ def test_directions_in_which_iterates_do_not_vary_are_taken_out() -> None:
 def test_a_clip_that_is_none_is_refused(limit: float) -> None:
     with pytest.raises(ValueError, match="clip"):
         clipped(limit)
+
+
+def test_fitness_of_equal_values_is_equal_and_of_none_is_none() -> None:
+    assert slopes(Fitness(), [1.0, 1.0, 1.0]).tolist() == [0, 0, 0]
+    assert slopes(Fitness(), [2.0, 1.0, 2.0, 5.0]).tolist() == pytest.approx([0, -0.5, 0, 0.5])
+    assert slopes(Fitness(), [math.nan, math.nan]).tolist() == [0, 0]
+    assert slopes(Fitness(), [math.nan, 1.0, math.inf]).tolist() == [0.25, -0.5, 0.25]
+
+
+@pytest.mark.parametrize("scheme", [Fitness(), Ranking(), Softmax()])
+def test_losses_that_are_nowhere_finite_move_nothing(scheme) -> None:  # type: ignore[no-untyped-def]
+    names = {Fitness: "evolution", Ranking: "rank_sgd", Softmax: "consensus"}
+    module = net()
+    before = numbers(module)
+    optimizer = ZerothOrder(module, 0.1, method=names[type(scheme)])
+    assert math.isnan(optimizer.step(lambda: loss_of(module)() * math.nan))
+    assert torch.equal(numbers(module), before)

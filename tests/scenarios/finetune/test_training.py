@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from fedzo.catalog import METHOD_LINES
 from fedzo.errors import CheckpointError, ConfigError
+from fedzo.finetuning.log import Log
 from scenarios.cli import app
 from scenarios.finetune.stepping import Stepping
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import TRAINERS, Finetuning
-from scenarios.finetune.training import Look, finetune, replayed, trained
+from scenarios.finetune.training import LOG, Look, finetune, replayed, trained
 from scenarios.runs.replaying import digest_of
 
 SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
@@ -206,6 +207,12 @@ def test_the_commands(tmp_path: Path) -> None:
         (["finetune", "shifted_digits", "--adapters", "-1"], "adapters=-1"),
         (["finetune", "shifted_digits", "--adapters", "2", "--method", "activity"], "activity"),
         (["finetune", "digits_cnn", "--forwards", "0"], "forwards"),
+        (["finetune", "digits_cnn", "--examples", "-3"], "examples=-3"),
+        (["finetune", "digits_cnn", "--examples", "100000"], "at most 1,437"),
+        (["finetune", "digits_cnn", "--layers", "-5"], "layers=-5"),
+        (["finetune", "digits_cnn", "--stacked", "--method", "activity"], "stacked=True"),
+        (["finetune", "digits_cnn", "--method", "lozo", "--set", "rank=0"], "rank=0"),
+        (["finetune", "digits_cnn", "--method", "qzo"], "quantize_(module)"),
     ],
 )
 def test_bad_words_end_in_a_sentence(words: list[str], sentence: str) -> None:
@@ -213,6 +220,20 @@ def test_bad_words_end_in_a_sentence(words: list[str], sentence: str) -> None:
     assert done.exit_code == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("looks", [3, 4])
+def test_a_run_that_is_made_longer_is_one_that_was_as_long(looks: int, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finetune(config(forwards=1000, looks=looks), out=whole)
+    for forwards in (640, 1000):
+        seen = finetune(config(forwards=forwards, looks=looks), out=parts)
+    assert seen[-1].forwards == 1024
+    assert len(Log.load(parts / LOG)) == seen[-1].step == 32
+    before = (parts / "model.safetensors").read_bytes()
+    assert before == (whole / "model.safetensors").read_bytes()
+    command("replay", str(parts))
+    assert (parts / "model.safetensors").read_bytes() == before
 
 
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """The optimizer as torch's users meet it: it trains, repeats, and leaves the rest alone."""
 
 import copy
+import pickle
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedzo.errors import ConfigError
 from fedzo.finetuning.activity.optimizer import ActivityZO
@@ -118,7 +121,7 @@ def test_a_state_goes_on_to_the_same_bits() -> None:
     for own, module in ((optimizer, net), (other, twin)):
         train(module, own, 20, start=20)
     assert other.param_groups[0]["lr"] == 0.01
-    assert other.spent.examples == optimizer.spent.examples + 16  # finding the head once more
+    assert other.spent == optimizer.spent
     assert other.explained == optimizer.explained
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), twin.parameters(), strict=True))
 
@@ -323,3 +326,89 @@ def test_inference_mode_of_the_closure_changes_nothing() -> None:
     plain, own = ActivityZO(net, LOSSES, config=SHORT), ActivityZO(other, LOSSES, config=SHORT)
     for step in range(20):
         assert plain.step(on(net, step)) == own.step(lambda: inferred(other, step))  # noqa: B023
+
+
+class Positioned(nn.Module):
+    """Places of tokens are looked up once for all examples, as encoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.place, self.head = nn.Embedding(9, 6), nn.Embedding(5, 6), nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        places = self.place(torch.arange(tokens.shape[1]))
+        out: Tensor = self.head(torch.tanh(self.token(tokens) + places).mean(1))
+        return out
+
+
+def test_sites_without_a_row_for_each_example_are_named() -> None:
+    net, tokens, classes = Positioned(), torch.arange(20).reshape(4, 5) % 9, torch.arange(4) % 3
+    with pytest.raises(ConfigError, match=r"site 'place'=\(5, 6\) must be of one row for each"):
+        ActivityZO(net, LOSSES).step(lambda: (net(tokens), classes))
+    ActivityZO(net, LOSSES, sites=["token", "head"]).step(lambda: (net(tokens), classes))
+    same = ActivityZO(net, LOSSES)  # five examples of five tokens: nobody can tell
+    square, five = torch.arange(25).reshape(5, 5) % 9, torch.arange(5) % 3
+    same.step(lambda: (net(square), five))
+    with pytest.raises(ConfigError, match="site 'place'"):
+        same.step(lambda: (net(tokens), classes))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [torch.tensor(1.0), (X[:2], Y[:2], 1), {"z": X}, (X[:0], Y[:0]), (torch.tensor(1.0), Y)],
+    ids=["a loss", "three", "a dict", "no examples", "no rows"],
+)
+def test_closures_that_return_something_else_are_refused(told: Any) -> None:
+    with pytest.raises(ConfigError, match="one that returns the module's outputs"):
+        ActivityZO(made(), LOSSES).step(lambda: told)
+
+
+def test_copies_and_groups_are_refused() -> None:
+    net = made()
+    optimizer = ActivityZO(net, LOSSES)
+    for copied in (lambda: pickle.dumps(optimizer), lambda: copy.deepcopy((net, optimizer))):
+        with pytest.raises(ConfigError, match="load its state_dict"):
+            copied()
+    with pytest.raises(ConfigError, match="inner=lambda"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+
+
+def test_what_is_asked_to_be_unbiased_shares_no_noise_of_itself() -> None:
+    class Long(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = nn.Linear(6, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = x.unsqueeze(1) * torch.linspace(-1, 1, 80).unsqueeze(1)
+            return self.head(torch.tanh(self.inner(rows)).mean(1))
+
+    for feedback, shares in (("unbiased", False), ("auto", True)):
+        net = Long()
+        optimizer = ActivityZO(net, LOSSES, feedback=feedback)
+        optimizer.step(on(net, size=4))
+        assert optimizer.sites.share_tokens is shares
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_noise_suits_the_type_of_the_outputs(kind: torch.dtype) -> None:
+    net = made()
+    [want] = torch.autograd.grad(LOSSES(net(X[:8]), Y[:8]).mean(), [net[2].weight])
+    net = net.to(kind)
+    optimizer = ActivityZO(net, LOSSES, lr=0.0, feedback="off")
+    total = torch.zeros_like(want)
+    for _ in range(600):
+        optimizer.estimate(lambda: (net(X[:8].to(kind)), Y[:8]), "node")
+        total += net[2].weight.grad.float()
+    assert float(functional.cosine_similarity(total.flatten(), want.flatten(), dim=0)) > 0.97
+    fine = ActivityZO(net, LOSSES, config=ActivityConfig(eps=1e-4))
+    with pytest.raises(ConfigError, match=r"eps=0\.0001 must be at least"):
+        fine.step(lambda: (net(X[:8].to(kind)), Y[:8]))
+
+
+def test_reparametrized_layers_are_refused() -> None:
+    net = made()
+    torch.nn.utils.parametrizations.weight_norm(net[2])
+    with pytest.raises(ConfigError, match="site '2'=reparametrized"):
+        ActivityZO(net, LOSSES)
+    ActivityZO(net, LOSSES, sites=["0", "4"]).step(on(net))

@@ -76,7 +76,7 @@ def test_solutions_come_early_at_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"eps": 0.0}, {"period": 0}, {"ridge": -1.0}, {"trust": 1.0}, {"memory": 0.0}]
+    "wrong", [{"eps": -0.1}, {"period": 0}, {"ridge": -1.0}, {"trust": 1.0}, {"memory": 0.0}]
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -1,0 +1,245 @@
+"""What users give to ZerothOrder: parameters, groups, types, autocast, dropout, copies."""
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedzo import ZerothOrder
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning, ObjectiveError
+from fedzo.finetuning.methods.plain import MeZO
+from fedzo.finetuning.methods.table import METHODS
+
+X = torch.linspace(-2, 2, 64 * 8).sin().reshape(64, 8) + torch.linspace(0, 1, 64).unsqueeze(1)
+Y = torch.arange(64) % 3
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def loss_of(module: nn.Module) -> Callable[[], Tensor]:
+    return lambda: functional.cross_entropy(module(X), Y)
+
+
+def test_passes_of_a_step_drop_the_same_out_and_take_what_one_would() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    seen: list[Tensor] = []
+    module[1].register_forward_hook(lambda _, __, out: seen.append(out == 0))
+    optimizer = ZerothOrder(module.parameters(), lr=0.0, method="fzoo")
+    state = torch.get_rng_state()
+    optimizer.step(loss_of(module))
+    after = torch.get_rng_state()
+    assert len(seen) == 9
+    assert all(torch.equal(mask, seen[0]) for mask in seen)
+    torch.set_rng_state(state)
+    module(X)
+    assert torch.equal(torch.get_rng_state(), after)
+    optimizer.step(loss_of(module))
+    assert not torch.equal(seen[-1], seen[0])
+
+
+def test_parameters_alone_train_a_module_with_dropout() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+    optimizer = ZerothOrder(module.parameters(), lr=0.01)
+    begun = float(loss_of(module.eval())())
+    module.train()
+    for _ in range(100):
+        optimizer.step(loss_of(module))
+    assert float(loss_of(module.eval())()) < begun
+
+
+@pytest.mark.parametrize("around", ["closure", "step", "both"])
+def test_autocast_sees_every_place(around: str) -> None:
+    module = net()
+    optimizer = ZerothOrder(
+        module, lr=0.01, method="zo_sgd", settings={"num_directions": 4, "mu": 0.01}
+    )
+    plain, asked = loss_of(module), loss_of(module)
+    if around != "step":
+
+        def asked() -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return plain()
+
+    for _ in range(40):
+        with torch.autocast("cpu", torch.bfloat16, enabled=around != "closure"):
+            optimizer.step(asked)
+    told = torch.tensor(optimizer.log.told)
+    assert len(told.unique()) > 40
+    assert float(plain()) < float(loss_of(net())())
+
+
+def test_named_parameters_keep_their_names_and_repeated_ones_count_once() -> None:
+    module = net()
+    named = ZerothOrder(module.named_parameters(), lr=0.1, view="3")
+    assert named.view.names == ("3.weight", "3.bias")
+    twice = ZerothOrder([module[0].bias, module[0].bias], lr=0.1)
+    assert twice.view.total == 16
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([{"params": [nn.Parameter(torch.zeros(2))]}], "not dict; it has one group"),
+        ([], "no parameters"),
+        ([torch.zeros(2, dtype=torch.complex64, requires_grad=True)], "of real numbers"),
+        (nn.Linear(2, 2, device="meta"), "on a device, with numbers"),
+        ([torch.zeros(2)], "are frozen"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        ZerothOrder(given, lr=0.1)
+
+
+def test_rates_views_and_methods_that_are_none() -> None:
+    for lr in ("0.1", -1.0, float("nan"), None):
+        with pytest.raises(ConfigError, match="a number, at least 0 and finite"):
+            ZerothOrder(net(), lr=lr)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"view=\[\] must be a pattern"):
+        ZerothOrder(net(), lr=0.1, view=[])
+    assert ZerothOrder(net(), lr=np.float32(0.5), method=MeZO).method == MeZO()
+    settings = {"num_directions": 3}
+    chosen = ZerothOrder(net(), lr=0.5, method=MeZO, settings=settings).method
+    assert chosen == MeZO(num_directions=3)
+
+
+def test_copies_are_refused_with_the_way_to_go_on() -> None:
+    module = net()
+    optimizer = ZerothOrder(module, lr=0.1)
+    for copied in (lambda: pickle.dumps(optimizer), lambda: copy.deepcopy((module, optimizer))):
+        with pytest.raises(ConfigError, match="its log"):
+            copied()
+
+
+def test_a_log_that_does_not_begin_with_the_steps_taken_is_refused() -> None:
+    first, second = net(), net()
+    second.load_state_dict(first.state_dict())
+    start = copy.deepcopy(first)
+    one, other = ZerothOrder(first, lr=0.1), ZerothOrder(second, lr=0.2)
+    for _ in range(3):
+        one.step(loss_of(first))
+    other.step(loss_of(second))
+    with pytest.raises(CheckpointError, match="does not begin with the 1 steps"):
+        other.replay(one.log)
+    with pytest.raises(CheckpointError, match="does not begin with the 3 steps"):
+        one.replay(one.log.first(2))
+    stranger = ZerothOrder(start, lr=0.1, seed=5)
+    stranger.step(loss_of(start))
+    with pytest.raises(CheckpointError, match="seed"):
+        stranger.replay(one.log)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_a_mu_that_rounds_away_is_said(kind: torch.dtype) -> None:
+    p = nn.Parameter(torch.full((64,), 0.75, dtype=kind))
+    mu = 2.0**-10 if kind == torch.bfloat16 else 1e-9
+    with pytest.warns(FedzoWarning, match="probes do not move them"):
+        ZerothOrder([p], lr=0.1, settings={"mu": mu})
+
+
+@pytest.mark.filterwarnings("error::fedzo.errors.FedzoWarning")
+def test_a_mu_that_is_seen_is_not_warned_of() -> None:
+    small = nn.Parameter(torch.full((64,), 0.05, dtype=torch.bfloat16))
+    ZerothOrder([small, nn.Parameter(torch.full((64,), 0.75))], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("lozo", {"rank": 0}), ("lozo", {"refresh": 0}), ("subzero", {"rank": 0}),
+        ("block_zo", {"blocks": 0}), ("sparse_mezo", {"refresh": 0}), ("guided_es", {"k": 0}),
+        ("guided_es", {"alpha": 2.0}), ("mezo_svrg", {"period": 0}), ("consensus", {"alpha": 0.0}),
+        ("zoodip", {"period": 0}), ("zoodip", {"kept": 2.0}), ("zo_adam", {"beta1": 1.0}),
+        ("deepzero", {"momentum": -1.0}), ("zo_momentum", {"momentum": 1.5}),
+        ("zo_momentum", {"window": 0}), ("rank_sgd", {"trials": 0}), ("rank_sgd", {"best": -1}),
+        ("zoro", {"sparsity": 0}), ("hizoo", {"rate": 5.0}), ("hizoo", {"num_directions": 7}),
+        ("cge", {"num_directions": 7}), ("evolution", {"num_directions": 1}),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(method: str, settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        ZerothOrder(net(), lr=0.1, method=method, settings=settings)
+
+
+def test_every_rule_is_about_a_setting_of_its_method() -> None:
+    for kind in METHODS.values():
+        assert all(hasattr(kind(), name) for name in kind.ALLOWED)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.cell(x.reshape(64, 2, 4))[0].mean(1))
+        return out
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.layer(x.reshape(64, 2, 4)).flatten(1))
+        return out
+
+
+@pytest.mark.parametrize("kind", [Recurrent, Attending])
+def test_forward_gradients_of_modules_with_fused_kernels_are_those_of_autograd(kind: type) -> None:
+    module = kind().eval()
+    optimizer = ZerothOrder(module, lr=1.0, method="forward_gradient", seed=2)
+    before = [p.detach().clone() for p in module.parameters()]
+    grads = torch.autograd.grad(loss_of(module)(), list(module.parameters()))
+    optimizer.step(loss_of(module))
+    moved = [b - p.detach() for b, p in zip(before, module.parameters(), strict=True)]
+    length = sum(float((m * m).sum()) for m in moved)
+    along = sum(float((m * g).sum()) for m, g in zip(moved, grads, strict=True))
+    count = sum(m.numel() for m in moved)
+    slope = optimizer.log.told[0][1]  # moved = slope u, u of signs
+    assert length == pytest.approx(slope * slope * count, rel=1e-3)
+    assert along == pytest.approx(slope * slope, rel=1e-3)
+
+
+def test_an_operation_without_forward_derivatives_is_named() -> None:
+    module = nn.Linear(8, 3)
+
+    def asked() -> Tensor:
+        return torch.nn.functional.ctc_loss(
+            module(X).log_softmax(-1).unsqueeze(1), torch.ones(1, 2, dtype=torch.long), [64], [2]
+        )
+
+    optimizer = ZerothOrder(module, lr=0.1, method="forward_gradient")
+    with pytest.raises(ObjectiveError, match="use a method that asks values"):
+        optimizer.step(asked)
+
+
+def test_sparse_recovery_looks_among_the_numbers_of_its_view() -> None:
+    module = nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 3))
+    settings = {"sparsity": 4, "num_directions": 96}
+    optimizer = ZerothOrder(module, lr=0.1, method="zoro", settings=settings, view="2.weight")
+    before = module[2].weight.detach().clone()
+    [gradient] = torch.autograd.grad(loss_of(module)(), [module[2].weight])
+    optimizer.step(loss_of(module))
+    moved = (before - module[2].weight.detach()).flatten()
+    assert int((moved != 0).sum()) == 4
+    assert float(functional.cosine_similarity(moved, gradient.flatten(), dim=0)) > 0.2
+    big = nn.Sequential(nn.Linear(3000, 3000), nn.Linear(3000, 2))
+    assert ZerothOrder(big, lr=0.1, method="zoro", view="1.bias").view.dim == 2
