@@ -64,6 +64,13 @@ def finetune_command(
     adapters: Annotated[
         int, typer.Option(help="rank of adapters that are trained in the layers' place; 0: none")
     ] = 0,
+    bits: Annotated[
+        int,
+        typer.Option(
+            help="quantize linear layers to so many bits and train their scales; 0: none, or 4 for"
+            " qzo"
+        ),
+    ] = 0,
     examples: Annotated[int, typer.Option(help="to train on; 0: the task's")] = 0,
     data_dir: Annotated[str, typer.Option(help="folder of the archive of text tasks")] = "",
     out: Annotated[
@@ -100,6 +107,7 @@ def finetune_command(
             adapters=adapters,
             examples=examples,
             data_dir=data_dir,
+            bits=bits,
         )
         found = finetune(config, out=out, told=_tell)
         if not json_output:

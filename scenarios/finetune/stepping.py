@@ -7,11 +7,14 @@ from torch import Tensor
 
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.parallel import Parallel
+from fedzo.finetuning.quantized import quantize_
 from fedzo.randomness import stream
 from fedzo.runtime.device import uses_gpu
 from scenarios.finetune.task import Task
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import ByValues, Finetuning, Trainer, make_trainer
+
+_WHOLE_ROW = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Stepping:
 
 def task_of(config: Finetuning) -> Task:
     """Return the task that a run trains, as it begins."""
-    return make_task(
+    task = make_task(
         config.task,
         seed=config.seed,
         layers=config.layers,
@@ -65,6 +68,9 @@ def task_of(config: Finetuning) -> Task:
         data_dir=config.data_dir,
         device="cuda" if uses_gpu(config.device) else "cpu",
     )
+    if config.quantized:
+        quantize_(task.module, bits=config.quantized, group=_WHOLE_ROW)
+    return task
 
 
 def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ from scenarios.finetune.tasks import TaskName
 FIRST_ORDER, ACTIVITY = "first_order", "activity"
 TRAINERS = (*METHODS, ACTIVITY, FIRST_ORDER)
 """Names of all that a task can be trained by."""
-SUGGESTED_LR = {FIRST_ORDER: 1e-3, ACTIVITY: 1e-3, "zo_adam": 1e-3, "cge": 1e-2}
+SUGGESTED_LR = {FIRST_ORDER: 1e-3, ACTIVITY: 1e-3, "zo_adam": 1e-3, "cge": 1e-2, "qzo": 3e-5}
 _LR = 3e-3
 
 
@@ -38,7 +38,9 @@ class Finetuning:
     workers: processes that ask the places of a step together, this one and others on Ray.
     data_parallel: how many of them share a batch instead. address: of a running Ray cluster.
     device: where the network is; auto: a GPU where there is one.
-    layers, adapters, examples, data_dir: of the task (scenarios.finetune.tasks).
+    layers, adapters, examples, data_dir: of the task (scenarios.finetune.tasks). bits: of the
+    weights of linear layers, which are quantized, and of which the scales alone are trained
+    (fedzo.finetuning.quantized); 0: they stay as they are, or have 4 for qzo.
     """
 
     task: TaskName
@@ -58,6 +60,7 @@ class Finetuning:
     adapters: int = 0
     examples: int = 0
     data_dir: str = ""
+    bits: int = 0
     device: DeviceName = "cpu"
 
     def __post_init__(self) -> None:
@@ -92,6 +95,12 @@ class Finetuning:
         if self.address and self.workers == 1:
             raise ConfigError(f"address={self.address} is for workers; ask for at least 2")
         require_nonnegative("adapters", self.adapters)
+        require(self.bits == 0 or 2 <= self.bits <= 8, "bits", self.bits, "0 (none), or 2 to 8")
+        if self.quantized and (self.adapters or self.method == ACTIVITY):
+            raise ConfigError(
+                f"bits={self.quantized} leave scales alone to be trained, no adapters and no layer"
+                f" that {ACTIVITY} knows; leave them out, or take another method"
+            )
         if self.adapters and self.method == ACTIVITY:
             raise ConfigError(
                 f"adapters={self.adapters} have no outputs of their own for the noise of"
@@ -99,6 +108,11 @@ class Finetuning:
             )
         if self.settings and self.method == FIRST_ORDER:
             raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
+
+    @property
+    def quantized(self) -> int:
+        """The bits of quantized weights; 0 where there are none."""
+        return self.bits or (4 if self.method == "qzo" else 0)
 
 
 @runtime_checkable

@@ -212,7 +212,9 @@ def test_the_commands(tmp_path: Path) -> None:
         (["finetune", "digits_cnn", "--layers", "-5"], "layers=-5"),
         (["finetune", "digits_cnn", "--stacked", "--method", "activity"], "stacked=True"),
         (["finetune", "digits_cnn", "--method", "lozo", "--set", "rank=0"], "rank=0"),
-        (["finetune", "digits_cnn", "--method", "qzo"], "quantize_(module)"),
+        (["finetune", "digits_cnn", "--bits", "9"], "bits=9 must be 0 (none), or 2 to 8"),
+        (["finetune", "digits_cnn", "--bits", "4", "--method", "activity"], "bits=4"),
+        (["finetune", "shifted_digits", "--method", "qzo", "--adapters", "2"], "bits=4"),
     ],
 )
 def test_bad_words_end_in_a_sentence(words: list[str], sentence: str) -> None:
@@ -234,6 +236,18 @@ def test_a_run_that_is_made_longer_is_one_that_was_as_long(looks: int, tmp_path:
     assert before == (whole / "model.safetensors").read_bytes()
     command("replay", str(parts))
     assert (parts / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("method", "bits"), [("qzo", 0), ("zo_sgd", 2), ("first_order", 8)])
+def test_scales_of_quantized_layers_are_trained(method: str, bits: int, tmp_path: Path) -> None:
+    chosen = {"task": "shifted_digits", "bits": bits, "lr": 1e-3, "forwards": 320, "looks": 2}
+    looks = finetune(config(method=method, **chosen), out=tmp_path)
+    held = load_file(tmp_path / "model.safetensors")
+    assert held
+    assert all(name.endswith(".scales") for name in held)
+    assert looks[-1].test_loss == looks[-1].test_loss
+    if method != "first_order":
+        assert all(torch.equal(held[n], p) for n, p in replayed(tmp_path).items())
 
 
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
