@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/gpu.py                  # two minutes on a machine with a GPU
     .venv/bin/python benchmarks/gpu.py --device cpu     # a rehearsal: the same without one
 
-Prints a table in Markdown, and exits with 1 where a check fails. Without a GPU it says what was not
-run. Times are medians of five after one that does not count; memory is torch's own peak.
+Prints a table in Markdown, writes it to docs/results/gpu.md where there is a GPU (--out: elsewhere,
+or of a rehearsal), and exits with 1 where a check fails. Without a GPU it says what was not run.
+Times are medians of five after one that does not count; memory is torch's own peak.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -202,10 +205,14 @@ CHECKS = {
 }
 
 
+RESULTS = Path(__file__).parents[1] / "docs/results/gpu.md"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
+    parser.add_argument("--out", type=Path, help="Markdown file, docs/results/gpu.md with a GPU")
     chosen = parser.parse_args()
     if chosen.device == "cuda" and not torch.cuda.is_available():
         print(f"this process sees no GPU, so nothing was run of: {', '.join(chosen.only)}")
@@ -213,13 +220,20 @@ def main() -> None:
     torch.set_num_threads(1)
     device = torch.device(chosen.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "a rehearsal on the CPU"
-    print(f"{name}, torch {torch.__version__}\n\n| check | found |\n|---|---|")
+    head = f"{name}, torch {torch.__version__}\n\n| check | found |\n|---|---|"
+    print(head)
     _place_on(device)
     rows = []
+    lines = [f"# On a GPU\n\n`benchmarks/gpu.py`, {date.today()}: {head}"]
     for check in chosen.only:
         for row in CHECKS[check](device):
-            print(f"| {row.what} | {row.found}{' (missed)' if row.missed else ''} |", flush=True)
+            lines.append(f"| {row.what} | {row.found}{' (missed)' if row.missed else ''} |")
+            print(lines[-1], flush=True)
             rows.append(row)
+    out = chosen.out or (RESULTS if device.type == "cuda" else None)
+    if out:
+        out.write_text("\n".join(lines) + "\n")
+        print(f"\nwritten: {out}")
     if any(row.missed for row in rows):
         sys.exit(f"missed: {'; '.join(row.what for row in rows if row.missed)}")
 

@@ -18,7 +18,7 @@ from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.place import Term
 from fedzo.estimation.replay import Log, Replay
 from fedzo.estimation.schemes import SCHEMES
-from fedzo.objectives.modules import ModuleObjective
+from fedzo.objectives.modules import ModuleObjective, trained_parameters
 from fedzo.objectives.objective import Objective
 from fedzo.protocol.exchange import ClientState
 from fedzo.protocol.question import no_numbers
@@ -118,6 +118,11 @@ def reached(
             " return a ModuleObjective, or use the strategy seedzo"
         )
     place, module = InPlace.of_module(objective), objective.module
+    if any(p.is_meta for p in trained_parameters(module)):
+        raise ConfigError(
+            f"the {type(module).__name__} has shapes alone (meta), and its parameters are where x"
+            " is; make it with numbers, or use the strategy seedzo"
+        )
     if isinstance(question, SlopesInWave):
         return place, replay.back_to(module, log)
     replay.bring_(module, log)

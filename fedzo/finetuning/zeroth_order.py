@@ -174,7 +174,7 @@ class ZerothOrder(torch.optim.Optimizer):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Raise ConfigError, for copies and pickles too: see state_dict."""
+        """Raise ConfigError, for copies of any kind: see state_dict."""
         return self.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

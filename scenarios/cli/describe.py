@@ -2,11 +2,15 @@
 
 import inspect
 import json
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, get_args
 
+from fedzo.catalog import METHOD_LINES
 from fedzo.config import Scalar, allowed_names, default_values, setting_hints
+from fedzo.finetuning.methods.method import Allowed
+from fedzo.finetuning.methods.table import METHODS
 from fedzo.parts import has_part, parts_of
 from fedzo.used_with import conditions_of
 from scenarios.attacks.attackers import attacker_entry
@@ -66,6 +70,27 @@ def own_attacker(name: str) -> Section:
         for setting, allowed in words.allowed.items()
     ]
     return Section("attacker", rows, [inspect.getdoc(cls) or ""])
+
+
+def method_section(name: str) -> Section:
+    """Return the settings of what `fedzo finetune --method` names, as --set takes them."""
+    from scenarios.finetune.trainers import ACTIVITY, ActivitySettings
+
+    if name not in METHODS and name != ACTIVITY:
+        return Section(f"method {name}", [], [METHOD_LINES[name], "It has no settings."])
+    cls = METHODS.get(name, ActivitySettings)
+    words = _class_words(cls, "method")
+    ranges = getattr(cls, "ALLOWED", {})
+    rows = [
+        (setting, words.defaults[setting], allowed + _range(ranges.get(setting)), "")
+        for setting, allowed in words.allowed.items()
+    ]
+    texts = [inspect.getdoc(each) or "" for each in _explained(cls) if each is not ABC]
+    return Section(f"method {name}, fedzo finetune --set", rows, texts)
+
+
+def _range(allowed: Allowed | None) -> str:
+    return f", {allowed.told}" if allowed else ""
 
 
 def with_own(words: Words, reference: str) -> Words:

@@ -2,14 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
+from typer.models import ArgumentInfo
 
 COMMANDS = {
     "list": "Show scenarios, strategies, engines, aggregators and attacks.",
@@ -73,8 +74,20 @@ def imported(name: str) -> click.Command:
     alone = typer.Typer(
         add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
     )
-    alone.command(name)(by_group(command))
-    return typer.main.get_command(alone)
+    flat = by_group(command)
+    alone.command(name)(flat)
+    made = typer.main.get_command(alone)
+    _tell_arguments(made, inspect.signature(flat).parameters)
+    return made
+
+
+def _tell_arguments(command: click.Command, given: Mapping[str, inspect.Parameter]) -> None:
+    """Give arguments their help back, which click 8.5 takes from those of typer 0.20."""
+    for argument in command.params:
+        told = get_args(given[argument.name].annotation) if argument.name in given else ()
+        for info in told:
+            if isinstance(info, ArgumentInfo) and isinstance(argument, TyperArgument):
+                argument.help = info.help
 
 
 def by_group(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """The command `fedzo list`."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -19,7 +20,9 @@ from scenarios.runs.names import ENGINES, SCENARIOS, STRATEGIES, require_names
 def list_command(
     scenario: Annotated[
         str | None,
-        typer.Argument(help="a scenario, or what you have written: file.py:Name"),
+        typer.Argument(
+            help="a scenario, a method of `fedzo finetune`, or what you have written: file.py:Name"
+        ),
     ] = None,
     strategy: Annotated[
         str | None,
@@ -32,8 +35,11 @@ def list_command(
     """Show scenarios, strategies, engines, aggregators and attacks.
 
     With SCENARIO, show every setting and its default; with file.py:Name, those of a strategy or an
-    attacker of your own.
+    attacker of your own; with a method of `fedzo finetune`, its settings.
     """
+    if scenario is not None and scenario in METHOD_LINES:
+        guard(lambda: _show_method(Console(), scenario, strategy=strategy, engine=engine))
+        return
     if scenario is not None and is_reference(scenario):
         guard(lambda: _show_own(Console(), scenario, strategy=strategy, engine=engine))
         return
@@ -63,11 +69,26 @@ def catalogue() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _show_own(console: Console, reference: str, **options: str | None) -> None:
-    """Print what something of the user's is, and its settings where it has some."""
+def _show_method(console: Console, name: str, **options: str | None) -> None:
+    """Print the settings of a method of `fedzo finetune`."""
+    _require_none(name, options)
+    from scenarios.cli.describe import method_section  # it needs torch
+
+    print_settings(console, [method_section(name)])
+    if name in STRATEGIES:
+        console.print(f"{name} is a strategy too: fedzo list custom --strategy {name}")
+
+
+def _require_none(shown: str, options: Mapping[str, str | None]) -> None:
+    """Raise ConfigError for options that only a scenario has a use for."""
     for name, value in options.items():
         if value is not None:
-            raise ConfigError(f"--{name} {value} has no effect with {reference}; leave it out")
+            raise ConfigError(f"--{name} {value} has no effect with {shown}; leave it out")
+
+
+def _show_own(console: Console, reference: str, **options: str | None) -> None:
+    """Print what something of the user's is, and its settings where it has some."""
+    _require_none(reference, options)
     found = load_kept(reference, what="SCENARIO")
     if hasattr(found, "round") and isinstance(found, type):
         sections = settings_of("quadratic", reference, "inprocess")

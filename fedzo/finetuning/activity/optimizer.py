@@ -154,7 +154,7 @@ class ActivityZO(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Raise ConfigError, for copies and pickles."""
+        """Raise ConfigError, for copies of any kind."""
         raise ConfigError(
             "ActivityZO cannot be copied; load its state_dict() into that of another module"
         )

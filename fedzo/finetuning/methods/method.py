@@ -48,15 +48,13 @@ USELESS = Allowed("left out: this method has no use for it", lambda value: value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method(ABC):
-    """Settings that all methods have. mu: smoothing radius, in units of x.
-
-    ALLOWED: what the settings of a method may be, where that is less than their types say.
-    """
+    """Settings that all methods have. mu: smoothing radius, in units of x."""
 
     mu: float = 2.0**-10
     num_directions: int = 1
 
     ALLOWED: ClassVar[Mapping[str, Allowed]] = {}
+    """What settings may be, where that is less than their types say."""
     asks_values: ClassVar[bool] = True
     """Whether it gets by with values of the loss; otherwise it differentiates forward."""
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fedzo.catalog import METHOD_LINES
 from scenarios.cli.app import app
+from scenarios.cli.lazy import COMMANDS, imported
 from scenarios.runs.stored import by_label, load_runs
 
 QUADRATIC = [
@@ -306,3 +308,22 @@ def test_help_teaches() -> None:
         done = fedzo(*command, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout
+
+
+def test_settings_of_methods_are_listed() -> None:
+    for name in METHOD_LINES:
+        done = CliRunner().invoke(app, ["list", name])
+        assert done.exit_code == 0, done.stderr
+        assert f"method {name}" in done.stdout
+    told = CliRunner().invoke(app, ["list", "lozo"]).stdout
+    assert "rank" in told
+    assert "at least 1" in told
+    assert "a strategy too" in CliRunner().invoke(app, ["list", "mezo"]).stdout
+    done = CliRunner().invoke(app, ["list", "lozo", "--engine", "ray"])
+    assert (done.exit_code, "no effect with lozo" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_and_option_is_explained(name: str) -> None:
+    for each in imported(name).params:
+        assert getattr(each, "help", None), (name, each.name)

@@ -319,3 +319,15 @@ def test_what_is_refused() -> None:
 
 def pair() -> tuple[Tensor, Tensor]:
     return torch.ones(2, 4), torch.ones(2, 2)
+
+
+def test_modules_of_shapes_alone_are_refused() -> None:
+    with torch.device("meta"):
+        module = nn.Linear(4, 2)
+
+    def make(client: int) -> ModuleObjective:
+        inputs = torch.linspace(-2, 2, 48).reshape(12, 4) + client
+        return ModuleObjective(module, nn.functional.cross_entropy, inputs, torch.arange(12) % 2)
+
+    with pytest.raises(ConfigError, match="has shapes alone"):
+        federate(make, num_clients=2, num_rounds=2, strategy="seed_scalar")
