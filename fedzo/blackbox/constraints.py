@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from fedzo.blackbox.evaluate import Answer, Evaluator
+from fedzo.blackbox.evaluate import Answer, Evaluator, own
 from fedzo.blackbox.told import as_violations
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
@@ -51,12 +53,19 @@ def within(evaluate: Evaluator, constraints: tuple[Constraint, ...]) -> Evaluato
 
 def _violation(constraints: tuple[Constraint, ...], point: Any) -> Answer:
     """Return how far a point is from allowed; a constraint that raises or is NaN fails it."""
-    own = point.copy() if isinstance(point, np.ndarray) else point
     try:
-        rows = [np.asarray(g(own), dtype=float).ravel() for g in constraints]
-    except Exception as error:
+        rows = [_numbers(g(own(point))) for g in constraints]
+    except BaseException as error:
         return Answer(math.nan, f"a constraint: {failure_of(error)}")
     told = np.concatenate(rows)
     if np.isnan(told).any():
         return Answer(math.nan, "a constraint is NaN")
     return Answer(math.nan, violation=as_violations([told], 1)[0])
+
+
+def _numbers(told: Any) -> NDArray[np.float64]:
+    """Return what a constraint says; raises TypeError for what is no real number."""
+    plain = told.detach().cpu() if isinstance(told, Tensor) else told
+    if plain is None or np.iscomplexobj(plain):
+        raise TypeError(f"it returned {told!r:.40}, and a number is at most 0 or above")
+    return np.asarray(plain, dtype=float).ravel()

@@ -5,6 +5,7 @@ A function that raises has failed at that point alone.
 """
 
 import contextlib
+import copy
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -54,6 +55,11 @@ def make_evaluator(
             f"workers={workers} has no effect where all points of a batch are evaluated at once;"
             " leave it out, or give a function of one point"
         )
+    if together and run_in != "threads":
+        raise ConfigError(
+            f"run_in={run_in} is for functions of one point, and here all points of a batch are"
+            " evaluated at once; leave it out"
+        )
     if workers == 1 and run_in == "threads":
         yield lambda points: _all_at_once(f, points) if together else _each(f, points)
     elif run_in == "ray":
@@ -78,7 +84,12 @@ def _plain(value: Any) -> Any:
 
 
 def _each(f: Any, points: Any) -> list[Answer]:
-    return [answer(f, np.copy(p) if isinstance(p, np.ndarray) else p) for p in points]
+    return [answer(f, own(point)) for point in points]
+
+
+def own(point: Any) -> Any:
+    """Return a point for a function to keep and change: an array, a dict or a list."""
+    return np.copy(point) if isinstance(point, np.ndarray) else copy.copy(point)
 
 
 def _all_at_once(f: Any, points: Any) -> list[Answer]:
@@ -86,7 +97,7 @@ def _all_at_once(f: Any, points: Any) -> list[Answer]:
         if isinstance(f, Objective):
             values = f.value(torch.as_tensor(np.array(points)))
         else:
-            values = f(np.array(points) if isinstance(points, np.ndarray) else points)
+            values = f(own(points) if isinstance(points, np.ndarray) else [*map(own, points)])
     except BaseException as error:
         return [Answer(math.nan, failure_of(error))] * len(points)
     many = hasattr(values, "__iter__") and getattr(values, "ndim", 1) > 0

@@ -11,6 +11,7 @@ from fedzo.blackbox.constraints import as_constraints, within
 from fedzo.blackbox.evaluate import Evaluator, Workers, make_evaluator
 from fedzo.blackbox.optimizer import Optimizer
 from fedzo.blackbox.result import Result
+from fedzo.blackbox.told import require_whole
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
 
@@ -57,6 +58,7 @@ def minimize(
         bounds = _box_of(f) if bounds is None else bounds
     if not callable(f) and not isinstance(f, Objective):
         raise ConfigError(f"f={f!r:.60} is no function; give a function of a point")
+    require_whole("budget", budget, 0)
     enough = _enough(target)
     if callback is not None and not callable(callback):
         raise ConfigError(f"callback={callback!r:.60} must be a function of a result")
@@ -116,9 +118,15 @@ def _search(
             )
         if target is not None and opt.best_value <= target:
             return "target"
-        if callback is not None and callback(opt.result()) is True:
+        if callback is not None and _is_true(callback(opt.result())):
             return "callback"
     return ""
+
+
+def _is_true(told: Any) -> bool:
+    """Return whether a callback has said True, as Python, numpy or torch have it."""
+    is_truth = isinstance(told, bool) or str(getattr(told, "dtype", "")) in ("bool", "torch.bool")
+    return is_truth and bool(told)
 
 
 def _box_of(f: Objective) -> Any:

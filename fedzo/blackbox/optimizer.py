@@ -214,19 +214,20 @@ class Optimizer:
             )
         if TOLD in self._table.status:
             raise ConfigError("values were told to this search before; go on with values")
-        if sorted(numbers) != list(range(batch.first, batch.first + batch.size)):
+        end = self._within(batch.first, batch.size)
+        if sorted(numbers) != list(range(batch.first, end)):
             raise ConfigError(
-                f"a ranking of {len(numbers)} points is not one of the whole batch of {batch.size};"
-                " rank what one ask() gives together"
+                f"a ranking of {len(numbers)} points is none of the whole batch of"
+                f" {end - batch.first}; rank what one ask() gives together"
             )
         ranks = np.empty(len(numbers))
-        for rank, place in enumerate(order):
-            ranks[numbers[place] - batch.first] = rank
+        ranks[np.array(numbers)[order] - batch.first] = np.arange(len(order))
         for number in numbers:
             self._table.tell(number, self._keys[number], math.nan, RANKED)
         self._best = numbers[order[0]]
-        lower_than_before = float(batch.first + batch.size)  # else cma finds no progress, and ends
-        self._absorb(torch.from_numpy(ranks - lower_than_before))
+        if end == batch.first + batch.size:  # or the budget ends here, and the search with it
+            lower_than_before = float(end)  # else cma finds no progress, and ends
+            self._absorb(torch.from_numpy(ranks - lower_than_before))
 
     def _learn(self) -> None:
         """Let the method learn from its batch where all of that was told."""

@@ -114,6 +114,7 @@ class Mixed:
         names = self._names
         if names is not None and isinstance(point, Mapping) and set(point) == set(names):
             return [point[name] for name in names]
+        point = point.tolist() if isinstance(point, np.ndarray | Tensor) else point
         plain = isinstance(point, list | tuple)
         if names is None and plain and len(point) == len(self._kinds):
             return list(point)

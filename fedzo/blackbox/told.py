@@ -53,8 +53,8 @@ def _as_value(value: Any) -> float | None:
     if value is None:
         return None
     try:
-        if isinstance(value, str | bytes):
-            raise TypeError("text")
+        if isinstance(value, str | bytes | complex | np.complexfloating):
+            raise TypeError("no real number")
         alone = isinstance(value, np.ndarray | Tensor)
         number = float(value.item() if alone else value)
     except OverflowError:
@@ -88,6 +88,8 @@ def as_violations(violations: Any, count: int) -> list[float]:
     """
     rows = violations.detach().cpu().numpy() if isinstance(violations, Tensor) else violations
     try:
+        if np.iscomplexobj(rows):
+            raise TypeError("complex")
         given = np.asarray(rows, dtype=float)
     except (TypeError, ValueError) as error:
         raise ConfigError(

@@ -44,20 +44,21 @@ class Variable(Protocol):
 class Float:
     """A real number between two finite bounds."""
 
-    low: float
-    high: float
+    low: float | np.floating | np.integer
+    high: float | np.floating | np.integer
     size = 1
     least = 0.0
 
     def __post_init__(self) -> None:
+        _take_ends(self)
         _check_ends("Float", self.low, self.high)
 
     def value(self, z: NDArray[np.float64]) -> float:
-        between = self.low + float(z[0]) * (self.high - self.low)
-        return min(max(between, self.low), self.high)
+        low, high = float(self.low), float(self.high)
+        return min(max(low + float(z[0]) * (high - low), low), high)
 
     def coordinates(self, value: object) -> NDArray[np.float64]:
-        number = _number(self, value, self.low, self.high)
+        number = _number(self, value, float(self.low), float(self.high))
         return np.array([(number - self.low) / (self.high - self.low)])
 
     def middle(self) -> NDArray[np.float64]:
@@ -68,12 +69,13 @@ class Float:
 class Log:
     """A positive number whose logarithm is searched, such as a learning rate."""
 
-    low: float
-    high: float
+    low: float | np.floating | np.integer
+    high: float | np.floating | np.integer
     size = 1
     least = 0.0
 
     def __post_init__(self) -> None:
+        _take_ends(self)
         _check_ends("Log", self.low, self.high)
         if self.low <= 0:
             raise ConfigError(f"Log(low={self.low}): low must be positive; use Float for the rest")
@@ -81,10 +83,10 @@ class Log:
     def value(self, z: NDArray[np.float64]) -> float:
         powers = math.log(self.low), math.log(self.high)
         between = math.exp(powers[0] + float(z[0]) * (powers[1] - powers[0]))
-        return min(max(between, self.low), self.high)
+        return min(max(between, float(self.low)), float(self.high))
 
     def coordinates(self, value: object) -> NDArray[np.float64]:
-        number = _number(self, value, self.low, self.high)
+        number = _number(self, value, float(self.low), float(self.high))
         return np.array([math.log(number / self.low) / math.log(self.high / self.low)])
 
     def middle(self) -> NDArray[np.float64]:
@@ -135,9 +137,11 @@ class Choice:
     def __init__(self, *given: Any) -> None:
         plain = [o.item() if isinstance(o, np.generic) else o for o in given]
         options: Any = tuple(plain)
-        wrong = [o for o in options if not isinstance(o, float | int | str | bool)]
+        wrong = [o for o in options if not isinstance(o, float | int | str | bool) or o != o]
         if wrong:
-            raise ConfigError(f"Choice: {wrong[0]!r} is no text, number or boolean; name it by one")
+            raise ConfigError(
+                f"Choice: {wrong[0]!r} is no text, number or boolean, and NaN none; name it by one"
+            )
         if len(options) < 2 or len({(type(o), o) for o in options}) < len(options):
             raise ConfigError(f"Choice{options!r}: give at least two options, each once")
         object.__setattr__(self, "options", options)
@@ -156,6 +160,14 @@ class Choice:
 
     def middle(self) -> NDArray[np.float64]:
         return np.full(self.size, 0.5)
+
+
+def _take_ends(variable: "Float | Log") -> None:
+    """Make ends that are numbers of numpy Python's."""
+    for name in ("low", "high"):
+        end = getattr(variable, name)
+        if isinstance(end, np.integer | np.floating):
+            object.__setattr__(variable, name, end.item())
 
 
 def _check_ends(kind: str, low: object, high: object) -> None:

@@ -167,7 +167,7 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
 def _cell(name: str, row: Row) -> str:
     if name not in row.means:
         return "-"
-    mean, error = row.means[name], row.errors[name]
+    mean, error = row.means[name], row.errors.get(name, 0.0)
     if name in ("rounds", "queries", "examples", "floats_up", "floats_down"):
         return f"{mean:,.0f}"
     return f"{mean:.3g} ± {error:.1g}" if error and name != "wall_s" else f"{mean:.3g}"

@@ -56,7 +56,10 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         strategies = {
-            row.strategy: {"mean": dict(row.means), "standard_error": dict(row.errors)}
+            row.strategy: {
+                "mean": dict(row.means),
+                "standard_error": {name: row.errors.get(name) for name in row.means},
+            }
             for row in self.rows
         }
         figure = None if self.figure is None else str(self.figure)
@@ -92,4 +95,5 @@ def row_of(name: str, runs: Sequence[RunResult]) -> Row:
     }
     spread = {m: mean_and_error(column) for m, column in columns.items()}
     means = {m: float(mean) for m, (mean, _) in spread.items()}
-    return Row(name, means, {m: float(error) for m, (_, error) in spread.items()})
+    errors = {m: float(error) for m, (_, error) in spread.items() if len(runs) > 1}
+    return Row(name, means, errors)
