@@ -1,21 +1,22 @@
 """What a search has found, for people and for programs."""
 
-import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.blackbox.evaluations import FAILED, INFEASIBLE, UNDER_WAY, Evaluations
 from fedzo.blackbox.space import Points, Space
+from fedzo.records.facts import Fact, ShownByFacts
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
-class Result:
+class Result(ShownByFacts):
     """The best point and how it was found.
 
     x: as the user gave and gets points; None before the first success. value: its value, NaN where
@@ -24,6 +25,8 @@ class Result:
     for failures and infeasible points; violations: 0, and more for infeasible points.
     method: what the user chose; why: which method has searched, and the reason. stop: why it ended.
     """
+
+    WIDTH: ClassVar[int] = 13
 
     x: Any
     value: float
@@ -44,16 +47,7 @@ class Result:
         known = np.where(np.isfinite(self.values), self.values, math.inf)
         return np.minimum.accumulate(known)
 
-    def __repr__(self) -> str:
-        return "\n".join(f"{name + ':':<13}{told}" for name, told in self._lines())
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(told)}</td></tr>" for name, told in self._lines()
-        )
-        return f"<table>{rows}</table>"
-
-    def _lines(self) -> list[tuple[str, str]]:
+    def facts(self) -> Sequence[Fact]:
         infeasible = int((self.violations > 0).sum())
         outside = f", {infeasible} infeasible" if infeasible else ""
         failed = f", {self.failures} failed ({self.first_failure})" if self.failures else ""

@@ -44,6 +44,12 @@ class Curve:
         return self.values[np.maximum(index, 0)]
 
 
+_WITHOUT = {
+    "epsilon": "a run without privacy has none",
+    "virtual_seconds": "a run without a fleet of devices has none, but `fedzo retime` gives it one",
+}
+
+
 def quantity_of(records: Sequence[RoundRecord]) -> str:
     """Return what to draw: the gap to the optimum where it is known, else the objective."""
     return "gap" if any("gap" in record.metrics for record in records) else "value"
@@ -59,13 +65,17 @@ def run_curve(records: Sequence[RoundRecord], quantity: str, axis: str) -> Curve
     """Return a run's curve, the mean over its problems; raises ConfigError if there is none."""
     if axis not in AXES:
         raise ConfigError(f"x={axis!r} is unknown; allowed: {', '.join(AXES)}")
+    if not records:
+        raise ConfigError(
+            "a run has no record yet; `fedzo runs` says how far it is, and why it ended"
+        )
     by_problem: dict[int, list[tuple[float, float]]] = {}
     for record in records:
         value = record.value if quantity == "value" else record.metrics.get(quantity)
         if value is not None:
             by_problem.setdefault(record.problem, []).append((record.axis(axis), value))
     if any(math.isnan(position) for points in by_problem.values() for position, _ in points):
-        raise ConfigError(f"x={axis}: a run without privacy has none; take another axis")
+        raise ConfigError(f"x={axis}: {_WITHOUT.get(axis, 'a run has none')}; take another axis")
     if not by_problem:
         raise unknown_key(quantity, recorded(records), what="quantity")
     pairs = [np.asarray(points).T for points in by_problem.values()]

@@ -14,12 +14,13 @@ from fedzo.attacks.confirm import Confirmation
 from fedzo.attacks.region import on_levels
 from fedzo.attacks.subject import Found, perturbed
 from fedzo.attacks.victims.victim import AnswerKind
+from fedzo.records.facts import Fact, ShownByFacts
 from scenarios.attacks.plan import Plan
 from scenarios.attacks.screening import Screened
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Report(ShownByFacts):
     """What an attack has given: the images, what was found for each, and what it has cost.
 
     screened: where in the data the images are, and which others the victim gets wrong.
@@ -105,6 +106,18 @@ class Report:
             f"{told['attacker']}: {told['success_rate']:.0%} of {told['images']} images within"
             f" {told['norm']} {told['radius']:g}, {told['mean_queries']:.1f} queries on average"
         )
+
+    def heading(self) -> str:
+        return str(self)
+
+    def facts(self) -> Sequence[Fact]:
+        nearest = self.median_nearest
+        return [
+            ("robust accuracy", f"{self.robust_accuracy:.0%}"),
+            ("nearest, median", "none" if nearest is None else f"{nearest:.4g}"),
+            ("screening", f"{self.screening_queries:,} queries"),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints, without the victim's name."""

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedzo.records.facts import Fact, ShownByFacts
 from scenarios.attacks.attack_result import Report
 
 
-@dataclass(frozen=True, slots=True)
-class AttackTable:
+@dataclass(frozen=True, slots=True, repr=False)
+class AttackTable(ShownByFacts):
     """A report for every attacker at every radius, attacker by attacker, smaller radii first."""
 
     reports: Sequence[Report]
@@ -41,6 +42,18 @@ class AttackTable:
 
     def __str__(self) -> str:
         return "\n".join(str(report) for report in self.reports)
+
+    def heading(self) -> str:
+        return f"{len(self.attackers)} attackers at {len(self.radii)} radii"
+
+    def facts(self) -> Sequence[Fact]:
+        return [
+            (
+                f"{report.attacker}, {report.plan.settings.radius:g}",
+                f"robust accuracy {report.robust_accuracy:.0%}, {report}",
+            )
+            for report in self.reports
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Return what `--json` prints, without the victim's name."""

@@ -26,7 +26,12 @@ _MARKS = ("o", "s", "^", "D", "v")
 def write_result(
     folder: Path, victim: str, found: Report | AttackTable, *, pictures: bool = False
 ) -> None:
-    """Write what a single attack, or a table of them, leaves behind; `pictures`: PNG files too."""
+    """Write what a single attack, or a table of them, leaves behind; `pictures`: PNG files too.
+
+    What an earlier attack of other settings has left there under the same names is taken away.
+    """
+    for name in ("report.json", "table.json", "distance.png", "images.safetensors"):
+        (folder / name).unlink(missing_ok=True)
     if isinstance(found, Report):
         write_report(folder, victim, found)
     else:

@@ -1,6 +1,5 @@
 """The command `fedzo check`."""
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,38 +44,10 @@ def _print(console: Console, objective: str, client: int, found: "Checked") -> N
     table = Table(
         title=title(f"{objective}, client {client}"), show_header=False, title_justify="left"
     )
-    for name, told in _rows(found).items():
+    for name, told in found.rows():
         table.add_row(name, shown(told))
     console.print(table)
-    for name, told in _verdicts(found).items():
+    for name, told in found.verdicts().items():
         say(console, f"{name}: {told}")
     tries = f" and {found.gradients} gradient" if found.gradients else ""
     say(console, f"cost: {found.queries} queries{tries}")
-
-
-def _rows(found: "Checked") -> dict[str, str]:
-    more = ", ..." if found.dim > len(found.start) else ""
-    free = found.lower == -math.inf and found.upper == math.inf
-    return {
-        "objective": found.kind,
-        "dim": f"{found.dim:,}",
-        "box": "none" if free else f"within [{found.lower:g}, {found.upper:g}]",
-        "start": f"{', '.join(f'{x:g}' for x in found.start)}{more}",
-        "value there": f"{found.value:.10g}",
-        "seconds a query": f"{found.seconds:.3g} (the first: {found.first_seconds:.3g})",
-        "gradients": "yes" if found.has_gradient else "no: a black box",
-        "examples": "none" if found.examples is None else f"{found.examples:,}",
-        "batched": "yes" if found.batched else "no: its code gets one point at a time",
-    }
-
-
-def _verdicts(found: "Checked") -> dict[str, str]:
-    agree = "none: two answers at the start are equal"
-    told = {"noise": f"about {found.noise:.3g} (standard deviation)" if found.noise else agree}
-    seen = f"a step of {found.mu:g} changes F by {found.difference:.3g}"
-    floor = "the noise" if found.noise == found.floor else "rounding"
-    times = f"{found.difference / found.floor:.3g} times {floor}"
-    if found.resolved:
-        return {**told, "mu": f"{seen}, {times}: seen"}
-    remedy = f"raise it: --set client.mu={found.better_mu:g}, of methods that ask around x (fedzo)"
-    return {**told, "mu": f"{seen}, {times}: not seen; {remedy}"}

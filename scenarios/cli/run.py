@@ -71,6 +71,11 @@ def run_command(
                 f"--strategy {strategy}: the run in {place} is one of {base['strategy']}; leave"
                 " --strategy out, or begin another run"
             )
+        if place and how.engine not in (None, base.get("engine")):
+            raise ConfigError(
+                f"--engine {how.engine}: the run in {place} is one on {base['engine']}; leave"
+                " --engine out, or begin another run"
+            )
         where = replace(output, out=place) if place else output
         named = {"scenario": None if place else scenario, "strategy": strategy, "seed": seed}
         experiment = make_experiment(**merged(base, named, size, how))
@@ -93,12 +98,14 @@ def run_command(
 
 def _resumed(scenario: str | None, output: OutputOptions) -> Path | None:
     """Return the directory that `--resume DIR` alone means; what would be a scenario names it."""
-    if not output.resume or output.out is not None:
+    if not output.resume or (output.out is not None and scenario is not None):
         return None
     from scenarios.runs.names import SCENARIOS
     from scenarios.runs.rundir import require_begun
 
-    place = None if scenario is None or scenario in SCENARIOS else Path(scenario)
+    place = output.out
+    if scenario is not None and scenario not in SCENARIOS:
+        place = Path(scenario)
     require_begun(place, resume=True)
     return place
 

@@ -10,6 +10,7 @@ Cost: 4 queries; 8 where the two at the start differ; a gradient where numpy com
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from fedzo.objectives.oracle import Oracle
 from fedzo.origin import place_of_code
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
+from fedzo.records.facts import Fact, ShownByFacts
 from scenarios.problems.custom import CustomConfig, CustomScenario, MakeObjective
 
 USUAL_MU = ZerothOrderConfig().mu
@@ -35,8 +37,8 @@ AGAIN = 4
 _SHOWN = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Checked(ShownByFacts):
     """What a few queries and a gradient have shown of an objective.
 
     kind: its class. lower, upper: the outermost bounds. start: its first numbers. seconds: a query,
@@ -75,6 +77,39 @@ class Checked:
             return None
         grow = RESOLVED * self.floor / self.difference if self.difference else 0.0
         return float(f"{self.mu * max(2 * grow, 10.0):.1g}")
+
+    def facts(self) -> Sequence[Fact]:
+        return [*self.rows(), *self.verdicts().items()]
+
+    def rows(self) -> Sequence[Fact]:
+        """Return what the objective is."""
+        more = ", ..." if self.dim > len(self.start) else ""
+        free = self.lower == -math.inf and self.upper == math.inf
+        return [
+            ("objective", self.kind),
+            ("dim", f"{self.dim:,}"),
+            ("box", "none" if free else f"within [{self.lower:g}, {self.upper:g}]"),
+            ("start", f"{', '.join(f'{x:g}' for x in self.start)}{more}"),
+            ("value there", f"{self.value:.10g}"),
+            ("seconds a query", f"{self.seconds:.3g} (the first: {self.first_seconds:.3g})"),
+            ("gradients", "yes" if self.has_gradient else "no: a black box"),
+            ("examples", "none" if self.examples is None else f"{self.examples:,}"),
+            ("batched", "yes" if self.batched else "no: its code gets one point at a time"),
+        ]
+
+    def verdicts(self) -> dict[str, str]:
+        """Return what was found out about noise and mu, in words."""
+        agree = "none: two answers at the start are equal"
+        told = {"noise": f"about {self.noise:.3g} (standard deviation)" if self.noise else agree}
+        seen = f"a step of {self.mu:g} changes F by {self.difference:.3g}"
+        floor = "the noise" if self.noise == self.floor else "rounding"
+        times = f"{self.difference / self.floor:.3g} times {floor}"
+        if self.resolved:
+            return {**told, "mu": f"{seen}, {times}: seen"}
+        remedy = (
+            f"raise it: --set client.mu={self.better_mu:g}, of methods that ask around x (fedzo)"
+        )
+        return {**told, "mu": f"{seen}, {times}: not seen; {remedy}"}
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""

@@ -82,7 +82,7 @@ def _difference(old: str, new: str) -> str:
     pairs = zip(old.splitlines(), new.splitlines(), strict=False)
     for before, now in pairs:
         if before != now:
-            return f"there {before}, now {now}"
+            return f"there {before or 'nothing'}, now {now or 'nothing'}"
     return "its settings differ"
 
 

@@ -10,7 +10,7 @@ from fedzo.records.figure_look import FigureLook, Limits
 from fedzo.records.figure_style import styled
 from fedzo.records.figure_text import figure_text
 from fedzo.records.plots import check_figure, draw_runs, new_figure, save_figure
-from scenarios.runs.gathered import AnyRuns, gather
+from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario
 
 
 def plot(
@@ -50,7 +50,9 @@ def plot(
         _require_only_ours(ax, {"size": size, "style": style, "out": out})
     if out is not None:
         check_figure(Path(out))
-    histories = {label: [one.records for one in some] for label, some in gather(runs).items()}
+    found = gather(runs)
+    require_one_scenario(found)
+    histories = {label: [one.records for one in some] for label, some in found.items()}
     records = [record for some in histories.values() for each in some for record in each]
     quantity = y or quantity_of(records)
     if ax is not None:

@@ -248,7 +248,7 @@ def _cell(
 ) -> tuple[float, float]:
     if measure not in means:
         raise ConfigError(f"--measure {measure!r} is not recorded; there is {', '.join(means)}")
-    return means[measure], errors[measure]
+    return means[measure], errors.get(measure, math.nan)
 
 
 def _draw(grid: Grid, lies: Sequence[str]) -> None:

@@ -35,12 +35,6 @@ def write_report(directories: Sequence[Path], out: Path) -> None:
     runs = _runs(directories)
     grids = report_data.grids(directories)
     attacks = _attacks(directories)
-    if not (runs or grids or attacks):
-        named = ", ".join(map(str, directories))
-        raise ConfigError(
-            f"{named} hold no {HISTORY}, grid.json or report.json; name directories written by"
-            " --out"
-        )
     axes, quantities = report_data.axes_of(runs), report_data.quantities_of(runs)
     every = report_data.stride(runs, len(axes) + len(quantities))
     data = {
@@ -67,6 +61,11 @@ def _runs(directories: Sequence[Path]) -> Runs:
     for folder in directories:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no directory; name one written by --out")
+        if not any(any(folder.rglob(name)) for name in (HISTORY, "grid.json", "report.json")):
+            raise ConfigError(
+                f"{folder} holds no {HISTORY}, grid.json or report.json; name directories written"
+                " by --out"
+            )
     holding = [folder for folder in directories if any(folder.rglob(HISTORY))]
     runs = by_label(load_runs(*holding)) if holding else {}
     require_one_scenario(runs)

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fedzo.estimation.replay import Replay
 from fedzo.objectives.modules import restore_parameters
 from fedzo.parts import find_part
 from fedzo.protocol.questions.in_place import InPlaceConfig
+from fedzo.records.facts import Fact, ShownByFacts
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
 from scenarios.runs.best import Best, Solution
@@ -33,7 +33,7 @@ _NOISE = {"os": "of the operating system's entropy", "simulated": "simulated, fr
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RunResult:
+class RunResult(ShownByFacts):
     """What a run gave: all records, the last x of every problem, and where it was written.
 
     In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem
@@ -51,17 +51,12 @@ class RunResult:
     spent: Spent | None = None
     bests: Sequence[Best | None] = ()
 
-    def __repr__(self) -> str:
+    def heading(self) -> str:
         made = self.experiment
-        head = f"{made.scenario} / {made.strategy}, {made.num_clients} clients, seed {made.seed}"
-        return "\n".join([head, *(f"{name + ':':<18}{told}" for name, told in rows_of(self))])
+        return f"{made.scenario} / {made.strategy}, {made.num_clients} clients, seed {made.seed}"
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(told)}</td></tr>"
-            for name, told in [("run", self.experiment.name), *rows_of(self)]
-        )
-        return f"<table>{rows}</table>"
+    def facts(self) -> Sequence[Fact]:
+        return rows_of(self)
 
     @property
     def x(self) -> Float[Tensor, " d"]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fedzo.config import Scalar
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.records.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, restore_state
+from fedzo.records.facts import Fact, ShownByFacts
 from fedzo.records.history import RoundRecord, read_history
 from scenarios.problems.scenario import mean_metrics
 from scenarios.runs.best import position_of, unpack_bests
@@ -39,8 +40,8 @@ SEED = "seed-"
 """How the directories of a comparison's seeds begin."""
 
 
-@dataclass(frozen=True)
-class StoredRun:
+@dataclass(frozen=True, repr=False)
+class StoredRun(ShownByFacts):
     """A run that was read from its directory; x and state are read when they are asked for.
 
     records: the history, a record a round. x, best_x, best_round, queries and load_into are those
@@ -50,6 +51,13 @@ class StoredRun:
     path: Path
     experiment: Experiment
     records: Sequence[RoundRecord]
+
+    def heading(self) -> str:
+        ended = "" if self.finished else ", not finished"
+        return f"{self.path}{ended}: {self.numbers.heading()}"
+
+    def facts(self) -> Sequence[Fact]:
+        return self.numbers.facts()
 
     @property
     def settings(self) -> Mapping[str, Scalar]:

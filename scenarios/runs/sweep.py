@@ -104,6 +104,11 @@ def _tuned(
     """Run the trials of a plan by what runs them."""
     file = None if out is None else _opened(out, plan, resume)
     kept = {trial.index: trial for trial in read_trials(file)} if file else {}
+    if len(kept) > count:
+        raise ConfigError(
+            f"--trials {count}: {len(kept)} trials of this sweep have run and are paid for; it can"
+            f" be extended but not shortened; resume with --trials {len(kept)} or more"
+        )
     if file:
         with storing(file.parent):
             write_whole(file, "".join(written(trial) + "\n" for trial in kept.values()))

@@ -63,6 +63,8 @@ def table(
     found = gather(runs)
     require_one_scenario(found)
     every = [record for some in found.values() for run in some for record in run.records]
+    if not every:
+        raise ConfigError("these runs have no record yet; `fedzo runs` says how far they are")
     y = y or quantity_of(every)
     if y not in recorded(every):
         raise unknown_key(y, recorded(every), what="quantity")

@@ -146,6 +146,10 @@ def test_several_radii_and_attackers_are_one_table(folder: Path, tmp_path: Path)
         paid = server.queries
         again = go(server.url, *several, "--resume")
         assert server.queries == paid == first["victim_queries"] == again["replayed"]
+        go(server.url, *fast[:-1], "0.3", "--attacker", "square", "--out", out, "--resume")
+        assert ((out / "report.json").exists(), (out / "table.json").exists()) == (True, False)
+        go(server.url, *several, "--resume")
+        assert ((out / "report.json").exists(), (out / "table.json").exists()) == (False, True)
     assert first["attackers"] == ["square", "thompson"]
     assert first["radii"] == [8 / 255, 0.3]
     assert first["most_queries"] == 4 * 30 >= first["queries"]

@@ -20,7 +20,8 @@ def fedzo(*arguments: str) -> tuple[int, str]:
 def test_a_directory_alone_extends_its_run_to_the_same_bits(tmp_path: Path) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     assert fedzo(*RUN, "--rounds", "2", "--out", str(cut))[0] == 0
-    assert fedzo("run", "--resume", str(cut), "--rounds", "4")[0] == 0
+    assert fedzo("run", "--resume", str(cut), "--rounds", "3")[0] == 0
+    assert fedzo("run", "--out", str(cut), "--resume", "--rounds", "4")[0] == 0
     assert fedzo(*RUN, "--rounds", "4", "--out", str(whole))[0] == 0
     assert (cut / "x.npy").read_bytes() == (whole / "x.npy").read_bytes()
     assert (cut / "experiment.toml").read_text() == (whole / "experiment.toml").read_text()
@@ -32,6 +33,8 @@ def test_a_directory_alone_extends_its_run_to_the_same_bits(tmp_path: Path) -> N
         (("--strategy", "fedzo"), "is one of scaffold1; leave --strategy out"),
         (("--set", "scenario.dim=5", "--rounds", "9"), "there dim = 4, now dim = 5"),
         (("--rounds", "1"), "can be extended but not shortened"),
+        (("--engine", "ray", "--rounds", "9"), "is one on inprocess; leave --engine out"),
+        (("--query-budget", "9000"), "there nothing, now query_budget = 9000"),
     ],
 )
 def test_what_does_not_fit_the_run_is_refused(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_runs import write_methods
+from stored_runs import records_of, write_methods, write_run
 from typer.testing import CliRunner
 
 from scenarios.cli import app
@@ -120,3 +120,33 @@ def test_curves_that_cannot_be_drawn_so_do_not_cost_the_comparison(tmp_path: Pat
     assert json.loads(done.stdout)["figure"] is None
     assert json.loads((out / "compare.json").read_text())["paired"]["rows"]
     assert command("plot", out, "--out", tmp_path / "a.png").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [["plot", "--y", "value"], ["plot"], ["table"]])
+def test_runs_of_several_scenarios_do_not_compare(words: list[str], tmp_path: Path) -> None:
+    for scenario in ("quadratic", "multimodal"):
+        write_run(tmp_path / scenario, records_of([2.0, 1.0]), scenario=scenario)
+    done = command(*words, tmp_path)
+    assert (done.exit_code, "are of several scenarios" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("command_of", ["plot", "table"])
+def test_a_run_without_a_record_is_said(command_of: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [], finished=False)
+    done = command(command_of, tmp_path)
+    assert (done.exit_code, "no record yet" in done.stderr) == (2, True), done.stderr
+
+
+def test_seconds_on_a_fleet_are_said_to_need_one(runs: Path) -> None:
+    done = command("plot", runs, "--x", "virtual_seconds")
+    assert done.exit_code == 2
+    assert "fedzo retime" in done.stderr
+
+
+def test_one_seed_has_no_error(tmp_path: Path) -> None:
+    run = ["compare", "quadratic", "--strategies", "fedzo", "--rounds", "1", "--seeds", "0"]
+    done = command(*run, "--set", "scenario.dim=3", "--json", "--out", tmp_path / "one")
+    told = json.loads(done.stdout)["strategies"]["fedzo"]
+    assert set(told["standard_error"].values()) == {None}
+    assert command("report", tmp_path / "one", "--out", tmp_path / "one.html").exit_code == 0
+    assert "nan" not in command(*run, "--set", "scenario.dim=3").stdout

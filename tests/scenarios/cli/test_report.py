@@ -187,7 +187,7 @@ def test_a_grid_and_the_images_of_attacks_are_shown(browser: Any, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["{}/nowhere"], "is no directory"), (["{}"], "hold no history.jsonl"),
+    [(["{}/nowhere"], "is no directory"), (["{}"], "holds no history.jsonl"),
      (["{}", "--out", "{}/x.png"], "write x.html")],
 )  # fmt: skip
 def test_what_is_no_run_ends_in_a_sentence(words: list[str], why: str, tmp_path: Path) -> None:
@@ -195,6 +195,16 @@ def test_what_is_no_run_ends_in_a_sentence(words: list[str], why: str, tmp_path:
     assert done.exit_code == 2
     assert why in done.stderr.replace("\n", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_one_empty_directory_of_several_is_named(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = command("report", runs, tmp_path / "empty", "--out", tmp_path / "x.html")
+    assert (done.exit_code, "empty holds no history.jsonl" in done.stderr.replace("\n", "")) == (
+        2,
+        True,
+    )
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_runs_of_two_scenarios_are_not_compared(tmp_path: Path) -> None:

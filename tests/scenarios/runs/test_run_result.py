@@ -33,6 +33,6 @@ def test_print_and_terminal_say_the_same() -> None:
 
 def test_a_notebook_gets_a_table_in_which_nothing_acts() -> None:
     html = run()._repr_html_()
-    assert html.startswith("<table><tr><th>run</th><td>custom / fedzo / seed 0</td></tr>")
+    assert html.startswith('<table><tr><th colspan="2">custom / fedzo, 2 clients, seed 0</th></tr>')
     assert "-&gt;" in html, "the arrow between the values is text"
     assert html.count("<tr>") == html.count("</tr>") > 6

@@ -253,6 +253,16 @@ def test_a_sweep_that_is_cut_off_twice_ends_with_the_same_table(
 
 
 @pytest.mark.slow
+def test_a_sweep_cannot_be_made_shorter_than_it_is(tmp_path: Path) -> None:
+    plan = SweepPlan(base=BASE, spaces=SPACES, seeds=(0,), search="random", trials=4)
+    tune(plan, out=tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    with pytest.raises(ConfigError, match="4 trials of this sweep have run"):
+        tune(replace(plan, trials=3), out=tmp_path, resume=True)
+    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert len(tune(replace(plan, trials=5), out=tmp_path, resume=True).trials) == 5
+
+
 def test_a_sweep_that_is_killed_twice_ends_with_the_same_table(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = CliRunner().invoke(app, command(whole))
