@@ -38,8 +38,8 @@ from fedzo.attacks.region import region_around
 from fedzo.attacks.victims.onnx import OnnxVictim, export_onnx
 from fedzo.attacks.victims.wrappers import LabelOnly
 from scenarios.attacks.attackers import make_attacker
+from scenarios.data.photo_networks import photo_network
 from scenarios.data.photos import load_photos
-from scenarios.victims.photo_networks import photo_network
 
 BUDGET, LABELS_BUDGET, SEEDS = 2000, 5000, (0, 1, 2)
 BALLS: tuple[tuple[Norm, float, str], ...] = (

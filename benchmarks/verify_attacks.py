@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from fedzo.attacks.victims.onnx import export_onnx
 from fedzo.catalog import ATTACKER_LINES
 from scenarios.cli.app import app
-from scenarios.victims.photo_networks import photo_network
+from scenarios.data.photo_networks import photo_network
 from scenarios.victims.shipped import shipped_network
 
 Images = NDArray[np.float64]

@@ -60,7 +60,7 @@ MOVED = (
         "scenarios",
         "cli_attack=attack cli_audit=audit cli_compare=compare cli_defend=defend "
         "cli_deploy=deploy cli_options=options cli_lazy=lazy cli_list=list cli_run=run "
-        "cli_plot=plot display settings_help",
+        "cli_plot=plot display settings_help starters",
     ),
     (
         "scenarios.data",
@@ -82,6 +82,7 @@ MOVED = (
         "names methods entries experiment experiment_file config_file engines simulate "
         "run_result rundir compare milestones grid sizes ownership steps audit",
     ),
+    ("scenarios.data", "scenarios.victims", "photo_networks"),
     ("scenarios.victims", "scenarios", "victim_sources shipped order_judge smoothed defense"),
     ("strategies.anchored", "strategies", "anchoring norm_test fedamd fedpage fedsaga"),
     (

@@ -43,7 +43,7 @@ def trees() -> dict[Path, ast.Module]:
     return {path: house.parsed(path) for path in SOURCES}
 
 
-TENSORS_OF_A_PACKAGE = ROOT / "scenarios/victims/photo_networks.py"
+TENSORS_OF_A_PACKAGE = ROOT / "scenarios/data/photo_networks.py"
 """Reads weights that another package ships as a pickle, tensors alone."""
 
 
@@ -141,3 +141,11 @@ def test_global_random_states_are_bit_identical_after_runs(tmp_path: Path) -> No
             )
             simulate(made, out=None if number % 5 else tmp_path / str(number))
             assert states() == before, (scenario, strategy)
+
+
+@source_tree
+def test_rooms_are_few_and_low() -> None:
+    packages = house.measured(ROOT)["packages"]
+    for package, most in {"strategies": (10, 4, 15), "scenarios": (8, 6, 16)}.items():
+        found = packages[package]
+        assert all(found[n] <= m for n, m in zip(("rooms", "floors", "arrows"), most, strict=True))

@@ -15,7 +15,7 @@ from fedzo.user_code import installed
 from scenarios.cli.options import guard
 
 _OURS = ("fedzo", "strategies", "clients", "scenarios")
-_STARTERS = Path(__file__).parents[1] / "starters"
+_STARTERS = Path(__file__).with_name("starters")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from fedzo.config import require
 from fedzo.randomness import stream
+from scenarios.data.photo_networks import photo_network, scaled
 from scenarios.data.photos import load_many_photos
 from scenarios.finetune.task import HEAD, Examples, Source
-from scenarios.victims.photo_networks import photo_network, scaled
 
 _BLUR, _CONTRAST, _NOISE = 7, 0.4, 0.05
 _TRAIN = 240

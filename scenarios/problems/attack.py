@@ -45,12 +45,12 @@ from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from scenarios.data.image_folder import LabelledImages
 from scenarios.data.images import Images, load_images
+from scenarios.data.photo_networks import photo_classes
 from scenarios.data.photos import load_photos
 from scenarios.problems.attack_config import AttackConfig
 from scenarios.problems.attack_objective import MarginObjective, margins, perturb
 from scenarios.problems.attack_victims import photo_victims, trained_victims
 from scenarios.problems.scenario import WITHOUT_GRADIENTS, Suggestions
-from scenarios.victims.photo_networks import photo_classes
 from scenarios.victims.victims import VictimSettings
 
 _PHOTO_SIDE = 224

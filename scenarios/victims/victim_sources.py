@@ -1,7 +1,7 @@
 """Victims from words: a shipped name, a file, an address, and what is wrapped around them.
 
     mnist, fashion, mnist-onnx, ...   see scenarios.victims.shipped
-    efficientnet-lite0, ...           see scenarios.victims.photo_networks
+    efficientnet-lite0, ...           see scenarios.data.photo_networks
     path/to/model.onnx                an ONNX file
     http://host/path                  an endpoint as in fedzo.attacks.victims.remote
     command:python serve.py           a command that does, on stdin and stdout
@@ -33,9 +33,9 @@ from fedzo.objectives.addresses import is_address
 from fedzo.objectives.transport import Command, Http
 from fedzo.user_code import load_object
 from scenarios.data.image_folder import LabelledImages
+from scenarios.data.photo_networks import SIDES, photo_network
 from scenarios.victims.attack_data import PHOTOS, load_data
 from scenarios.victims.names import PHOTO_NETWORKS, network_of, shipped_names
-from scenarios.victims.photo_networks import SIDES, photo_network
 from scenarios.victims.shipped import shipped_network, shipped_victim
 from scenarios.victims.wrapping import DRAWING, wrapped
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedzo.errors import ConfigError
+from scenarios.data.photo_networks import photo_network
 from scenarios.data.photos import load_many_photos
 from scenarios.finetune.photos import corrupted, corrupted_photos
 from scenarios.finetune.task import Task
@@ -15,7 +16,6 @@ from scenarios.finetune.trainers import Finetuning
 from scenarios.finetune.training import finetune
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
-from scenarios.victims.photo_networks import photo_network
 
 
 def test_there_are_forty_squares_of_each_photograph() -> None:

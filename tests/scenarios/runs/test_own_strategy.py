@@ -15,17 +15,17 @@ from fedzo.objectives.objective import TorchObjective
 from fedzo.protocol.questions.training_config import FirstOrderConfig, ZerothOrderConfig
 from scenarios import federate, make_experiment, simulate
 from scenarios.cli.app import app
+from scenarios.cli.starters.strategy import Starter, StarterConfig
 from scenarios.runs.compare import compare
 from scenarios.runs.engines import RulesOf
 from scenarios.runs.own_strategy import named
-from scenarios.starters.strategy import Starter, StarterConfig
 from strategies import FedAvg, FedAvgConfig
 
-STARTERS = Path(__file__).parents[3] / "scenarios" / "starters"
+STARTERS = Path(__file__).parents[3] / "scenarios" / "cli" / "starters"
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_question.py"
 SMALL: dict[str, Any] = {"num_rounds": 3, "num_clients": 3}
 FAST = {"scenario.dim": 8, "client.num_directions": 3, "strategy.local_steps": 2}
-NAME = "scenarios.starters.strategy:Starter"
+NAME = "scenarios.cli.starters.strategy:Starter"
 
 
 @pytest.fixture

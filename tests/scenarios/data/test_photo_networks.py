@@ -19,10 +19,10 @@ from fedzo.attacks.victims.victim import AnswerKind
 from fedzo.errors import ConfigError
 from scenarios.attacks.attackers import default_attacker
 from scenarios.cli.app import app
+from scenarios.data.photo_networks import PhotoNetwork, photo_classes, photo_network
 from scenarios.data.photos import load_photos
 from scenarios.victims.attack_data import class_number, load_data
 from scenarios.victims.names import network_of
-from scenarios.victims.photo_networks import PhotoNetwork, photo_classes, photo_network
 
 NAME = "efficientnet-lite0"
 pytestmark = pytest.mark.xdist_group("photo networks")
