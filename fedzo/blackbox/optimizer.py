@@ -263,8 +263,8 @@ class Optimizer:
         does not let us.
         """
         folder = Path(path).parent
-        if not folder.is_dir():
-            raise ConfigError(f"{path} is in no folder: make {folder} first")
+        if not folder.is_dir() or Path(path).is_dir():
+            raise ConfigError(f"{path} is no file in a folder: make {folder} first, and name one")
         saved = Saved(
             space=dict(self._space.facts()),
             method=self._text,

@@ -13,6 +13,7 @@ not. Modules of torch.compile run uncompiled meanwhile.
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fedzo.errors import ObjectiveError
+from fedzo.errors import FedzoWarning, ObjectiveError
 from fedzo.estimation.direction import misses
 from fedzo.estimation.packed import Packed
 from fedzo.estimation.place import Place, Term, numbered, write_moved
@@ -52,6 +53,7 @@ class ShiftedReads(TorchDispatchMode):
     def __init__(self, *moves: Move) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.reads = 0
+        self._unread: dict[int, torch.Size] = {}
         self._held: dict[int, list[_Held]] = {}
         for place, terms in moves:
             for first, tensor in numbered(place):
@@ -60,6 +62,8 @@ class ShiftedReads(TorchDispatchMode):
                     own = [term for term in terms if not misses(term[0], first, stop)]
                     held = _Held(first, tensor.detach(), own, _reach(tensor))
                     self._held.setdefault(_memory(tensor), []).append(held)
+                    if own:
+                        self._unread[id(held.tensor)] = tensor.shape
 
     def __torch_dispatch__(
         self,
@@ -89,6 +93,19 @@ class ShiftedReads(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """Spare torch the import of its compiler, 70 MiB and seconds, to keep it off this class."""
         return False
+
+    def warn_of_unread(self) -> None:
+        """Warn of moved tensors that no operation has read."""
+        if self._unread:
+            shape = tuple(next(iter(self._unread.values())))
+            more = " and others" if len(self._unread) > 1 else ""
+            warnings.warn(
+                f"no operation of torch has read the parameter of shape {shape}{more}, so its"
+                " moves are not seen; freeze what the loss does not need, and ask a function that"
+                " reads it outside of torch through value(x)",
+                FedzoWarning,
+                stacklevel=2,
+            )
 
     def _may_hold(self, values: Iterable[Any]) -> bool:
         """Return whether any tensor shares memory with a place: quick, for most share none."""
@@ -144,6 +161,7 @@ class ShiftedReads(TorchDispatchMode):
         first, whole, terms, reach = found[0]
         if not any(held.terms for held in found):
             return leaf
+        self._unread.pop(id(whole), None)
         inside = reach[0] <= _reach(leaf)[0] and _reach(leaf)[1] <= reach[1]
         if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
             raise ObjectiveError(
@@ -175,6 +193,7 @@ class ShiftedReads(TorchDispatchMode):
         whole = len(found) == 1 and table.shape == found[0].tensor.shape and table.is_contiguous()
         if not (few and whole and terms and len(terms) == len(found[0].terms)):
             return []
+        self._unread.pop(id(found[0].tensor), None)
         rows, places = indices.unique(return_inverse=True)
         width = table.shape[1]
         starts = found[0].first + rows * width
@@ -229,6 +248,7 @@ def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
             "no operation of torch has read the parameters, so they cannot be moved where they"
             " are (does the function leave torch?); ask it through value(x)"
         )
+    reading.warn_of_unread()
     return answer
 
 

@@ -119,7 +119,8 @@ def strategy_entry(name: str) -> "StrategyEntry | OwnStrategy":
 def require_names(scenario: str, strategy: str, engine: str) -> None:
     """Raise ConfigError for a name that is in no table."""
     if scenario not in SCENARIOS:
-        more = f"; your own is {scenario}:NAME" if scenario.endswith(".py") else ""
+        file = scenario.rstrip(":")
+        more = f"; your own is {file}:NAME" if file.endswith(".py") else ""
         more += f"; it is a strategy: --strategy {scenario}" if scenario in STRATEGIES else ""
         raise _unknown("scenario", scenario, SCENARIOS, more)
     strategy_entry(strategy)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,11 @@ def test_numbers_of_numpy_are_ends_and_arrays_are_starts_of_typed_variables() ->
     assert result.x[0] == 2
     with pytest.raises(ConfigError, match="NaN"):
         Choice(math.nan, 1.0)
+
+
+def test_a_search_is_saved_to_a_file_in_a_folder(tmp_path: Path) -> None:
+    search = Optimizer(x0=[0.0])
+    for wrong in (tmp_path, tmp_path / "none" / "a.search"):
+        with pytest.raises(ConfigError, match="no file in a folder"):
+            search.save(wrong)
+    assert not list(tmp_path.iterdir())

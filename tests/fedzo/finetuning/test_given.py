@@ -243,3 +243,30 @@ def test_sparse_recovery_looks_among_the_numbers_of_its_view() -> None:
     assert float(functional.cosine_similarity(moved, gradient.flatten(), dim=0)) > 0.2
     big = nn.Sequential(nn.Linear(3000, 3000), nn.Linear(3000, 2))
     assert ZerothOrder(big, lr=0.1, method="zoro", view="1.bias").view.dim == 2
+
+
+class OutsideTorch(nn.Module):
+    """Reads its weights by numpy, where moves are not seen, and its bias by torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(3, 8)), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy() @ self.weight.detach().numpy().T) + self.bias
+
+
+def test_parameters_that_torch_does_not_read_are_said() -> None:
+    module = OutsideTorch()
+    optimizer = ZerothOrder(module, lr=0.1)
+    with pytest.warns(FedzoWarning, match=r"read the parameter of shape \(3, 8\)"):
+        optimizer.step(loss_of(module))
+
+
+@pytest.mark.filterwarnings("error::fedzo.errors.FedzoWarning")
+@pytest.mark.parametrize("method", ["mezo", "block_zo", "cge", "lozo", "sparse_mezo"])
+def test_modules_that_are_read_whole_are_not_warned_of(method: str) -> None:
+    module = nn.Sequential(nn.Embedding(70, 8), nn.Flatten(), nn.Linear(16, 3))
+    tokens = torch.arange(128).reshape(64, 2) % 70
+    optimizer = ZerothOrder(module, lr=0.1, method=method)
+    optimizer.step(lambda: functional.cross_entropy(module(tokens), Y))
