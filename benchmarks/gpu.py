@@ -26,6 +26,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.keys import Key
 from fedzo.estimation.schemes import SCHEMES
+from fedzo.finetuning.offloading import offload_
+from fedzo.finetuning.zeroth_order import ZerothOrder
 from fedzo.objectives.objective import ModuleObjective
 from fedzo.runtime.device import DeviceEnvironment
 from scenarios.runs import engines
@@ -149,6 +151,25 @@ def in_place(device: torch.device) -> Iterator[Row]:
         above = (_peak(step) - _peak(forward)) / largest
         row = "in place: peak above a forward, in largest tensors"
         yield Row(row, f"{above:.2f}", above > LIMIT)
+    yield from _offloaded(device, step)
+
+
+def _offloaded(device: torch.device, resident: Callable[[], None]) -> Iterator[Row]:
+    """Compare a step whose layers come to the device one by one with one whose layers are there."""
+    here = _module(torch.device("cpu"))
+    net, inputs, targets = here.module, here.inputs.to(device), here.targets.to(device)
+    offload_(net, device)
+    optimizer = ZerothOrder(net, lr=1e-3, method="zo_sgd")
+
+    def step() -> None:
+        optimizer.step(lambda: here.loss(net(inputs), targets))
+
+    ratio = _median(step, device) / _median(resident, device)
+    yield Row("layers from the CPU: step / one on the device", f"{ratio:.2f}")
+    if device.type == "cuda":
+        beside = torch.cuda.memory_allocated()
+        above = (_peak(step) - beside) / (4 * max(p.numel() for p in net.parameters()))
+        yield Row("layers from the CPU: peak on the device, in largest tensors", f"{above:.2f}")
 
 
 def _module(device: torch.device) -> ModuleObjective:

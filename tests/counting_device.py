@@ -37,6 +37,9 @@ class There(Tensor):
         made.held = held
         return made
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.held.untyped_storage()
+
     def tolist(self) -> list[Any]:
         return self.cpu().tolist()
 
