@@ -155,7 +155,7 @@ def in_place(device: torch.device) -> Iterator[Row]:
 
 
 def _offloaded(device: torch.device, resident: Callable[[], None]) -> Iterator[Row]:
-    """Compare a step whose layers come to the device one by one with one whose layers are there."""
+    """Compare a step whose layers come to the device as they are called with one there."""
     here = _module(torch.device("cpu"))
     net, inputs, targets = here.module, here.inputs.to(device), here.targets.to(device)
     offload_(net, device)

@@ -4,8 +4,9 @@
         its parameters (moved where a probe asks) -> device,  forward there,  forgotten
 
 Wang et al., "ZO2: Scalable Zeroth-Order Fine-Tuning for Extremely Large Language Models with
-Limited GPU Memory", COLM 2025 (2503.12668). A zeroth-order step reads parameters and needs nothing of them
-afterwards, so the device holds one layer and activations. Steps move the parameters on the CPU.
+Limited GPU Memory", COLM 2025 (2503.12668). A zeroth-order step reads parameters and needs nothing
+of them afterwards, so the device holds one layer and activations. Steps move the parameters on the
+CPU.
 Memory on the device: the largest layer, and the buffers. Copied a pass: all parameters, once.
 
 Differs from the paper: copies do not overlap with computing, the probe is made before the copy, on
