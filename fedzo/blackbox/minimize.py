@@ -126,7 +126,7 @@ def _search(
 def _is_true(told: Any) -> bool:
     """Return whether a callback has said True, as Python, numpy or torch have it."""
     is_truth = isinstance(told, bool) or str(getattr(told, "dtype", "")) in ("bool", "torch.bool")
-    return is_truth and bool(told)
+    return is_truth and math.prod(getattr(told, "shape", ())) == 1 and bool(told)
 
 
 def _box_of(f: Objective) -> Any:

@@ -70,9 +70,10 @@ class Replay:
         Raises ConfigError for a module that holds another log.
         """
         snapshots = snapshots_of(module)
+        fresh = log[:0]
         if snapshots and module not in _HELD:
-            _HELD[module] = (self, snapshots.read_(module, repr(self), log))
-        replay, held = _HELD.get(module, (self, log[:0]))
+            fresh = snapshots.read_(module, repr(self), log)
+        replay, held = _HELD.get(module, (self, fresh))
         if replay != self or not torch.equal(log[: len(held)], held):
             raise ConfigError(
                 f"the parameters of the {type(module).__name__} have been moved by another run"

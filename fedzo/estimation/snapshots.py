@@ -85,7 +85,7 @@ def keep_snapshots(module: nn.Module, directory: str | os.PathLike[str], every: 
     after a restart `seed_scalar` and its kin then go on from the last snapshot, with the same bits.
     directory: made where it is missing. Raises ConfigError for fewer than one step.
     """
-    require(every >= 1, "every", every, "at least 1 step")
+    require(isinstance(every, int) and every >= 1, "every", every, "a number of steps, at least 1")
     start = digest_of({name: p.detach().cpu() for name, p in named_trained(module)}, "")
     _KEPT[module] = Snapshots(Path(directory), every, start)
 

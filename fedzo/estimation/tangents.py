@@ -8,6 +8,7 @@ vector of length d, and a tangent of every activation, no graph.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -43,6 +44,8 @@ def _told(ask: Callable[[], Tensor]) -> Tensor:
     try:
         return ask()
     except NotImplementedError as error:
+        if "forward AD" not in str(error):
+            raise
         first, *_ = str(error).splitlines()
         raise ObjectiveError(
             f"torch cannot differentiate an operation of the module forward ({first}); use a method"
@@ -53,13 +56,16 @@ def _told(ask: Callable[[], Tensor]) -> Tensor:
 @contextmanager
 def _differentiable_forward() -> Iterator[None]:
     """Keep torch from fused kernels that it cannot differentiate forward."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    attention, kernels = torch.backends.mha, cast(Any, torch.backends.mkldnn)
+    fused, used = attention.get_fastpath_enabled(), kernels.enabled
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        attention.set_fastpath_enabled(False)
+        kernels.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        attention.set_fastpath_enabled(fused)
+        kernels.enabled = used
 
 
 @contextmanager

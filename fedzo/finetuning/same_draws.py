@@ -1,7 +1,8 @@
 """Forward passes of one step that draw the same at random: differences are the parameters' alone.
 
 Dropout draws from torch's global generators, as in any training. Every pass of a step starts from
-the state of the first, so a step takes from them what one pass would.
+the state of the first, so a step takes from them what one pass would. Where nothing is drawn, no
+state is set; what other threads draw from the same generators meanwhile, they may draw again.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,11 +17,12 @@ def same_draws(places: Iterable[Tensor]) -> Callable[[], None]:
     places: tensors on the devices whose generators are meant, beside that of the CPU.
     """
     devices = sorted({tensor.device.index or 0 for tensor in places if tensor.is_cuda})
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(i) for i in devices)]
+    here, away = torch.get_rng_state(), {i: torch.cuda.get_rng_state(i) for i in devices}
 
     def again() -> None:
-        torch.set_rng_state(states[0])
-        for i, state in zip(devices, states[1:], strict=True):
+        if not torch.equal(torch.get_rng_state(), here):
+            torch.set_rng_state(here)
+        for i, state in away.items():
             torch.cuda.set_rng_state(state, i)
 
     return again

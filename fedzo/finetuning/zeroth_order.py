@@ -62,9 +62,10 @@ class ZerothOrder(torch.optim.Optimizer):
 
     Modules are asked in evaluation mode, so buffers stay and nothing is dropped out. Of parameters
     alone nobody can see the module: it runs in the mode that it is in, and buffers of batch norm
-    move with every pass. All passes of a step draw the same at random. Raises ConfigError where
-    nothing is to be trained, for numbers that are complex or not there (meta), and where processes
-    begin at other parameters.
+    move with every pass. All passes of a step draw the same from torch's generators; what other
+    threads draw there meanwhile, they may draw again. Raises ConfigError where nothing is to be
+    trained, for numbers that are complex or not there (meta), and where processes begin at other
+    parameters.
     """
 
     def __init__(
@@ -79,14 +80,15 @@ class ZerothOrder(torch.optim.Optimizer):
         stacked: bool = False,
         parallel: Parallel | None = None,
     ) -> None:
-        known = isinstance(lr, Real) and 0 <= lr < math.inf
-        require(known, "lr", repr(lr), "a number, at least 0 and finite")
+        number = isinstance(lr, Real) or (isinstance(lr, Tensor) and lr.numel() == 1)
+        require(number and 0 <= lr < math.inf, "lr", repr(lr), "a number, at least 0 and finite")
         self.module = module if isinstance(module, nn.Module) else None
         whole = View.of_module(module) if isinstance(module, nn.Module) else _named(module)
-        _require_numbers(whole)
-        patterns = [view] if isinstance(view, str) else view
-        require(patterns != [], "view", view, "a pattern of names, or left out for all parameters")
+        patterns = [view] if isinstance(view, str) else list(view)
+        given = bool(patterns) or isinstance(view, tuple)
+        require(given, "view", view, "a pattern of names, or left out for all parameters")
         self.view = whole.select(*patterns) if patterns else whole
+        _require_numbers(self.view)
         self.method, self.seed = method_of(method, settings), seed
         if self.method.asks_values:
             warn_of_unseen(self.view, self.method.mu)
@@ -217,8 +219,12 @@ def _named(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> View:
                 f"ZerothOrder trains a module or parameters, not {type(p).__name__}; it has one"
                 " group of parameters, so make an optimizer with view=... for each lr"
             )
-    once = {id(p): (name, p) for name, p in reversed(pairs) if p.requires_grad}
-    return View.of_named(dict(reversed(once.values())), "given parameters")
+    once = {id(p): name for name, p in reversed(pairs) if p.requires_grad}
+    named: dict[str, Tensor] = {}
+    for name, p in pairs:
+        if once.get(id(p)) == name and named.setdefault(name, p) is not p:
+            raise ConfigError(f"two parameters are named {name!r}; give names that differ, or none")
+    return View.of_named(named, "given parameters")
 
 
 def _require_numbers(view: View) -> None:

@@ -71,11 +71,6 @@ class Finetuning:
         require(self.forwards >= 1, "forwards", self.forwards, "at least 1")
         require(self.layers >= -1, "layers", self.layers, "-1 (the task's) or more")
         require_nonnegative("examples", self.examples)
-        if self.stacked and (self.method not in METHODS or not METHODS[self.method].asks_values):
-            raise ConfigError(
-                f"stacked=True is for methods that ask values at several places, and {self.method}"
-                " does not; leave it out"
-            )
         require(self.looks >= 2, "looks", self.looks, "at least 2: before and after")
         for name in ("workers", "data_parallel"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
@@ -108,6 +103,15 @@ class Finetuning:
             )
         if self.settings and self.method == FIRST_ORDER:
             raise ConfigError(f"settings are of zeroth-order methods; {self.method} has none here")
+
+    def require_used(self) -> None:
+        """Raise ConfigError for what has no effect, which folders of older runs may hold."""
+        asks = self.method in METHODS and METHODS[self.method].asks_values
+        if self.stacked and not asks:
+            raise ConfigError(
+                f"stacked=True is for methods that ask values at several places, and {self.method}"
+                " does not; leave it out"
+            )
 
     @property
     def quantized(self) -> int:

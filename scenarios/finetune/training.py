@@ -67,6 +67,8 @@ def finetune(
     out: the folder of the run, which goes on where it stopped. Raises ConfigError for a folder of
     another run, and where data or a package is missing.
     """
+    if out is None or not (out / CONFIG).exists():
+        config.require_used()
     held = _begun(out, config)
     before = _before(out, held)
     with _processes(config, before) as parallel:

@@ -45,7 +45,8 @@ def check_same(path: Path, wanted: str) -> int:
     told = _difference(*(_ROUNDS.sub("", text, count=1) for text in (body, wanted)))
     raise ConfigError(
         f"--out {path.parent} holds another experiment ({told}); resume"
-        " with the same settings, or name another directory"
+        " with the same settings, or name another directory; a run of another release goes on with"
+        " that release"
     )
 
 

@@ -6,12 +6,14 @@ To add a method, write a frozen dataclass of settings with `recipe`, and use an 
 name it in METHODS (docs/zeroth_order.md shows one).
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fedzo.config import check_types, require
+from fedzo.errors import FedzoWarning
 from fedzo.estimation.view import View
 from fedzo.finetuning.accepting import Acceptance, Always
 from fedzo.finetuning.finding import Finder
@@ -43,7 +45,8 @@ POSITIVE = Allowed("positive and finite", lambda value: 0 < value < float("inf")
 FACTOR = Allowed("at least 0 and below 1", lambda value: 0 <= value < 1)
 SHARE = Allowed("above 0 and at most 1", lambda value: 0 < value <= 1)
 FROM_0_TO_1 = Allowed("from 0 to 1", lambda value: 0 <= value <= 1)
-USELESS = Allowed("left out: this method has no use for it", lambda value: value == 1)
+ABOVE_0 = Allowed("positive", lambda value: value > 0)
+USELESS = Allowed("without effect", lambda value: value == 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,10 @@ class Method(ABC):
         every = {"mu": POSITIVE, "num_directions": AT_LEAST_1}
         for name, allowed in {**every, **self.ALLOWED}.items():
             value = getattr(self, name)
+            if allowed is USELESS and not allowed.holds(value):
+                told = f"{name}={value} has no effect on {type(self).__name__}; leave it out"
+                warnings.warn(told, FedzoWarning, stacklevel=4)
+                continue
             require(allowed.holds(value), name, value, allowed.told)
 
     @abstractmethod

@@ -17,9 +17,9 @@ from fedzo.finetuning.deepzero import SparseCoordinates
 from fedzo.finetuning.finding import ByValues
 from fedzo.finetuning.masks import MaskKind, draw_mask
 from fedzo.finetuning.methods.method import (
+    ABOVE_0,
     AT_LEAST_1,
     FACTOR,
-    POSITIVE,
     SHARE,
     USELESS,
     Allowed,
@@ -163,7 +163,7 @@ class QZO(Method):
 
     clip: float = 100.0
 
-    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"clip": POSITIVE}
+    ALLOWED: ClassVar[Mapping[str, Allowed]] = {"clip": ABOVE_0}
 
     def recipe(self, view: View, seed: int) -> Recipe:
         scales = view.select("*.scales") if any(n.endswith("scales") for n in view.names) else None

@@ -59,7 +59,9 @@ def test_callbacks_end_a_search_by_any_truth(true: Any) -> None:
     assert result.stop == "callback"
 
 
-@pytest.mark.parametrize("other", [None, np.bool_(False), "yes", 1, [True]])
+@pytest.mark.parametrize(
+    "other", [None, np.bool_(False), "yes", 1, [True], np.array([True, False])]
+)
 def test_callbacks_that_say_something_else_do_not(other: Any) -> None:
     assert minimize(square, [1.0, 1.0], budget=40, callback=lambda _: other).stop == "budget"
 

@@ -116,8 +116,15 @@ def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
         assert torch.equal(brought(LOG, tmp_path / "file" / "below"), brought(LOG))
 
 
+def test_a_module_that_nobody_has_moved_belongs_to_no_run(tmp_path: Path) -> None:
+    module = net()
+    keep_snapshots(module, tmp_path, EVERY)
+    PLAIN.bring_(module, LOG[:0])
+    Replay(seed=9, num_directions=M).bring_(module, LOG)
+
+
 def test_less_than_a_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="every=0 must be at least 1 step"):
+    with pytest.raises(ConfigError, match="every=0 must be a number of steps"):
         keep_snapshots(net(), tmp_path, 0)
 
 

@@ -87,8 +87,11 @@ def test_named_parameters_keep_their_names_and_repeated_ones_count_once() -> Non
     module = net()
     named = ZerothOrder(module.named_parameters(), lr=0.1, view="3")
     assert named.view.names == ("3.weight", "3.bias")
-    twice = ZerothOrder([module[0].bias, module[0].bias], lr=0.1)
-    assert twice.view.total == 16
+    p, q = module[0].bias, module[3].bias
+    twice = ZerothOrder([p, q, p], lr=0.1)
+    assert (twice.view.names, twice.view.total) == (("0", "1"), 19)
+    with pytest.raises(ConfigError, match="two parameters are named 'weight'"):
+        ZerothOrder([*module[0].named_parameters(), *module[3].named_parameters()], lr=0.1)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,10 @@ def test_rates_views_and_methods_that_are_none() -> None:
     with pytest.raises(ConfigError, match=r"view=\[\] must be a pattern"):
         ZerothOrder(net(), lr=0.1, view=[])
     assert ZerothOrder(net(), lr=np.float32(0.5), method=MeZO).method == MeZO()
+    assert ZerothOrder(net(), lr=torch.tensor(0.5), view=np.array(["3"])).view.dim == 51
+    module = net()
+    module.register_parameter("unused", nn.Parameter(torch.zeros(2, dtype=torch.complex64)))
+    assert ZerothOrder(module, lr=0.1, view="0").view.dim == 144
     settings = {"num_directions": 3}
     chosen = ZerothOrder(net(), lr=0.5, method=MeZO, settings=settings).method
     assert chosen == MeZO(num_directions=3)
@@ -167,13 +174,18 @@ def test_a_mu_that_is_seen_is_not_warned_of() -> None:
         ("zoodip", {"period": 0}), ("zoodip", {"kept": 2.0}), ("zo_adam", {"beta1": 1.0}),
         ("deepzero", {"momentum": -1.0}), ("zo_momentum", {"momentum": 1.5}),
         ("zo_momentum", {"window": 0}), ("rank_sgd", {"trials": 0}), ("rank_sgd", {"best": -1}),
-        ("zoro", {"sparsity": 0}), ("hizoo", {"rate": 5.0}), ("hizoo", {"num_directions": 7}),
-        ("cge", {"num_directions": 7}), ("evolution", {"num_directions": 1}),
+        ("zoro", {"sparsity": 0}), ("hizoo", {"rate": 5.0}), ("evolution", {"num_directions": 1}),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(method: str, settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         ZerothOrder(net(), lr=0.1, method=method, settings=settings)
+
+
+@pytest.mark.parametrize("method", ["hizoo", "cge"])
+def test_a_number_of_directions_without_effect_is_said(method: str) -> None:
+    with pytest.warns(FedzoWarning, match="num_directions=7 has no effect on"):
+        ZerothOrder(net(), lr=0.1, method=method, settings={"num_directions": 7})
 
 
 def test_every_rule_is_about_a_setting_of_its_method() -> None:
@@ -216,6 +228,25 @@ def test_forward_gradients_of_modules_with_fused_kernels_are_those_of_autograd(k
     slope = optimizer.log.told[0][1]  # moved = slope u, u of signs
     assert length == pytest.approx(slope * slope * count, rel=1e-3)
     assert along == pytest.approx(slope * slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("text", ["", "MyModel.loss is abstract"])
+def test_errors_of_the_users_own_are_theirs(text: str) -> None:
+    module = net()
+
+    def asked() -> Tensor:
+        raise NotImplementedError(text)
+
+    with pytest.raises(NotImplementedError, match=text):
+        ZerothOrder(module, lr=0.1, method="forward_gradient").step(asked)
+
+
+@pytest.mark.filterwarnings("error")
+def test_backends_are_as_before_a_forward_gradient() -> None:
+    module = net()
+    before = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
+    ZerothOrder(module, lr=0.1, method="forward_gradient").step(loss_of(module))
+    assert (torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()) == before
 
 
 def test_an_operation_without_forward_derivatives_is_named() -> None:

@@ -252,7 +252,6 @@ def test_a_sweep_that_is_cut_off_twice_ends_with_the_same_table(
         assert (place / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
-@pytest.mark.slow
 def test_a_sweep_cannot_be_made_shorter_than_it_is(tmp_path: Path) -> None:
     plan = SweepPlan(base=BASE, spaces=SPACES, seeds=(0,), search="random", trials=4)
     tune(plan, out=tmp_path)
@@ -263,6 +262,7 @@ def test_a_sweep_cannot_be_made_shorter_than_it_is(tmp_path: Path) -> None:
     assert len(tune(replace(plan, trials=5), out=tmp_path, resume=True).trials) == 5
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_ends_with_the_same_table(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = CliRunner().invoke(app, command(whole))
