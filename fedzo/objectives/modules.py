@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.box import Bound, check_box
 from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
 
@@ -44,6 +44,11 @@ class ModuleObjective:
             raise ConfigError(
                 f"all parameters of the {type(self.module).__name__} are frozen, so there is"
                 " nothing to optimize; call requires_grad_(True) on those that are to be trained"
+            )
+        if len(self.inputs) != len(self.targets) or not len(self.inputs):
+            raise ConfigError(
+                f"{len(self.inputs)} inputs and {len(self.targets)} targets are no examples; give"
+                " as many of both, and at least one"
             )
         low, high = check_box(self.dim, self.lower, self.upper)
         object.__setattr__(self, "lower", low)
@@ -79,7 +84,7 @@ class ModuleObjective:
         Without x, at the module's own parameters.
         """
         row = index.unsqueeze(0)
-        return self.loss(self._outputs(x, self.inputs[row]), self.targets[row])
+        return self._loss(self._outputs(x, self.inputs[row]), self.targets[row])
 
     def record_losses(self, x: Float[Tensor, "q d"]) -> Float[Tensor, "q m"]:
         """Return the loss of every example at each point."""
@@ -114,17 +119,26 @@ class ModuleObjective:
 
     def own_value(self) -> Float[Tensor, ""]:
         """Return the loss at the module's own parameters, of which no vector is made."""
-        return self.loss(self._called(self._state(None), self.inputs), self.targets)
+        return self._loss(self._called(self._state(None), self.inputs), self.targets)
 
     def loss_at(self, x: Float[Tensor, " d"]) -> Float[Tensor, ""]:
         """Return the loss on all examples at one point, by a call of its own."""
-        return self.loss(self._outputs(x, self.inputs), self.targets)
+        return self._loss(self._outputs(x, self.inputs), self.targets)
 
     def loss_of(
         self, x: Float[Tensor, " d"], buffers: Mapping[str, Tensor], inputs: Tensor, targets: Tensor
     ) -> Float[Tensor, ""]:
         """Return the loss at one point on given examples, with given buffers."""
-        return self.loss(self._called(self._state(x, buffers), inputs), targets).reshape(())
+        return self._loss(self._called(self._state(x, buffers), inputs), targets).reshape(())
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        told = self.loss(outputs, targets)
+        if isinstance(told, Tensor) and told.numel() != 1:
+            raise ObjectiveError(
+                f"the loss returned {told.numel()} numbers; it must return one, such as their mean"
+                " (reduction='mean')"
+            )
+        return told
 
     def _outputs(self, x: Float[Tensor, " d"] | None, inputs: Tensor) -> Tensor:
         return self._called(self._state(x), inputs)

@@ -176,7 +176,7 @@ def _attacked(
         found = judge_orders(
             asked.inside, images[chosen], goals, found, plan.settings, confirmation
         )
-    _say_reasons(found, plan.target)
+    _say_reasons(found, plan)
     return Report(
         plan=plan,
         attacker=name,
@@ -218,13 +218,16 @@ def _beyond(progress: Progress | None, reports: Sequence[Report]) -> Progress | 
     return lambda more, spent: progress(over + more, queries + spent)
 
 
-def _say_reasons(found: Sequence[Found], target: int | None) -> None:
+def _say_reasons(found: Sequence[Found], plan: Plan) -> None:
     """Warn of attacks that never began: their victim is not robust for that."""
     reasons = [one.reason for one in found if one.reason]
     if reasons:
+        short = any(one.reason and one.queries > plan.settings.query_budget / 2 for one in found)
+        remedy = "raise query_budget" if short else "give images of other classes to start from"
+        remedy += "" if plan.target is None else ", or add images of it to the data"
         warnings.warn(
             f"{len(reasons)} of {len(found)} attacks are no evidence of robustness: {reasons[0]};"
-            f" raise query_budget{'' if target is None else ', or add images of it to the data'}",
+            f" {remedy}",
             FedzoWarning,
             stacklevel=2,
         )

@@ -108,6 +108,11 @@ def _split(
             f" 4; {'set victim.size' if data.files else 'cut or scale them'}"
         )
     most = len(data.images) if apart else len(data.images) - config.batch_size
+    if most < 1:
+        raise ConfigError(
+            f"{len(data.images)} images are too few: a batch of the training takes"
+            f" {config.batch_size}, and others are certified; give more, or set defense.batch_size"
+        )
     if not 1 <= count <= most:
         raise ConfigError(
             f"certify={count} must be from 1 to {most}, of {len(data.images)} images"

@@ -40,7 +40,10 @@ def print_deployment(console: Console, summary: dict[str, Any]) -> None:
     table = Table(title="deployed run", title_justify="left", show_header=False)
     for name in ("scenario", "strategy", "rounds", "final_value", "queries", "clients_failed"):
         table.add_row(name.replace("_", " "), shown(summary[name]))
-    table.add_row("seconds an exchange (median)", f"{network['exchange_s'] or math.nan:.1f}")
+    seconds = network["exchange_s"]
+    known = seconds is not None and math.isfinite(seconds)
+    told = f"{seconds:.1f}" if known else "unknown: a client failed in each"
+    table.add_row("seconds an exchange (median)", told)
     if network["refused"]:
         table.add_row("unregistered node", shown(network["refused"]))
     if network["restarted_nodes"]:

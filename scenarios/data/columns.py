@@ -17,6 +17,7 @@ of k values is shifted and scaled as if all were as frequent.
 """
 
 import logging
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,7 +151,14 @@ def _learned(name: str, values: NDArray[Any]) -> Mapping[str, Any]:
                 " remove it"
             )
         return {"values": found}
-    deviation = float(values.std())
+    with np.errstate(over="ignore"):
+        deviation = float(values.std())
+    if not math.isfinite(deviation):
+        most = float(np.abs(values).max())
+        raise ConfigError(
+            f"column {name!r} holds numbers as large as {most:g}, of which no float can hold the"
+            " spread; rescale it, or remove it"
+        )
     return {"center": float(values.mean()), "scale": deviation or 1.0}
 
 

@@ -125,6 +125,7 @@ class RegressionScenario(OneProblem):
         order = stream(seed, "regression", "split").permutation(count)
         order = order[: config.max_records or count]
         cut = len(order) * 4 // 5
+        require(cut > 0, "rows of the table", len(order), "at least 2, for a fifth is held out")
         numbers = scaled(columns, order[:cut], known, config.scaling, config.feature_bound)
         generator = stream(seed, "regression", "partition")
         if columns.owners is not None:

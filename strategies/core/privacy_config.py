@@ -12,6 +12,7 @@ from fedzo.used_with import UsedWith, above, any_of, is_finite, one_of
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import RoundConfig
 
+_MOST = 1e9
 NOISY = any_of(is_finite("epsilon"), above("noise_multiplier", 0))
 """What there must be noise for."""
 
@@ -50,7 +51,9 @@ class PrivacyConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self.epsilon > 0, "epsilon", self.epsilon, "positive (inf is no privacy)")
+        fits = 0 < self.epsilon <= _MOST or self.epsilon == math.inf
+        allowed = f"positive and at most {_MOST:g} (inf is no privacy)"
+        require(fits, "epsilon", self.epsilon, allowed)
         require(0 < self.delta < 1, "delta", self.delta, "above 0 and below 1")
         z = self.noise_multiplier
         require(0 <= z < math.inf, "noise_multiplier", z, "0 (from epsilon) or more, and finite")

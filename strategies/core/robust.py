@@ -53,7 +53,9 @@ class RobustConfig:
     outlier_multiple: float = 3.0
     USED_WITH: ClassVar[UsedWith] = {
         "aggregator": where(
-            ("aggregator", "num_byzantine"), _more_than_mean, "{1} above 0, for else it is the mean"
+            ("aggregator", "num_byzantine"),
+            _more_than_mean,
+            "{1} above 0, where it else is the mean",
         ),
         "outlier_multiple": above("num_byzantine", 0),
     }

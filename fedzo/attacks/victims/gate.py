@@ -7,6 +7,7 @@ below the highest, the logarithm of the least float64. Axes of length 1 behind t
 out. NaN, or None, is a score that is not told, where the victim may keep some.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedzo.errors import ObjectiveError
+from fedzo.errors import FedzoWarning, ObjectiveError
 
 _FINITE_CLASSES = 2**31
 _LOG_OF_NOTHING = 745.0
@@ -50,6 +51,8 @@ def read_scores(
     _check_finite(array, tells, partial)
     if tells == "probabilities":
         check_probabilities(array)
+    if tells == "logits" and array.shape[1] == 1:
+        _warn_of_sigmoid(array)
     if array.shape[1] == 1:
         rest = 1 - array if tells == "probabilities" else np.zeros_like(array)
         array = np.concatenate([rest, array], axis=1)
@@ -139,6 +142,18 @@ def _bounded_below(array: NDArray[Any]) -> NDArray[Any]:
     known = np.where(np.isfinite(array), array, np.nan)
     least = np.minimum(np.nanmax(known, axis=1) - _LOG_OF_NOTHING, np.nanmin(known, axis=1))
     return np.where(np.isneginf(array), least[:, None], array).astype(array.dtype)
+
+
+def _warn_of_sigmoid(array: NDArray[Any]) -> None:
+    """Warn of single outputs that look like what a sigmoid gives, and are taken for logits."""
+    if len(array) > 1 and bool(((array >= 0) & (array <= 1)).all()):
+        warnings.warn(
+            "the victim's single outputs lie within 0 and 1 and are taken for logits, which are"
+            " class 1 wherever they are above 0; if a sigmoid made them, set"
+            " victim.tells=probabilities (tells='probabilities'), for no attack can succeed else",
+            FedzoWarning,
+            stacklevel=2,
+        )
 
 
 def check_probabilities(array: NDArray[Any]) -> None:
