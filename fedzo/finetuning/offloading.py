@@ -1,7 +1,6 @@
 """A module whose parameters stay on the CPU, and come to a device layer by layer as they are used.
 
-    for each layer with parameters of its own, when it is called:
-        its parameters (moved where a probe asks) -> device,  forward there,  forgotten
+    each layer, when it is called:  parameters, moved where a probe asks -> device -> forgotten
 
 Wang et al., "ZO2: Scalable Zeroth-Order Fine-Tuning for Extremely Large Language Models with
 Limited GPU Memory", COLM 2025 (2503.12668). A zeroth-order step reads parameters and needs nothing
