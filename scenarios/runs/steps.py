@@ -8,10 +8,11 @@ import torch
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.problem import OpenProblem, Problem
 from scenarios.problems.scenario import HasModules, Scenario
-from scenarios.runs.experiment import Experiment
+from scenarios.runs.experiment import Experiment, effects_of
 from scenarios.runs.names import strategy_entry
 from strategies.core.standstill import Standstill
 
+_RATES = ("strategy.local_lr", "strategy.server_lr", "strategy.initial_step")
 _PATIENT = 20
 """Rounds after which methods that only compare values, or step late, may be said to stand still."""
 
@@ -23,10 +24,20 @@ def watch(experiment: Experiment) -> Standstill:
     found = Standstill(
         num_rounds=experiment.num_rounds, mu=_mu(experiment), adam_lr=local_lr if adam else 0.0
     )
-    if "strategy.local_lr" not in experiment.settings:
-        found = replace(found, rate="strategy.server_lr")
+    found = replace(found, rate=_rate(experiment))
     waits = strategy_entry(experiment.strategy).rule in ("values", "coded")
     return replace(found, patience=_PATIENT) if waits else found
+
+
+def _rate(experiment: Experiment) -> str:
+    """Return the setting of the run's step that has an effect."""
+    known = {n for n in _RATES if n in experiment.settings}
+    if len(known) > 1:
+        used = effects_of(
+            experiment.scenario, experiment.strategy, experiment.engine, experiment.settings
+        )
+        known = {name for name in known if used.has_effect(name)}
+    return next((name for name in _RATES if name in known), "the step of the method")
 
 
 def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:

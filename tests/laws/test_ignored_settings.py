@@ -146,7 +146,7 @@ def test_a_condition_on_a_setting_without_effect_does_not_hold() -> None:
 
 
 def test_a_rule_that_is_the_mean_without_liars_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"num_byzantine above 0, for else it is the mean"):
+    with pytest.raises(ConfigError, match=r"num_byzantine above 0, where it else is the mean"):
         make_experiment("quadratic", "fedavg", settings={"strategy.aggregator": "trimmed_mean"})
 
 
