@@ -48,7 +48,8 @@ class Coordinates:
         if self.name in ("pixels", "tanh"):
             return None
         least = min(shape[1:])
-        require(1 <= self.count <= least, "count", self.count, f"from 1 to {least}, the image")
+        allowed = f"{self.name}:1 to {self.name}:{least}, as images have {least} pixels a side"
+        require(1 <= self.count <= least, "coordinates", f"{self.name}:{self.count}", allowed)
         return _basis(self.name, self.count, shape)
 
     def dim(self, region: Region) -> int:
