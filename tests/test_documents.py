@@ -40,6 +40,10 @@ NOT_RUN = {
         ("docs/examples/own_node/README.md", start): TRIAL
         for start in ("cd ", "PATH=", "python plant.py", "fedzo deploy", "kill ")
     },
+    (
+        "docs/results/finetune.md",
+        "fedzo run finetune --strategy seed_scalar --set scenario.task=digits_transformer",
+    ): HOURS,
     ("docs/privacy.md", "fedzo audit diff2 --trials"): "ends with status 1, as it must: test_audit",
     ("docs/privacy.md", "fedzo run regression --strategy dp_gd --rounds 2000"): (
         "needs ggplot2's table of diamonds: docs/own_model.md runs the same on a small table"
