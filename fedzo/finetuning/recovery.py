@@ -23,6 +23,7 @@ from fedzo.config import require
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.in_place import InPlace
+from fedzo.estimation.place import numbered
 from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.structured import Fixed
 from fedzo.estimation.view import View
@@ -112,23 +113,18 @@ class SparseRecovery:
 
     def _placed(self, g: Float[Tensor, " v"]) -> Float[Tensor, " d"]:
         """Return a gradient over the view's numbers where these are in x."""
-        if self._view.dim == self._view.total:
-            return g
-        whole = torch.zeros(self._view.total, dtype=g.dtype)
-        sizes = [tensor.numel() for tensor in self._view.tensors]
-        for first, part in zip(self._view.firsts, g.split(sizes), strict=True):
-            whole[first : first + len(part)] = part
+        whole, done = torch.zeros(self._view.total, dtype=g.dtype), 0
+        for first, tensor in numbered(self._view):
+            stop = done + tensor.numel()
+            whole[first : first + tensor.numel()] = g[done:stop]
+            done = stop
         return whole
 
 
 def _drawn(key: Direction, view: View) -> Float[Tensor, " v"]:
     """Return a direction's numbers in a view."""
-    return torch.cat(
-        [
-            key.draw(first, first + tensor.numel(), dtype=torch.float64)
-            for first, tensor in zip(view.firsts, view.tensors, strict=True)
-        ]
-    )
+    ranges = [(first, first + tensor.numel()) for first, tensor in numbered(view)]
+    return torch.cat([key.draw(*ends, dtype=torch.float64) for ends in ranges])
 
 
 def cosamp(

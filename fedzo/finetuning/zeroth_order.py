@@ -213,17 +213,20 @@ def _named(parameters: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> View:
     given = list(parameters)
     require(bool(given), "module", "no parameters", "a module, or parameters to be trained")
     pairs = [one if isinstance(one, tuple) else (str(i), one) for i, one in enumerate(given)]
-    for _, p in pairs:
+    named: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, p in pairs:
         if not isinstance(p, Tensor):
             raise ConfigError(
                 f"ZerothOrder trains a module or parameters, not {type(p).__name__}; it has one"
                 " group of parameters, so make an optimizer with view=... for each lr"
             )
-    once = {id(p): name for name, p in reversed(pairs) if p.requires_grad}
-    named: dict[str, Tensor] = {}
-    for name, p in pairs:
-        if once.get(id(p)) == name and named.setdefault(name, p) is not p:
+        if not p.requires_grad or id(p) in taken:
+            continue
+        if name in named:
             raise ConfigError(f"two parameters are named {name!r}; give names that differ, or none")
+        named[name] = p
+        taken.add(id(p))
     return View.of_named(named, "given parameters")
 
 

@@ -50,6 +50,12 @@ _WITHOUT = {
 }
 
 
+def require_records(records: Sequence[RoundRecord]) -> None:
+    """Raise ConfigError where there is nothing to draw or to tell yet."""
+    if not records:
+        raise ConfigError("there is no record yet; `fedzo runs` says how far a run is, and why")
+
+
 def quantity_of(records: Sequence[RoundRecord]) -> str:
     """Return what to draw: the gap to the optimum where it is known, else the objective."""
     return "gap" if any("gap" in record.metrics for record in records) else "value"
@@ -65,10 +71,7 @@ def run_curve(records: Sequence[RoundRecord], quantity: str, axis: str) -> Curve
     """Return a run's curve, the mean over its problems; raises ConfigError if there is none."""
     if axis not in AXES:
         raise ConfigError(f"x={axis!r} is unknown; allowed: {', '.join(AXES)}")
-    if not records:
-        raise ConfigError(
-            "a run has no record yet; `fedzo runs` says how far it is, and why it ended"
-        )
+    require_records(records)
     by_problem: dict[int, list[tuple[float, float]]] = {}
     for record in records:
         value = record.value if quantity == "value" else record.metrics.get(quantity)

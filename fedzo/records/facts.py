@@ -1,5 +1,6 @@
 """What a notebook shows of a result: a line a fact in text, a row a fact in HTML."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from html import escape
 from typing import ClassVar
@@ -8,7 +9,7 @@ Fact = tuple[str, str]
 """A name, and what is told of it."""
 
 
-class ShownByFacts:
+class ShownByFacts(ABC):
     """Something that is shown by its facts, under a heading where it has one.
 
     A dataclass that inherits from it is made with repr=False.
@@ -22,9 +23,9 @@ class ShownByFacts:
         """Return what stands above the facts; empty for nothing."""
         return ""
 
+    @abstractmethod
     def facts(self) -> Sequence[Fact]:
         """Return what is shown."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         lines = (f"{name + ':':<{self.WIDTH}}{told}" for name, told in self.facts())

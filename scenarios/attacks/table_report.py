@@ -30,12 +30,14 @@ def write_result(
 
     What an earlier attack of other settings has left there under the same names is taken away.
     """
-    for name in ("report.json", "table.json", "distance.png", "images.safetensors"):
-        (folder / name).unlink(missing_ok=True)
     if isinstance(found, Report):
         write_report(folder, victim, found)
+        old = ["table.json", *([] if found.came_from_outside else ["distance.png"])]
     else:
         write_table(folder, victim, found)
+        old = ["report.json", "distance.png", "images.safetensors"]
+    for name in old:
+        (folder / name).unlink(missing_ok=True)
     if not pictures:
         return
     if isinstance(found, Report):

@@ -62,10 +62,6 @@ class Effects:
         for sentence in self.without(given).values():
             raise ConfigError(sentence)
 
-    def has_effect(self, name: str) -> bool:
-        """Return whether a run has a setting, and it an effect."""
-        return name in self.values and self._unmet(name) is None
-
     def _unmet(self, name: str) -> Condition | None:
         return unmet(name, {**self.heads, **self.values}, self.conditions)
 

@@ -7,8 +7,9 @@ import torch
 
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.problem import OpenProblem, Problem
+from fedzo.used_with import conditions_of, unmet
 from scenarios.problems.scenario import HasModules, Scenario
-from scenarios.runs.experiment import Experiment, effects_of
+from scenarios.runs.experiment import Experiment
 from scenarios.runs.names import strategy_entry
 from strategies.core.standstill import Standstill
 
@@ -31,13 +32,13 @@ def watch(experiment: Experiment) -> Standstill:
 
 def _rate(experiment: Experiment) -> str:
     """Return the setting of the run's step that has an effect."""
-    known = {n for n in _RATES if n in experiment.settings}
-    if len(known) > 1:
-        used = effects_of(
-            experiment.scenario, experiment.strategy, experiment.engine, experiment.settings
-        )
-        known = {name for name in known if used.has_effect(name)}
-    return next((name for name in _RATES if name in known), "the step of the method")
+    conditions = conditions_of(type(experiment.config("strategy")), "strategy")
+    used = (
+        name
+        for name in _RATES
+        if name in experiment.settings and unmet(name, experiment.settings, conditions) is None
+    )
+    return next(used, "the step of the method")
 
 
 def posed(scenario: Scenario, index: int, experiment: Experiment) -> Problem:

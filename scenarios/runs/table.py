@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedzo.config import unknown_key
 from fedzo.errors import ConfigError
-from fedzo.records.curves import quantity_of, recorded
+from fedzo.records.curves import quantity_of, recorded, require_records
 from fedzo.records.methods_table import MethodsTable
 from fedzo.records.standing import Panel, standings
 from scenarios.runs.compare import check_axes
@@ -63,8 +63,7 @@ def table(
     found = gather(runs)
     require_one_scenario(found)
     every = [record for some in found.values() for run in some for record in run.records]
-    if not every:
-        raise ConfigError("these runs have no record yet; `fedzo runs` says how far they are")
+    require_records(every)
     y = y or quantity_of(every)
     if y not in recorded(every):
         raise unknown_key(y, recorded(every), what="quantity")

@@ -51,9 +51,9 @@ def read_scores(
     _check_finite(array, tells, partial)
     if tells == "probabilities":
         check_probabilities(array)
-    if tells == "logits" and array.shape[1] == 1:
-        _warn_of_sigmoid(array)
     if array.shape[1] == 1:
+        if tells == "logits":
+            _warn_of_sigmoid(array)
         rest = 1 - array if tells == "probabilities" else np.zeros_like(array)
         array = np.concatenate([rest, array], axis=1)
     labels = np.where(np.isnan(array), -np.inf, array).argmax(axis=1)

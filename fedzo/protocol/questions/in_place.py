@@ -122,8 +122,7 @@ class RecordSlopesInPlace(SlopesInPlace):
         return {**SlopesInPlace.shapes(self), **more}
 
     def cost(self) -> Cost:
-        asked = SCHEMES[self.settings.estimator].num_queries(self.settings.num_directions)
-        return Cost(queries=asked + QUERIES * self.compare)
+        return Cost(queries=SlopesInPlace.cost(self).queries + QUERIES * self.compare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
