@@ -119,9 +119,13 @@ def no_effect(
     asked = dict.fromkeys(n for c in (condition, *condition.others) for n in c.settings)
     known = [n for n in asked if n in settings and n != name]
     now = " and ".join(f"{n}={shown(settings[n])}" for n in known)
+    whose = ""
+    if "rule" in known and "strategy" in settings:
+        now += f" (that of strategy={settings['strategy']})"
+        whose = "; `fedzo list` shows the rule of every strategy"
     return (
         f"{name}={shown(value)} has no effect with {now}; leave it out, or use it with"
-        f" {condition.words()}"
+        f" {condition.words()}{whose}"
     )
 
 

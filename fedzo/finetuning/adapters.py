@@ -55,8 +55,14 @@ class LowRank(nn.Module):
 
     def merged(self) -> nn.Linear:
         """Return the linear layer that does the same; what was tied to its weights stays."""
-        self.inner.weight = nn.Parameter(self.weight.detach())
-        return self.inner.requires_grad_(True)
+        inner = self.inner
+        if "weight" not in inner._parameters:  # made of others, such as by weight_norm
+            inner = nn.utils.skip_init(
+                nn.Linear, inner.in_features, inner.out_features, self.bias is not None
+            ).to(self.weight)
+            inner.bias = self.bias  # type: ignore[assignment]
+        inner.weight = nn.Parameter(self.weight.detach())
+        return inner.requires_grad_(True)
 
 
 class Rows(nn.Module):
@@ -121,6 +127,9 @@ def adapt_(
 
 
 def merge_(module: nn.Module) -> nn.Module:
-    """Put adapters into the layers beside which they are: the module is as large as before."""
+    """Put adapters into the layers beside which they are: the module is as large as before.
+
+    These layers can be trained again, as plain ones; what else `adapt_` froze stays frozen.
+    """
     replace_(module, LowRank, lambda _, adapted: adapted.merged())
     return module

@@ -101,11 +101,16 @@ class FleetConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("query_s", "gradient_s", "speed_spread", "jitter"):
+        for name in ("query_s", "gradient_s", "jitter"):
             require_nonnegative(name, getattr(self, name))
-        for name in ("example_s", "rtt_s", "link_spread"):
+        for name in ("example_s", "rtt_s"):
             value = getattr(self, name)
             require(value == -1 or 0 <= value < math.inf, name, value, "-1 (preset's), 0 or more")
+        spread = self.speed_spread
+        require(0 <= spread <= 10, "speed_spread", spread, "from 0 to 10, as of a logarithm")
+        spread = self.link_spread
+        told = "-1 (preset's), or from 0 to 10, as of a logarithm"
+        require(spread == -1 or 0 <= spread <= 10, "link_spread", spread, told)
         for name in ("down", "up"):
             value = getattr(self, name)
             require(value == -1 or 0 < value < math.inf, name, value, "-1 (preset's), or positive")

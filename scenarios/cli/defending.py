@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fedzo.attacks.victims.victim import Victim
-from fedzo.config import Scalar, build_config, default_values
+from fedzo.config import Scalar, build_config, default_values, require
 from fedzo.errors import ConfigError
 from fedzo.estimation.smoothing import Certificate, Smoothing, certified_accuracy
 from fedzo.randomness import stream
@@ -66,6 +66,7 @@ def defend(
             f"victim.classes={source.classes} has no effect on a defense, which names no"
             " classes; leave it out"
         )
+    require(samples >= 1, "--samples", samples, "at least 1")
     smoothing = Smoothing(sigma=config.sigma, count=samples)
     with ExitStack() as stack:
         opened = open_source(victim, [], source, stack)

@@ -57,7 +57,13 @@ class Later(click.Command):
     ) -> click.Context:
         """Import the command, and let it read the arguments."""
         assert self.name
-        return imported(self.name).make_context(info_name, args, parent, **extra)
+        resumed = "--resume" in args  # parsing empties args
+        try:
+            return imported(self.name).make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            if resumed and "extra argument" in error.message:
+                error.message += "; --resume takes no value: --out says where a run is"
+            raise
 
 
 class LazyGroup(TyperGroup):

@@ -51,6 +51,9 @@ def retime_all(
     levels: Mapping[str, Sequence[float]],
 ) -> Retiming:
     """Price all runs in and below directories anew on every fleet; raises as `retime`."""
+    twice = [fleet for fleet in fleets if list(fleets).count(fleet) > 1]
+    if twice:
+        raise ConfigError(f"--fleet names {twice[0]} twice; name every fleet once")
     if sum(map(len, levels.values())) > 1:
         raise ConfigError("--reach takes one level of one metric here, such as value=0.5")
     return retimed(gather(list(directories)), fleets, settings, levels)

@@ -44,6 +44,17 @@ def test_values_train_adapters_alone_and_merging_changes_nothing() -> None:
     torch.testing.assert_close(module(INPUTS), wanted)
 
 
+def test_layers_whose_weights_are_made_of_others_are_merged_to_plain_ones() -> None:
+    module = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Linear(4, 2))
+    adapt_(module, rank=1)
+    nn.init.ones_(module[0].up)
+    inputs = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    wanted = module(inputs)
+    merge_(module)
+    torch.testing.assert_close(module(inputs), wanted)
+    assert trained_names(module) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
 def test_layers_are_chosen_by_name_and_shared_ones_are_adapted_once() -> None:
     assert trained_names(adapt_(net(), rank=1, layers=["0"])) == ["0.down", "0.up"]
     kept = adapt_(net(), rank=1, trained=["2"])

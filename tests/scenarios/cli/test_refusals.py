@@ -61,6 +61,17 @@ def test_what_would_be_ignored_is_refused(words: str, tmp_path: Path) -> None:
         ("attack mnist --radius 8", "radius=8 is more than pixels in [0, 1] can differ"),
         ("run quadratic --set client.mu=0.1,0.2", "several values are for `fedzo sweep`"),
         ("run sim.py", "your own is sim.py:NAME"),
+        ("run quadratic --resume runs/a", "--resume takes no value: --out says where a run is"),
+        ("retime runs/a --fleet silo,silo", "--fleet names silo twice; name every fleet once"),
+        ("defend mnist --samples 0", "--samples=0 must be at least 1"),
+        (
+            "run quadratic --strategy seed_scalar --set compression.up=int8",
+            "rule=in_place (that of strategy=seed_scalar); leave it out",
+        ),
+        (
+            "run quadratic --set fleet.preset=mobile --set fleet.speed_spread=1000",
+            "speed_spread=1000.0 must be from 0 to 10",
+        ),
         ("list fzoos", "it is a strategy: --strategy fzoos"),
         ("new objective class", "a word of Python's own"),
     ],
@@ -68,4 +79,4 @@ def test_what_would_be_ignored_is_refused(words: str, tmp_path: Path) -> None:
 def test_what_newcomers_typed_ends_in_a_sentence(words: str, sentence: str) -> None:
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 2
-    assert sentence in " ".join(done.stderr.split())
+    assert sentence in " ".join(done.stderr.replace("│", " ").split())
