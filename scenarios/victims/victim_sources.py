@@ -27,6 +27,7 @@ from fedzo.attacks.victims.onnx import Layout, OnnxVictim
 from fedzo.attacks.victims.remote import RemoteVictim
 from fedzo.attacks.victims.showing import ChannelsLast
 from fedzo.attacks.victims.victim import CallableVictim, ModuleVictim, Victim
+from fedzo.attacks.victims.wrappers import InParts
 from fedzo.config import Scalar, check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.objectives.addresses import is_address
@@ -55,7 +56,9 @@ class SourceSettings:
     reported. headers: a file of lines `Name: value` that an endpoint is sent, such as a key.
     layout: in which an ONNX file, a module or a function takes images: nchw, nhwc or auto, which is
     by the file's shape, else nchw. output: of an ONNX file, the one that is read, "" for the first.
-    The others are for endpoints and commands.
+    batch: images that are asked at a time, such as 1 where a model of yours takes no more; 0 for 64
+    in a request, and for all of them where there is none. The others are for endpoints and
+    commands.
     """
 
     tells: Tells = "logits"
@@ -70,17 +73,19 @@ class SourceSettings:
     retries: int = 5
     pause_s: float = 0.2
     rate_limit: float = 0.0
-    batch: int = 64
+    batch: int = 0
     cache_dir: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("query_cost", "retries", "pause_s", "rate_limit", "seed", "size"):
+        for name in ("query_cost", "retries", "pause_s", "rate_limit", "seed", "size", "batch"):
             require_nonnegative(name, getattr(self, name))
         require(0 < self.timeout_s < np.inf, "timeout_s", self.timeout_s, "positive and finite")
-        require(self.batch >= 1, "batch", self.batch, "at least 1")
 
+
+_IN_A_REQUEST = 64
+"""Images, where nobody says how many."""
 
 _WAITS = ("timeout_s", "retries", "pause_s", "rate_limit")
 _DEFAULTS = SourceSettings()
@@ -140,9 +145,10 @@ def _check_photos(network: str, shape: Sequence[int]) -> None:
 def _check_used(name: str, settings: SourceSettings) -> None:
     """Raise ConfigError for a setting that would change nothing for this victim."""
     remote = is_address(name) or name.startswith("command:")
-    unused = [] if remote else [*_WAITS, "batch"]
+    unused = [] if remote else [*_WAITS]
     unused += [] if is_address(name) else ["headers"]
     network = network_of(name)[0]
+    unused += ["batch"] if network or name.lower().endswith(".onnx") else []
     unused += ["tells"] if network else ["cache_dir"]
     unused += ["cache_dir"] if network in PHOTO_NETWORKS else []
     unused += [] if name.lower().endswith(".onnx") else ["output"]
@@ -181,7 +187,7 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
         )
     elif ":" in name:
         victim = victim_from(load_object(name, what="victim"), settings.tells, name)
-        return _laid_out(victim, settings.layout, name)
+        return _in_parts(_laid_out(victim, settings.layout, name), settings.batch)
     else:
         near = difflib.get_close_matches(name, shipped_names(), n=1)
         names = ", ".join(shipped_names())
@@ -190,7 +196,8 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
             f"victim {name!r} is {meant} or give file.py:name, a .onnx file, an http:// address, or"
             " command:..."
         )
-    return RemoteVictim(transport=transport, tells=settings.tells, batch=settings.batch)
+    batch = settings.batch or _IN_A_REQUEST
+    return RemoteVictim(transport=transport, tells=settings.tells, batch=batch)
 
 
 def _words(name: str) -> list[str]:
@@ -236,6 +243,16 @@ def victim_from(thing: object, tells: Tells, name: str) -> Victim:
     if callable(thing):
         return CallableVictim(thing, tells)
     raise ConfigError(f"{name} is {thing!r:.60}, not a torch module, a function or a Victim")
+
+
+def _in_parts(victim: Victim, batch: int) -> Victim:
+    """Return a victim that is asked so many images at a time; 0 for all."""
+    if batch and victim.tells == "order":
+        raise ConfigError(
+            f"victim.batch={batch} would change what a victim tells that orders the images of a"
+            " request; leave it out"
+        )
+    return InParts(victim, batch) if batch else victim
 
 
 def _laid_out(victim: Victim, layout: Layout, name: str) -> Victim:

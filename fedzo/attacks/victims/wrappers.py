@@ -22,6 +22,7 @@ from fedzo.attacks.victims.victim import (
     Victim,
     ask_checked,
     from_scores,
+    join_answers,
 )
 from fedzo.config import require, require_nonnegative
 from fedzo.errors import ConfigError
@@ -47,6 +48,22 @@ class Around:
 
     def replay(self, images: Float[Tensor, "b c h w"]) -> None:
         replay(self.victim, images)
+
+
+class InParts(Around):
+    """Asks the victim so many images at a time, such as one where a model takes no batches."""
+
+    def __init__(self, victim: Victim, batch: int) -> None:
+        super().__init__(victim)
+        self._batch = batch
+
+    @property
+    def batch(self) -> int:
+        return self._batch
+
+    def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
+        parts = [ask_checked(self.victim, part) for part in images.split(self._batch)]
+        return join_answers(parts)
 
 
 class Meter(Around):

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from fedzo.attacks.victims.remote import RemoteVictim
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.addresses import public_name, shown_url
 from fedzo.objectives.transport import Http
 from scenarios.cli.app import app
@@ -61,6 +61,20 @@ def test_functions_are_asked_in_their_layout(tmp_path: Path) -> None:
         assert scores[0].tolist() == shape
     with pytest.raises(ConfigError, match=r"layout=nhwc has no effect on .*, a Victim"):
         opened(f"{tmp_path}/own.py:victim", layout="nhwc")
+
+
+def test_models_that_take_one_image_are_asked_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "def net(images):\n"
+        "    assert len(images) == 1, 'no batches'\n"
+        "    return [[float(images.sum()), 0.5]]\n"
+    )
+    images = torch.arange(3.0).view(3, 1, 1, 1)
+    victim = opened(f"{tmp_path}/own.py:net", batch=1)
+    assert victim.ask(images).scores[:, 0].tolist() == [0.0, 1.0, 2.0]
+    assert victim.batch == 1
+    with pytest.raises(ObjectiveError, match="no batches"):
+        opened(f"{tmp_path}/own.py:net").ask(images)
 
 
 def test_settings_of_endpoints_arrive() -> None:
