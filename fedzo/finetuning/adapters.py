@@ -60,7 +60,7 @@ class LowRank(nn.Module):
             inner = nn.utils.skip_init(
                 nn.Linear, inner.in_features, inner.out_features, self.bias is not None
             ).to(self.weight)
-            inner.bias = self.bias  # type: ignore[assignment]
+            inner.bias = self.bias
         inner.weight = nn.Parameter(self.weight.detach())
         return inner.requires_grad_(True)
 

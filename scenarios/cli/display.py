@@ -1,6 +1,7 @@
 """What people see in a terminal when something is done."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,22 +14,13 @@ from scenarios.runs.grid import Grid
 from scenarios.runs.milestones import COSTS, Target
 from scenarios.runs.result_rows import number
 from scenarios.runs.run_result import RunResult, rows_of, sampled_judges
+from scenarios.runs.stored import load_run
 from scenarios.runs.tuning import TunedMethods
 
 
 def print_result(console: Console, result: RunResult) -> None:
     """Print what a run gave."""
-    experiment = result.experiment
-    table = Table(
-        title=title(f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}"),
-        show_header=False,
-        title_justify="left",
-    )
-    for name, told in rows_of(result):
-        table.add_row(shown(name), shown(told))
-    console.print(table)
-    if any(record.failures for record in result.records):
-        _print_failures(console, result)
+    _print_run(console, result, rows_of(result))
     if result.out:
         say_place(console, "figure", result.out / "figure.png")
         say_place(console, "history", result.out / "history.jsonl")
@@ -37,19 +29,32 @@ def print_result(console: Console, result: RunResult) -> None:
 def print_deployment(console: Console, summary: dict[str, Any]) -> None:
     """Print what a deployed run gave, and what the trial of the network showed."""
     network = summary["deployment"]
-    table = Table(title="deployed run", title_justify="left", show_header=False)
-    for name in ("scenario", "strategy", "rounds", "final_value", "queries", "clients_failed"):
-        table.add_row(name.replace("_", " "), shown(summary[name]))
     seconds = network["exchange_s"]
     known = seconds is not None and math.isfinite(seconds)
     told = f"{seconds:.1f}" if known else "unknown: a client failed in each"
-    table.add_row("seconds an exchange (median)", told)
+    rows = [("seconds an exchange (median)", told)]
     if network["refused"]:
-        table.add_row("unregistered node", shown(network["refused"]))
+        rows.append(("unregistered node", network["refused"]))
     if network["restarted_nodes"]:
-        table.add_row("killed and restarted", f"node of client {network['restarted_nodes'][0]}")
-    console.print(table)
+        rows.append(("killed and restarted", f"node of client {network['restarted_nodes'][0]}"))
+    result = load_run(summary["out"]).result
+    _print_run(console, result, [*rows_of(result), *rows])
     say_place(console, "run", summary["out"])
+
+
+def _print_run(console: Console, result: RunResult, rows: Sequence[tuple[str, str]]) -> None:
+    """Print a table of what is known of a run, and what has failed."""
+    experiment = result.experiment
+    table = Table(
+        title=title(f"{experiment.scenario} / {experiment.strategy}, seed {experiment.seed}"),
+        show_header=False,
+        title_justify="left",
+    )
+    for name, told in rows:
+        table.add_row(shown(name), shown(told))
+    console.print(table)
+    if any(record.failures for record in result.records):
+        _print_failures(console, result)
 
 
 def _print_failures(console: Console, result: RunResult) -> None:

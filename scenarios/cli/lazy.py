@@ -61,9 +61,10 @@ class Later(click.Command):
         try:
             return imported(self.name).make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
-            if resumed and "extra argument" in error.message:
-                error.message += "; --resume takes no value: --out says where a run is"
-            raise
+            if not resumed or "extra argument" not in error.message:
+                raise
+            told = f"{error.message}; --resume takes no value: --out says where a run is"
+            raise click.UsageError(told, error.ctx) from error
 
 
 class LazyGroup(TyperGroup):
