@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from clients import make_rules
+from clients import build_client_app, make_rules
 from fedzo.config import Scalar
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.objective import Objective
@@ -15,11 +15,15 @@ from fedzo.objectives.oracle import Oracle
 from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies
 from fedzo.protocol.question import Answer, Question, Shapes, each, unsent
 from fedzo.protocol.questions.training import Trained
+from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import Clients, Environment, FunctionEnvironment
 from fedzo.used_with import unmet
-from scenarios.runs.experiment import effects_of
+from scenarios.problems.custom import CustomScenario
+from scenarios.runs.experiment import effects_of, make_experiment
 from scenarios.runs.names import STRATEGIES
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.simulate import simulate
 
 ON_VECTORS = [name for name, entry in STRATEGIES.items() if entry.rule != "in_place"]
 """Strategies of any scenario; those on modules in place have tests of their own."""
@@ -65,6 +69,28 @@ def engine_of(world: World) -> InProcessEngine:
     return InProcessEngine(
         world if not callable(world) else FunctionEnvironment(world), make_rules()
     )
+
+
+def federate_on_nodes(
+    make: Callable[[int], Objective],
+    strategy: str,
+    *,
+    num_clients: int,
+    num_rounds: int,
+    settings: Mapping[str, Scalar],
+) -> RunResult:
+    """Return what `federate` would over Flower's messages, with one node a client in the process.
+
+    Flower's simulation sends the same messages; it starts a cluster of its own, for ten seconds.
+    """
+    made = make_experiment(
+        "custom", strategy, engine="superlink", num_rounds=num_rounds, num_clients=num_clients,
+        settings=settings,
+    )  # fmt: skip
+    config = made.config("scenario")
+    world = CustomScenario(config, num_clients=num_clients, seed=0, make_objective=make)
+    grid = InProcessGrid(build_client_app(world), num_clients=num_clients)
+    return simulate(made, scenario=world, grid=grid)
 
 
 def ask_once(

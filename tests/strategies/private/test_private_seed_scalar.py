@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from worlds import federate_on_nodes
 
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, FedzoWarning
@@ -55,6 +56,13 @@ def run(
     settings = {**WALK, **more.pop("settings", {})}
     told = {"num_rounds": ROUNDS, "num_clients": CLIENTS, "strategy": strategy, **more}
     return federate(make or world(), settings=settings, **told)
+
+
+def on_nodes(
+    make: Callable[[int], ModuleObjective], strategy: str, settings: dict[str, Scalar]
+) -> RunResult:
+    told = {**WALK, **settings}
+    return federate_on_nodes(make, strategy, num_clients=CLIENTS, num_rounds=ROUNDS, settings=told)
 
 
 def with_record(row: float) -> Callable[[int], ModuleObjective]:
@@ -135,7 +143,7 @@ def test_records_without_noise_and_with_a_wide_clip_are_seed_scalar() -> None:
     torch.testing.assert_close(private.solutions[0], plain.solutions[0], rtol=1e-5, atol=1e-9)
     asked = 2 * M * ROUNDS + 4 + ROUNDS + 1  # slopes, the comparison, F
     assert private.queries == CLIENTS * asked
-    assert run("dp_seed_scalar", settings=silent, engine="flower").queries == private.queries
+    assert on_nodes(world(), "dp_seed_scalar", silent).queries == private.queries
 
 
 @pytest.mark.parametrize(("clip", "share"), [(1e-9, 1.0), (1e9, 0.0)])
@@ -258,7 +266,7 @@ def test_a_client_is_compared_before_it_counts_whenever_that_is(wrong: int) -> N
     with pytest.raises(ConfigError, match="do not average to the objective"):
         run("dp_seed_scalar", make, num_rounds=12, settings=few)
     if wrong == 1:
-        found = run("dp_seed_scalar", make, engine="flower", settings={**SEEDED, **RECORD})
+        found = on_nodes(make, "dp_seed_scalar", {**SEEDED, **RECORD})
         told = [record.failures for record in found.records if record.round_index]
         assert all("do not average" in failures[wrong] for failures in told)
 
@@ -270,10 +278,7 @@ def test_who_is_refused_in_the_first_round_takes_part_in_no_other_of_diff2(strat
         return replace(made, loss=nn.CrossEntropyLoss(reduction="sum")) if client == 1 else made
 
     settings: dict[str, Scalar] = {**SEEDED, "strategy.unit": "record"}
-    found = federate(
-        make, num_clients=CLIENTS, num_rounds=3, strategy=strategy, engine="flower",
-        settings=settings,
-    )  # fmt: skip
+    found = federate_on_nodes(make, strategy, num_clients=CLIENTS, num_rounds=3, settings=settings)
     told = [record.failures for record in found.records if record.round_index]
     assert len(told) == 3
     assert all("do not average" in failures[1] and len(failures) == 1 for failures in told)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from worlds import federate_on_nodes
 
-from clients import build_client_app, make_rules
+from clients import make_rules
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.estimation.keys import Key
@@ -21,7 +22,6 @@ from fedzo.objectives.objective import (
 )
 from fedzo.protocol.exchange import Exchange
 from fedzo.protocol.questions.in_place import InPlaceConfig, SlopesInPlace
-from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.local import FunctionEnvironment, serve
 from scenarios import federate, simulate
 from scenarios.problems.custom import CustomScenario
@@ -254,14 +254,10 @@ def test_through_messages_it_is_the_same() -> None:
     whole = run(sharing(net()))
     wired = run(sharing(net()), settings={"engine.strict": True})
     assert torch.equal(wired.solutions[0], whole.solutions[0])
-    made = make_experiment(
-        "custom", "mezo", engine="superlink", num_rounds=ROUNDS, num_clients=3, settings=SETTINGS
+    sent = federate_on_nodes(
+        lambda c: sharing(net())(c), "mezo", num_clients=3, num_rounds=ROUNDS, settings=SETTINGS
     )
-    world = CustomScenario(
-        made.config("scenario"), num_clients=3, seed=0, make_objective=lambda c: sharing(net())(c)
-    )
-    grid = InProcessGrid(build_client_app(world), num_clients=3)
-    assert torch.equal(simulate(made, scenario=world, grid=grid).solutions[0], whole.solutions[0])
+    assert torch.equal(sent.solutions[0], whole.solutions[0])
 
 
 def test_minibatches_noise_and_half_precision() -> None:
