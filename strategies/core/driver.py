@@ -35,6 +35,7 @@ from strategies.core.rounds import (
     Reports,
     RoundPlan,
     TooFewAnswers,
+    undone,
 )
 from strategies.core.screening import rejected
 from strategies.core.spending import carried_on
@@ -123,6 +124,7 @@ class _Run:
             self._close_round(judge=self._looks.due(plan.round_index))
             return
         self.stop = self.stop or "budget"
+        self.state = undone(self.state, plan)
         kept = {
             name: getattr(before, name)
             for name in ("value", "metrics", "judges", "partial", "nodes")
@@ -142,18 +144,18 @@ class _Run:
         return lambda ids: engine.online(ids, clock.seconds)
 
     def _tried(self, plan: RoundPlan) -> Any:
-        """Return the state after the round, or the old one if too few answered and that may be."""
+        """Return the state after the round, or that before if too few answered and that may be."""
         try:
             state = self._exchange_all(plan)
         except PrivacySpent:
             self.stop = "privacy"
-            return self.state
+            return undone(self.state, plan)
         except TooFewAnswers as error:
             self._failed_rounds += 1
             if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
                 raise
             time.sleep(error.rest_s)
-            return self.state
+            return undone(self.state, plan)
         self._failed_rounds = 0
         if not all_finite(state.log if can(state, IsInPlace) else state.x):
             raise RunError(

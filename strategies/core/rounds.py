@@ -12,7 +12,7 @@ checkpoints.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from fedzo.objectives.objective import Bound
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import ValuesTold
 from fedzo.used_with import UsedWith, below, other_than
+from strategies.core.abilities import can
 from strategies.core.asking import Asking
 
 
@@ -141,6 +142,20 @@ class KnowsAnswers(Protocol):
     def answered(self) -> Answers:
         """Return the values at x of those who were asked there."""
         ...
+
+
+@runtime_checkable
+class KnowsMemories(Protocol):
+    """A state that says what clients have been told, so that they are not told it again."""
+
+    def unsure_of(self, clients: Sequence[int]) -> Any:
+        """Return the state after a round that came to nothing, but was told to some of these."""
+        ...
+
+
+def undone(state: Any, plan: RoundPlan) -> Any:
+    """Return the state before a round that came to nothing, of which clients have been told."""
+    return state.unsure_of(plan.cohort) if can(state, KnowsMemories) else state
 
 
 @runtime_checkable

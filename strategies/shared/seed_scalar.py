@@ -100,6 +100,12 @@ class SeedScalarState:
         first = int(self.told.min())
         return JudgeInPlace(news=self.log[first:], first=first, settings=self.settings)
 
+    def unsure_of(self: "StateT", clients: Sequence[int]) -> "StateT":
+        """Return the state in which these are told all of the log when they are next asked."""
+        told = self.told.clone()
+        told[list(clients)] = 0
+        return replace(self, told=told)
+
     def bring_(self, module: nn.Module, *, seed: int, problem: int) -> None:
         """Move a module, made as the clients', to where the log leads."""
         self.settings.replay(seed, problem).bring_(module, self.log)
@@ -186,7 +192,6 @@ def moved(
 ) -> StateT:
     """Return the state after a step along means of slopes; who has not answered is told all."""
     step = -walk.rate.server_lr / state.settings.num_directions * mean
-    told = state.told.clone()
-    told[list(cohort)] = 0
-    told[list(heard.clients)] = len(state.log)
-    return replace(state, log=torch.cat([state.log, step.float()]), told=told)
+    after = state.unsure_of(cohort)
+    after.told[list(heard.clients)] = len(state.log)
+    return replace(after, log=torch.cat([state.log, step.float()]))

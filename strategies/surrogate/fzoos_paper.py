@@ -13,7 +13,8 @@ variant "official" adds the safeguard of the published code, which keeps the old
 the code asks the true F and does not count it, here the cohort is asked and counted.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -45,6 +46,10 @@ class PublishedState:
     weights: Float[Tensor, " f"]
     informed: Int[Tensor, " k"]
     begun: Int[Tensor, " b"]
+
+    def unsure_of(self, clients: Sequence[int]) -> "PublishedState":
+        """Return the state in which x is told again: clients may have been sent another."""
+        return replace(self, informed=self.informed[:0])
 
 
 class PublishedFZooS:

@@ -1,6 +1,6 @@
 """Seed and scalar in place: trajectory, news, replay, resume, engines, and what is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from fedzo.objectives.objective import (
     flatten_parameters,
     restore_parameters,
 )
-from fedzo.protocol.exchange import Exchange
+from fedzo.objectives.problem import PlacedProblem
+from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.questions.in_place import InPlaceConfig, SlopesInPlace
+from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment, serve
 from scenarios import federate, simulate
 from scenarios.problems.custom import CustomScenario
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.run_result import RunResult
+from strategies.core.driver import RunSettings, run_rounds
 from strategies.core.outcome import Snapshot
 from strategies.core.rounds import RoundPlan
 from strategies.shared.seed_scalar import SeedScalar, SeedScalarConfig, SeedScalarState
@@ -327,3 +330,25 @@ def test_modules_of_shapes_alone_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="has shapes alone"):
         federate(make, num_clients=2, num_rounds=2, strategy="seed_scalar")
+
+
+def test_a_client_without_memory_is_told_all_after_the_round_that_it_spoilt() -> None:
+    class Forgetting(InProcessEngine):
+        def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> Sequence[Replies]:
+            if exchanges[0].moment.round_index == 3 and not forgotten:
+                forgotten.append(True)
+                states = dict(self.client_states())
+                self.restore_client_states({**states, 1: {}})
+            return super().perform(exchanges, timeout_s=timeout_s)
+
+    forgotten: list[bool] = []
+    make = sharing(net())
+    done = run_rounds(
+        SeedScalar(SeedScalarConfig(server_lr=LR, min_answers=2), client=InPlaceConfig(mu=MU)),
+        Forgetting(FunctionEnvironment(make), make_rules()),
+        PlacedProblem(dim=flatten_parameters(net()).numel()),
+        RunSettings(num_clients=2, num_rounds=5),
+    )
+    assert "remembers 0 entries" in done.records[3].failures[1]
+    assert not done.records[4].failures
+    assert len(done.state.log) == 4

@@ -1,5 +1,6 @@
 """FZooS as published: its protocol, its correction and its settings."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from clients import make_rules
 from fedzo.objectives.objective import TorchObjective
 from fedzo.objectives.problem import OpenProblem
-from fedzo.protocol.questions.surrogate import SurrogateConfig
+from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.questions.surrogate import SurrogateConfig, SurrogateSteps
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from scenarios.runs.experiment import make_experiment
@@ -181,3 +183,42 @@ def test_a_budget_is_never_exceeded(budget: int) -> None:
     result = simulate(experiment)
     assert result.queries <= budget
     assert result.stops == ["budget"]
+
+
+class Losing(InProcessEngine):
+    """Loses an answer of the second exchange of round 2, and notes what x is sent to whom."""
+
+    def __init__(self) -> None:
+        def make(client: int) -> TorchObjective:
+            return TorchObjective(function=lambda x: ((x - client) ** 2).sum(-1), dim=3)
+
+        super().__init__(FunctionEnvironment(make), make_rules())
+        self.sent: list[torch.Tensor | None] = []
+
+    def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> Sequence[Replies]:
+        found = list(super().perform(exchanges, timeout_s=timeout_s))
+        for place, exchange in enumerate(exchanges):
+            if isinstance(exchange.question, SurrogateSteps):
+                self.sent.append(exchange.question.x)
+            elif exchange.moment.round_index == 2:
+                found[place] = found[place].without({1: "lost on the way"})
+        return found
+
+
+def test_after_a_spoilt_round_clients_are_sent_the_x_that_the_server_went_back_to() -> None:
+    engine = Losing()
+    config = FZooSConfig(variant="paper", local_steps=2, local_lr=0.1, min_answers=2)
+    states: list[torch.Tensor] = []
+    run_rounds(
+        FZooS(config, client=SurrogateConfig(num_features=M)),
+        engine,
+        OpenProblem(initial_x=torch.full((3,), 2.0, dtype=torch.float64)),
+        RunSettings(num_clients=2, num_rounds=3),
+        callbacks=[lambda snapshot: states.append(snapshot.state.x)],
+    )
+    assert torch.equal(states[2], states[1]), "the second round was spoilt"
+    begun, second, third = (x for x in engine.sent if x is None or len(x))
+    assert begun is not None
+    assert second is None, "they have it"
+    assert third is not None
+    assert torch.equal(third, states[1])
