@@ -75,7 +75,11 @@ def compare_command(
         typer.Option(help="KEY=V,V,...: a grid for every value (scenario.alpha=1,100)"),
     ] = None,
     measure: Annotated[
-        str | None, typer.Option(help="what a grid shows (default: test_accuracy or final_value)")
+        str | None,
+        typer.Option(
+            help="what a grid shows (default: test_accuracy or final_value); of one of your own the"
+            " better end: lowest:NAME or highest:NAME"
+        ),
     ] = None,
     fleets: Annotated[
         str | None,

@@ -60,7 +60,11 @@ def sweep_command(
         str, typer.Option(help="on which trials run, none of --seeds (default: two above them)")
     ] = "",
     measure: Annotated[
-        str, typer.Option(help="what decides: final_value, best_value or a metric")
+        str,
+        typer.Option(
+            help="what decides: final_value, best_value, queries or a metric; of one of your own"
+            " the better end: lowest:NAME or highest:NAME"
+        ),
     ] = "final_value",
     prune: Annotated[
         bool, typer.Option(help="stop trials whose curve is above the median of earlier ones")
@@ -209,10 +213,13 @@ def _summary(tuned: "Tuned", report: "Comparison", out: Path | None) -> dict[str
 def _print(console: Console, tuned: "Tuned", report: "Comparison", out: Path | None) -> None:
     """Print the best trials, what they give on other seeds, and what it has cost."""
     from scenarios.cli.display import print_comparison
+    from scenarios.runs.measures import measure_of
 
     plan = tuned.plan
-    table = Table("trial", title="the best trials", title_justify="left")
-    for name in (*plan.spaces, plan.measure, "queries"):
+    measure = measure_of(plan.measure)
+    title = f"the best trials: {measure.end} {shown(measure.name)} first"
+    table = Table("trial", title=title, title_justify="left")
+    for name in (*plan.spaces, measure.name, "queries"):
         table.add_column(shown(name))
     ranked = sorted(tuned.trials, key=lambda trial: (trial.score, trial.index))
     for trial in ranked[:_SHOWN]:

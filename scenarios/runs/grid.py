@@ -28,7 +28,8 @@ from fedzo.setting_texts import parse_setting
 from scenarios.runs.compare import compare, planned, split_label, used_keys
 from scenarios.runs.comparison import Comparison
 from scenarios.runs.experiment import Experiment
-from scenarios.runs.milestones import LOWER_IS_BETTER, known
+from scenarios.runs.measures import measure_of, more_is_better
+from scenarios.runs.milestones import known
 
 WORST = "worst"
 
@@ -38,7 +39,7 @@ class GridShape:
     """The columns and panels of a grid, and what its cells hold.
 
     lies: names of fedzo.adversary.lies. vary: a setting and its values; nothing varies without.
-    measure: a metric, or final_value; empty for test_accuracy where there is one.
+    measure: as of scenarios.runs.measures; empty for test_accuracy where there is one.
     """
 
     lies: Sequence[str]
@@ -54,10 +55,11 @@ class Grid:
     measure: str
     cells: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
     figure: Path | None
+    higher: bool | None = None
 
     @property
     def higher_is_better(self) -> bool:
-        return self.measure not in LOWER_IS_BETTER
+        return more_is_better(self.measure, self.higher)
 
     def worst(self, panel: str, row: str) -> float:
         """Return the worst mean of a row over all lies; NaN is worse than anything."""
@@ -71,6 +73,7 @@ class Grid:
         return {
             "title": self.title,
             "measure": self.measure,
+            "higher": self.higher_is_better,
             "panels": {
                 panel: {
                     row: {
@@ -108,7 +111,8 @@ def run_grid(
     for _, _, plan in plans:
         planned(plan, strategies, seeds, excused=used)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
-    measure = shape.measure
+    asked = measure_of(shape.measure) if shape.measure else None
+    measure = asked.name if asked else ""
     for panel, lie, plan in plans:
         if console and console.is_terminal:
             say(console, f"{panel} {lie}".strip())
@@ -133,7 +137,8 @@ def run_grid(
             if console:
                 say(console, f"{lie}: {label} failed: {visible(reason)}")
     title = f"{base['scenario']}, seeds {', '.join(map(str, seeds))}: {measure.replace('_', ' ')}"
-    grid = Grid(title, measure, cells, None if out is None else out / "grid.png")
+    figure = None if out is None else out / "grid.png"
+    grid = Grid(title, measure, cells, figure, asked and asked.higher)
     if out is not None:
         with storing(out):
             write_whole(out / "grid.json", strict_json(grid.to_json(), indent=1))

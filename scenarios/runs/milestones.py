@@ -15,17 +15,9 @@ from typing import Any
 
 from fedzo.errors import ConfigError
 from fedzo.records.history import RoundRecord
+from scenarios.runs.measures import more_is_better
 from scenarios.runs.simulate import RunResult
 
-LOWER_IS_BETTER = (
-    "value",
-    "final_value",
-    "best_value",
-    "gap",
-    "test_loss",
-    "disagreement",
-    "gradient_norm_sq",
-)
 WINDOW = 5
 COSTS = ("rounds", "examples", "queries", "floats", "virtual_seconds")
 
@@ -118,7 +110,7 @@ def reached(
 ) -> RoundRecord | None:
     """Return the record after which the mean of the last evaluations is at or beyond a level.
 
-    higher: whether more is better; without it, what LOWER_IS_BETTER says.
+    higher: whether more is better; without it, what `more_is_better` says.
     """
     sign = 1 if more_is_better(metric, higher) else -1
     known_at = [(record, _of(record, metric)) for record in records]
@@ -163,11 +155,6 @@ def _spent(run: RunResult, metric: str, level: float) -> dict[str, float] | None
         return None
     costs = {name: record.axis(name) for name in COSTS}
     return {name: cost for name, cost in costs.items() if not math.isnan(cost)}
-
-
-def more_is_better(metric: str, higher: bool | None = None) -> bool:
-    """Return what is said, or else what LOWER_IS_BETTER says of a metric."""
-    return metric not in LOWER_IS_BETTER if higher is None else higher
 
 
 def value_at(

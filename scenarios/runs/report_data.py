@@ -9,7 +9,7 @@ from typing import Any
 from fedzo.errors import ConfigError
 from fedzo.records.curves import LABELS
 from fedzo.records.history import AXES, RoundRecord
-from scenarios.runs.milestones import LOWER_IS_BETTER
+from scenarios.runs.measures import more_is_better
 from scenarios.runs.stored import StoredRun
 
 MOST_NUMBERS = 200_000
@@ -103,7 +103,7 @@ def _grid(path: Path) -> dict[str, Any]:
         return {
             "title": str(told["title"]),
             "measure": str(told["measure"]).replace("_", " "),
-            "higher": told["measure"] not in LOWER_IS_BETTER,
+            "higher": more_is_better(told["measure"], told.get("higher")),
             "cells": cells,
             "rows": list(dict.fromkeys(cell["row"] for cell in cells)),
             "attacks": list(dict.fromkeys(cell["attack"] for cell in cells)),

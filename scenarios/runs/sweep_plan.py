@@ -11,6 +11,7 @@ from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.records.strict_json import strict_json
 from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.measures import measure_of
 from scenarios.runs.spaces import Choices, Range, Space
 
 SWEEP = "sweep.json"
@@ -22,8 +23,9 @@ class SweepPlan:
 
     base: arguments of make_experiment but the seed; its settings are those that are given. spaces:
     setting -> what it may be. seeds: those reported; tuning_seeds: those of the trials, none of the
-    former; () takes two above them. trials: None for a whole grid. measure: final_value, best_value
-    or a metric. prune: whether trials below the median are stopped early. seed: of the proposals.
+    former; () takes two above them. trials: None for a whole grid. measure: as of
+    scenarios.runs.measures. prune: whether trials below the median are stopped early. seed: of the
+    proposals.
     """
 
     base: Mapping[str, Any]
@@ -44,6 +46,7 @@ class SweepPlan:
 
     def require(self) -> None:
         """Raise ConfigError for what cannot be swept, before anything runs."""
+        measure_of(self.measure)
         if not self.spaces:
             raise ConfigError(
                 "nothing is to be chosen; give a setting several values, --set"

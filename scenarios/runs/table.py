@@ -12,7 +12,8 @@ from fedzo.records.standing import Panel, standings
 from scenarios.runs.compare import check_axes
 from scenarios.runs.config_file import parse_positions
 from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario
-from scenarios.runs.milestones import more_is_better, reached, value_at
+from scenarios.runs.measures import more_is_better
+from scenarios.runs.milestones import reached, value_at
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.table_remarks import (
     Results,

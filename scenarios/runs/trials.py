@@ -19,7 +19,7 @@ from fedzo.errors import CheckpointError, ConfigError, FedzoWarning, RunError
 from fedzo.records.sealed_line import seal, unseal
 from fedzo.records.strict_json import strict_json
 from scenarios.runs.experiment import make_experiment
-from scenarios.runs.milestones import LOWER_IS_BETTER
+from scenarios.runs.measures import measure_of
 from scenarios.runs.simulate import simulate
 from strategies.core.driver import Snapshot
 from strategies.core.standstill import WARNING
@@ -101,9 +101,10 @@ def run_trial(job: Job) -> Trial:
             break
         told = {**result.metrics, **result.summary()}
         known = {*result.metrics, *CURVES} | {n for n, v in told.items() if _counts(n, v)}
-        if job.measure not in known:
-            raise ConfigError(f"--measure {job.measure!r} is none of {', '.join(sorted(known))}")
-        value = told[job.measure]
+        name = measure_of(job.measure).name
+        if name not in known:
+            raise ConfigError(f"--measure {name!r} is none of {', '.join(sorted(known))}")
+        value = told[name]
         values.append(math.nan if value is None else float(value))
     score = _score(values, job) if status == "done" else math.inf
     return Trial(
@@ -125,7 +126,7 @@ def _score(values: Sequence[float], job: Job) -> float:
     mean = sum(values) / len(values)
     if math.isnan(mean):
         return math.inf
-    return mean if job.measure in LOWER_IS_BETTER else -mean
+    return -mean if measure_of(job.measure).higher else mean
 
 
 class _Watch:

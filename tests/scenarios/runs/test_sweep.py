@@ -19,6 +19,7 @@ from fedzo.randomness import stream
 from scenarios.cli.app import app
 from scenarios.runs.config_file import read_experiment
 from scenarios.runs.experiment import make_experiment
+from scenarios.runs.measures import measure_of
 from scenarios.runs.proposals import proposed, resolved
 from scenarios.runs.simulate import simulate
 from scenarios.runs.spaces import Choices, Range, parse_spaces
@@ -191,7 +192,24 @@ def test_what_would_fail_after_trials_is_told_before_them(
 @pytest.mark.parametrize("name", ["foo", "scenario", "stops", "metrics", "seed"])
 def test_a_measure_that_nobody_tells_is_told_with_those_that_are(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"'{name}' is none of best_value, .*final_value, .*gap"):
-        tune(replace(PLAN, measure=name), out=tmp_path / "sweep")
+        tune(replace(PLAN, measure=f"highest:{name}"), out=tmp_path / "sweep")
+
+
+def test_the_better_end_of_a_measure_is_known_or_said() -> None:
+    assert not measure_of("mean_queries").higher
+    assert measure_of("success_rate").higher
+    assert measure_of("f1_dog").higher
+    assert not measure_of("lowest:shift").higher
+    with pytest.raises(
+        ConfigError, match=r"did you mean gap\? .*lowest:gapp or highest:gapp"
+    ):
+        tune(replace(PLAN, measure="gapp"))
+
+
+def test_the_cheapest_trial_is_the_best_by_queries() -> None:
+    spaces = {"client.num_directions": Choices((3, 2))}
+    found = tune(replace(PLAN, spaces=spaces, trials=2, measure="queries", search="grid"))
+    assert found.best.settings == {"client.num_directions": 2}
 
 
 def test_another_sweep_and_a_damaged_line_are_refused(tmp_path: Path) -> None:
