@@ -44,7 +44,8 @@ TESTS = {"wilcoxon": WILCOXON, "sign": SIGN}
 class Paired:
     """Pairs of seeds that a won (was better), lost and tied; p of both tests, 1 where all tie.
 
-    difference: mean of a - b over all pairs; error: its standard error, 0 for a single pair.
+    difference: mean of a - b over all pairs; error: its standard error, NaN for a single pair.
+    ranks: what Wilcoxon's test looks at, the ranks of pairs that a won less those that it lost.
     """
 
     wins: int
@@ -54,6 +55,7 @@ class Paired:
     error: float
     sign_p: float
     wilcoxon_p: float
+    ranks: float
 
     @property
     def pairs(self) -> int:
@@ -68,6 +70,10 @@ class Paired:
     def p(self, test: str) -> float:
         """Return the p of a test, one of TESTS."""
         return self.sign_p if test == "sign" else self.wilcoxon_p
+
+    def lead(self, test: str) -> float:
+        """Return what is above 0 where a test speaks for a, below where it speaks for b."""
+        return self.wins - self.losses if test == "sign" else self.ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +103,17 @@ def paired(a: Sequence[float], b: Sequence[float], *, higher: bool = False) -> P
     lower, above = sum(d < 0 for d in away), sum(d > 0 for d in away)
     wins, losses = (above, lower) if higher else (lower, above)
     sign_p = wilcoxon_p = 1.0
+    ranks = 0.0
     if wins + losses:
-        from scipy.stats import binomtest, wilcoxon  # type: ignore[attr-defined]
+        from scipy.stats import binomtest, rankdata, wilcoxon  # type: ignore[attr-defined]
 
+        untied = np.asarray(_ranked(away))
         sign_p = float(binomtest(wins, wins + losses).pvalue)
-        wilcoxon_p = float(wilcoxon(_ranked(away)).pvalue)
+        wilcoxon_p = float(wilcoxon(untied).pvalue)
+        ranks = float(np.sign(untied) @ rankdata(np.abs(untied))) * (1 if higher else -1)
     ties = len(both) - wins - losses
     mean, error = mean_and_error(np.asarray(away)) if np.isfinite(away).all() else (math.nan,) * 2
-    return Paired(wins, losses, ties, float(mean), float(error), sign_p, wilcoxon_p)
+    return Paired(wins, losses, ties, float(mean), float(error), sign_p, wilcoxon_p, ranks)
 
 
 def _ranked(away: Sequence[float]) -> list[float]:

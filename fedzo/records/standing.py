@@ -74,8 +74,8 @@ class Panel:
         against = [row for row in self.rows if row.method == self.best]
         if self.best == self.reference:
             others = [row for row in self.rows if row.method != self.best]
-            return bool(others) and all(_beats(row, -1) for row in others)
-        return all(_beats(row, 1) for row in against)
+            return bool(others) and all(_beats(row, -1, self.test) for row in others)
+        return all(_beats(row, 1, self.test) for row in against)
 
     @property
     def title(self) -> str:
@@ -158,11 +158,11 @@ def _rank(values: Sequence[float], higher: bool) -> tuple[float, float]:
     )
 
 
-def _beats(row: Standing, sign: int) -> bool:
-    """Return whether a row is significantly better (sign 1) or worse (-1) than the reference."""
+def _beats(row: Standing, sign: int, test: str) -> bool:
+    """Return whether a test shows a row to be better (sign 1) or worse (-1) than the reference."""
     if not row.significant or row.difference is None:
         return False
-    return sign * (row.difference.paired.wins - row.difference.paired.losses) > 0
+    return sign * row.difference.paired.lead(test) > 0
 
 
 def _powerless(compared: Sequence[Difference]) -> list[str]:

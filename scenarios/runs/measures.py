@@ -11,8 +11,8 @@ from fedzo.errors import ConfigError
 LOWER_IS_BETTER = frozenset({
     "value", "final_value", "best_value", "gap", "test_loss", "disagreement", "gradient_norm_sq",
     "sufficiency", "victim_goals", "mean_queries", "mean_rounds", "peer_floats", "rounds",
-    "queries", "gradients", "examples", "floats_up", "floats_down", "bytes_up", "bytes_down", "wall_s",
-    "virtual_s", "virtual_seconds", "wasted", "epsilon", "clients_failed",
+    "queries", "gradients", "examples", "floats_up", "floats_down", "bytes_up", "bytes_down",
+    "wall_s", "virtual_s", "virtual_seconds", "wasted", "epsilon", "clients_failed",
 })  # fmt: skip
 HIGHER_IS_BETTER = frozenset({
     "test_accuracy", "success", "success_rate", "transfer", "transfer_rate", "found",

@@ -32,6 +32,21 @@ def test_mean_error_and_difference_by_hand() -> None:
     assert found.reference == found.best == "a"
 
 
+def test_evidence_for_the_other_side_proves_nothing() -> None:
+    """One seed of 500 makes b worse on average; ranks say that it is better on most seeds."""
+    small = [0.001 * i for i in range(1, 26)]
+    away = [*small, *(-1 - 0.02 * i for i in range(24)), 500.0]
+    values = {"a": dict.fromkeys(range(50), 100.0), "b": {s: 100 + d for s, d in enumerate(away)}}
+    found = standings("value", values)
+    row = found.rows[1]
+    assert found.best == "a"
+    assert row.significant
+    assert row.difference is not None
+    assert row.difference.paired.losses > row.difference.paired.wins
+    assert row.difference.paired.lead("wilcoxon") > 0
+    assert not found.proven
+
+
 def test_the_best_is_proven_where_it_beats_all_others() -> None:
     assert panel().proven
     assert panel().reference == "good"
