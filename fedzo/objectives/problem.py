@@ -63,6 +63,9 @@ class JudgesInPlace(Protocol):
 class OpenProblem:
     """A problem of which nothing is known but its clients: F is the mean of their answers.
 
+    noisy: whether their answers are known to have noise, so that those by which an x was chosen are
+    no fair judges of it.
+
     Raises ConfigError for a start that is no vector of finite numbers.
     """
 
@@ -71,6 +74,7 @@ class OpenProblem:
     upper: Bound = float("inf")
     index: int = 0
     asks_clients: bool = True
+    noisy: bool = False
 
     def __post_init__(self) -> None:
         start = check_start(self.initial_x, self.lower, self.upper)

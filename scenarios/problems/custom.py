@@ -85,7 +85,8 @@ class CustomScenario(OneProblem):
             raise ConfigError(
                 f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
             )
-        return OpenProblem(initial_x=start, lower=first.lower, upper=first.upper)
+        noisy = self.noise_std > 0
+        return OpenProblem(initial_x=start, lower=first.lower, upper=first.upper, noisy=noisy)
 
     def placed(self) -> PlacedProblem:
         """Return the problem of moving modules where they are, which starts there.

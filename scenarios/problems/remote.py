@@ -62,4 +62,5 @@ class RemoteScenario(OneProblem):
         config = self._config
         x = config.lower + config.start * (config.upper - config.lower)
         start = torch.full((config.dim,), x, dtype=torch.float64)
-        return OpenProblem(initial_x=start, lower=config.lower, upper=config.upper)
+        noisy = config.noise_std > 0
+        return OpenProblem(initial_x=start, lower=config.lower, upper=config.upper, noisy=noisy)

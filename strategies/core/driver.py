@@ -275,7 +275,8 @@ class _Run:
         if not self._problem.asks_clients:
             return judging.known(self._problem, self.state, nodes, models, self._settings.seed)
         asked = self._looks.judges(self._total.round_index)
-        known = self.state.answered.values if can(self.state, KnowsAnswers) else ()
+        chosen_by = self.state.answered.values if can(self.state, KnowsAnswers) else ()
+        known = () if getattr(self._problem, "noisy", False) else chosen_by
         if len(known) == self._settings.num_clients and not liars:
             answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)
         else:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.objectives.objective import (
     CallableObjective,
@@ -69,6 +70,23 @@ def test_it_finds_the_mean_of_the_targets() -> None:
                   "strategy.local_lr": 0.2, "client.estimator": "central"},
     )  # fmt: skip
     torch.testing.assert_close(result.x, torch.full((5,), 1.5).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["square", "thompson", "fzoos"])
+def test_noisy_answers_that_chose_an_x_do_not_judge_it(strategy: str) -> None:
+    def make(client: int) -> CallableObjective:
+        return CallableObjective(
+            function=lambda x: float(((x - client) ** 2).sum()), dim=4, lower=-5.0, upper=5.0
+        )
+
+    def queries(std: float) -> list[int]:
+        settings: dict[str, Scalar] = {"scenario.noise_std": std}
+        told = federate(make, num_clients=3, num_rounds=3, strategy=strategy, settings=settings)
+        return [record.queries for record in told.records]
+
+    exact, noisy = queries(0.0), queries(0.1)
+    assert noisy[0] == exact[0], "the start is asked either way"
+    assert [n - e for n, e in zip(noisy, exact, strict=True)][1:] == [3, 6, 9]
 
 
 def test_the_start_is_the_middle_or_the_given() -> None:

@@ -200,9 +200,7 @@ def test_the_better_end_of_a_measure_is_known_or_said() -> None:
     assert measure_of("success_rate").higher
     assert measure_of("f1_dog").higher
     assert not measure_of("lowest:shift").higher
-    with pytest.raises(
-        ConfigError, match=r"did you mean gap\? .*lowest:gapp or highest:gapp"
-    ):
+    with pytest.raises(ConfigError, match=r"did you mean gap\? .*lowest:gapp or highest:gapp"):
         tune(replace(PLAN, measure="gapp"))
 
 
