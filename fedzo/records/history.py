@@ -185,8 +185,7 @@ def read_history(path: Path) -> list[RoundRecord]:
             begin = line[:60].decode(errors="replace")
             raise CheckpointError(
                 f"{path} line {number} is not a round record: {begin!r}"
-                f" ({_first_line(error)}); delete the file's lines from there on, or the run, and"
-                " start again"
+                f" ({_first_line(error)}); restore the file, or run again in an empty directory"
             ) from error
     return records
 

@@ -64,7 +64,7 @@ class Status:
             "virtual": "" if record.virtual is None else _time(record.virtual.seconds),
             "epsilon": _number(record.epsilon_run),
             "answered": f"{record.clients_answered}/{record.clients_asked}",
-            "ETA": _time(self.seconds_left),
+            "ETA": _time(self.seconds_left or None),
         }
         return {name: text for name, text in told.items() if text}
 

@@ -56,9 +56,12 @@ def watch_command(
 
 
 def _require_well(run: "Watched", life: str) -> None:
-    """Raise RunError for a run that has failed or was killed."""
+    """Raise RunError for a run that has failed or was killed, CheckpointError for lost records."""
     from scenarios.runs.run_result import ERROR
+    from scenarios.runs.stored import load_run
 
+    if life == "ended":
+        load_run(run.path)
     if life == "failed":
         reason = visible((run.path / ERROR).read_text().strip())
         raise RunError(f"the run in {run.path} failed: {reason}")

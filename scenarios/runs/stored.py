@@ -189,10 +189,26 @@ class StoredRun(ShownByFacts):
                 f"{path} cannot be read ({error}); fedzo run --resume writes it again"
             ) from error
 
+    def require_whole(self) -> None:
+        """Raise CheckpointError for a history that ends before the result of the run does."""
+        told, found = self._told, self.numbers.summary()
+        behind = [n for n in ("rounds", "queries") if _number(told.get(n)) > found[n]]
+        if behind:
+            has, had = (" and ".join(f"{of[n]:,} {n}" for n in behind) for of in (found, told))
+            raise CheckpointError(
+                f"{self.path / HISTORY} ends after {has}, and {RESULT} speaks of {had}: lines are"
+                " missing; restore the file, or run again in an empty directory"
+            )
+
     def _foreign(self, error: Exception) -> CheckpointError:
         return CheckpointError(
             f"{self.path / CHECKPOINT} is not of this run ({error!r}); restore the directory"
         )
+
+
+def _number(told: object) -> float:
+    """Return a number that a file holds, 0 for anything else."""
+    return told if isinstance(told, int | float) else 0
 
 
 def load_run(directory: Path | str) -> StoredRun:
@@ -209,7 +225,9 @@ def load_run(directory: Path | str) -> StoredRun:
         if inside:
             remedy = f"it has {len(inside)} below it, such as {inside[0].parent}: use load_runs"
         raise ConfigError(f"{path} holds no run (no {EXPERIMENT}); {remedy}")
-    return StoredRun(path, read_experiment(toml), read_history(path / HISTORY))
+    run = StoredRun(path, read_experiment(toml), read_history(path / HISTORY))
+    run.require_whole()
+    return run
 
 
 def load_runs(*directories: Path | str) -> list[StoredRun]:

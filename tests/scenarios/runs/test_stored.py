@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import fedzo
 from fedzo.errors import CheckpointError, ConfigError, FedzoError, RunError
 from fedzo.objectives.objective import ModuleObjective, flatten_parameters
+from scenarios.cli.app import app
 from scenarios.runs.experiment import make_experiment
+from scenarios.runs.listing import list_runs
 from scenarios.runs.simulate import RunResult, federate, simulate
 from scenarios.runs.stored import by_label
 
@@ -124,6 +127,20 @@ def test_foreign_and_damaged_directories_end_in_sentences(tmp_path: Path) -> Non
         toml.write_text(damaged)
         with pytest.raises(FedzoError):
             fedzo.load_run(out)
+
+
+@pytest.mark.parametrize("left", [-40, 0])
+def test_a_history_that_has_lost_lines_is_noticed(tmp_path: Path, left: int) -> None:
+    out = tmp_path / "run"
+    run(out)
+    whole = (out / "history.jsonl").read_bytes()
+    (out / "history.jsonl").write_bytes(whole[:left])
+    with pytest.raises(CheckpointError, match=r"ends after .* queries, and result\.json speaks of"):
+        fedzo.load_run(out)
+    done = CliRunner().invoke(app, ["watch", "--once", str(out)])
+    assert done.exit_code == 1
+    assert "lines are missing" in " ".join(done.stderr.split())
+    assert [row.life for row in list_runs(tmp_path)] == ["damaged"]
 
 
 def small() -> nn.Module:
