@@ -26,6 +26,7 @@ from scenarios.attacks.single_attack import Plan, Report, attack_by_plans, rehea
 from scenarios.attacks.table_report import print_result, write_result
 from scenarios.cli.dry import NOTHING
 from scenarios.cli.options import by_section, stderr
+from scenarios.runs.extension import require_no_run
 from scenarios.victims.attack_data import class_number
 from scenarios.victims.names import network_of, of_photographs
 from scenarios.victims.victim_sources import Source, SourceSettings, check_seed, open_source
@@ -103,6 +104,7 @@ def attack(words: Words) -> dict[str, Any]:
     if words.dry_run:
         return _rehearsed(words, source, plans)
     with locked(words.out):
+        require_no_run(words.out)
         reports = _run(words, source, plans)
         found = AttackTable(reports) if several else reports[0]
         if words.out:

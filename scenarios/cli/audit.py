@@ -39,9 +39,13 @@ def audit_command(
     Example: fedzo audit diff2 --set strategy.epsilon=2 --trials 2000
     """
     prepare(1)
-    from scenarios.runs.audit import audit, draw_audit  # it needs torch, the help does not
+    from fedzo.records.plots import check_figure  # these need torch, the help does not
+    from scenarios.runs.audit import audit, draw_audit
 
     def work() -> dict[str, Any]:
+        if out:
+            check_figure(out)
+            out.parent.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
         quiet = json_output or not stderr.is_terminal
         with Progress(console=stderr, disable=quiet, transient=True) as progress:
@@ -58,7 +62,6 @@ def audit_command(
                 progress=lambda done: progress.update(task, completed=done),
             )
         if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
             draw_audit(out, found)
         if not json_output:
             _print(Console(), strategy, found, out)

@@ -20,6 +20,7 @@ from fedzo.config import Scalar, build_config, default_values, require
 from fedzo.errors import ConfigError
 from fedzo.estimation.smoothing import Certificate, Smoothing, certified_accuracy
 from fedzo.randomness import stream
+from fedzo.records.checkpoint import has_checkpoint
 from fedzo.records.figure_text import figure_text
 from fedzo.records.lock import locked
 from fedzo.records.plots import save_figure
@@ -29,6 +30,7 @@ from fedzo.used_with import require_effective
 from scenarios.cli.options import by_section, stderr
 from scenarios.data.image_folder import LabelledImages
 from scenarios.data.images import Images
+from scenarios.runs.extension import require_no_run
 from scenarios.victims.defense import (
     DefenseConfig,
     save_defense,
@@ -75,6 +77,9 @@ def defend(
         train, test = _split(opened, apart, certify, config)
         job = _Job(victim, opened.victim, train, test, config, smoothing)
         stack.enter_context(locked(out))
+        require_no_run(out)
+        if out and has_checkpoint(out):
+            raise ConfigError(f"--out {out} holds a defense already; name another directory")
         summary = job.run(out, quiet=quiet)
     if not quiet:
         _print(Console(), summary)

@@ -101,6 +101,8 @@ def audit(
     require(trials >= 40, "trials", trials, "at least 40")
     require(num_rounds >= 1, "rounds", num_rounds, "at least 1")
     require(0 < noise_factor < math.inf, "noise_factor", noise_factor, "positive and finite")
+    require(0 < confidence < 1, "confidence", confidence, "above 0 and below 1")
+    require(seed >= 0, "seed", seed, "0 or more")
     made = _experiment(strategy, num_rounds, num_clients, settings or {})
     config = find_part(made.config("strategy"), PrivacyConfig)
     assert config is not None

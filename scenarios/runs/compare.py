@@ -213,7 +213,7 @@ def check_axes(axis: str, at: Mapping[str, Sequence[float]]) -> None:
     for name in (axis, *at):
         if name not in AXES:
             raise ConfigError(f"axis {name!r} is unknown; allowed: {', '.join(AXES)}")
-        if min(at.get(name, [0])) < 0:
+        if not all(position >= 0 for position in at.get(name, [])):
             raise ConfigError(f"positions {list(at[name])} on axis {name!r} must be 0 or more")
 
 

@@ -1,5 +1,6 @@
 """Reading experiments and comparisons from TOML files."""
 
+import math
 import re
 import stat
 import tomllib
@@ -77,7 +78,8 @@ def parse_positions(texts: Sequence[str], *, option: str = "at") -> dict[str, li
             found = [float(number) for number in numbers.split(",") if number.strip()]
         except ValueError:
             found = []
-        if not equals or not found:
+        meant = all(math.isfinite(n) or (option == "at" and n == math.inf) for n in found)
+        if not equals or not found or not meant:
             raise ConfigError(f"--{option} {text!r} is not {form}; write for example {example}")
         positions.setdefault(axis.strip(), []).extend(found)
     return positions

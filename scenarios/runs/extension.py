@@ -24,6 +24,12 @@ _ENDS = {
 }
 
 
+def require_no_run(place: Path | None) -> None:
+    """Raise ConfigError for a directory that holds a run, whose figure would be written over."""
+    if place and (place / EXPERIMENT).exists():
+        raise ConfigError(f"--out {place} holds a run; name another directory")
+
+
 def require_same_or_extendable(path: Path, experiment: Experiment, num_problems: int = 1) -> None:
     """Raise ConfigError unless the run in a directory is this one, or can be extended to it."""
     before = check_same(path / EXPERIMENT, experiment.to_toml())

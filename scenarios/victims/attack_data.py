@@ -1,8 +1,10 @@
 """Images to attack a victim with, from words: a data set, an .npz file, or a folder of pictures."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,6 +18,11 @@ from scenarios.data.photos import load_photos
 from scenarios.victims.shipped import SHIPPED
 
 PHOTOS = "photos"
+UNREADABLE = (
+    OSError, KeyError, ValueError, AttributeError, TypeError, EOFError, BadZipFile, zlib.error,
+    NotImplementedError,
+)  # fmt: skip
+"""What numpy raises for files that are not as they were written."""
 
 
 def load_data(
@@ -80,7 +87,7 @@ def _stored(name: str) -> LabelledImages:
     try:
         with np.load(name) as file:
             images, labels = (np.array(file[n]) for n in ("images", "labels"))
-    except (OSError, KeyError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"data {name} is no .npz file with arrays `images` and `labels` ({error!s:.60})"
         ) from error

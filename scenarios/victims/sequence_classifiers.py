@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from fedzo.attacks.victims.victim import called, read_answers
 from fedzo.errors import ConfigError, ObjectiveError
 from scenarios.data.networks import load_parameters
+from scenarios.victims.attack_data import UNREADABLE
 from scenarios.victims.victims import Training, fit
 
 _SPOKEN = {
@@ -134,7 +134,7 @@ def read_sequences(path: Path) -> tuple[Int[Tensor, "n l"], list[str]]:
         with np.load(path) as file:
             tokens = np.array(file["tokens"])
             words = [str(word) for word in np.ravel(file["words"])] if "words" in file else []
-    except (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError, BadZipFile) as e:
+    except UNREADABLE as e:
         raise ConfigError(
             f"scenario.sequences={path} is no .npz file with an array `tokens` ({e!s:.60})"
         ) from e

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -36,6 +37,11 @@ REFUSED = {
     "audit fedzo": "claims no epsilon",
     "audit diff2 --set engine.chunk_size=3": "has no effect on an audit",
     "audit diff2 --set scenario.dim=3": "has no effect on an audit",
+    "audit diff2 --confidence nan": "confidence=nan must be above 0 and below 1",
+    "audit diff2 --seed -1": "seed=-1 must be 0 or more",
+    "audit diff2 --out roc.foo": "roc.foo has no suffix of a format",
+    "compare quadratic --strategies fedzo --reach value=nan": "--reach 'value=nan' is not METRIC=V",
+    "compare quadratic --strategies fedzo --at queries=nan": "--at 'queries=nan' is not AXIS=N",
     "deploy quadratic --nodes 0": "--nodes 0 must be at least 1",
 }
 
@@ -50,6 +56,28 @@ def test_what_would_be_ignored_is_refused(words: str, tmp_path: Path) -> None:
     told = json.loads(done.stdout)["error"] if done.stdout.startswith("{") else done.stderr
     assert REFUSED[words] in " ".join(told.split())
     assert not [*tmp_path.iterdir()], "nothing is written"
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+@pytest.mark.parametrize("command", ["attack", "defend"])
+def test_damaged_images_end_in_a_sentence(
+    command: str, damage: bytes | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=np.zeros((4, 28, 28)), labels=np.zeros(4, dtype=int))
+    path.write_bytes(path.read_bytes()[:900] if damage is None else damage)
+    done = CliRunner().invoke(app, [command, "mnist", "--set", f"victim.data={path}"])
+    assert done.exit_code == 2
+    assert "is no .npz file with arrays `images` and `labels`" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["attack", "defend"])
+def test_what_holds_a_run_is_not_written_over(command: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text("")
+    done = CliRunner().invoke(app, [command, "mnist", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "holds a run; name another directory" in " ".join(done.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.toml"]
 
 
 @pytest.mark.parametrize(
