@@ -60,7 +60,7 @@ def one_of(setting: str, *values: Scalar) -> Condition:
 
 def other_than(setting: str, *values: Scalar) -> Condition:
     """Return the condition that a setting has none of these values."""
-    told = "{} other than " + " or ".join(shown(value) for value in values)
+    told = "{} other than " + " and ".join(shown(value) for value in values)
     return where(setting, lambda value: value not in values, told)
 
 

@@ -4,6 +4,7 @@ A page is one test, in one folder and one namespace, from its first block to its
 found by itself. A page NAME.md with a tests/test_NAME_page.py is left to that.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_commands_of_other_programs_say_why_they_are_not_run(page: Path) -> None
 @pytest.mark.parametrize(("where", "start"), NOT_RUN)
 def test_what_is_not_run_is_still_there(where: str, start: str) -> None:
     assert any(b.code.startswith(start) for b in all_blocks((ROOT / where).read_text()))
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_links_lead_to_what_the_site_has(page: Path) -> None:
+    """`mkdocs build --strict` looks at pages alone: a link to a folder, or out of docs, is dead."""
+    for target in LINK.findall(page.read_text()):
+        if "://" not in target:
+            found = (page.parent / target).resolve()
+            assert found.is_file(), target
+            assert found.is_relative_to(ROOT / "docs"), target
 
 
 @pytest.mark.slow

@@ -60,6 +60,11 @@ def num_averaged(rule: Aggregator, num_clients: int, num_byzantine: int) -> int:
         return num_clients - 2 * num_byzantine
     if [stage.name for stage in rule.stages] == ["median"]:
         return 1 if num_clients % 2 else 2
+    if rule.is_mean:
+        raise ConfigError(
+            f"aggregator=mean withstands no liars; with num_byzantine={num_byzantine} use"
+            " trimmed_mean or median"
+        )
     raise ConfigError(
         f"aggregator={rule.text!r} has no known bound on its sensitivity, so no noise makes it"
         " private; use mean, trimmed_mean or median"

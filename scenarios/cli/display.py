@@ -37,6 +37,8 @@ def print_deployment(console: Console, summary: dict[str, Any]) -> None:
         rows.append(("unregistered node", network["refused"]))
     if network["restarted_nodes"]:
         rows.append(("killed and restarted", f"node of client {network['restarted_nodes'][0]}"))
+    if network["revived_nodes"]:
+        rows.append(("had ended, restarted", f"nodes of clients {network['revived_nodes']}"))
     result = load_run(summary["out"]).result
     _print_run(console, result, [*rows_of(result), *rows])
     say_place(console, "run", summary["out"])

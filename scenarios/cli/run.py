@@ -66,6 +66,8 @@ def run_command(
         place = _resumed(scenario, output)
         file = how.config or (place and place / EXPERIMENT)
         base = read_experiment(file) if file else {"settings": {}}
+        if place and "scenario" not in base:
+            raise ConfigError(f"{file} is no experiment that fedzo has written; restore it")
         if place and strategy not in (None, base.get("strategy")):
             raise ConfigError(
                 f"--strategy {strategy}: the run in {place} is one of {base['strategy']}; leave"

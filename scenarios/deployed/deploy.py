@@ -12,6 +12,7 @@ from typing import Any
 import tomli_w
 from rich.console import Console
 
+from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.records.following import HistoryFollower
 from fedzo.records.history import RoundRecord
@@ -26,9 +27,11 @@ from scenarios.deployed.flower_app import RUN_CONFIG, experiment_of
 from scenarios.problems.custom import load_function
 from scenarios.runs.engines import MESSAGES
 from scenarios.runs.experiment import Experiment
+from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.run_result import ERROR
-from scenarios.runs.rundir import is_free
+from scenarios.runs.rundir import is_free, require_begun
 from scenarios.runs.simulate import RESULT
+from scenarios.runs.stored import read_experiment
 
 RUN, FILES, APP = "run", "deployment", "app"
 LOOK_S, STATUS_S = 0.5, 20.0
@@ -100,7 +103,7 @@ def _deployed(
     for name in (ERROR, RESULT):
         (target / name).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
-    config["settings"] = f"{_drilled(trial)} engine.record=true".strip()
+    config["settings"] = _settings(trial, out, resume)
     node_config = {"objective": trial.objective} if trial.objective else {}
     network = LocalDeployment(
         out / FILES, num_nodes=trial.nodes, tls=trial.tls, node_config=node_config
@@ -113,7 +116,7 @@ def _deployed(
             say(console, f"an unregistered node: {shown['refused']}")
         run_id = network.submit(app, config)
         log = RunLog(experiment.name, Limits(experiment.num_rounds, experiment.query_budget))
-        shown["restarted_nodes"] = _watch(network, run_id, target, console, log, drill=trial.drill)
+        shown |= _watch(network, run_id, target, console, log, drill=trial.drill)
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
     summary: dict[str, Any] = json.loads((target / RESULT).read_text())
     return {**summary, "deployment": shown}
@@ -131,7 +134,10 @@ def _check(trial: Trial, out: Path, resume: bool) -> Experiment:
     """Return what will be run; finds what is wrong before processes are started."""
     if trial.objective:
         load_function(trial.objective)
-    experiment = experiment_of({**trial.run_config, "settings": _drilled(trial)}, trial.nodes)
+    if resume:
+        require_begun(out / RUN, resume)
+    settings = _settings(trial, out, resume)
+    experiment = experiment_of({**trial.run_config, "settings": settings}, trial.nodes)
     if experiment.scenario == "remote" and not trial.objective:
         raise ConfigError(
             "scenario remote needs --objective file.py:function, where the nodes find theirs"
@@ -140,17 +146,31 @@ def _check(trial: Trial, out: Path, resume: bool) -> Experiment:
         raise ConfigError(
             f"--objective {trial.objective} is for scenario remote, not {experiment.scenario}"
         )
-    if out.exists() and not is_free(out) and not resume:
+    if trial.drill and experiment.num_rounds < 2:
+        raise ConfigError(
+            f"--drill kills a node after the first round, so --rounds {experiment.num_rounds} must"
+            " be at least 2"
+        )
+    if resume:
+        require_same_or_extendable(out / RUN, experiment)
+    elif out.exists() and not is_free(out):
         raise ConfigError(f"--out {out} is not empty; add --resume to go on, or name another")
     return experiment
 
 
-def _drilled(trial: Trial) -> str:
-    """Return the settings; in a drill nobody waits an hour for the node that is killed."""
-    settings = str(trial.run_config.get("settings", ""))
-    if not trial.drill or "strategy.timeout_s=" in settings:
+def _settings(trial: Trial, out: Path, resume: bool) -> str:
+    """Return the settings of the run, with a record of its messages.
+
+    In a drill nobody waits an hour for the node that is killed. A run that goes on waits as long as
+    before.
+    """
+    settings = f"{trial.run_config.get('settings', '')} engine.record=true".strip()
+    if "strategy.timeout_s=" in settings or not (trial.drill or resume):
         return settings
-    return f"{settings} strategy.timeout_s={DRILL_TIMEOUT_S}".strip()
+    wait_s: Scalar = DRILL_TIMEOUT_S
+    if resume:
+        wait_s = read_experiment(out / RUN / EXPERIMENT).settings["strategy.timeout_s"]
+    return f"{settings} strategy.timeout_s={wait_s}"
 
 
 def _watch(
@@ -161,15 +181,18 @@ def _watch(
     log: RunLog,
     *,
     drill: bool,
-) -> list[int]:
-    """Tell every round until the run has ended; return the nodes that were killed and restarted."""
+) -> dict[str, list[int]]:
+    """Tell every round until the run has ended; return the nodes that have been started again."""
     asked_at, status = time.monotonic(), ""
     history = HistoryFollower(target / "history.jsonl")
     records: list[RoundRecord] = []
     restarted: list[int] = []
+    revived: set[int] = set()
     while True:
         time.sleep(LOOK_S)
-        network.revive()
+        for node in network.revive():
+            say(console, f"the SuperNode of client {node} had ended, and was started again")
+            revived.add(node)
         for record in history.new():
             say(console, visible(record.line()))
             log.tell(record)
@@ -180,7 +203,7 @@ def _watch(
             network.start_node(0)
             restarted.append(0)
         if (target / RESULT).exists():
-            return restarted
+            return {"restarted_nodes": restarted, "revived_nodes": sorted(revived)}
         if (target / ERROR).exists():
             raise RunError(f"the run failed: {(target / ERROR).read_text().strip()}")
         if time.monotonic() - asked_at > STATUS_S:

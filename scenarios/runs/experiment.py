@@ -231,14 +231,16 @@ def _check_keys(
         if key in refused:
             raise ConfigError(f"{key} is refused: {refused[key]}")
         if key not in valid:
-            raise _of_another_scenario(key) or unknown_key(key, valid)
+            raise _of_another(key) or unknown_key(key, valid)
 
 
-def _of_another_scenario(key: str) -> ConfigError | None:
-    """Return the error for a setting that other scenarios have; None where none has it."""
+def _of_another(key: str) -> ConfigError | None:
+    """Return the error for a setting that other scenarios or engines have; None for any other."""
     section, _, name = key.partition(".")
-    if section != "scenario":
-        return None
-    owners = [n for n, entry in SCENARIOS.items() if name in field_names(entry.config)]
-    which = f"scenario{'s' * (len(owners) > 1)} {', '.join(owners)}"
+    configs = {
+        "scenario": {n: entry.config for n, entry in SCENARIOS.items()},
+        "engine": {n: config for n, (config, _) in ENGINES.items()},
+    }
+    owners = [n for n, cls in configs.get(section, {}).items() if name in field_names(cls)]
+    which = f"{section}{'s' * (len(owners) > 1)} {', '.join(owners)}"
     return ConfigError(f"{key} is a setting of the {which}, not of this one") if owners else None

@@ -113,7 +113,11 @@ class ActorPool:
             try:
                 ray.get(done)
             except RayError as error:
-                raise RunError(f"a Ray actor does not start: {reason_of(error)}") from error
+                reason = reason_of(error)
+                _, wrong, told = reason.partition(f"{ConfigError.__name__}: ")
+                if wrong:
+                    raise ConfigError(told) from error
+                raise RunError(f"a Ray actor does not start: {reason}") from error
         self.starting.clear()
 
 

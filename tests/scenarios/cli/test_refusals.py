@@ -100,6 +100,11 @@ def test_what_holds_a_run_is_not_written_over(command: str, tmp_path: Path) -> N
             "run quadratic --set fleet.preset=mobile --set fleet.speed_spread=1000",
             "speed_spread=1000.0 must be from 0 to 10",
         ),
+        ("run quadratic --set engine.num_actors=2", "is a setting of the engine ray, not of this"),
+        (
+            "run regression --strategy dp_gd --set strategy.num_byzantine=1",
+            "aggregator=mean withstands no liars; with num_byzantine=1 use trimmed_mean or median",
+        ),
         ("list fzoos", "it is a strategy: --strategy fzoos"),
         ("new objective class", "a word of Python's own"),
     ],

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.flower.processes import MARK
 from scenarios.cli.app import app
+from scenarios.deployed import deploy as deployment
 from scenarios.deployed.deploy import Trial, absolute_setting, deploy
 from scenarios.deployed.flower_app import RUN_CONFIG, environment_of, experiment_of
 from scenarios.runs.engines import ExperimentEnvironment
+from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.simulate import simulate
 
 CLI = [sys.executable, "-m", "scenarios.cli"]
@@ -132,6 +135,8 @@ def test_nodes_with_their_own_objective(tmp_path: Path) -> None:
         (("remote",), "--objective file.py:function"),
         (("quadratic", "--objective", "x.py:f"), "which is not a file"),
         (("quadratic", "--set", "scenario.dmi=3"), "did you mean scenario.dim"),
+        (("quadratic", "--drill", "--rounds", "1"), "--rounds 1 must be at least 2"),
+        (("quadratic", "--resume"), "holds no run; leave --resume out"),
         ((), "no scenario is given"),
     ],
 )
@@ -141,6 +146,24 @@ def test_mistakes_are_found_before_anything_is_started(
     out = tmp_path / "net"
     assert message in refused(*arguments, "--out", str(out))
     assert not out.exists()
+
+
+def test_a_finished_trial_is_left_alone_by_one_of_other_settings(tmp_path: Path) -> None:
+    trial = Trial(run_config={"scenario": "quadratic", "rounds": 3, "settings": ""}, drill=True)
+    config = {**trial.run_config, "settings": deployment._settings(trial, tmp_path, False)}
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    toml = sealed_toml(experiment_of(config, trial.nodes).to_toml())
+    (run_folder / "experiment.toml").write_text(toml)
+    (run_folder / "result.json").write_text("{}")
+    without = replace(trial, drill=False)
+    made = deployment._check(without, tmp_path, resume=True)
+    assert made.settings["strategy.timeout_s"] == 30.0, "it goes on as it was begun"
+    said = refused("quadratic", "--set", "scenario.dim=7", "--rounds", "3", "--out", str(tmp_path),
+                   "--resume")  # fmt: skip
+    assert "holds another experiment (there dim = " in said
+    assert (run_folder / "result.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
