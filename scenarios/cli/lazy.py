@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, get_args
 
 import click
@@ -45,6 +46,10 @@ COMMANDS = {
 """The first paragraph of each command's docstring, in the order of the help."""
 
 
+_PATHS = ("--out", "--figure", "--log-file", "--config")
+"""Options that would mean the current directory, where a variable of the shell is unset."""
+
+
 class Later(click.Command):
     """Stands for the command in `scenarios.cli.NAME` until somebody uses it."""
 
@@ -57,6 +62,9 @@ class Later(click.Command):
     ) -> click.Context:
         """Import the command, and let it read the arguments."""
         assert self.name
+        for option, value in pairwise([*args, ""]):
+            if option in {f"{path}=" for path in _PATHS} or (option in _PATHS and value == ""):
+                raise click.UsageError(f"{option} names nothing; is a variable of the shell unset?")
         resumed = "--resume" in args  # parsing empties args
         try:
             return imported(self.name).make_context(info_name, args, parent, **extra)
