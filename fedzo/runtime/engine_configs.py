@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fedzo.config import check_types, require, require_nonnegative
+from fedzo.errors import ConfigError
 from fedzo.used_with import UsedWith, above, any_of, one_of, other_than, unknown, where
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -74,6 +75,17 @@ class RayConfig:
             require_nonnegative(name, getattr(self, name))
         require(self.num_cpus > 0, "num_cpus", self.num_cpus, "positive, such as 0.5")
         require(0 <= self.memory_fraction <= 1, "memory_fraction", self.memory_fraction, "0 to 1")
+        if not self.address and self.cluster_cpus:
+            self.require_room(int(self.cluster_cpus / self.num_cpus + 1e-9))
+
+    def require_room(self, room: int) -> None:
+        """Raise ConfigError for more actors than have room."""
+        if self.num_actors > room:
+            raise ConfigError(
+                f"engine.num_actors={self.num_actors} do not fit: there is room for {room} with"
+                f" engine.num_cpus={self.num_cpus:g} and engine.num_gpus={self.num_gpus:g}; lower"
+                " one of them, or raise engine.cluster_cpus"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

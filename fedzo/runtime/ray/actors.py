@@ -44,13 +44,9 @@ class ActorPool:
         try:
             self._make = (_copied(make_environment), _copied(make_rules))
             room = _room(config)
+            if self._owns_ray:
+                config.require_room(room)
             count = config.num_actors or min(room, most or room)
-            if count > room and self._owns_ray:
-                raise ConfigError(
-                    f"engine.num_actors={count} do not fit: there is room for {room} with"
-                    f" engine.num_cpus={config.num_cpus:g} and engine.num_gpus={config.num_gpus:g};"
-                    " lower one of them, or raise engine.cluster_cpus"
-                )
             self._actors = [None] * count
             for number in range(count):
                 self._start(number)
