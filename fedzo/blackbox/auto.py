@@ -111,7 +111,9 @@ class AutoSearch:
         ended = self._slopes.finished(slopes)
         if ended:
             why = f"{state.why}; then cma from the best point, because {ended}"
-            state = replace(state, handed=True, why=why, begun=state.best, cma=_new())
+            tried = state.trial == "over" and torch.equal(state.begun, state.best)
+            cma = state.cma if tried else _new()  # it would ask the points of its trial again
+            state = replace(state, handed=True, why=why, begun=state.best, cma=cma)
         elif state.trial == "ahead" and state.asked >= TRIAL_AFTER * self._ground.dim:
             state = replace(state, trial="on", begun=state.best)
         return replace(state, slopes=slopes)
@@ -141,4 +143,4 @@ class AutoSearch:
         if float(cma.told.min()) < state.value:
             why = f"{state.why}; then cma, which got lower in a trial of {len(cma.told)}"
             return replace(state, cma=cma, trial="over", handed=True, why=why)
-        return replace(state, cma=_new(), trial="over")
+        return replace(state, cma=cma, trial="over")

@@ -96,6 +96,7 @@ class Evaluations:
         the feasibility rules of Deb, Computer Methods in Applied Mechanics and Engineering 2000.
         """
         values = self.values[rows]
-        above = INFEASIBLE_FROM * (1 + values)
+        with np.errstate(over="ignore"):  # of those that are allowed, which are not taken
+            above = INFEASIBLE_FROM * (1 + values)
         told = np.where(self.status[rows] == INFEASIBLE, above, values)
         return np.where(np.isnan(told), np.inf, told)

@@ -9,7 +9,8 @@ for Federated Learning", IEEE Trans. Signal Processing 2022, algorithm 1, with o
 
 Differs from the paper: central differences along orthonormal directions, and Adam in place of plain
 descent, because a function of somebody has no known scale. A direction of which one end has failed
-is left out.
+is left out. In a box the ends are moved to its nearest points, and slopes are divided by 2 mu all
+the same: those of coordinates on a bound come out halved.
 """
 
 import math

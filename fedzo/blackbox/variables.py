@@ -156,7 +156,9 @@ class Choice:
     def coordinates(self, value: object) -> NDArray[np.float64]:
         if value not in self.options:
             raise ConfigError(f"{value!r} is none of {self.options}; give one of them")
-        return np.where(np.arange(self.size) == self.options.index(value), 0.75, 0.25)
+        same = [(type(option), option) == (type(value), value) for option in self.options]
+        place = same.index(True) if any(same) else self.options.index(value)
+        return np.where(np.arange(self.size) == place, 0.75, 0.25)
 
     def middle(self) -> NDArray[np.float64]:
         return np.full(self.size, 0.5)

@@ -99,8 +99,13 @@ class ByTangents:
 def weighted(
     directions: Sequence[Direction], slopes: Float[Tensor, " m"], sampler: Sampler
 ) -> Estimate:
-    """Return the sampler's estimate from slopes, of which those that are not finite are missing."""
+    """Return the sampler's estimate from slopes, of which those that are not finite are missing.
+
+    It is empty where all are, so that a step goes nowhere and no momentum coasts.
+    """
     known = slopes.isfinite()
+    if not bool(known.any()):
+        return Estimate((), slopes[:0].double())
     weight = sampler.weight(max(1, int(known.sum())))
     return Estimate(directions, slopes.where(known, 0.0).double() * weight)
 

@@ -30,9 +30,9 @@ class Guided:
     def __init__(
         self, view: View, *, seed: int, mu: float, num_directions: int, k: int, alpha: float
     ) -> None:
-        self._seed, self._k, self._alpha, self._dim = seed, k, alpha, view.total
+        self._seed, self._k, self._alpha, self._dim = seed, min(k, view.total), alpha, view.total
         self._device = view.tensors[0].device
-        self._held: deque[Float[Tensor, " d"]] = deque(maxlen=k)
+        self._held: deque[Float[Tensor, " d"]] = deque(maxlen=self._k)
         self._values = ByValues(self, SCHEMES["central"], mu, num_directions)
 
     def weight(self, used: int) -> float:

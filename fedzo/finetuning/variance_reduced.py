@@ -56,7 +56,9 @@ class VarianceReduced:
         values = place.asked_at([*sides, *at_snapshot])
         here, there = values[:2], values[2:]
         change = ((here[0] - here[1]) - (there[0] - there[1])) / (2 * self._mu)
-        coefficient = torch.tensor([change], dtype=torch.float64).nan_to_num(0.0, 0.0, 0.0)
+        coefficient = torch.tensor([change], dtype=torch.float64)
+        if not bool(coefficient.isfinite()):
+            return Found(Estimate((), coefficient[:0]), sum(here) / 2)
         kept = self._held.estimate
         together = Estimate([z, *kept.keys], torch.cat([coefficient, kept.coefficients]))
         return Found(together, sum(here) / 2)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fedzo.objectives.objective import Bound
@@ -30,12 +30,19 @@ def virtual_steps(
     stops: Sequence[int],
     lower: Bound,
     upper: Bound,
+    along_bounds: bool = False,
 ) -> Float[Tensor, "s d"]:
-    """Walk from x and return the points after `stops` steps, which ascend."""
+    """Walk from x and return the points after `stops` steps, which ascend.
+
+    along_bounds: coordinates of x that lie on a bound, and would leave the box, do not count in the
+    length of a step. Else a steep one of them takes it all, and the others stand still.
+    """
     z, last = x.unsqueeze(0), torch.zeros(1, len(x), dtype=x.dtype)
     points = []
     for t in range(1, stops[-1] + 1):
         g = gradient(z)
+        if along_bounds:
+            g = g.masked_fill(_blocked(x, g, lower, upper), 0.0)
         if float((g * last).sum()) < 0:
             eta = eta / 2
         last = g
@@ -45,3 +52,11 @@ def virtual_steps(
         if t in stops:
             points.append(z)
     return torch.cat(points)
+
+
+def _blocked(
+    x: Float[Tensor, " d"], g: Float[Tensor, "q d"], lower: Bound, upper: Bound
+) -> Bool[Tensor, "q d"]:
+    """Return which coordinates lie on a bound over which a step against g would go."""
+    low, high = (torch.as_tensor(bound).to(x) for bound in (lower, upper))
+    return ((x <= low) & (g > 0)) | ((x >= high) & (g < 0))

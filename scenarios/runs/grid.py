@@ -138,7 +138,7 @@ def run_grid(
                 say(console, f"{lie}: {label} failed: {visible(reason)}")
     title = f"{base['scenario']}, seeds {', '.join(map(str, seeds))}: {measure.replace('_', ' ')}"
     figure = None if out is None else out / "grid.png"
-    grid = Grid(title, measure, cells, figure, asked and asked.higher)
+    grid = Grid(title, measure, cells, figure, asked.higher if asked else None)
     if out is not None:
         with storing(out):
             write_whole(out / "grid.json", strict_json(grid.to_json(), indent=1))

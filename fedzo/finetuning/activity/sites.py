@@ -68,6 +68,7 @@ class Sites:
         self.spacing = 0.0
         """Between 1 and the next number of what sites give, at its coarsest; once located."""
         self._known = False
+        self._called: list[str] | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -83,6 +84,7 @@ class Sites:
     def locate(self, forward: Callable[[], Tensor]) -> None:
         """Find the head in a forward pass; raises ConfigError for a site that is not called."""
         given: list[Tensor] = []
+        versions: list[int] = []
         called: list[str] = []
         read: list[tuple[Tensor, int]] = []
 
@@ -92,6 +94,7 @@ class Sites:
                 self._readers |= {own: place for tensor, own in read if tensor is inputs[0]}
             called.append(name)
             given.append(outputs)
+            versions.append(version_of(outputs))
             if name in self._links:
                 gates.wait(outputs, lambda _, result: follow(result, place))
                 follow(outputs, place)
@@ -120,7 +123,9 @@ class Sites:
             "layers that a forward pass calls; leave these out, or freeze them (a fused or compiled"
             " module does not call its parts)",
         )
-        self._head = next((i for i, own in enumerate(given) if own is outputs), None)
+        last = (i for i, own in enumerate(given) if own is outputs)  # and nobody has changed it
+        self._head = next((i for i in last if versions[i] == version_of(outputs)), None)
+        self._called = called
         perturbed = (i for i in range(len(given)) if i != self._head and i not in self._readers)
         for name, each in zip(called, given, strict=True):
             require_examples(name, each.shape, len(outputs))
@@ -132,12 +137,14 @@ class Sites:
     def state(self) -> dict[str, Any]:
         """Return what a pass has shown."""
         shown = (self._known, self._head, self._readers, self.numbers, self.spacing)
-        return {"shown": list(shown), "share_tokens": self.share_tokens}
+        told = {"shown": list(shown), "share_tokens": self.share_tokens}
+        return {**told, "called": self._called}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what a pass has shown before."""
         self._known, self._head, self._readers, self.numbers, self.spacing = state["shown"]
         self.share_tokens = state["share_tokens"]
+        self._called = state.get("called")
 
     @contextmanager
     def read(self, noise: Noise | None = None, eps: float = 0.0) -> Iterator[list[Call]]:
@@ -163,6 +170,14 @@ class Sites:
 
         with Gates() as gates, self._hooked(keep):
             yield calls
+        names = [call.name for call in calls]
+        if self._called not in (None, names):
+            raise ConfigError(
+                f"a forward pass called the sites {_few(names)}, and the first one"
+                f" {_few(self._called or [])}; ActivityZO knows layers by the order in which they"
+                " are called, so give inputs of one length, and leave out layers that some passes"
+                " skip"
+            )
 
     @contextmanager
     def mirrored(self, calls: Sequence[Call], eps: float) -> Iterator[None]:
@@ -257,3 +272,9 @@ def _require_whole_ties(module: nn.Module, layers: dict[str, nn.Module]) -> None
             list(layers),
             f"with {name!r} too, which shares a parameter with one of them",
         )
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return some names, and how many there are."""
+    more = ", ..." * (len(names) > 4)
+    return f"{', '.join(names[:4])}{more} ({len(names)} calls)"

@@ -166,7 +166,7 @@ class QZO(Method):
     ALLOWED: ClassVar[Mapping[str, Allowed]] = {"clip": ABOVE_0}
 
     def recipe(self, view: View, seed: int) -> Recipe:
-        scales = view.select("*.scales") if any(n.endswith("scales") for n in view.names) else None
+        scales = view.select("*scales") if any(n.endswith("scales") for n in view.names) else None
         require(scales is not None, "method", "qzo", "used with a module of quantize_(module)")
         finder = _central(self, Keyed(seed, "gaussian"), clipped(self.clip))
         return Recipe(finder=finder, after=_keep_positive)

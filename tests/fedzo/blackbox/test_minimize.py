@@ -1,6 +1,7 @@
 """One call: ends, failures, workers, typed variables, objectives."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,34 @@ def test_batched_functions_and_objectives_give_the_same() -> None:
 def test_wrong_arguments_are_told(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         minimize(**{"f": bowl, "x0": [0.0], "budget": 10, **arguments})
+
+
+CORNERS = {
+    "a steep line": (3, lambda x: float(x @ np.array([1, 1, 1e4])), -10002.0),
+    "a bowl beside it": (3, lambda x: float(1e3 * x[0] + ((x[1:] - 0.5) ** 2).sum()), -1e3),
+    "half of them at a bound": (
+        20, lambda x: float(100 * x[:10].sum() + ((x[10:] - 0.5) ** 2).sum()), -1e3
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_a_steep_coordinate_on_a_bound_does_not_stop_the_others(name: str) -> None:
+    dim, function, lowest = CORNERS[name]
+    found = minimize(function, bounds=[(-1, 3)] * dim, budget=300)
+    assert found.value - lowest < 1e-5, "it was 0.2 to 4"
+
+
+def test_no_point_of_a_failed_trial_is_asked_again() -> None:
+    dim = 34
+    found = minimize(lambda x: float(x @ x), bounds=[(-2, 3)] * dim, budget=28 * dim)
+    assert len({point.tobytes() for point in found.points}) > 0.98 * len(found.points)
+
+
+def test_huge_values_end_in_no_warning_and_options_that_are_alike_are_told_apart() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        minimize(lambda x: 1e300 * float(x @ x), bounds=[(-1, 1)] * 2, budget=40, method="random")
+    kinds = Choice(1, True)
+    assert kinds.value(kinds.coordinates(True)) is True
+    assert kinds.value(kinds.coordinates(np.int64(1))) == 1

@@ -218,3 +218,16 @@ def test_wrong_use_ends_in_a_sentence() -> None:
         p.requires_grad_(False)
     with pytest.raises(ConfigError, match="frozen"):
         ZerothOrder(module, 0.1)
+
+
+@pytest.mark.parametrize("method", BY_NAME)
+def test_a_step_of_which_nothing_is_known_goes_nowhere(method) -> None:  # type: ignore[no-untyped-def]
+    """Whatever the steps before have learned: momentum does not coast."""
+    module, optimizer = trained(method, 1 if type(method) is METHODS["cge"] else 3)
+    before = numbers(module)
+
+    def lost() -> torch.Tensor:
+        return loss_of(module)() * torch.nan
+
+    optimizer.step(lost, full=lost)
+    assert torch.equal(numbers(module), before)

@@ -412,3 +412,63 @@ def test_reparametrized_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match="site '2'=reparametrized"):
         ActivityZO(net, LOSSES)
     ActivityZO(net, LOSSES, sites=["0", "4"]).step(on(net))
+
+
+class Changed(nn.Module):
+    """Changes its head's outputs in place, so that they are no longer what the loss sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.first(inputs).tanh())
+        return outputs.div_(4.0)
+
+
+def test_outputs_that_are_changed_in_place_have_no_known_head() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net, inputs = Changed(), torch.randn(40, 5)
+    labels = torch.arange(40) % 3
+
+    def each(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    wanted = torch.autograd.grad(each(net(inputs), labels).mean(), net.head.weight)[0]
+    optimizer = ActivityZO(net, each, lr=0.0, inner="sgd", feedback="off")
+    found = torch.zeros_like(wanted)
+    for _ in range(200):
+        optimizer.estimate(lambda: (net(inputs), labels), form="node")
+        assert net.head.weight.grad is not None
+        found += net.head.weight.grad / 200
+    assert float((found - wanted).norm() / wanted.norm()) < 0.5, "it was 3"
+
+
+class Repeated(nn.Module):
+    """Calls a layer as often as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head, self.times = nn.Linear(4, 4), nn.Linear(4, 2), 3
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for _ in range(self.times):
+            inputs = self.cell(inputs).tanh()
+        outputs: Tensor = self.head(inputs)
+        return outputs
+
+
+def test_layers_that_are_called_otherwise_than_at_first_are_named() -> None:
+    def each(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    net = Repeated()
+    optimizer = ActivityZO(net, each, lr=0.1, feedback="off")
+    batch = (torch.ones(8, 4), torch.zeros(8, dtype=torch.int64))
+    optimizer.step(lambda: (net(batch[0]), batch[1]))
+    before = [p.clone() for p in net.parameters()]
+    net.times = 5
+    with pytest.raises(ConfigError, match=r"\(6 calls\), and the first one cell, .* \(4 calls\)"):
+        optimizer.step(lambda: (net(batch[0]), batch[1]))
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
