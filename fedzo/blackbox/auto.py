@@ -6,7 +6,8 @@
     constraints:              cma from the start, which needs no more than an order
 
 A surrogate of slopes leads on smooth functions, where it needs fewer evaluations than CMA-ES, and
-cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first. In many
+cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first, or goes
+on where a trial of its own from there has ended. In many
 dimensions it goes on where few line searches fail, so it may stay in a valley for long, and is
 asked to prove itself once. The rule is fedzo's own; docs/results/blackbox.md says where it wins and
 loses.
@@ -110,9 +111,10 @@ class AutoSearch:
         slopes = self._slopes.absorb(state.slopes, points, values)
         ended = self._slopes.finished(slopes)
         if ended:
-            why = f"{state.why}; then cma from the best point, because {ended}"
             tried = state.trial == "over" and torch.equal(state.begun, state.best)
             cma = state.cma if tried else _new()  # it would ask the points of its trial again
+            start = "where its trial ended" if tried else "the best point"
+            why = f"{state.why}; then cma from {start}, because {ended}"
             state = replace(state, handed=True, why=why, begun=state.best, cma=cma)
         elif state.trial == "ahead" and state.asked >= TRIAL_AFTER * self._ground.dim:
             state = replace(state, trial="on", begun=state.best)

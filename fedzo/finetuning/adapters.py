@@ -53,6 +53,15 @@ class LowRank(nn.Module):
         """The layer's own."""
         return self.inner.bias
 
+    def require_mergeable(self) -> None:
+        """Raise ConfigError for a layer of which a plain one would not do the same."""
+        kind = type(self.inner)
+        if "weight" not in self.inner._parameters and kind.forward is not nn.Linear.forward:
+            raise ConfigError(
+                f"{kind.__name__} has a forward of its own and weights that are made of others;"
+                " take the parametrization off before adapters are merged"
+            )
+
     def merged(self) -> nn.Linear:
         """Return the linear layer that does the same; what was tied to its weights stays."""
         inner = self.inner
@@ -129,7 +138,11 @@ def adapt_(
 def merge_(module: nn.Module) -> nn.Module:
     """Put adapters into the layers beside which they are: the module is as large as before.
 
-    These layers can be trained again, as plain ones; what else `adapt_` froze stays frozen.
+    These layers can be trained again, as plain ones; what else `adapt_` froze stays frozen. Raises
+    ConfigError, with nothing changed, for a layer with a forward and made weights of its own.
     """
+    for part in module.modules():
+        if isinstance(part, LowRank):
+            part.require_mergeable()
     replace_(module, LowRank, lambda _, adapted: adapted.merged())
     return module

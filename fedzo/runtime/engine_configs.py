@@ -82,7 +82,7 @@ class RayConfig:
         """Raise ConfigError for more actors than have room."""
         if self.num_actors > room:
             raise ConfigError(
-                f"engine.num_actors={self.num_actors} do not fit: there is room for {room} with"
+                f"num_actors={self.num_actors} do not fit: there is room for {room} with"
                 f" engine.num_cpus={self.num_cpus:g} and engine.num_gpus={self.num_gpus:g}; lower"
                 " one of them, or raise engine.cluster_cpus"
             )

@@ -46,7 +46,7 @@ def virtual_steps(
     for t in range(1, stops[-1] + 1):
         g = gradient(z)
         if along_bounds:
-            free = g.masked_fill(_blocked(x, g, lower, upper), 0.0)
+            free = g.masked_fill(_blocked(x, g, lower, upper) & _blocked(z, g, lower, upper), 0.0)
             g = free if float(free.norm()) < STEEP * float(g.norm()) else g
         if float((g * last).sum()) < 0:
             eta = eta / 2
@@ -60,7 +60,7 @@ def virtual_steps(
 
 
 def _blocked(
-    x: Float[Tensor, " d"], g: Float[Tensor, "q d"], lower: Bound, upper: Bound
+    x: Float[Tensor, "*q d"], g: Float[Tensor, "q d"], lower: Bound, upper: Bound
 ) -> Bool[Tensor, "q d"]:
     """Return which coordinates lie on a bound over which a step against g would go."""
     low, high = (torch.as_tensor(bound).to(x) for bound in (lower, upper))

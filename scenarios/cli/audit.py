@@ -45,7 +45,8 @@ def audit_command(
     def work() -> dict[str, Any]:
         if out:
             check_figure(out)
-            out.parent.mkdir(parents=True, exist_ok=True)
+            if out.is_dir() or any(p.exists() and not p.is_dir() for p in out.parents):
+                raise FileExistsError(0, "it is no place for a file", str(out))
         begun = time.perf_counter()
         quiet = json_output or not stderr.is_terminal
         with Progress(console=stderr, disable=quiet, transient=True) as progress:
@@ -62,6 +63,7 @@ def audit_command(
                 progress=lambda done: progress.update(task, completed=done),
             )
         if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
             draw_audit(out, found)
         if not json_output:
             _print(Console(), strategy, found, out)

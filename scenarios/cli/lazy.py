@@ -62,17 +62,24 @@ class Later(click.Command):
     ) -> click.Context:
         """Import the command, and let it read the arguments."""
         assert self.name
-        for option, value in pairwise([*args, ""]):
-            if option in {f"{path}=" for path in _PATHS} or (option in _PATHS and value == ""):
-                raise click.UsageError(f"{option} names nothing; is a variable of the shell unset?")
+        if not extra.get("resilient_parsing"):  # as where the shell completes
+            _require_paths(args)
         resumed = "--resume" in args  # parsing empties args
         try:
             return imported(self.name).make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
             if not resumed or "extra argument" not in error.message:
                 raise
-            told = f"{error.message}; --resume takes no value: --out says where a run is"
+            told = f"{error.message}; with --resume, name the directory alone or by --out"
             raise click.UsageError(told, error.ctx) from error
+
+
+def _require_paths(args: list[str]) -> None:
+    """Raise UsageError for a path that is empty, as an unset variable of the shell is."""
+    for option, value in pairwise([*args, "-"]):
+        name = option.removesuffix("=")
+        if name in _PATHS and (option != name or value == ""):
+            raise click.UsageError(f"{name} names nothing; is a variable of the shell unset?")
 
 
 class LazyGroup(TyperGroup):

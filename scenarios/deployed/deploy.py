@@ -4,7 +4,7 @@ import contextlib
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from scenarios.runs.engines import MESSAGES
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.extension import EXPERIMENT, require_same_or_extendable
 from scenarios.runs.run_result import ERROR
-from scenarios.runs.rundir import is_free, require_begun
+from scenarios.runs.rundir import HISTORY, is_free, require_begun
 from scenarios.runs.simulate import RESULT
 from scenarios.runs.stored import read_experiment
 
@@ -100,15 +100,14 @@ def _deployed(
     (app / "fedzo_trial").mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(tomli_w.dumps(_PROJECT))
     (app / "fedzo_trial" / "__init__.py").write_text(_PACKAGE.format(strategy=experiment.strategy))
-    for name in (ERROR, RESULT):
-        (target / name).unlink(missing_ok=True)
+    (target / ERROR).unlink(missing_ok=True)
     config = {**trial.run_config, "clients": trial.nodes, "out": str(target), "resume": resume}
     config["settings"] = _settings(trial, out, resume)
     node_config = {"objective": trial.objective} if trial.objective else {}
     network = LocalDeployment(
         out / FILES, num_nodes=trial.nodes, tls=trial.tls, node_config=node_config
     )
-    with network:
+    with network, _result_aside(target):
         say(console, f"SuperLink on {network.address}, {trial.nodes} SuperNodes")
         shown: dict[str, Any] = {"address": network.address, "tls": trial.tls, "refused": None}
         if trial.drill and trial.tls:
@@ -120,6 +119,20 @@ def _deployed(
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
     summary: dict[str, Any] = json.loads((target / RESULT).read_text())
     return {**summary, "deployment": shown}
+
+
+@contextlib.contextmanager
+def _result_aside(run: Path) -> Iterator[None]:
+    """Take a result away, for which the trial waits; put it back where the run did not go on."""
+    result, history = run / RESULT, run / HISTORY
+    before = [path.read_bytes() if path.exists() else b"" for path in (result, history)]
+    result.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if before[0] and not result.exists() and history.read_bytes() == before[1]:
+            result.write_bytes(before[0])
+            (run / ERROR).unlink(missing_ok=True)
 
 
 def absolute_setting(text: str) -> str:
@@ -154,7 +167,8 @@ def _check(trial: Trial, out: Path, resume: bool) -> Experiment:
     if resume:
         require_same_or_extendable(out / RUN, experiment)
     elif out.exists() and not is_free(out):
-        raise ConfigError(f"--out {out} is not empty; add --resume to go on, or name another")
+        begun = "add --resume to go on, or " * (out / RUN / EXPERIMENT).exists()
+        raise ConfigError(f"--out {out} is not empty; {begun}name another")
     return experiment
 
 
@@ -184,7 +198,7 @@ def _watch(
 ) -> dict[str, list[int]]:
     """Tell every round until the run has ended; return the nodes that have been started again."""
     asked_at, status = time.monotonic(), ""
-    history = HistoryFollower(target / "history.jsonl")
+    history = HistoryFollower(target / HISTORY)
     records: list[RoundRecord] = []
     restarted: list[int] = []
     revived: set[int] = set()

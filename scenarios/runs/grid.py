@@ -46,6 +46,10 @@ class GridShape:
     vary: tuple[str, Sequence[Scalar]] | None = None
     measure: str = ""
 
+    def __post_init__(self) -> None:
+        if self.measure:
+            measure_of(self.measure)
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -107,12 +111,12 @@ def run_grid(
     Runs lie in out/PANEL/LIE/LABEL/seed-N; grid.json and grid.png in out. Raises ConfigError
     before anything runs.
     """
+    asked = measure_of(shape.measure) if shape.measure else None
+    measure = asked.name if asked else ""
     plans, used = _plans(base, strategies, shape)
     for _, _, plan in plans:
         planned(plan, strategies, seeds, excused=used)
     cells: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
-    asked = measure_of(shape.measure) if shape.measure else None
-    measure = asked.name if asked else ""
     for panel, lie, plan in plans:
         if console and console.is_terminal:
             say(console, f"{panel} {lie}".strip())

@@ -19,8 +19,10 @@ HIGHER_IS_BETTER = frozenset({
     "comprehensiveness", "agent_goals",
 })  # fmt: skip
 _HIGHER_BEGIN = ("all_rows_", "f1_", "precision_", "recall_", "jaccard_")
-"""Those of the scenario `metric`, also of each class."""
-_SENSES = {"lowest": False, "highest": True}
+"""Those of the scenario `metric`, also of each class; a loss or an error of that name is none."""
+_LOWER_END = ("_loss", "_error", "_cost")
+ENDS = {"lowest": False, "highest": True}
+"""Which may be said to be the better one -> whether more is better then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,10 @@ class Measure:
 def measure_of(words: str) -> Measure:
     """Return what `--measure` says; raises ConfigError where which end is better is not known."""
     sense, colon, name = words.partition(":")
-    if colon and sense in _SENSES:
-        return Measure(name, _SENSES[sense])
-    higher = words in HIGHER_IS_BETTER or words.startswith(_HIGHER_BEGIN)
+    if colon and sense in ENDS and name:
+        return Measure(name, ENDS[sense])
+    of_metric = words.startswith(_HIGHER_BEGIN) and not words.endswith(_LOWER_END)
+    higher = words in HIGHER_IS_BETTER or of_metric
     if not higher and words not in LOWER_IS_BETTER:
         names = sorted(LOWER_IS_BETTER | HIGHER_IS_BETTER)
         near = difflib.get_close_matches(words, names, n=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedzo.errors import CheckpointError
 from fedzo.records.page import Section, folded, paragraph, select, table
-from fedzo.records.paired import ASSUMPTIONS, Paired, differences
+from fedzo.records.paired import ASSUMPTIONS, differences
 from scenarios.runs.comparison import MEASURES, row_of
 from scenarios.runs.environment import read_environment
 from scenarios.runs.report_data import Runs
@@ -72,6 +72,10 @@ def _of_measures(runs: Runs) -> Section:
     return Section("Results", table(head, cells) + paragraph(note))
 
 
+_TOLD = ("wins", "losses", "ties", "difference", "error", "sign_p", "wilcoxon_p")
+"""What is shown of Paired, in the order of the columns."""
+
+
 def _of_pairs(runs: Runs) -> list[Section]:
     """Compare every two methods on the seeds that both have."""
     finals = {label: _finals(several) for label, several in runs.items()}
@@ -85,7 +89,7 @@ def _of_pairs(runs: Runs) -> list[Section]:
             one.a,
             one.b,
             one.paired.pairs,
-            *(getattr(one.paired, name) for name in Paired.__slots__),
+            *(getattr(one.paired, name) for name in _TOLD),
             one.holm,
         ]
         for one in found

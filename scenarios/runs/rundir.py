@@ -41,7 +41,7 @@ from scenarios.runs.position import (
     with_found,
     within,
 )
-from scenarios.runs.run_result import ERROR
+from scenarios.runs.run_result import ERROR, RESULT
 from strategies.core.driver import Snapshot
 from strategies.core.spending import Spent
 
@@ -193,6 +193,8 @@ class RunDirectory:
     def _position(self, checkpoint: Checkpoint, empty_state: Any) -> Position:
         records = records_of(checkpoint, self.history)
         position = position_in(checkpoint, records, empty_state, self._experiment.num_rounds)
+        if self.history.exists() and self.history.read_bytes().count(b"\n") > len(records):
+            (self.path / RESULT).unlink(missing_ok=True)  # it speaks of rounds that run again
         write_history(self.history, records)
         self._count, self._run_name = len(records), position.run_name
         return position

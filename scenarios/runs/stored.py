@@ -178,32 +178,38 @@ class StoredRun(ShownByFacts):
     @cached_property
     def _told(self) -> Mapping[str, Any]:
         """What result.json says of a run that has ended; nothing of one that has not."""
-        path = self.path / RESULT
-        try:
-            told = json.loads(path.read_text()) if path.exists() else {}
-            if isinstance(told, dict):
-                return told
-            raise ValueError("it is no table")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}); fedzo run --resume writes it again"
-            ) from error
+        return _result_in(self.path)
 
-    def require_whole(self) -> None:
+    def require_whole(self, told: Mapping[str, Any]) -> None:
         """Raise CheckpointError for a history that ends before the result of the run does."""
-        told, found = self._told, self.numbers.summary()
+        found = self.numbers.summary()
         behind = [n for n in ("rounds", "queries") if _number(told.get(n)) > found[n]]
         if behind:
             has, had = (" and ".join(f"{of[n]:,} {n}" for n in behind) for of in (found, told))
             raise CheckpointError(
                 f"{self.path / HISTORY} ends after {has}, and {RESULT} speaks of {had}: lines are"
-                " missing; restore the file, or run again in an empty directory"
+                " missing; restore the file, or try `fedzo run --resume`, or run again in an empty"
+                " directory"
             )
 
     def _foreign(self, error: Exception) -> CheckpointError:
         return CheckpointError(
             f"{self.path / CHECKPOINT} is not of this run ({error!r}); restore the directory"
         )
+
+
+def _result_in(directory: Path) -> Mapping[str, Any]:
+    """Return what result.json says of a run that has ended; nothing of one that has not."""
+    path = directory / RESULT
+    try:
+        told = json.loads(path.read_text()) if path.exists() else {}
+        if isinstance(told, dict):
+            return told
+        raise ValueError("it is no table")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); fedzo run --resume writes it again"
+        ) from error
 
 
 def _number(told: object) -> float:
@@ -225,8 +231,9 @@ def load_run(directory: Path | str) -> StoredRun:
         if inside:
             remedy = f"it has {len(inside)} below it, such as {inside[0].parent}: use load_runs"
         raise ConfigError(f"{path} holds no run (no {EXPERIMENT}); {remedy}")
-    run = StoredRun(path, read_experiment(toml), read_history(path / HISTORY))
-    run.require_whole()
+    experiment, told = read_experiment(toml), _result_in(path)  # before what may still be written
+    run = StoredRun(path, experiment, read_history(path / HISTORY))
+    run.require_whole(told)
     return run
 
 

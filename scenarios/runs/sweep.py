@@ -27,10 +27,19 @@ from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
+from scenarios.runs.measures import measure_of
 from scenarios.runs.proposals import GROUP, proposed, resolved
 from scenarios.runs.sweep_plan import SWEEP, SweepPlan, read_definition, require_place
 from scenarios.runs.trial_workers import RunTrials, workers
-from scenarios.runs.trials import CURVES, Job, Trial, limits_of, read_trials, written
+from scenarios.runs.trials import (
+    CURVES,
+    Job,
+    Trial,
+    limits_of,
+    read_trials,
+    rescored,
+    written,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,8 @@ class Tuned:
         """Return the trials as CSV."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["trial", "status", self.plan.measure, "queries", *self.plan.spaces])
+        name = measure_of(self.plan.measure).name
+        rows.writerow(["trial", "status", name, "queries", *self.plan.spaces])
         for trial in self.trials:
             ended = trial.status == "done" and trial.values
             mean = sum(trial.values) / len(trial.values) if ended else ""
@@ -102,8 +112,10 @@ def _tuned(
     plan: SweepPlan, count: int, run: RunTrials, out: Path | None, resume: bool, effort: Effort
 ) -> Tuned:
     """Run the trials of a plan by what runs them."""
+    measure = measure_of(plan.measure)
     file = None if out is None else _opened(out, plan, resume)
-    kept = {trial.index: trial for trial in read_trials(file)} if file else {}
+    stored = read_trials(file) if file else []
+    kept = {trial.index: rescored(trial, plan.measure) for trial in stored}
     if len(kept) > count:
         raise ConfigError(
             f"--trials {count}: {len(kept)} trials of this sweep have run and are paid for; it can"
@@ -119,11 +131,11 @@ def _tuned(
             kept[trial.index] = trial
             if file:
                 _append(file, trial)
-            _tell(effort.console, trial, count, plan.measure)
+            _tell(effort.console, trial, count, measure.name)
     trials = [kept[index] for index in range(count)]
     best = min(trials, key=lambda trial: (trial.score, trial.index))
     if not math.isfinite(best.score):
-        raise RunError(f"none of {count} trials has ended with a {plan.measure}; {best.status}")
+        raise RunError(f"none of {count} trials has ended with a {measure.name}; {best.status}")
     found = Tuned(plan, trials, best)
     if out:
         with storing(out):
@@ -137,7 +149,8 @@ def _group(
 ) -> list[Job]:
     """Return the trials of a group that are left."""
     chosen = proposed(plan.search, plan.spaces, before, count, plan.seed)  # type: ignore[arg-type]
-    prune = plan.prune and plan.measure in CURVES
+    measure = measure_of(plan.measure)
+    prune = plan.prune and measure.name in CURVES and not measure.higher
     limits = limits_of(before, plan.tuned_on) if prune else {}
     return [
         Job(

@@ -11,7 +11,7 @@ from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.records.strict_json import strict_json
 from scenarios.runs.experiment import Experiment, make_experiment
-from scenarios.runs.measures import measure_of
+from scenarios.runs.measures import ENDS, measure_of
 from scenarios.runs.spaces import Choices, Range, Space
 
 SWEEP = "sweep.json"
@@ -106,6 +106,8 @@ def require_place(out: Path, plan: SweepPlan, resume: bool) -> None:
         return
     before = read_definition(definition)
     both = {name for name in {**before, **told} if name != "trials"}
+    if told["measure"] in (f"{end}:{before.get('measure')}" for end in ENDS):
+        before = {**before, "measure": told["measure"]}  # begun when nobody had to say the end
     differ = sorted(name for name in both if before.get(name) != told.get(name))
     if differ:
         raise ConfigError(

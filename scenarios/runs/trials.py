@@ -9,7 +9,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -106,7 +106,7 @@ def run_trial(job: Job) -> Trial:
             raise ConfigError(f"--measure {name!r} is none of {', '.join(sorted(known))}")
         value = told[name]
         values.append(math.nan if value is None else float(value))
-    score = _score(values, job) if status == "done" else math.inf
+    score = _score(values, job.measure) if status == "done" else math.inf
     return Trial(
         index=job.index,
         settings=job.settings,
@@ -122,11 +122,16 @@ def _counts(name: str, value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
 
 
-def _score(values: Sequence[float], job: Job) -> float:
+def rescored(trial: Trial, measure: str) -> Trial:
+    """Return a stored trial with the score of today: releases before took costs for gains."""
+    return replace(trial, score=_score(trial.values, measure)) if trial.status == "done" else trial
+
+
+def _score(values: Sequence[float], measure: str) -> float:
     mean = sum(values) / len(values)
     if math.isnan(mean):
         return math.inf
-    return -mean if measure_of(job.measure).higher else mean
+    return -mean if measure_of(measure).higher else mean
 
 
 class _Watch:

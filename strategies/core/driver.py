@@ -124,7 +124,7 @@ class _Run:
             self._close_round(judge=self._looks.due(plan.round_index))
             return
         self.stop = self.stop or "budget"
-        self.state = undone(self.state, plan)
+        self.state = undone(self.state, plan, self._total.failures)
         kept = {
             name: getattr(before, name)
             for name in ("value", "metrics", "judges", "partial", "nodes")
@@ -149,13 +149,13 @@ class _Run:
             state = self._exchange_all(plan)
         except PrivacySpent:
             self.stop = "privacy"
-            return undone(self.state, plan)
+            return undone(self.state, plan, self._total.failures)
         except TooFewAnswers as error:
             self._failed_rounds += 1
             if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
                 raise
             time.sleep(error.rest_s)
-            return undone(self.state, plan)
+            return undone(self.state, plan, self._total.failures)
         self._failed_rounds = 0
         if not all_finite(state.log if can(state, IsInPlace) else state.x):
             raise RunError(

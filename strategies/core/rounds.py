@@ -10,7 +10,7 @@ checkpoints.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -153,9 +153,13 @@ class KnowsMemories(Protocol):
         ...
 
 
-def undone(state: Any, plan: RoundPlan) -> Any:
-    """Return the state before a round that came to nothing, of which clients have been told."""
-    return state.unsure_of(plan.cohort) if can(state, KnowsMemories) else state
+def undone(state: Any, plan: RoundPlan, failed: Collection[int]) -> Any:
+    """Return the state before a round that came to nothing, of which clients have been told.
+
+    failed: in it, also those of a wave that had begun in one before.
+    """
+    told = [*plan.cohort, *(client for client in failed if client not in plan.cohort)]
+    return state.unsure_of(told) if can(state, KnowsMemories) else state
 
 
 @runtime_checkable

@@ -55,7 +55,7 @@ class InParts(Around):
 
     def __init__(self, victim: Victim, batch: int) -> None:
         super().__init__(victim)
-        self._batch = batch
+        self._batch = min(batch, at_once(victim) or batch)
 
     @property
     def batch(self) -> int:

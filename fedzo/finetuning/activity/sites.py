@@ -85,6 +85,7 @@ class Sites:
         """Find the head in a forward pass; raises ConfigError for a site that is not called."""
         given: list[Tensor] = []
         versions: list[int] = []
+        copies: list[Tensor] = []  # of the last outputs, where torch does not count what is written
         called: list[str] = []
         read: list[tuple[Tensor, int]] = []
 
@@ -95,6 +96,7 @@ class Sites:
             called.append(name)
             given.append(outputs)
             versions.append(version_of(outputs))
+            copies[:] = [outputs.clone()] if outputs.is_inference() else []
             if name in self._links:
                 gates.wait(outputs, lambda _, result: follow(result, place))
                 follow(outputs, place)
@@ -123,8 +125,10 @@ class Sites:
             "layers that a forward pass calls; leave these out, or freeze them (a fused or compiled"
             " module does not call its parts)",
         )
-        last = (i for i, own in enumerate(given) if own is outputs)  # and nobody has changed it
-        self._head = next((i for i in last if versions[i] == version_of(outputs)), None)
+        ends = (i for i, own in enumerate(given) if own is outputs)
+        as_given = all(torch.equal(a.nan_to_num(), outputs.nan_to_num()) for a in copies)
+        unchanged = (i for i in ends if versions[i] == version_of(outputs) and as_given)
+        self._head = next(unchanged, None)
         self._called = called
         perturbed = (i for i in range(len(given)) if i != self._head and i not in self._readers)
         for name, each in zip(called, given, strict=True):
@@ -145,6 +149,7 @@ class Sites:
         self._known, self._head, self._readers, self.numbers, self.spacing = state["shown"]
         self.share_tokens = state["share_tokens"]
         self._called = state.get("called")
+        self._known = self._known and self._called is not None  # an earlier release's head is not
 
     @contextmanager
     def read(self, noise: Noise | None = None, eps: float = 0.0) -> Iterator[list[Call]]:
@@ -171,7 +176,8 @@ class Sites:
         with Gates() as gates, self._hooked(keep):
             yield calls
         names = [call.name for call in calls]
-        if self._called not in (None, names):
+        placed = self._head is not None or self._readers  # by numbers of calls
+        if placed and self._called != names:
             raise ConfigError(
                 f"a forward pass called the sites {_few(names)}, and the first one"
                 f" {_few(self._called or [])}; ActivityZO knows layers by the order in which they"

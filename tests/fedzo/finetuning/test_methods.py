@@ -231,3 +231,11 @@ def test_a_step_of_which_nothing_is_known_goes_nowhere(method) -> None:  # type:
 
     optimizer.step(lost, full=lost)
     assert torch.equal(numbers(module), before)
+
+
+def test_a_subspace_is_no_larger_than_the_module() -> None:
+    layer = nn.Linear(2, 1)  # three numbers
+    optimizer = ZerothOrder(layer, 1e-2, method="guided_es")
+    for _ in range(6):
+        optimizer.step(lambda: layer(torch.ones(2, 2)).square().mean())
+    assert all(p.isfinite().all() for p in layer.parameters())

@@ -69,3 +69,11 @@ def test_what_cannot_be_quantized_is_refused() -> None:
         QuantizedLinear(nn.Linear(6, 2), group=4)
     with pytest.raises(ConfigError, match="quantize_"):
         ZerothOrder(net(), 0.1, method="qzo")
+
+
+def test_a_bare_layer_is_trained_by_its_scales() -> None:
+    layer = QuantizedLinear(nn.Linear(4, 4))
+    before = layer.scales.detach().clone()
+    optimizer = ZerothOrder(layer, 1e-2, method="qzo")
+    optimizer.step(lambda: layer(torch.ones(2, 4)).square().mean())
+    assert not torch.equal(layer.scales, before)

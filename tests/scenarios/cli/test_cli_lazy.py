@@ -1,5 +1,6 @@
 """Help, version and lists do without torch, and say of each command what it says itself."""
 
+import os
 import subprocess
 import sys
 
@@ -67,3 +68,16 @@ def test_a_run_that_draws_nothing_imports_nothing_to_draw_with() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_the_shell_completes_after_an_option_of_paths() -> None:
+    words = {
+        "_FEDZO_COMPLETE": "complete_bash",
+        "COMP_WORDS": "fedzo run bowl --out ",
+        "COMP_CWORD": "4",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from scenarios.cli import main; main()"],
+        env={**os.environ, **words, "_FEDZO_COMPLETE": "complete_bash"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr

@@ -89,8 +89,8 @@ def test_what_holds_a_run_is_not_written_over(command: str, tmp_path: Path) -> N
         ("attack mnist --radius 8", "radius=8 is more than pixels in [0, 1] can differ"),
         ("run quadratic --set client.mu=0.1,0.2", "several values are for `fedzo sweep`"),
         ("run sim.py", "your own is sim.py:NAME"),
-        ("run quadratic --resume runs/a", "--resume takes no value: --out says where a run is"),
-        ("compare quadratic --out=", "--out= names nothing; is a variable of the shell unset?"),
+        ("run quadratic --resume runs/a", "with --resume, name the directory alone or by --out"),
+        ("compare quadratic --out=", "--out names nothing; is a variable of the shell unset?"),
         ("retime runs/a --fleet silo,silo", "--fleet names silo twice; name every fleet once"),
         ("defend mnist --samples 0", "--samples=0 must be at least 1"),
         (

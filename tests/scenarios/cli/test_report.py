@@ -89,6 +89,16 @@ def test_the_page_says_what_was_run_and_escapes_what_was_named(page: Path, runs:
     assert page.stat().st_size < 2_000_000
 
 
+def test_every_table_has_as_many_cells_in_a_row_as_heads(page: Path) -> None:
+    text = page.read_text()
+    tables = re.findall(r"<table.*?</table>", text, re.DOTALL)
+    assert any("holm" in one for one in tables)
+    for one in tables:
+        head, *rows = re.findall(r"<tr.*?</tr>", one, re.DOTALL)
+        widths = {len(re.findall(r"<t[dh]", row)) for row in rows}
+        assert widths <= {head.count("<th")}, head
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if not (BROWSER and DRIVER):

@@ -25,7 +25,7 @@ from scenarios.runs.simulate import simulate
 from scenarios.runs.spaces import Choices, Range, parse_spaces
 from scenarios.runs.sweep import tune
 from scenarios.runs.sweep_plan import SweepPlan, begun_sweep
-from scenarios.runs.trials import Job, Trial, limits_of, run_trial
+from scenarios.runs.trials import Job, Trial, limits_of, read_trials, run_trial, written
 from scenarios.runs.tuning import tune_methods
 from strategies.core.standstill import WARNING
 
@@ -207,6 +207,17 @@ def test_the_better_end_of_a_measure_is_known_or_said() -> None:
 def test_the_cheapest_trial_is_the_best_by_queries() -> None:
     spaces = {"client.num_directions": Choices((3, 2))}
     found = tune(replace(PLAN, spaces=spaces, trials=2, measure="queries", search="grid"))
+    assert found.best.settings == {"client.num_directions": 2}
+
+
+def test_trials_that_were_ranked_by_an_earlier_release_are_ranked_anew(tmp_path: Path) -> None:
+    spaces = {"client.num_directions": Choices((3, 2))}
+    plan = replace(PLAN, spaces=spaces, trials=2, measure="queries", search="grid")
+    tune(plan, out=tmp_path / "sweep")
+    file = tmp_path / "sweep" / "trials.jsonl"
+    stored = read_trials(file)
+    file.write_text("".join(written(replace(t, score=-t.score)) + "\n" for t in stored))
+    found = tune(plan, out=tmp_path / "sweep", resume=True)
     assert found.best.settings == {"client.num_directions": 2}
 
 

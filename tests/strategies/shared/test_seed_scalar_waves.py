@@ -18,7 +18,7 @@ from scenarios.runs.experiment import make_experiment
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.simulate import simulate
 from scenarios.runs.stored import load_run
-from strategies.core.rounds import RoundPlan
+from strategies.core.rounds import RoundPlan, undone
 from strategies.shared.seed_scalar_waves import (
     FedBuffSeedScalar,
     FedBuffSeedScalarConfig,
@@ -216,3 +216,11 @@ def objective(client: int) -> ModuleObjective:
     made: ModuleObjective = sharing(net())(client)
     assert isinstance(made.module, nn.Module)
     return made
+
+
+def test_after_a_spoilt_wave_those_who_failed_in_it_are_told_all() -> None:
+    strategy = FedBuffSeedScalar(FedBuffSeedScalarConfig())
+    state = state_of(strategy, ROWS, {}, [4, 7, 3, 5])
+    plan = RoundPlan(round_index=8, num_clients=4, cohort=[0, 2])
+    assert undone(state, plan, {3: "it was away"}).told.tolist() == [0, 7, 0, 0]
+    assert state.told.tolist() == [4, 7, 3, 5]

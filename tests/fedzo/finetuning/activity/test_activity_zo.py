@@ -426,7 +426,8 @@ class Changed(nn.Module):
         return outputs.div_(4.0)
 
 
-def test_outputs_that_are_changed_in_place_have_no_known_head() -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_outputs_that_are_changed_in_place_have_no_known_head(inference: bool) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net, inputs = Changed(), torch.randn(40, 5)
@@ -438,8 +439,13 @@ def test_outputs_that_are_changed_in_place_have_no_known_head() -> None:
     wanted = torch.autograd.grad(each(net(inputs), labels).mean(), net.head.weight)[0]
     optimizer = ActivityZO(net, each, lr=0.0, inner="sgd", feedback="off")
     found = torch.zeros_like(wanted)
+
+    def closure() -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(inference):
+            return net(inputs), labels
+
     for _ in range(200):
-        optimizer.estimate(lambda: (net(inputs), labels), form="node")
+        optimizer.estimate(closure, form="node")
         assert net.head.weight.grad is not None
         found += net.head.weight.grad / 200
     assert float((found - wanted).norm() / wanted.norm()) < 0.5, "it was 3"
@@ -450,13 +456,13 @@ class Repeated(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cell, self.head, self.times = nn.Linear(4, 4), nn.Linear(4, 2), 3
+        self.cell, self.head, self.times, self.scale = nn.Linear(4, 4), nn.Linear(4, 2), 3, 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
         for _ in range(self.times):
             inputs = self.cell(inputs).tanh()
         outputs: Tensor = self.head(inputs)
-        return outputs
+        return outputs * self.scale if self.scale else outputs
 
 
 def test_layers_that_are_called_otherwise_than_at_first_are_named() -> None:
@@ -472,3 +478,16 @@ def test_layers_that_are_called_otherwise_than_at_first_are_named() -> None:
     with pytest.raises(ConfigError, match=r"\(6 calls\), and the first one cell, .* \(4 calls\)"):
         optimizer.step(lambda: (net(batch[0]), batch[1]))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_layers_may_be_called_otherwise_where_no_head_is_known() -> None:
+    def each(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    net = Repeated()
+    net.scale = 2.0
+    optimizer = ActivityZO(net, each, lr=0.1, feedback="off")
+    batch = (torch.ones(8, 4), torch.zeros(8, dtype=torch.int64))
+    for net.times in (3, 5, 2):
+        optimizer.step(lambda: (net(batch[0]), batch[1]))
+    assert all(p.isfinite().all() for p in net.parameters())
