@@ -78,6 +78,7 @@ def test_the_shell_completes_after_an_option_of_paths() -> None:
     }
     done = subprocess.run(
         [sys.executable, "-c", "from scenarios.cli import main; main()"],
-        env={**os.environ, **words, "_FEDZO_COMPLETE": "complete_bash"}, capture_output=True, text=True,
+        env={**os.environ, **words, "_FEDZO_COMPLETE": "complete_bash"},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
