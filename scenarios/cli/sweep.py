@@ -213,10 +213,9 @@ def _summary(tuned: "Tuned", report: "Comparison", out: Path | None) -> dict[str
 def _print(console: Console, tuned: "Tuned", report: "Comparison", out: Path | None) -> None:
     """Print the best trials, what they give on other seeds, and what it has cost."""
     from scenarios.cli.display import print_comparison
-    from scenarios.runs.measures import measure_of
 
     plan = tuned.plan
-    measure = measure_of(plan.measure)
+    measure = plan.decided_by
     title = f"the best trials: {measure.end} {shown(measure.name)} first"
     table = Table("trial", title=title, title_justify="left")
     for name in (*plan.spaces, measure.name, "queries"):

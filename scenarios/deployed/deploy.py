@@ -19,6 +19,7 @@ from fedzo.records.history import RoundRecord
 from fedzo.records.lock import locked
 from fedzo.records.run_log import RunLog
 from fedzo.records.status import Limits
+from fedzo.records.storage import write_whole
 from fedzo.records.terminal import say
 from fedzo.records.visible import visible
 from fedzo.runtime.flower.deployment import LocalDeployment
@@ -131,7 +132,7 @@ def _result_aside(run: Path) -> Iterator[None]:
         yield
     finally:
         if before[0] and not result.exists() and history.read_bytes() == before[1]:
-            result.write_bytes(before[0])
+            write_whole(result, before[0])
             (run / ERROR).unlink(missing_ok=True)
 
 

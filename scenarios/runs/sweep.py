@@ -27,7 +27,6 @@ from fedzo.records.strict_json import strict_json
 from fedzo.records.terminal import say
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
-from scenarios.runs.measures import measure_of
 from scenarios.runs.proposals import GROUP, proposed, resolved
 from scenarios.runs.sweep_plan import SWEEP, SweepPlan, read_definition, require_place
 from scenarios.runs.trial_workers import RunTrials, workers
@@ -64,7 +63,7 @@ class Tuned:
         """Return the trials as CSV."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        name = measure_of(self.plan.measure).name
+        name = self.plan.decided_by.name
         rows.writerow(["trial", "status", name, "queries", *self.plan.spaces])
         for trial in self.trials:
             ended = trial.status == "done" and trial.values
@@ -112,7 +111,7 @@ def _tuned(
     plan: SweepPlan, count: int, run: RunTrials, out: Path | None, resume: bool, effort: Effort
 ) -> Tuned:
     """Run the trials of a plan by what runs them."""
-    measure = measure_of(plan.measure)
+    measure = plan.decided_by
     file = None if out is None else _opened(out, plan, resume)
     stored = read_trials(file) if file else []
     kept = {trial.index: rescored(trial, plan.measure) for trial in stored}
@@ -149,7 +148,7 @@ def _group(
 ) -> list[Job]:
     """Return the trials of a group that are left."""
     chosen = proposed(plan.search, plan.spaces, before, count, plan.seed)  # type: ignore[arg-type]
-    measure = measure_of(plan.measure)
+    measure = plan.decided_by
     prune = plan.prune and measure.name in CURVES and not measure.higher
     limits = limits_of(before, plan.tuned_on) if prune else {}
     return [

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from fedzo.records.figure_text import figure_text
 from fedzo.records.plots import save_figure
-from scenarios.runs.measures import measure_of
 from scenarios.runs.spaces import Range
 from scenarios.runs.sweep import Tuned
 
@@ -31,7 +30,6 @@ def draw_sensitivity(path: Path, tuned: Tuned) -> None:
         axes.scatter(positions, means, c=colors, s=28)
         axes.set_xlabel(figure_text(name))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel(
-        f"{measure_of(plan.measure).name.replace('_', ' ')}, mean of {len(plan.tuned_on)} seeds"
-    )
+    measure = plan.decided_by.name.replace("_", " ")
+    panels[0].set_ylabel(f"{measure}, mean of {len(plan.tuned_on)} seeds")
     save_figure(figure, path)

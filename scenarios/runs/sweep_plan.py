@@ -11,7 +11,7 @@ from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.records.strict_json import strict_json
 from scenarios.runs.experiment import Experiment, make_experiment
-from scenarios.runs.measures import ENDS, measure_of
+from scenarios.runs.measures import ENDS, Measure, measure_of
 from scenarios.runs.spaces import Choices, Range, Space
 
 SWEEP = "sweep.json"
@@ -39,6 +39,11 @@ class SweepPlan:
     seed: int = 0
 
     @property
+    def decided_by(self) -> Measure:
+        """The measure, and its better end; raises ConfigError as `measure_of`."""
+        return measure_of(self.measure)
+
+    @property
     def tuned_on(self) -> Sequence[int]:
         """The tuning seeds."""
         first = max(self.seeds, default=0) + 1000
@@ -46,7 +51,7 @@ class SweepPlan:
 
     def require(self) -> None:
         """Raise ConfigError for what cannot be swept, before anything runs."""
-        measure_of(self.measure)
+        _ = self.decided_by
         if not self.spaces:
             raise ConfigError(
                 "nothing is to be chosen; give a setting several values, --set"

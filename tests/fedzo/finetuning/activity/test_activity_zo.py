@@ -433,11 +433,8 @@ def test_outputs_that_are_changed_in_place_have_no_known_head(inference: bool) -
         net, inputs = Changed(), torch.randn(40, 5)
     labels = torch.arange(40) % 3
 
-    def each(outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, targets, reduction="none")
-
-    wanted = torch.autograd.grad(each(net(inputs), labels).mean(), net.head.weight)[0]
-    optimizer = ActivityZO(net, each, lr=0.0, inner="sgd", feedback="off")
+    wanted = torch.autograd.grad(LOSSES(net(inputs), labels).mean(), net.head.weight)[0]
+    optimizer = ActivityZO(net, LOSSES, lr=0.0, inner="sgd", feedback="off")
     found = torch.zeros_like(wanted)
 
     def closure() -> tuple[Tensor, Tensor]:
@@ -466,11 +463,8 @@ class Repeated(nn.Module):
 
 
 def test_layers_that_are_called_otherwise_than_at_first_are_named() -> None:
-    def each(outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, targets, reduction="none")
-
     net = Repeated()
-    optimizer = ActivityZO(net, each, lr=0.1, feedback="off")
+    optimizer = ActivityZO(net, LOSSES, lr=0.1, feedback="off")
     batch = (torch.ones(8, 4), torch.zeros(8, dtype=torch.int64))
     optimizer.step(lambda: (net(batch[0]), batch[1]))
     before = [p.clone() for p in net.parameters()]
@@ -481,12 +475,9 @@ def test_layers_that_are_called_otherwise_than_at_first_are_named() -> None:
 
 
 def test_layers_may_be_called_otherwise_where_no_head_is_known() -> None:
-    def each(outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, targets, reduction="none")
-
     net = Repeated()
     net.scale = 2.0
-    optimizer = ActivityZO(net, each, lr=0.1, feedback="off")
+    optimizer = ActivityZO(net, LOSSES, lr=0.1, feedback="off")
     batch = (torch.ones(8, 4), torch.zeros(8, dtype=torch.int64))
     for net.times in (3, 5, 2):
         optimizer.step(lambda: (net(batch[0]), batch[1]))
