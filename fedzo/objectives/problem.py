@@ -25,7 +25,7 @@ class Problem(Protocol):
     """One problem of a scenario.
 
     It may say beside whether its x is a square image (`image`), whose neighboring coordinates
-    matter alike.
+    matter alike, and whether answers are known to have noise (`noisy`).
     """
 
     @property
