@@ -7,7 +7,7 @@ DEMO_OUT := runs/demo
 # and every process that they start, compiles everything again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-docs test-slow check wheel-test bench house settings docs format clean
+.PHONY: demo test test-more test-docs test-slow check wheel-test bench house settings docs format clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,9 @@ demo: .venv/.installed  ## attack MNIST digits through ten clients that can only
 
 test: .venv/.installed  ## the default tests, a few minutes on two idle cores
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-more: .venv/.installed  ## what CI tests besides: laws over every method, subprocesses, browsers, statistics
+	$(BIN)/pytest -n 2 --dist loadgroup -m "more and not slow"
 
 test-docs: .venv/.installed  ## every block of README.md and docs, and the examples: a few minutes
 	$(BIN)/pytest -n 2 -m slow tests/test_readme.py tests/test_documents.py \

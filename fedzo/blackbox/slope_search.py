@@ -128,7 +128,6 @@ class SlopeSearch:
             stops=STOPS,
             lower=self._ground.lower,
             upper=self._ground.upper,
-            along_bounds=True,
         )
         return replace(state, prior=posterior.prior), path
 

@@ -34,20 +34,18 @@ def virtual_steps(
     stops: Sequence[int],
     lower: Bound,
     upper: Bound,
-    along_bounds: bool = False,
 ) -> Float[Tensor, "s d"]:
     """Walk from x and return the points after `stops` steps, which ascend.
 
-    along_bounds: coordinates of x that lie on a bound, and would leave the box, do not count in the
-    length of a step where they are so steep that the others would stand still: below STEEP of it.
+    Coordinates of x that lie on a bound, and would leave the box, do not count in the length of a
+    step where they are so steep that the others would stand still: below STEEP of it.
     """
     z, last = x.unsqueeze(0), torch.zeros(1, len(x), dtype=x.dtype)
     points = []
     for t in range(1, stops[-1] + 1):
         g = gradient(z)
-        if along_bounds:
-            free = g.masked_fill(_blocked(x, g, lower, upper) & _blocked(z, g, lower, upper), 0.0)
-            g = free if float(free.norm()) < STEEP * float(g.norm()) else g
+        free = g.masked_fill(_blocked(x, g, lower, upper) & _blocked(z, g, lower, upper), 0.0)
+        g = free if float(free.norm()) < STEEP * float(g.norm()) else g
         if float((g * last).sum()) < 0:
             eta = eta / 2
         last = g

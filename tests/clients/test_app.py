@@ -205,6 +205,7 @@ def run(
     return outcome, taken
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("name", "more"), [*STATEFUL, *SHARED])
 def test_messages_delivered_twice_change_no_bit(
     name: str, more: dict[str, Any], tmp_path: Path
@@ -213,6 +214,7 @@ def test_messages_delivered_twice_change_no_bit(
     assert torch.equal(twice.state.x, run(name, more, None)[0].state.x)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("name", "more"), [*STATEFUL, *SHARED])
 def test_a_run_resumed_after_its_nodes_were_lost_gives_the_same_bits(
     name: str, more: dict[str, Any], tmp_path: Path

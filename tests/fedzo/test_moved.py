@@ -41,5 +41,6 @@ assert old is victim
 """
 
 
+@pytest.mark.more
 def test_old_names_work_before_anything_else_of_ours_is_imported() -> None:
     subprocess.run([sys.executable, "-c", TRIED], check=True)

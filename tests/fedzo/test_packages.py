@@ -44,6 +44,7 @@ def test_a_file_of_the_users_that_is_called_like_a_package_is_told(tmp_path: Pat
         assert told in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.more
 def test_a_mere_folder_does_not_stand_in_for_a_package(tmp_path: Path) -> None:
     (tmp_path / "clients").mkdir()
     done = ran(tmp_path, "import fedzo\nfrom scenarios.runs.names import SCENARIOS\nimport clients")

@@ -97,6 +97,7 @@ def refused_or_same(found: Counter[str]) -> None:
     assert sum(n for name, n in found.items() if name.endswith("refused")) > 0
 
 
+@pytest.mark.more
 def test_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
     refused_or_same(tried(tmp_path, share=0.003))
 

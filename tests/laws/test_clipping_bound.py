@@ -242,6 +242,7 @@ def turning_records(
         yield own, (x, None), float(powers(random, -2, 2))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("path", [closed, mapped, looped, cohort])
 def test_no_way_of_clipping_lets_a_chosen_record_through(

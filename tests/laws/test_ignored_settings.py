@@ -58,6 +58,7 @@ def without_effect() -> Iterator[tuple[str, str, str, str, Scalar]]:
 CASES = sorted(set(without_effect()), key=str)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("scenario", "strategy", "engine", "key", "value"), CASES)
 def test_a_setting_without_effect_is_refused(
     scenario: str, strategy: str, engine: str, key: str, value: Scalar

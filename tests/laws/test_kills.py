@@ -112,6 +112,7 @@ def _every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedzo.records.changes._LONG", 1)
 
 
+@pytest.mark.more
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     survives("scaffold2", tmp_path, 1, random.Random(0))
 

@@ -139,6 +139,7 @@ def check(strategy: str, lie: str, seed: int, *, short: bool) -> None:
     assert spoilt.queries <= 1.2 * calm.queries
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", ROBUST)
 def test_one_liar_costs_little(strategy: str) -> None:
     first = ROBUST.index(strategy)

@@ -163,6 +163,7 @@ def ways(cohort: ModuleCohort) -> set[str]:
     return {way for each in programs for way in (each.ways.values() if each else ["alone"])}
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", [*TOGETHER, *ALONE])

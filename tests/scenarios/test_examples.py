@@ -61,6 +61,7 @@ def vote(engine: Engine, example: dict[str, Any], budget: int | None = None) -> 
     return run_rounds(example["MajorityVote"](), engine, problem, settings)
 
 
+@pytest.mark.more
 @pytest.mark.source_tree
 def test_an_own_question_gives_the_same_bits_in_process_and_over_the_wire() -> None:
     example = runpy.run_path(str(OWN))

@@ -65,6 +65,7 @@ def quiet(made: Experiment, **more: Any) -> RunResult:
         return simulate(made, **more)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", DP)
 def test_epsilon_over_three_problems_is_that_of_all_releases(strategy: str) -> None:
     """Every release by hand into dp-accounting: z = std / sensitivity, whatever the problem."""

@@ -30,6 +30,7 @@ def experiment(name: str, more: dict[str, str], **other: object) -> Experiment:
     return make_experiment("quadratic", name, num_rounds=3, settings=settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
 def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
     name: str, more: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

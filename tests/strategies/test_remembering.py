@@ -152,6 +152,7 @@ def test_bvr_l_sgd_asks_one_miner_and_everybody_in_turn() -> None:
     assert sizes == [(N + 1) * D, 3 * D, 3 * D] * 2
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("config", [FedPAGEConfig(local_lr=0.1), BVRLSGDConfig(local_lr=0.1)])
 def test_recursive_gradients_converge(config: Any) -> None:
     """BVR-L-SGD keeps one client's drifted result, so only its neighborhood is reached."""
@@ -211,6 +212,7 @@ def test_a_full_first_round_asks_everybody() -> None:
     assert [r.floats_up for r in records] == [0, N * D, (N + 2) * D, (N + 4) * D]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", ["fedsaga", "mifa", "fedpage", "scaffold_exact"])
 def test_methods_with_a_memory_can_be_robust(strategy: str) -> None:
     """FedPAGE and the tables meet more liars among all clients than a cohort has."""

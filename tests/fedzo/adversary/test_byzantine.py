@@ -220,6 +220,7 @@ def test_every_second_peer_may_be_told_the_opposite() -> None:
 SEARCHED = ("alie_searched", "foe_searched", "adaptive")
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("attack", [a for a in LIES if a not in ("none", "label_flip")])
 def test_every_attack_runs_and_repeats(attack: str) -> None:
     settings = {

@@ -50,6 +50,7 @@ def compare(name: str, answers: list[torch.Tensor]) -> None:
         np.testing.assert_allclose(answer.numpy(), rows, rtol=1e-9, atol=1e-9 * abs(rows).max())
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", RULES)
 def test_agrees_with_byzfl(name: str) -> None:
     answers = []

@@ -111,6 +111,7 @@ LIES = {
 }
 
 
+@pytest.mark.more
 @names("lie", LIES)
 @names("rule", EQUIVARIANT)
 @few
@@ -126,6 +127,7 @@ def test_honest_unanimity_wins(rule, lie, seed) -> None:  # R3
     torch.testing.assert_close(mix(vectors, f)[f:], vectors[f:])
 
 
+@pytest.mark.more
 @names("lie", LIES)
 @names("rule", ROBUST)
 @few

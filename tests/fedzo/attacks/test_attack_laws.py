@@ -234,6 +234,7 @@ def test_the_seed_alone_decides(name: str, norm: Norm) -> None:
     assert len(other) == len(first)
 
 
+@pytest.mark.more
 @of_each
 def test_nobody_depends_on_who_is_attacked_beside(name: str, norm: Norm) -> None:
     images = close_pictures()
@@ -443,6 +444,7 @@ def test_refusals_are_survived(name: str, every: int, norm: Norm) -> None:
     assert found.refused == meter.refused >= 1
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ATTACKERS)
 @pytest.mark.parametrize("limit", [0, 22])
 def test_a_victim_that_stops_answering_ends_the_attack(name: str, limit: int) -> None:
@@ -495,6 +497,7 @@ def test_a_prior_of_smooth_gradients_takes_fzoos_further_down() -> None:
         make_attacker("fzoos", "logits", {"lengthscale": -1.0})
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ATTACKERS)
 def test_memory_is_free_and_counted_once(name: str) -> None:
     """Answers that were asked before cost nothing, also where the budget cuts a request."""

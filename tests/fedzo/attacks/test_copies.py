@@ -146,6 +146,7 @@ def test_every_copy_counts_and_the_budget_covers_all() -> None:
         attacked(CallableVictim(logits), expect=7, query_budget=6)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "attacker", ["square", pytest.param("hopskipjump", marks=pytest.mark.slow)]
 )
@@ -214,6 +215,7 @@ def test_squeezing_that_is_none_is_refused() -> None:
         Jpeg(CallableVictim(logits), 50).ask(torch.zeros(1, 2, 8, 8))
 
 
+@pytest.mark.more
 def test_a_confident_success_lies_deeper_and_an_unconfident_one_counts() -> None:
     plain = attacked(CallableVictim(logits))
     deeper = attacked(CallableVictim(logits), confidence=3.0)

@@ -108,6 +108,7 @@ def test_what_is_answered_is_kept_when_a_later_part_fails(name: str, tmp_path: P
         assert first.paid + second.paid == journal.read_text().count("\n") - 1
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", AROUND)
 def test_an_attack_goes_the_same_way_after_an_interruption(name: str, tmp_path: Path) -> None:
     share, images = 0.6, pictures(12)

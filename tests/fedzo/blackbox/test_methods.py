@@ -77,6 +77,7 @@ def test_fzoos_reaches_the_bottom_of_a_bowl_and_ends() -> None:
     assert lowest(method, bowl, 2000) < 1e-14
 
 
+@pytest.mark.more
 def test_fzoos_follows_a_curved_valley_that_fedzo_does_not() -> None:
     ours = lowest(SlopeSearch(ground(3)), valley, 600)
     theirs = lowest(TwoPointSearch(ground(3, budget=600)), valley, 600)
@@ -184,6 +185,7 @@ def test_auto_is_fzoos_until_it_hands_over_from_the_best_point() -> None:
     assert lowest(AutoSearch(ground(bound=0.5)), waves, 3000) < 0.5 * low
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("lower", [False, True])
 def test_in_many_dimensions_cma_is_tried_once_and_stays_where_it_gets_lower(lower: bool) -> None:
     dim = MANY + 1

@@ -75,6 +75,7 @@ def test_portions_and_order_do_not_matter(method: str) -> None:
     assert np.array_equal(whole, opt.result().points)
 
 
+@pytest.mark.more
 @EACH
 @pytest.mark.parametrize("at", [1, 23, 47])
 def test_a_loaded_search_goes_on_at_the_same_bits(method: str, at: int, tmp_path: Path) -> None:

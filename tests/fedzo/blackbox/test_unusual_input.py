@@ -36,6 +36,7 @@ def test_one_variable_is_enough(kind: Any, seed: int, method: str) -> None:
     assert found.value <= 0.4
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", ["auto", "cma", "fzoos", "random"])
 def test_a_coordinate_whose_box_holds_one_number_stays_there(method: str) -> None:
     box = [(-3, 3), (-3, 3), (2, 2)]

@@ -110,6 +110,7 @@ SMALL = [
 LONGER = [(kind, *sizes, rounds + 1) for kind, *sizes, rounds in SMALL]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("kind", "workers", "burst", "window", "most", "rounds"), SMALL)
 def test_all_admissible_patterns_decode_without_waiting(
     kind: type[SRSGC | MSGC], workers: int, burst: int, window: int, most: int, rounds: int
@@ -143,6 +144,7 @@ def test_all_admissible_patterns_of_more_rounds_and_workers(
     test_all_admissible_patterns_decode_without_waiting(kind, workers, burst, window, most, rounds)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("kind", "workers", "burst", "window", "most"),
     [
@@ -160,6 +162,7 @@ def test_full_patterns_of_more_workers_decode_without_waiting(
         assert master.waits == 0
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "scheme",
     [

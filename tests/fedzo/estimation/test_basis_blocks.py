@@ -61,6 +61,7 @@ def test_small_dimensions_differ_between_seeds_too(dim: int) -> None:
     assert len(many.unique(dim=0)) > 1
 
 
+@pytest.mark.more
 @every_dim
 @pytest.mark.parametrize("place", [0, -1])
 def test_a_row_is_isotropic_over_bases(dim: int, place: int) -> None:

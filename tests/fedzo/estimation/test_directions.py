@@ -65,6 +65,7 @@ def test_more_coordinates_than_dimensions_are_refused() -> None:
         sample_directions("coordinate", 6, 5, generator=stream(0, "u"))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", DIRECTION_KINDS)
 def test_scaled_second_moment_is_the_identity(kind: str) -> None:
     d, trials = 6, 4000
@@ -74,6 +75,7 @@ def test_scaled_second_moment_is_the_identity(kind: str) -> None:
     assert (error < 5 * outer.std(0) / trials**0.5 + 1e-12).all()
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("kind", "relative"),
     [

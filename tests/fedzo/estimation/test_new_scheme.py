@@ -65,6 +65,7 @@ def objective(client: int) -> ModuleObjective:
     return ModuleObjective(module, torch.nn.functional.mse_loss, inputs, inputs[:, :1] + 1)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("rule", RULES)
 def test_in_every_rule(rule: str) -> None:
     """Slopes are those of central differences, which are exact for quadratics too, at twice q."""

@@ -93,6 +93,7 @@ def test_residual_compares_with_the_step_before() -> None:
     assert torch.allclose(slopes, (now - values) / 0.1)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", DIRECTION_KINDS)
 def test_residual_is_unbiased_at_rest(kind: str) -> None:
     """With x unmoved, E[(f(x + mu u) - f(x + mu v)) u] / mu = grad f for a linear f."""

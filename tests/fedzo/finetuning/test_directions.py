@@ -66,6 +66,7 @@ MOMENTS = {
 }  # fmt: skip
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", MOMENTS)
 def test_estimates_are_unbiased_and_their_second_moments_those_of_the_formulas(name: str) -> None:
     sampler, count, wanted = MOMENTS[name]

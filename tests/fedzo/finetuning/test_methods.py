@@ -26,6 +26,7 @@ def test_every_named_method_is_tried() -> None:
     assert {type(method) for method in ALL.values()} == set(METHODS.values()) - {METHODS["qzo"]}
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", BY_NAME)
 def test_the_log_leads_to_the_same_bits_and_the_seed_decides(method) -> None:  # type: ignore[no-untyped-def]
     steps = 2 if type(method) is METHODS["cge"] else 6
@@ -39,6 +40,7 @@ def test_the_log_leads_to_the_same_bits_and_the_seed_decides(method) -> None:  #
         assert not torch.equal(numbers(module), numbers(other))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", BY_NAME)
 def test_training_goes_down(method) -> None:  # type: ignore[no-untyped-def]
     before = float(loss_of(net())().detach())

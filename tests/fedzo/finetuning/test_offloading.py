@@ -44,6 +44,7 @@ def loss_of(net: nn.Module, place: torch.device | str) -> Callable[[], Tensor]:
     return lambda: functional.cross_entropy(net(inputs), targets)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", ["mezo", "zo_sgd", "fzoo", "lozo", "zo_adam"])
 def test_steps_have_the_bits_of_the_cpu(method: str) -> None:
     here, there = made(), made()

@@ -76,6 +76,7 @@ def train(method, parallel: Parallel | None = None, steps: int = 3, **asked):  #
     return module, optimizer
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", BY_NAME)
 def test_places_are_shared_to_the_same_bits(method) -> None:  # type: ignore[no-untyped-def]
     alone, optimizer = train(method)

@@ -115,6 +115,7 @@ def law(name: str, tmp_path: Path, clients: int) -> dict[str, Any]:
     }[name]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("refill", ["arrival", "step"])
 def test_the_mean_staleness_is_that_of_the_law(name: str, refill: Refill, tmp_path: Path) -> None:
@@ -153,6 +154,7 @@ def test_one_at_a_time_is_sequential() -> None:
     assert server.at_s == pytest.approx(sum(ends), rel=1e-6)
 
 
+@pytest.mark.more
 def test_fast_devices_answer_more_often() -> None:
     server = serving(10, 5, "arrival", 40, speed_spread=1.0)
     came = Counter(c for _ in range(800) for c in server.step().clients)

@@ -256,6 +256,7 @@ def drip(connection: socket.socket, first: bytes, piece: bytes) -> None:
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("first", "piece"),
     [
@@ -546,6 +547,7 @@ def complaint(code: str, **settings: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "code",
     [

@@ -214,6 +214,7 @@ def error(request: pytest.FixtureRequest) -> Iterator[BaseException]:
     return request.param
 
 
+@pytest.mark.more
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("last", range(1, 6))
 def test_at_every_moment_a_complete_checkpoint_exists(

@@ -21,6 +21,7 @@ def test_a_color_becomes_its_mixture_with_the_paper() -> None:
     assert band.get_alpha() is line.get_alpha() is None
 
 
+@pytest.mark.more
 def test_eps_is_written_without_a_word_of_matplotlib(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,6 +37,7 @@ def table(victim: Victim, attackers: list[str], radii: list[float], **more: Any)
     return AttackTable(attack_by_plans(victim, IMAGES, LABELS, plans, **more))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("around", "attackers"),
     [(Meter, ["square", "simba"]), (LabelOnly, ["edge", "hopskipjump"]), (OrderOnly, ["rank"])],

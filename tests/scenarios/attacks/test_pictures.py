@@ -56,6 +56,7 @@ def go(place: Path, *more: str) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("norm", [["--radius", "20/255"], ["--norm", "l2", "--radius", "1.2"]])
 @pytest.mark.parametrize("attacker", ["square", "thompson"])
 def test_files_hold_the_successes_that_are_reported(
@@ -85,6 +86,7 @@ def read(path: Path) -> np.ndarray:
         return np.asarray(opened, dtype=np.float32) / 255
 
 
+@pytest.mark.more
 def test_a_table_has_a_folder_of_pictures_for_each(place: Path) -> None:
     out = place / "out"
     more = ("--query-budget", "20", "--out", str(out), "--png", "--radius", "4/255,20/255")

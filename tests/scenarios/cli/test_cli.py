@@ -89,6 +89,7 @@ def test_same_seed_same_bits_other_seed_others() -> None:
     assert one != other
 
 
+@pytest.mark.more
 def test_json_is_alone_on_stdout_and_progress_stays_away_from_pipes() -> None:
     done = fedzo_process(*QUADRATIC, "--json")
     assert len(done.stdout.splitlines()) == 1

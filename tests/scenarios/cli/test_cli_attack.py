@@ -110,6 +110,7 @@ def test_files_are_written_and_a_second_attack_pays_nothing(folder: Path, tmp_pa
     assert (out / "images.safetensors").exists()
 
 
+@pytest.mark.more
 def test_attacks_by_labels_tell_how_near_they_came(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--wrap", "labels", "--norm", "l2", "--radius", "0.05", "--attacker", "cgba"]
@@ -121,6 +122,7 @@ def test_attacks_by_labels_tell_how_near_they_came(folder: Path, tmp_path: Path)
     assert (out / "distance.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.more
 def test_an_interrupted_attack_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     with serving(ModuleVictim(network(folder))) as server:
@@ -137,6 +139,7 @@ def test_an_interrupted_attack_goes_on_where_it_was(folder: Path, tmp_path: Path
     assert (cut / "answers.jsonl").read_text().count("\n") == len(lines)
 
 
+@pytest.mark.more
 def test_several_radii_and_attackers_are_one_table(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fast = [*FAST[:2], "--images", "1", "--query-budget", "30", "--radius", "0.3,8/255"]

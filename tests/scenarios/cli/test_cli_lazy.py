@@ -31,6 +31,7 @@ print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
 
 
+@pytest.mark.more
 def test_help_version_and_lists_import_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True)
     assert done.returncode == 0
@@ -59,6 +60,7 @@ def test_the_package_offers_functions_whose_modules_have_their_names() -> None:
         _ = scenarios.nothing
 
 
+@pytest.mark.more
 def test_a_run_that_draws_nothing_imports_nothing_to_draw_with() -> None:
     code = (
         "import sys; from scenarios.cli.app import app\n"

@@ -143,6 +143,7 @@ def test_seconds_on_a_fleet_are_said_to_need_one(runs: Path) -> None:
     assert "fedzo retime" in done.stderr
 
 
+@pytest.mark.more
 def test_one_seed_has_no_error(tmp_path: Path) -> None:
     run = ["compare", "quadratic", "--strategies", "fedzo", "--rounds", "1", "--seeds", "0"]
     done = command(*run, "--set", "scenario.dim=3", "--json", "--out", tmp_path / "one")

@@ -59,6 +59,7 @@ def data_of(page: Path) -> Any:
     return json.loads(found[1])
 
 
+@pytest.mark.more
 def test_the_page_has_the_numbers_of_the_histories(runs: Path, page: Path) -> None:
     data = data_of(page)
     told = {method["label"]: method["runs"] for method in data["methods"]}
@@ -139,6 +140,7 @@ def choose(browser: Any, **values: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.more
 def test_a_browser_shows_the_curves_of_the_histories_on_every_axis(
     browser: Any, runs: Path, page: Path
 ) -> None:

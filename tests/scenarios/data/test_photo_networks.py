@@ -33,6 +33,7 @@ def network() -> PhotoNetwork:
     return photo_network(NAME)
 
 
+@pytest.mark.more
 def test_labels_are_the_networks_own_with_confidence(network: PhotoNetwork) -> None:
     data = load_photos()
     told = torch.cat([network(image[None]) for image in data.images]).softmax(dim=1)
@@ -113,6 +114,7 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.more
 def test_a_success_is_one_of_the_saved_file(network: PhotoNetwork, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["attack", f"{NAME}-onnx", "--attacker", "square", "--images", "3", "--seed", "1"]

@@ -22,6 +22,7 @@ def trained(task: Task, lr: float, epochs: int) -> float:
     return task.accuracy()
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("name", "lr", "epochs", "start", "end"),
     [

@@ -18,6 +18,7 @@ from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
 
 
+@pytest.mark.more
 def test_there_are_forty_squares_of_each_photograph() -> None:
     squares = load_many_photos(16)
     assert squares.images.shape == (360, 3, 16, 16)

@@ -149,6 +149,7 @@ def test_adapters_are_all_that_is_trained_and_kept(tmp_path: Path) -> None:
     assert digest != digest_of(trained(fresh))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", ["seed_scalar", "fedavg"])
 def test_a_federation_trains_adapters(strategy: str, tmp_path: Path) -> None:
     trained_numbers = 2 * (784 + 64 + 64 + 32) + 32 * 10 + 10
@@ -224,6 +225,7 @@ def test_bad_words_end_in_a_sentence(words: list[str], sentence: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("looks", [3, 4])
 def test_a_run_that_is_made_longer_is_one_that_was_as_long(looks: int, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -238,6 +240,7 @@ def test_a_run_that_is_made_longer_is_one_that_was_as_long(looks: int, tmp_path:
     assert (parts / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("method", "bits"), [("qzo", 0), ("zo_sgd", 2), ("first_order", 8)])
 def test_scales_of_quantized_layers_are_trained(method: str, bits: int, tmp_path: Path) -> None:
     chosen = {"task": "shifted_digits", "bits": bits, "lr": 1e-3, "forwards": 320, "looks": 2}

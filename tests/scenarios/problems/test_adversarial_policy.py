@@ -61,6 +61,7 @@ def test_games_are_played_with_the_same_dice_and_tell_about_the_value() -> None:
     assert not torch.equal(told, world(seed=1, games=1000).cohort(range(3), 0).value(x))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "strategy",
     ["seedzo", *(pytest.param(s, marks=pytest.mark.slow) for s in ("fzoos", "thompson"))],
@@ -77,6 +78,7 @@ def test_strategies_beat_the_victims(strategy: str, tmp_path: Path) -> None:
     assert last < 0.5 * first
 
 
+@pytest.mark.more
 def test_it_draws_where_the_agent_is(tmp_path: Path) -> None:
     scenario = world()
     experiment = make_experiment("adversarial_policy", "fzoos", num_clients=3, num_rounds=2)

@@ -219,6 +219,7 @@ def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
         AttackConfig(**bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.more
 def test_held_out_victims_are_tried_and_not_asked(cache: str) -> None:
     settings = {
         "scenario.dataset": "digits",
@@ -256,6 +257,7 @@ def test_held_out_victims_are_tried_and_not_asked(cache: str) -> None:
     assert min(stopped) < -2 < max(stopped) < 0  # type: ignore[type-var]
 
 
+@pytest.mark.more
 def test_mixed_architectures_blocks_and_a_live_endpoint(cache: str) -> None:
     train, _ = load_images("digits", "", seed=0)
     live = get_victims(

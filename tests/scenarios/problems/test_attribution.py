@@ -89,6 +89,7 @@ def test_it_finds_the_words_that_a_model_looks_for(strategy: str, tmp_path: Path
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.more
 def test_planted_words_are_found_in_made_sentences() -> None:
     experiment = make_experiment("attribution", "seedzo", num_rounds=20, num_clients=3)
     result = simulate(experiment)

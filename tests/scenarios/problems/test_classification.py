@@ -79,6 +79,7 @@ def test_zeroth_order_clients_can_train_it_too() -> None:
     assert result.final_value < 0.8 * result.initial_value
 
 
+@pytest.mark.more
 def test_lenet_has_the_parameters_of_lenet_and_learns() -> None:
     network = make_lenet(28, 10)
     assert sum(p.numel() for p in network.parameters()) == 44_426

@@ -34,6 +34,7 @@ def test_clients_may_have_a_class_each() -> None:
         assert len(objective.targets.unique()) == 1
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "strategy", ["fedavg", "fedzo", "seedzo", "mezo", "fedamd", "scaffold_exact", "dp_zo"]
 )

@@ -57,6 +57,7 @@ def test_clients_have_few_classes() -> None:
     assert {len(o.labels.unique()) for o in cohort.objectives} == {2}  # type: ignore[attr-defined]
 
 
+@pytest.mark.more
 def test_fzoos_improves_the_metric() -> None:
     experiment = make_experiment("metric", "fzoos", num_rounds=15, settings=SMALL)
     result = simulate(experiment)

@@ -80,6 +80,7 @@ def test_no_policy_does_better_than_the_best_reply(seed: int, by: int, share: fl
     assert float(better) == pytest.approx(told, abs=1e-5)
 
 
+@pytest.mark.more
 def test_play_makes_players_harder_to_beat() -> None:
     def lost(rounds: int) -> float:
         _, victims = GAME.fictitious_play(3, rounds, generator=np.random.default_rng(1))

@@ -110,6 +110,7 @@ def test_positions() -> None:
             parse_positions([text])
 
 
+@pytest.mark.more
 @pytest.mark.source_tree
 @pytest.mark.parametrize(
     "path",

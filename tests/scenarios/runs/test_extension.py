@@ -48,6 +48,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("strategy", "settings"), CASES, ids=[name for name, _ in CASES])
 def test_a_run_is_extended_to_the_bits_of_a_long_one(
     tmp_path: Path, strategy: str, settings: dict[str, Any]

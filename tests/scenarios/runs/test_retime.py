@@ -26,6 +26,7 @@ def run(scenario: str, strategy: str, settings: dict[str, Any], **more: Any) -> 
     return simulate(make_experiment(scenario, strategy, settings=settings, **limits), out=out)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("scenario", "strategy", "settings", "more"),
     [

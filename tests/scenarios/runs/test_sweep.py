@@ -381,6 +381,7 @@ def test_compare_tunes_and_says_what_it_has_cost(tmp_path: Path) -> None:
     assert (done.exit_code, "has nothing to choose" in done.output) == (2, True)
 
 
+@pytest.mark.more
 def test_a_comparison_that_was_killed_while_it_tuned_goes_on(tmp_path: Path) -> None:
     """Trials that were paid for are used; nothing of the comparison itself has begun."""
     words = [
@@ -410,6 +411,7 @@ def test_steps_that_are_too_small_are_tried_without_a_warning() -> None:
         simulate(make_experiment(**base, seed=0))
 
 
+@pytest.mark.more
 def test_a_sweep_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
     words = command(tmp_path / "whole")
     whole = CliRunner().invoke(app, [*words, "--json"])
@@ -435,6 +437,7 @@ def test_a_sweep_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
     assert "holds no sweep" in nothing.output.replace("\n", " ")
 
 
+@pytest.mark.more
 def test_more_trials_stay_when_a_sweep_goes_on_again(tmp_path: Path) -> None:
     """And the runs of what was the best before them are made anew."""
     cut, rates = tmp_path / "cut", ["--set", "strategy.local_lr=log:1e-5..1"]

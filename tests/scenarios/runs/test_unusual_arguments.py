@@ -6,6 +6,8 @@ In a process of its own: under test, annotations are checked before we see the a
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import fedzo
 from fedzo.objectives.objective import CallableObjective
@@ -41,6 +43,7 @@ TOLD = (
 )
 
 
+@pytest.mark.more
 def test_arguments_of_another_kind_are_told() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=120

@@ -49,6 +49,7 @@ def test_a_buffer_for_all_is_federated_averaging(buffered: str, plain: str) -> N
     assert one.records[-1].bytes_up == other.records[-1].bytes_up
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", EACH)
 def test_nothing_depends_on_what_is_computed_together(strategy: str) -> None:
     settings = {"strategy.buffer": 4} if "buff" in strategy else {}
@@ -68,6 +69,7 @@ def test_on_ray_too(strategy: str) -> None:
     same(run(strategy), run(strategy, engine="ray", settings=ray))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", EACH)
 def test_a_run_stopped_between_steps_goes_on_at_the_same_bits(
     strategy: str, tmp_path: Path
@@ -94,6 +96,7 @@ def test_answers_that_were_paid_for_are_used_when_nothing_is_left() -> None:
     assert len(exactly.records) == len(more.records)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", ["fedbuff_zo", "fzoos_async"])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3))])
 def test_jobs_that_failed_are_kept_too(strategy: str, seed: int, tmp_path: Path) -> None:
@@ -106,6 +109,7 @@ def test_jobs_that_failed_are_kept_too(strategy: str, seed: int, tmp_path: Path)
     )
 
 
+@pytest.mark.more
 def test_what_means_nothing_where_nobody_waits_is_refused() -> None:
     for setting, value in (("min_answers", 3), ("over_selection", 1.5), ("buffer", 11)):
         with pytest.raises(ConfigError, match=setting):

@@ -88,6 +88,7 @@ def test_the_load_is_what_is_counted(code: str) -> None:
         assert spent[-1] == scheme.load * 32 * 8
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("code", ["gc, cyclic", "sr_sgc", "m_sgc, longer"])
 def test_the_wire_and_a_checkpoint_change_nothing(code: str, tmp_path: Path) -> None:
     whole = run(code, settings=SLOW)
@@ -129,6 +130,7 @@ def test_lost_answers_make_a_round_void_and_nothing_wrong() -> None:
         run("gc", settings={"faults.crash": 0.9})
 
 
+@pytest.mark.more
 def test_float32_is_as_exact_under_a_cyclic_code() -> None:
     """Sums travel in float64: decoding enlarges what they are wrong by, 3e5 times at worst."""
     world: dict[str, Any] = {"scenario": "classification", "clients": 12, "rounds": 5}
@@ -146,6 +148,7 @@ def test_all_clients_are_machines_unless_told_otherwise() -> None:
     assert simulate(made).records[-1].gradients == 3 * 5 * 2
 
 
+@pytest.mark.more
 def test_networks_are_trained() -> None:
     made = run("m_sgc", scenario="classification", rounds=8, settings={"strategy.server_lr": 0.3})
     assert made.records[-1].value is not None

@@ -45,6 +45,7 @@ def attacked(strategy: str, aggregator: str, attack: str, **settings: Any) -> fl
     return gaps[-1] / gaps[0]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "aggregator",
     [*ROBUST[:3], *(pytest.param(rule, marks=pytest.mark.slow) for rule in ROBUST[3:])],

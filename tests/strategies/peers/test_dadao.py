@@ -77,6 +77,7 @@ def test_the_rate_is_that_of_the_square_root_of_the_condition() -> None:
     assert max(found) / min(found) > 1 / 1.1
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("graph", ["ring", "torus", "complete"])
 def test_nodes_come_to_the_common_optimum(graph: str) -> None:
     state, errors = Squares(7.4).run(60, kappa=7.4, graph=graph)

@@ -93,6 +93,7 @@ def test_steps_are_no_longer_than_the_clip() -> None:
     assert log.abs().max() > 0
 
 
+@pytest.mark.more
 def test_the_noise_is_that_of_a_replaced_client() -> None:
     """Between two runs of other noise, each number of the log differs by sqrt(2) z 2 C / n."""
     z, clip = 3.0, 1e-3
@@ -172,6 +173,7 @@ def test_one_record_moves_a_step_by_no_more_than_its_share(row: float) -> None:
     assert 0 < apart <= 2 * clip / (CLIENTS * records) * (1 + 1e-5)
 
 
+@pytest.mark.more
 def test_the_noise_is_that_of_a_replaced_record() -> None:
     """Where losses are constant, steps are noise alone: z 2 C / (n r) in each number."""
     z, clip = 3.0, 1e-3

@@ -109,6 +109,7 @@ def withstands(method: str, said: Any) -> None:
     assert off < 0.35 * abs(fell) + 0.01  # type: ignore[arg-type]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("method", "said"), SOME)
 def test_a_client_that_lies_about_its_records_sets_nobodys_noise(method: str, said: Any) -> None:
     withstands(method, said)
@@ -121,6 +122,7 @@ def test_no_lie_about_records_sets_anybodys_noise(method: str) -> None:
         withstands(method, said)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "walks"])
 def test_a_client_that_goes_away_later_ends_no_run_and_costs_what_was_released(method: str) -> None:
     result = go(method, SILENT, since=3, rounds=4)

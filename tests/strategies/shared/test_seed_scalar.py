@@ -188,6 +188,7 @@ def test_few_candidates_span_few_dimensions() -> None:
     assert float(moved.norm()) > 0.1
 
 
+@pytest.mark.more
 def test_two_liars_of_ten_under_the_median() -> None:
     def final(**more: Scalar) -> float:
         settings = {"strategy.server_lr": 0.3, "strategy.evaluate_every": 0, **more}

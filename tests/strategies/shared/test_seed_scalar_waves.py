@@ -58,6 +58,7 @@ def moved(result: RunResult) -> Tensor:
     return flatten_parameters(module)
 
 
+@pytest.mark.more
 def test_a_buffer_for_all_is_seed_scalar() -> None:
     clock = {"fleet.preset": "fedscale", "fleet.query_s": 0.05}
     waiting = {"strategy.refill": "step", **clock}
@@ -74,6 +75,7 @@ def test_one_client_at_a_time_is_seed_scalar() -> None:
     assert torch.equal(moved(one), moved(other))
 
 
+@pytest.mark.more
 def test_it_learns_and_nothing_depends_on_what_is_computed_together() -> None:
     module = net()
     usual = run(NAME, sharing(module), rounds=12)

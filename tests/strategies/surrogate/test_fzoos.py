@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from clients import make_rules
 from fedzo.errors import ConfigError
@@ -13,7 +15,7 @@ from fedzo.objectives.problem import OpenProblem
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from scenarios.runs.experiment import make_experiment
-from scenarios.runs.simulate import RunResult, simulate
+from scenarios.runs.simulate import RunResult, federate, simulate
 from strategies.core.driver import RunSettings, run_rounds
 from strategies.surrogate.fzoos import FZooS
 from strategies.surrogate.fzoos_config import FZooSConfig
@@ -96,6 +98,18 @@ def test_a_run_that_a_callback_ended_is_over(tmp_path: Path) -> None:
 def test_noise_does_not_stop_the_line_search() -> None:
     result = run(dim=100, rounds=25, scenario__noise_std=1e-3, seed=1)
     assert result.final_value < -0.015  # type: ignore[operator]
+
+
+def test_a_steep_coordinate_on_a_bound_does_not_stop_the_others() -> None:
+    def bowl(client: int) -> CallableObjective:
+        def value(x: NDArray[np.float64]) -> float:
+            return float(1e3 * x[0] + ((x[1:] - 0.5 - 0.01 * (client - 1)) ** 2).sum())
+
+        return CallableObjective(function=value, dim=6, lower=-1, upper=3)
+
+    start = np.ones(6)
+    found = federate(bowl, num_clients=3, strategy="fzoos", num_rounds=15, initial_x=start)
+    assert found.final_value < -999.999  # type: ignore[operator]
 
 
 def test_a_sample_of_the_clients_is_enough() -> None:

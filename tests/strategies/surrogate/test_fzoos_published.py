@@ -76,6 +76,7 @@ def test_a_client_alone_has_nothing_to_correct() -> None:
     torch.testing.assert_close(alone[0], alone[1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("gamma", ["inverse", "theory", "data"])
 def test_every_schedule_corrects_and_descends(gamma: str) -> None:
     result = run(rounds=4, client__gamma=gamma, strategy__local_steps=6)

@@ -50,6 +50,7 @@ def loss_of(net: nn.Module) -> float:
         return float(LOSSES(net(X), Y).mean())
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("feedback", ["auto", "biased", "unbiased", "off"])
 @pytest.mark.parametrize("inner", ["adam", "sgd"])
 def test_it_trains_with_every_form(feedback: FeedbackName, inner: str) -> None:
@@ -390,6 +391,7 @@ def test_what_is_asked_to_be_unbiased_shares_no_noise_of_itself() -> None:
         assert optimizer.sites.share_tokens is shares
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_noise_suits_the_type_of_the_outputs(kind: torch.dtype) -> None:
     net = made()

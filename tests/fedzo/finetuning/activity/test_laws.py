@@ -99,6 +99,7 @@ def test_its_mean_is_the_gradient(name: str, scale: float) -> None:
     assert (mean.norm() / truth.norm() - 1).abs() < 5 * error.norm() / truth.norm()
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("scale", [0.0, 0.3])
 def test_its_second_moment_is_1_plus_n_rho_over_b(scale: float) -> None:
     """Signs leave one of N numbers without noise: 1 + (N - 1) rho / b, rho of what is not fed."""

@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from fedzo.runtime.flower.processes import MARK, end_watch, start_watch
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 
 
+@pytest.mark.more
 def test_what_is_marked_ends_with_whoever_started_the_watch(tmp_path: Path) -> None:
     marked = {**os.environ, MARK: f"{tmp_path}:node-0"}
     other = {**os.environ, MARK: f"{tmp_path}-other:node-0"}

@@ -116,6 +116,7 @@ def run(made: Experiment, engine: Engine, **settings: Any) -> Outcome:
     return run_rounds(build_strategy(made), engine, problem, told)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "seconds",
     [log_normal, *(pytest.param(s, marks=pytest.mark.slow) for s in (constant, exponential))],

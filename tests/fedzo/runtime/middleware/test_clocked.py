@@ -97,6 +97,7 @@ def test_over_selection_asks_more_and_waits_for_as_many_as_were_wanted() -> None
     assert over.queries == 1.6 * usual.queries
 
 
+@pytest.mark.more
 def test_slow_devices_are_heard_less_where_nobody_waits_for_them() -> None:
     fleet = {**FLEET, "strategy.participation": 0.25, "fleet.speed_spread": 1.0}
     over = run(clients=40, rounds=25, settings={**fleet, "strategy.over_selection": 2.0})
@@ -152,6 +153,7 @@ def test_crashed_clients_are_not_the_answers_that_are_enough() -> None:
     assert dropped.virtual.wasted == sum(len(r.failures) for r in missing)
 
 
+@pytest.mark.more
 def test_liars_that_learn_and_a_clock_go_on_together(tmp_path: Path) -> None:
     liars = {"byzantine.attack": "mimic_learned", "byzantine.num_clients": 2, **FLEET}
     for strategy in ("fedzo", "fedbuff_zo"):

@@ -51,6 +51,7 @@ def experiment(strategy: str, engine: str = "inprocess", **more: Any) -> Any:
     )
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("settings", [DRAWN, FEW], ids=["int4", "top_k"])
 @pytest.mark.parametrize(
     "strategy", ["fedzo", "scaffold_exact", "fednova", "fedamd", "fedsaga", "dshb", "mifa"]
@@ -81,6 +82,7 @@ def test_chunks_change_nothing() -> None:
     assert torch.equal(run(settings=DRAWN).x, run(settings={**DRAWN, "engine.chunk_size": 1}).x)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("settings", [DRAWN, FEW], ids=["int4", "top_k"])
 def test_a_run_goes_on_from_a_checkpoint_as_if_nothing_had_been(
     tmp_path: Path, settings: dict[str, Any]

@@ -233,6 +233,7 @@ def finite(result: RunResult, rounds: int) -> bool:
     return bool(result.x.isfinite().all()) and result.records[-1].round_index == rounds
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("case", QUICK)
 def test_reordered_and_repeated_answers_change_no_bit(case: str) -> None:
     calm = simulate(experiment(case, clients=4, rounds=2))

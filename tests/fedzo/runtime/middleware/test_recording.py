@@ -72,6 +72,7 @@ def test_the_sums_of_the_record_are_the_totals_of_the_history(
         assert times == sum(getattr(record, attribute) for record in records)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ["fedzo", "scaffold1", "seedzo"])
 def test_each_question_has_one_line_a_way(tmp_path: Path, name: str) -> None:
     settings = {
