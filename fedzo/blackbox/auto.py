@@ -111,7 +111,7 @@ class AutoSearch:
         slopes = self._slopes.absorb(state.slopes, points, values)
         ended = self._slopes.finished(slopes)
         if ended:
-            tried = state.trial == "over" and torch.equal(state.begun, state.best)
+            tried = len(state.cma.told) > 0 and torch.equal(state.begun, state.best)
             cma = state.cma if tried else _new()  # it would ask the points of its trial again
             start = "where its trial ended" if tried else "the best point"
             why = f"{state.why}; then cma from {start}, because {ended}"

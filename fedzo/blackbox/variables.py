@@ -87,7 +87,8 @@ class Log:
 
     def coordinates(self, value: object) -> NDArray[np.float64]:
         number = _number(self, value, float(self.low), float(self.high))
-        return np.array([math.log(number / self.low) / math.log(self.high / self.low)])
+        powers = math.log(self.low), math.log(self.high)
+        return np.array([(math.log(number) - powers[0]) / (powers[1] - powers[0])])
 
     def middle(self) -> NDArray[np.float64]:
         return np.array([0.5])
@@ -176,6 +177,8 @@ def _check_ends(kind: str, low: object, high: object) -> None:
     for end in (low, high):
         if not isinstance(end, int | float) or not math.isfinite(end):
             raise ConfigError(f"{kind}({low!r}, {high!r}): both ends must be finite numbers")
+    if not math.isfinite(high - low):  # type: ignore[operator]
+        raise ConfigError(f"{kind}({low}, {high}): the ends are further apart than a float64")
     if not low < high:  # type: ignore[operator]
         raise ConfigError(f"{kind}({low}, {high}): low must be below high; swap or widen them")
 

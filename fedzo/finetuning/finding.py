@@ -106,8 +106,7 @@ def weighted(
     known = slopes.isfinite()
     if not bool(known.any()):
         return Estimate((), slopes[:0].double())
-    weight = sampler.weight(int(known.sum()))
-    return Estimate(directions, slopes.where(known, 0.0).double() * weight)
+    return Estimate(directions, slopes.where(known, 0.0).double() * sampler.weights(known))
 
 
 def finite(values: Float[Tensor, " q"]) -> Float[Tensor, " q"]:

@@ -12,7 +12,7 @@ is needed, and until there are k of them directions are plain normals.
 from collections import deque
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fedzo.estimation.direction import Direction
@@ -21,7 +21,8 @@ from fedzo.estimation.schemes import SCHEMES
 from fedzo.estimation.structured import Combination, Fixed
 from fedzo.estimation.view import View
 from fedzo.finetuning.finding import ByValues, Found
-from fedzo.finetuning.samplers import step_keys
+from fedzo.finetuning.masks import part_mask
+from fedzo.finetuning.samplers import mean_weights, step_keys
 
 
 class Guided:
@@ -30,20 +31,20 @@ class Guided:
     def __init__(
         self, view: View, *, seed: int, mu: float, num_directions: int, k: int, alpha: float
     ) -> None:
-        self._seed, self._k, self._alpha, self._dim = seed, min(k, view.total), alpha, view.total
-        self._device = view.tensors[0].device
+        self._seed, self._k, self._alpha, self._view = seed, min(k, view.dim), alpha, view
+        self._reached = part_mask(view)
         self._held: deque[Float[Tensor, " d"]] = deque(maxlen=self._k)
         self._values = ByValues(self, SCHEMES["central"], mu, num_directions)
 
-    def weight(self, used: int) -> float:
-        return 1 / used
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return mean_weights(known)
 
     def directions(self, step: int, count: int) -> list[Direction]:
         keys = step_keys(self._seed, step, count, "gaussian")
         if len(self._held) < self._k:
             return list(keys)
         basis = torch.linalg.qr(torch.stack(list(self._held), dim=1)).Q.T.contiguous()
-        across = (1 - self._alpha) ** 0.5 * (self._dim / self._k) ** 0.5
+        across = (1 - self._alpha) ** 0.5 * (self._view.dim / self._k) ** 0.5
         leans = step_keys(self._seed, step, count, "gaussian", "lean")
         return [
             Combination(
@@ -60,7 +61,8 @@ class Guided:
 
     def find(self, place: InPlace, step: int) -> Found:
         found = self._values.find(place, step)
-        self._held.append(found.estimate.vector(self._dim, device=self._device))
+        estimate = found.estimate.vector(self._view.total, device=self._reached.device)
+        self._held.append(estimate * self._reached)
         return found
 
     def _draw(self, lean: Direction) -> list[float]:

@@ -1,8 +1,9 @@
 """Masks: which numbers of a module take part. True takes part; one byte a number of x.
 
     random     each number of a matrix with probability `share`
-    small      in each tensor the `share` of smallest magnitude (Sparse-MeZO)
-    large      in each tensor the `share` of largest magnitude
+    small      in each tensor the `share` of smallest magnitude (Sparse-MeZO), and all that equal
+               the largest of those, so that a tensor of zeros takes part as a whole
+    large      in each tensor the `share` of largest magnitude, likewise
     ratios     random, with a share of its own for each tensor (DeepZero)
 
 Liu, Zhu, Gong, Cheng, Hsieh & You, "Sparse MeZO: Less Parameters for Better Performance in

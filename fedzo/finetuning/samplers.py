@@ -36,8 +36,8 @@ PURPOSE = "zeroth order"
 class Sampler(Protocol):
     """The directions of each step."""
 
-    def weight(self, used: int) -> float:
-        """Return what each c_i u_i is multiplied with where so many directions have a slope."""
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Return what each c_i u_i is multiplied with where these directions have a slope."""
         ...
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
@@ -51,6 +51,11 @@ def step_keys(seed: int, step: int, count: int, law: Law, *more: str | int) -> l
     return [stream.at(i) for i in range(count)]
 
 
+def mean_weights(known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Return the weights of a mean over all known slopes."""
+    return torch.full((len(known),), 1 / int(known.sum()), dtype=torch.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class Keyed:
     """Signs or normals for all numbers."""
@@ -58,8 +63,8 @@ class Keyed:
     seed: int
     law: Law = "rademacher"
 
-    def weight(self, used: int) -> float:
-        return 1 / used
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return mean_weights(known)
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
         return [packed(key) for key in step_keys(self.seed, step, count, self.law)]
@@ -77,8 +82,10 @@ class Blocks:
     parts: Sequence[View]
     law: Law = "rademacher"
 
-    def weight(self, used: int) -> float:
-        return len(self.parts) / used
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Return the mean in each block, of which one may have fewer slopes than another."""
+        turns = known.view(-1, len(self.parts))
+        return turns.sum(dim=0).clamp(min=1).double().reciprocal().repeat(len(turns))
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
         keys = step_keys(self.seed, step, count * len(self.parts), self.law)
@@ -99,8 +106,8 @@ class MaskedNumbers:
     refresh: int
     _held: tuple[int, Bool[Tensor, " d"]] | None = None
 
-    def weight(self, used: int) -> float:
-        return self.inner.weight(used)
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return self.inner.weights(known)
 
     def mask(self, step: int) -> Bool[Tensor, " d"]:
         """Return the mask of a step."""
@@ -127,8 +134,8 @@ class LowRankNoise:
     rank: int = 2
     refresh: int = 50
 
-    def weight(self, used: int) -> float:
-        return 1 / used
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return mean_weights(known)
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
         turn = step // self.refresh
@@ -152,8 +159,8 @@ class Subspaces:
     one_sided: bool = False
     _held: dict[int, dict[str, tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def weight(self, used: int) -> float:
-        return 1 / used
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return mean_weights(known)
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
         bases = self.bases(step)
@@ -189,8 +196,8 @@ class Axes:
 
     numbers: Callable[[int], Bool[Tensor, " d"]]
 
-    def weight(self, used: int) -> float:
-        return 1.0
+    def weights(self, known: Bool[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return torch.ones(len(known), dtype=torch.float64)
 
     def directions(self, step: int, count: int) -> Sequence[Direction]:
         return [Axis(number) for number in self.numbers(step).nonzero().flatten().tolist()]

@@ -128,14 +128,16 @@ def differences(
     *,
     higher: bool = False,
     test: str = "wilcoxon",
+    ends: Mapping[str, Mapping[int, float]] | None = None,
 ) -> list[Difference]:
     """Compare methods, given by their values by seed, and correct p for all of these pairs.
 
-    Pairs of methods without a common seed are left out.
+    Pairs of methods without a common seed are left out. ends: see `unknown`.
     """
     found: list[tuple[str, str, Paired]] = []
     for a, b in pairs:
         seeds = sorted(values[a].keys() & values[b].keys())
+        seeds = [s for s in seeds if not unknown(values, ends, s, a, b)]
         told = paired([values[a][s] for s in seeds], [values[b][s] for s in seeds], higher=higher)
         if told is not None:
             found.append((a, b, told))
@@ -145,6 +147,24 @@ def differences(
         Difference(a, b, told, p, low)
         for (a, b, told), p, low in zip(found, corrected, least, strict=True)
     ]
+
+
+def unknown(
+    values: Mapping[str, Mapping[int, float]],
+    ends: Mapping[str, Mapping[int, float]] | None,
+    seed: int,
+    *methods: str,
+) -> bool:
+    """Return whether one of two runs of a seed ended before the other had got to a level.
+
+    values: what was spent until then, infinite where a run never did. ends: where all runs ended.
+    """
+    spent = [values[method][seed] for method in methods]
+    return ends is not None and any(
+        math.isinf(own) and ends[method][seed] < min(spent)
+        for own, method in zip(spent, methods, strict=True)
+        if math.isfinite(min(spent))
+    )
 
 
 def pairs_needed(comparisons: int) -> int:

@@ -6,7 +6,7 @@ that of fedzo.records.paired and fedzo.records.spread.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from fedzo.records.paired import (
     Difference,
     differences,
     pairs_needed,
+    unknown,
 )
 from fedzo.records.spread import mean_and_error
 
@@ -112,9 +113,12 @@ def standings(
     baseline: str | None = None,
     test: str = "wilcoxon",
     remarks: Sequence[str] = (),
+    ends: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Panel:
     """Compare methods, given by their values by seed, with a baseline or with the best of them.
 
+    ends: of costs until a level, where each run ended; an infinite one that ended before the other
+    run of its pair got there is not compared with it.
     Raises ConfigError for a baseline that is no method, for an unknown test, and where no method
     has a value.
     """
@@ -132,12 +136,30 @@ def standings(
     order = sorted(known, key=lambda method: _rank([*known[method].values()], higher))
     reference = order[0] if baseline is None else baseline
     pairs = [(method, reference) for method in known if method != reference]
-    found = {one.a: one for one in differences(known, pairs, higher=higher, test=test)}
+    told = differences(known, pairs, higher=higher, test=test, ends=ends)
+    found = {one.a: one for one in told}
+    remarks = [*remarks, *_early(known, ends, pairs)]
     rows = [
         Standing(method, sorted(known[method]), *spreads[method], found.get(method))
         for method in known
     ]
     return Panel(measure, higher, test, reference, baseline is not None, order, rows, remarks)
+
+
+def _early(
+    known: Mapping[str, Mapping[int, float]],
+    ends: Mapping[str, Mapping[int, float]] | None,
+    pairs: Sequence[tuple[str, str]],
+) -> Iterator[str]:
+    """Say of which pairs one run ended too early to be compared."""
+    for a, b in pairs:
+        seeds = sorted(known[a].keys() & known[b].keys())
+        if early := [seed for seed in seeds if unknown(known, ends, seed, a, b)]:
+            yield (
+                f"{a} or {b} ended before the other got there on {len(early)} of {len(seeds)}"
+                " seeds: who would have been first is not known, and these pairs are left out; give"
+                " all runs as much."
+            )
 
 
 def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:

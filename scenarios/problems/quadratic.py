@@ -8,7 +8,7 @@
 Shu, Lin, Dai & Low, "Federated Zeroth-Order Optimization using Trajectory-Informed Surrogate
 Gradients", arXiv 2308.04077, section 6.1 and appendix. F and F* are known in closed form, so
 reporting costs no query. At C = 50 most f_i are non-convex. x_0 is uniform in the box. Differs from
-the paper: the condition number, which is 1 there.
+the paper: `condition`, which is 1 there.
 """
 
 import math
@@ -39,7 +39,8 @@ from scenarios.problems.scenario import Suggestions
 class QuadraticConfig:
     """Settings: those of a formula, and noise_std, the observation noise of every query.
 
-    condition: the condition number of F, 1 for the paper's isotropic F.
+    condition: the factor over which F's curvatures are drawn, 1 for the paper's isotropic F. With
+    few numbers F's condition number is below it.
     """
 
     formula: FormulaConfig = part(FormulaConfig, heterogeneity=5.0)

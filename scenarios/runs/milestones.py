@@ -32,8 +32,14 @@ class Milestone:
 
     def to_json(self) -> dict[str, Any]:
         found_values = {name: [known(v) for v in found] for name, found in self.values.items()}
-        medians = {name: known(median(found)) for name, found in self.values.items()}
+        medians = {name: _median(found) for name, found in self.values.items()}
         return {"axis": self.axis, "limit": self.limit, "median": medians, "values": found_values}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    """Return the median, in which a run without a value is worse than all others; None for such."""
+    found = median(math.inf if math.isnan(value) else value for value in values)
+    return found if math.isfinite(found) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Range:
         """Return a number with four digits, inside the range."""
         if self.kind == "int":
             return int(value)
-        return float(f"{min(max(value, self.low), self.high):.4g}")
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 Space = Choices | Range

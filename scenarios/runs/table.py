@@ -162,8 +162,18 @@ def _until(runs: Results, asked: _Asked, level: float, x: str) -> Panel:
         raise ConfigError(
             f"no run tells {measure}; take a level that some run reaches, or another x"
         )
-    remarks = [*asked.remarks, *of_missing(values), *of_infinite(values, "does not get there")]
-    return standings(measure, values, baseline=asked.baseline, test=asked.test, remarks=remarks)
+    ends = {
+        label: {run.experiment.seed: run.last_records[-1].axis(x) for run in some}
+        for label, some in runs.items()
+    }
+    return standings(
+        measure,
+        values,
+        baseline=asked.baseline,
+        test=asked.test,
+        remarks=[*asked.remarks, *of_missing(values), *of_infinite(values, "does not get there")],
+        ends=ends,
+    )
 
 
 def _spent(run: RunResult, asked: _Asked, level: float, x: str) -> float:

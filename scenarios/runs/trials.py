@@ -45,7 +45,7 @@ class Trial:
     queries: int
     curves: Mapping[str, Curve]
     score: float
-    """What is minimized: the mean over seeds, or minus it; inf where the trial did not end."""
+    """What is minimized: the mean over seeds, or minus it; inf without an end or a finite mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def rescored(trial: Trial, measure: str) -> Trial:
 
 def _score(values: Sequence[float], measure: str) -> float:
     mean = sum(values) / len(values)
-    if math.isnan(mean):
+    if not math.isfinite(mean):
         return math.inf
     return -mean if measure_of(measure).higher else mean
 
@@ -144,7 +144,7 @@ class _Watch:
 
     def __call__(self, snapshot: Snapshot) -> bool:
         record = snapshot.record
-        if record.value is None or record.problem > 0:
+        if record.value is None or math.isnan(record.value) or record.problem > 0:
             return False
         lowest = min([record.value, *list(self.curve.values())[-1:]])
         self.curve[record.round_index] = lowest

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fedzo
+from fedzo.blackbox.variables import Log
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.records.tensor_file import read_tensors, write_tensors
 
@@ -86,6 +87,7 @@ def test_values_of_many_kinds_are_numbers(f: Callable[[Any], Any]) -> None:
         ({"bounds": {}}, "names no variable"),
         ({"bounds": {1: (0, 1)}}, "the name 1 is no text"),
         ({"bounds": [(-1e308, 1e308)]}, "further apart than a float64"),
+        ({"bounds": {"a": (-1e308, 1e308)}}, "further apart than a float64"),
         ({"x0": [1.0], "target": "a"}, "target='a' must be a number"),
         ({"x0": [1.0], "target": float("nan")}, "target=nan must be a number"),
         ({"x0": [1.0], "callback": 3}, "callback=3 must be a function"),
@@ -95,6 +97,12 @@ def test_values_of_many_kinds_are_numbers(f: Callable[[Any], Any]) -> None:
 def test_what_cannot_be_meant_is_said_in_a_sentence(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         fedzo.minimize(lambda x: 1.0, budget=10, **given)
+
+
+def test_a_wide_range_of_powers_has_its_places() -> None:
+    power = Log(1e-300, 1e300)
+    assert power.coordinates(1.0) == pytest.approx([0.5])
+    assert power.value(power.coordinates(1e-5)) == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from fedzo.estimation.place import write_moved
 from fedzo.estimation.shifted_reads import ask_moved
 from fedzo.estimation.structured import Axis, Combination, Fixed, Masked, Scaled, Within
 from fedzo.estimation.view import View
+from fedzo.finetuning.finding import weighted
 from fedzo.finetuning.masks import draw_mask, part_mask, random_mask
 from fedzo.finetuning.samplers import Blocks, Keyed, LowRankNoise, Subspaces
 from fedzo.finetuning.zeroth_order import ZerothOrder
@@ -140,6 +141,18 @@ def test_blocks_cover_the_module_once_with_noise_of_their_own() -> None:
     total = first.draw(0, 100) + second.draw(0, 100) + third.draw(0, 100)
     assert total.abs().eq(1).all()
     assert not torch.equal(total[:20], total[20:40])
+
+
+def test_a_block_without_a_value_leaves_the_steps_of_the_others_as_they_are() -> None:
+    parts = View.of_named({"a.weight": torch.zeros(3), "b.weight": torch.zeros(4)}).blocks(2)
+    sampler = Blocks(0, parts)
+    directions = sampler.directions(0, 2)
+    whole = weighted(directions, torch.ones(4), sampler).vector(7)
+    assert torch.equal(whole, sum(u.draw(0, 7) for u in directions) / 2)  # type: ignore[union-attr]
+    lost = weighted(directions, torch.tensor([torch.nan, 1.0, torch.nan, 1.0]), sampler).vector(7)
+    assert torch.equal(lost, torch.cat([torch.zeros(3), whole[3:]]))
+    one = weighted(directions, torch.tensor([torch.nan, 1.0, 1.0, 1.0]), sampler).vector(7)
+    assert torch.equal(one, torch.cat([directions[2].draw(0, 3), whole[3:]]))
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])

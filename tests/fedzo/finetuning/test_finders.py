@@ -263,6 +263,20 @@ def test_guided_directions_lean_to_past_estimates_at_the_same_length() -> None:
     assert abs(float(rows.square().sum(dim=1).mean()) / 50 - 1) < 0.2
 
 
+def test_guided_directions_have_their_covariance_in_a_part_of_a_module() -> None:
+    a = torch.linspace(-1, 1, 8)
+    tensors = {"other": torch.zeros(400), "x": torch.zeros(8)}
+    view = View.of_named(tensors).select("x")
+    finder = Guided(view, seed=0, mu=0.1, num_directions=20, k=2, alpha=0.2)
+    place = Asked(InPlace(view, lambda: tensors["x"] @ a))
+    for step in range(2):
+        finder.find(place, step)
+    rows = torch.stack([u.draw(400, 408) for u in finder.directions(5, 4000)]).double()
+    values = torch.linalg.eigvalsh(rows.T @ rows / len(rows))
+    law = torch.tensor([0.2] * 6 + [0.2 + 0.8 * 8 / 2] * 2, dtype=torch.float64)
+    torch.testing.assert_close(values, law, rtol=0.15, atol=0)
+
+
 @pytest.mark.parametrize("name", ["cge", "fzoo", "mezo", "lozo", "block_zo", "hizoo", "rank_sgd"])
 def test_asked_at_once_a_step_is_the_same_but_for_rounding(name: str) -> None:
     ways = []

@@ -84,6 +84,16 @@ def test_differences_are_of_common_seeds_and_corrected_together() -> None:
     assert [one.holm for one in signs] == holm([one.paired.sign_p for one in signs])
 
 
+def test_who_ended_before_the_other_got_there_is_not_compared_with_it() -> None:
+    late = {0: 100.0, 1: 100.0, 2: math.inf, 3: 100.0}
+    early = {0: math.inf, 1: math.inf, 2: math.inf, 3: 20.0}
+    ends = {"late": dict.fromkeys(late, 150.0), "early": {0: 30.0, 1: 100.0, 2: 30.0, 3: 30.0}}
+    [plain] = differences({"late": late, "early": early}, [("late", "early")])
+    assert (plain.paired.wins, plain.paired.losses, plain.paired.ties) == (2, 1, 1)
+    [told] = differences({"late": late, "early": early}, [("late", "early")], ends=ends)
+    assert (told.paired.wins, told.paired.losses, told.paired.ties) == (1, 1, 1)
+
+
 @pytest.mark.parametrize("comparisons", [1, 2, 3, 5, 19])
 def test_so_many_pairs_and_no_fewer_can_reach_the_level(comparisons: int) -> None:
     pairs = pairs_needed(comparisons)

@@ -1,5 +1,7 @@
 """Comparisons: labels, positions, and files."""
 
+import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from fedzo.errors import ConfigError
 from scenarios.runs.compare import compare
 from scenarios.runs.config_file import parse_positions, read_comparison
+from scenarios.runs.milestones import Milestone
 
 BASE = {"scenario": "quadratic", "num_rounds": 4, "settings": {"scenario.dim": 6}}
 
@@ -70,6 +73,12 @@ def test_a_position_before_the_first_record_is_unknown() -> None:
     assert result.to_json()["milestones"][0]["median"] == {"fedzo": None}
     with pytest.raises(ConfigError, match=r"must be 0 or more"):
         compare(BASE, ["fedzo"], [0], at={"queries": [-1]})
+
+
+@pytest.mark.parametrize("order", itertools.permutations([1.0, 2.0, math.nan]))
+def test_a_run_without_a_value_is_the_worst_of_a_median(order: tuple[float, ...]) -> None:
+    assert Milestone("queries", 10, {"a": order}).to_json()["median"] == {"a": 2.0}
+    assert Milestone("queries", 10, {"a": [math.nan, *order]}).to_json()["median"] == {"a": None}
 
 
 def test_a_file_holds_a_comparison(tmp_path: Path) -> None:

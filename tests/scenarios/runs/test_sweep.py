@@ -25,7 +25,15 @@ from scenarios.runs.simulate import simulate
 from scenarios.runs.spaces import Choices, Range, parse_spaces
 from scenarios.runs.sweep import tune
 from scenarios.runs.sweep_plan import SweepPlan, begun_sweep
-from scenarios.runs.trials import Job, Trial, limits_of, read_trials, run_trial, written
+from scenarios.runs.trials import (
+    Job,
+    Trial,
+    limits_of,
+    read_trials,
+    rescored,
+    run_trial,
+    written,
+)
 from scenarios.runs.tuning import tune_methods
 from strategies.core.standstill import WARNING
 
@@ -208,6 +216,16 @@ def test_the_cheapest_trial_is_the_best_by_queries() -> None:
     spaces = {"client.num_directions": Choices((3, 2))}
     found = tune(replace(PLAN, spaces=spaces, trials=2, measure="queries", search="grid"))
     assert found.best.settings == {"client.num_directions": 2}
+
+
+def test_an_infinite_measure_is_no_end_and_a_range_keeps_its_ends() -> None:
+    trial = run_trial(Job(index=0, base=BASE, settings={}, seeds=[0], measure="gap", limits={}))
+    assert rescored(replace(trial, values=[2.0]), "highest:psnr").score == -2.0
+    assert rescored(replace(trial, values=[math.inf]), "highest:psnr").score == math.inf
+    assert rescored(replace(trial, values=[-math.inf]), "gap").score == math.inf
+    assert Range("lin", 0.5, 0.99999).ends == [0.5, 0.99999]
+    assert Range("lin", 0.5, 0.99999).cut(0.99999) == 0.99999
+    assert Range("lin", 0.5, 0.99999).cut(0.123456) == 0.5
 
 
 def test_trials_that_were_ranked_by_an_earlier_release_are_ranked_anew(tmp_path: Path) -> None:

@@ -57,6 +57,18 @@ def test_a_level_is_counted_in_what_is_named(both: Path) -> None:
     assert (slow.paired.wins, slow.paired.losses, slow.paired.ties) == (0, 1, 1)
 
 
+def test_a_run_that_ended_earlier_has_not_lost() -> None:
+    values = [9.0, 8.0, 7.0, 6.0, 5.0]
+    runs = {
+        "long": [result_of(values, seed) for seed in range(6)],
+        "short": [result_of(values[:3], seed) for seed in range(6)],
+    }
+    [panel] = fedzo.table(runs, target=5.5).panels
+    assert [row.difference for row in panel.rows] == [None, None]
+    assert any("short or long ended before the other got there on 6 of 6 seeds" in note
+               for note in panel.notes)  # fmt: skip
+
+
 def test_more_is_better_of_an_accuracy_and_where_it_is_said() -> None:
     runs = {
         "a": [result_of([0.1, 0.9, 0.6], seed, metric="test_accuracy") for seed in (0, 1)],
