@@ -4,7 +4,8 @@ A file loads like a script: it may import its neighbors, at once or later, hold 
 quit nothing but itself; what it keeps under `if __name__ == "__main__"` does not run. Afterwards
 its folder comes last on the search path: none of its files stands in for a module of others.
 `load_object` runs a file anew; `load_kept` returns the same classes as long as the file and its
-neighbors say the same. `reference_of` is the way back, from a class or function to such a text.
+neighbors say the same, and those of a module that a script has imported itself. Neither takes the
+place of such a module. `reference_of` is the way back, from a class or function to such a text.
 """
 
 import ast
@@ -27,6 +28,8 @@ from fedzo.origin import is_of_a_user
 _OURS = ("fedzo", "clients", "strategies", "scenarios")
 REFERENCE = re.compile(r"(?:[^\s|():'\"=,]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 """A reference inside a longer text, where paths have no spaces."""
+_RUN_BY_US = "__fedzo_run__"
+"""The mark of a module: "kept" where its classes are to stay, "anew" where they are not."""
 
 
 def is_reference(text: str) -> bool:
@@ -47,20 +50,20 @@ def load_object(reference: str, *, what: str) -> Any:
     if not colon or not where or not name:
         raise ConfigError(f"{what}={reference!r} must be file.py:name or package.module:name")
     file = where.endswith(".py")
-    module = _load_file(Path(where), name, what) if file else _load_module(where, what)
-    if not hasattr(module, name):
-        raise ConfigError(f"{where} has no {name!r}; it has {', '.join(_own(module)) or 'nothing'}")
-    return getattr(module, name)
+    return _of(
+        _load_file(Path(where), name, what) if file else _load_module(where, what), reference
+    )
 
 
 def load_kept(reference: str, *, what: str) -> Any:
     """Load as `load_object`, but what was loaded before, where no file has changed since."""
-    where = reference.rpartition(":")[0]
-    return (
-        _kept(reference, what, stamp(where))
-        if where.endswith(".py")
-        else load_object(reference, what=what)
-    )
+    where, _, name = reference.rpartition(":")
+    if not where.endswith(".py") or not name:
+        return load_object(reference, what=what)
+    for own in _imported_by_script(Path(where).expanduser().absolute()):
+        if hasattr(own, name):
+            return getattr(own, name)
+    return _of(_kept(where, what, stamp(where)), reference)
 
 
 def stamp(file: str) -> str:
@@ -107,8 +110,21 @@ def reference_of(thing: Any) -> str:
 
 
 @lru_cache(maxsize=256)
-def _kept(reference: str, what: str, _stamp: str) -> Any:
-    return load_object(reference, what=what)
+def _kept(where: str, what: str, _stamp: str) -> ModuleType:
+    return _load_file(Path(where), "", what, keep=True)
+
+
+def _imported_by_script(path: Path) -> list[ModuleType]:
+    """Return the modules that a script made of a file, as itself or by an import of its own."""
+    held = [sys.modules[name] for name in ("__main__", path.stem) if name in sys.modules]
+    return [one for one in held if _origin(one) == path and not hasattr(one, _RUN_BY_US)]
+
+
+def _of(module: ModuleType, reference: str) -> Any:
+    where, _, name = reference.rpartition(":")
+    if not hasattr(module, name):
+        raise ConfigError(f"{where} has no {name!r}; it has {', '.join(_own(module)) or 'nothing'}")
+    return getattr(module, name)
 
 
 def _is_dotted(where: str) -> bool:
@@ -124,7 +140,7 @@ def _own(module: ModuleType) -> list[str]:
     ]
 
 
-def _load_file(given: Path, wanted: str, what: str) -> ModuleType:
+def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> ModuleType:
     path = given.expanduser().absolute()
     if not path.is_file():
         raise ConfigError(f"{what} names {str(given)!r}, which is not a file")
@@ -137,6 +153,7 @@ def _load_file(given: Path, wanted: str, what: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{str(given)!r} cannot be loaded as Python")
     module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
+    setattr(module, _RUN_BY_US, "kept" if keep else "anew")
     sys.modules[name] = module  # where dataclasses look for it
     sys.path.insert(0, str(path.parent))
     try:
@@ -162,9 +179,12 @@ def _load_module(name: str, what: str) -> ModuleType:
 
 
 def _module_name(path: Path) -> str:
-    """Return the file's own name, or one made of its path where that is a module's already."""
+    """Return the file's own name, or one made of its path where that is a module's already.
+
+    A module that this file was run as before gives way, but for one whose classes are in use.
+    """
     held = sys.modules.get(path.stem)
-    if held is not None and _origin(held) == path:
+    if held is not None and _origin(held) == path and getattr(held, _RUN_BY_US, "") == "anew":
         return path.stem
     if held is None and installed(path.stem, path.parent) is None and path.stem.isidentifier():
         return path.stem

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.box import Bound, check_box
+from fedzo.objectives.called_with import called_with
 from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
 
 _RECORDS = 512
@@ -147,7 +148,7 @@ class ModuleObjective:
         modes = {part: part.training for part in self.module.modules()}
         self.module.eval()
         try:
-            outputs: Tensor = torch.func.functional_call(self.module, state, (inputs,))
+            outputs: Tensor = called_with(self.module, state, inputs)
         finally:
             for part, mode in modes.items():
                 part.training = mode

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import Bound
+from fedzo.objectives.called_with import called_with
 from fedzo.objectives.modules import ModuleObjective, trained_parameters
 
 RowLoss = Callable[[Tensor, Mapping[str, Tensor], Tensor, Tensor], Tensor]
@@ -87,7 +88,7 @@ def row_loss(objective: ModuleObjective) -> RowLoss:
     def of(x: Tensor, buffers: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         parts = zip(names, shapes, cast(x).split(sizes), strict=True)
         state = {name: part.reshape(shape) for name, shape, part in parts}
-        outputs = torch.func.functional_call(module, {**state, **buffers}, (inputs,))
+        outputs = called_with(module, {**state, **buffers}, inputs)
         return loss(outputs, targets).reshape(())
 
     return of

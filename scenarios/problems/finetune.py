@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.estimation.snapshots import keep_snapshots
+from fedzo.objectives.called_with import called_with
 from fedzo.objectives.cohort import CohortObjective, cohort_of
 from fedzo.objectives.objective import flatten_parameters, unflatten_parameters
 from fedzo.objectives.problem import Problem, Report
@@ -145,7 +146,7 @@ class FinetuneScenario(OneProblem):
         state = unflatten_parameters(self.task.module, x)
 
         def network(inputs: Tensor) -> Tensor:
-            outputs: Tensor = torch.func.functional_call(self.task.module, state, (inputs,))
+            outputs: Tensor = called_with(self.task.module, state, inputs)
             return outputs
 
         return network

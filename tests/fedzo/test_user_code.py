@@ -143,6 +143,67 @@ def test_a_script_names_what_it_holds_and_does_not_run_twice(tmp_path: Path) -> 
     assert (done.stdout, done.stderr) == ("script.py:Mine\n", "")
 
 
+OWN = """
+import torch
+from dataclasses import dataclass
+from fedzo import CallableObjective
+from fedzo.protocol.questions.values import Values
+from strategies import RoundConfig, RoundStrategy
+from strategies.core.asking import ask
+
+runs = []
+
+@dataclass(frozen=True)
+class State:
+    x: torch.Tensor
+
+class Still(RoundStrategy[State]):
+    rounds = RoundConfig()
+    def init(self, x, num_clients):
+        runs.append(1)
+        return State(x)
+    def round(self, state, plan):
+        yield from ask(Values(x=state.x[None]), plan.cohort)
+        return state
+
+def middle(vectors):
+    return vectors.median(dim=0).values
+
+def sphere(client):
+    return CallableObjective(function=lambda x: float(x @ x), dim=2)
+"""
+IMPORTING = """
+import sys
+import fedzo
+from fedzo.user_code import reference_of
+sys.path.insert(0, sys.argv[1])
+if sys.argv[2] == "named before":
+    fedzo.federate("own.py:sphere", num_clients=2, num_rounds=1, strategy="own.py:Still")
+import own
+for seed in range(2):
+    fedzo.federate(own.sphere, num_clients=2, num_rounds=1, strategy=own.Still, seed=seed)
+    fedzo.federate("own.py:sphere", num_clients=2, num_rounds=1, strategy="own.py:Still")
+    for aggregator in (own.middle, "own.py:middle"):
+        settings = {"strategy.aggregator": aggregator, "strategy.num_byzantine": 1}
+        fedzo.federate(own.sphere, num_clients=5, num_rounds=1, settings=settings)
+print(len(own.runs), reference_of(own.Still), reference_of(own.middle))
+"""
+
+
+@pytest.mark.parametrize(("when", "runs"), [("named before", 5), ("imported first", 4)])
+def test_what_a_script_imported_is_used_again_and_again(
+    when: str, runs: int, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "script.py").write_text(IMPORTING)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "script.py", str(tmp_path), when],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == f"{runs} own.py:Still own.py:middle\n"
+
+
 def test_a_reference_leads_back_to_what_it_names(tmp_path: Path) -> None:
     make = load(tmp_path, GOAL)
     assert reference_of(make) == f"{tmp_path}/mine.py:make"

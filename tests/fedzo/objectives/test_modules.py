@@ -1,5 +1,7 @@
 """What of a module is optimized: trained parameters, in the module's own arithmetic."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -90,6 +92,43 @@ def test_tied_weights_count_once_and_move_together() -> None:
     restore_parameters(net, x)
     assert torch.equal(net[2].weight, net[0].weight)
     assert told == float(LOSS(net(INPUTS), LABELS))
+
+
+class Twice(nn.Module):
+    """A layer under two names that is called three times, a tensor under two, and a tied one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer, rise = nn.Linear(5, 5), nn.PReLU()
+        self.body = nn.Sequential(layer, rise, layer, rise, nn.BatchNorm1d(5))
+        self.again, self.other = layer, nn.Linear(5, 5)
+        self.other.bias = layer.bias
+        self.shift = nn.Parameter(torch.full((5,), 0.3))
+        self.also = self.shift
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.other(self.again(self.body(inputs) + self.shift) * self.also))
+
+
+def test_a_layer_that_is_used_twice_is_one_and_stays_as_it_is() -> None:
+    net = Twice().double()
+    objective, own = ModuleObjective(net, LOSS, INPUTS, LABELS), list(net.parameters())
+    x = objective.initial_x
+    assert x is not None
+    moved = x + torch.linspace(-1, 1, len(x), dtype=torch.float64)
+    expected = copy.deepcopy(net).eval()
+    restore_parameters(expected, moved)
+    told = objective.value(torch.stack([x, moved]))
+    torch.testing.assert_close(told[1], LOSS(expected(INPUTS), LABELS))
+    gradient = cohort_gradient(cohort_of([objective]), moved.unsqueeze(0))[0]
+    LOSS(expected(INPUTS), LABELS).backward()
+    grads = torch.cat([p.grad.reshape(-1) for p in expected.parameters()])  # type: ignore[union-attr]
+    torch.testing.assert_close(gradient.reshape(-1), grads)
+    assert [*map(id, net.parameters())] == [*map(id, own)]
+    assert torch.equal(objective.initial_x, x)  # type: ignore[arg-type]
+    cohort = cohort_of([objective, ModuleObjective(Twice().double(), LOSS, INPUTS, LABELS)])
+    assert torch.allclose(cohort.value(torch.stack([x, moved]).unsqueeze(1))[0, 0], told[0])
 
 
 def test_a_module_that_is_all_frozen_is_refused() -> None:
