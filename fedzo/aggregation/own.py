@@ -5,7 +5,7 @@
 
 The first parameter gets the vectors; `num_byzantine`, `generator` (numpy's) and `start` (the last
 aggregate, or None) come where the function has parameters of these names; all others are options.
-Before other stages it may return any number of vectors [m, d]. It must not change what it gets.
+Before other stages it may return any number of vectors [m, d]. It gets copies, which it may change.
 """
 
 import functools
@@ -61,13 +61,14 @@ def own_stage(
 
 
 def _telling(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, which says in a RunError in which line it has failed."""
+    """Return the function, in the type of the vectors; a RunError says in which line it failed."""
 
     @functools.wraps(function)
     def called(*vectors: Tensor, **more: Any) -> Any:
         try:
-            return function(*vectors, **more)
+            told = function(*(each.clone() for each in vectors), **more)
         except Exception as error:  # the user's code may raise anything
             raise RunError(f"aggregator {name}: {failure_of(error)}") from error
+        return told.to(vectors[0].dtype) if isinstance(told, Tensor) else told
 
     return called

@@ -18,7 +18,6 @@ from, and a failed evaluation counts as much as the worst of its generation.
 
 import math
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -178,7 +177,7 @@ class _Live:
         generator = stream(ground.seed, "cma", self._restarts)
         options: dict[str, Any] = {
             **_QUIET,
-            "randn": _normals(generator),
+            "randn": _Normals(generator),
             "popsize": self._popsize * 2**self._restarts,
             "CMA_diagonal": ground.dim > LARGEST_FULL,
             "minstd": self._known(ground.least.numpy() / 5, 0.0) if not ground.is_real else 0,
@@ -196,13 +195,14 @@ def _popsize(ground: Ground) -> int:
     return max(4 + int(3 * math.log(ground.dim)), ground.parallel)
 
 
-def _normals(generator: np.random.Generator) -> Callable[..., Any]:
-    """Return a function that draws as numpy's randn does, of its shapes, without a global state."""
+@dataclass(frozen=True, slots=True)
+class _Normals:
+    """What draws as numpy's randn does, of its shapes, from a generator that is copied with it."""
 
-    def randn(*size: int) -> Any:
-        return generator.standard_normal(size if size else None)
+    generator: np.random.Generator
 
-    return randn
+    def __call__(self, *size: int) -> Any:
+        return self.generator.standard_normal(size if size else None)
 
 
 def _ends(bound: NDArray[np.float64]) -> list[float | None]:

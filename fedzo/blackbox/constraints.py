@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from fedzo.blackbox.arrays import plain
 from fedzo.blackbox.evaluate import Answer, Evaluator, own
 from fedzo.blackbox.told import as_violations
 from fedzo.errors import ConfigError
@@ -65,7 +65,7 @@ def _violation(constraints: tuple[Constraint, ...], point: Any) -> Answer:
 
 def _numbers(told: Any) -> NDArray[np.float64]:
     """Return what a constraint says; raises TypeError for what is no real number."""
-    plain = told.detach().cpu() if isinstance(told, Tensor) else told
-    if plain is None or np.iscomplexobj(plain):
+    numbers = plain(told)
+    if numbers is None or np.iscomplexobj(numbers):
         raise TypeError(f"it returned {told!r:.40}, and a number is at most 0 or above")
-    return np.asarray(plain, dtype=float).ravel()
+    return np.asarray(numbers, dtype=float).ravel()

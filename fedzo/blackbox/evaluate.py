@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from fedzo.blackbox.told import as_values
+from fedzo.blackbox.told import as_values, require_whole
 from fedzo.errors import ConfigError, RunError
 from fedzo.failure import failure_of
 from fedzo.objectives.objective import Objective
@@ -47,8 +47,7 @@ def make_evaluator(
     """
     if run_in not in get_args(Workers):
         raise ConfigError(f"run_in={run_in!r} must be one of {', '.join(get_args(Workers))}")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigError(f"workers={workers!r} must be a whole number of at least 1")
+    require_whole("workers", workers, 1)
     together = batched or isinstance(f, Objective)
     if together and workers > 1:
         raise ConfigError(

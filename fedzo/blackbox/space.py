@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedzo.blackbox import variables
+from fedzo.blackbox.arrays import plain
 from fedzo.blackbox.method import FIRST_SPREAD
 from fedzo.errors import ConfigError
 
@@ -135,9 +136,10 @@ def make_space(x0: Any, bounds: Any, step: float | None) -> Space:
     """
     if bounds is None and x0 is None:
         raise ConfigError("x0=None, bounds=None: give a start, bounds, or both")
+    step = step.item() if isinstance(step, np.generic) else step
     if step is not None and not (isinstance(step, int | float) and 0 < step < math.inf):
         raise ConfigError(f"step={step!r} must be a positive number; leave it out for the default")
-    bounds = bounds.detach().cpu().numpy() if isinstance(bounds, Tensor) else bounds
+    bounds = plain(bounds)
     kinds = list(bounds.values()) if isinstance(bounds, Mapping) else bounds
     if isinstance(bounds, Mapping):
         _check_names(bounds)
@@ -252,14 +254,14 @@ def _ends(
 
 def _vector(name: str, value: Any, *, finite: bool = True) -> NDArray[np.float64]:
     """Return numbers [d] as a new array."""
-    given = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
     try:
-        array = np.array(given)
+        array = np.array(plain(value))
         real = array.astype(np.float64) if array.dtype.kind in "iuf" else None
     except (TypeError, ValueError):
         real = None
     if real is None or real.ndim != 1 or not len(real):
         raise ConfigError(f"{name}={value!r:.60} must be a vector of real numbers")
     if np.isnan(real).any() or (finite and not np.isfinite(real).all()):
-        raise ConfigError(f"{name}={value!r:.60} holds NaN or infinity; give finite numbers")
+        what = "NaN or infinity; give finite numbers" if finite else "NaN; give numbers, or None"
+        raise ConfigError(f"{name}={value!r:.60} holds {what}")
     return real

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fedzo.blackbox.arrays import plain
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
 
@@ -43,7 +44,7 @@ def as_told(count: int, values: Any, failures: Any, violations: Any) -> list[Tol
 
 def as_values(values: Any, count: int) -> list[float | None]:
     """Return a number a point, None for a failure; raises ConfigError for anything else."""
-    given = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    given = plain(values)
     single = count == 1 and not isinstance(given, list | tuple) and np.ndim(given) == 0
     flat = _listed("values", [given] if single else given, count)
     return [_as_value(value) for value in flat]
@@ -55,8 +56,8 @@ def _as_value(value: Any) -> float | None:
     try:
         if isinstance(value, str | bytes | complex | np.complexfloating):
             raise TypeError("no real number")
-        alone = isinstance(value, np.ndarray | Tensor)
-        number = float(value.item() if alone else value)
+        alone = plain(value)
+        number = float(alone.item() if isinstance(alone, np.ndarray) else alone)
     except OverflowError:
         return None
     except (TypeError, ValueError, RuntimeError) as error:
@@ -86,7 +87,7 @@ def as_violations(violations: Any, count: int) -> list[float]:
     violations: for each point a number, or numbers of its constraints, of which the positive ones
     are added (Deb 2000). Raises ConfigError for anything else, NaN included.
     """
-    rows = violations.detach().cpu().numpy() if isinstance(violations, Tensor) else violations
+    rows = plain(violations)
     try:
         if np.iscomplexobj(rows):
             raise TypeError("complex")

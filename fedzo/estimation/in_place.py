@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.config import require
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.kept_inputs import KeptInputs, keeping_inputs
@@ -77,7 +77,12 @@ class InPlace:
     def loss(self) -> float:
         """Return the objective at x plus all shifts since the last `restore_`."""
         with torch.no_grad():
-            return float(ask_moved(self.ask, (self.place, self._terms)))
+            told = ask_moved(self.ask, (self.place, self._terms))
+        if told.numel() != 1:
+            raise ObjectiveError(
+                f"the loss is {told.numel()} numbers, and is to be one; return their mean"
+            )
+        return float(told)
 
     def told_at(self, terms: Sequence[Term]) -> Float[Tensor, "*k"]:
         """Return all numbers that `ask` answers at x plus terms."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fedzo.config import Scalar, require
-from fedzo.errors import CheckpointError, ConfigError
+from fedzo.errors import CheckpointError, ConfigError, ObjectiveError
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.view import View
 from fedzo.finetuning.asking import Asked, Told
@@ -120,18 +120,20 @@ class ZerothOrder(torch.optim.Optimizer):
         without any finite value leaves x as it is. An exception of the closure leaves all as it
         was before the step.
         """
+        lr = float(self.param_groups[0]["lr"])
+        require(math.isfinite(lr), "lr", lr, "finite; see what has set it in param_groups")
         again = same_draws(self.view)
         own = InPlace(self.view, _alike(closure, again), self.module, self._stacked)
         place = Asked(own, self._parallel)
         if full is not None and isinstance(self._recipe.finder, VarianceReduced):
             self._recipe.finder.full = _alike(full, again)
         with _evaluating(self.module):
-            loss = self._go(place, float(self.param_groups[0]["lr"]))
+            loss = self._go(place, lr)
         forwards = len(place.told) - 2 * place.with_tangents
         self.spent.forwards += forwards
         self.spent.on_all += forwards if place.asked_another else 0
         self.spent.tangents += place.with_tangents
-        self.log.add(float(self.param_groups[0]["lr"]), place.told)
+        self.log.add(lr, place.told)
         if self._parallel is not None and self.steps == 1:
             self._parallel.warn_of_idle()
         return loss
@@ -248,7 +250,14 @@ def _alike(closure: Closure, again: Callable[[], None]) -> Callable[[], Tensor]:
     def asked() -> Tensor:
         again()
         value = closure()
-        return value if isinstance(value, Tensor) else torch.tensor(float(value))
+        if isinstance(value, Tensor):
+            return value
+        try:
+            return torch.tensor(float(value), dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise ObjectiveError(
+                f"the closure returned {value!r:.60}; it must return the loss, a tensor or a number"
+            ) from error
 
     return asked
 

@@ -46,6 +46,13 @@ class ModuleObjective:
                 f"all parameters of the {type(self.module).__name__} are frozen, so there is"
                 " nothing to optimize; call requires_grad_(True) on those that are to be trained"
             )
+        for name, p in named_trained(self.module):
+            if p.is_complex():
+                raise ConfigError(
+                    f"parameter {name!r} of the {type(self.module).__name__} is {p.dtype}, and x is"
+                    " of real numbers; freeze it, or keep its real and imaginary part in one of"
+                    " two (torch.view_as_real)"
+                )
         if len(self.inputs) != len(self.targets) or not len(self.inputs):
             raise ConfigError(
                 f"{len(self.inputs)} inputs and {len(self.targets)} targets are no examples; give"

@@ -119,7 +119,10 @@ class CallableObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchObjective:
-    """A torch function of points [..., d] with values [...]; differentiable if the function is."""
+    """A torch function of points [..., d] with values [...]; differentiable if the function is.
+
+    It never sees fedzo's own memory.
+    """
 
     function: Callable[[Tensor], Tensor]
     dim: int
@@ -132,7 +135,7 @@ class TorchObjective:
         object.__setattr__(self, "upper", high)
 
     def value(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        return self.function(x)
+        return self.function(x.clone())  # it may work in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,8 @@ def _number(answer: Any) -> float:
     """Return what a function answered for one point; raises TypeError for what is no number."""
     if isinstance(answer, Tensor):
         answer = answer.detach().cpu().double().numpy() if not answer.is_complex() else None
+    if np.ma.is_masked(answer):
+        return math.nan
     if isinstance(answer, np.ndarray | np.generic):
         answer = answer.item() if answer.dtype.kind in "iufb" else None
     if isinstance(answer, str | bytes):

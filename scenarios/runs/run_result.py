@@ -157,7 +157,7 @@ class RunResult(ShownByFacts):
 
     @property
     def final_value(self) -> float | None:
-        """F at the end, averaged over problems."""
+        """F at the end, or where it was known for the last time, averaged over problems."""
         return self._mean(lambda values: values[-1])
 
     @property
@@ -271,6 +271,10 @@ def _judges(result: RunResult) -> Iterator[Row]:
     sample = sampled_judges(experiment)
     if sample:
         yield "judged by", f"samples of {sample} of {experiment.num_clients} clients"
+    unknown = [record for record in result.last_records if record.value is None]
+    if unknown:
+        known = max((r.round_index for r in result.records if r.value is not None), default=0)
+        yield "judged last", f"after round {known:,}; x has moved since, and its F is not known"
     partial = [record.judges for record in result.last_records if record.partial]
     if partial:
         yield "judged by", f"{min(partial)} of {experiment.num_clients} clients (partial)"

@@ -8,6 +8,7 @@ import torch
 from fedzo.aggregation import parse_aggregator
 from fedzo.errors import ConfigError, RunError
 from fedzo.randomness import stream
+from strategies.core.robust import RobustConfig
 
 TEXT = """
 from fedzo.errors import ConfigError
@@ -28,6 +29,10 @@ def fails(vectors, *, num_byzantine):
 
 def broken(vectors):
     return vectors.no_such_thing
+
+def in_place(vectors):
+    vectors *= 2
+    return vectors.clamp_(-1, 1).mean(dim=0).float()
 
 def list_of(vectors):
     return [1.0, 2.0]
@@ -60,6 +65,15 @@ def test_a_function_is_a_rule_with_options(file: Path) -> None:
     assert called("mine.py:halves | median", vectors) == 2.5
     assert parse_aggregator("mine.py:learns").learns
     assert not parse_aggregator("mine.py:low").learns
+
+
+def test_a_rule_may_work_in_place_and_in_another_type(file: Path) -> None:
+    vectors = torch.tensor([[3.0], [1.0], [7.0], [0.25], [9.0]]).double()
+    told = called("mine.py:in_place", vectors)
+    assert told.dtype == torch.float64
+    assert float(told) == pytest.approx(0.9)
+    assert vectors[0] == 3
+    RobustConfig(aggregator="mine.py:in_place")
 
 
 def test_a_changed_file_is_another_rule(file: Path) -> None:

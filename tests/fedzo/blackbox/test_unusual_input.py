@@ -1,5 +1,6 @@
 """What people also type and return: an answer, or one sentence before anything is spent."""
 
+import copy
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,6 +14,7 @@ import torch
 import fedzo
 from fedzo.blackbox.variables import Log
 from fedzo.errors import CheckpointError, ConfigError
+from fedzo.objectives.objective import CallableObjective
 from fedzo.records.tensor_file import read_tensors, write_tensors
 
 
@@ -75,6 +77,8 @@ def test_a_loaded_search_goes_on_at_the_same_bits_wherever_the_file_put_it(
         lambda x: np.array([x[0] ** 2]),
         lambda x: 10**400 if x[0] > 0.5 else float(x[0] ** 2),
         lambda x: torch.tensor([x[0] ** 2]),
+        lambda x: torch.tensor([x[0] ** 2]).bfloat16(),
+        lambda x: np.ma.masked_greater(np.array([x[0] ** 2]), 0.5).mean(),
     ],
 )
 def test_values_of_many_kinds_are_numbers(f: Callable[[Any], Any]) -> None:
@@ -97,6 +101,45 @@ def test_values_of_many_kinds_are_numbers(f: Callable[[Any], Any]) -> None:
 def test_what_cannot_be_meant_is_said_in_a_sentence(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         fedzo.minimize(lambda x: 1.0, budget=10, **given)
+
+
+def test_what_is_masked_is_no_value() -> None:
+    opt = fedzo.Optimizer(x0=[0.0, 0.0], method="cma", parallel=4)
+    points = opt.ask(4)
+    opt.tell(points, np.ma.masked_greater(np.array([3.0, 1.0, 9.0, 2.0]), 2.5))
+    assert opt.result().value == 1.0
+    assert opt.result().failures == 2
+    asked = CallableObjective(function=lambda x: np.ma.masked, dim=1)
+    assert asked.value(torch.zeros(2, 1)).isnan().all()
+
+
+def test_half_precision_is_taken_everywhere() -> None:
+    half = torch.tensor([1.0, -1.0], dtype=torch.bfloat16)
+    box = torch.tensor([[-2.0, 2.0]] * 2, dtype=torch.bfloat16)
+    found = fedzo.minimize(
+        lambda x: torch.tensor(x).bfloat16().square().sum(),
+        x0=half, bounds=box, budget=40, constraints=lambda x: torch.tensor(x[0] - 1).bfloat16(),
+    )  # fmt: skip
+    assert found.value < 0.5
+    opt = fedzo.Optimizer(x0=half, constrained=True, step=np.float32(0.5))
+    points = opt.ask(2)
+    opt.tell(points, values=half, violations=torch.zeros(2, dtype=torch.bfloat16))
+    assert opt.result().value == -1.0
+
+
+@pytest.mark.parametrize("method", ["auto", "cma", "fzoos", "random"])
+def test_a_copy_of_a_search_leaves_it_as_it_is(method: str) -> None:
+    def points_of(opt: fedzo.Optimizer) -> Any:
+        while not opt.stop:
+            points = opt.ask()
+            opt.tell(points, [float(((x - 1) ** 2).sum()) for x in points])
+        return opt.result().points
+
+    opt = fedzo.Optimizer(x0=[0.0, 0.0, 3.0], method=method, budget=60, seed=1)
+    points = opt.ask()
+    opt.tell(points, [float(((x - 1) ** 2).sum()) for x in points])
+    again = points_of(copy.deepcopy(opt))
+    assert np.array_equal(points_of(opt), again)
 
 
 def test_a_wide_range_of_powers_has_its_places() -> None:

@@ -125,6 +125,38 @@ def test_rates_views_and_methods_that_are_none() -> None:
     assert chosen == MeZO(num_directions=3)
 
 
+def test_a_loss_that_is_a_number_of_python_keeps_its_digits() -> None:
+    parameter = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = ZerothOrder([parameter], lr=0.05)
+    for _ in range(300):
+        optimizer.step(lambda: 1e4 + float(((parameter - 1) ** 2).sum()))
+    assert float(((parameter - 1) ** 2).sum()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ((1.0, 2.0), r"the closure returned \(1.0, 2.0\); it must return the loss"),
+        ({"loss": 1.0}, "it must return the loss, a tensor or a number"),
+        (None, "the closure returned None"),
+        (torch.zeros(2), "the loss is 2 numbers, and is to be one"),
+    ],
+)
+def test_a_closure_that_returns_no_loss_is_told(told: Any, said: str) -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    with pytest.raises(ObjectiveError, match=said):
+        ZerothOrder([parameter], lr=0.05).step(lambda: (parameter.sum(), told)[1])
+
+
+def test_a_rate_that_somebody_made_nan_is_refused() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = ZerothOrder([parameter], lr=0.05)
+    optimizer.param_groups[0]["lr"] = float("nan")
+    with pytest.raises(ConfigError, match="lr=nan must be finite"):
+        optimizer.step(lambda: parameter.sum())
+    assert not parameter.any()
+
+
 def test_copies_are_refused_with_the_way_to_go_on() -> None:
     module = net()
     optimizer = ZerothOrder(module, lr=0.1)

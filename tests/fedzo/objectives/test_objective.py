@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedzo.errors import ObjectiveError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.cohort import cohort_gradient, cohort_of
 from fedzo.objectives.objective import (
     CallableObjective,
@@ -50,6 +50,22 @@ OBJECTIVES: dict[str, Objective] = {
 @pytest.fixture(params=OBJECTIVES)
 def objective(request: pytest.FixtureRequest) -> Objective:
     return OBJECTIVES[request.param]
+
+
+def test_a_function_of_torch_may_work_in_place() -> None:
+    objective = TorchObjective(function=lambda x: x.sub_(0.5).square_().sum(-1), dim=2)
+    x = torch.zeros(3, 2, requires_grad=True)
+    assert objective.value(x).tolist() == [0.5] * 3
+    assert not x.any()
+    [gradient] = torch.autograd.grad(objective.value(x).sum(), x)
+    assert torch.equal(gradient, torch.full((3, 2), -1.0))
+
+
+def test_complex_parameters_are_refused_with_the_way_out() -> None:
+    net = nn.Linear(3, 2, dtype=torch.complex64)
+    inputs = torch.zeros(4, 3, dtype=torch.complex64)
+    with pytest.raises(ConfigError, match=r"parameter 'weight' of the Linear is torch.complex64"):
+        ModuleObjective(net, nn.functional.mse_loss, inputs, inputs)
 
 
 def test_values_keep_the_leading_axes(objective: Objective) -> None:

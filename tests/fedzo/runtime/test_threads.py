@@ -40,6 +40,21 @@ def three_threads() -> Iterator[None]:
         assert torch.get_num_threads() == 3
 
 
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_had_wherever_a_run_is_started(around: Any) -> None:
+    def go() -> float | None:
+        square = TorchObjective(function=lambda x: x.square().sum(-1), dim=2)
+        start = torch.ones(2)
+        made = federate(
+            lambda _: square, num_clients=2, num_rounds=2, strategy="fedavg", initial_x=start
+        )
+        return made.final_value
+
+    with around():
+        told = go()
+    assert told == go()
+
+
 @pytest.mark.parametrize(("given", "used"), [({}, 1), ({"threads": 2}, 2)])
 def test_federate_sets_threads_and_restores_them(given: dict[str, int], used: int) -> None:
     watched = Watched()

@@ -31,6 +31,20 @@ def test_print_and_terminal_say_the_same() -> None:
     assert len(repr(result)) < 1000, "no tensors"
 
 
+def test_an_end_that_nobody_could_judge_is_told() -> None:
+    walked = federate(
+        lambda client: CallableObjective(
+            function=lambda x: float("nan") if x[0] > 0.3 else float(((x - 0.5) ** 2).sum()), dim=2
+        ),
+        num_clients=2, num_rounds=15, strategy="fedzo_adam", initial_x=[0.0, 0.0],
+        settings={"client.non_finite": "skip"},
+    )  # fmt: skip
+    assert walked.records[-1].value is None
+    last = max(r.round_index for r in walked.records if r.value is not None)
+    assert f"after round {last}; x has moved since" in repr(walked)
+    assert "judged last" not in repr(run())
+
+
 def test_a_notebook_gets_a_table_in_which_nothing_acts() -> None:
     html = run()._repr_html_()
     assert html.startswith('<table><tr><th colspan="2">custom / fedzo, 2 clients, seed 0</th></tr>')
