@@ -17,6 +17,7 @@ from fedzo.fleet.devices import DAY_S, ONLINE_S, Fleet
 from fedzo.fleet.going import Going, InFlight
 from fedzo.fleet.job import Job, from_tensors, to_tensors
 from fedzo.fleet.jobs import Jobs, jobs_of
+from fedzo.protocol.answers import NO_ANSWER
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.sizes import sizes_down
 from fedzo.protocol.wave import Landed, Wave
@@ -133,11 +134,14 @@ class _Virtual(Going):
         return float(down.bytes), *self._known[client][1:]
 
     def _next(self) -> Job:
-        job = min(self._flight.jobs, key=lambda one: one.key)
+        if not self._first().computed:
+            self._compute(self._open)  # and whose answer is lost then ends later
+        job = self._first()
         self._now = job.end
-        if not job.computed:
-            self._compute(self._open)
         return job
+
+    def _first(self) -> Job:
+        return min(self._flight.jobs, key=lambda one: one.key)
 
     def _end(self) -> None:
         self._compute(self._open)
@@ -158,15 +162,18 @@ class _Virtual(Going):
 
     def _hear(self, jobs: Sequence[Job], exchange: Exchange, replies: Replies) -> None:
         """Take down what the clients of an exchange, one a job, have said and counted."""
-        self._began.append((exchange, replies))
         table = jobs_of(exchange, replies)
         self._price([job for job in jobs if job.end == float("inf")], table)
         place = {client: i for i, client in enumerate(replies.client_ids)}
         for i, job in enumerate(jobs):
             job.hear(replies, place.get(job.client))
+            if bool(table.silent[i]) and not job.lost:
+                job.lost, job.end = True, job.start + self._timeout_s
             if job.client in place:
                 row = tuple(float(getattr(table, name)[i]) for name in _COUNTED)
                 self._known[job.client] = row
+        lost = {job.client: NO_ANSWER for job in jobs if job.lost and job.client in place}
+        self._began.append((exchange, replies.without(lost) if lost else replies))
 
     def _price(self, jobs: Sequence[Job], table: Jobs) -> None:
         """Say when these jobs end, by a table that has a row of each client."""

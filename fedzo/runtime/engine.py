@@ -95,6 +95,11 @@ class Middleware:
         assert isinstance(self._inner, Eager)
         return self._inner.await_one()
 
+    def lost(self, client_ids: Sequence[int]) -> None:
+        """Take note that answers of these clients have not come to the server."""
+        if isinstance(self._inner, Middleware):
+            self._inner.lost(client_ids)
+
     def client_states(self) -> Mapping[int, ClientState]:
         return self._inner.client_states()
 

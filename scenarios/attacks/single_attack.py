@@ -32,7 +32,7 @@ from fedzo.attacks.subject import Found
 from fedzo.attacks.victims.images import Given, read_images, read_labels
 from fedzo.attacks.victims.memory import Remembered
 from fedzo.attacks.victims.victim import Victim
-from fedzo.attacks.victims.wrappers import Meter
+from fedzo.attacks.victims.wrappers import Meter, anew, remembers
 from fedzo.errors import FedzoWarning
 from fedzo.runtime.threads import torch_threads
 from scenarios.attacks.attack_result import Report
@@ -84,15 +84,26 @@ def attack_by_plans(
     """Attack the same images by several plans that differ in attacker and radius.
 
     The first report has what screening has cost. Each attack goes as it would alone, and what the
-    victim was asked in an earlier one is counted but not asked again (replayed).
+    victim was asked in an earlier one is counted but not asked again (replayed). Wrappers that
+    count, remember or draw begin anew with each attack, which screens for itself and has a journal
+    of its own beside `journal`.
     """
     images = read_images(images)
     labels = read_labels(labels, len(images))
     reports: list[Report] = []
+    file = None if journal is None else Path(journal)
     with torch_threads(1):
         begun = time.perf_counter()
-        rehearse_plans(victim, images, plans)
-        asked = _Asked(victim, None if journal is None else Path(journal), name)
+        names = rehearse_plans(victim, images, plans)
+        if len(plans) > 1 and remembers(victim):
+            for attacker, plan in zip(names, plans, strict=True):
+                beyond = _beyond(progress, reports)
+                own = None if file is None else journal_of(file, attacker, plan)
+                reports += attack_by_plans(
+                    anew(victim), images, labels, [plan], journal=own, name=name, progress=beyond
+                )
+            return reports
+        asked = _Asked(victim, file, name)
         screened = screen(asked.victim, images, labels, plans[0])
         for plan in plans:
             report = _attacked(asked, images, labels, plan, screened, _beyond(progress, reports))
@@ -106,6 +117,11 @@ def attack_by_plans(
             )
             screened = replace(screened, queries=0)
     return reports
+
+
+def journal_of(journal: Path, attacker: str, plan: Plan) -> Path:
+    """Return the journal of one of several attacks that cannot share one."""
+    return journal.with_stem(f"{journal.stem}-{attacker}-{plan.settings.radius:g}")
 
 
 def rehearse_plans(

@@ -126,11 +126,12 @@ _RADIUS_OF_PHOTOGRAPHS = {"linf": 4 / 255, "l2": 2.0, "l0": 400.0, "patch": 32.0
 def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[Report]:
     """Open the victim and attack it, with progress on a terminal."""
     journal = words.out / _JOURNAL if words.out else None
-    if words.resume and not (journal and journal.exists()):
+    kept = sorted(words.out.glob("answers*.jsonl")) if words.out else []  # one, or one an attack
+    if words.resume and not kept:
         raise ConfigError(f"--resume needs --out with {_JOURNAL} of an earlier attack in it")
-    if journal and journal.exists() and not words.resume:
+    if kept and not words.resume:
         raise ConfigError(
-            f"{journal} has answers of an earlier attack; add --resume to use them, or give"
+            f"{kept[0]} has answers of an earlier attack; add --resume to use them, or give"
             " another --out"
         )
     if not words.quiet:

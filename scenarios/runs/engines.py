@@ -83,6 +83,7 @@ def open_engine(
                 seed=experiment.seed,
                 defend=known_defence(experiment),
                 up=up,
+                at_work=_at_work(experiment),
             )
         faults = experiment.config("faults")
         if faults.any:
@@ -98,6 +99,13 @@ def open_engine(
             warnings.warn(NOT_REPEATED, FedzoWarning, stacklevel=2)
             engine = Arriving(engine)
         yield engine
+
+
+def _at_work(experiment: Experiment) -> int:
+    """Return how many clients work at a time in waves, 0 without waves."""
+    strategy = build_strategy(experiment)
+    cohort = strategy.rounds.cohort_size(experiment.num_clients)
+    return cohort if strategy.asks_in_waves else 0
 
 
 def make_fleet(experiment: Experiment, scenario: Environment | None = None) -> Fleet:

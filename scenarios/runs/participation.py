@@ -16,14 +16,16 @@ def participation_bias(experiment: Experiment, records: Sequence[RoundRecord]) -
     """Return the correlation of answers that counted with the logarithm of a device's slowness.
 
     Over the clients that were asked; 0 where slow devices are heard as often as others, below 0
-    where they are heard less. None without a clock, and where all were heard equally often.
+    where they are heard less. What is under way at the end counts as heard. None without a clock,
+    and where all were heard equally often.
     """
     if not experiment.config("fleet").any:
         return None
     asked, heard = set[int](), Counter[int]()
     for record in records:
         asked.update(record.clients)
-        heard.update(client for client in record.clients if client not in record.failures)
+        heard.update(record.clients)
+        heard.subtract(record.failures.keys())  # of jobs that may have begun rounds ago
     clients = sorted(asked)
     counts = np.asarray([heard[client] for client in clients], dtype=np.float64)
     if len(clients) < 3 or counts.std() == 0:

@@ -20,7 +20,7 @@ from fedzo.fleet.settling import settle
 from fedzo.protocol.exchange import Moment
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
-from fedzo.used_with import require_effective
+from fedzo.used_with import conditions_of, require_effective, unmet
 from scenarios.runs.engines import make_fleet
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.names import strategy_entry
@@ -60,7 +60,7 @@ def with_fleet(experiment: Experiment, fleet: str, settings: Mapping[str, Scalar
     """Return an experiment with another fleet; raises ConfigError for settings that are none."""
     require_fleets([fleet], settings)
     kept = {k: v for k, v in experiment.section("fleet").items() if k not in ("preset", "file")}
-    own = {**kept, "preset": fleet, **settings}
+    own = {**_of_use(kept, {"preset": fleet, **settings}), "preset": fleet, **settings}
     config = build_config(FleetConfig, own, section="fleet")
     if not config.any:
         raise ConfigError("fleet none has no times; choose one of mobile, fedscale, 5g, silo, ...")
@@ -68,6 +68,14 @@ def with_fleet(experiment: Experiment, fleet: str, settings: Mapping[str, Scalar
     others = {k: v for k, v in experiment.settings.items() if not k.startswith(_SECTION)}
     told = {f"{_SECTION}{name}": value for name, value in own.items()}
     return replace(experiment, settings={**others, **told})
+
+
+def _of_use(kept: Mapping[str, Scalar], typed: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return those of a run's settings that have an effect beside the ones that are typed now."""
+    conditions = conditions_of(FleetConfig, "fleet")
+    told = {f"{_SECTION}{name}": value for name, value in {**kept, **typed}.items()}
+    names = [name for name in kept if unmet(f"{_SECTION}{name}", told, conditions) is None]
+    return {name: kept[name] for name in names}
 
 
 def require_fleets(fleets: Sequence[str], settings: Mapping[str, Scalar]) -> None:

@@ -10,19 +10,18 @@ down and d up for each answer; queries: the client rule's, counted when a client
 Differs from the paper: a client works at most once on an x; robust rules in the place of the mean.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.optimizers import OptimizerState
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig, ZerothOrderConfig
-from strategies.averaging.fedavg import local_training
+from strategies.averaging.fedavg import FedAvgState, local_training
 from strategies.averaging.staleness import StalenessConfig
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
-from strategies.core.robust import RobustConfig, aggregate
+from strategies.core.robust import RobustConfig, aggregate, remembered
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.step_config import LocalConfig, ServerConfig
@@ -44,15 +43,7 @@ class FedBuffConfig:
         require_open(self.rounds)
 
 
-@dataclass(frozen=True, slots=True)
-class FedBuffState:
-    """The global x, and the server optimizer's moments."""
-
-    x: Float[Tensor, " d"]
-    moments: OptimizerState
-
-
-class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedBuffState]):
+class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedAvgState]):
     """Steps with every K-th answer."""
 
     asks_in_waves = True
@@ -61,10 +52,10 @@ class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedBuffState]):
     def steps_with(self, cohort: int) -> int:
         return self._config.waves.until(cohort)
 
-    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedBuffState:
-        return FedBuffState(x, self._optimizer.init(x))
+    def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedAvgState:
+        return FedAvgState(x, self._optimizer.init(x), remembered(self.robust, x))
 
-    def round(self, state: FedBuffState, plan: RoundPlan) -> Round[FedBuffState]:
+    def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
         question = local_training(config.local, self._client, state.x)
         until = self.steps_with(len(plan.cohort))
@@ -73,5 +64,6 @@ class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedBuffState]):
             return state
         updates = landed.said.update
         weights = config.old.weights(landed.staleness).to(updates)
-        update = aggregate(updates * weights.unsqueeze(1), config.robust, plan)
-        return server_step(state, -update, plan, self._optimizer, config.server.server_lr)
+        update = aggregate(updates * weights.unsqueeze(1), config.robust, plan, start=state.last)
+        moved = server_step(state, -update, plan, self._optimizer, config.server.server_lr)
+        return replace(moved, last=update if self.robust.rule.learns else state.last)

@@ -5,16 +5,18 @@ LabelOnly(RoundedScores(ModuleVictim(net), 2)). Those that count, remember or dr
 were after an interruption (fedzo.attacks.resuming).
 """
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedzo.attacks.resuming import at_once, recall, replay
+from fedzo.attacks.resuming import Resuming, at_once, recall, replay
 from fedzo.attacks.victims.victim import (
     UNKNOWN,
     AnswerKind,
@@ -48,6 +50,29 @@ class Around:
 
     def replay(self, images: Float[Tensor, "b c h w"]) -> None:
         replay(self.victim, images)
+
+
+def remembers(victim: Any) -> bool:
+    """Return whether any of the wrappers counts, keeps what it was asked, or draws."""
+    while isinstance(victim, Resuming) and hasattr(victim, "victim"):
+        kind = type(victim)
+        if kind.recall is not Around.recall or kind.replay is not Around.replay:
+            return True
+        victim = victim.victim
+    return False
+
+
+def anew(victim: Any) -> Any:
+    """Return wrappers as these are now, around the same model, which go ways of their own."""
+    if not (isinstance(victim, Resuming) and hasattr(victim, "victim")):
+        return victim
+    twin = copy.copy(victim)
+    for name, value in vars(victim).items():
+        if name == "victim":
+            twin.victim = anew(value)
+        elif not isinstance(value, nn.Module):
+            setattr(twin, name, copy.deepcopy(value))
+    return twin
 
 
 class InParts(Around):

@@ -49,7 +49,11 @@ class Broadcast:
     def heard(self, down: Down, answered: Sequence[int], failed: Sequence[int]) -> None:
         """Take note of who has now which version."""
         self._since.update(dict.fromkeys(answered, down.version))
-        for client in failed:
+        self.forget(failed)
+
+    def forget(self, client_ids: Sequence[int]) -> None:
+        """Take note that nobody knows what these clients have."""
+        for client in client_ids:
             self._since.pop(client, None)
 
     def tensors(self) -> dict[str, Tensor]:

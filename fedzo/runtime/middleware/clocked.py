@@ -65,10 +65,13 @@ class Clocked(Middleware):
         settled = settle(spent, timeout_s, enough=enough, failed=failed, until=until)
         self.took = settled.took if asked else VirtualTime(seconds=ONLINE_S, waiting=ONLINE_S)
         known = iter(zip(answers, spent, settled.missed, strict=True))
-        return [
+        told = [
             _told(exchange, here, next(known) if len(part.client_ids) else None)
             for exchange, here, part in zip(exchanges, reached, parts, strict=True)
         ]
+        late = [c for replies in told for c, why in replies.failures.items() if why != AWAY]
+        self.lost(late)
+        return told
 
     def wave(self, wave: Wave, *, timeout_s: float) -> Landed:
         """Go on until so many of the clients at work have answered."""

@@ -53,6 +53,11 @@ class Compressing(Middleware):
                     stacklevel=2,
                 )
 
+    def lost(self, client_ids: Sequence[int]) -> None:
+        for broadcast in self._broadcasts.values():
+            broadcast.forget(client_ids)
+        super().lost(client_ids)
+
     def client_states(self) -> Mapping[int, ClientState]:
         """Return the clients' states, and the server's memory as if it were a client's."""
         states = self._inner.client_states()

@@ -88,12 +88,14 @@ class Faulty(Middleware):
         ]
         asked = [exchange for exchange in working if len(exchange.client_ids)]
         answers = iter(self._inner.perform(asked, timeout_s=timeout_s) if asked else [])
-        return [
+        told = [
             self._spoilt(
                 e, next(answers) if len(part.client_ids) else NOBODY, draw, late * (i == 0)
             )
             for i, (e, part, draw) in enumerate(zip(exchanges, working, draws, strict=True))
         ]
+        self.lost([client for replies in told for client in replies.failures])
+        return told
 
     def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:
         alone = [exchange.select([i]) for i in range(len(exchange.client_ids))]

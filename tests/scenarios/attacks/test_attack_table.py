@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fedzo.attacks.attack import AttackSettings
+from fedzo.attacks.victims.detector import DuplicateDetector
 from fedzo.attacks.victims.victim import CallableVictim, Victim
-from fedzo.attacks.victims.wrappers import LabelOnly, Meter, OrderOnly
+from fedzo.attacks.victims.wrappers import LabelOnly, Meter, NoisyScores, OrderOnly, QueryLimit
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attacks.attack_table import AttackTable
@@ -56,6 +57,37 @@ def test_each_cell_is_the_single_attack(around: Any, attackers: list[str]) -> No
     paid = told["queries"] + told["screening_queries"]
     assert paid == told["victim_queries"] + told["replayed"]
     assert meter.queries == told["victim_queries"]
+
+
+WRAPPED = {
+    "limit": lambda: QueryLimit(CallableVictim(scores), 60),
+    "detector": lambda: DuplicateDetector(CallableVictim(scores), 0.06, 4),
+    "noisy": lambda: NoisyScores(CallableVictim(scores), 0.3, generator=stream(1, "noise")),
+    "labels of a limit": lambda: LabelOnly(QueryLimit(CallableVictim(scores), 60)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_each_cell_of_a_victim_that_remembers_is_the_single_attack(
+    name: str, tmp_path: Path
+) -> None:
+    make = WRAPPED[name]
+    attackers = ["edge", "hopskipjump"] if "labels" in name else ["square", "simba"]
+    found = table(make(), attackers, [0.1, 0.03], journal=tmp_path / "answers.jsonl")
+    for cell in found.reports:
+        alone = attack_victim(make(), IMAGES, LABELS, cell.plan)
+        assert torch.equal(alone.adversarials, cell.adversarials)
+        assert [one.queries for one in alone.found] == [one.queries for one in cell.found]
+        assert alone.success_rate == cell.success_rate
+        assert alone.screening_queries == cell.screening_queries
+    for file in tmp_path.iterdir():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[: len(lines) // 2]))
+    again = table(make(), attackers, [0.1, 0.03], journal=tmp_path / "answers.jsonl")
+    for one, other in zip(found.reports, again.reports, strict=True):
+        assert torch.equal(one.adversarials, other.adversarials)
+        assert [f.queries for f in one.found] == [f.queries for f in other.found]
+        assert other.replayed > 0
 
 
 def test_robust_accuracy_counts_what_was_right_and_withstood() -> None:

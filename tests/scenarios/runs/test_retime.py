@@ -92,6 +92,8 @@ def test_a_run_of_devices_in_a_file_is_retimed_on_others(tmp_path: Path) -> None
     plain = run("quadratic", "fedzo", TINY)
     found = fedzo.retime(given, "mobile", query_s=0.05)
     assert found.virtual == fedzo.retime(plain, "mobile", query_s=0.05).virtual
+    clocked = run("quadratic", "fedzo", {**TINY, **MOBILE})
+    assert fedzo.retime(clocked, "file", file=str(path)).virtual == given.virtual
     path.write_text("\n".join(["client,query_s,down,up", *lines[:4]]) + "\n")
     with pytest.raises(ConfigError, match="no line for client 4"):
         run("quadratic", "fedzo", {**TINY, **own})

@@ -49,6 +49,46 @@ def test_a_buffer_for_all_is_federated_averaging(buffered: str, plain: str) -> N
     assert one.records[-1].bytes_up == other.records[-1].bytes_up
 
 
+ON_A_CLOCK = {"fleet.preset": "mobile", "fleet.query_s": 0.05, "strategy.participation": 0.5}
+
+
+def test_a_buffer_for_all_remembers_the_last_aggregate_as_averaging_does() -> None:
+    rule = {"strategy.aggregator": "centered_clipping(radius=0.3)", "strategy.num_byzantine": 1}
+    plain = run("fedzo", clients=10, settings={**ON_A_CLOCK, **rule})
+    waiting = {**ON_A_CLOCK, **rule, "strategy.refill": "step"}
+    assert torch.equal(run("fedbuff_zo", clients=10, settings=waiting).x, plain.x)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "more"),
+    [("fedbuff_zo", {"strategy.buffer": 2}), ("fedasync_zo", {}), ("fzoos_async", {})],
+)
+def test_liars_lie_where_answers_come_one_by_one(
+    strategy: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    lies = {"byzantine.num_clients": 8, "byzantine.attack": "gaussian", "byzantine.scale": 1000.0}
+    settings = {**ON_A_CLOCK, **more}
+    honest = run(strategy, clients=20, rounds=30, settings=settings)
+    lied_to = run(strategy, clients=20, rounds=30, settings={**settings, **lies})
+    assert honest.final_value is not None
+    assert honest.initial_value is not None
+    assert honest.final_value < honest.initial_value < 2 * lied_to.final_value  # type: ignore[operator]
+    assert lied_to.final_value > 4 * honest.final_value  # type: ignore[operator]
+    kept = {"settings": {**settings, **lies}, "clients": 20, "out": tmp_path / "run"}
+    run(strategy, rounds=11, **kept)
+    same(lied_to, run(strategy, rounds=30, resume=True, **kept))
+
+
+def test_a_lost_answer_costs_the_deadline_whatever_lost_it() -> None:
+    equal = {"fleet.jitter": 0.0, "fleet.speed_spread": 0.0, "fleet.link_spread": 0.0}
+    waits = {**ON_A_CLOCK, **equal, "strategy.buffer": 3, "strategy.timeout_s": 1e4}
+    lost = run("fedbuff_zo", clients=20, rounds=20, settings={**waits, "faults.drop": 0.3})
+    assert lost.virtual is not None
+    assert lost.virtual.wasted > 5
+    assert lost.virtual.wasted == sum(len(record.failures) for record in lost.records)
+    assert lost.virtual.seconds > 1e4
+
+
 @pytest.mark.more
 @pytest.mark.parametrize("strategy", EACH)
 def test_nothing_depends_on_what_is_computed_together(strategy: str) -> None:

@@ -1,5 +1,6 @@
 """Compressed messages: the same bits on every engine, nothing lost, sizes as on the wire."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,22 @@ def test_who_has_failed_gets_x_whole() -> None:
         engine.perform([steps(x + round_index, round_index, [0, 1])], timeout_s=1.0)
     since = [list(exchange.down["x"].since) for exchange, _ in listening.heard]
     assert since == [[NOBODYS, NOBODYS], [0, 0], [1, NOBODYS], [2, 2]]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"faults.drop": 0.3},
+        {"faults.corrupt": 0.3},
+        {"fleet.preset": "silo", "fleet.query_s": 0.01, "fleet.drop_out": 0.3},
+    ],
+)
+def test_who_was_not_heard_gets_x_whole_wherever_the_answer_was_lost(lost: dict[str, Any]) -> None:
+    found = run(clients=10, rounds=10, settings={"scenario.dim": 1000, DOWN: "int4", **lost})
+    down = [b.bytes_down - a.bytes_down for a, b in itertools.pairwise(found.records)]
+    whole = down[0] / 10
+    for before, took in zip(found.records[1:-1], down[1:], strict=True):
+        assert took > len(before.failures) * 0.9 * whole
 
 
 def test_who_was_away_for_long_gets_x_whole() -> None:
