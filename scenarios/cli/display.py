@@ -89,7 +89,9 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for row in comparison.rows:
         table.add_row(shown(row.strategy), *(_cell(name, row) for name in names))
     console.print(table)
-    console.print("mean ± one standard error over seeds", highlight=False)
+    told = any(row.errors for row in comparison.rows)
+    said = "mean ± one standard error over seeds" if told else "one seed, so there is no error"
+    console.print(said, highlight=False)
     if comparison.milestones:
         _print_milestones(console, comparison)
     for target in comparison.targets:
