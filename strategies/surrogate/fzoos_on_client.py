@@ -17,17 +17,22 @@ from torch import Tensor
 from fedzo.objectives.oracle import project
 from fedzo.protocol.questions.surrogate import CorrectedSteps, SlopeGradient
 from strategies.core.asking import ask
-from strategies.core.robust import aggregate
+from strategies.core.robust import aggregate, remembered
 from strategies.core.rounds import Round, RoundPlan
 from strategies.surrogate.fzoos_config import FZooSConfig
 
 
 @dataclass(frozen=True, slots=True)
 class OnClientState:
-    """The global x, the lengthscale of all surrogates, and the next row of the bases."""
+    """The global x, the lengthscale of all surrogates, and the next row of the bases.
+
+    gradient, update: the last aggregates if the rule needs them.
+    """
 
     x: Float[Tensor, " d"]
     lengthscale: float
+    gradient: Float[Tensor, " l"]
+    update: Float[Tensor, " l"]
     next_row: int = 0
 
 
@@ -38,7 +43,8 @@ class OnClientFZooS:
         self._config = config
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> OnClientState:
-        return OnClientState(x, self._config.slopes.first_lengthscale(len(x)))
+        nothing = remembered(self._config.robust, x)
+        return OnClientState(x, self._config.slopes.first_lengthscale(len(x)), nothing, nothing)
 
     def round(self, state: OnClientState, plan: RoundPlan) -> Round[OnClientState]:
         config, dim = self._config, len(state.x)
@@ -53,7 +59,9 @@ class OnClientFZooS:
             mu=config.slopes.probe_length(dim),
         )
         heard = yield from ask(question, plan.cohort)
-        gradient = aggregate(heard.said.gradient, config.robust, plan, purpose="gradient")
+        gradient = aggregate(
+            heard.said.gradient, config.robust, plan, purpose="gradient", start=state.gradient
+        )
         evidence = heard.said.evidence
         if config.robust.rule.is_mean:
             best = int(evidence.sum(dim=0).argmax())
@@ -68,7 +76,8 @@ class OnClientFZooS:
             local_lr=config.local.local_lr,
         )
         moved = yield from ask(steps, heard.clients)
-        update = aggregate(moved.said.update, config.robust, plan)
+        update = aggregate(moved.said.update, config.robust, plan, start=state.update)
         x = project(state.x + update, plan.lower, plan.upper)
         lengthscale = config.slopes.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
-        return OnClientState(x.to(state.x), lengthscale, state.next_row + m)
+        last = (gradient, update) if config.robust.rule.learns else (state.gradient, state.update)
+        return OnClientState(x.to(state.x), lengthscale, *last, next_row=state.next_row + m)

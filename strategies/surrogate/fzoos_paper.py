@@ -29,7 +29,7 @@ from fedzo.protocol.questions.surrogate import (
     SurrogateWeights,
 )
 from strategies.core.asking import Asked, Heard, ask, ask_together
-from strategies.core.robust import aggregate
+from strategies.core.robust import aggregate, remembered
 from strategies.core.rounds import Round, RoundPlan
 from strategies.core.safeguard import better
 from strategies.surrogate.fzoos_config import FZooSConfig
@@ -39,13 +39,15 @@ from strategies.surrogate.fzoos_config import FZooSConfig
 class PublishedState:
     """The global x and weights, empty before the first round, and what clients have.
 
-    informed: who has been sent this x; begun: who has made the initial queries.
+    informed: who has been sent this x; begun: who has made the initial queries; last: the last
+    aggregate of updates if the rule needs it.
     """
 
     x: Float[Tensor, " d"]
     weights: Float[Tensor, " f"]
     informed: Int[Tensor, " k"]
     begun: Int[Tensor, " b"]
+    last: Float[Tensor, " l"]
 
     def unsure_of(self, clients: Sequence[int]) -> "PublishedState":
         """Return the state in which x is told again: clients may have been sent another."""
@@ -66,29 +68,37 @@ class PublishedFZooS:
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PublishedState:
         nobody = torch.empty(0, dtype=torch.int64)
-        return PublishedState(x, torch.empty(0, dtype=torch.float64), nobody, nobody)
+        last = remembered(self._config.robust, x)
+        return PublishedState(x, torch.empty(0, dtype=torch.float64), nobody, nobody, last)
 
     def round(self, state: PublishedState, plan: RoundPlan) -> Round[PublishedState]:
         heard = yield from ask_together(self._training(state, plan))
         clients = torch.as_tensor(heard.clients)
         begun = torch.cat([state.begun, clients]).unique()
         assert heard.said.update is not None
-        update = aggregate(heard.said.update, self._config.robust, plan)
+        robust = self._config.robust
+        update = aggregate(heard.said.update, robust, plan, start=state.last)
+        last = update if robust.rule.learns else state.last
         x = project(state.x + update, plan.lower, plan.upper).to(state.x)
         if self._config.variant == "official":
-            x = yield from better(state.x, x, plan, self._config.robust)
+            x = yield from better(state.x, x, plan, robust)
         if self._config.one_exchange:
-            weights = self._common(heard, plan)
-            return PublishedState(x, weights, clients[:0], begun)
+            weights = self._common(heard, plan, state.weights)
+            return PublishedState(x, weights, clients[:0], begun, last)
         question = SurrogateWeights(x=x, num_clients=plan.num_clients, **self._told)  # type: ignore[arg-type]
         answers = yield from ask(question, heard.clients)
         informed = torch.as_tensor(answers.clients)
-        return PublishedState(x, self._common(answers, plan), informed, begun)
+        weights = self._common(answers, plan, state.weights)
+        return PublishedState(x, weights, informed, begun, last)
 
-    def _common(self, heard: Heard[Surrogated], plan: RoundPlan) -> Float[Tensor, " f"]:
+    def _common(
+        self, heard: Heard[Surrogated], plan: RoundPlan, before: Float[Tensor, " b"]
+    ) -> Float[Tensor, " f"]:
         """Return the weights of the surrogate that all clients get: a rule in R^M."""
-        assert heard.said.weights is not None
-        return aggregate(heard.said.weights, self._config.robust, plan, purpose="weights")
+        told, robust = heard.said.weights, self._config.robust
+        assert told is not None
+        start = before if before.numel() else None
+        return aggregate(told, robust, plan, purpose="weights", start=start)
 
     def _training(self, state: PublishedState, plan: RoundPlan) -> list[Asked[Surrogated]]:
         """Return one question for clients that have begun and one for those that have not."""

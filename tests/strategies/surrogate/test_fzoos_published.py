@@ -223,3 +223,18 @@ def test_after_a_spoilt_round_clients_are_sent_the_x_that_the_server_went_back_t
     assert second is None, "they have it"
     assert third is not None
     assert torch.equal(third, states[1])
+
+
+@pytest.mark.parametrize("variant", ["paper", "official", "on_client"])
+def test_a_rule_that_learns_goes_on_from_the_last_aggregate(variant: str) -> None:
+    """Clips of 0.05 around nothing would take a third of the way in six rounds."""
+    settings = {
+        "scenario.dim": 20,
+        "strategy.variant": variant,
+        "strategy.aggregator": "centered_clipping(radius=0.05)",
+        "strategy.num_byzantine": 1,
+    }
+    made = make_experiment("quadratic", "fzoos", num_rounds=6, num_clients=7, settings=settings)
+    found = simulate(made)
+    assert found.initial_value is not None
+    assert found.final_value < 0.6 * found.initial_value  # type: ignore[operator]
