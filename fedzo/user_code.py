@@ -4,8 +4,8 @@ A file loads like a script: it may import its neighbors, at once or later, hold 
 quit nothing but itself; what it keeps under `if __name__ == "__main__"` does not run. Afterwards
 its folder comes last on the search path: none of its files stands in for a module of others.
 `load_object` runs a file anew; `load_kept` returns the same classes as long as the file and its
-neighbors say the same, and those of a module that a script has imported itself. Neither takes the
-place of such a module. `reference_of` is the way back, from a class or function to such a text.
+neighbors say the same. Neither takes the place of a module that a script has imported itself.
+`reference_of` is the way back, from a class or function to such a text.
 """
 
 import ast
@@ -28,8 +28,9 @@ from fedzo.origin import is_of_a_user
 _OURS = ("fedzo", "clients", "strategies", "scenarios")
 REFERENCE = re.compile(r"(?:[^\s|():'\"=,]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 """A reference inside a longer text, where paths have no spaces."""
-_RUN_BY_US = "__fedzo_run__"
-"""The mark of a module: "kept" where its classes are to stay, "anew" where they are not."""
+_RUN_BY_US, _TEXT = "__fedzo_run__", "__fedzo_text__"
+"""The mark of a module: "kept" where its classes are to stay, "anew" where they are not, "near" of
+a neighbor that one of these imports, whose text is marked too."""
 
 
 def is_reference(text: str) -> bool:
@@ -60,10 +61,11 @@ def load_kept(reference: str, *, what: str) -> Any:
     where, _, name = reference.rpartition(":")
     if not where.endswith(".py") or not name:
         return load_object(reference, what=what)
-    for own in _imported_by_script(Path(where).expanduser().absolute()):
-        if hasattr(own, name):
-            return getattr(own, name)
-    return _of(_kept(where, what, stamp(where)), reference)
+    running = sys.modules.get("__main__")
+    if running is not None and _origin(running) == Path(where).expanduser().absolute():
+        return load_object(reference, what=what)
+    _require_file(Path(where).expanduser(), what)
+    return _of(_kept(where, stamp(where)), reference)
 
 
 def stamp(file: str) -> str:
@@ -110,14 +112,8 @@ def reference_of(thing: Any) -> str:
 
 
 @lru_cache(maxsize=256)
-def _kept(where: str, what: str, _stamp: str) -> ModuleType:
-    return _load_file(Path(where), "", what, keep=True)
-
-
-def _imported_by_script(path: Path) -> list[ModuleType]:
-    """Return the modules that a script made of a file, as itself or by an import of its own."""
-    held = [sys.modules[name] for name in ("__main__", path.stem) if name in sys.modules]
-    return [one for one in held if _origin(one) == path and not hasattr(one, _RUN_BY_US)]
+def _kept(where: str, _stamp: str) -> ModuleType:
+    return _load_file(Path(where), "", "the file", keep=True)
 
 
 def _of(module: ModuleType, reference: str) -> Any:
@@ -140,15 +136,19 @@ def _own(module: ModuleType) -> list[str]:
     ]
 
 
+def _require_file(path: Path, what: str, given: Path | None = None) -> None:
+    if not path.is_file():
+        raise ConfigError(f"{what} names {str(given or path)!r}, which is not a file")
+
+
 def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> ModuleType:
     path = given.expanduser().absolute()
-    if not path.is_file():
-        raise ConfigError(f"{what} names {str(given)!r}, which is not a file")
+    _require_file(path, what, given)
     running = sys.modules.get("__main__")
     if running is not None and _origin(running) == path and hasattr(running, wanted):
         return running  # a script that names what it holds must not run twice
     _make_room(path)
-    name = _module_name(path)
+    name, before_it = _module_name(path, keep=keep), {*sys.modules}
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{str(given)!r} cannot be loaded as Python")
@@ -165,7 +165,16 @@ def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> Mo
         raise ConfigError(f"{str(given)!r} does not load: {failure_of(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
+        for near in _imported(path, path.parent) - before_it:
+            _mark(sys.modules.get(near))
     return module
+
+
+def _mark(neighbor: ModuleType | None) -> None:
+    """Take down that we have imported a module, and its text."""
+    if neighbor is not None and (origin := _origin(neighbor)) is not None:
+        setattr(neighbor, _RUN_BY_US, "near")
+        setattr(neighbor, _TEXT, origin.read_bytes() if origin.is_file() else b"")
 
 
 def _load_module(name: str, what: str) -> ModuleType:
@@ -178,13 +187,14 @@ def _load_module(name: str, what: str) -> ModuleType:
         raise ConfigError(f"{what}: module {name!r} does not load: {failure_of(error)}") from error
 
 
-def _module_name(path: Path) -> str:
+def _module_name(path: Path, *, keep: bool) -> str:
     """Return the file's own name, or one made of its path where that is a module's already.
 
-    A module that this file was run as before gives way, but for one whose classes are in use.
+    A module that we have run this file as before gives way; one that was to stay, to a later text.
     """
     held = sys.modules.get(path.stem)
-    if held is not None and _origin(held) == path and getattr(held, _RUN_BY_US, "") == "anew":
+    yielding = ("anew", "near", "kept") if keep else ("anew",)
+    if held is not None and _origin(held) == path and getattr(held, _RUN_BY_US, "") in yielding:
         return path.stem
     if held is None and installed(path.stem, path.parent) is None and path.stem.isidentifier():
         return path.stem
@@ -204,6 +214,8 @@ def _make_room(path: Path) -> None:
         held = sys.modules.get(name)
         origin = _origin(held) if held is not None else installed(name, folder)
         if origin is not None and folder in origin.parents:
+            if getattr(held, _TEXT, None) not in (None, origin.read_bytes()):
+                del sys.modules[name]
             continue
         if origin is not None and is_of_a_user(origin):
             for key in [key for key in sys.modules if key.partition(".")[0] == name]:

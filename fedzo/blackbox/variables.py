@@ -5,6 +5,7 @@ bounds; a choice one for every option, of which the largest is chosen.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -87,6 +88,8 @@ class Log:
 
     def coordinates(self, value: object) -> NDArray[np.float64]:
         number = _number(self, value, float(self.low), float(self.high))
+        if math.isfinite(self.high / self.low):
+            return np.array([math.log(number / self.low) / math.log(self.high / self.low)])
         powers = math.log(self.low), math.log(self.high)
         return np.array([(math.log(number) - powers[0]) / (powers[1] - powers[0])])
 
@@ -175,7 +178,7 @@ def _take_ends(variable: "Float | Log") -> None:
 
 def _check_ends(kind: str, low: object, high: object) -> None:
     for end in (low, high):
-        if not isinstance(end, int | float) or not math.isfinite(end):
+        if not isinstance(end, int | float) or not abs(end) <= sys.float_info.max:
             raise ConfigError(f"{kind}({low!r}, {high!r}): both ends must be finite numbers")
     if not math.isfinite(high - low):  # type: ignore[operator]
         raise ConfigError(f"{kind}({low}, {high}): the ends are further apart than a float64")

@@ -62,7 +62,8 @@ class Guided:
     def find(self, place: InPlace, step: int) -> Found:
         found = self._values.find(place, step)
         estimate = found.estimate.vector(self._view.total, device=self._reached.device)
-        self._held.append(estimate * self._reached)
+        if bool(estimate.any()):  # a step of which nothing is known leads nowhere
+            self._held.append(estimate * self._reached)
         return found
 
     def _draw(self, lean: Direction) -> list[float]:

@@ -254,6 +254,8 @@ def _alike(closure: Closure, again: Callable[[], None]) -> Callable[[], Tensor]:
             return value
         try:
             return torch.tensor(float(value), dtype=torch.float64)
+        except OverflowError:
+            return torch.tensor(math.inf)
         except (TypeError, ValueError) as error:
             raise ObjectiveError(
                 f"the closure returned {value!r:.60}; it must return the loss, a tensor or a number"

@@ -14,6 +14,7 @@ An attacker who sees an order alone cannot know that he has succeeded: he spends
 and the victim inside is asked once more, not counted, to judge for the report.
 """
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -85,8 +86,8 @@ def attack_by_plans(
 
     The first report has what screening has cost. Each attack goes as it would alone, and what the
     victim was asked in an earlier one is counted but not asked again (replayed). Wrappers that
-    count, remember or draw begin anew with each attack, which screens for itself and has a journal
-    of its own beside `journal`.
+    count, remember or draw begin anew with each attack, as copies, so those that were given count
+    nothing; each attack screens for itself and has a journal of its own beside `journal`.
     """
     images = read_images(images)
     labels = read_labels(labels, len(images))
@@ -121,7 +122,8 @@ def attack_by_plans(
 
 def journal_of(journal: Path, attacker: str, plan: Plan) -> Path:
     """Return the journal of one of several attacks that cannot share one."""
-    return journal.with_stem(f"{journal.stem}-{attacker}-{plan.settings.radius:g}")
+    told = re.sub(r"[^\w.]+", "_", f"{attacker}-{plan.settings.radius!r}")
+    return journal.with_stem(f"{journal.stem}-{told}")
 
 
 def rehearse_plans(

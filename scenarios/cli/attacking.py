@@ -127,7 +127,7 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
     """Open the victim and attack it, with progress on a terminal."""
     journal = words.out / _JOURNAL if words.out else None
     kept = sorted(words.out.glob("answers*.jsonl")) if words.out else []  # one, or one an attack
-    if words.resume and not kept:
+    if words.resume and not (kept if len(plans) > 1 else [k for k in kept if k == journal]):
         raise ConfigError(f"--resume needs --out with {_JOURNAL} of an earlier attack in it")
     if kept and not words.resume:
         raise ConfigError(

@@ -12,7 +12,7 @@ from fedzo.errors import ConfigError, FedzoError
 from fedzo.objectives.objective import Objective
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
-from fedzo.runtime.threads import torch_threads
+from fedzo.runtime.threads import gradients_at_hand, torch_threads
 from scenarios.problems.custom import CustomScenario, Start
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.engines import build_scenario, open_engine
@@ -54,7 +54,7 @@ def simulate(
     _check_callbacks(callbacks)
     require_begun(out, resume)
     given = scenario is not None
-    with torch_threads(threads):
+    with torch_threads(threads), gradients_at_hand():
         scenario = scenario or build_scenario(experiment)
         problem = posed(scenario, 0, experiment)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
@@ -62,7 +62,7 @@ def simulate(
     if out is not None:
         directory = RunDirectory(out, experiment, num_problems=scenario.num_problems)
     held = nullcontext() if directory is None else directory.held(resume=resume)
-    with torch_threads(threads), held:
+    with torch_threads(threads), gradients_at_hand(), held:
         strategy = build_strategy(experiment)
         if own:
             warn_of_uncovered(strategy, experiment.seed)

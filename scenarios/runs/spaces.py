@@ -47,7 +47,7 @@ class Range:
     @property
     def ends(self) -> Sequence[Scalar]:
         """What to try whether it is allowed."""
-        return [self.cut(self.low), self.cut(self.high)]
+        return [int(e) if self.kind == "int" else e for e in (self.low, self.high)]
 
     @property
     def between(self) -> Scalar:

@@ -190,7 +190,7 @@ print(len(own.runs), reference_of(own.Still), reference_of(own.middle))
 """
 
 
-@pytest.mark.parametrize(("when", "runs"), [("named before", 5), ("imported first", 4)])
+@pytest.mark.parametrize(("when", "runs"), [("named before", 5), ("imported first", 0)])
 def test_what_a_script_imported_is_used_again_and_again(
     when: str, runs: int, tmp_path: Path
 ) -> None:
@@ -220,6 +220,22 @@ def test_what_is_kept_is_loaded_anew_when_a_neighbor_changes(tmp_path: Path) -> 
     assert load_kept(name, what="it") is first
     (tmp_path / "near.py").write_text("one = 1  # the same, said in other words\n")
     assert load_kept(name, what="it") is not first
+    (tmp_path / "near.py").write_text("one = 2\n\ndef two(c):\n    return 2\n")
+    assert load_kept(name, what="it")(0) == 2
+    assert load_kept(f"{tmp_path}/near.py:two", what="it")(0) == 2
+
+
+def test_a_script_that_edits_what_it_imported_runs_the_text_of_now(tmp_path: Path) -> None:
+    script = (
+        "import mine\nfrom pathlib import Path\nfrom fedzo.user_code import load_kept\n"
+        "Path('mine.py').write_text('def make(c):\\n    return 2\\n')\n"
+        "print(mine.make(0), load_kept('mine.py:make', what='it')(0), mine.make(0))\n"
+    )
+    (tmp_path / "mine.py").write_text("def make(c):\n    return 1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("1 2 1\n", "")
 
 
 @pytest.mark.parametrize(

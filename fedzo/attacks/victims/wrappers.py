@@ -62,17 +62,29 @@ def remembers(victim: Any) -> bool:
     return False
 
 
-def anew(victim: Any) -> Any:
-    """Return wrappers as these are now, around the same model, which go ways of their own."""
+def anew(victim: Any, shared: dict[int, Any] | None = None) -> Any:
+    """Return wrappers as these are now, around the same model, which go ways of their own.
+
+    What cannot be copied, such as a lock or an open connection, is theirs too. shared: what was
+    copied already.
+    """
     if not (isinstance(victim, Resuming) and hasattr(victim, "victim")):
         return victim
+    shared = {} if shared is None else shared
     twin = copy.copy(victim)
     for name, value in vars(victim).items():
         if name == "victim":
-            twin.victim = anew(value)
+            twin.victim = anew(value, shared)
         elif not isinstance(value, nn.Module):
-            setattr(twin, name, copy.deepcopy(value))
+            setattr(twin, name, _copied(value, shared))
     return twin
+
+
+def _copied(value: Any, shared: dict[int, Any]) -> Any:
+    try:
+        return copy.deepcopy(value, shared)
+    except (TypeError, AttributeError):  # as `copy` says of what has no copies
+        return value
 
 
 class InParts(Around):

@@ -117,7 +117,7 @@ class Byzantine(Middleware):
     def _spoilt(self, exchange: Exchange, replies: Replies) -> Replies:
         """Return the replies with the liars' tensors replaced."""
         lying = self._lying(replies.client_ids)
-        if exchange.question.judges or self._config.attack == "label_flip":
+        if exchange.question.judges or self._config.attack == "label_flip" or not len(lying):
             return replies
         if not self._at_work and (lying.all() or not lying.any()):
             return replies
@@ -189,7 +189,7 @@ class Byzantine(Middleware):
     ) -> Tensor:
         """Return the last answer of every honest client, those of this exchange among them."""
         rows = zip(ids, flat, lying.tolist(), strict=True)
-        fresh = {client: row for client, row, lies in rows if not lies}
+        fresh = {client: row.clone() for client, row, lies in rows if not lies}
         last = {**self._last.get(key, {}), **fresh}
         if last:
             self._last[key] = dict(sorted(last.items()))

@@ -94,7 +94,9 @@ class Faulty(Middleware):
             )
             for i, (e, part, draw) in enumerate(zip(exchanges, working, draws, strict=True))
         ]
-        self.lost([client for replies in told for client in replies.failures])
+        for exchange, replies in zip(exchanges, told, strict=True):
+            if not exchange.question.judges:
+                self.lost([*replies.failures])
         return told
 
     def begin(self, exchange: Exchange, *, timeout_s: float) -> Sequence[int]:

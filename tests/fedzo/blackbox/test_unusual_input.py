@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fedzo
-from fedzo.blackbox.variables import Log
+from fedzo.blackbox.variables import Float, Log
 from fedzo.errors import CheckpointError, ConfigError
 from fedzo.objectives.objective import CallableObjective
 from fedzo.records.tensor_file import read_tensors, write_tensors
@@ -146,6 +146,9 @@ def test_a_wide_range_of_powers_has_its_places() -> None:
     power = Log(1e-300, 1e300)
     assert power.coordinates(1.0) == pytest.approx([0.5])
     assert power.value(power.coordinates(1e-5)) == pytest.approx(1e-5)
+    assert Log(1e300, 1e300 * (1 + 1e-14)).coordinates(1e300) == [0.0]
+    with pytest.raises(ConfigError, match="both ends must be finite numbers"):
+        Float(-(10**400), 10**400)
 
 
 @pytest.mark.parametrize(

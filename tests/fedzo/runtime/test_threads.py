@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -14,6 +15,7 @@ from fedzo.objectives.objective import Objective, TorchObjective
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.threads import torch_threads
 from scenarios import federate
+from scenarios.attacks.one_call import attack
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
 from strategies import FedAvg, FedAvgConfig
@@ -52,7 +54,20 @@ def test_gradients_are_had_wherever_a_run_is_started(around: Any) -> None:
 
     with around():
         told = go()
+        assert not torch.is_grad_enabled()
     assert told == go()
+
+
+def test_victims_are_asked_as_the_caller_computes() -> None:
+    net = torch.nn.Linear(4, 3)
+    images = np.random.default_rng(0).random((6, 1, 2, 2)).astype(np.float32)
+
+    def scores(x: np.ndarray) -> np.ndarray:
+        return net(torch.as_tensor(x).reshape(len(x), -1)).numpy()  # type: ignore[no-any-return]
+
+    with torch.no_grad():
+        found = attack(scores, images, scores(images).argmax(1), radius=0.1, query_budget=5)
+    assert sum(one.queries for one in found.found) > 0
 
 
 @pytest.mark.parametrize(("given", "used"), [({}, 1), ({"threads": 2}, 2)])

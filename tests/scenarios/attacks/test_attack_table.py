@@ -1,5 +1,6 @@
 """A table of attacks is its single attacks, screened once, and its curve counts what withstood."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,15 @@ import torch
 
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.victims.detector import DuplicateDetector
-from fedzo.attacks.victims.victim import CallableVictim, Victim
-from fedzo.attacks.victims.wrappers import LabelOnly, Meter, NoisyScores, OrderOnly, QueryLimit
+from fedzo.attacks.victims.victim import Answers, CallableVictim, Victim
+from fedzo.attacks.victims.wrappers import (
+    Around,
+    LabelOnly,
+    Meter,
+    NoisyScores,
+    OrderOnly,
+    QueryLimit,
+)
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.attacks.attack_table import AttackTable
@@ -88,6 +96,30 @@ def test_each_cell_of_a_victim_that_remembers_is_the_single_attack(
         assert torch.equal(one.adversarials, other.adversarials)
         assert [f.queries for f in one.found] == [f.queries for f in other.found]
         assert other.replayed > 0
+
+
+class Locked(Around):
+    """Holds what cannot be copied."""
+
+    def __init__(self, victim: Victim) -> None:
+        super().__init__(victim)
+        self.lock = threading.Lock()
+
+    def ask(self, images: torch.Tensor) -> Answers:
+        with self.lock:
+            return self.victim.ask(images)
+
+
+def test_what_cannot_be_copied_is_shared_and_names_of_files_make_journals(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from fedzo.attacks.attackers.square import Square\nclass Mine(Square):\n    pass\n"
+    )
+    found = table(
+        QueryLimit(Locked(CallableVictim(scores)), 60),
+        [f"{tmp_path}/own.py:Mine"], [0.1, 0.2], journal=tmp_path / "answers.jsonl",
+    )  # fmt: skip
+    assert [cell.replayed for cell in found.reports] == [0, 0]
+    assert len([*tmp_path.glob("answers-*.jsonl")]) == 2
 
 
 def test_robust_accuracy_counts_what_was_right_and_withstood() -> None:

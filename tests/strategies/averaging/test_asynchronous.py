@@ -79,6 +79,13 @@ def test_liars_lie_where_answers_come_one_by_one(
     same(lied_to, run(strategy, rounds=30, resume=True, **kept))
 
 
+@pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync_zo", "fzoos_async"])
+def test_liars_among_clients_that_fail_end_no_run(strategy: str) -> None:
+    lies = {"byzantine.num_clients": 3, "byzantine.attack": "gaussian"}
+    crashing = {**ON_A_CLOCK, **lies, "faults.crash": 0.3}
+    assert len(run(strategy, clients=10, settings=crashing).records) == 13
+
+
 def test_a_lost_answer_costs_the_deadline_whatever_lost_it() -> None:
     equal = {"fleet.jitter": 0.0, "fleet.speed_spread": 0.0, "fleet.link_spread": 0.0}
     waits = {**ON_A_CLOCK, **equal, "strategy.buffer": 3, "strategy.timeout_s": 1e4}

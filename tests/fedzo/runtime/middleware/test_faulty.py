@@ -1,6 +1,7 @@
 """Laws of faults on purpose: each does what it says, all are counted, every strategy lives."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fedzo.protocol.answers import NO_ANSWER, Arrival, collect
 from fedzo.protocol.exchange import ClientState, Exchange, Moment, Replies
 from fedzo.protocol.messages import encode_replies
 from fedzo.protocol.questions import ZerothOrderSteps
+from fedzo.protocol.questions.values import Judge
 from fedzo.randomness import stream
 from fedzo.runtime.engine import Engine
 from fedzo.runtime.inprocess import InProcessEngine
@@ -55,6 +57,19 @@ def asked(engine: Engine, *exchanges: Exchange) -> Replies:
 
 def certain(fault: str) -> Faulty:
     return Faulty(plain(), FaultConfig(**{fault: 1.0}), seed=0)
+
+
+@pytest.mark.parametrize(("judging", "told"), [(False, [[0, 1, 2]]), (True, [])])
+def test_it_is_told_inside_whose_answers_are_lost_but_for_judges(
+    judging: bool, told: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[list[int]] = []
+    monkeypatch.setattr(Faulty, "lost", lambda self, clients: lost.append(sorted(clients)))
+    exchange = question(1, range(3))
+    if judging:
+        exchange = replace(exchange, question=Judge(x=X0.reshape(1, -1)))
+    asked(certain("drop"), exchange)
+    assert lost == told
 
 
 def test_a_crashed_client_does_nothing_and_keeps_its_state() -> None:
