@@ -20,7 +20,6 @@ MORE = {
 SLOPES: dict[str, Scalar] = {"strategy.unit": "record", "client.num_directions": 3}
 
 
-@pytest.mark.more
 @pytest.mark.parametrize(
     "strategy",
     ["diff2_zo", "dp_fedavg", "dp_seed_scalar", pytest.param("diff2", marks=pytest.mark.slow)],
@@ -74,7 +73,6 @@ def test_halved_noise_is_caught_and_the_honest_bound_is_close(strategy: str) -> 
     assert broken.result.refuted
 
 
-@pytest.mark.more
 def test_the_command_says_it_and_draws(tmp_path: Path) -> None:
     call = ["audit", "dp_gd", "--trials", "50", "--rounds", "1", "--noise-factor", "0.1"]
     done = CliRunner().invoke(app, [*call, "--json", "--out", str(tmp_path / "a" / "roc.png")])

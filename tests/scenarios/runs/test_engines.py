@@ -160,7 +160,6 @@ def deadly(client: int) -> TorchObjective:
     return TorchObjective(function=value, dim=8) if client == CLIENTS else objective(client)
 
 
-@pytest.mark.more
 @pytest.mark.usefixtures("cluster")
 def test_ray_agrees_to_nine_digits_whatever_the_chunks_and_who_kills_an_actor_falls_alone() -> None:
     """Of one actor, for every start of one takes seconds."""

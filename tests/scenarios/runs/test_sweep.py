@@ -429,7 +429,6 @@ def test_steps_that_are_too_small_are_tried_without_a_warning() -> None:
         simulate(make_experiment(**base, seed=0))
 
 
-@pytest.mark.more
 def test_a_sweep_goes_on_by_its_directory_alone(tmp_path: Path) -> None:
     words = command(tmp_path / "whole")
     whole = CliRunner().invoke(app, [*words, "--json"])
