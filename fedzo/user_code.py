@@ -157,7 +157,8 @@ def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> Mo
     sys.modules[name] = module  # where dataclasses look for it
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        text = path.read_bytes()  # and not what is kept of a file as old and as long
+        exec(compile(text, str(path), "exec"), vars(module))
     except BaseException as error:  # the user's file may raise anything
         sys.modules.pop(name, None)
         if before is not None:

@@ -47,6 +47,7 @@ TENSORS_OF_A_PACKAGE = ROOT / "scenarios/data/photo_networks.py"
 """Reads weights that another package ships as a pickle, tensors alone."""
 
 
+@pytest.mark.more
 @source_tree
 def test_files_are_short_documented_and_free_of_pickle() -> None:
     for path, tree in trees().items():
@@ -60,6 +61,7 @@ def test_files_are_short_documented_and_free_of_pickle() -> None:
         assert not [banned for banned in BANNED if banned in said], path
 
 
+@pytest.mark.more
 @source_tree
 def test_no_modules_and_no_rooms_import_each_other() -> None:
     told = house.measured(ROOT)
@@ -122,6 +124,7 @@ RUNS: list[tuple[str, str, dict[str, Scalar]]] = [
 ]
 
 
+@pytest.mark.more
 @pytest.mark.usefixtures("unchecked")
 def test_global_random_states_are_bit_identical_after_runs(tmp_path: Path) -> None:
     def states() -> tuple[Any, ...]:
@@ -143,6 +146,7 @@ def test_global_random_states_are_bit_identical_after_runs(tmp_path: Path) -> No
             assert states() == before, (scenario, strategy)
 
 
+@pytest.mark.more
 @source_tree
 def test_rooms_are_few_and_low() -> None:
     packages = house.measured(ROOT)["packages"]

@@ -70,6 +70,7 @@ def faults(docstring: str) -> list[str]:
     return wrong
 
 
+@pytest.mark.more
 @source_tree
 def test_code_in_docstrings_parses() -> None:
     texts = [(path, text) for path in SOURCES for text in docstrings(path.read_text())]
@@ -101,6 +102,7 @@ def test_python_in_documents_parses() -> None:
                 ast.parse(code, str(path))
 
 
+@pytest.mark.more
 @source_tree
 def test_commands_have_the_flags_that_are_written() -> None:
     known = {name: {o for p in imported(name).params for o in p.opts} for name in COMMANDS}

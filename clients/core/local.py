@@ -39,11 +39,7 @@ def minibatches(
     batch_size, cohort = config.batch_size, clients.cohort
     if batch_size == 0:
         return None
-    if not hasattr(cohort, "sizes"):
-        raise ConfigError(
-            f"batch_size={batch_size} needs an objective over examples; set client.batch_size=0"
-        )
-    sizes = cohort.sizes.tolist()
+    sizes = require_examples(cohort, batch_size).tolist()
     for position, size in enumerate(sizes):
         if size == 0:
             cohort.failures.setdefault(position, "the client has no examples")
@@ -64,6 +60,16 @@ def minibatches(
         for client, size in zip(clients.ids, sizes, strict=True)
     ]
     return torch.cat(rows).to(clients.device)
+
+
+def require_examples(cohort: CohortObjective, batch_size: int) -> Int[Tensor, " n"]:
+    """Return how many examples each client has; raises ConfigError for objectives without any."""
+    if not hasattr(cohort, "sizes"):
+        raise ConfigError(
+            f"batch_size={batch_size} needs an objective over examples; set client.batch_size=0"
+        )
+    sizes: Tensor = cohort.sizes
+    return sizes
 
 
 def labels_of(cohort: CohortObjective) -> Sequence[Int[Tensor, " s"]]:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedzo.config import unknown_key
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 from scenarios.data.csv_lines import CsvFormat, TableFormat
@@ -121,12 +122,15 @@ def scaled(
     """Return features and targets in their scales; `train`: the rows that scaling=data looks at."""
     if scaling == "data":
         _log.warning("scaling=data looks at the training data, which no epsilon covers")
+    told = known.get("columns", {})
+    for name in told:
+        if name not in columns.values:
+            raise unknown_key(name, [*columns.values], what="column of scenario.scales")
     parts = []
     for name, values in columns.values.items():
         if name == columns.target:
             continue
-        told = known.get("columns", {}).get(name, {})
-        own = _learned(name, values[train]) if scaling == "data" else told
+        own = _learned(name, values[train]) if scaling == "data" else told.get(name, {})
         parts.append(
             _indicators(name, values, own) if _is_text(values) else _shifted(name, values, own)
         )
@@ -163,8 +167,9 @@ def _learned(name: str, values: NDArray[Any]) -> Mapping[str, Any]:
 
 
 def _shifted(name: str, values: NDArray[Any], own: Mapping[str, Any]) -> NDArray[np.float64]:
-    if not isinstance(own.get("center"), int | float) or not _positive(own.get("scale")):
-        raise _unknown(name, "center and a positive scale")
+    center = own.get("center")
+    if not _is_number(center) or not _positive(own.get("scale")):
+        raise _unknown(name, "a finite center and a positive scale")
     shifted: NDArray[np.float64] = ((values - own["center"]) / own["scale"])[:, None]
     return shifted
 
@@ -175,6 +180,12 @@ def _indicators(name: str, values: NDArray[Any], own: Mapping[str, Any]) -> NDAr
     if not isinstance(allowed, list) or len(allowed) < 2:
         raise _unknown(name, "a list `values` of at least two texts")
     share = 1 / len(allowed)
+    strange = sorted({*values.tolist()} - {*allowed})
+    if strange:
+        raise ConfigError(
+            f"column {name!r} holds {strange[0]!r}, which `values` of [columns.{name}] in"
+            f" scenario.scales=FILE.toml does not name ({', '.join(map(repr, allowed))}); add it"
+        )
     flags = values[:, None] == np.asarray(allowed)[None, :]
     scaled_flags: NDArray[np.float64] = (flags - share) / np.sqrt(share * (1 - share))
     return scaled_flags
@@ -188,7 +199,11 @@ def _unknown(name: str, what: str) -> ConfigError:
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < float("inf")
+    return _is_number(value) and value > 0  # type: ignore[operator]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_text(values: NDArray[Any]) -> bool:

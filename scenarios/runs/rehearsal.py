@@ -12,6 +12,8 @@ from math import prod
 
 import torch
 
+from clients.core.local import require_examples
+from fedzo.compression.config import CompressionConfig
 from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
@@ -20,7 +22,9 @@ from fedzo.protocol.questions.private import Records
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
+from fedzo.runtime.feedback import pack_replies
 from fedzo.runtime.middleware.clocked import Clocked
+from fedzo.runtime.middleware.compressing import Compressing
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.steps import posed
@@ -64,7 +68,14 @@ def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
     def enough(_: Snapshot) -> bool:
         return time.perf_counter() - begun > LONGEST_S
 
+    size = int(experiment.settings.get("client.batch_size", 0))
+    if size:
+        require_examples(scenario.cohort([0], 0), size)
     engine: Engine = _Rehearsal(experiment.seed, scenario)
+    compression: CompressionConfig = experiment.config("compression")
+    up, down = compression.up_scheme, compression.down_scheme
+    if up is not None or down is not None:
+        engine = Compressing(engine, up=up, down=down)
     fleet: FleetConfig = experiment.config("fleet")
     strategy = build_strategy(experiment)
     if fleet.any or strategy.asks_in_waves:  # whose answer comes first says who is asked next
@@ -119,11 +130,14 @@ class _Rehearsal:
             cohort = self._scenario.cohort(ids, exchange.moment.problem)
             if hasattr(cohort, "sizes"):
                 counts["num_examples"] = dict(zip(ids, cohort.sizes.tolist(), strict=True))
-        return Replies(
+        replies = Replies(
             client_ids=ids,
             tensors={name: torch.from_numpy(each).to(kind) for name, each in drawn.items()},
             counts=counts,
         )
+        if exchange.up is None:
+            return replies
+        return pack_replies(exchange, replies, [{} for _ in ids])[0]
 
 
 def _kind(exchange: Exchange) -> torch.dtype:

@@ -190,6 +190,7 @@ print(len(own.runs), reference_of(own.Still), reference_of(own.middle))
 """
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("when", "runs"), [("named before", 5), ("imported first", 0)])
 def test_what_a_script_imported_is_used_again_and_again(
     when: str, runs: int, tmp_path: Path

@@ -299,6 +299,7 @@ ON_A_DEVICE = [
 """Clients one by one move what their rules move: of these the first example of every question."""
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("example", "cohort"), ON_A_DEVICE)
 def test_on_a_device_nothing_of_size_d_comes_back_but_the_answer(
     example: Example, cohort: Callable[[], CohortObjective]

@@ -62,6 +62,7 @@ def test_a_checkpoint_after_each_round_goes_on_at_the_same_bits(
     assert not changed, "the same object must be the same bits: states are replaced, never mutated"
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("name", "more"), CASES, ids=IDS)
 @pytest.mark.parametrize("clients", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_client_and_one_dimension_are_enough(

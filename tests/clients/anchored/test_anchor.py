@@ -220,6 +220,7 @@ def test_an_anchor_with_all_its_examples_draws_parts_beside() -> None:
     assert beside == 8 * 4
 
 
+@pytest.mark.more
 def test_what_a_client_says_does_not_depend_on_its_company() -> None:
     """Clients with fewer examples than the batch use all of them, alone or not."""
 

@@ -230,6 +230,7 @@ KAPPA = {
 }
 
 
+@pytest.mark.more
 @names("attack", ATTACKS)
 @names("rule", KAPPA)
 @few

@@ -173,6 +173,7 @@ def test_bounds_counts_and_success(name: str, norm: Norm) -> None:
             assert one.queries > 0
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("name", "norm"), CASES)
 @examples(max_examples=4)
 @given(
@@ -216,6 +217,7 @@ def test_nobody_leaves_the_ball_or_the_range(
         assert any(ball.size(c) <= radius * (1 + 1e-5) + 1e-6 for ball, c in pairs)
 
 
+@pytest.mark.more
 @of_each
 def test_the_seed_alone_decides(name: str, norm: Norm) -> None:
     images = pictures()
@@ -249,6 +251,7 @@ def test_nobody_depends_on_who_is_attacked_beside(name: str, norm: Norm) -> None
     assert all(same(a, b) for a, b in zip(among, batched, strict=True))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("name", "norm"), [case for case in BALLS if ATTACKERS[case[0]].needs == SCORES]
 )
@@ -455,6 +458,7 @@ def test_a_victim_that_stops_answering_ends_the_attack(name: str, limit: int) ->
     assert found.queries == meter.queries <= limit
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ["thompson", "square", "simba", "nes", "fzoos"])
 def test_a_refusal_of_the_first_image_does_not_stop_learning(name: str) -> None:
     """After 300 answers of a linear loss what is asked is far down, had the image been refused."""

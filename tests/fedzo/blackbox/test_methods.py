@@ -220,6 +220,7 @@ def test_auto_begins_with_cma_where_coordinates_move_in_steps() -> None:
     assert torch.equal(method.propose(state)[1], cma_es.propose(cma_es.init())[1])
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("make", [SlopeSearch, TwoPointSearch, CmaSearch, RandomSearch, AutoSearch])
 def test_a_function_of_one_number(make: Callable[[Ground], Method[object]]) -> None:
     assert lowest(make(ground(1, bound=1.0, budget=300)), bowl, 300) < 1e-3

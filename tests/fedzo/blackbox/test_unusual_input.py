@@ -26,6 +26,7 @@ def square(x: Any) -> Any:
     return x[0] ** 2
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", ["auto", "cma"])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_less_than_a_step_is_refused(tmp_path: Path) -> None:
         keep_snapshots(net(), tmp_path, 0)
 
 
+@pytest.mark.more
 def test_a_run_goes_on_from_snapshots_to_the_same_bits(steps: list[int], tmp_path: Path) -> None:
     def run(rounds: int, **more: Any) -> Tensor:
         told = {"scenario.snapshots": str(more.pop("snapshots"))} if "snapshots" in more else {}

@@ -249,6 +249,7 @@ def test_sparse_gradients_are_recovered_from_few_slopes() -> None:
         )  # fmt: skip
 
 
+@pytest.mark.more
 def test_guided_directions_lean_to_past_estimates_at_the_same_length() -> None:
     a = torch.ones(50)
     x = torch.zeros(50)
@@ -277,6 +278,7 @@ def test_guided_directions_have_their_covariance_in_a_part_of_a_module() -> None
     torch.testing.assert_close(values, law, rtol=0.15, atol=0)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ["cge", "fzoo", "mezo", "lozo", "block_zo", "hizoo", "rank_sgd"])
 def test_asked_at_once_a_step_is_the_same_but_for_rounding(name: str) -> None:
     ways = []

@@ -93,6 +93,7 @@ def test_a_step_of_length_zero_leaves_every_bit(method) -> None:  # type: ignore
     assert torch.equal(numbers(module), numbers(net()))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", BY_NAME)
 @pytest.mark.parametrize("answer", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_moves_nothing(method, answer: float) -> None:  # type: ignore[no-untyped-def]
@@ -222,6 +223,7 @@ def test_wrong_use_ends_in_a_sentence() -> None:
         ZerothOrder(module, 0.1)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", BY_NAME)
 def test_a_step_of_which_nothing_is_known_goes_nowhere(method) -> None:  # type: ignore[no-untyped-def]
     """Whatever the steps before have learned: momentum does not coast."""

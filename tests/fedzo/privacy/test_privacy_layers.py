@@ -63,6 +63,7 @@ def expected(gradients: Tensor, clip_norm: float) -> tuple[Tensor, int]:
     return factors @ gradients, int((norms > clip_norm).sum())
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}-{len(s[1])}")
 @pytest.mark.parametrize("sizes", [SIZES, (6, 6, 6)], ids=["unequal", "equal"])
 @pytest.mark.parametrize("changes", [False, True])

@@ -363,6 +363,7 @@ def executing(tree: ast.AST) -> list[str]:
     return found
 
 
+@pytest.mark.more
 @pytest.mark.source_tree
 def test_no_source_reads_bytes_as_code() -> None:
     assert len(SOURCES) > 40

@@ -153,6 +153,7 @@ def evidence(kernel: KernelName, points: torch.Tensor, y: torch.Tensor, length: 
     return -float(minimize_scalar(negative, bounds=(-6, 6), method="bounded").fun)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("start", [0.5, 2.0])
 def test_a_fit_finds_the_lengthscale_of_the_data(kernel: KernelName, start: float) -> None:

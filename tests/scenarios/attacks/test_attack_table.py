@@ -75,6 +75,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", WRAPPED)
 def test_each_cell_of_a_victim_that_remembers_is_the_single_attack(
     name: str, tmp_path: Path

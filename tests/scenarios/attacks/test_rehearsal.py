@@ -108,6 +108,7 @@ def test_images_off_the_levels_cost_nothing() -> None:
     assert "no whole steps of 1/255" in sentence
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", sorted(set(ATTACKERS) - {"rank"}))
 def test_every_attacker_moves_with_its_least_budget_or_is_refused(name: str) -> None:
     """Whatever is not refused changes the image at least once."""

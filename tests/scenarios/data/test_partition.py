@@ -92,6 +92,7 @@ def test_impossible_splits_are_refused(partition: Partition, clients: int, messa
         parts(partition, clients)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("alpha", [5e-324, 1e-100, 1e-5, 1e-3, 1e100])
 @pytest.mark.parametrize("kind", ["dirichlet", "quantity_skew"])
 def test_extreme_alpha_loses_nobody_or_is_refused(kind: str, alpha: float) -> None:

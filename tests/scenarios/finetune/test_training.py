@@ -135,6 +135,7 @@ def test_a_run_goes_on_from_its_log_and_can_be_made_anew(tmp_path: Path) -> None
     assert told == digest_of(trained(fresh))
 
 
+@pytest.mark.more
 def test_adapters_are_all_that_is_trained_and_kept(tmp_path: Path) -> None:
     words = ["--adapters", "2", "--examples", "64", "--forwards", "64", "--looks", "2"]
     told = command("finetune", "shifted_digits", *words, "--out", str(tmp_path / "run"))

@@ -36,6 +36,7 @@ def test_f_is_the_mean_of_the_victims_values_and_above_the_bound() -> None:
     assert 0 < report.metrics["shift"] < 1
 
 
+@pytest.mark.more
 def test_a_smaller_share_is_less_and_at_none_the_agent_is_itself() -> None:
     reports = []
     for share in (1.0, 0.5, 1e-9):
@@ -51,6 +52,7 @@ def test_a_smaller_share_is_less_and_at_none_the_agent_is_itself() -> None:
     assert shifts[2] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.more
 def test_games_are_played_with_the_same_dice_and_tell_about_the_value() -> None:
     exact, played = world(), world(games=1000)
     x = somewhere(exact).expand(3, 2, -1)

@@ -48,6 +48,26 @@ def test_records_are_counted_where_their_privacy_needs_it(strategy: str) -> None
         assert estimate.a_run[each] == getattr(result.records[-1], each), each
 
 
+@pytest.mark.parametrize("scheme", ["sign", "int8", "top_k"])
+@pytest.mark.parametrize("name", ["fedavg", "fedzo", "scaffold2", "fedbuff"])
+def test_what_is_compressed_is_counted_as_it_travels(name: str, scheme: str) -> None:
+    settings: dict[str, Any] = {"scenario.dim": 40, "compression.up": scheme}
+    if name == "fedbuff":
+        settings |= {"fleet.preset": "silo", "fleet.query_s": 0.01}
+    else:
+        settings |= {"compression.down": scheme}
+    made = make_experiment("quadratic", name, num_rounds=3, settings=settings)
+    estimate, result = rehearsed(made, build_scenario(made)), simulate(made)
+    for each in COUNTED:
+        assert estimate.a_run[each] == getattr(result.records[-1], each), each
+
+
+def test_minibatches_of_no_examples_are_refused_beforehand() -> None:
+    done = fedzo("run", "quadratic", *SIZE, "--set", "client.batch_size=7")
+    assert done.exit_code == 2
+    assert "needs an objective over examples" in done.stderr
+
+
 @pytest.mark.parametrize("name", [n for n in ON_VECTORS if n != "fzoos"])
 def test_a_rehearsal_counts_what_a_run_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scenarios.runs.rehearsal.LONGEST_S", 60.0)

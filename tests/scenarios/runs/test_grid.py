@@ -91,6 +91,7 @@ def test_a_run_that_breaks_is_worse_than_anything(tmp_path: Path) -> None:
     assert (tmp_path / "grid.png").exists()
 
 
+@pytest.mark.more
 def test_values_that_are_nan_are_drawn_as_far_as_they_go(tmp_path: Path) -> None:
     options = NAN_OPTIONS.split()
     done = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "grid"), "--json"])

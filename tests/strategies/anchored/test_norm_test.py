@@ -116,6 +116,7 @@ def test_without_the_test_nothing_is_reported_or_changed() -> None:
     assert same is control
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", ["fedamd", "fedsaga", "fedpage"])
 def test_a_run_reports_both_variances_and_its_batches_grow(strategy: str) -> None:
     batch = "client.batch_size" if strategy == "fedsaga" else "client.anchor_batch_size"

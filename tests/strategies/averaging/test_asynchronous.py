@@ -79,6 +79,7 @@ def test_liars_lie_where_answers_come_one_by_one(
     same(lied_to, run(strategy, rounds=30, resume=True, **kept))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("strategy", ["fedbuff_zo", "fedasync_zo", "fzoos_async"])
 def test_liars_among_clients_that_fail_end_no_run(strategy: str) -> None:
     lies = {"byzantine.num_clients": 3, "byzantine.attack": "gaussian"}

@@ -139,6 +139,7 @@ def test_who_takes_part_is_told_the_news_alone() -> None:
     assert sent == [judged] + [judged + asked] * 5
 
 
+@pytest.mark.more
 def test_who_comes_back_is_told_what_was_missed() -> None:
     every = {**WALKING, "strategy.participation": 0.4, "strategy.evaluate_every": 0}
     result = run(sharing(net()), 5, num_rounds=12, strategy="seed_scalar", settings=every)

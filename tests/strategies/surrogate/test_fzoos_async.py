@@ -65,6 +65,7 @@ def true_slopes(rows: SlopeRows) -> Tensor:
     return torch.tensor(told)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("design", ["shared", "private", "auto"])
 def test_every_row_is_what_its_owners_answered_where_they_were_asked(design: str) -> None:
     state = states_of(**{"strategy.design": design})[-1]

@@ -189,6 +189,7 @@ def accounted(name: str, more: Mapping[str, Any], **faults: float) -> tuple[Outc
     return run_rounds(build_strategy(made), faulty, scenario.problem(0), settings_), faulty
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("name", ["fedzo", "scaffold1", "seedzo"])
 def test_the_history_adds_up(name: str, share: float) -> None:
@@ -259,6 +260,7 @@ def test_reordered_and_repeated_answers_change_no_bit(case: str) -> None:
     assert stirred.queries == calm.queries
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("case", QUICK)
 def test_every_strategy_lives_with_every_fault(case: str) -> None:
     result = simulate(experiment(case, clients=6, rounds=6, **ALL_FAULTS))
