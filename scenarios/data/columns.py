@@ -177,16 +177,17 @@ def _shifted(name: str, values: NDArray[Any], own: Mapping[str, Any]) -> NDArray
 def _indicators(name: str, values: NDArray[Any], own: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return one column a value, as (1 - 1/k) / s or (-1/k) / s with s^2 = (1/k) (1 - 1/k)."""
     allowed = own.get("values")
-    if not isinstance(allowed, list) or len(allowed) < 2:
-        raise _unknown(name, "a list `values` of at least two texts")
-    share = 1 / len(allowed)
-    strange = sorted({*values.tolist()} - {*allowed})
+    texts = allowed if isinstance(allowed, list) else []
+    if len(texts) < 2 or not all(isinstance(t, str) for t in texts) or len({*texts}) < len(texts):
+        raise _unknown(name, "a list `values` of at least two texts, each once")
+    share = 1 / len(texts)
+    strange = sorted({*values.tolist()} - {*texts})
     if strange:
         raise ConfigError(
             f"column {name!r} holds {strange[0]!r}, which `values` of [columns.{name}] in"
-            f" scenario.scales=FILE.toml does not name ({', '.join(map(repr, allowed))}); add it"
+            f" scenario.scales=FILE.toml does not name ({', '.join(map(repr, texts))}); add it"
         )
-    flags = values[:, None] == np.asarray(allowed)[None, :]
+    flags = values[:, None] == np.asarray(texts)[None, :]
     scaled_flags: NDArray[np.float64] = (flags - share) / np.sqrt(share * (1 - share))
     return scaled_flags
 
