@@ -16,9 +16,9 @@ import inspect
 import re
 import sys
 from functools import lru_cache
-from importlib.machinery import PathFinder
+from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from fedzo.errors import ConfigError
@@ -141,6 +141,14 @@ def _require_file(path: Path, what: str, given: Path | None = None) -> None:
         raise ConfigError(f"{what} names {str(given or path)!r}, which is not a file")
 
 
+class _AsItIs(SourceFileLoader):
+    """Compiles a file anew: what is kept of it may be of a text as old and as long."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        made: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return made
+
+
 def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> ModuleType:
     path = given.expanduser().absolute()
     _require_file(path, what, given)
@@ -149,7 +157,7 @@ def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> Mo
         return running  # a script that names what it holds must not run twice
     _make_room(path)
     name, before_it = _module_name(path, keep=keep), {*sys.modules}
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItIs(name, str(path)))
     if spec is None or spec.loader is None:
         raise ConfigError(f"{str(given)!r} cannot be loaded as Python")
     module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
@@ -157,8 +165,7 @@ def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> Mo
     sys.modules[name] = module  # where dataclasses look for it
     sys.path.insert(0, str(path.parent))
     try:
-        text = path.read_bytes()  # and not what is kept of a file as old and as long
-        exec(compile(text, str(path), "exec"), vars(module))
+        spec.loader.exec_module(module)
     except BaseException as error:  # the user's file may raise anything
         sys.modules.pop(name, None)
         if before is not None:
