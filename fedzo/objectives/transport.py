@@ -111,7 +111,9 @@ class Transport(ABC):
         try:
             told = Tries(self.name(), retries, self.pause_s, self.hide).of(once)
         except ObjectiveError as error:
-            if not isinstance(error.__cause__, Final):
+            if isinstance(error.__cause__, Final):
+                self._circuit.note_answer()
+            else:
                 self._circuit.note_failure(self.name(), int(self.trip_after), self.rest_s)
             raise
         self._circuit.note_answer()

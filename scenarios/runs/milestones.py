@@ -175,8 +175,10 @@ def value_at(
     """Return a metric within a limit on an axis, averaged over problems; `value` is F.
 
     It is the last that was recorded until there, or the best, of an F that as many judges as must
-    have answered. NaN where a problem has none.
+    have answered. NaN where a problem has none, or where nobody could judge x there.
     """
+    if metric == "value" and not best and not run.knows_value(axis, limit):
+        return math.nan
     pick = max if more_is_better(metric, higher) else min
     by_problem: dict[int, float] = {}
     for record in run.records:

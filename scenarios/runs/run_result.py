@@ -20,6 +20,7 @@ from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
 from scenarios.runs.best import Best, Solution
 from scenarios.runs.experiment import Experiment
+from scenarios.runs.judged import is_known
 from scenarios.runs.result_rows import Row, number, virtual_rows
 from strategies.core.driver import StopReason
 from strategies.core.privacy_config import PrivacyConfig
@@ -157,8 +158,13 @@ class RunResult(ShownByFacts):
 
     @property
     def final_value(self) -> float | None:
-        """F at the end, or where it was known for the last time, averaged over problems."""
-        return self._mean(lambda values: values[-1])
+        """F at the end, averaged over problems; None where nobody could judge x there."""
+        return self._mean(lambda values: values[-1]) if self.knows_value() else None
+
+    def knows_value(self, axis: str = "rounds", limit: float = math.inf) -> bool:
+        """Return whether F is known where x was to be judged last, up to a limit on an axis."""
+        every = int(self.experiment.settings.get("strategy.evaluate_every", 1))
+        return is_known(self.records, every, len(self.stops), axis, limit)
 
     @property
     def best_value(self) -> float | None:
@@ -271,10 +277,9 @@ def _judges(result: RunResult) -> Iterator[Row]:
     sample = sampled_judges(experiment)
     if sample:
         yield "judged by", f"samples of {sample} of {experiment.num_clients} clients"
-    unknown = [record for record in result.last_records if record.value is None]
-    if unknown:
-        known = max((r.round_index for r in result.records if r.value is not None), default=0)
-        yield "judged last", f"after round {known:,}; x has moved since, and its F is not known"
+    known = [record.round_index for record in result.records if record.value is not None]
+    if known and not result.knows_value():
+        yield "judged last", f"after round {max(known):,}; nobody could judge x since"
     partial = [record.judges for record in result.last_records if record.partial]
     if partial:
         yield "judged by", f"{min(partial)} of {experiment.num_clients} clients (partial)"

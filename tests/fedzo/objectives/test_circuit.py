@@ -14,6 +14,7 @@ from fedzo.errors import ConfigError, FedzoWarning, ObjectiveError
 from fedzo.objectives.circuit import LONGEST_REST_S, Circuit, NotAsked
 from fedzo.objectives.objective import CallableObjective, Objective
 from fedzo.objectives.transport import Transport
+from fedzo.objectives.tries import Final
 from scenarios.runs.simulate import federate
 from strategies.core.driver import Snapshot
 
@@ -68,6 +69,22 @@ def ask(made: Line) -> str:
     except ObjectiveError:
         return "failed"
     return "answered"
+
+
+class Refusing(Line):
+    """Fails, refuses twice, and so on."""
+
+    def answer(self, question: bytes, limit: int) -> bytes:
+        object.__setattr__(self, "sent", self.sent + 1)
+        if self.sent % 3 == 1:
+            raise OSError("nobody there")
+        raise Final("no such thing")
+
+
+def test_a_refusal_is_an_answer_of_somebody_who_is_alive(clock: Clock) -> None:
+    made = Refusing(retries=0, pause_s=0.0, trip_after=2, rest_s=10.0)
+    object.__setattr__(made, "sent", 0)
+    assert [ask(made) for _ in range(7)] == ["failed"] * 7
 
 
 def test_it_opens_after_failures_in_a_row_and_closes_with_an_answer(clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 
+import fedzo
 from fedzo.objectives.objective import CallableObjective
 from scenarios.cli.display import print_result
 from scenarios.runs.simulate import RunResult, federate
@@ -41,7 +42,12 @@ def test_an_end_that_nobody_could_judge_is_told() -> None:
     )  # fmt: skip
     assert walked.records[-1].value is None
     last = max(r.round_index for r in walked.records if r.value is not None)
-    assert f"after round {last}; x has moved since" in repr(walked)
+    assert f"after round {last}; nobody could judge x since" in repr(walked)
+    assert walked.final_value is None
+    assert walked.best_value is not None
+    [panel] = fedzo.table({"lost": [walked], "sound": [run()]}, y="value").panels
+    assert {row.method: row.mean is None for row in panel.rows} == {"lost": True, "sound": False}
+    assert any("lost has no value there with seed 0" in note for note in panel.notes)
     assert "judged last" not in repr(run())
 
 
