@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from strategies.core.robust import RobustConfig
@@ -31,3 +32,14 @@ class FedAvgConfig:
                 f" aggregator={self.robust.aggregator!r}, which counts everybody the same; set it"
                 " to uniform"
             )
+
+
+@composed
+class FedProxConfig:
+    """Settings of FedProx: proximal_weight, and those of FedAvg, whose rounds it runs."""
+
+    averaging: FedAvgConfig = part(FedAvgConfig)
+    proximal_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.proximal_weight >= 0, "proximal_weight", self.proximal_weight, "0 or more")

@@ -9,22 +9,9 @@ objective's gradient: the published code of FZooS (arXiv 2308.04077) leaves out 
 estimator, which makes the same weight d times stronger and explains its poor FedProx.
 """
 
-from fedzo.config import require
-from fedzo.parts import composed, part
 from fedzo.protocol.questions.training_config import TrainingConfig
 from strategies.averaging.fedavg import FedAvg
-from strategies.averaging.fedavg_config import FedAvgConfig
-
-
-@composed
-class FedProxConfig:
-    """Settings of FedProx: proximal_weight, and those of FedAvg, whose rounds it runs."""
-
-    averaging: FedAvgConfig = part(FedAvgConfig)
-    proximal_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.proximal_weight >= 0, "proximal_weight", self.proximal_weight, "0 or more")
+from strategies.averaging.fedavg_config import FedProxConfig
 
 
 def fedprox(config: FedProxConfig, *, client: TrainingConfig | None = None) -> FedAvg:

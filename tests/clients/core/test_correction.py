@@ -11,7 +11,8 @@ from fedzo.errors import ConfigError
 from fedzo.objectives.objective import TorchObjective
 from fedzo.objectives.problem import OpenProblem
 from strategies import FedAvg, FedAvgConfig, Outcome, run_rounds
-from strategies.averaging.fedprox import FedProxConfig, fedprox
+from strategies.averaging.fedavg_config import FedProxConfig
+from strategies.averaging.fedprox import fedprox
 from strategies.averaging.scaffold import Scaffold1, Scaffold2
 from strategies.core.base import RoundStrategy
 from strategies.core.driver import RunSettings
