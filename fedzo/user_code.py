@@ -61,8 +61,7 @@ def load_kept(reference: str, *, what: str) -> Any:
     where, _, name = reference.rpartition(":")
     if not where.endswith(".py") or not name:
         return load_object(reference, what=what)
-    running = sys.modules.get("__main__")
-    if running is not None and _origin(running) == Path(where).expanduser().absolute():
+    if _script(Path(where).expanduser().absolute()) is not None:
         return load_object(reference, what=what)
     _require_file(Path(where).expanduser(), what)
     return _of(_kept(where, stamp(where)), reference)
@@ -116,6 +115,12 @@ def _kept(where: str, _stamp: str) -> ModuleType:
     return _load_file(Path(where), "", "the file", keep=True)
 
 
+def _script(path: Path) -> ModuleType | None:
+    """Return the script that runs, where it is this file."""
+    running = sys.modules.get("__main__")
+    return running if running is not None and _origin(running) == path else None
+
+
 def _of(module: ModuleType, reference: str) -> Any:
     where, _, name = reference.rpartition(":")
     if not hasattr(module, name):
@@ -152,8 +157,8 @@ class _AsItIs(SourceFileLoader):
 def _load_file(given: Path, wanted: str, what: str, *, keep: bool = False) -> ModuleType:
     path = given.expanduser().absolute()
     _require_file(path, what, given)
-    running = sys.modules.get("__main__")
-    if running is not None and _origin(running) == path and hasattr(running, wanted):
+    running = _script(path)
+    if running is not None and hasattr(running, wanted):
         return running  # a script that names what it holds must not run twice
     _make_room(path)
     name, before_it = _module_name(path, keep=keep), {*sys.modules}

@@ -159,12 +159,11 @@ def unknown(
 
     values: what was spent until then, infinite where a run never did. ends: where all runs ended.
     """
-    spent = [values[method][seed] for method in methods]
-    return ends is not None and any(
-        math.isinf(own) and ends[method][seed] < min(spent)
-        for own, method in zip(spent, methods, strict=True)
-        if math.isfinite(min(spent))
-    )
+    spent = {method: values[method][seed] for method in methods}
+    first = min(spent.values())
+    if ends is None or math.isinf(first):
+        return False
+    return any(math.isinf(own) and ends[method][seed] < first for method, own in spent.items())
 
 
 def pairs_needed(comparisons: int) -> int:

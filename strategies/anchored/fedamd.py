@@ -39,7 +39,7 @@ from strategies.anchored.anchoring import MiningConfig
 from strategies.anchored.norm_test import Adapting, first_control, renewed
 from strategies.core.asking import Heard, ask, ask_each
 from strategies.core.configured import ConfiguredStrategy
-from strategies.core.robust import aggregate, of_all, remembered
+from strategies.core.robust import aggregate, latest, of_all, remembered
 from strategies.core.rounds import Round, RoundPlan, TooFewAnswers
 from strategies.core.table import ClientTable, FirstPass
 
@@ -177,7 +177,7 @@ class FedAMD(ConfiguredStrategy[FedAMDConfig, AnchorConfig, FedAMDState]):
         except TooFewAnswers:
             return state
         x = project(state.x + lr * update, plan.lower, plan.upper)
-        return replace(state, x=x, last=update if self.robust.rule.learns else state.last)
+        return replace(state, x=x, last=latest(self.robust, update, state.last))
 
 
 def optimal_probability(name: str, cohort: int, num_clients: int) -> float:

@@ -33,7 +33,7 @@ from strategies.anchored.anchoring import MiningConfig
 from strategies.anchored.norm_test import Adapting, first_control, renewed
 from strategies.core.asking import ask
 from strategies.core.configured import ConfiguredStrategy
-from strategies.core.robust import aggregate, of_all, remembered
+from strategies.core.robust import aggregate, latest, of_all, remembered
 from strategies.core.rounds import Round, RoundPlan, TooFewAnswers
 
 
@@ -135,6 +135,6 @@ class FedPAGE(ConfiguredStrategy[FedPAGEConfig | BVRLSGDConfig, AnchorConfig, Fe
             previous=state.x,
             gradient=gradient,
             control=control,
-            last=update if self.robust.rule.learns else state.last,
+            last=latest(self.robust, update, state.last),
             begun=True,
         )

@@ -21,7 +21,7 @@ from strategies.averaging.fedavg import FedAvgState, local_training
 from strategies.averaging.staleness import StalenessConfig
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
-from strategies.core.robust import RobustConfig, aggregate, remembered
+from strategies.core.robust import RobustConfig, aggregate, latest, remembered
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.step_config import LocalConfig, ServerConfig
@@ -66,4 +66,4 @@ class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedAvgState]):
         weights = config.old.weights(landed.staleness).to(updates)
         update = aggregate(updates * weights.unsqueeze(1), config.robust, plan, start=state.last)
         moved = server_step(state, -update, plan, self._optimizer, config.server.server_lr)
-        return replace(moved, last=update if self.robust.rule.learns else state.last)
+        return replace(moved, last=latest(self.robust, update, state.last))

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedzo.optimizers import Optimizer
 from strategies.averaging.fedavg_config import FedAvgConfig
 from strategies.core.asking import Asking
+from strategies.core.robust import latest
 from strategies.core.rounds import RoundPlan
 from strategies.core.safeguard import better
 from strategies.core.server_step import Stepping, server_step
@@ -44,4 +45,4 @@ def stepped(
     moved = server_step(state, -update, plan, optimizer, config.server.server_lr)
     if config.safeguard:
         moved = replace(moved, x=(yield from better(state.x, moved.x, plan, config.robust)))
-    return replace(moved, last=update if config.robust.rule.learns else state.last)
+    return replace(moved, last=latest(config.robust, update, state.last))

@@ -175,6 +175,13 @@ def of_all(config: RobustConfig, plan: RoundPlan) -> RobustConfig:
     return config.among_all(len(plan.cohort), plan.num_clients)
 
 
+def latest(
+    config: RobustConfig, result: Float[Tensor, " d"], before: Float[Tensor, " l"]
+) -> Float[Tensor, "*r"]:
+    """Return what a strategy keeps after an aggregate, for rules that look at the last one."""
+    return result if config.rule.learns else before
+
+
 def remembered(config: RobustConfig, x: Float[Tensor, " d"]) -> Float[Tensor, " l"]:
     """Return the aggregate before the first round: zero for rules with a history, else nothing."""
     return torch.zeros_like(x) if config.rule.learns else x.new_empty(0)

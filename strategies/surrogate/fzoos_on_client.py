@@ -17,7 +17,7 @@ from torch import Tensor
 from fedzo.objectives.oracle import project
 from fedzo.protocol.questions.surrogate import CorrectedSteps, SlopeGradient
 from strategies.core.asking import ask
-from strategies.core.robust import aggregate, remembered
+from strategies.core.robust import aggregate, latest, remembered
 from strategies.core.rounds import Round, RoundPlan
 from strategies.surrogate.fzoos_config import FZooSConfig
 
@@ -79,5 +79,10 @@ class OnClientFZooS:
         update = aggregate(moved.said.update, config.robust, plan, start=state.update)
         x = project(state.x + update, plan.lower, plan.upper)
         lengthscale = config.slopes.bounded_lengthscale(state.lengthscale * 2.0 ** (best - 1), dim)
-        last = (gradient, update) if config.robust.rule.learns else (state.gradient, state.update)
-        return OnClientState(x.to(state.x), lengthscale, *last, next_row=state.next_row + m)
+        return OnClientState(
+            x.to(state.x),
+            lengthscale,
+            gradient=latest(config.robust, gradient, state.gradient),
+            update=latest(config.robust, update, state.update),
+            next_row=state.next_row + m,
+        )

@@ -29,7 +29,7 @@ from fedzo.protocol.questions.surrogate import (
     SurrogateWeights,
 )
 from strategies.core.asking import Asked, Heard, ask, ask_together
-from strategies.core.robust import aggregate, remembered
+from strategies.core.robust import aggregate, latest, remembered
 from strategies.core.rounds import Round, RoundPlan
 from strategies.core.safeguard import better
 from strategies.surrogate.fzoos_config import FZooSConfig
@@ -78,7 +78,7 @@ class PublishedFZooS:
         assert heard.said.update is not None
         robust = self._config.robust
         update = aggregate(heard.said.update, robust, plan, start=state.last)
-        last = update if robust.rule.learns else state.last
+        last = latest(robust, update, state.last)
         x = project(state.x + update, plan.lower, plan.upper).to(state.x)
         if self._config.variant == "official":
             x = yield from better(state.x, x, plan, robust)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_files import STILL
 
 from fedzo.errors import ConfigError
 from fedzo.user_code import is_reference, load_kept, load_object, reference_of
@@ -143,28 +144,8 @@ def test_a_script_names_what_it_holds_and_does_not_run_twice(tmp_path: Path) -> 
     assert (done.stdout, done.stderr) == ("script.py:Mine\n", "")
 
 
-OWN = """
-import torch
-from dataclasses import dataclass
+OWN = f"""{STILL}
 from fedzo import CallableObjective
-from fedzo.protocol.questions.values import Values
-from strategies import RoundConfig, RoundStrategy
-from strategies.core.asking import ask
-
-runs = []
-
-@dataclass(frozen=True)
-class State:
-    x: torch.Tensor
-
-class Still(RoundStrategy[State]):
-    rounds = RoundConfig()
-    def init(self, x, num_clients):
-        runs.append(1)
-        return State(x)
-    def round(self, state, plan):
-        yield from ask(Values(x=state.x[None]), plan.cohort)
-        return state
 
 def middle(vectors):
     return vectors.median(dim=0).values

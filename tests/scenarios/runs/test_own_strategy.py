@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_files import STILL
 from typer.testing import CliRunner
 
 from fedzo.errors import ConfigError, FedzoWarning
@@ -48,29 +49,6 @@ def test_a_file_a_class_and_an_object_are_one_strategy(drift: Path) -> None:
     assert torch.equal(from_file, final(Starter, settings={"strategy.beta": 0.3}))
     assert torch.equal(from_file, final(Starter(StarterConfig(beta=0.3))))
     assert not torch.equal(from_file, final("drift.py:Drift", settings={"strategy.beta": 0.9}))
-
-
-STILL = """
-from dataclasses import dataclass
-import torch
-from strategies import RoundConfig, RoundStrategy
-from strategies.core.asking import ask
-from fedzo.protocol.questions.values import Values
-
-@dataclass(frozen=True)
-class State:
-    x: torch.Tensor
-
-class Still(RoundStrategy[State]):
-    rounds = RoundConfig()
-
-    def init(self, x, num_clients):
-        return State(x)
-
-    def round(self, state, plan):
-        yield from ask(Values(x=state.x[None]), plan.cohort)
-        return state
-"""
 
 
 def test_a_strategy_without_settings_runs_and_its_result_is_printed(drift: Path) -> None:
