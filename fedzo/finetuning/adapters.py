@@ -1,11 +1,13 @@
 """A few numbers beside a network that stays as it is: adapters of low rank, and rows of a table.
 
     linear layer:   y = W x + b + scale B (A x),   A [rank, in] drawn, B [out, rank] = 0 at first
+    convolution:    of weight W + scale B A,       in: numbers of W that an output channel reads
     embedding:      rows of chosen tokens, all others as they are
 
 Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang & Chen, "LoRA: Low-Rank Adaptation of Large Language
 Models", ICLR 2022, equation 3; tokens as in textual inversion (Gal et al., ICLR 2023), which ZOODiP
-trains by values. `scale` is the paper's alpha / r. Differs: A is N(0, 1 / in), from a seed.
+trains by values. `scale` is the paper's alpha / r. Differs: A is N(0, 1 / in), from a seed, and
+convolutions have adapters too, whose product is added to their weight, whatever their groups.
 What is trained has few numbers, so a step by values has less noise, and what is told of a run is
 small; any optimizer takes it, for all else is frozen.
 """
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fedzo.config import require
 from fedzo.errors import ConfigError
@@ -22,20 +25,26 @@ from fedzo.estimation.keys import Key
 from fedzo.estimation.view import matches
 from fedzo.finetuning.replacing import replace_, require_matches
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+ADAPTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers that take an adapter."""
+
 
 class LowRank(nn.Module):
     """A linear layer that is frozen, and a product of two small ones beside it."""
 
-    def __init__(self, linear: nn.Linear, *, rank: int, scale: float, key: Key) -> None:
+    inner: nn.Linear | Convolution
+
+    def __init__(
+        self, layer: nn.Linear | Convolution, *, rank: int, scale: float, key: Key
+    ) -> None:
         super().__init__()
-        most = min(linear.in_features, linear.out_features)
-        require(1 <= rank <= most, "rank", rank, f"from 1 to {most}")
-        self.inner, self.scale = linear, scale
-        held = linear.weight
-        down, up = (rank, linear.in_features), (linear.out_features, rank)
-        drawn = key.draw(0, rank * linear.in_features).view(down) * linear.in_features**-0.5
+        self.inner, self.scale = layer, scale
+        held = layer.weight
+        size, width = len(held), held[0].numel()
+        drawn = key.draw(0, rank * width).view(rank, width) * width**-0.5
         self.down = nn.Parameter(drawn.to(held))
-        self.up = nn.Parameter(held.new_zeros(up))
+        self.up = nn.Parameter(held.new_zeros(size, rank))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return W x + b + scale B (A x)."""
@@ -44,9 +53,10 @@ class LowRank(nn.Module):
         return out + self.scale * nn.functional.linear(small, self.up)
 
     @property
-    def weight(self) -> Float[Tensor, "out in"]:
-        """The weights of the linear layer that does the same, for who reads them."""
-        return self.inner.weight + self.scale * self.up @ self.down
+    def weight(self) -> Float[Tensor, "out ..."]:
+        """The weights of the layer that does the same, for who reads them."""
+        added = self.scale * self.up @ self.down
+        return self.inner.weight + added.view(self.inner.weight.shape)
 
     @property
     def bias(self) -> Tensor | None:
@@ -62,16 +72,39 @@ class LowRank(nn.Module):
                 " take the parametrization off before adapters are merged"
             )
 
-    def merged(self) -> nn.Linear:
-        """Return the linear layer that does the same; what was tied to its weights stays."""
+    def merged(self) -> nn.Linear | Convolution:
+        """Return the layer that does the same; what was tied to its weights stays."""
         inner = self.inner
-        if "weight" not in inner._parameters:  # made of others, such as by weight_norm
+        if isinstance(inner, nn.Linear) and "weight" not in inner._parameters:  # weight_norm
             inner = nn.utils.skip_init(
                 nn.Linear, inner.in_features, inner.out_features, self.bias is not None
             ).to(self.weight)
             inner.bias = self.bias
         inner.weight = nn.Parameter(self.weight.detach())
         return inner.requires_grad_(True)
+
+
+class LowRankConvolution(LowRank):
+    """A convolution that is frozen, with a product of two small matrices added to its weight.
+
+    Raises ConfigError for a weight that is made of others, such as by weight_norm.
+    """
+
+    def __init__(self, layer: Convolution, *, rank: int, scale: float, key: Key) -> None:
+        if "weight" not in layer._parameters:
+            raise ConfigError(
+                f"a {type(layer).__name__} has a weight that is made of others; take the"
+                " parametrization off before it gets an adapter"
+            )
+        super().__init__(layer, rank=rank, scale=scale, key=key)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what the layer does with the weight W + scale B A, in whatever way it pads."""
+        out: Tensor = functional_call(self.inner, {"weight": self.weight}, (inputs,))
+        return out
+
+    def require_mergeable(self) -> None:
+        """Accept every layer: its own weight is replaced."""
 
 
 class Rows(nn.Module):
@@ -109,21 +142,26 @@ def adapt_(
     trained: Sequence[str] = (),
     seed: int = 0,
 ) -> nn.Module:
-    """Give linear layers adapters, and freeze all else; the module does what it did before.
+    """Give linear layers and convolutions adapters, and freeze all else.
 
-    layers: patterns of names (`layer5`, `*.output`). trained: patterns of names of those that get
-    none and are trained as they are, such as a head. Raises ConfigError, with nothing changed, for
-    a pattern that matches nothing, a rank above a layer's width, and where there are adapters.
+    The module does what it did before. layers: patterns of names (`layer5`, `*.output`). trained:
+    patterns of names of those that get none and are trained as they are, such as a head. Raises
+    ConfigError, with nothing changed, for a pattern that matches nothing, a rank above a layer's
+    width (of a convolution in g groups: out channels, or in / g times the kernel's numbers), and
+    where there are adapters.
     """
     require_matches(module, [*layers, *trained])
     if any(isinstance(part, LowRank) for part in module.modules()):
         raise ConfigError(f"{type(module).__name__} has adapters already; merge_ them first")
 
-    def made(name: str, linear: nn.Linear) -> nn.Module:
+    def made(name: str, layer: nn.Linear | Convolution) -> nn.Module:
+        most = min(len(layer.weight), layer.weight[0].numel())
+        require(1 <= rank <= most, "rank", rank, f"from 1 to {most}, by the widths of {name}")
         key = Key(seed=seed, parts=("adapters", name), law="gaussian")
-        return LowRank(linear, rank=rank, scale=scale, key=key)
+        kind = LowRank if isinstance(layer, nn.Linear) else LowRankConvolution
+        return kind(layer, rank=rank, scale=scale, key=key)  # type: ignore[arg-type]
 
-    replace_(module, nn.Linear, made, patterns=layers, kept=trained)
+    replace_(module, ADAPTED, made, patterns=layers, kept=trained)
     module.requires_grad_(False)
     for part in module.modules():
         if isinstance(part, LowRank):
@@ -144,5 +182,5 @@ def merge_(module: nn.Module) -> nn.Module:
     for part in module.modules():
         if isinstance(part, LowRank):
             part.require_mergeable()
-    replace_(module, LowRank, lambda _, adapted: adapted.merged())
+    replace_(module, (LowRank,), lambda _, adapted: adapted.merged())
     return module

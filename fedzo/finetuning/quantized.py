@@ -55,7 +55,7 @@ def quantize_(module: nn.Module, *, bits: int = 4, group: int = 128) -> nn.Modul
 
     Raises ConfigError where there is no linear layer, and for a group that does not fit.
     """
-    replace_(module, nn.Linear, lambda _, one: QuantizedLinear(one, bits=bits, group=group))
+    replace_(module, (nn.Linear,), lambda _, one: QuantizedLinear(one, bits=bits, group=group))
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name.rpartition(".")[2] == "scales")
     return module

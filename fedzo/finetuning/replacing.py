@@ -13,7 +13,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 def replace_(
     module: nn.Module,
-    kind: type[Layer],
+    kinds: tuple[type[Layer], ...],
     make: Callable[[str, Layer], nn.Module],
     *,
     patterns: Sequence[str] = ("*",),
@@ -30,7 +30,7 @@ def replace_(
     for place, parent in module.named_modules(remove_duplicate=False):
         for name, child in parent._modules.items():
             whole = f"{place}.{name}" if place else name
-            if isinstance(child, kind) and matches(whole, patterns) and not matches(whole, kept):
+            if isinstance(child, kinds) and matches(whole, patterns) and not matches(whole, kept):
                 if child not in made:
                     made[child] = make(whole, child)
                 places.append((parent, name, child))
@@ -39,7 +39,8 @@ def replace_(
     if not made:
         named = "" if patterns == ("*",) else f" whose name matches {' or '.join(patterns)}"
         beside = f" beside {', '.join(kept)}" if kept else ""
-        raise ConfigError(f"{type(module).__name__} has no {kind.__name__} layer{named}{beside}")
+        layers = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"{type(module).__name__} has no {layers} layer{named}{beside}")
 
 
 def require_matches(module: nn.Module, patterns: Sequence[str]) -> None:

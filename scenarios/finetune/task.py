@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
-from fedzo.finetuning.adapters import adapt_
+from fedzo.finetuning.adapters import ADAPTED, adapt_
 from fedzo.objectives.modules import ModuleObjective, examples_at_once
 from scenarios.data.partition import Partition, split
 from scenarios.finetune.encoder import present
@@ -188,12 +188,12 @@ def pose(name: str, source: Source, layers: int, *, adapters: int = 0, seed: int
         _set_head(parts[HEAD], logistic_head(features, train.targets))
     module.eval().requires_grad_(True)
     if adapters:
-        linear = [n for n in trained if any(isinstance(p, nn.Linear) for p in parts[n].modules())]
-        if not linear:
+        taking = [n for n in trained if any(isinstance(p, ADAPTED) for p in parts[n].modules())]
+        if not taking:
             raise ConfigError(
-                f"adapters={adapters} are for linear layers, and {name} has none among those that"
-                f" are trained beside the head ({', '.join(trained) or 'none'}); leave them out, or"
-                " train more layers"
+                f"adapters={adapters} are for linear layers and convolutions, and {name} has none"
+                f" among those that are trained beside the head ({', '.join(trained) or 'none'});"
+                " leave them out, or train more layers"
             )
         adapt_(module, rank=adapters, trained=[HEAD], seed=seed)
     return Task(

@@ -65,7 +65,7 @@ def test_layers_are_chosen_by_name_and_shared_ones_are_adapted_once() -> None:
     assert trained_names(twice) == ["0.down", "0.up"]
     with pytest.raises(ConfigError, match="'7' matches no name"):
         adapt_(net(), rank=1, layers=["7"])
-    with pytest.raises(ConfigError, match=r"no Linear layer beside 0, 2"):
+    with pytest.raises(ConfigError, match=r"no Linear or Conv1d or .* layer beside 0, 2"):
         adapt_(net(), rank=1, trained=["0", "2"])
     with pytest.raises(ConfigError, match="'heda' matches no name"):
         adapt_(net(), rank=1, trained=["heda"])
@@ -103,6 +103,70 @@ def test_torchs_own_attention_reads_adapted_weights(training: bool) -> None:
         torch.testing.assert_close(layer(inputs), wanted)
         layer.linear1.up.fill_(0.5)
         assert not torch.allclose(layer(inputs), wanted)
+
+
+def convolutions() -> nn.Sequential:
+    """One that pads, one in groups, one in one dimension, and what is left."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 6, 3, stride=2, padding=1, padding_mode="reflect"),
+            nn.Conv2d(6, 6, 3, groups=6, bias=False),
+            nn.Flatten(2),
+            nn.Conv1d(6, 4, 2, dilation=2),
+            nn.Flatten(),
+            nn.Linear(4 * 23, 3),
+        )
+
+
+def test_convolutions_take_adapters_of_their_own_kind() -> None:
+    plain, adapted = convolutions(), adapt_(convolutions(), rank=2, trained=["5"])
+    images = torch.randn(5, 2, 14, 14, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(plain(images), adapted(images))
+    assert [tuple(adapted[place].down.shape) for place in (0, 1, 3)] == [(2, 18), (2, 9), (2, 12)]
+
+    def loss() -> torch.Tensor:
+        return nn.functional.cross_entropy(adapted(images), torch.tensor([0, 1, 2, 0, 1]))
+
+    frozen = [p.clone() for p in adapted.parameters() if not p.requires_grad]
+    before = float(loss().detach())
+    optimizer = ZerothOrder(adapted, 0.05, settings={"num_directions": 4})
+    for _ in range(40):
+        optimizer.step(loss)
+    assert float(loss().detach()) < before - 0.05
+    now = [p for p in adapted.parameters() if not p.requires_grad]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, now, strict=True))
+    wanted = adapted(images)
+    assert not torch.allclose(wanted, plain(images))
+    torch.testing.assert_close(merge_(adapted)(images), wanted)
+    assert trained_names(adapted) == trained_names(plain)
+
+
+def test_a_convolution_with_a_forward_of_its_own_keeps_it() -> None:
+    class Same(nn.Conv2d):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            padded = nn.functional.pad(inputs, (0, 2, 0, 2))
+            return nn.functional.conv2d(padded, self.weight, self.bias)
+
+    plain = nn.Sequential(Same(1, 3, 3))
+    images = torch.randn(2, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+    wanted = plain(images).detach()
+    adapted = adapt_(plain, rank=2)
+    assert torch.equal(adapted(images), wanted)
+    nn.init.ones_(adapted[0].up)
+    moved = adapted(images)
+    assert moved.shape == wanted.shape
+    assert not torch.allclose(moved, wanted)
+    torch.testing.assert_close(merge_(adapted)(images), moved)
+
+
+def test_adapters_of_convolutions_are_refused_in_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="rank=7 must be from 1 to 6, by the widths of 0"):
+        adapt_(convolutions(), rank=7)
+    made = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 3, 3)))
+    with pytest.raises(ConfigError, match="Conv2d has a weight that is made of others"):
+        adapt_(made, rank=1)
+    assert trained_names(adapt_(convolutions(), rank=2, layers=["1"])) == ["1.down", "1.up"]
 
 
 def test_bfloat16_stays() -> None:
