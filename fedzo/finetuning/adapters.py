@@ -13,6 +13,7 @@ small; any optimizer takes it, for all else is frozen.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -154,12 +155,12 @@ def adapt_(
     if any(isinstance(part, LowRank) for part in module.modules()):
         raise ConfigError(f"{type(module).__name__} has adapters already; merge_ them first")
 
-    def made(name: str, layer: nn.Linear | Convolution) -> nn.Module:
+    def made(name: str, layer: Any) -> nn.Module:
         most = min(len(layer.weight), layer.weight[0].numel())
         require(1 <= rank <= most, "rank", rank, f"from 1 to {most}, by the widths of {name}")
         key = Key(seed=seed, parts=("adapters", name), law="gaussian")
         kind = LowRank if isinstance(layer, nn.Linear) else LowRankConvolution
-        return kind(layer, rank=rank, scale=scale, key=key)  # type: ignore[arg-type]
+        return kind(layer, rank=rank, scale=scale, key=key)
 
     replace_(module, ADAPTED, made, patterns=layers, kept=trained)
     module.requires_grad_(False)
