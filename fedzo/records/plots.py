@@ -46,11 +46,13 @@ def draw_runs(
     quantity: str,
     look: FigureLook | None = None,
     said: Mapping[str, Any] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Draw one line a label; several runs under one label are seeds of one method.
 
-    said: the settings of a style (figure_style), whose cycle of colors goes over ours. Raises
-    ConfigError where there is nothing to draw, or a limit or a logarithm would hide all of it.
+    said: the settings of a style (figure_style), whose cycle of colors goes over ours. notes: what
+    the legend says of some labels, in parentheses. Raises ConfigError where there is nothing to
+    draw, or a limit or a logarithm would hide all of it.
     """
     look, said = look or FigureLook(), said or {}
     floor = GAP_FLOOR if quantity == "gap" else -np.inf
@@ -71,7 +73,8 @@ def draw_runs(
     if "axes.grid" not in said:
         axes.grid(alpha=0.3)
     seeds = {label: len(histories) for label, histories in runs.items()}
-    _draw_legend(axes, lines, seeds, "small" if "legend.fontsize" not in said else None)
+    size = "small" if "legend.fontsize" not in said else None
+    _draw_legend(axes, lines, seeds, notes or {}, size)
 
 
 def _draw_line(
@@ -144,17 +147,20 @@ def _label(quantity: str) -> str:
 
 
 def _draw_legend(
-    axes: Axes, lines: Sequence[Line2D], seeds: Mapping[str, int], size: str | None
+    axes: Axes,
+    lines: Sequence[Line2D],
+    seeds: Mapping[str, int],
+    notes: Mapping[str, str],
+    size: str | None,
 ) -> None:
     """Name the lines, in the axes while there is room, else beside them."""
     counts = set(seeds.values())
     common = f"mean of {min(counts)} seeds, band 1 s.e." if counts - {1} else None
-    names = {
-        figure_text(f"{label} (mean of {count} seeds, band 1 s.e.)")
-        if count > 1 and len(counts) > 1
-        else figure_text(label): line
-        for (label, count), line in zip(seeds.items(), lines, strict=True)
-    }
+    names: dict[str, Line2D] = {}
+    for (label, count), line in zip(seeds.items(), lines, strict=True):
+        own = f"mean of {count} seeds, band 1 s.e." if count > 1 and len(counts) > 1 else ""
+        remark = "; ".join(filter(None, [own, notes.get(label, "")]))
+        names[figure_text(f"{label} ({remark})" if remark else label)] = line
     told = [*names][:MOST_LABELS]
     more = f"{len(told)} of {len(seeds)} runs" if len(told) < len(seeds) else None
     beside = len(told) > INSIDE

@@ -1,5 +1,6 @@
 """The figure of runs, from Python: curves into an Axes of the user's, or a figure of its own."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,6 +12,8 @@ from fedzo.records.figure_style import styled
 from fedzo.records.figure_text import figure_text
 from fedzo.records.plots import check_figure, draw_runs, new_figure, save_figure
 from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario
+from scenarios.runs.run_result import RunResult
+from scenarios.runs.table_remarks import unfinished
 
 
 def plot(
@@ -36,7 +39,8 @@ def plot(
     paper; without one, a figure of its own, which axes.figure is. logy: without a wish, logarithmic
     where all values are above 0. xlim, ylim: (low, high), one of which may be None. size: width and
     height in inches. style: a style of matplotlib or the path of a file of one. out: the file to
-    write, its format by its suffix. Nothing global of matplotlib is changed.
+    write, its format by its suffix. Nothing global of matplotlib is changed. The legend says how
+    many runs of a label have not finished: the mean goes on with the last value of each.
 
     >>> import fedzo
     >>> axes = fedzo.plot("runs/both", x="queries", logx=True, ylim=(None, 4.0))
@@ -55,18 +59,31 @@ def plot(
     histories = {label: [one.records for one in some] for label, some in found.items()}
     records = [record for some in histories.values() for each in some for record in each]
     quantity = y or quantity_of(records)
+    notes = _notes(found)
     if ax is not None:
-        draw_runs(ax, histories, axis=x, quantity=quantity, look=look)
+        draw_runs(ax, histories, axis=x, quantity=quantity, look=look, notes=notes)
         ax.set_title(figure_text(title) if title else ax.get_title())
         return ax
     with styled(look.style) as said:
         figure = new_figure(look, said)
         axes = figure.add_subplot()
-        draw_runs(axes, histories, axis=x, quantity=quantity, look=look, said=said)
+        draw_runs(axes, histories, axis=x, quantity=quantity, look=look, said=said, notes=notes)
         figure.suptitle(figure_text(title), fontsize="medium")
         if out is not None:
             save_figure(figure, Path(out))
     return axes
+
+
+def _notes(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, str]:
+    """Return what is to be said of labels with runs that are not at their end."""
+    short = {label: len(unfinished(some)) for label, some in runs.items()}
+    return {
+        label: "not finished"
+        if len(runs[label]) == 1
+        else f"{n} of {len(runs[label])} not finished"
+        for label, n in short.items()
+        if n
+    }
 
 
 def _require_only_ours(ax: object, given: dict[str, object]) -> None:

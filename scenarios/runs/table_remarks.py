@@ -12,14 +12,9 @@ Values = dict[str, dict[int, float]]
 
 def of_runs(runs: Results) -> Iterator[str]:
     """Say what is particular about the runs as such."""
-    unfinished = [
-        str(run.out)
-        for some in runs.values()
-        for run in some
-        if run.out is not None and not (run.out / RESULT).exists()
-    ]
-    if unfinished:
-        yield f"Not finished: {', '.join(unfinished)}."
+    begun = [str(run.out) for some in runs.values() for run in unfinished(some)]
+    if begun:
+        yield f"Not finished: {', '.join(begun)}."
     seeds = {label: {run.experiment.seed for run in some} for label, some in runs.items()}
     if any(mine != next(iter(seeds.values())) for mine in seeds.values()):
         yield (
@@ -38,6 +33,11 @@ def of_runs(runs: Results) -> Iterator[str]:
         if len({repr(mine.get(name)) for mine in told.values()}) > 1:
             each = ", ".join(f"{label} {mine.get(name)}" for label, mine in told.items())
             yield f"{name} differs ({each}), so these may be values of different problems."
+
+
+def unfinished(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Return the stored runs that have not come to their end."""
+    return [run for run in runs if run.out is not None and not (run.out / RESULT).exists()]
 
 
 def of_missing(values: Values) -> Iterator[str]:

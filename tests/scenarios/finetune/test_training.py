@@ -204,8 +204,14 @@ def test_the_commands(tmp_path: Path) -> None:
         (["finetune", "digits_cnn", "--method", "activity", "--set", "rank=3"], "activity.rank"),
         (["finetune", "digits_cnn", "--method", "first_order", "--set", "rank=3"], "settings"),
         (["finetune", "digits_cnn", "--looks", "1"], "looks"),
-        (["finetune", "digits_cnn", "--adapters", "2", "--layers", "0"], "adapters=2 are for linear"),
-        (["finetune", "digits_cnn", "--adapters", "7"], "rank=7 must be from 1 to 6, by the widths"),
+        (
+            ["finetune", "digits_cnn", "--adapters", "2", "--layers", "0"],
+            "adapters=2 are for linear",
+        ),
+        (
+            ["finetune", "digits_cnn", "--adapters", "7"],
+            "rank=7 must be from 1 to 6, by the widths",
+        ),
         (["finetune", "shifted_digits", "--adapters", "99"], "rank=99 must be from 1 to 64"),
         (["finetune", "shifted_digits", "--adapters", "-1"], "adapters=-1"),
         (["finetune", "shifted_digits", "--adapters", "2", "--method", "activity"], "activity"),

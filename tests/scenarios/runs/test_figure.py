@@ -69,6 +69,18 @@ def test_results_in_memory_are_drawn_under_labels() -> None:
     assert texts == ["a", "b (mean of 2 seeds, band 1 s.e.)"]
 
 
+def test_the_legend_says_which_runs_have_not_finished(tmp_path: Path) -> None:
+    write_methods(tmp_path, METHODS | {"one": [[9.0, 2.0]]})
+    for begun in ("fast/seed-1", "one/seed-0"):
+        (tmp_path / begun / "result.json").unlink()
+    texts = [text.get_text() for text in fedzo.plot(tmp_path).get_legend().get_texts()]
+    assert texts == [
+        "fast (mean of 2 seeds, band 1 s.e.; 1 of 2 not finished)",
+        "one (not finished)",
+        "slow (mean of 2 seeds, band 1 s.e.)",
+    ]
+
+
 def test_a_figure_is_written_whole_as_its_suffix_says(root: Path, tmp_path: Path) -> None:
     axes = fedzo.plot(root / "runs", out=tmp_path / "deep" / "a.svg", size=(3.5, 2.5))
     assert axes.figure.get_size_inches().tolist() == [3.5, 2.5]  # type: ignore[union-attr]
