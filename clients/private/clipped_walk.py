@@ -12,12 +12,12 @@ w_k is accounted for as if it were published, though y_K alone is.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.errors import ConfigError
+from clients.private.samples import drawn_records
 from fedzo.privacy.counted import clipped_gradients
-from fedzo.privacy.gaussian import gaussian_noise, private_generator
+from fedzo.privacy.gaussian import gaussian_noise
 from fedzo.protocol.questions.private import ClippedWalk
 from fedzo.protocol.questions.training import Trained
 from fedzo.runtime.local import Answered, Clients
@@ -30,7 +30,13 @@ def train_clipped_walk(question: ClippedWalk, clients: Clients) -> Answered:
     direction = clients.at(question.direction)
     old, x = start, start - lr * direction
     for step in range(1, question.local_steps):
-        batch = _drawn(question, clients, step)
+        batch = drawn_records(
+            clients,
+            question.local_batch,
+            question.noise_source,
+            step,
+            setting="strategy.local_batch",
+        )
         radii = question.local_clip * torch.linalg.vector_norm(x - old, dim=1)
         part = clients.cohort.minibatch(batch)  # type: ignore[attr-defined]
         most = question.settings.max_floats
@@ -40,23 +46,6 @@ def train_clipped_walk(question: ClippedWalk, clients: Clients) -> Answered:
         direction = direction + found.sums / question.local_batch + noise.to(x)
         old, x = x, x - lr * direction
     return Trained(update=x - start), clients.states
-
-
-def _drawn(question: ClippedWalk, clients: Clients, step: int) -> Int[Tensor, "n b"]:
-    """Return a fresh sample of every client's records."""
-    if not hasattr(clients.cohort, "sizes"):
-        raise ConfigError("routine=bvr_l_sgd needs objectives over records; set it to gd")
-    rows, wanted = [], question.local_batch
-    for client, size in zip(clients.ids, clients.cohort.sizes.tolist(), strict=True):
-        if size < wanted:
-            raise ConfigError(
-                f"strategy.local_batch={wanted} exceeds the {size} records of client {client};"
-                " lower it"
-            )
-        where = ("private minibatches", *clients.moment.parts, step, client)
-        generator = private_generator(question.noise_source, clients.seed, *where)
-        rows.append(torch.from_numpy(generator.permutation(size)[:wanted]))
-    return torch.stack(rows).to(clients.device)
 
 
 def _noise(

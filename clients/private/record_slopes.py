@@ -1,7 +1,7 @@
 """Clipped slopes of single records, at a module's own parameters: no vector of length d is made.
 
     s_ij = [l_j(x + mu u_i) - l_j(x - mu u_i)] / (2 mu)       record j, direction i, x where the log
-    answer: (1 / n_p) sum_j clip((s_1j .. s_mj), C)           leads          [n, m]
+    answer: (1 / b) sum_j clip((s_1j .. s_mj), C)             leads          [n, m]
 
 Zhang et al., "DPZero: Private Fine-Tuning of Language Models without Backpropagation", ICML 2024,
 algorithm 2, and Tang et al., "Private Fine-tuning of Large Language Models with Zeroth-order
@@ -9,15 +9,18 @@ Optimization", 2024, with several directions clipped as one vector, and any diff
 fedzo.estimation.schemes. The loss of a record is asked by torch.func.vmap, so it cannot depend on
 another record, whatever the module (recurrent layers of torch have no such form); that the losses
 average to the client's objective is compared before its first answer counts, at x and at
-x + u_1 / 10 (fedzo.privacy.averages). Differs: all records every time, no batches; so nothing is
-gained by sampling, and nothing lost. Cost: the scheme's queries (central: 2 m), each with all
-records behind it. A record whose losses are not finite counts as zero.
+x + u_1 / 10 (fedzo.privacy.averages). The sum is over all b = n_p records of a client or, with
+batch_size=b, over a fresh sample of b without replacement, which is as secret as the noise (DPZero
+draws Poisson samples). Cost: the scheme's queries (central: 2 m), each with b records behind it. A
+record whose losses are not finite counts as zero.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from clients.core.local import part_of
+from clients.private.samples import drawn_records
 from clients.shared.in_place import log_of, nothing, reached, remembering, replay_of
 from fedzo.errors import ConfigError
 from fedzo.estimation.direction import Direction
@@ -44,6 +47,7 @@ def answer_record_slopes(question: RecordSlopesInPlace, clients: Clients) -> Ans
         return _told(question, nothing(clients), nothing(clients)), clients.states
     log, replay = log_of(question, clients), replay_of(question, clients)
     keys = replay.keys(question.first_step(log))
+    part = part_of(clients.cohort, _batch(question, clients))
     means = torch.zeros(len(clients), config.num_directions, dtype=torch.float64)
     shortened = torch.zeros(len(clients), 1, dtype=torch.float64)
 
@@ -66,8 +70,16 @@ def answer_record_slopes(question: RecordSlopesInPlace, clients: Clients) -> Ans
 
     if question.compare:
         _require_equal(clients.oracle.told(QUERIES, compare))
-    clients.oracle.told(asked, ask)
+    clients.oracle.told(asked, ask, of=part)
     return _told(question, means, shortened), remembering(log, clients)
+
+
+def _batch(question: RecordSlopesInPlace, clients: Clients) -> Int[Tensor, "n b"] | None:
+    """Return the records that are asked; None for all of them."""
+    size = question.settings.batch_size
+    if not size:
+        return None
+    return drawn_records(clients, size, question.noise_source, 0, setting="client.batch_size")
 
 
 def _told(

@@ -43,10 +43,10 @@ class ModuleCohort(LoopedFiniteSums):
                 values = losses_of(modules, x, self.programs)
             except (Exception, SystemExit) as error:  # someone's code raises, and will alone
                 failure_of(error)  # raises again what is meant for the whole process
-                return self._alone().value(x)
+                return self.one_by_one().value(x)
             if values.requires_grad == x.requires_grad and not values.is_complex():
                 return values.double()
-        return self._alone().value(x)
+        return self.one_by_one().value(x)
 
     def value_in_graph(self, x: Float[Tensor, "n 1 d"]) -> Float[Tensor, "n 1"]:
         """Return values that can be differentiated any number of times, each client by itself."""
@@ -55,7 +55,7 @@ class ModuleCohort(LoopedFiniteSums):
             assert isinstance(objective, ModuleObjective)
             return objective.loss_at(x[position, 0]).unsqueeze(0)
 
-        return self._alone().told_by(ask, 1)
+        return self.one_by_one().told_by(ask, 1)
 
     def programs_of(self) -> list[Program | None]:
         """Return the program in which each client is a row; None for one that has none."""
@@ -64,15 +64,15 @@ class ModuleCohort(LoopedFiniteSums):
     def told_by(
         self, ask: Callable[[int, Objective], Tensor], queries: int
     ) -> Float[Tensor, "n q"]:
-        return self._alone().told_by(ask, queries)
+        return self.one_by_one().told_by(ask, queries)
 
     def minibatch(self, indices: Int[Tensor, "n b"]) -> "ModuleCohort":
         part = copy.copy(self)  # the same clients, which have been compared
         object.__setattr__(part, "batches", indices)
         return part
 
-    def _alone(self) -> LoopedCohort:
-        """Return the same clients, asked one after the other."""
+    def one_by_one(self) -> LoopedCohort:
+        """Return the same clients, asked one after the other, each with the examples asked."""
         every = (self.objectives, self.failures, self.unasked, self.asking)
         whole = LoopedFiniteSums(*every)
         return whole if self.batches is None else whole.minibatch(self.batches)

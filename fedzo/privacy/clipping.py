@@ -26,6 +26,7 @@ from torch import Tensor
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
 from fedzo.objectives.cohort import CohortObjective
+from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.objective import FiniteSum, ModuleObjective, Objective
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
@@ -118,8 +119,12 @@ def _looped(
 
 
 def objectives_of(cohort: CohortObjective) -> Sequence[Objective]:
-    """Return the clients' objectives; raises ConfigError where they are not means over records."""
-    found: Sequence[Objective] = getattr(cohort, "objectives", ())
+    """Return the clients' objectives, of a minibatch those of its records.
+
+    Raises ConfigError where they are not means over records.
+    """
+    alone = cohort.one_by_one() if isinstance(cohort, ModuleCohort) else cohort
+    found: Sequence[Objective] = getattr(alone, "objectives", ())
     if not found or not all(hasattr(one, "minibatch") for one in found):
         raise ConfigError(
             "privacy of records needs objectives over records (examples), such as those of the"

@@ -65,6 +65,11 @@ class PrivacyConfig:
             )
 
     @property
+    def samples_from(self) -> NoiseSource:
+        """Where samples of records are drawn: as noise is; without any, nothing is secret."""
+        return self.noise_source if self.claims or self.noise_multiplier else "stream"
+
+    @property
     def claims(self) -> bool:
         """Whether anything is claimed."""
         return self.epsilon < math.inf

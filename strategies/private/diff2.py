@@ -180,7 +180,7 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
             local_batch=config.local_batch,
             local_clip=config.local_clip,
             local_noise=state.multipliers.local,
-            noise_source=self._config.base.privacy.noise_source,
+            noise_source=self._config.base.privacy.samples_from,
         )
         heard = yield from ask(walk, [client], optional=True)
         state = replace(state, turns=state.turns + 1)

@@ -1,7 +1,7 @@
 """Private seed and scalar: slopes are clipped, averaged, and the average gets noise.
 
     unit=client   s_i: the K m slopes of client i, clipped to C      s = mean_i s_i + N(0, S^2 I)
-    unit=record   s_i: mean of the client's records' m slopes, each clipped to C
+    unit=record   s_i: mean of the client's records' m slopes, each clipped to C, or of a sample's
     x <- x - (lr / m) sum_k s_k u_k     (strategies.shared.seed_scalar)
 
 What is protected is everything that a client has, as in McMahan et al., ICLR 2018, algorithm 1, or
@@ -9,7 +9,8 @@ one record, as Zhang et al., "DPZero: Private Fine-Tuning of Language Models wit
 Backpropagation", ICML 2024, and Tang et al., "Private Fine-tuning of Large Language Models with
 Zeroth-order Optimization", 2024, do for one holder of data (clients.private.record_slopes). S is z
 times the sensitivity of the mean: for one replaced, 2 C / n, or 2 C / (n r) for clients of at least
-r records (strategies.private.record_bounds). The noise has K m numbers, whatever d: its norm does
+r records (strategies.private.record_bounds). Of samples of b records it is 2 C / (n b), which is
+accounted for as b of r without replacement. The noise has K m numbers, whatever d: its norm does
 not grow with x. With unit=record K is 1: after a step of its own, a client's slopes of every record
 depend on all the others.
 Shapes: slopes [n, K m]. What the server publishes is the log.
@@ -25,7 +26,7 @@ from torch import Tensor
 from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
-from fedzo.privacy.accountant import Ledger
+from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling
 from fedzo.protocol.questions.in_place import (
     InPlaceConfig,
     RecordSlopes,
@@ -100,11 +101,16 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
     ) -> None:
         self._config = config
         self._client = client or InPlaceConfig()
-        size, unit = self._client.batch_size, config.base.privacy.unit
-        if size and unit == "record":
+        privacy = config.base.privacy
+        if privacy.unit == "client" or not self._client.batch_size:
+            return
+        if self._client.sampling != "epochs" or privacy.adjacency != "replace_one":
+            told = (
+                f"client.sampling={self._client.sampling}, strategy.adjacency={privacy.adjacency}"
+            )
             raise ConfigError(
-                f"client.batch_size={size} must be 0 with strategy.unit=record: noise is made for"
-                " means over all records"
+                f"{told} must be epochs and replace_one with batches and unit=record: samples that"
+                " count for privacy are uniform and of a fixed size"
             )
 
     @property
@@ -140,16 +146,17 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         if config.base.privacy.unit == "record":
             claims = yield from admitted(state.claims, config.base, plan)
             state, plan = replace(state, claims=claims), _among(plan, claims)
-        z = state.noise_multiplier or per_round(config.base.privacy, plan)
+        records, sampling = self._sampled(state.claims.bound)
+        z = state.noise_multiplier or per_round(config.base.privacy, plan, sampling)
         spent = state.privacy.without_noise()
         if z:
-            spent = charged(state.privacy, config.base.privacy, [(z, 1)])
+            spent = charged(state.privacy, config.base.privacy, [(z, 1)], sampling)
         heard = yield from ask_together(self._questions(state, plan.cohort))
         slopes = heard.said.slopes
         assert slopes is not None
         if slopes.shape[1] == 0:
             return state
-        release = Release(config.clip_norm, z, max(1, state.claims.bound))
+        release = Release(config.clip_norm, z, records)
         told = private_mean(slopes, release, config.base, plan)
         shortened = told.shortened
         if isinstance(heard.said, RecordSlopes):
@@ -158,6 +165,18 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
         after = moved(state, plan.cohort, heard, told.mean, config.walk)
         claims = after_comparison(state.claims, heard.clients)
         return replace(after, noise_multiplier=z, privacy=spent, claims=claims)
+
+    def _sampled(self, bound: int) -> tuple[int, Sampling]:
+        """Return over how many records, of at least so many, a client's mean is, and their draw."""
+        size = self._client.batch_size
+        if not (size and bound):
+            return max(1, bound), EVERYBODY
+        if size > bound:
+            raise ConfigError(
+                f"client.batch_size={size} exceeds the {bound} records for which the noise is made;"
+                " lower it"
+            )
+        return size, Sampling(drawn=size, population=bound)
 
     def _questions(
         self, state: PrivateSeedScalarState, cohort: Sequence[int]
@@ -174,6 +193,7 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
                 clip_norm=self._config.clip_norm,
                 compare=compare,
                 report=self._config.base.privacy.report_shortened,
+                noise_source=self._config.base.privacy.samples_from,
             )
             asked += by_news(question, state, some)
         return asked

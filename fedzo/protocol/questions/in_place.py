@@ -26,6 +26,7 @@ from fedzo.estimation.keys import Law
 from fedzo.estimation.replay import Log, Replay
 from fedzo.estimation.schemes import SCHEMES, SharedName
 from fedzo.privacy.averages import QUERIES
+from fedzo.privacy.gaussian import NoiseSource
 from fedzo.protocol.question import Answer, AnswerT, Cost, Question, Shapes
 from fedzo.protocol.questions.probes import Probed
 from fedzo.protocol.questions.training_config import MinibatchConfig
@@ -104,15 +105,17 @@ class RecordSlopes(Probed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSlopesInPlace(SlopesInPlace):
-    """Means over records of clipped slopes, of all records, at x: for privacy of records.
+    """Means over records of clipped slopes, at x: for privacy of records.
 
     compare: whether records' losses must first be shown to average to the objective. report:
-    whether the share of shortened records is told, for simulations.
+    whether the share of shortened records is told, for simulations. noise_source: of the samples of
+    settings.batch_size records, fedzo.privacy.gaussian.
     """
 
     clip_norm: float
     compare: bool = False
     report: bool = False
+    noise_source: NoiseSource = "os"
 
     kind: ClassVar[str] = "query.record_slopes_in_place"
     answer: ClassVar[type[Answer]] = RecordSlopes

@@ -167,6 +167,24 @@ def test_closed_mapped_and_looped_records_agree(changes: bool, max_floats: int) 
     assert mapped.shortened.sum() > 0
 
 
+@pytest.mark.parametrize("kind", [list, opaque])
+def test_of_a_minibatch_its_records_alone_are_summed(kind: Any) -> None:
+    objectives = kind(modules())
+    drawn = torch.tensor([[4, 1, 2], [8, 0, 5]])
+    x, previous = points(objectives[0].dim, 2)
+    norms = torch.full((2,), 0.3, dtype=torch.float64)
+    part = cohort_of(objectives).minibatch(drawn)
+    alone = [cohort_of([o.minibatch(row)]) for o, row in zip(objectives, drawn, strict=True)]
+    for before in (None, previous):
+        found = clipped_sums(part, x, before, norms).sums
+        for i, one in enumerate(alone):
+            own = None if before is None else before[i : i + 1]
+            wanted = clipped_sums(one, x[i : i + 1], own, norms[:1]).sums[0]
+            torch.testing.assert_close(found[i], wanted)
+    told = record_values(part, x.unsqueeze(1))
+    assert [tuple(each.shape) for each in told] == [(1, 3), (1, 3)]
+
+
 def test_without_clipping_the_sum_is_the_gradient_times_n() -> None:
     objectives = modules()
     x, _ = points(objectives[0].dim, 2)

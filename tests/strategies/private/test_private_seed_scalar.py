@@ -6,6 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from dp_accounting import (
+    GaussianDpEvent,
+    NeighboringRelation,
+    SampledWithoutReplacementDpEvent,
+)
+from dp_accounting.rdp import RdpAccountant
 from torch import nn
 from worlds import federate_on_nodes
 
@@ -129,7 +135,12 @@ def test_the_budget_is_that_of_private_fedzo() -> None:
 def test_what_is_refused() -> None:
     for wrong, sentence in (
         ({"strategy.unit": "record"}, "local_steps=2 must be 1 with unit=record"),
-        ({**RECORD, "client.batch_size": 3}, "client.batch_size=3 must be 0"),
+        (
+            {**RECORD, "client.batch_size": 3, "strategy.adjacency": "add_remove"},
+            "strategy.adjacency=add_remove must be epochs and replace_one with batches",
+        ),
+        ({**RECORD, "client.batch_size": 2, "client.sampling": "balanced"}, "sampling=balanced"),
+        ({**RECORD, "client.batch_size": 99}, "client.batch_size=99 exceeds the .* records"),
         ({"strategy.noise": "clients"}, "noise=clients must be server"),
         ({"strategy.clip_norm": 0.0}, "clip_norm=0"),
     ):
@@ -189,6 +200,57 @@ def test_the_noise_is_that_of_a_replaced_record() -> None:
     noise = found.solutions[0] / (0.1 / M)
     assert len(noise) == 60 * M
     assert float(noise.std()) == pytest.approx(expected, rel=5 / (2 * len(noise)) ** 0.5)
+
+
+def test_a_batch_of_all_records_is_no_batch() -> None:
+    silent = {**RECORD, "strategy.epsilon": float("inf"), "strategy.clip_norm": 0.02}
+    plain = run("dp_seed_scalar", settings=silent)
+    whole = run("dp_seed_scalar", settings={**silent, "client.batch_size": 12})
+    torch.testing.assert_close(whole.solutions[0], plain.solutions[0], rtol=1e-5, atol=1e-9)
+    assert whole.last_records[0].examples == plain.last_records[0].examples
+
+
+def test_batches_cost_less_noise_for_their_size_and_as_many_examples() -> None:
+    z, clip, size = 2.0, 0.02, 3
+    settings = {**SEEDED, **RECORD, "client.batch_size": size, "strategy.noise_multiplier": z,
+                "strategy.clip_norm": clip, "strategy.evaluate_every": 0,
+                "strategy.epsilon": 1e6}  # fmt: skip
+    found = run("dp_seed_scalar", settings=settings)
+    last = found.last_records[0]
+    accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_ONE)
+    accountant.compose(SampledWithoutReplacementDpEvent(12, size, GaussianDpEvent(z)), ROUNDS)
+    assert last.epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-9)
+    assert last.noise_std == pytest.approx(z * 2 * clip / (CLIENTS * size))
+    compared, judged = 4 * 12, 2 * 12
+    assert last.examples == CLIENTS * (ROUNDS * 2 * M * size + compared + judged)
+    again = on_nodes(world(), "dp_seed_scalar", settings)
+    assert torch.equal(again.solutions[0], found.solutions[0])
+
+
+def test_batches_of_a_budget_spend_it() -> None:
+    settings = {**SEEDED, **RECORD, "client.batch_size": 3}
+    found = run("dp_seed_scalar", settings=settings).last_records[0]
+    all_records = run("dp_seed_scalar", settings={**SEEDED, **RECORD}).last_records[0]
+    assert found.epsilon == pytest.approx(3.0, rel=1e-3)
+    assert found.noise_std is not None
+    assert all_records.noise_std is not None
+    assert all_records.noise_std < found.noise_std < 4 * all_records.noise_std
+
+
+@pytest.mark.parametrize("row", [1e3, float("nan")])
+def test_one_record_moves_a_batch_by_no_more_than_its_share(row: float) -> None:
+    clip, size = 0.02, 6
+    settings = {**RECORD, "strategy.epsilon": float("inf"), "client.batch_size": size,
+                "strategy.clip_norm": clip, "strategy.evaluate_every": 0}  # fmt: skip
+    apart = []
+    for seed in range(6):
+        one, other = (
+            run("dp_seed_scalar", make, num_rounds=1, settings=settings, seed=seed).solutions[0]
+            for make in (world(), with_record(row))
+        )
+        apart.append(float((one - other).norm()) / (0.1 / M))
+    assert max(apart) <= 2 * clip / (CLIENTS * size) * (1 + 1e-5)
+    assert 0 < sum(each > 0 for each in apart) < len(apart)  # it is not in every sample
 
 
 def test_a_client_of_few_records_is_left_out_and_told() -> None:
