@@ -22,10 +22,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.config import require
-from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.errors import ConfigError
 from fedzo.estimation.direction import Direction
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.kept_inputs import KeptInputs, keeping_inputs
+from fedzo.estimation.losses import one_number
 from fedzo.estimation.packed import packed
 from fedzo.estimation.place import Place, Term, add_terms_
 from fedzo.estimation.schemes import Scheme, gradient_coefficients
@@ -78,11 +79,7 @@ class InPlace:
         """Return the objective at x plus all shifts since the last `restore_`."""
         with torch.no_grad():
             told = ask_moved(self.ask, (self.place, self._terms))
-        if told.numel() != 1:
-            raise ObjectiveError(
-                f"the loss is {told.numel()} numbers, and is to be one; return their mean"
-            )
-        return float(told)
+        return float(one_number(told))
 
     def told_at(self, terms: Sequence[Term]) -> Float[Tensor, "*k"]:
         """Return all numbers that `ask` answers at x plus terms."""

@@ -6,8 +6,9 @@
 Chen et al., "DeepZero: Scaling up Zeroth-Order Optimization for Deep Model Training", ICLR 2024,
 feature reuse: for an axis of layer k what comes before is the same on all asks. It is kept when a
 first ask computes it, as long as the module is called on the same numbers; so values have the same
-bits. Differs: for any direction that tells where it is not 0 (`span`), in a module that is a chain
-of its children, nested ones opened. Memory: what the layers that are moved first read of a batch.
+bits. Where a layer draws at random, nothing is kept: skipped, it would not draw. Differs: for any
+direction that tells where it is not 0 (`span`), in a module that is a chain of its children, nested
+ones opened. Memory: what the layers that are moved first read of a batch, and the batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,9 @@ class KeptInputs:
         self._layers = list(_opened(chain))
         self._reaches: list[tuple[int, int, int]] = []
         self._from = 0
+        self._read: Tensor | None = None
         self._kept: dict[int, tuple[Tensor, int]] = {}
+        self._draws = False
         owners: dict[int, int] = {}
         for number, layer in reversed(list(enumerate(self._layers))):
             owners |= {id(parameter): number for parameter in layer.parameters()}
@@ -56,10 +59,9 @@ class KeptInputs:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Do what the chain does, from the layer on that is moved."""
-        if 0 not in self._kept or not _same(self._kept[0][0], inputs):
-            self._kept = {}
-            self._keep(0, inputs)
-        begin, out = 0, inputs
+        if self._read is None or not _same(self._read, inputs):
+            self._kept, self._read = {}, inputs.clone()  # whoever calls may use its memory again
+        begin, out, before = 0, inputs, _drawn_state(inputs)
         for number, (tensor, version) in self._kept.items():
             if begin < number <= self._from and tensor._version == version:
                 begin, out = number, tensor
@@ -67,6 +69,9 @@ class KeptInputs:
             out = self._layers[number](out)
             if number < self._from and number + 1 in self._wanted:
                 self._keep(number + 1, out)
+        self._draws |= not torch.equal(before, _drawn_state(inputs))
+        if self._draws:
+            self._kept = {}
         return out
 
     def _keep(self, number: int, inputs: Tensor) -> None:
@@ -113,9 +118,14 @@ def _hooked(part: nn.Module) -> bool:
     return bool(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
+def _drawn_state(inputs: Tensor) -> Tensor:
+    """Return the state of the generator of the inputs' device."""
+    if inputs.is_cuda:
+        return torch.cuda.get_rng_state(inputs.device)
+    return torch.get_rng_state()
+
+
 def _same(one: Tensor, other: object) -> bool:
-    if one is other:
-        return True
     if not isinstance(other, Tensor) or one.dtype != other.dtype or one.device != other.device:
         return False
     return torch.equal(one, other)

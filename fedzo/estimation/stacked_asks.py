@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedzo.errors import ObjectiveError
+from fedzo.estimation.losses import one_number
 from fedzo.estimation.place import Place, Term, numbered, write_moved
 from fedzo.estimation.tangents import holding
 
@@ -35,7 +36,7 @@ def ask_stacked(
 
     def one(parts: list[Tensor]) -> Tensor:
         with holding(module, dict(zip(ids, parts, strict=True))):
-            return ask()
+            return one_number(ask()).reshape(())
 
     for low in range(0, len(moves), step):
         some = moves[low : low + step]

@@ -6,7 +6,7 @@ The parameters are dual numbers while the loss is asked (torch.autograd.forward_
 vector of length d, and a tangent of every activation, no graph.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,9 +14,12 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from fedzo.errors import ObjectiveError
 from fedzo.estimation.direction import Direction
+from fedzo.estimation.losses import one_number
 from fedzo.estimation.place import Place, numbered
 
 
@@ -31,7 +34,7 @@ def ask_tangent(
             along = u.draw(first, stop, dtype=tensor.dtype, device=tensor.device)
             duals[id(tensor)] = forward_ad.make_dual(tensor.detach(), along.view_as(tensor))
         with holding(module, duals), _differentiable_forward():
-            primal, tangent = forward_ad.unpack_dual(_told(ask))
+            primal, tangent = forward_ad.unpack_dual(one_number(_told(ask)))
     if tangent is None:
         raise ObjectiveError(
             "the loss does not depend on the parameters by operations of torch that can be"
@@ -68,9 +71,40 @@ def _differentiable_forward() -> Iterator[None]:
         kernels.enabled = used
 
 
+class _NoOtherReads(TorchFunctionMode):
+    """Refuses operations on tensors in whose place others are held."""
+
+    def __init__(self, replaced: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._replaced = replaced
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        told = func(*args, **named)
+        if any(isinstance(leaf, Tensor | float) for leaf in tree_leaves(told)):  # no shape or type
+            for read in tree_leaves([args, named]):
+                if id(read) in self._replaced:
+                    raise ObjectiveError(
+                        f"the loss reads the parameter of shape {tuple(read.shape)} otherwise than"
+                        " through the module that is trained; read it from the module, or use a"
+                        " method that asks values, without stacked=True"
+                    )
+        return told
+
+
 @contextmanager
 def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
-    """Let a module hold other tensors in the place of parameters, which are named by their id."""
+    """Let a module hold other tensors in the place of parameters, which are named by their id.
+
+    Raises ObjectiveError where an operation reads one of these parameters in another way than
+    through the module, such as a function that holds it: its moves would not be seen.
+    """
     held = [
         (part, name, p)
         for part in module.modules()
@@ -80,7 +114,8 @@ def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
     try:
         for part, name, p in held:
             part._parameters[name] = instead[id(p)]  # type: ignore[assignment]
-        yield
+        with _NoOtherReads(instead):
+            yield
     finally:
         for part, name, p in held:
             part._parameters[name] = p

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
+from fedzo.config import require
 from fedzo.errors import ConfigError
 from fedzo.objectives.modules import named_trained
 
@@ -45,6 +47,10 @@ class View:
                 f"all parameters of the {owner} are frozen, so there is nothing to train; call"
                 " requires_grad_(True) on those that are to be trained"
             )
+        for name, tensor in named.items():
+            lazy = isinstance(tensor, UninitializedParameter)
+            told = "initialized; call the module on a batch first"
+            require(not lazy, f"parameter {name!r}", "of no shape yet", told)
         sizes = [tensor.numel() for tensor in named.values()]
         firsts = [0, *accumulate(sizes)]
         return cls(tuple(named), tuple(named.values()), tuple(firsts[:-1]), firsts[-1])
@@ -84,8 +90,11 @@ class View:
         )
 
     def blocks(self, count: int) -> "list[View]":
-        """Cut the view between layers into at most `count` parts of about equal size, in order."""
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in self.names))
+        """Cut the view between layers into at most `count` parts of about equal size, in order.
+
+        A parameter of no layer, such as one that was given by itself, is a layer of its own.
+        """
+        layers = list(dict.fromkeys(map(_layer_of, self.names)))
         sizes = {layer: self.where(_in_layer(layer)).dim for layer in layers}
         share, reached = max(1, -(-self.dim // count)), 0
         groups: dict[int, list[str]] = {}
@@ -101,7 +110,11 @@ def _in_layer(layer: str) -> Callable[[str, Tensor], bool]:
 
 
 def _in_layers(layers: Sequence[str]) -> Callable[[str, Tensor], bool]:
-    return lambda name, _: name.rpartition(".")[0] in layers
+    return lambda name, _: _layer_of(name) in layers
+
+
+def _layer_of(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

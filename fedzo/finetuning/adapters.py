@@ -118,7 +118,10 @@ class Rows(nn.Module):
 
     def __init__(self, embedding: nn.Embedding, tokens: Iterable[int]) -> None:
         super().__init__()
-        chosen = sorted({*tokens})
+        given = [*tokens]
+        if not all(isinstance(token, int) for token in given):
+            raise ConfigError(f"tokens={given!r:.60} must be whole numbers of rows")
+        chosen = sorted({*given})
         if not chosen or chosen[0] < 0 or chosen[-1] >= embedding.num_embeddings:
             raise ConfigError(
                 f"tokens={chosen} must be one or more of the {embedding.num_embeddings} rows"

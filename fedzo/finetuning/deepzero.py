@@ -46,9 +46,14 @@ class SparseCoordinates:
         self._values = ByValues(Axes(self._mask), scheme, mu)
 
     def find(self, place: InPlace, step: int) -> Found:
-        if self.ratios is None:
-            self.ratios = self._choose(place)
-        return self._values.find(place, step)
+        if self.ratios is not None:
+            return self._values.find(place, step)
+        self.ratios = self._choose(place)
+        try:
+            return self._values.find(place, step)
+        except BaseException:  # the step is taken anew, and its log begins with their values
+            self.ratios = None
+            raise
 
     def _mask(self, step: int) -> Bool[torch.Tensor, " d"]:
         if self._share == 1.0 or self.ratios is None:
@@ -72,13 +77,17 @@ class SparseCoordinates:
 
 
 def kept_shares(view: View, scores: torch.Tensor, share: float) -> dict[str, float]:
-    """Return of each tensor the share of numbers among the highest scores of the whole view."""
+    """Return of each tensor the share of numbers among the highest scores of the whole view.
+
+    Of numbers with the same score at the edge, such as 0, each tensor has the same part.
+    """
     own = part_mask(view)
     count = max(1, round(share * int(own.sum())))
     edge = scores[own].topk(count).values[-1]
-    chosen = own & (scores >= edge)
+    above, level = own & (scores > edge), own & (scores == edge)
+    part = (count - int(above.sum())) / max(1, int(level.sum()))
+    chosen = above.double() + part * level.double()
     sizes = zip(view.names, view.firsts, view.tensors, strict=True)
     return {
-        name: float(chosen[first : first + tensor.numel()].double().mean())
-        for name, first, tensor in sizes
+        name: float(chosen[first : first + tensor.numel()].mean()) for name, first, tensor in sizes
     }

@@ -62,6 +62,7 @@ class ByValues:
     num_directions: int = 1
     shape: Shaping | None = None
     _before: Float[Tensor, "1 m"] | None = None
+    _last: tuple[int, Float[Tensor, "1 m"]] | None = None
 
     def find(self, place: InPlace, step: int) -> Found:
         found = self.asked(place, step)
@@ -72,9 +73,11 @@ class ByValues:
         """Ask for the slopes of a step."""
         directions = self.sampler.directions(step, self.num_directions)
         values = finite(place.values(directions, self.scheme, self.mu))
+        if self._last is not None and self._last[0] != step:  # a step taken anew remembers no more
+            self._before = self._last[1]
         slopes = self.scheme.slopes(values.unsqueeze(0), self.mu, self._before)[0]
         if self.scheme.remembers:
-            self._before = values.unsqueeze(0)
+            self._last = step, values.unsqueeze(0)
         offsets = list(self.scheme.offsets(len(directions)))
         loss = values[offsets.index(BASE)] if BASE in offsets else values.nanmean()
         return Slopes(directions, slopes, float(loss))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fedzo.config import Scalar
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.estimation.losses import one_number
 from fedzo.estimation.view import View
 from fedzo.finetuning.methods.method import Method
 from fedzo.finetuning.moving import OptimizerFactory
@@ -61,20 +62,21 @@ class HybridZO:
         """Take a step of both, and return the loss before it.
 
         full: the loss on all examples, for methods that ask for it. Backpropagation of what is not
-        finite moves nothing.
+        finite moves nothing. Raises ObjectiveError for a loss that cannot be differentiated.
         """
         first = self.zeroth.view.tensors
         for tensor in first:
             tensor.requires_grad_(False)
         try:
             with torch.enable_grad():
-                loss = closure()
-                gradients = torch.autograd.grad(loss, self._last)
+                loss = _differentiable(closure())
+                gradients = torch.autograd.grad(loss, self._last, allow_unused=True)
         finally:
             for tensor in first:
                 tensor.requires_grad_(True)
         self.zeroth.step(closure, full=full)
-        if not all(bool(each.isfinite().all()) for each in (loss, *gradients)):
+        known = [each for each in gradients if each is not None]
+        if not all(bool(each.isfinite().all()) for each in (loss, *known)):
             return float(loss.detach())
         held = [tensor.grad for tensor in self._last]
         for tensor, gradient in zip(self._last, gradients, strict=True):
@@ -83,3 +85,13 @@ class HybridZO:
         for tensor, own in zip(self._last, held, strict=True):
             tensor.grad = own
         return float(loss.detach())
+
+
+def _differentiable(loss: object) -> Tensor:
+    """Return a loss; raises ObjectiveError for one that is no tensor with a gradient."""
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise ObjectiveError(
+            f"the closure returned {loss!r:.60}, which has no gradient for the last parts; return"
+            " the loss as the tensor that it is, without item() or no_grad"
+        )
+    return one_number(loss).reshape(())

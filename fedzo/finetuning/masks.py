@@ -38,6 +38,8 @@ def draw_mask(
         return random_mask(view, dict.fromkeys(view.names, share), seed=seed, turn=turn)
     mask = torch.zeros(view.total, dtype=torch.bool, device=view.tensors[0].device)
     for tensor, first in zip(view.tensors, view.firsts, strict=True):
+        if not tensor.numel():
+            continue
         size = tensor.detach().abs().reshape(-1)
         count = max(1, round(share * len(size)))
         edge = size.kthvalue(count if kind == "small" else len(size) - count + 1).values

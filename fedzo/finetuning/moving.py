@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fedzo.errors import ConfigError
 from fedzo.estimation.estimate import Estimate
 from fedzo.estimation.packed import unpacked
 from fedzo.estimation.place import Term, add_terms_
@@ -87,6 +88,20 @@ class ByTorch:
 
 
 def named_optimizer(name: str, **settings: Any) -> OptimizerFactory:
-    """Return a factory of an optimizer of torch.optim."""
+    """Return a factory of an optimizer of torch.optim.
+
+    It raises ConfigError for kinds of Adam in float16.
+    """
     made: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, name)
-    return lambda tensors: made(tensors, lr=1.0, **settings)
+
+    def make(tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+        half = any(tensor.dtype == torch.float16 for tensor in tensors)
+        if half and name.startswith("Adam"):
+            raise ConfigError(
+                "Adam's moments have the type of the parameters, and in float16 small squares and"
+                " eps=1e-8 are 0, which divides by 0; use bfloat16 or float32, or a method without"
+                " Adam, such as zo_sgd"
+            )
+        return made(tensors, lr=1.0, **settings)
+
+    return make

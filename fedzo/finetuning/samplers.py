@@ -181,7 +181,11 @@ class Subspaces:
             m, n = matrix_sizes(tensor)
             [left] = step_keys(self.seed, turn, 1, "gaussian", "left", name)
             [right] = step_keys(self.seed, turn, 1, "gaussian", "right", name)
-            v = torch.eye(n) if self.one_sided else _orthonormal(right, n, min(self.rank, n))
+            v = (
+                torch.eye(n, dtype=torch.float32)
+                if self.one_sided
+                else _orthonormal(right, n, min(self.rank, n))
+            )
             u = _orthonormal(left, m, min(self.rank, m))
             bases[name] = (u.to(tensor.device), v.to(tensor.device))
         return bases

@@ -122,11 +122,12 @@ class ZerothOrder(torch.optim.Optimizer):
         """
         lr = float(self.param_groups[0]["lr"])
         require(math.isfinite(lr), "lr", lr, "finite; see what has set it in param_groups")
+        _require_trained(self.view)
         again = same_draws(self.view)
         own = InPlace(self.view, _alike(closure, again), self.module, self._stacked)
         place = Asked(own, self._parallel)
-        if full is not None and isinstance(self._recipe.finder, VarianceReduced):
-            self._recipe.finder.full = _alike(full, again)
+        if isinstance(self._recipe.finder, VarianceReduced):
+            self._recipe.finder.full = None if full is None else _alike(full, again)
         with _evaluating(self.module):
             loss = self._go(place, lr)
         forwards = len(place.told) - 2 * place.with_tangents
@@ -237,10 +238,27 @@ def _require_numbers(view: View) -> None:
     for name, tensor in zip(view.names, view.tensors, strict=True):
         require(not tensor.is_complex(), f"parameter {name!r}", tensor.dtype, "of real numbers")
         require(
+            not tensor.is_inference(),
+            f"parameter {name!r}",
+            "made in inference mode",
+            "one that can be written; make the module outside of torch.inference_mode",
+        )
+        require(
             not tensor.is_meta,
             f"parameter {name!r}",
             "on meta",
             "on a device, with numbers; make the module there, or call to_empty and set it",
+        )
+
+
+def _require_trained(view: View) -> None:
+    """Raise ConfigError for parameters that were frozen after the optimizer was made."""
+    for name, tensor in zip(view.names, view.tensors, strict=True):
+        require(
+            tensor.requires_grad,
+            f"parameter {name!r}",
+            "frozen",
+            "trained, as when the optimizer was made; make another one, whose log begins here",
         )
 
 

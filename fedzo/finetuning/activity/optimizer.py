@@ -262,8 +262,11 @@ class ActivityZO(torch.optim.Optimizer):
         return Feedback(shape, outputs, self.config.ridge, self.config.memory, device)
 
     def _write(self, heard: Heard, form: Form) -> None:
-        """Set `.grad` of the sites' parameters by a form of the estimate."""
+        """Set `.grad` of the sites' parameters by a form of the estimate, None without one."""
         b = len(heard.e)
+        for group in self._inner.param_groups:  # a layer may have had no part in this pass
+            for parameter in group["params"]:
+                parameter.grad = None
         fed = self.feedback.error(heard.e) if self.feedback is not None and form != "node" else None
         residual = None
         if form == "biased":

@@ -94,6 +94,56 @@ def test_other_inputs_are_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked(made("dense"), changing()) == found
 
 
+@pytest.mark.parametrize("shared", ["buffer", "array"])
+def test_inputs_in_memory_that_is_used_again_are_computed_anew(
+    shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = X.numpy().copy()
+    memory = torch.from_numpy(array)
+
+    def refilling() -> Callable[[], Tensor]:
+        asks = iter(range(10_000))
+
+        def inputs() -> Tensor:
+            if shared == "buffer":
+                return memory.copy_(X + next(asks) % 3)
+            array[:] = X.numpy() + next(asks) % 3  # of which torch does not know
+            return memory
+
+        return inputs
+
+    found = asked(made("dense"), refilling())
+    monkeypatch.setattr("fedzo.estimation.in_place.keeping_inputs", nothing_kept)
+    assert asked(made("dense"), refilling()) == found
+
+
+class Noisy(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + torch.randn_like(inputs)
+
+
+class AlwaysDrops(nn.Dropout):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.dropout(inputs, self.p, training=True)
+
+
+@pytest.mark.parametrize("layer", [Noisy, AlwaysDrops])
+def test_layers_that_draw_whatever_the_mode_draw_in_every_pass(
+    layer: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stepped() -> Tensor:
+        module = nn.Sequential(layer(), *made("dense"), layer()).eval()
+        optimizer = fedzo.ZerothOrder(module, 0.01, method="cge")
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            optimizer.step(lambda: nn.functional.cross_entropy(module(X), Y))
+        return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+    found = stepped()
+    monkeypatch.setattr("fedzo.estimation.in_place.keeping_inputs", nothing_kept)
+    assert torch.equal(stepped(), found)
+
+
 @pytest.mark.parametrize("inference", [True, False])
 def test_inference_mode_changes_nothing(inference: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     module = made("in place")

@@ -169,6 +169,11 @@ def test_adapters_of_convolutions_are_refused_in_a_sentence() -> None:
     assert trained_names(adapt_(convolutions(), rank=2, layers=["1"])) == ["1.down", "1.up"]
 
 
+def test_rows_are_whole_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"tokens=\[1.5\] must be whole numbers"):
+        Rows(nn.Embedding(4, 2), iter([1.5]))  # type: ignore[list-item]
+
+
 def test_bfloat16_stays() -> None:
     module = adapt_(net().bfloat16(), rank=2)
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}

@@ -1,5 +1,6 @@
 """Estimates against autograd and by hand: tangents, snapshots, curvature, recovery, coordinates."""
 
+import contextlib
 import math
 
 import pytest
@@ -160,6 +161,56 @@ def test_grasp_gives_tensors_their_share_of_the_highest_scores() -> None:
     view = View.of_named({"a": torch.zeros(4), "b": torch.zeros(6)})
     scores = torch.tensor([9.0, 8, 7, 0, 6, 5, 0, 0, 0, 0])
     assert kept_shares(view, scores, 0.5) == {"a": 0.75, "b": pytest.approx(1 / 3)}
+    assert kept_shares(view, torch.zeros(10), 0.2) == {
+        "a": pytest.approx(0.2),
+        "b": pytest.approx(0.2),
+    }
+
+
+def test_deepzero_at_zero_asks_its_share() -> None:
+    latent = nn.Parameter(torch.zeros(200))
+    optimizer = ZerothOrder([latent], 0.1, method="deepzero", settings={"share": 0.1})
+    optimizer.step(lambda: (latent - 1).square().sum())
+    before = optimizer.spent.forwards
+    optimizer.step(lambda: (latent - 1).square().sum())
+    assert optimizer.spent.forwards - before < 45
+
+
+@pytest.mark.parametrize("method", ["deepzero", "zo_conservative"])
+@pytest.mark.parametrize("fails", range(2, 14, 3))
+def test_a_step_that_failed_is_taken_anew_to_the_same_bits(method: str, fails: int) -> None:
+    settings = {"estimator": "residual"} if method == "zo_conservative" else {"num_directions": 3}
+
+    def steps(fails: int) -> tuple[nn.Sequential, ZerothOrder]:
+        module = net()
+        optimizer = ZerothOrder(module, 0.01, method=method, settings=settings)
+        calls = iter(range(10_000))
+
+        def closure() -> torch.Tensor:
+            if next(calls) == fails:
+                raise OSError("gone")
+            return loss_of(module)()
+
+        while optimizer.steps < 4:
+            with contextlib.suppress(OSError):
+                optimizer.step(closure)
+        return module, optimizer
+
+    whole, _ = steps(10_000)
+    module, optimizer = steps(fails)
+    assert torch.equal(numbers(module), numbers(whole))
+    again = net()
+    ZerothOrder(again, 0.01, method=method, settings=settings).replay(optimizer.log)
+    assert torch.equal(numbers(again), numbers(whole))
+
+
+def test_a_loss_on_all_examples_counts_for_its_step_alone() -> None:
+    module = net()
+    optimizer = ZerothOrder(module, 0.01, method="mezo_svrg", settings={"period": 2})
+    optimizer.step(loss_of(module), full=loss_of(module))
+    optimizer.step(loss_of(module))
+    with pytest.raises(ConfigError, match="needs the loss on all examples"):
+        optimizer.step(loss_of(module))
 
 
 def test_deepzero_asks_a_share_of_the_axes_and_moves_nothing_else() -> None:
@@ -294,6 +345,41 @@ def test_asked_at_once_a_step_is_the_same_but_for_rounding(name: str) -> None:
     again = net().double()
     ZerothOrder(again, 0.02, method=name).replay(ways[1][2])
     assert torch.equal(numbers(again), ways[1][0])
+
+
+@pytest.mark.parametrize("way", ["stacked", "forward_gradient"])
+def test_parameters_that_are_read_beside_the_module_are_refused(way: str) -> None:
+    module = net()
+    held = [*module.parameters()]
+    penalized = lambda: loss_of(module)() + sum(p.square().sum() for p in held)  # noqa: E731
+    named = {"method": way} if way == "forward_gradient" else {"method": "mezo", "stacked": True}
+    optimizer = ZerothOrder(module, 0.02, **named)  # type: ignore[arg-type]
+    with pytest.raises(ObjectiveError, match="otherwise than through the module"):
+        optimizer.step(penalized)
+    assert torch.equal(numbers(module), numbers(net()))
+
+    def shapes_alone() -> torch.Tensor:
+        size = sum(p.numel() * (p.device.type == "cpu") for p in held)
+        return loss_of(module)() * size / 83
+
+    optimizer.step(shapes_alone)
+    assert not torch.equal(numbers(module), numbers(net()))
+
+
+@pytest.mark.parametrize("method", ["fzoo", "relizo", "mezo", "rank_sgd"])
+def test_losses_asked_at_once_have_one_number(method: str) -> None:
+    plain, shaped = net(), net()
+    for module, shape in ((plain, ()), (shaped, (1, 1))):
+        optimizer = ZerothOrder(module, 0.02, method=method, stacked=True)
+        optimizer.step(lambda: loss_of(module)().reshape(shape))  # noqa: B023
+    assert torch.equal(numbers(plain), numbers(shaped))
+    optimizer = ZerothOrder(net(), 0.02, method=method, stacked=True)
+    for make, said in (
+        (lambda loss: loss.expand(3), "the loss is 3 numbers"),
+        (lambda loss: loss * 1j, "the loss is complex64, and is to be a real number"),
+    ):
+        with pytest.raises(ObjectiveError, match=said):
+            optimizer.step(lambda: make(loss_of(optimizer.module)()))  # type: ignore[arg-type]  # noqa: B023
 
 
 def test_what_cannot_be_asked_at_once_says_so() -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from module_nets import loss_of as fixed_loss
+from module_nets import net as fixed
+from module_nets import numbers
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -102,11 +105,68 @@ def test_named_parameters_keep_their_names_and_repeated_ones_count_once() -> Non
         ([torch.zeros(2, dtype=torch.complex64, requires_grad=True)], "of real numbers"),
         (nn.Linear(2, 2, device="meta"), "on a device, with numbers"),
         ([torch.zeros(2)], "are frozen"),
+        (nn.LazyLinear(3), "'weight'=of no shape yet must be initialized"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(given: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         ZerothOrder(given, lr=0.1)
+
+
+def test_parameters_of_inference_mode_are_refused() -> None:
+    with torch.inference_mode():
+        module = nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="made in inference mode must be one that can be written"):
+        ZerothOrder(module, lr=0.1)
+
+
+def test_a_parameter_that_was_frozen_since_is_refused() -> None:
+    module = fixed()
+    optimizer = ZerothOrder(module, lr=0.1)
+    optimizer.step(fixed_loss(module))
+    module[0].requires_grad_(False)
+    before = numbers(module)
+    with pytest.raises(ConfigError, match=r"'0.weight'=frozen must be trained, as when"):
+        optimizer.step(fixed_loss(module))
+    assert torch.equal(numbers(module), before)
+
+
+@pytest.mark.parametrize("method", ["zo_adam", "cge"])
+def test_adam_in_half_precision_is_refused(method: str) -> None:
+    with pytest.raises(ConfigError, match="in float16 small squares and eps=1e-8 are 0"):
+        ZerothOrder(fixed().half(), lr=0.1, method=method)
+    ZerothOrder(fixed().bfloat16(), lr=0.1, method=method)
+
+
+def test_a_log_whose_step_has_too_few_values_is_refused() -> None:
+    module = fixed()
+    optimizer = ZerothOrder(module, lr=0.1)
+    optimizer.log.add(0.1, [1.0])
+    with pytest.raises(CheckpointError, match="fewer values than its method asks for"):
+        ZerothOrder(fixed(), lr=0.1).replay(optimizer.log)
+
+
+def test_parameters_without_numbers_have_no_part_in_masks() -> None:
+    module = fixed()
+    module.register_parameter("none", nn.Parameter(torch.zeros(0, 3)))
+    for mask in ("small", "large"):
+        optimizer = ZerothOrder(module, 0.1, method="sparse_mezo", settings={"mask": mask})
+        optimizer.step(fixed_loss(module))
+
+
+def test_a_default_type_of_the_users_changes_no_direction() -> None:
+    kind = torch.get_default_dtype()
+    found = []
+    for default in (torch.float32, torch.float64):
+        module = fixed()
+        loss = fixed_loss(module)
+        torch.set_default_dtype(default)
+        try:
+            ZerothOrder(module, 0.1, method="zo_muon").step(loss)
+        finally:
+            torch.set_default_dtype(kind)
+        found.append(numbers(module))
+    assert torch.equal(*found)
 
 
 def test_rates_views_and_methods_that_are_none() -> None:
@@ -140,6 +200,7 @@ def test_a_loss_that_is_a_number_of_python_keeps_its_digits() -> None:
         ({"loss": 1.0}, "it must return the loss, a tensor or a number"),
         (None, "the closure returned None"),
         (torch.zeros(2), "the loss is 2 numbers, and is to be one"),
+        (torch.tensor(1j), "the loss is complex64, and is to be a real number"),
     ],
 )
 def test_a_closure_that_returns_no_loss_is_told(told: Any, said: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from module_nets import loss_of, net, numbers
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.finetuning.flow import follow_residual, safe_step
 from fedzo.finetuning.hybrid import HybridZO
 from fedzo.finetuning.zeroth_order import ZerothOrder
@@ -35,6 +35,26 @@ def test_a_loss_that_is_not_finite_moves_nothing(bad: float) -> None:
     before = numbers(module)
     HybridZO(module, 0.02, last="2", make=sgd).step(lambda: loss_of(module)() * bad)
     assert torch.equal(numbers(module), before)
+
+
+def test_losses_that_cannot_be_differentiated_are_refused() -> None:
+    module = net()
+    optimizer = HybridZO(module, 0.02, last="2", make=sgd)
+    with pytest.raises(ObjectiveError, match=r"which has no gradient for the last parts"):
+        optimizer.step(lambda: loss_of(module)().item())  # type: ignore[arg-type, return-value]
+    with pytest.raises(ObjectiveError, match="the loss is 2 numbers"):
+        optimizer.step(lambda: loss_of(module)().expand(2))
+    assert torch.equal(numbers(module), numbers(net()))
+    assert all(p.requires_grad for p in module.parameters())
+
+
+def test_a_last_part_that_the_loss_does_not_read_stays() -> None:
+    module = net()
+    module.register_parameter("idle", torch.nn.Parameter(torch.ones(2)))
+    optimizer = HybridZO(module, 0.02, last=["2", "idle"], make=sgd)
+    optimizer.step(loss_of(module))
+    assert torch.equal(module.idle, torch.ones(2))
+    assert not torch.equal(module[2].weight, net()[2].weight)
 
 
 def test_methods_that_ask_for_all_examples_are_given_them() -> None:

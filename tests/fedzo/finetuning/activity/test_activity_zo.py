@@ -212,6 +212,40 @@ def test_frozen_parameters_of_a_site_stay() -> None:
     assert moved == [False, True, False, False, True, True]
 
 
+class Skips(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = (nn.Linear(4, n) for n in (4, 4, 3))
+        self.use = True
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(inputs))
+        if self.use:
+            hidden = hidden + torch.relu(self.second(hidden))
+        return self.head(hidden) / 2  # so no head is located
+
+
+def test_a_layer_that_a_pass_leaves_out_or_that_is_frozen_stays() -> None:
+    net = Skips()
+    inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(8) % 3
+    optimizer = ActivityZO(net, LOSSES, 0.1, inner="sgd", feedback="off")
+    for _ in range(3):
+        optimizer.step(lambda: (net(inputs), targets))
+    before = [p.detach().clone() for p in net.second.parameters()]
+    net.use = False
+    for _ in range(3):
+        optimizer.step(lambda: (net(inputs), targets))
+    assert all(torch.equal(p, q) for p, q in zip(net.second.parameters(), before, strict=True))
+    net.use = True
+    held = net.first.weight.detach().clone()
+    net.first.requires_grad_(False)
+    for _ in range(3):
+        optimizer.step(lambda: (net(inputs), targets))
+    assert torch.equal(net.first.weight, held)
+    assert not torch.equal(net.second.weight, before[0])
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
