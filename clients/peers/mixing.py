@@ -7,7 +7,8 @@ With `nearest_neighbor_average` and num_byzantine = f this is MoNNA (Farhadkhani
 algorithm 1, step 5): of k models heard, its own included, the k - f nearest are averaged. Then all
 nodes together are two matrix products; with any other rule of fedzo.aggregation each node calls the
 rule in turn, its own model first, which is also where centered clipping starts (self-centered
-clipping: He, Karimireddy & Jaggi, arXiv 2202.01545). Cost: n m d. Sent: m d floats down, d up.
+clipping: He, Karimireddy & Jaggi, arXiv 2202.01545). What comes out is projected onto the box of x,
+which liars, and local steps, leave. Cost: n m d. Sent: m d floats down, d up.
 
 A peer may tell every node something else: `lies` [n, l, d], with the positions `liars` [n, l], then
 stand in for those rows of `models`.
@@ -32,6 +33,7 @@ def mix_models(question: Mix, clients: Clients) -> Answered:
     own = torch.stack([state[MODEL] for state in clients.states])
     near = question.aggregator == "nearest_neighbor_average"
     mixed = _all_at_once(question, own) if near else _one_by_one(question, clients, own)
+    mixed = clients.oracle.project(mixed)
     after = [{**state, MODEL: row} for state, row in zip(clients.states, mixed, strict=True)]
     return Model(model=mixed if question.report else mixed[:, :0]), after
 

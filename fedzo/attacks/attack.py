@@ -177,7 +177,7 @@ def _goes_on(
     subject.unpaid = 0 if paid else subject.unpaid + 1
     answers = averaged(told)
     reply, reported = subject.reply(answers, tells, asking.rate)
-    subject.reached = subject.reached or bool(reported.anywhere.any())
+    subject.reached = subject.reached or bool(reported.shares.any())
     if not asking.blind:
         subject.note_approach(deltas, reply.reached)
 
@@ -190,7 +190,7 @@ def _goes_on(
         if asking.blind:  # what is reported is of the image as it is
             plain, shown = subject.reply(said, tells, asking.rate)
             reply.losses[i], reported.labels[i] = plain.losses[0], shown.labels[0]
-            reported.places[i] = shown.places[0]
+            reported.places[i], reported.shares[i] = shown.places[0], shown.shares[0]
         return True
 
     _keep_best(
@@ -269,6 +269,7 @@ def _keep_best(
             loss=float(reply.losses[i]),
             label=int(reported.labels[i]),
             place=int(reported.places[i]),
+            share=float(reported.shares[i]),
         )
         if subject.found.ends(confidence):
             return

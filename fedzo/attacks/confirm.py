@@ -117,7 +117,7 @@ class Asking:
         at = replace(places, corners=places.corners[found.place : found.place + 1])
         moved = (at.pasted(image, change) - image).reshape(-1)
         [patch] = places.contents(change, image.shape[1])
-        moved = moved if math.isfinite(found.loss) else torch.zeros_like(moved)
+        moved = torch.zeros_like(moved) if found.loss == math.inf else moved  # nothing was found
         found, others = replace(found, delta=moved, patch=patch), subject.others
         if not found.success or others is None or not len(others):
             return found

@@ -27,8 +27,9 @@ class Found:
     number `place` of the placements). checks: answers that showed whether the victim is noisy, no
     queries of the attack. reason: why the attack could not search, "" where it could. approach:
     (queries, size) whenever something nearer than all before has reached the goal, in the ball or,
-    by labels, outside; one answer is enough there, even of a noisy victim. patch: one for many
-    places, as a picture [c, s, s]; delta is then at one of them, where it works if anywhere.
+    by labels, outside; one answer is enough there, even of a noisy victim. share: of the images, or
+    places, that delta makes reach the goal, as they were answered when it was found. patch: one for
+    many places, as a picture [c, s, s]; delta is then at one of them, where it works if anywhere.
     placed: the share of as many other places at which a successful one works; asking there is a
     check.
     """
@@ -44,6 +45,7 @@ class Found:
     reason: str = ""
     approach: tuple[tuple[int, float], ...] = ()
     place: int = 0
+    share: float = 0.0
     patch: Float[Tensor, "c s s"] | None = None
     placed: float | None = None
 
@@ -66,12 +68,12 @@ def nothing_found(index: int, dim: int) -> Found:
 class Said:
     """Which of several images is reported of each proposal, and how it was answered.
 
-    anywhere: whether any of them has reached the goal.
+    shares: of them that have reached the goal.
     """
 
     labels: Int[Tensor, " q"]
     places: Int[Tensor, " q"]
-    anywhere: Bool[Tensor, " q"]
+    shares: Float[Tensor, " q"]
 
 
 @dataclass(slots=True)
@@ -129,15 +131,18 @@ class Subject:
         if len(self.goals) == 1:
             [goal] = self.goals
             told = Reply(goal.losses(answers, tells), goal.reached(answers))
-            return told, Said(answers.labels, torch.zeros_like(answers.labels), told.reached)
+            shares = told.reached.double()
+            return told, Said(answers.labels, torch.zeros_like(answers.labels), shares)
         pairs = self._parts(answers)
         losses = torch.stack([goal.losses(part, tells).clamp(min=0) for goal, part in pairs])
         reached = torch.stack([goal.reached(part) for goal, part in pairs])
         labels = torch.stack([part.labels for _, part in pairs])
         works = reached if self.places is not None else torch.zeros_like(reached)
         shown = works.int().argmax(dim=0)
-        said = Said(labels.gather(0, shown.unsqueeze(0))[0], shown, reached.any(dim=0))
-        return Reply(losses.mean(dim=0), reached.double().mean(dim=0) >= rate), said
+        said = Said(labels.gather(0, shown.unsqueeze(0))[0], shown, reached.double().mean(dim=0))
+        whole = losses.mean(dim=0)
+        some = losses.nanmean(dim=0)  # where the victim has refused some of the images
+        return Reply(torch.where(whole.isnan(), some, whole), said.shares >= rate), said
 
     def _parts(self, answers: Answers) -> list[tuple[Goal, Answers]]:
         """Return each image's goal, and its answers."""

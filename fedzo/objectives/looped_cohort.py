@@ -39,7 +39,7 @@ class LoopedCohort:
             raise ObjectiveError(f"all clients need objectives of one dim, got {sorted(dims)}")
         first = self.objectives[0]
         for objective in self.objectives[1:]:
-            if not _same_box(first, objective):
+            if not same_box(first, objective):
                 raise ObjectiveError(
                     f"all clients need the same box, got [{first.lower}, {first.upper}] and"
                     f" [{objective.lower}, {objective.upper}]"
@@ -168,7 +168,8 @@ def _as_values(answer: object, count: int) -> Float[Tensor, " q"]:
     return values.double().reshape(count)
 
 
-def _same_box(one: Objective, other: Objective) -> bool:
+def same_box(one: Objective, other: Objective) -> bool:
+    """Return whether two objectives have the same bounds of x."""
     pairs = ((one.lower, other.lower), (one.upper, other.upper))
     return all(
         a is b or bool(torch.equal(torch.as_tensor(a), torch.as_tensor(b))) for a, b in pairs

@@ -4,7 +4,7 @@ Nobody can check how many queries a client has made; what it says is counted, an
 all. So an answer is rejected that claims more queries than were allowed, or more than FACTOR times
 what is usual in its cohort (the median of those who answered, and at least USUAL). Of rejected
 answers, and of failures, no more is counted than was allowed, and than the most that an accepted
-answer claims.
+answer claims, or RETRIES times more where a point is asked again.
 
 The number of a client's examples is what it has, not what it has done: who uses it judges it.
 """
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median_low
 
+from fedzo.objectives.asking import RETRIES
 from fedzo.protocol.exchange import Exchange, Replies
 
 FACTOR = {"queries": 10, "gradients": 10, "examples": 1000, "non_finite": 10}
@@ -70,10 +71,10 @@ def _most(
     limits: Mapping[str, int],
 ) -> dict[str, int]:
     """Return the most that is counted of each count: what an accepted answer claims."""
+    asked = 1 + RETRIES * (exchange.on_failure == "retry")
     found = {name: _claims(exchange, exchanges, judged, name) for name in FACTOR}
-    return {
-        n: min(max(claims), limits.get(n, max(claims))) for n, claims in found.items() if claims
-    }
+    most = {name: asked * max(claims) for name, claims in found.items() if claims}
+    return {name: min(count, limits.get(name, count)) for name, count in most.items()}
 
 
 def _overdrawn(part: Replies, limits: Mapping[str, int]) -> dict[int, str]:

@@ -170,10 +170,11 @@ def read_history(path: Path) -> list[RoundRecord]:
     """Read a history; an unfinished last line, left by a killed run, is dropped.
 
     Lines have checksums, or, in files of versions before there were any, none of them has one.
-    Raises CheckpointError for any other damaged line, and for a file that cannot be read.
+    Raises CheckpointError for any other damaged line, where lines are missing, twice or in another
+    order, and for a file that cannot be read.
     """
     records: list[RoundRecord] = []
-    sealed = None
+    sealed, before = None, b""
     for number, line in enumerate(_lines(path), start=1):
         try:
             text = line.decode()
@@ -181,6 +182,9 @@ def read_history(path: Path) -> list[RoundRecord]:
             if sealed is not None and sealed != is_sealed(text):
                 raise ValueError("some lines have a checksum and others have none")
             sealed = is_sealed(text)
+            if line == before or (records[1:] and not _follows(records[-1], records[-2])):
+                raise ValueError("lines are missing before it, or it is out of place")
+            before = line
         except ValueError as error:
             begin = line[:60].decode(errors="replace")
             raise CheckpointError(
@@ -188,6 +192,13 @@ def read_history(path: Path) -> list[RoundRecord]:
                 f" ({_first_line(error)}); restore the file, or run again in an empty directory"
             ) from error
     return records
+
+
+def _follows(record: RoundRecord, before: RoundRecord) -> bool:
+    """Return whether a record may come after another: one of a round that ended the run may too."""
+    if record.problem != before.problem:
+        return record.problem == before.problem + 1 and record.round_index == 0
+    return record.round_index - before.round_index in (0, 1)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -58,6 +58,9 @@ def print_report(console: Console, victim: str, report: Report) -> None:
     table = Table(title=name, show_header=False, title_justify="left")
     hit = sum(found.success for found in report.found)
     table.add_row("success", f"{summary['success_rate']:.2f} ({hit} of {len(report.found)})")
+    if settings.universal:
+        wanted = f"{settings.universal_rate:g} of them are a success"
+        table.add_row("images fooled", f"{report.fooled:.2f} of {len(report.images)}, {wanted}")
     if summary["misclassified"]:
         table.add_row("misclassified, not attacked", f"{summary['misclassified']}")
     table.add_row("queries, mean (failure = budget)", f"{summary['mean_queries']:,.1f}")

@@ -51,8 +51,14 @@ class Report(ShownByFacts):
 
     @property
     def success_rate(self) -> float:
-        """The share of the attacked images that are answered otherwise."""
+        """The share of the attacks that succeeded: of the images, or of one for all of them."""
         return mean(float(found.success) for found in self.found)
+
+    @property
+    def fooled(self) -> float:
+        """The share of the attacked images that are answered otherwise."""
+        universal = self.plan.settings.universal
+        return mean(found.share if universal else float(found.success) for found in self.found)
 
     @property
     def robust_accuracy(self) -> float:
@@ -60,7 +66,7 @@ class Report(ShownByFacts):
 
         A victim that tells an order is not screened: there, the share that the attack has left.
         """
-        return self.screened.accuracy * (1 - self.success_rate)
+        return self.screened.accuracy * (1 - self.fooled)
 
     @property
     def median_nearest(self) -> float | None:
@@ -103,7 +109,7 @@ class Report(ShownByFacts):
     def __str__(self) -> str:
         told = self.summary()
         return (
-            f"{told['attacker']}: {told['success_rate']:.0%} of {told['images']} images within"
+            f"{told['attacker']}: {told['fooled']:.0%} of {told['images']} images within"
             f" {told['norm']} {told['radius']:g}, {told['mean_queries']:.1f} queries on average"
         )
 
@@ -134,6 +140,7 @@ class Report(ShownByFacts):
             "images": len(self.images),
             "misclassified": len(self.screened.misclassified),
             "success_rate": self.success_rate,
+            "fooled": self.fooled,
             "mean_queries": mean(counted),
             "median_queries": median(counted),
             "median_nearest": self.median_nearest,

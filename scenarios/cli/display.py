@@ -92,6 +92,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     told = any(row.errors for row in comparison.rows)
     said = "mean ± one standard error over seeds" if told else "one seed, so there is no error"
     console.print(said, highlight=False)
+    for remark in comparison.remarks:
+        say(console, remark)
     if comparison.milestones:
         _print_milestones(console, comparison)
     for target in comparison.targets:

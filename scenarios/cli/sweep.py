@@ -198,6 +198,7 @@ def _summary(tuned: "Tuned", report: "Comparison", out: Path | None) -> dict[str
                 "trial": trial.index,
                 "settings": dict(trial.settings),
                 "status": trial.status,
+                "partial": trial.partial,
                 "values": list(trial.values),
                 "queries": trial.queries,
             }
@@ -220,10 +221,11 @@ def _print(console: Console, tuned: "Tuned", report: "Comparison", out: Path | N
     table = Table("trial", title=title, title_justify="left")
     for name in (*plan.spaces, measure.name, "queries"):
         table.add_column(shown(name))
-    ranked = sorted(tuned.trials, key=lambda trial: (trial.score, trial.index))
+    ranked = sorted(tuned.trials, key=lambda trial: trial.rank)
     for trial in ranked[:_SHOWN]:
         done = trial.status == "done"
         mean = f"{sum(trial.values) / len(trial.values):.6g}" if done else trial.status
+        mean += " (partial)" if trial.partial else ""
         chosen = [shown(str(value)) for value in trial.settings.values()]
         table.add_row(str(trial.index), *chosen, shown(mean), f"{trial.queries:,}")
     console.print(table)

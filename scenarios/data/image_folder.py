@@ -8,7 +8,7 @@ names in a folder is nobody's but the folder's.
 
 Pictures of one channel become [1, h, w], all others three; they must be equally large, unless they
 are cut: `size` scales the shorter side to so many pixels and takes the middle, as models of
-photographs are used to. Values are k / 255, float32.
+photographs are used to. Values are k / 255, float32; pictures of 16 bits are rounded to 8.
 """
 
 import csv
@@ -27,7 +27,14 @@ from fedzo.errors import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
-_GREY = ("1", "L", "I;16")
+_GREY = ("1", "L")
+_MOST_16 = 65_535
+
+
+_NO_PICTURE = (
+    OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for files that it cannot read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +104,15 @@ def _told(folder: Path) -> list[tuple[Path, str]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
         if not row.get("file") or not row.get("label"):
             raise ConfigError(f"{path}, line {number}: give columns file and label")
         if not (folder / row["file"]).is_file():
             raise ConfigError(f"{path}, line {number}: there is no file {folder / row['file']}")
+        if row["file"] in seen:
+            raise ConfigError(f"{path}, line {number}: {row['file']} is there twice; name it once")
+        seen.add(row["file"])
     return [(folder / row["file"], row["label"].strip()) for row in rows]
 
 
@@ -124,12 +135,26 @@ def _read(path: Path, size: int) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith(("I", "F")):
+                picture = _of_8_bits(picture, path)
             picture = picture.convert("L" if picture.mode in _GREY else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except _NO_PICTURE as error:
         raise ConfigError(f"{path} is no picture that can be read: {error}") from error
     if size:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture)
+
+
+def _of_8_bits(picture: Image.Image, path: Path) -> Image.Image:
+    """Return a grey picture of 16 bits in 8; raises ConfigError for other numbers."""
+    numbers = np.asarray(picture)
+    low, high = numbers.min(initial=0), numbers.max(initial=0)
+    if picture.mode == "F" or low < 0 or high > _MOST_16:
+        raise ConfigError(
+            f"{path} holds numbers from {low:g} to {high:g}, and nobody says what is white; save it"
+            " with 8 or 16 bits"
+        )
+    return Image.fromarray(np.rint(numbers / 257).astype(np.uint8))
 
 
 def stacked(paths: Sequence[Path], pictures: Sequence[np.ndarray]) -> Float[Tensor, "n c h w"]:

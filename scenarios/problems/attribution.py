@@ -251,25 +251,37 @@ class AttributionScenario(OneProblem):
     def _judge(self, problem: int, x: Float[Tensor, " l"]) -> Report:
         clients = range(self.num_clients)
         values = self.cohort(clients, problem).value(x.expand(len(clients), 1, -1))
-        return Report(float(values.mean()), self._faithfulness(problem, x))
+        return Report(float(values.mean()), self.faithfulness(problem, x))
 
-    def _faithfulness(self, problem: int, x: Float[Tensor, " l"]) -> dict[str, float]:
-        """Return the metrics of the words of highest x."""
+    def faithfulness(self, problem: int, x: Float[Tensor, " l"]) -> dict[str, float]:
+        """Return the metrics of the words of highest x.
+
+        Where several words have the x at which the cut is, chance decides which of them count, anew
+        each time that words are replaced.
+        """
         tokens, wanted = self.tokens[problem], self.wanted(problem)
         planted = None if self.planted is None else self.planted[problem]
         count = round(self._config.top * len(x)) if planted is None else int(planted.sum())
-        best = torch.zeros(len(x), dtype=torch.bool)
-        best[x.topk(max(1, count)).indices] = True
-        replaced = torch.stack([best, ~best]).to(x)
         drawn = self._replacing(_JUDGED_BY, problem, self.num_clients)
-        left = self._averaged(drawn.sequences(tokens, replaced))[..., wanted].mean(dim=1)
+        best = self._highest(x, max(1, count), problem)
+        sequences = torch.where(torch.stack([best, ~best]), drawn.words, tokens)
+        left = self._averaged(sequences)[..., wanted].mean(dim=1)
         whole = float(self._averaged(tokens.unsqueeze(0))[0, wanted])
-        found = {} if planted is None else {"found": float(planted[best].double().mean())}
+        found = {} if planted is None else {"found": found_share(planted, x, count)}
         return {
             "comprehensiveness": whole - float(left[0]),
             "sufficiency": whole - float(left[1]),
             **found,
         }
+
+    def _highest(self, x: Float[Tensor, " l"], count: int, problem: int) -> Bool[Tensor, "k l"]:
+        """Return which words have the highest x, chance deciding among equal ones, k times."""
+        generator = stream(self._seed, "attribution", "ties", problem)
+        by_chance = torch.from_numpy(generator.random((_JUDGED_BY, len(x))))
+        order = by_chance.argsort(dim=1)
+        order = order.gather(1, x[order].argsort(dim=1, descending=True, stable=True))
+        best = torch.zeros(order.shape, dtype=torch.bool)
+        return best.scatter_(1, order[:, :count], value=True)
 
     def _averaged(self, sequences: Int[Tensor, "*n l"]) -> Float[Tensor, "*n k"]:
         different = self.classifiers[:1] if self._config.model else self.classifiers
@@ -283,3 +295,11 @@ class AttributionScenario(OneProblem):
         return Replacing(
             chances, self._frequent[generator.integers(len(self._frequent), size=shape)]
         )
+
+
+def found_share(planted: Bool[Tensor, " l"], x: Float[Tensor, " l"], count: int) -> float:
+    """Return which share of the words of highest x was planted, on average over equal ones."""
+    edge = x.topk(count).values[-1]
+    above, level = x > edge, x == edge
+    found = planted[above].sum() + (count - above.sum()) * planted[level].double().mean()
+    return float(found / count)

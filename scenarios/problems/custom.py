@@ -20,6 +20,7 @@ from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
 from fedzo.objectives.box import Bound, check_box, check_start, is_bounded
 from fedzo.objectives.cohort import CohortObjective, cohort_of
+from fedzo.objectives.looped_cohort import same_box
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
@@ -137,6 +138,12 @@ class CustomScenario(OneProblem):
             raise ConfigError(
                 f"client {client} has an objective of dim {objective.dim}, client 0 of {first.dim};"
                 " all clients must share one dim"
+            )
+        if not same_box(objective, first):
+            own, other = (f"[{each.lower}, {each.upper}]" for each in (objective, first))
+            raise ConfigError(
+                f"client {client} has an objective of the box {own} and client 0 of {other}; all"
+                " clients must share one box"
             )
         return objective
 

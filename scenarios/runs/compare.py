@@ -29,6 +29,7 @@ from scenarios.runs.own_strategy import named
 from scenarios.runs.retime import require_fleets, require_retimable, retime
 from scenarios.runs.retiming import retimed
 from scenarios.runs.simulate import RunResult, simulate
+from scenarios.runs.table_remarks import of_partial
 from strategies.core.base import RoundStrategy
 from strategies.core.uncovered import warn_of_several
 
@@ -105,13 +106,12 @@ def compare(
         results = retimed(results, fleets, own, {}).results
     first = experiments[0][1]
     title = f"{first.scenario}, {first.num_clients} clients, seeds {', '.join(map(str, seeds))}"
-    rows = [row_of(name, runs) for name, runs in results.items()]
     summaries = [run.summary() for runs in results.values() for run in runs]
     figure = figure or (None if out is None else out / "compare.png")
     undrawn = _draw(figure, results, axis, title, look) if figure and results else ""
     comparison = Comparison(
         title,
-        rows,
+        [row_of(name, runs) for name, runs in results.items()],
         summaries,
         None if undrawn else figure,
         milestones_of(results, at or {}),
@@ -119,6 +119,7 @@ def compare(
         failures,
         paired_of(results),
         undrawn,
+        [*of_partial(results)],
     )
     if results and out is not None:
         with storing(out):
@@ -273,7 +274,8 @@ def own_settings(base: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str,
 def typed_by_label(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return for each label its settings -> as what they were typed: key, or label:key.
 
-    A key goes to all strategies that have it. Raises ConfigError for one that none has.
+    A key goes to all strategies that have it, but for those for which it is said by their label,
+    whatever comes first. Raises ConfigError for one that none has.
     """
     engine = base.get("engine", "inprocess")
     valid = {
@@ -293,5 +295,6 @@ def typed_by_label(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[s
         if not targets:
             raise unknown_key(key, set().union(*valid.values()))
         for label in targets:
-            chosen[label][key] = said
+            if colon or f"{label}:{key}" not in base["settings"]:
+                chosen[label][key] = said
     return chosen

@@ -41,6 +41,7 @@ class Comparison:
 
     paired: final values, compared seed by seed with the best; None where nobody was judged.
     undrawn: why there is no figure where one was asked for, which these curves do not allow.
+    remarks: what must be known of the runs, a sentence each.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Comparison:
     failures: Mapping[str, str] = field(default_factory=dict)
     paired: Panel | None = None
     undrawn: str = ""
+    remarks: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -72,6 +74,7 @@ class Comparison:
             "runs": self.runs,
             "figure": figure,
             **({"undrawn": self.undrawn} if self.undrawn else {}),
+            "remarks": list(self.remarks),
         }
 
 

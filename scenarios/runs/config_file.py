@@ -114,7 +114,7 @@ def _text(path: Path) -> str:
     if len(content) > LARGEST:
         raise ConfigError(f"--config {path} is longer than {LARGEST:,} bytes: no experiment is")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except ValueError as error:
         raise ConfigError(f"--config {path} is no TOML: {error}") from error
 

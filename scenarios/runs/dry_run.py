@@ -9,6 +9,8 @@ from typing import Any
 from fedzo.config import Scalar, default_values
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
+from fedzo.objectives.looped_cohort import BLACK_BOX
+from fedzo.objectives.objective import CallableObjective
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.compare import planned
 from scenarios.runs.engines import build_scenario, open_engine
@@ -99,7 +101,15 @@ def plan(
         raise
     except Exception as error:  # a strategy of the user's may raise anything at random answers
         found, why = None, f"the rehearsal ended in {failure_of(error)}"
+    if found is not None and found.a_run["gradients"] and _is_black_box(scenario):
+        raise ConfigError(f"{label}: {BLACK_BOX}")
     return Planned(label, first, seeds, repeats, changed, dim, found, why)
+
+
+def _is_black_box(scenario: Scenario) -> bool:
+    """Return whether the first client is known to have no gradient."""
+    objectives = getattr(scenario.cohort([0], 0), "objectives", ())
+    return any(isinstance(each, CallableObjective) for each in objectives)
 
 
 def plan_comparison(

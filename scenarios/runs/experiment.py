@@ -46,6 +46,12 @@ _AROUND: Mapping[str, type[Any]] = {
 SECTIONS = ("scenario", "strategy", "client", "engine", *_AROUND)
 
 
+_HEADS = {
+    "scenario": str, "strategy": str, "engine": str,
+    "num_rounds": int, "num_clients": int, "seed": int, "query_budget": int,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """A resolved experiment; `settings` holds every field of every config by dotted name."""
@@ -101,7 +107,10 @@ class Experiment:
     def from_toml(text: str) -> "Experiment":
         """Return the experiment that `to_toml` wrote, without checking it again."""
         raw = tomllib.loads(text)
-        sections = raw.pop("set")
+        for name, kind in _HEADS.items():
+            if name in raw and (not isinstance(raw[name], kind) or isinstance(raw[name], bool)):
+                raise TypeError(f"{name}={raw[name]!r} is no {kind.__name__}")
+        sections = raw.pop("set", {})
         settings = {
             f"{s}.{name}": v for s, values in sections.items() for name, v in values.items()
         }

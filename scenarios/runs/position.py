@@ -55,7 +55,8 @@ class Position:
 def within(snapshot: Snapshot, states: Mapping[int, ClientState]) -> Checkpoint:
     """Return what a checkpoint inside a problem holds."""
     part = flatten_state(snapshot.state)
-    facts = {**part.facts, "within": True, "stop": snapshot.stop}
+    told = {"stop": snapshot.stop, "heard": snapshot.heard, "failed": snapshot.failed}
+    facts = {**part.facts, "within": True, **told}
     return Checkpoint({**part.tensors, **pack_client_states(states)}, facts)
 
 
@@ -123,12 +124,13 @@ def position_in(
     if not facts["within"] and not _goes_on(checkpoint, records, num_rounds):
         return Position(records, found, run_name=name, spent=_spent(checkpoint))
     stop = facts["stop"] if facts["within"] else None
+    heard, failed = facts.get("heard", True), facts.get("failed", 0)
     solutions = found.solutions if facts["within"] else found.solutions[:-1]
     before = len(solutions)
     return Position(
         records,
         Found(solutions, found.bests[:before], found.stops[:before]),
-        Snapshot(records[-1], restore_state(empty_state, checkpoint), stop),
+        Snapshot(records[-1], restore_state(empty_state, checkpoint), stop, heard, failed),
         unpack_client_states(checkpoint.tensors),
         name,
         best=found.bests[before],

@@ -1,14 +1,15 @@
 """What a run will ask and send, found by a rehearsal: the strategy runs, and nobody is asked.
 
 Clients answer random numbers of the shapes that each question allows, at the costs that it says of
-itself. So queries, gradients and floats are those of a run in which everybody answers; bytes are
-about right, and what depends on answers (a budget, an early end, faults) is not in them.
+itself, and count their examples where they have some. So all counts are those of a run in which
+everybody answers; what depends on answers (a budget, an early end, faults) is not in them.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
 
@@ -16,9 +17,11 @@ from clients.core.local import require_examples
 from fedzo.compression.config import CompressionConfig
 from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
+from fedzo.privacy.averages import queries_to_compare
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
-from fedzo.protocol.question import take_apart
-from fedzo.protocol.questions.private import Records
+from fedzo.protocol.question import Question, take_apart
+from fedzo.protocol.questions.in_place import InPlaceQuestion
+from fedzo.protocol.questions.private import Clipped
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Engine
@@ -32,6 +35,7 @@ from strategies.core.driver import RunSettings, Snapshot, run_rounds
 
 COUNTED = ("queries", "gradients", "floats_up", "floats_down", "bytes_up", "bytes_down")
 LONGEST_S = 2.0
+_DOUBLE = ("values", "sums", "records", "shortened")
 _COUNTS = ("queries", "gradients", "examples", "non_finite")
 
 
@@ -71,7 +75,7 @@ def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
     size = int(experiment.settings.get("client.batch_size", 0))
     if size:
         require_examples(scenario.cohort([0], 0), size)
-    engine: Engine = _Rehearsal(experiment.seed, scenario)
+    engine: Engine = _Rehearsal(experiment.seed, scenario, problem.initial_x.dtype)
     compression: CompressionConfig = experiment.config("compression")
     up, down = compression.up_scheme, compression.down_scheme
     if up is not None or down is not None:
@@ -100,8 +104,9 @@ def _estimate(records: Sequence[RoundRecord], planned: int, problems: int) -> Es
 class _Rehearsal:
     """An engine without clients; how many records each has is read off their objectives."""
 
-    def __init__(self, seed: int, scenario: Scenario) -> None:
-        self._drawn, self._scenario = stream(seed, "rehearsal"), scenario
+    def __init__(self, seed: int, scenario: Scenario, usual: torch.dtype) -> None:
+        self._drawn, self._scenario, self._usual = stream(seed, "rehearsal"), scenario, usual
+        self._sizes: dict[tuple[int, int], int] = {}
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         return [self._replies(exchange) for exchange in exchanges]
@@ -120,28 +125,50 @@ class _Rehearsal:
         shapes = {name: max(allowed, key=prod) for name, allowed in question.shapes().items()}
         cost = question.cost()
         numbers = dict.fromkeys(_COUNTS, 0) | {
-            "queries": cost.queries,
+            "queries": cost.queries + self._compared(question, ids, exchange.moment.problem),
             "gradients": cost.gradients,
         }
-        kind = _kind(exchange)
         drawn = {name: self._drawn.standard_normal((len(ids), *s)) for name, s in shapes.items()}
         counts = {name: dict.fromkeys(ids, number) for name, number in numbers.items()}
-        if isinstance(question, Records):  # of which the noise of privacy is made
-            cohort = self._scenario.cohort(ids, exchange.moment.problem)
-            if hasattr(cohort, "sizes"):
-                counts["num_examples"] = dict(zip(ids, cohort.sizes.tolist(), strict=True))
+        if sizes := self._sizes_of(ids, exchange.moment.problem):
+            counts["num_examples"] = {c: sizes[c] for c in ids}
         replies = Replies(
             client_ids=ids,
-            tensors={name: torch.from_numpy(each).to(kind) for name, each in drawn.items()},
+            tensors={
+                name: torch.from_numpy(each).to(_kind(exchange, name, self._usual))
+                for name, each in drawn.items()
+            },
             counts=counts,
         )
         if exchange.up is None:
             return replies
         return pack_replies(exchange, replies, [{} for _ in ids])[0]
 
+    def _sizes_of(self, ids: Sequence[int], problem: int) -> Mapping[int, int]:
+        """Return how many examples clients have, where they have some: who weighs asks that."""
+        unknown = [client for client in ids if (problem, client) not in self._sizes]
+        if unknown:
+            cohort = self._scenario.cohort(unknown, problem)
+            found = cohort.sizes.tolist() if hasattr(cohort, "sizes") else [0] * len(unknown)
+            self._sizes |= {(problem, c): n for c, n in zip(unknown, found, strict=True)}
+        known = {client: self._sizes[problem, client] for client in ids}
+        return known if any(known.values()) else {}
 
-def _kind(exchange: Exchange) -> torch.dtype:
-    """Return the type of the widest tensor of a question, which answers mostly have too."""
+    def _compared(self, question: Question[Any], ids: Sequence[int], problem: int) -> int:
+        """Return the queries of comparing losses of records, which only clients can tell."""
+        if not (isinstance(question, Clipped) and question.compare):
+            return 0
+        return queries_to_compare(self._scenario.cohort(ids, problem))
+
+
+def _kind(exchange: Exchange, name: str, usual: torch.dtype) -> torch.dtype:
+    """Return the type of an answer's tensor: that of the widest one of the question, mostly.
+
+    usual: that of x, where a question has no such tensor. Values are in double precision, and so is
+    all that is made of them where x stays with the clients.
+    """
+    if name in _DOUBLE or isinstance(exchange.question, InPlaceQuestion):
+        return torch.float64
     parts = take_apart(exchange.question)
     told = [t for t in (*parts.shared.values(), *parts.own.values()) if t.is_floating_point()]
-    return max(told, key=torch.Tensor.numel).dtype if told else torch.float64
+    return max(told, key=torch.Tensor.numel).dtype if told else usual

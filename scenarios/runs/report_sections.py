@@ -12,6 +12,7 @@ from scenarios.runs.comparison import MEASURES, row_of
 from scenarios.runs.environment import read_environment
 from scenarios.runs.report_data import Runs
 from scenarios.runs.stored import StoredRun
+from scenarios.runs.table_remarks import of_partial
 
 _MEASURED = "final_value"
 
@@ -69,6 +70,7 @@ def _of_measures(runs: Runs) -> Section:
     note = f"Mean and standard error over seeds, of {', '.join(MEASURES)} and the metrics."
     if unfinished:
         note += f" Not finished: {', '.join(unfinished)}."
+    note = " ".join([note, *of_partial({n: [one.numbers for one in s] for n, s in runs.items()})])
     return Section("Results", table(head, cells) + paragraph(note))
 
 

@@ -28,6 +28,7 @@ from strategies.core.spending import Spent
 from strategies.core.uncovered import claim
 
 RESULT = "result.json"
+_SUMS = ("gradients", "examples", "floats_up", "floats_down", "bytes_up", "bytes_down")
 ERROR = "error.txt"
 """What a run leaves that has failed: why."""
 _NOISE = {"os": "of the operating system's entropy", "simulated": "simulated, from the seed"}
@@ -161,6 +162,11 @@ class RunResult(ShownByFacts):
         """F at the end, averaged over problems; None where nobody could judge x there."""
         return self._mean(lambda values: values[-1]) if self.knows_value() else None
 
+    @property
+    def partial(self) -> bool:
+        """Whether the last F of some problem is the mean over too few clients."""
+        return any(record.partial for record in self.last_records)
+
     def knows_value(self, axis: str = "rounds", limit: float = math.inf) -> bool:
         """Return whether F is known where x was to be judged last, up to a limit on an axis."""
         every = int(self.experiment.settings.get("strategy.evaluate_every", 1))
@@ -216,22 +222,16 @@ class RunResult(ShownByFacts):
             "rounds": self._sum("round_index"),
             "initial_value": self.initial_value,
             "final_value": self.final_value,
+            "partial": self.partial,
             "best_value": self.best_value,
             "best_rounds": [best and best.round_index for best in self.bests],
             "metrics": dict(self.metrics),
             "queries": self.queries,
-            "gradients": self._sum("gradients"),
-            "examples": self._sum("examples"),
-            "floats_up": self._sum("floats_up"),
-            "floats_down": self._sum("floats_down"),
-            "bytes_up": self._sum("bytes_up"),
-            "bytes_down": self._sum("bytes_down"),
+            **{name: self._sum(name) for name in _SUMS},
             "wall_s": sum(record.wall_s for record in self.last_records),
             "virtual_s": self.virtual and self.virtual.seconds,
             "wasted": self.virtual and self.virtual.wasted,
-            "participation_bias": self.participation_bias,
-            "epsilon": self.epsilon,
-            "privacy": self.privacy,
+            **{n: getattr(self, n) for n in ("participation_bias", "epsilon", "privacy")},
             "stops": list(self.stops),
             "clients_failed": sum(len(record.failures) for record in self.records),
             "out": None if self.out is None else str(self.out),

@@ -127,8 +127,7 @@ def _closed(work: Work, done: _Done, outcome: Outcome, best: BestSoFar) -> _Done
     ends = Found([position_of(outcome.state)], [best.best])
     done = done.plus(outcome.records, ends, spent, outcome.stop)
     if work.directory:
-        last = Snapshot(done.records[-1], outcome.state, outcome.stop)
-        work.directory.close_problem(done.found, last, work.engine.client_states(), spent)
+        work.directory.close_problem(done.found, outcome.last, work.engine.client_states(), spent)
     return done
 
 

@@ -8,6 +8,7 @@ record, and x as of the last checkpoint, which is at most half a second older.
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ class StoredRun(ShownByFacts):
             self.experiment,
             self.records,
             found.solutions,
-            told.get("metrics", mean_metrics(judged)),
+            _numbers(told["metrics"]) if "metrics" in told else mean_metrics(judged),
             told.get("stops", []),
             self.path,
             bests=found.bests,
@@ -210,6 +211,11 @@ def _result_in(directory: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read ({error}); fedzo run --resume writes it again"
         ) from error
+
+
+def _numbers(told: Mapping[str, Any]) -> dict[str, float]:
+    """Return metrics as they were: JSON has no NaN."""
+    return {name: math.nan if value is None else value for name, value in told.items()}
 
 
 def _number(told: object) -> float:

@@ -14,13 +14,14 @@ neither on how many processes there are nor on when they were killed.
 import csv
 import io
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import ConfigError, FedzoWarning, RunError
 from fedzo.records.run_log import LOGGER
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
@@ -29,6 +30,7 @@ from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
 from scenarios.runs.sweep_plan import SWEEP, SweepPlan, read_definition, require_place
+from scenarios.runs.table_remarks import PARTIAL
 from scenarios.runs.trial_workers import RunTrials, workers
 from scenarios.runs.trials import (
     CURVES,
@@ -68,9 +70,8 @@ class Tuned:
         for trial in self.trials:
             ended = trial.status == "done" and trial.values
             mean = sum(trial.values) / len(trial.values) if ended else ""
-            rows.writerow(
-                [trial.index, trial.status, mean, trial.queries, *trial.settings.values()]
-            )
+            status = "partial" if trial.partial and ended else trial.status
+            rows.writerow([trial.index, status, mean, trial.queries, *trial.settings.values()])
         return text.getvalue()
 
 
@@ -132,7 +133,9 @@ def _tuned(
                 _append(file, trial)
             _tell(effort.console, trial, count, measure.name)
     trials = [kept[index] for index in range(count)]
-    best = min(trials, key=lambda trial: (trial.score, trial.index))
+    best = min(trials, key=lambda trial: trial.rank)
+    if best.partial:
+        warnings.warn(f"in every trial {measure.name} is {PARTIAL}", FedzoWarning, stacklevel=2)
     if not math.isfinite(best.score):
         raise RunError(f"none of {count} trials has ended with a {measure.name}; {best.status}")
     found = Tuned(plan, trials, best)
@@ -205,6 +208,7 @@ def _tell(console: Console | None, trial: Trial, count: int, measure: str) -> No
     told = ", ".join(f"{name}={value}" for name, value in trial.settings.items())
     mean = f"{measure} {sum(trial.values) / len(trial.values):.6g}" if trial.values else ""
     ended = mean if trial.status == "done" else trial.status
+    ended += f" ({PARTIAL})" if trial.partial else ""
     line = f"trial {trial.index + 1} of {count}: {told}: {ended}"
     LOGGER.info("%s", line)
     if console is not None:

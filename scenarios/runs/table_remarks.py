@@ -15,6 +15,7 @@ def of_runs(runs: Results) -> Iterator[str]:
     begun = [str(run.out) for some in runs.values() for run in unfinished(some)]
     if begun:
         yield f"Not finished: {', '.join(begun)}."
+    yield from of_partial(runs)
     seeds = {label: {run.experiment.seed for run in some} for label, some in runs.items()}
     if any(mine != next(iter(seeds.values())) for mine in seeds.values()):
         yield (
@@ -33,6 +34,17 @@ def of_runs(runs: Results) -> Iterator[str]:
         if len({repr(mine.get(name)) for mine in told.values()}) > 1:
             each = ", ".join(f"{label} {mine.get(name)}" for label, mine in told.items())
             yield f"{name} differs ({each}), so these may be values of different problems."
+
+
+PARTIAL = "of too few clients (partial), and so of another function than F of all"
+
+
+def of_partial(runs: Results) -> Iterator[str]:
+    """Say whose F at the end is not that of all clients."""
+    for label, some in runs.items():
+        seeds = [run.experiment.seed for run in some if run.partial]
+        if seeds:
+            yield f"F of {label} at the end with {seeds_in_words(seeds)} is {PARTIAL}."
 
 
 def unfinished(runs: Sequence[RunResult]) -> list[RunResult]:

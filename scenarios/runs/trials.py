@@ -35,7 +35,8 @@ class Trial:
     """What a trial has given; nothing in it depends on the machine.
 
     values: the measure on each tuning seed, of those that ran to the end. queries: all it cost.
-    status: "done", "stopped" early, or why it has failed. curves: by seed.
+    status: "done", "stopped" early, or why it has failed. curves: by seed. partial: whether F at
+    the end of a run is of too few clients, so that it compares with no other.
     """
 
     index: int
@@ -46,6 +47,12 @@ class Trial:
     curves: Mapping[str, Curve]
     score: float
     """What is minimized: the mean over seeds, or minus it; inf without an end or a finite mean."""
+    partial: bool = False
+
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """What trials are ordered by: those that compare with others come first."""
+        return self.partial, self.score, self.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +86,7 @@ def run_trial(job: Job) -> Trial:
     """Run a trial, a failed one where a run cannot go on; raises ConfigError for bad settings."""
     values: list[float] = []
     curves: dict[str, Curve] = {}
-    queries, status = 0, "done"
+    queries, status, partial = 0, "done", False
     for seed in job.seeds:
         settings = {**job.base.get("settings", {}), **job.settings}
         given = {**job.base, "seed": seed, "settings": settings}
@@ -104,6 +111,7 @@ def run_trial(job: Job) -> Trial:
         name = measure_of(job.measure).name
         if name not in known:
             raise ConfigError(f"--measure {name!r} is none of {', '.join(sorted(known))}")
+        partial |= result.partial and name == "final_value"
         value = told[name]
         values.append(math.nan if value is None else float(value))
     score = _score(values, job.measure) if status == "done" else math.inf
@@ -115,6 +123,7 @@ def run_trial(job: Job) -> Trial:
         queries=queries,
         curves=curves,
         score=score,
+        partial=partial,
     )
 
 

@@ -59,9 +59,8 @@ def run_rounds(
     """
     run = _Run(strategy, engine, problem, settings, callbacks, resume)
     run.go()
-    assert run.stop is not None
     accounting.require_any_answer(run.records, run.heard)
-    return Outcome(run.state, run.records, run.stop)
+    return Outcome(run.snapshot, run.records)
 
 
 class _Run:
@@ -91,12 +90,17 @@ class _Run:
         self._defence.require()
         if resume:
             self.state, self._total = resume.state, resume.record
+            self.heard, self._failed_rounds = resume.heard, resume.failed
             return
         fresh = strategy.init(problem.initial_x, settings.num_clients)
         self.state = carried_on(fresh, settings.spent)
         clock = VirtualTime() if can(engine, HasClock) else None
         self._total = RoundRecord(problem=problem.index, round_index=0, virtual=clock)
         self._close_round(judge=True)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self._total, self.state, self.stop, self.heard, self._failed_rounds)
 
     def go(self) -> None:
         """Run rounds until something says stop; judge the last x if nobody has."""
@@ -118,8 +122,7 @@ class _Run:
         self._exchange_index = 0
         self._free = False
         state = self._tried(plan)
-        limited = self._settings.query_budget is not None
-        if self.stop is None and not (limited and self._idle(before)):
+        if self.stop is None and (self._settings.query_budget is None or not self._idle(before)):
             self.state = state
             self._close_round(judge=self._looks.due(plan.round_index))
             return
@@ -180,17 +183,16 @@ class _Run:
         return self._perform(wanted, self._reserve())
 
     def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
-        timeout_s = self._strategy.rounds.timeout_s
+        rounds = self._strategy.rounds
         place = (self._total, self._exchange_index, reserve, self._planned)
         exchanges = [self._address.exchange(exchange, wanted, *place) for exchange in wanted]
         self._exchange_index += 1
-        received = self._engine.perform(exchanges, timeout_s=timeout_s)
+        received = self._engine.perform(exchanges, timeout_s=rounds.timeout_s)
         self._total = accounting.with_time(self._total, self._engine)
         accepted = self._accept(exchanges, received)
         answered = zip(exchanges, accepted, strict=True)
         self._free |= any(e.question.is_free and len(r.client_ids) for e, r in answered)
-        least = self._strategy.rounds.min_answers
-        accounting.require_answers(exchanges, accepted, least, self._total.round_index)
+        accounting.require_answers(exchanges, accepted, rounds.min_answers, self._total.round_index)
         return accepted
 
     def _fly(self, wanted: Wave) -> Landed:
@@ -240,8 +242,7 @@ class _Run:
         self._total = accounting.with_privacy(passed, self.state)
         self._clock = now
         self.records.append(self._total)
-        snapshot = Snapshot(self._total, self.state, self.stop)
-        if any([callback(snapshot) for callback in self._callbacks]) and self.stop is None:
+        if any([callback(self.snapshot) for callback in self._callbacks]) and self.stop is None:
             self.stop = "callback"
 
     def _judge(self) -> None:

@@ -14,20 +14,35 @@ StopReason = Literal["rounds", "budget", "privacy", "solved", "callback", "faile
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a run after a round; enough, with the clients' states, to go on from there."""
+    """The state of a run after a round; enough, with the clients' states, to go on from there.
+
+    heard: whether any client has answered in any round; failed: rounds in a row that have failed.
+    """
 
     record: RoundRecord
     state: Any
     stop: StopReason | None = None
+    heard: bool = True
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: the last state, all records (of this call), and why it stopped."""
+    """How a run ended: as its last snapshot, with all records (of this call)."""
 
-    state: Any
+    last: Snapshot
     records: Sequence[RoundRecord]
-    stop: StopReason
+
+    @property
+    def state(self) -> Any:
+        """The last state."""
+        return self.last.state
+
+    @property
+    def stop(self) -> StopReason:
+        """Why it stopped."""
+        assert self.last.stop is not None
+        return self.last.stop
 
 
 Callback = Callable[[Snapshot], bool | None]

@@ -18,12 +18,13 @@ and gradients of nodes that have not met since are asked at once.
 Shapes: six vectors of each node [n, 6, d], in float64, which the server keeps for them. Cost: n
 gradients a unit of time. Counted as sent: a point down and a gradient up for each; what peers would
 tell each other, 2 d floats a message on an edge, is the metric peer_floats. Sum z = sum z~ = 0 at
-the end of every round. The box of x is not kept to. Differs from the paper: nodes begin at x.
+the end of every round. Nodes leave the box of x, and are told projected onto it, as x is. Differs
+from the paper: nodes begin at x.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import networkx as nx
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from fedzo.config import require
 from fedzo.errors import ConfigError
+from fedzo.objectives.oracle import project
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.peers import PeerConfig, PeerGradient
 from fedzo.randomness import stream
@@ -87,16 +89,20 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class DADAOState:
-    """All nodes at one time: x, x~, y, y~, z, z~ of each, and how much they have told peers."""
+    """All nodes at one time: x, x~, y, y~, z, z~ of each, and how much they have told peers.
+
+    box: the lower and the upper end of each number of x, where there are any.
+    """
 
     nodes: Float64[Tensor, "n 6 d"]
     like: Float[Tensor, " d"]
     told: int
+    box: Float[Tensor, "b k"] = field(default_factory=lambda: torch.zeros(0, 0))
 
     @property
     def x(self) -> Float[Tensor, " d"]:
         """The mean of the nodes' models."""
-        return self.nodes[:, 0].mean(0).to(self.like)
+        return self._inside(self.nodes[:, 0].mean(0))
 
     @property
     def clients(self) -> Int[Tensor, " n"]:
@@ -106,7 +112,11 @@ class DADAOState:
     @property
     def models(self) -> Float[Tensor, "n d"]:
         """Each node's x."""
-        return self.nodes[:, 0].to(self.like)
+        return self._inside(self.nodes[:, 0])
+
+    def _inside(self, models: Float64[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        inside = models.to(self.like)
+        return project(inside, *self.box) if len(self.box) else inside
 
     @property
     def report(self) -> Mapping[str, float]:
@@ -157,7 +167,9 @@ class DADAO(ConfiguredStrategy[DADAOConfig, PeerConfig, DADAOState]):
             yield from self._level(nodes, events, flows, now, rates, state.like)
         last = torch.matrix_exp(rates.flow * torch.from_numpy(events.rest)[:, None, None])
         told = state.told + 2 * int((events.second >= 0).sum()) * nodes.shape[2]
-        return replace(state, nodes=last @ nodes, told=told)
+        ends = [torch.as_tensor(end).to(state.like) for end in (plan.lower, plan.upper)]
+        box = torch.stack([end.expand_as(state.like) for end in ends])
+        return replace(state, nodes=last @ nodes, told=told, box=box)
 
     def _level(
         self,

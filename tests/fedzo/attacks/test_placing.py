@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.placing import Places, drawn_places, region_of
-from fedzo.attacks.victims.victim import CallableVictim, Victim
+from fedzo.attacks.subject import perturbed
+from fedzo.attacks.victims.victim import UNKNOWN, AnswerKind, Answers, CallableVictim, Victim
 from fedzo.attacks.victims.wrappers import LabelOnly, Meter, NoisyScores, OrderOnly, QueryLimit
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -215,6 +216,47 @@ def test_by_labels_a_target_and_a_reason() -> None:
     hard = settings_for(placements=16, radius=9, query_budget=160, universal_rate=1.0)
     for one in attack(victim, images, zero, attacker, hard):
         assert one.success or not one.reason or one.label == 0
+
+
+class Refusing:
+    """A victim that gives no answer about every third image of a request."""
+
+    tells: AnswerKind = "logits"
+
+    def __init__(self) -> None:
+        self._inner = bright()
+
+    def ask(self, images: torch.Tensor) -> Answers:
+        told = self._inner.ask(images)
+        refused = images[:, 0, 0, 0] * 255 % 3 < 1
+        assert told.scores is not None
+        scores = told.scores.masked_fill(refused.unsqueeze(1), torch.nan)
+        return Answers(told.labels.masked_fill(refused, UNKNOWN), scores, ~refused)
+
+
+def test_a_patch_that_works_is_saved_where_some_places_were_refused() -> None:
+    images, victim = pictures(6), Refusing()
+    attacker = make_attacker("square", "logits", {})
+    zero = torch.zeros(6, dtype=torch.int64)
+    found = attack(victim, images, zero, attacker, settings_for(placements=6, universal_rate=0.3))
+    assert any(one.success for one in found)
+    for one, image in zip(found, images, strict=True):
+        if one.success:
+            assert one.delta.any()
+            shown = perturbed(image.unsqueeze(0), one.delta.unsqueeze(0))
+            assert int(bright().ask(shown).labels) == 1
+
+
+def test_a_universal_attack_tells_the_share_that_it_fools() -> None:
+    images = torch.stack([torch.full((3, 8, 8), v) for v in (0.1, 0.32, 0.33, 0.34)])
+    settings = AttackSettings(universal=True, radius=0.1, query_budget=400)
+    plan = Plan(num_images=4, attacker="square", settings=settings)
+    report = attack_victim(bright(), images, torch.zeros(4, dtype=torch.int64), plan)
+    fooled = float((bright().ask(report.adversarials).labels == 1).double().mean())
+    assert 0.5 <= fooled < 1
+    assert (report.success_rate, report.fooled) == (1.0, fooled)
+    assert report.robust_accuracy == pytest.approx(1 - fooled)
+    assert f"square: {fooled:.0%} of 4 images" in str(report)
 
 
 def test_the_share_of_a_universal_attack_may_be_given() -> None:

@@ -41,6 +41,14 @@ def test_a_failure_counts_no_more_than_an_answer() -> None:
     assert parts[1].total("queries") == 21
 
 
+def test_a_failure_may_have_asked_again() -> None:
+    again = Exchange(question=Toy(), client_ids=[0, 1], on_failure="retry")
+    [told] = believable([again], [join_replies([answer(0, 20), answer(1, 70, failed=True)])])
+    assert told.counts["queries"] == {0: 20, 1: 70}
+    [told] = believable([again], [join_replies([answer(0, 20), answer(1, 81, failed=True)])])
+    assert told.counts["queries"] == {0: 20, 1: 80}
+
+
 def test_without_a_budget_the_cohort_says_what_is_usual() -> None:
     parts = judged([answer(0, 200), answer(1, 2001), answer(2, 190), answer(3, 1900)])
     assert [part.total("queries") for part in parts] == [200, 1900, 190, 1900]

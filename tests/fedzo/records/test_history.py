@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,26 @@ records = st.builds(
 @given(records)
 def test_a_record_survives_json(record: RoundRecord) -> None:
     assert RoundRecord.from_json(record.to_json()) == record
+
+
+def test_lines_that_are_missing_twice_or_in_another_order_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    rounds = [RoundRecord(round_index=i, wall_s=float(i)) for i in range(4)]
+    ended = replace(rounds[3], value=1.0)  # the record of the round that ended it comes twice
+    after = [RoundRecord(problem=1, round_index=i, wall_s=9.0 + i) for i in range(2)]
+    write_history(path, [*rounds, ended, *after])
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(read_history(path)) == 7
+    wrong = {
+        2: [*lines[:1], *lines[2:]],
+        3: [*lines[:2], lines[1], *lines[2:]],
+        4: [*lines[:2], lines[3], lines[2], *lines[4:]],
+        6: [*lines[:5], *lines[6:]],
+    }
+    for line, changed in wrong.items():
+        path.write_bytes(b"".join(changed))
+        with pytest.raises(CheckpointError, match=f"line {line} .*missing before it, or it is out"):
+            read_history(path)
 
 
 def test_files_grow_and_are_cut(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ def test_folders_of_numbers_are_classes(tmp_path: Path) -> None:
     assert np.array_equal(found.images[0, 0].numpy(), GREY.astype(np.float32) / 255)
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "u2"), ("tif", ">u2"), ("tif", "i4")])
+def test_pictures_of_16_bits_are_rounded_to_8(tmp_path: Path, suffix: str, kind: str) -> None:
+    values = np.arange(0, 65_536, 5_957).reshape(3, 4)
+    save(tmp_path / "0" / f"a.{suffix}", values.astype(kind))
+    found = (read_folder(tmp_path).images[0, 0] * 255).round().numpy()
+    assert np.array_equal(found, np.rint(values / 257))
+
+
 def test_names_are_numbered_as_the_model_has_them(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         save(tmp_path / name / "1.png", GREY)
@@ -95,6 +103,22 @@ def _unlisted(place: Path) -> None:
     (place / "labels.csv").write_text("file,label\nnone.png,1\n")
 
 
+def _damaged(place: Path) -> None:
+    path = save(place / "0" / "a.png", GREY)
+    content = path.read_bytes()
+    at = content.index(b"IDAT")
+    path.write_bytes(content[: at - 4] + b"\x00\x00\x00\x01" + content[at:])
+
+
+def _without_white(place: Path) -> None:
+    save(place / "0" / "a.tif", GREY.astype(np.float32) / 255)
+
+
+def _twice(place: Path) -> None:
+    save(place / "a.png", GREY)
+    (place / "labels.csv").write_text("file,label\na.png,1\na.png,1\n")
+
+
 def _other_columns(place: Path) -> None:
     (place / "labels.csv").write_text("name,class\na.png,1\n")
 
@@ -107,6 +131,9 @@ def _other_columns(place: Path) -> None:
         (_broken, r"b\.png is no picture that can be read"),
         (_uneven, r"b\.png is 4 x 2 pixels and .*a\.png 4 x 3.*victim\.size=224"),
         (_unlisted, r"line 2: there is no file .*none\.png"),
+        (_damaged, r"a\.png is no picture that can be read"),
+        (_without_white, r"a\.tif holds numbers from 0 to .* nobody says what is white"),
+        (_twice, r"line 3: a\.png is there twice"),
         (_other_columns, "line 2: give columns file and label"),
     ],
 )

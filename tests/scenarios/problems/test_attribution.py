@@ -9,7 +9,11 @@ import torch
 
 from fedzo.errors import ConfigError, ObjectiveError
 from scenarios import make_experiment, simulate
-from scenarios.problems.attribution import AttributionConfig, AttributionScenario
+from scenarios.problems.attribution import (
+    AttributionConfig,
+    AttributionScenario,
+    found_share,
+)
 
 MODEL = """
 import numpy as np
@@ -87,6 +91,20 @@ def test_it_finds_the_words_that_a_model_looks_for(strategy: str, tmp_path: Path
         assert record.metrics["sufficiency"] < 0.1
     scenario.draw(tmp_path / "figure.png", result.solutions, result.records)
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_words_of_equal_x_count_alike(tmp_path: Path) -> None:
+    scenario = own(tmp_path, top=2 / 12)
+    x = torch.zeros(12)
+    x[[2, 4, 6]] = 1.0  # of these three two are replaced: both sevens in a third of the draws
+    told = scenario.faithfulness(0, x)
+    assert told["comprehensiveness"] == pytest.approx(1 / 3, abs=0.12)
+    x[6] = 0.5
+    assert scenario.faithfulness(0, x)["comprehensiveness"] > 0.9
+    planted = torch.zeros(12, dtype=torch.bool)
+    planted[[2, 6]] = True
+    assert found_share(planted, torch.ones(12), 2) == pytest.approx(2 / 12)
+    assert found_share(planted, x, 3) == pytest.approx(2 / 3)
 
 
 @pytest.mark.more

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedzo.errors import ConfigError
-from scenarios.runs.compare import compare
+from scenarios.runs.compare import compare, planned
 from scenarios.runs.config_file import parse_positions, read_comparison
 from scenarios.runs.milestones import Milestone
 
@@ -20,6 +20,17 @@ def test_one_strategy_under_two_labels() -> None:
     assert [row.strategy for row in result.rows] == ["fedzo", "slow"]
     fast, slow = result.rows
     assert fast.means["final_value"] < slow.means["final_value"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_said_of_a_label_holds_whatever_comes_first(turned: bool) -> None:
+    typed = {"fedzo:client.mu": 0.1, "client.mu": 0.01, "scenario.dim": 6}
+    given = dict(reversed(typed.items())) if turned else typed
+    found = planned({**BASE, "settings": given}, ["fedzo", "seedzo"], [0])
+    assert {name: made.settings["client.mu"] for name, made in found} == {
+        "fedzo": 0.1,
+        "seedzo": 0.01,
+    }
 
 
 def test_a_setting_goes_to_those_who_use_it() -> None:

@@ -62,6 +62,34 @@ def test_what_is_compressed_is_counted_as_it_travels(name: str, scheme: str) -> 
         assert estimate.a_run[each] == getattr(result.records[-1], each), each
 
 
+@pytest.mark.parametrize("name", ["fedavg", "seedzo", "fzoos", "monna", "dp_gd"])
+def test_what_clients_count_and_in_which_type_is_counted(name: str) -> None:
+    settings: dict[str, Any] = {"scenario.dataset": "digits", "scenario.max_examples": 60}
+    if name == "fedavg":
+        settings["strategy.weighting"] = "examples"
+    made = make_experiment("classification", name, num_rounds=2, num_clients=3, settings=settings)
+    estimate, result = rehearsed(made, build_scenario(made)), simulate(made)
+    for each in COUNTED:
+        assert estimate.a_run[each] == getattr(result.records[-1], each), each
+
+
+@pytest.mark.parametrize("name", ["mezo", "dp_seed_scalar"])
+def test_what_is_sent_of_modules_in_place_is_counted(name: str) -> None:
+    settings = {"scenario.task": "digits_cnn", "scenario.examples": 60}
+    made = make_experiment("finetune", name, num_rounds=2, num_clients=3, settings=settings)
+    estimate, result = rehearsed(made, build_scenario(made)), simulate(made)
+    for each in COUNTED:
+        assert estimate.a_run[each] == getattr(result.records[-1], each), each
+
+
+def test_strategies_of_gradients_are_refused_for_a_black_box(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    words = ["compare", f"{tmp_path / 'own.py'}:box", "--strategies", "fedzo,fedavg", "--dry-run"]
+    done = fedzo(*words, "--rounds", "2", "--clients", "2")
+    assert done.exit_code == 2
+    assert "fedavg: the objective is a black box" in " ".join(done.stderr.split())
+
+
 def test_minibatches_of_no_examples_are_refused_beforehand() -> None:
     done = fedzo("run", "quadratic", *SIZE, "--set", "client.batch_size=7")
     assert done.exit_code == 2

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 from worlds import few_steps
 
-from fedzo.errors import CheckpointError, ConfigError
+from fedzo.errors import CheckpointError, ConfigError, RunError
 from fedzo.objectives.objective import CallableObjective
 from fedzo.records.history import RoundRecord
 from scenarios.cli import app
@@ -46,6 +46,27 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dp_fedzo", {"strategy__noise_multiplier": 2.0, "strategy__epsilon": 1000.0,
                         "strategy__unit": "client"}),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_that_was_heard_before_goes_on_where_nobody_answers(
+    tmp_path: Path, seed: int
+) -> None:
+    """Whether anybody has answered, and how many rounds in a row have failed, is of the run."""
+    settings = {"faults__drop": 0.6, "strategy__max_failed_rounds": 2}
+
+    def ends(rounds: int, resume: bool) -> str:
+        experiment = replace(made(rounds, **settings), num_clients=2, seed=seed)
+        try:
+            return str(simulate(experiment, out=tmp_path / f"{resume}", resume=resume).stops)
+        except RunError as error:
+            return str(error)
+
+    simulate(replace(made(0, **settings), num_clients=2, seed=seed), out=tmp_path / "True")
+    whole = ends(8, resume=False)
+    told = [ends(rounds, resume=True) for rounds in range(1, 9)]
+    failed = [each for each in told if "rounds" not in each]
+    assert (failed[:1] or told[-1:]) == [whole]
 
 
 @pytest.mark.more

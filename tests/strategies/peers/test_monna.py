@@ -22,7 +22,7 @@ from fedzo.randomness import stream
 from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from scenarios.runs.experiment import make_experiment
-from scenarios.runs.simulate import RunResult, simulate
+from scenarios.runs.simulate import RunResult, federate, simulate
 from strategies.core.driver import RunSettings, Snapshot, run_rounds
 from strategies.peers.graphs import parse_graph
 from strategies.peers.monna import MoNNA, MoNNAConfig, known_mixing
@@ -52,6 +52,21 @@ def drive(config: MoNNAConfig, rounds: int, graph: Any = None, **client: Any) ->
     problem = OpenProblem(initial_x=torch.zeros(3).double())
     settings = RunSettings(num_clients=NODES, num_rounds=rounds)
     return run_rounds(strategy, engine, problem, settings)
+
+
+@pytest.mark.parametrize("strategy", ["monna", "dadao"])
+def test_models_stay_in_the_box_of_x(strategy: str) -> None:
+    def boxed(client: int) -> TorchObjective:
+        lower = torch.tensor([-0.25, 0.0, -1.0])
+        return TorchObjective(
+            function=lambda x: ((x + 3 + client) ** 2).sum(-1), dim=3, lower=lower, upper=0.75
+        )
+
+    settings = {"strategy.local_lr": 0.3} if strategy == "monna" else {"strategy.smoothness": 2.0}
+    result = federate(boxed, num_clients=4, num_rounds=8, strategy=strategy, settings=settings)
+    assert torch.equal(result.x, torch.tensor([-0.25, 0.0, -1.0]).to(result.x))
+    wanted = sum(float(boxed(c).value(result.x)) for c in range(4)) / 4
+    assert result.final_value == pytest.approx(wanted)
 
 
 def test_without_momentum_and_liars_it_is_sgd_on_the_mean() -> None:
