@@ -122,7 +122,7 @@ def position_in(
     facts, found = checkpoint.facts, found_in(checkpoint, records)
     name = str(facts["run_name"])
     if not facts["within"] and not _goes_on(checkpoint, records, num_rounds):
-        return Position(records, found, run_name=name, spent=_spent(checkpoint))
+        return Position(records, found, run_name=name, spent=spent_in(checkpoint))
     stop = facts["stop"] if facts["within"] else None
     heard, failed = facts.get("heard", True), facts.get("failed", 0)
     solutions = found.solutions if facts["within"] else found.solutions[:-1]
@@ -148,7 +148,9 @@ def _goes_on(checkpoint: Checkpoint, records: Sequence[RoundRecord], num_rounds:
     )
 
 
-def _spent(checkpoint: Checkpoint) -> Spent | None:
-    """Return what was spent by the end of a problem; None where nothing is counted."""
-    counted = any(name.startswith(f"{SPENT}.") for name in checkpoint.facts)
-    return restore_state(Spent(Ledger.empty()), checkpoint, SPENT) if counted else None
+def spent_in(checkpoint: Checkpoint) -> Spent | None:
+    """Return what was spent by the end of a problem, or so far; None where nothing is counted."""
+    for place in (SPENT, "state.privacy"):
+        if any(name.startswith(f"{place}.") for name in checkpoint.facts):
+            return restore_state(Spent(Ledger.empty()), checkpoint, place)
+    return None

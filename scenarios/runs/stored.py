@@ -11,7 +11,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from scenarios.runs.best import position_of, unpack_bests
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.experiment_file import read_untouched
 from scenarios.runs.extension import CHECKPOINT, EXPERIMENT
-from scenarios.runs.position import Found, found_in
+from scenarios.runs.position import Found, found_in, spent_in
 from scenarios.runs.run_result import RESULT, RunResult
 from scenarios.runs.rundir import HISTORY
 
@@ -121,7 +121,7 @@ class StoredRun(ShownByFacts):
     @cached_property
     def result(self) -> RunResult:
         """What the run has given so far, as `simulate` returns it."""
-        return self._result_of(self._found)
+        return replace(self._result_of(self._found), spent=spent_in(self._checkpoint))
 
     @cached_property
     def numbers(self) -> RunResult:

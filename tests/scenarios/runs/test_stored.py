@@ -46,6 +46,18 @@ def test_a_stored_run_is_what_simulate_has_returned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "best_x.npy"), result.best_x.numpy())
 
 
+def test_what_a_private_run_has_spent_is_stored(tmp_path: Path) -> None:
+    settings = {"scenario.dim": 5, "strategy.epsilon": 2.0}
+    made = make_experiment("quadratic", "dp_fedzo", num_rounds=3, num_clients=3, settings=settings)
+    result = simulate(made, out=tmp_path)
+    stored = fedzo.load_run(tmp_path).result.spent
+    assert stored is not None
+    assert result.spent is not None
+    assert torch.equal(stored.whole.rows, result.spent.whole.rows)
+    assert run(tmp_path / "open").spent is None
+    assert fedzo.load_run(tmp_path / "open").result.spent is None
+
+
 def test_a_run_that_goes_on_is_read_as_of_its_last_checkpoint(tmp_path: Path) -> None:
     seen = []
 
