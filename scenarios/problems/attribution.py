@@ -45,6 +45,7 @@ from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from fedzo.used_with import UsedWith, other_than
 from fedzo.user_code import load_object
+from scenarios.problems.highest_words import found_share, highest_words
 from scenarios.problems.one_problem import KnownProblem, OneProblem
 from scenarios.problems.scenario import JUDGED_HERE, WITHOUT_GRADIENTS, Suggestions
 from scenarios.victims.sequence_classifiers import (
@@ -262,8 +263,10 @@ class AttributionScenario(OneProblem):
         tokens, wanted = self.tokens[problem], self.wanted(problem)
         planted = None if self.planted is None else self.planted[problem]
         count = round(self._config.top * len(x)) if planted is None else int(planted.sum())
+        count = max(1, count)
         drawn = self._replacing(_JUDGED_BY, problem, self.num_clients)
-        best = self._highest(x, max(1, count), problem)
+        ties = stream(self._seed, "attribution", "ties", problem)
+        best = highest_words(x, count, _JUDGED_BY, generator=ties)
         sequences = torch.where(torch.stack([best, ~best]), drawn.words, tokens)
         left = self._averaged(sequences)[..., wanted].mean(dim=1)
         whole = float(self._averaged(tokens.unsqueeze(0))[0, wanted])
@@ -273,15 +276,6 @@ class AttributionScenario(OneProblem):
             "sufficiency": whole - float(left[1]),
             **found,
         }
-
-    def _highest(self, x: Float[Tensor, " l"], count: int, problem: int) -> Bool[Tensor, "k l"]:
-        """Return which words have the highest x, chance deciding among equal ones, k times."""
-        generator = stream(self._seed, "attribution", "ties", problem)
-        by_chance = torch.from_numpy(generator.random((_JUDGED_BY, len(x))))
-        order = by_chance.argsort(dim=1)
-        order = order.gather(1, x[order].argsort(dim=1, descending=True, stable=True))
-        best = torch.zeros(order.shape, dtype=torch.bool)
-        return best.scatter_(1, order[:, :count], value=True)
 
     def _averaged(self, sequences: Int[Tensor, "*n l"]) -> Float[Tensor, "*n k"]:
         different = self.classifiers[:1] if self._config.model else self.classifiers
@@ -295,11 +289,3 @@ class AttributionScenario(OneProblem):
         return Replacing(
             chances, self._frequent[generator.integers(len(self._frequent), size=shape)]
         )
-
-
-def found_share(planted: Bool[Tensor, " l"], x: Float[Tensor, " l"], count: int) -> float:
-    """Return which share of the words of highest x was planted, on average over equal ones."""
-    edge = x.topk(count).values[-1]
-    above, level = x > edge, x == edge
-    found = planted[above].sum() + (count - above.sum()) * planted[level].double().mean()
-    return float(found / count)

@@ -115,8 +115,7 @@ class DADAOState:
         return self._inside(self.nodes[:, 0])
 
     def _inside(self, models: Float64[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        inside = models.to(self.like)
-        return project(inside, *self.box) if len(self.box) else inside
+        return project(models.to(self.like), *self.box) if len(self.box) else models.to(self.like)
 
     @property
     def report(self) -> Mapping[str, float]:

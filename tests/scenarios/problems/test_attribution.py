@@ -12,8 +12,8 @@ from scenarios import make_experiment, simulate
 from scenarios.problems.attribution import (
     AttributionConfig,
     AttributionScenario,
-    found_share,
 )
+from scenarios.problems.highest_words import found_share
 
 MODEL = """
 import numpy as np
