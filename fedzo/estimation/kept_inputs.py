@@ -11,8 +11,10 @@ direction that tells where it is not 0 (`span`), in a module that is a chain of 
 ones opened. Memory: what the layers that are moved first read of a batch, and the batch.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +59,10 @@ class KeptInputs:
         """Say that layers before this one are as they are at x in the next pass."""
         self._from = layer
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Any) -> Any:
         """Do what the chain does, from the layer on that is moved."""
+        if not isinstance(inputs, Tensor):
+            return functools.reduce(lambda out, layer: layer(out), self._layers, inputs)
         if self._read is None or not _same(self._read, inputs):
             self._kept, self._read = {}, inputs.clone()  # whoever calls may use its memory again
         begin, out, before = 0, inputs, _drawn_state(inputs)

@@ -117,6 +117,20 @@ def test_inputs_in_memory_that_is_used_again_are_computed_anew(
     assert asked(made("dense"), refilling()) == found
 
 
+class Chosen(nn.Module):
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return inputs["x"]
+
+
+def test_inputs_that_are_no_tensor_pass_through() -> None:
+    module = nn.Sequential(Chosen(), *made("dense"))
+    place = [*module.parameters()]
+    ask = lambda: nn.functional.cross_entropy(module({"x": X}), Y)  # noqa: E731
+    ends = [[(Axis(module_dim(module) - i), 0.1)] for i in range(1, 4)]
+    found = InPlace(place, ask, module=module).asked_at(ends)
+    assert found == [InPlace(place, ask).at(end) for end in ends]
+
+
 class Noisy(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs + torch.randn_like(inputs)
