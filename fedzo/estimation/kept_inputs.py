@@ -6,9 +6,10 @@
 Chen et al., "DeepZero: Scaling up Zeroth-Order Optimization for Deep Model Training", ICLR 2024,
 feature reuse: for an axis of layer k what comes before is the same on all asks. It is kept when a
 first ask computes it, as long as the module is called on the same numbers; so values have the same
-bits. Where a layer draws at random, nothing is kept: skipped, it would not draw. Differs: for any
-direction that tells where it is not 0 (`span`), in a module that is a chain of its children, nested
-ones opened. Memory: what the layers that are moved first read of a batch, and the batch.
+bits. Where a layer draws at random, by torch's default generator of the device, nothing is kept:
+skipped, it would not draw. Differs: for any direction that tells where it is not 0 (`span`), in a
+module that is a chain of its children, nested ones opened. Memory: what the layers that are moved
+first read of a batch, and the batch.
 """
 
 import functools

@@ -6,9 +6,11 @@ The parameters are dual numbers while the loss is asked (torch.autograd.forward_
 vector of length d, and a tangent of every activation, no graph.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -71,6 +73,18 @@ def _differentiable_forward() -> Iterator[None]:
         kernels.enabled = used
 
 
+_OF_SHAPES = {
+    torch.empty_like, torch.zeros_like, torch.ones_like, torch.full_like,
+    torch.rand_like, torch.randn_like, torch.randint_like,
+    cast(Any, torch.Tensor).grad.__get__,
+}  # fmt: skip
+"""Operations that read no numbers of a tensor, but shape and type, or what is kept beside it."""
+_OF_FIRST = {torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.view_as, torch.Tensor.expand_as}
+"""Operations that read the first tensor alone, and shape or type of the other."""
+_CHECKED: "WeakSet[nn.Module]" = WeakSet()
+"""Modules whose reads were checked: a compiled one would be compiled anew under a mode."""
+
+
 class _NoOtherReads(TorchFunctionMode):
     """Refuses operations on tensors in whose place others are held."""
 
@@ -87,8 +101,11 @@ class _NoOtherReads(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         told = func(*args, **named)
+        if func in _OF_SHAPES or getattr(func, "__name__", "").startswith("new_"):
+            return told
         if any(isinstance(leaf, Tensor | float) for leaf in tree_leaves(told)):  # no shape or type
-            for read in tree_leaves([args, named]):
+            read_from = args[:1] if func in _OF_FIRST else [args, named]
+            for read in tree_leaves(read_from):
                 if id(read) in self._replaced:
                     raise ObjectiveError(
                         f"the loss reads the parameter of shape {tuple(read.shape)} otherwise than"
@@ -103,7 +120,8 @@ def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
     """Let a module hold other tensors in the place of parameters, which are named by their id.
 
     Raises ObjectiveError where an operation reads one of these parameters in another way than
-    through the module, such as a function that holds it: its moves would not be seen.
+    through the module, such as a function that holds it: its moves would not be seen. Where torch's
+    compiler is there, a module is looked at the first time alone.
     """
     held = [
         (part, name, p)
@@ -114,8 +132,11 @@ def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
     try:
         for part, name, p in held:
             part._parameters[name] = instead[id(p)]  # type: ignore[assignment]
-        with _NoOtherReads(instead):
+        compiler = "torch._dynamo" in sys.modules
+        checks = not compiler or module not in _CHECKED
+        with _NoOtherReads(instead) if checks else nullcontext():
             yield
+        _CHECKED.add(module)
     finally:
         for part, name, p in held:
             part._parameters[name] = p

@@ -92,7 +92,7 @@ class View:
     def blocks(self, count: int) -> "list[View]":
         """Cut the view between layers into at most `count` parts of about equal size, in order.
 
-        A parameter of no layer, such as one that was given by itself, is a layer of its own.
+        Parameters that were given without names, so that they have numbers, are layers each.
         """
         layers = list(dict.fromkeys(map(_layer_of, self.names)))
         sizes = {layer: self.where(_in_layer(layer)).dim for layer in layers}
@@ -114,7 +114,7 @@ def _in_layers(layers: Sequence[str]) -> Callable[[str, Tensor], bool]:
 
 
 def _layer_of(name: str) -> str:
-    return name.rpartition(".")[0] or name
+    return name if name.isdigit() else name.rpartition(".")[0]
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

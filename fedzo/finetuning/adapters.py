@@ -12,13 +12,14 @@ What is trained has few numbers, so a step by values has less noise, and what is
 small; any optimizer takes it, for all else is frozen.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
 
 from fedzo.config import require
 from fedzo.errors import ConfigError
@@ -101,7 +102,9 @@ class LowRankConvolution(LowRank):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the layer does with the weight W + scale B A, in whatever way it pads."""
-        out: Tensor = functional_call(self.inner, {"weight": self.weight}, (inputs,))
+        inner = copy.copy(self.inner)  # the layer itself stays, also for other threads
+        vars(inner)["_parameters"] = {**self.inner._parameters, "weight": self.weight}
+        out: Tensor = inner(inputs)
         return out
 
     def require_mergeable(self) -> None:
@@ -148,24 +151,41 @@ def adapt_(
 ) -> nn.Module:
     """Give linear layers and convolutions adapters, and freeze all else.
 
-    The module does what it did before. layers: patterns of names (`layer5`, `*.output`). trained:
-    patterns of names of those that get none and are trained as they are, such as a head. Raises
-    ConfigError, with nothing changed, for a pattern that matches nothing, a rank above a layer's
-    width (of a convolution in g groups: out channels, or in / g times the kernel's numbers), and
-    where there are adapters.
+    The module does what it did before. layers: patterns of names (`layer5`, `*.output`); where
+    there are none, convolutions that cannot take the rank get no adapter. trained: patterns of
+    names of those that get none and are trained as they are, such as a head. Raises ConfigError,
+    with nothing changed, for a pattern that matches nothing, a rank above a layer's width (of a
+    convolution in g groups: out channels, or in / g times the kernel's numbers), for layers that
+    are not initialized, and where there are adapters.
     """
     require_matches(module, [*layers, *trained])
     if any(isinstance(part, LowRank) for part in module.modules()):
         raise ConfigError(f"{type(module).__name__} has adapters already; merge_ them first")
 
     def made(name: str, layer: Any) -> nn.Module:
+        lazy = isinstance(layer.weight, UninitializedParameter)
+        require(not lazy, f"layer {name!r}", "of no shape yet", "initialized by a first call")
         most = min(len(layer.weight), layer.weight[0].numel())
         require(1 <= rank <= most, "rank", rank, f"from 1 to {most}, by the widths of {name}")
         key = Key(seed=seed, parts=("adapters", name), law="gaussian")
         kind = LowRank if isinstance(layer, nn.Linear) else LowRankConvolution
         return kind(layer, rank=rank, scale=scale, key=key)
 
-    replace_(module, ADAPTED, made, patterns=layers, kept=trained)
+    refused = list[ConfigError]()
+
+    def made_where_it_can(name: str, layer: Any) -> nn.Module:
+        try:
+            return made(name, layer)
+        except ConfigError as error:
+            if isinstance(layer, nn.Linear):
+                raise
+            refused.append(error)
+            return layer  # type: ignore[no-any-return]
+
+    chosen = tuple(layers) != ("*",)
+    replace_(module, ADAPTED, made if chosen else made_where_it_can, patterns=layers, kept=trained)
+    if refused and not any(isinstance(part, LowRank) for part in module.modules()):
+        raise refused[0]
     module.requires_grad_(False)
     for part in module.modules():
         if isinstance(part, LowRank):

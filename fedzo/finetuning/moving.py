@@ -90,17 +90,18 @@ class ByTorch:
 def named_optimizer(name: str, **settings: Any) -> OptimizerFactory:
     """Return a factory of an optimizer of torch.optim.
 
-    It raises ConfigError for kinds of Adam in float16.
+    It raises ConfigError for kinds of Adam in float16, where their eps is 0 there.
     """
     made: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, name)
 
     def make(tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
         half = any(tensor.dtype == torch.float16 for tensor in tensors)
-        if half and name.startswith("Adam"):
+        eps = float(settings.get("eps", 1e-8))
+        if half and name.startswith("Adam") and not torch.tensor(eps, dtype=torch.float16):
             raise ConfigError(
                 "Adam's moments have the type of the parameters, and in float16 small squares and"
-                " eps=1e-8 are 0, which divides by 0; use bfloat16 or float32, or a method without"
-                " Adam, such as zo_sgd"
+                f" eps={eps:g} are 0, which divides by 0; use bfloat16 or float32, or a method"
+                " without Adam, such as zo_sgd"
             )
         return made(tensors, lr=1.0, **settings)
 

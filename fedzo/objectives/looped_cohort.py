@@ -171,6 +171,4 @@ def _as_values(answer: object, count: int) -> Float[Tensor, " q"]:
 def same_box(one: Objective, other: Objective) -> bool:
     """Return whether two objectives have the same bounds of x."""
     pairs = ((one.lower, other.lower), (one.upper, other.upper))
-    return all(
-        a is b or bool(torch.equal(torch.as_tensor(a), torch.as_tensor(b))) for a, b in pairs
-    )
+    return all(a is b or bool((torch.as_tensor(a) == torch.as_tensor(b)).all()) for a, b in pairs)

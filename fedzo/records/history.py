@@ -182,7 +182,7 @@ def read_history(path: Path) -> list[RoundRecord]:
             if sealed is not None and sealed != is_sealed(text):
                 raise ValueError("some lines have a checksum and others have none")
             sealed = is_sealed(text)
-            if line == before or (records[1:] and not _follows(records[-1], records[-2])):
+            if line == before or not _follows(records[-1], records[-2] if records[1:] else None):
                 raise ValueError("lines are missing before it, or it is out of place")
             before = line
         except ValueError as error:
@@ -194,8 +194,10 @@ def read_history(path: Path) -> list[RoundRecord]:
     return records
 
 
-def _follows(record: RoundRecord, before: RoundRecord) -> bool:
+def _follows(record: RoundRecord, before: RoundRecord | None) -> bool:
     """Return whether a record may come after another: one of a round that ended the run may too."""
+    if before is None:
+        return (record.problem, record.round_index) == (0, 0)
     if record.problem != before.problem:
         return record.problem == before.problem + 1 and record.round_index == 0
     return record.round_index - before.round_index in (0, 1)

@@ -28,7 +28,7 @@ from fedzo.errors import ConfigError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 LABELS = "labels.csv"
 _GREY = ("1", "L")
-_MOST_16 = 65_535
+_MOST_8, _MOST_16 = 255, 65_535
 
 
 _NO_PICTURE = (
@@ -138,6 +138,8 @@ def _read(path: Path, size: int) -> np.ndarray:
             if picture.mode.startswith(("I", "F")):
                 picture = _of_8_bits(picture, path)
             picture = picture.convert("L" if picture.mode in _GREY else "RGB")
+    except ConfigError:
+        raise
     except _NO_PICTURE as error:
         raise ConfigError(f"{path} is no picture that can be read: {error}") from error
     if size:
@@ -149,7 +151,8 @@ def _of_8_bits(picture: Image.Image, path: Path) -> Image.Image:
     """Return a grey picture of 16 bits in 8; raises ConfigError for other numbers."""
     numbers = np.asarray(picture)
     low, high = numbers.min(initial=0), numbers.max(initial=0)
-    if picture.mode == "F" or low < 0 or high > _MOST_16:
+    unclear = picture.mode == "F" or (picture.mode == "I" and high <= _MOST_8)
+    if unclear or low < 0 or high > _MOST_16:
         raise ConfigError(
             f"{path} holds numbers from {low:g} to {high:g}, and nobody says what is white; save it"
             " with 8 or 16 bits"

@@ -33,6 +33,9 @@ class Tried(Protocol):
     @property
     def score(self) -> float: ...
 
+    @property
+    def partial(self) -> bool: ...
+
 
 def resolved(search: str, spaces: Mapping[str, Space], trials: int | None) -> tuple[Search, int]:
     """Return the search and the number of trials; "auto" is a grid where it is affordable.
@@ -86,9 +89,10 @@ def _by_optuna(
     sampler = optuna.samplers.TPESampler(seed=number, constant_liar=True)
     study = optuna.create_study(sampler=sampler)
     kinds = {name: _distribution(optuna, space) for name, space in spaces.items()}
-    worst = max((t.score for t in before if math.isfinite(t.score)), default=0.0)
+    known = [trial for trial in before if math.isfinite(trial.score) and not trial.partial]
+    worst = max((trial.score for trial in known), default=0.0)
     for tried in before:
-        score = tried.score if math.isfinite(tried.score) else worst
+        score = tried.score if tried in known else worst
         made = optuna.trial.create_trial(
             params=_indexed(tried.settings, spaces), distributions=kinds, value=score
         )

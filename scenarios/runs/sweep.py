@@ -134,10 +134,10 @@ def _tuned(
             _tell(effort.console, trial, count, measure.name)
     trials = [kept[index] for index in range(count)]
     best = min(trials, key=lambda trial: trial.rank)
-    if best.partial:
-        warnings.warn(f"in every trial {measure.name} is {PARTIAL}", FedzoWarning, stacklevel=2)
     if not math.isfinite(best.score):
         raise RunError(f"none of {count} trials has ended with a {measure.name}; {best.status}")
+    if best.partial:
+        warnings.warn(f"in every trial {measure.name} is {PARTIAL}", FedzoWarning, stacklevel=2)
     found = Tuned(plan, trials, best)
     if out:
         with storing(out):

@@ -50,9 +50,9 @@ class Trial:
     partial: bool = False
 
     @property
-    def rank(self) -> tuple[bool, float, int]:
+    def rank(self) -> tuple[bool, bool, float, int]:
         """What trials are ordered by: those that compare with others come first."""
-        return self.partial, self.score, self.index
+        return not math.isfinite(self.score), self.partial, self.score, self.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +153,10 @@ class _Watch:
 
     def __call__(self, snapshot: Snapshot) -> bool:
         record = snapshot.record
-        if record.value is None or math.isnan(record.value) or record.problem > 0:
+        value = record.whole_value
+        if value is None or math.isnan(value) or record.problem > 0:
             return False
-        lowest = min([record.value, *list(self.curve.values())[-1:]])
+        lowest = min([value, *list(self.curve.values())[-1:]])
         self.curve[record.round_index] = lowest
         due = record.round_index >= self._first and snapshot.stop is None
         self.stopped = due and lowest > self._limits.get(record.round_index, math.inf)

@@ -85,6 +85,20 @@ def per_round(config: PrivacyConfig, plan: RoundPlan, sampling: Sampling = EVERY
     return start * scaled_to_budget(config, ledger)
 
 
+def cheaper(config: PrivacyConfig, plan: RoundPlan, z: float, sampling: Sampling) -> Sampling:
+    """Return how a run's samples are accounted for: as such, or as if everybody contributed.
+
+    Both are bounds, and Renyi's, of large samples without replacement, may be the looser one.
+    """
+    rounds = max(1, plan.num_rounds) * plan.num_problems
+
+    def cost(each: Sampling) -> float:
+        ledger = Ledger.empty().after(z, rounds, each)
+        return ledger.epsilon(config.delta, adjacency=config.adjacency)
+
+    return min((EVERYBODY, sampling), key=cost)
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One release of an average: its clip norm and noise multiplier, and the least n_p."""

@@ -10,9 +10,9 @@ Backpropagation", ICML 2024, and Tang et al., "Private Fine-tuning of Large Lang
 Zeroth-order Optimization", 2024, do for one holder of data (clients.private.record_slopes). S is z
 times the sensitivity of the mean: for one replaced, 2 C / n, or 2 C / (n r) for clients of at least
 r records (strategies.private.record_bounds). Of samples of b records it is 2 C / (n b), which is
-accounted for as b of r without replacement. The noise has K m numbers, whatever d: its norm does
-not grow with x. With unit=record K is 1: after a step of its own, a client's slopes of every record
-depend on all the others.
+accounted for as b of r without replacement, or as if it were all, if that is known to cost less.
+The noise has K m numbers, whatever d: its norm does not grow with x. With unit=record K is 1: after
+a step of its own, a client's slopes of every record depend on all the others.
 Shapes: slopes [n, K m]. What the server publishes is the log.
 """
 
@@ -42,6 +42,7 @@ from strategies.core.spending import Spent
 from strategies.private.privacy import (
     Release,
     charged,
+    cheaper,
     per_round,
     private_mean,
     share_shortened,
@@ -147,7 +148,10 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
             claims = yield from admitted(state.claims, config.base, plan)
             state, plan = replace(state, claims=claims), _among(plan, claims)
         records, sampling = self._sampled(state.claims.bound)
-        z = state.noise_multiplier or per_round(config.base.privacy, plan, sampling)
+        z = state.noise_multiplier or min(
+            per_round(config.base.privacy, plan, each) for each in {EVERYBODY, sampling}
+        )
+        sampling = cheaper(config.base.privacy, plan, z, sampling) if z else sampling
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config.base.privacy, [(z, 1)], sampling)

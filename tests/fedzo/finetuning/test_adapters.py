@@ -1,5 +1,7 @@
 """Adapters and rows: nothing changes at first, they alone are trained, and they merge."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from module_nets import INPUTS, loss_of, net
@@ -160,9 +162,31 @@ def test_a_convolution_with_a_forward_of_its_own_keeps_it() -> None:
     torch.testing.assert_close(merge_(adapted)(images), moved)
 
 
+def test_threads_that_call_an_adapted_convolution_leave_it_as_it_is() -> None:
+    module = adapt_(convolutions(), rank=2)
+    nn.init.ones_(module[0].up)
+    images = torch.randn(8, 2, 14, 14, generator=torch.Generator().manual_seed(1))
+
+    def asked(_: int) -> torch.Tensor:
+        with torch.no_grad():
+            return module(images)
+
+    wanted, held = asked(0), module[0].inner.weight
+    with ThreadPoolExecutor(4) as threads:
+        assert all(torch.equal(one, wanted) for one in threads.map(asked, range(64)))
+    assert module[0].inner.weight is held
+
+
+def test_without_a_choice_convolutions_that_are_too_narrow_stay_as_they_are() -> None:
+    made = adapt_(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(12, 8)), rank=4)
+    assert trained_names(made) == ["2.down", "2.up"]
+    with pytest.raises(ConfigError, match=r"'0'=of no shape yet must be initialized"):
+        adapt_(nn.Sequential(nn.LazyLinear(3)), rank=2)
+
+
 def test_adapters_of_convolutions_are_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigError, match="rank=7 must be from 1 to 6, by the widths of 0"):
-        adapt_(convolutions(), rank=7)
+        adapt_(convolutions(), rank=7, layers=["0"])
     made = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 3, 3)))
     with pytest.raises(ConfigError, match="Conv2d has a weight that is made of others"):
         adapt_(made, rank=1)

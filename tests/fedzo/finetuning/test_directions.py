@@ -149,7 +149,7 @@ def test_parameters_by_themselves_are_blocks() -> None:
     optimizer = ZerothOrder(module.parameters(), 0.1, method="block_zo", settings={"blocks": 4})
     optimizer.step(loss_of(module))
     assert optimizer.spent.forwards == 2 * 3  # of about equal size: 48, 8 + 24, and 3 numbers
-    assert len(View.of_module(nn.Linear(3, 3)).blocks(2)) == 2
+    assert len(View.of_module(nn.Linear(3, 3)).blocks(2)) == 1
 
 
 def test_a_block_without_a_value_leaves_the_steps_of_the_others_as_they_are() -> None:

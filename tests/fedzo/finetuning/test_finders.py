@@ -358,11 +358,17 @@ def test_parameters_that_are_read_beside_the_module_are_refused(way: str) -> Non
         optimizer.step(penalized)
     assert torch.equal(numbers(module), numbers(net()))
 
+    for p in held:
+        p.grad = torch.ones_like(p)
+
     def shapes_alone() -> torch.Tensor:
+        optimizer.zero_grad()
         size = sum(p.numel() * (p.device.type == "cpu") for p in held)
-        return loss_of(module)() * size / 83
+        none = sum(torch.zeros_like(p).sum() + p.new_ones(1).sum() for p in held)
+        return loss_of(module)() * torch.tensor(size / 83).to(held[0]) + 0 * none
 
     optimizer.step(shapes_alone)
+    assert all(p.grad is None for p in held)
     assert not torch.equal(numbers(module), numbers(net()))
 
 

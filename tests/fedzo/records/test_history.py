@@ -38,13 +38,14 @@ def test_lines_that_are_missing_twice_or_in_another_order_are_noticed(tmp_path: 
     write_history(path, [*rounds, ended, *after])
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(read_history(path)) == 7
-    wrong = {
-        2: [*lines[:1], *lines[2:]],
-        3: [*lines[:2], lines[1], *lines[2:]],
-        4: [*lines[:2], lines[3], lines[2], *lines[4:]],
-        6: [*lines[:5], *lines[6:]],
-    }
-    for line, changed in wrong.items():
+    wrong = [
+        (1, lines[1:]),
+        (2, [*lines[:1], *lines[2:]]),
+        (3, [*lines[:2], lines[1], *lines[2:]]),
+        (3, [*lines[:2], lines[3], lines[2], *lines[4:]]),
+        (6, [*lines[:5], *lines[6:]]),
+    ]
+    for line, changed in wrong:
         path.write_bytes(b"".join(changed))
         with pytest.raises(CheckpointError, match=f"line {line} .*missing before it, or it is out"):
             read_history(path)

@@ -114,6 +114,10 @@ def _without_white(place: Path) -> None:
     save(place / "0" / "a.tif", GREY.astype(np.float32) / 255)
 
 
+def _dark(place: Path) -> None:
+    save(place / "0" / "a.tif", GREY.astype("i4"))
+
+
 def _twice(place: Path) -> None:
     save(place / "a.png", GREY)
     (place / "labels.csv").write_text("file,label\na.png,1\na.png,1\n")
@@ -133,6 +137,7 @@ def _other_columns(place: Path) -> None:
         (_unlisted, r"line 2: there is no file .*none\.png"),
         (_damaged, r"a\.png is no picture that can be read"),
         (_without_white, r"a\.tif holds numbers from 0 to .* nobody says what is white"),
+        (_dark, r"^[^:]*a\.tif holds numbers from 0 to 220, and nobody says"),
         (_twice, r"line 3: a\.png is there twice"),
         (_other_columns, "line 2: give columns file and label"),
     ],

@@ -227,6 +227,14 @@ def test_batches_cost_less_noise_for_their_size_and_as_many_examples() -> None:
     assert torch.equal(again.solutions[0], found.solutions[0])
 
 
+def test_samples_never_cost_more_than_all_at_the_same_noise() -> None:
+    large = run("dp_seed_scalar", settings={**SEEDED, **RECORD, "client.batch_size": 11})
+    whole = run("dp_seed_scalar", settings={**SEEDED, **RECORD})
+    told, all_records = large.last_records[0], whole.last_records[0]
+    assert told.noise_std == pytest.approx(float(all_records.noise_std or 0) * 12 / 11)
+    assert told.epsilon == all_records.epsilon
+
+
 def test_batches_of_a_budget_spend_it() -> None:
     settings = {**SEEDED, **RECORD, "client.batch_size": 3}
     found = run("dp_seed_scalar", settings=settings).last_records[0]
