@@ -6,6 +6,7 @@ they are, whatever is asked.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -13,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fedzo.config import require
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.box import Bound, check_box
 from fedzo.objectives.called_with import called_with
+from fedzo.objectives.records import of_each
 from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
 
-_RECORDS = 512
 """Examples whose losses are computed at once, one by one."""
 _LARGE, _FEW = 1 << 16, 4
 
@@ -52,6 +54,14 @@ class ModuleObjective:
                     f"parameter {name!r} of the {type(self.module).__name__} is {p.dtype}, and x is"
                     " of real numbers; freeze it, or keep its real and imaginary part in one of"
                     " two (torch.view_as_real)"
+                )
+        for part in self.module.modules():
+            if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+                require(
+                    not part.weight.requires_grad,
+                    f"max_norm of {type(part).__name__}",
+                    part.max_norm,
+                    "None: it writes into x whenever it is asked; shorten rows in the forward pass",
                 )
         if len(self.inputs) != len(self.targets) or not len(self.inputs):
             raise ConfigError(
@@ -96,15 +106,13 @@ class ModuleObjective:
 
     def record_losses(self, x: Float[Tensor, "q d"]) -> Float[Tensor, "q m"]:
         """Return the loss of every example at each point."""
-        each = torch.func.vmap(self.record_loss, in_dims=(None, 0), chunk_size=_RECORDS)
-        index = torch.arange(self.num_examples, device=x.device)
-        return torch.stack([each(row, index) for row in x])
+        asks = [functools.partial(self.record_loss, row) for row in x]
+        return torch.stack([of_each(ask, self.num_examples, x.device) for ask in asks])
 
     def own_record_losses(self) -> Float[Tensor, " m"]:
         """Return the loss of every example at the module's own parameters."""
-        each = torch.func.vmap(lambda index: self.record_loss(None, index), chunk_size=_RECORDS)
-        losses: Tensor = each(torch.arange(self.num_examples, device=self.inputs.device))
-        return losses
+        ask = functools.partial(self.record_loss, None)
+        return of_each(ask, self.num_examples, self.inputs.device)
 
     def flipped(self) -> "ModuleObjective":
         """Return the objective with every label y turned into C - 1 - y, for C outputs."""

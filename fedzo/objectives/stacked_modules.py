@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fedzo.errors import ObjectiveError
 from fedzo.failure import failure_of
 from fedzo.objectives.same_bits import SameBits
 from fedzo.objectives.structure import module_key, value_key
@@ -135,7 +136,24 @@ class Modules:
 def losses_of(
     modules: Modules, x: Float[Tensor, "n q d"], programs: Programs
 ) -> Float[Tensor, "n q"]:
-    """Return each objective's loss at its points; what anyone's code raises is raised."""
+    """Return each objective's loss at its points; what anyone's code raises is raised.
+
+    Raises ObjectiveError where the code writes into the points.
+    """
+    before = None if x.is_inference() else x._version
+    found = _of_groups(modules, x, programs)
+    if before is not None and x._version != before:
+        raise ObjectiveError(
+            "the objective writes into the parameters that it is asked at; freeze what the module"
+            " updates by itself, or make it a buffer"
+        )
+    return found
+
+
+def _of_groups(
+    modules: Modules, x: Float[Tensor, "n q d"], programs: Programs
+) -> Float[Tensor, "n q"]:
+    """Return the losses, those of equal modules together."""
     groups: dict[tuple[Program | None, int], list[int]] = {}
     for position, (objective, count) in enumerate(
         zip(modules.objectives, modules.counts(), strict=True)

@@ -28,6 +28,7 @@ from fedzo.failure import failure_of
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.objective import FiniteSum, ModuleObjective, Objective
+from fedzo.objectives.records import tell_unmapped
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
 
@@ -184,9 +185,14 @@ def _sum_of_one(
 def _gradients(objective: FiniteSum, x: Float[Tensor, " d"], index: Tensor) -> Float[Tensor, "m d"]:
     """Return every record's gradient: in one program where its loss can be mapped, else in turn."""
     if isinstance(objective, RecordLosses):
-        each = torch.func.vmap(torch.func.grad(objective.record_loss), in_dims=(None, 0))
-        mapped: Tensor = each(x, index)
-        return mapped
+        gradient = torch.func.grad(objective.record_loss)
+        try:
+            mapped: Tensor = torch.func.vmap(gradient, in_dims=(None, 0))(x, index)
+            return mapped
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # asked one by one, it works or says what is wrong
+            tell_unmapped(error)
     rows = []
     for one in index.unsqueeze(1):
         point = x.detach().requires_grad_(True)

@@ -79,6 +79,8 @@ class Question(Generic[AnswerT]):
     answer: ClassVar[type[Answer]]
     judges: ClassVar[bool] = False
     """Whether it only asks how good an x is: it is left alone by liars, and moves nothing."""
+    introduces: ClassVar[bool] = False
+    """Whether it only asks who a client is, such as how many records it has."""
 
     vectors_up: ClassVar[tuple[str, ...]] = ()
     """Tensors of an answer that may be compressed: vectors of x's space."""
@@ -100,6 +102,11 @@ class Question(Generic[AnswerT]):
     def policies(self) -> Policies:
         """What the oracle does in this exchange."""
         return Policies()
+
+    @property
+    def moves(self) -> bool:
+        """Whether x may follow its answers."""
+        return not (self.judges or self.introduces)
 
     @property
     def is_free(self) -> bool:

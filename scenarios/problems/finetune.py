@@ -78,6 +78,11 @@ class FinetuneConfig:
         require(self.snapshot_every >= 1, "snapshot_every", self.snapshot_every, "at least 1")
         self.split()
 
+    @property
+    def own_data(self) -> bool:
+        """Whether the examples are the user's own: those of a folder, for all that is known."""
+        return bool(self.data_dir)
+
     def split(self) -> Partition:
         """Return the partition that the settings name."""
         return Partition(

@@ -222,7 +222,7 @@ class _Run:
         for exchange, replies in zip(exchanges, received, strict=True):
             own = {c: reason for c, reason in wrong.items() if c in replies.client_ids}
             accepted.append(replies.without(own))
-            self.heard |= not exchange.question.judges and len(replies.client_ids) > 0
+            self.heard |= exchange.question.moves and len(replies.client_ids) > 0
             self._total = accounting.counted(self._total, exchange, replies, accepted[-1].failures)
         return accepted
 

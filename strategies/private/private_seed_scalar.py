@@ -35,7 +35,7 @@ from fedzo.protocol.questions.in_place import (
 )
 from strategies.core.asking import ask_together
 from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import PrivateConfig
+from strategies.core.privacy_config import PrivacyConfig, PrivateConfig
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
 from strategies.core.spending import Spent
@@ -121,6 +121,10 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
     @property
     def robust(self) -> RobustConfig:
         return self._config.base.robust
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        return self._config.base.privacy
 
     def published(self, state: PrivateSeedScalarState) -> Float[Tensor, " k"]:
         return state.log[-self._config.walk.local_steps * self._client.num_directions :]

@@ -73,6 +73,7 @@ class Records(Question[RecordsTold]):
     """How many records each client has."""
 
     kind: ClassVar[str] = "query.records"
+    introduces: ClassVar[bool] = True
     answer: ClassVar[type[Answer]] = RecordsTold
 
     def shapes(self) -> Mapping[str, Shapes]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.objectives.cohort import cohort_gradient, cohort_of
 from fedzo.objectives.objective import ModuleObjective, flatten_parameters, restore_parameters
 from fedzo.privacy.clipping import clipped_sums
@@ -194,3 +194,27 @@ def test_embeddings_take_whole_numbers() -> None:
     assert float(objective.value(x)) == pytest.approx(float(objective.value(x.double())), rel=1e-6)
     flipped = objective.flipped().targets
     assert flipped.tolist() == [2, 1, 0, 2, 1, 0]
+
+
+class Clamping(nn.Module):
+    """Writes into its weight whenever it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.weight.clamp_(max=0.5)
+        return inputs @ self.weight
+
+
+def test_modules_that_write_into_x_are_refused() -> None:
+    inputs, targets = torch.ones(2, 3), torch.zeros(2)
+    objective = ModuleObjective(Clamping(), nn.functional.mse_loss, inputs, targets)
+    with torch.no_grad(), pytest.raises(ObjectiveError, match="writes into the parameters that it"):
+        objective.value(torch.ones(1, 3))
+    tokens = torch.zeros(2, 1, dtype=torch.int64)
+    embedding = nn.Embedding(3, 2, max_norm=1.0)
+    with pytest.raises(ConfigError, match=r"max_norm of Embedding=1.0 must be None: it writes"):
+        ModuleObjective(embedding, nn.functional.mse_loss, tokens, torch.zeros(2, 1, 2))

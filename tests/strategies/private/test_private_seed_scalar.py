@@ -13,18 +13,22 @@ from dp_accounting import (
 )
 from dp_accounting.rdp import RdpAccountant
 from torch import nn
-from worlds import federate_on_nodes
+from worlds import ON_VECTORS, federate_on_nodes
 
 from fedzo.config import Scalar
-from fedzo.errors import ConfigError, FedzoWarning
+from fedzo.errors import ConfigError, FedzoWarning, RunError
 from fedzo.objectives.objective import (
     CallableObjective,
     ModuleObjective,
     flatten_parameters,
     restore_parameters,
 )
+from fedzo.parts import has_part
 from scenarios import federate
+from scenarios.runs.experiment import build_strategy, make_experiment
+from scenarios.runs.methods import STRATEGIES
 from scenarios.runs.run_result import RunResult
+from strategies.core.privacy_config import PrivacyConfig
 
 STEPS, M, CLIENTS, ROUNDS = 2, 2, 4, 3
 WALK: dict[str, Scalar] = {
@@ -221,8 +225,8 @@ def test_batches_cost_less_noise_for_their_size_and_as_many_examples() -> None:
     accountant.compose(SampledWithoutReplacementDpEvent(12, size, GaussianDpEvent(z)), ROUNDS)
     assert last.epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-9)
     assert last.noise_std == pytest.approx(z * 2 * clip / (CLIENTS * size))
-    compared, judged = 4 * 12, 2 * 12
-    assert last.examples == CLIENTS * (ROUNDS * 2 * M * size + compared + judged)
+    compared = 4 * 12
+    assert last.examples == CLIENTS * (ROUNDS * 2 * M * size + compared)
     again = on_nodes(world(), "dp_seed_scalar", settings)
     assert torch.equal(again.solutions[0], found.solutions[0])
 
@@ -259,6 +263,68 @@ def test_one_record_moves_a_batch_by_no_more_than_its_share(row: float) -> None:
         apart.append(float((one - other).norm()) / (0.1 / M))
     assert max(apart) <= 2 * clip / (CLIENTS * size) * (1 + 1e-5)
     assert 0 < sum(each > 0 for each in apart) < len(apart)  # it is not in every sample
+
+
+def test_without_judging_nobody_is_asked_for_f() -> None:
+    found = run("dp_seed_scalar", settings={"strategy.evaluate_every": 0})
+    assert [record.judges for record in found.records] == [0] * (ROUNDS + 1)
+    assert found.final_value is None
+    assert found.queries == CLIENTS * ROUNDS * STEPS * 2 * M
+
+
+def test_every_private_strategy_tells_its_privacy() -> None:
+    private = [name for name, entry in STRATEGIES.items() if has_part(entry.config, PrivacyConfig)]
+    assert len(private) > 5
+    for name in private:
+        made = make_experiment("quadratic", name) if name in ON_VECTORS else None
+        made = made or make_experiment("finetune", name)
+        assert build_strategy(made).privacy is not None, name
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.GRU(2, 3, batch_first=True) if kind == "gru" else nn.Linear(4, 3)
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.inner, nn.GRU):
+            return self.out(self.inner(inputs.reshape(-1, 2, 2))[0][:, -1])
+        hidden = self.inner(inputs)
+        return self.out(hidden if float(hidden.sum()) > -1e9 else -hidden)
+
+
+@pytest.mark.parametrize("kind", ["gru", "branch"])
+@pytest.mark.parametrize("strategy", ["dp_seed_scalar", "dp_gd", "dp_zo"])
+def test_records_that_cannot_be_mapped_are_asked_one_by_one(kind: str, strategy: str) -> None:
+    with torch.random.fork_rng():
+        module = Recurrent(kind).double()
+
+    def make(client: int) -> ModuleObjective:
+        made = world()(client)
+        return replace(made, module=module)
+
+    settings = {**SEEDED, **RECORD} if strategy == "dp_seed_scalar" else {**SEEDED}
+    walk = WALK if strategy == "dp_seed_scalar" else {}
+    with pytest.warns(FedzoWarning, match="records are asked one by one, which is slow"):
+        found = federate(
+            make, num_clients=2, num_rounds=2, strategy=strategy, settings={**walk, **settings}
+        )
+    assert not any(record.failures for record in found.records)
+    assert not torch.equal(found.solutions[0], torch.zeros_like(found.solutions[0]))
+
+
+def test_a_private_run_that_nobody_answers_fails() -> None:
+    def broken(client: int) -> ModuleObjective:
+        def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("gone")
+
+        return replace(world()(client), loss=loss)
+
+    settings = {**SEEDED, **RECORD, "strategy.evaluate_every": 0}
+    with pytest.raises(RunError, match="nobody has answered in any of 2 rounds"):
+        run("dp_seed_scalar", broken, num_rounds=2, settings=settings)
 
 
 def test_a_client_of_few_records_is_left_out_and_told() -> None:
