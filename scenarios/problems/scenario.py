@@ -68,7 +68,10 @@ class HasModules(Protocol):
 
 JUDGED_HERE = where("scenario", unknown, "a {} whose clients judge x: attack, custom or remote")
 """For strategy.judges and min_judges, where the simulation knows F."""
-QUERIED = (other_than("rule", "first_order"), one_of("client.gradient", "zeroth_order"))
+QUERIED = (
+    other_than("rule", "first_order", "coded", "peer_gradient"),
+    one_of("client.gradient", "zeroth_order"),
+)
 """For the noise of values, where F is known: it reaches those alone that clients are asked for."""
 BOUNDLESS = where(
     "scenario", unknown, "a {} with a box: others than classification, finetune and regression"

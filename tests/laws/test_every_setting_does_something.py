@@ -13,7 +13,7 @@ from laws.test_ignored_settings import other
 from worlds import ON_VECTORS
 
 from fedzo.config import Scalar, setting_hints
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, RunError
 from scenarios.runs.experiment import effects_of, make_experiment
 from scenarios.runs.simulate import simulate
 
@@ -34,8 +34,14 @@ LATER = {
         "up",
     },
     "relizo": {"reuse_radius"},
+    "fzoos_async": {"max_rows", "design", "shared_every", "gradient_s", "diurnal"},
+    "fedbuff": {"diurnal"},
+    "fedbuff_zo": {"gradient_s", "diurnal"},
+    "fedasync": {"diurnal"},
+    "fedasync_zo": {"project", "gradient_s", "diurnal"},
 }  # fmt: skip
-"""What has its effect after more than four rounds, or on F that is no mean of many clients."""
+"""What has its effect after more than four rounds, on F that is no mean of many clients, or on a
+fleet that is awake, and takes no gradients."""
 CAPPED = {"client.num_directions", "strategy.num_directions"}
 """At most as many as there are coordinates."""
 
@@ -68,7 +74,7 @@ def without_effect(strategy: str) -> list[str]:
         try:
             if run(strategy, {**base, key: changed}) == whole:
                 found.append(key)
-        except ConfigError:
+        except (ConfigError, RunError):  # it is refused, or does too much
             continue
     return found
 
@@ -76,5 +82,6 @@ def without_effect(strategy: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ON_VECTORS)
 def test_a_setting_that_is_taken_changes_the_run(strategy: str) -> None:
-    later = {f"{s}.{name}" for s in ("scenario", "strategy") for name in LATER.get(strategy, ())}
+    sections = ("scenario", "strategy", "client", "fleet")
+    later = {f"{section}.{name}" for section in sections for name in LATER.get(strategy, ())}
     assert set(without_effect(strategy)) <= FOR_TROUBLE | CAPPED | later
