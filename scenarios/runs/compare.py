@@ -205,7 +205,8 @@ def written(
         name, made_with = named(strategy)
         label = split_label(name)[0]
         names.append(f"{label}={name}" if made_with else name)
-        settings = {**{f"{label}:{key}": value for key, value in made_with.items()}, **settings}
+        own = {f"{label}:{key}": v for key, v in made_with.items() if key not in settings}
+        settings = {**own, **settings}
     return {**base, "settings": in_words(settings)}, names
 
 
@@ -274,8 +275,7 @@ def own_settings(base: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str,
 def typed_by_label(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return for each label its settings -> as what they were typed: key, or label:key.
 
-    A key goes to all strategies that have it, but for those for which it is said by their label,
-    whatever comes first. Raises ConfigError for one that none has.
+    A key goes to all that have it but those whose label says it. Raises ConfigError if none has it.
     """
     engine = base.get("engine", "inprocess")
     valid = {
