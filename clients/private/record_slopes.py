@@ -6,8 +6,8 @@
 Zhang et al., "DPZero: Private Fine-Tuning of Language Models without Backpropagation", ICML 2024,
 algorithm 2, and Tang et al., "Private Fine-tuning of Large Language Models with Zeroth-order
 Optimization", 2024, with several directions clipped as one vector, and any difference scheme of
-fedzo.estimation.schemes. The loss of a record is asked by torch.func.vmap, or by itself where torch
-cannot map it, so it cannot depend on another record, whatever the module; that the losses
+fedzo.estimation.schemes. The loss of a record is asked by torch.func.vmap, so it cannot depend on
+another record, whatever the module (those that cannot be mapped are refused); that the losses
 average to the client's objective is compared before its first answer counts, at x and at
 x + u_1 / 10 (fedzo.privacy.averages). The sum is over all b = n_p records of a client or, with
 batch_size=b, over a fresh sample of b without replacement, which is as secret as the noise (DPZero

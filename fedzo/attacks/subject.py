@@ -141,7 +141,7 @@ class Subject:
         shown = works.int().argmax(dim=0)
         said = Said(labels.gather(0, shown.unsqueeze(0))[0], shown, reached.double().mean(dim=0))
         whole = losses.mean(dim=0)
-        most = losses.isnan().double().mean(dim=0) < 0.5  # where some of the images were refused
+        most = losses.isnan().double().mean(dim=0) <= 0.5  # where some of the images were refused
         some = losses.nanmean(dim=0).where(most, torch.nan)
         return Reply(torch.where(whole.isnan(), some, whole), said.shares >= rate), said
 

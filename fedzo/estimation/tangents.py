@@ -6,11 +6,9 @@ The parameters are dual numbers while the loss is asked (torch.autograd.forward_
 vector of length d, and a tangent of every activation, no graph.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
-from weakref import WeakSet
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -79,10 +77,9 @@ _OF_SHAPES = {
     cast(Any, torch.Tensor).grad.__get__,
 }  # fmt: skip
 """Operations that read no numbers of a tensor, but shape and type, or what is kept beside it."""
-_OF_FIRST = {torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.view_as, torch.Tensor.expand_as}
+_OF_FIRST = {torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.view_as,
+    torch.Tensor.expand_as, torch.Tensor.reshape_as}  # fmt: skip
 """Operations that read the first tensor alone, and shape or type of the other."""
-_CHECKED: "WeakSet[nn.Module]" = WeakSet()
-"""Modules whose reads were checked: a compiled one would be compiled anew under a mode."""
 
 
 class _NoOtherReads(TorchFunctionMode):
@@ -115,13 +112,20 @@ class _NoOtherReads(TorchFunctionMode):
         return told
 
 
+def _is_compiled(module: nn.Module) -> bool:
+    return any(
+        part._compiled_call_impl is not None or type(part).__name__ == "OptimizedModule"
+        for part in module.modules()
+    )
+
+
 @contextmanager
 def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
     """Let a module hold other tensors in the place of parameters, which are named by their id.
 
     Raises ObjectiveError where an operation reads one of these parameters in another way than
-    through the module, such as a function that holds it: its moves would not be seen. Where torch's
-    compiler is there, a module is looked at the first time alone.
+    through the module, such as a function that holds it: its moves would not be seen. Modules that
+    torch.compile has made are not looked at, since they would be compiled anew for it.
     """
     held = [
         (part, name, p)
@@ -132,11 +136,8 @@ def holding(module: nn.Module, instead: Mapping[int, Tensor]) -> Iterator[None]:
     try:
         for part, name, p in held:
             part._parameters[name] = instead[id(p)]  # type: ignore[assignment]
-        compiler = "torch._dynamo" in sys.modules
-        checks = not compiler or module not in _CHECKED
-        with _NoOtherReads(instead) if checks else nullcontext():
+        with nullcontext() if _is_compiled(module) else _NoOtherReads(instead):
             yield
-        _CHECKED.add(module)
     finally:
         for part, name, p in held:
             part._parameters[name] = p

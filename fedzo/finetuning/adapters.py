@@ -12,7 +12,6 @@ What is trained has few numbers, so a step by values has less noise, and what is
 small; any optimizer takes it, for all else is frozen.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from fedzo.finetuning.replacing import replace_, require_matches
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 ADAPTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers that take an adapter."""
+_FORWARDS = {nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward}
 
 
 class LowRank(nn.Module):
@@ -102,9 +102,15 @@ class LowRankConvolution(LowRank):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the layer does with the weight W + scale B A, in whatever way it pads."""
-        inner = copy.copy(self.inner)  # the layer itself stays, also for other threads
-        vars(inner)["_parameters"] = {**self.inner._parameters, "weight": self.weight}
-        out: Tensor = inner(inputs)
+        inner, weight = self.inner, self.weight
+        assert not isinstance(inner, nn.Linear)
+        hooked = inner._forward_hooks or inner._forward_pre_hooks
+        if type(inner).forward in _FORWARDS and not hooked:
+            made: Tensor = inner._conv_forward(inputs, weight, inner.bias)
+            return made
+        shell = type(inner).__new__(type(inner))  # the layer itself stays, also for other threads
+        vars(shell).update(vars(inner), _parameters={**inner._parameters, "weight": weight})
+        out: Tensor = shell(inputs)
         return out
 
     def require_mergeable(self) -> None:
@@ -152,7 +158,8 @@ def adapt_(
     """Give linear layers and convolutions adapters, and freeze all else.
 
     The module does what it did before. layers: patterns of names (`layer5`, `*.output`); where
-    there are none, convolutions that cannot take the rank get no adapter. trained: patterns of
+    there are none, convolutions that are too narrow for the rank, or whose weight is made of
+    others, get no adapter. trained: patterns of
     names of those that get none and are trained as they are, such as a head. Raises ConfigError,
     with nothing changed, for a pattern that matches nothing, a rank above a layer's width (of a
     convolution in g groups: out channels, or in / g times the kernel's numbers), for layers that
@@ -171,21 +178,17 @@ def adapt_(
         kind = LowRank if isinstance(layer, nn.Linear) else LowRankConvolution
         return kind(layer, rank=rank, scale=scale, key=key)
 
-    refused = list[ConfigError]()
+    def made_or_kept(name: str, layer: Any) -> nn.Module:
+        kept = not isinstance(layer, nn.Linear) and not _may_have(layer, rank)
+        return layer if kept else made(name, layer)
 
-    def made_where_it_can(name: str, layer: Any) -> nn.Module:
-        try:
-            return made(name, layer)
-        except ConfigError as error:
-            if isinstance(layer, nn.Linear):
-                raise
-            refused.append(error)
-            return layer  # type: ignore[no-any-return]
-
-    chosen = tuple(layers) != ("*",)
-    replace_(module, ADAPTED, made if chosen else made_where_it_can, patterns=layers, kept=trained)
-    if refused and not any(isinstance(part, LowRank) for part in module.modules()):
-        raise refused[0]
+    takes = any(
+        isinstance(part, nn.Linear) or (isinstance(part, ADAPTED) and _may_have(part, rank))
+        for name, part in module.named_modules()
+        if not matches(name, trained)
+    )
+    make = made_or_kept if takes and tuple(layers) == ("*",) else made
+    replace_(module, ADAPTED, make, patterns=layers, kept=trained)
     module.requires_grad_(False)
     for part in module.modules():
         if isinstance(part, LowRank):
@@ -195,6 +198,14 @@ def adapt_(
         if matches(name, trained):
             parameter.requires_grad_(True)
     return module
+
+
+def _may_have(layer: Any, rank: int) -> bool:
+    """Return whether a convolution is wide enough for an adapter; unknown of one without shapes."""
+    weight = layer._parameters.get("weight")
+    if weight is None or isinstance(weight, UninitializedParameter):
+        return weight is not None
+    return bool(rank <= min(len(weight), weight[0].numel()))
 
 
 def merge_(module: nn.Module) -> nn.Module:

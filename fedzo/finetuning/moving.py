@@ -21,6 +21,8 @@ from fedzo.estimation.packed import unpacked
 from fedzo.estimation.place import Term, add_terms_
 from fedzo.estimation.view import View
 
+_LEAST_HALF = 1e-4
+"""An eps of Adam that makes up for squares which are 0 in float16."""
 OptimizerFactory = Callable[[Sequence[Tensor]], torch.optim.Optimizer]
 
 
@@ -90,17 +92,17 @@ class ByTorch:
 def named_optimizer(name: str, **settings: Any) -> OptimizerFactory:
     """Return a factory of an optimizer of torch.optim.
 
-    It raises ConfigError for kinds of Adam in float16, where their eps is 0 there.
+    It raises ConfigError for kinds of Adam in float16, whose eps is too small there.
     """
     made: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, name)
 
     def make(tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
         half = any(tensor.dtype == torch.float16 for tensor in tensors)
         eps = float(settings.get("eps", 1e-8))
-        if half and name.startswith("Adam") and not torch.tensor(eps, dtype=torch.float16):
+        if half and name.startswith("Adam") and eps < _LEAST_HALF:
             raise ConfigError(
-                "Adam's moments have the type of the parameters, and in float16 small squares and"
-                f" eps={eps:g} are 0, which divides by 0; use bfloat16 or float32, or a method"
+                "Adam's moments have the type of the parameters, and in float16 small squares are 0"
+                f" and eps={eps:g} too little to divide by; use bfloat16 or float32, or a method"
                 " without Adam, such as zo_sgd"
             )
         return made(tensors, lr=1.0, **settings)

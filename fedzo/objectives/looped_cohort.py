@@ -171,4 +171,6 @@ def _as_values(answer: object, count: int) -> Float[Tensor, " q"]:
 def same_box(one: Objective, other: Objective) -> bool:
     """Return whether two objectives have the same bounds of x."""
     pairs = ((one.lower, other.lower), (one.upper, other.upper))
-    return all(a is b or bool((torch.as_tensor(a) == torch.as_tensor(b)).all()) for a, b in pairs)
+    ends = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs]
+    alike = all(a.shape == b.shape or not (a.dim() and b.dim()) for a, b in ends)
+    return alike and all(bool((a == b).all()) for a, b in ends)

@@ -21,7 +21,6 @@ from fedzo.objectives.called_with import called_with
 from fedzo.objectives.records import of_each
 from fedzo.objectives.stacked_modules import Modules, Programs, losses_of
 
-"""Examples whose losses are computed at once, one by one."""
 _LARGE, _FEW = 1 << 16, 4
 
 

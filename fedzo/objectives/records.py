@@ -1,15 +1,21 @@
-"""Losses of single records: in one program where torch can map them, else one by one."""
+"""Losses of single records in one program, in which no record can depend on another."""
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.errors import FedzoWarning
+from fedzo.errors import ConfigError
 
 _TOGETHER = 512
+"""Records whose losses are computed at once, which bounds memory."""
+UNMAPPED = (
+    "the losses of single records cannot be computed together by torch.func.vmap, which is what"
+    " keeps one from depending on another: likely reasons are recurrent layers of torch, branches"
+    " on numbers, and layers that draw while they are asked; set strategy.unit=client, or use"
+    " layers without these (GRUCell for GRU)"
+)
 
 
 def of_each(
@@ -17,7 +23,7 @@ def of_each(
 ) -> Float[Tensor, " m"]:
     """Return what is asked of each of so many records, by a number that is a tensor without axes.
 
-    Recurrent layers of torch, branches on numbers and layers that draw at random cannot be mapped.
+    Raises ConfigError where torch cannot map what works for a single record.
     """
     index = torch.arange(count, device=device)
     try:
@@ -25,16 +31,12 @@ def of_each(
         return mapped
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # asked one by one, it works or says what is wrong
-        tell_unmapped(error)
-    return torch.stack([ask(one) for one in index])
+    except RuntimeError as error:
+        raise_unmapped(lambda: ask(index[0]), error)
+        raise
 
 
-def tell_unmapped(error: RuntimeError) -> None:
-    """Warn that records are asked one after the other, and why."""
-    why = str(error).partition("\n")[0]
-    warnings.warn(
-        f"records are asked one by one, which is slow: torch cannot ask them together ({why:.120})",
-        FedzoWarning,
-        stacklevel=3,
-    )
+def raise_unmapped(alone: Callable[[], object], error: RuntimeError) -> None:
+    """Raise ConfigError where a single record can be asked, and what that raises where not."""
+    alone()
+    raise ConfigError(f"{UNMAPPED} ({str(error).partition(chr(10))[0]:.120})") from error

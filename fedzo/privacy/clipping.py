@@ -28,7 +28,7 @@ from fedzo.failure import failure_of
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.objective import FiniteSum, ModuleObjective, Objective
-from fedzo.objectives.records import tell_unmapped
+from fedzo.objectives.records import raise_unmapped
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
 
@@ -191,8 +191,8 @@ def _gradients(objective: FiniteSum, x: Float[Tensor, " d"], index: Tensor) -> F
             return mapped
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # asked one by one, it works or says what is wrong
-            tell_unmapped(error)
+        except RuntimeError as error:
+            raise_unmapped(lambda: objective.record_loss(x, index[0]), error)
     rows = []
     for one in index.unsqueeze(1):
         point = x.detach().requires_grad_(True)

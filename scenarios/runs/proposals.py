@@ -89,7 +89,8 @@ def _by_optuna(
     sampler = optuna.samplers.TPESampler(seed=number, constant_liar=True)
     study = optuna.create_study(sampler=sampler)
     kinds = {name: _distribution(optuna, space) for name, space in spaces.items()}
-    known = [trial for trial in before if math.isfinite(trial.score) and not trial.partial]
+    finite = [trial for trial in before if math.isfinite(trial.score)]
+    known = [trial for trial in finite if not trial.partial] or finite
     worst = max((trial.score for trial in known), default=0.0)
     for tried in before:
         score = tried.score if tried in known else worst

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fedzo.errors import ConfigError, RunError
 from fedzo.fleet.jobs import entry_of, jobs_of
 from fedzo.objectives.looped_cohort import BLACK_BOX
+from fedzo.objectives.records import UNMAPPED
 from fedzo.privacy.averages import NOT_AVERAGED
 from fedzo.protocol.exchange import JUDGING, Exchange, Replies
 from fedzo.protocol.sizes import replies_size, sent_size
@@ -114,7 +115,7 @@ def require_answers(
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)
     failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
-    for why in (NOT_AVERAGED, BLACK_BOX):
+    for why in (NOT_AVERAGED, BLACK_BOX, UNMAPPED):
         if 2 * sum(why in reason for _, reason in failed) > asked:
             raise ConfigError(why)
     if answered >= min(least, asked):

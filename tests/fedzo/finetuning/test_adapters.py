@@ -180,8 +180,21 @@ def test_threads_that_call_an_adapted_convolution_leave_it_as_it_is() -> None:
 def test_without_a_choice_convolutions_that_are_too_narrow_stay_as_they_are() -> None:
     made = adapt_(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(12, 8)), rank=4)
     assert trained_names(made) == ["2.down", "2.up"]
-    with pytest.raises(ConfigError, match=r"'0'=of no shape yet must be initialized"):
-        adapt_(nn.Sequential(nn.LazyLinear(3)), rank=2)
+    for lazy in (nn.LazyLinear(3), nn.LazyConv1d(3, 2)):
+        module = nn.Sequential(nn.Linear(4, 4), lazy)
+        with pytest.raises(ConfigError, match=r"'1'=of no shape yet must be initialized"):
+            adapt_(module, rank=2)
+        assert isinstance(module[0], nn.Linear)
+    weighted = nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 1))
+    beside = adapt_(nn.Sequential(weighted, nn.Flatten(), nn.Linear(4, 4)), rank=2)
+    assert trained_names(beside) == ["2.down", "2.up"]
+
+
+def test_hooks_of_an_adapted_convolution_are_called() -> None:
+    module, seen = convolutions(), list[tuple[int, ...]]()
+    module[0].register_forward_hook(lambda _, __, out: seen.append(tuple(out.shape)))
+    adapt_(module, rank=2)(torch.ones(1, 2, 14, 14))
+    assert seen == [(1, 6, 7, 7)]
 
 
 def test_adapters_of_convolutions_are_refused_in_a_sentence() -> None:

@@ -297,7 +297,7 @@ class Recurrent(nn.Module):
 
 @pytest.mark.parametrize("kind", ["gru", "branch"])
 @pytest.mark.parametrize("strategy", ["dp_seed_scalar", "dp_gd", "dp_zo"])
-def test_records_that_cannot_be_mapped_are_asked_one_by_one(kind: str, strategy: str) -> None:
+def test_records_that_cannot_be_mapped_are_refused(kind: str, strategy: str) -> None:
     with torch.random.fork_rng():
         module = Recurrent(kind).double()
 
@@ -307,12 +307,11 @@ def test_records_that_cannot_be_mapped_are_asked_one_by_one(kind: str, strategy:
 
     settings = {**SEEDED, **RECORD} if strategy == "dp_seed_scalar" else {**SEEDED}
     walk = WALK if strategy == "dp_seed_scalar" else {}
-    with pytest.warns(FedzoWarning, match="records are asked one by one, which is slow"):
-        found = federate(
-            make, num_clients=2, num_rounds=2, strategy=strategy, settings={**walk, **settings}
-        )
-    assert not any(record.failures for record in found.records)
-    assert not torch.equal(found.solutions[0], torch.zeros_like(found.solutions[0]))
+    told = {"strategy": strategy, "settings": {**walk, **settings}}
+    with pytest.raises(ConfigError, match=r"records cannot be computed together by torch\.func"):
+        federate(make, num_clients=2, num_rounds=2, **told)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"records cannot be computed together by torch\.func"):
+        federate_on_nodes(make, num_clients=2, num_rounds=2, **told)  # type: ignore[arg-type]
 
 
 def test_a_private_run_that_nobody_answers_fails() -> None:
