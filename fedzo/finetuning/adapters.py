@@ -159,11 +159,10 @@ def adapt_(
 
     The module does what it did before. layers: patterns of names (`layer5`, `*.output`); where
     there are none, convolutions that are too narrow for the rank, or whose weight is made of
-    others, get no adapter. trained: patterns of
-    names of those that get none and are trained as they are, such as a head. Raises ConfigError,
-    with nothing changed, for a pattern that matches nothing, a rank above a layer's width (of a
-    convolution in g groups: out channels, or in / g times the kernel's numbers), for layers that
-    are not initialized, and where there are adapters.
+    others, get no adapter. trained: patterns of names of those that get none and are trained as
+    they are, such as a head. Raises ConfigError, with nothing changed, for a pattern that matches
+    nothing, a rank above a layer's width (of a convolution in g groups: out channels, or in / g
+    times the kernel's numbers), for layers that are not initialized, and where there are adapters.
     """
     require_matches(module, [*layers, *trained])
     if any(isinstance(part, LowRank) for part in module.modules()):
@@ -172,22 +171,21 @@ def adapt_(
     def made(name: str, layer: Any) -> nn.Module:
         lazy = isinstance(layer.weight, UninitializedParameter)
         require(not lazy, f"layer {name!r}", "of no shape yet", "initialized by a first call")
-        most = min(len(layer.weight), layer.weight[0].numel())
+        most = _widest(layer.weight)
         require(1 <= rank <= most, "rank", rank, f"from 1 to {most}, by the widths of {name}")
         key = Key(seed=seed, parts=("adapters", name), law="gaussian")
         kind = LowRank if isinstance(layer, nn.Linear) else LowRankConvolution
         return kind(layer, rank=rank, scale=scale, key=key)
 
     def made_or_kept(name: str, layer: Any) -> nn.Module:
-        kept = not isinstance(layer, nn.Linear) and not _may_have(layer, rank)
-        return layer if kept else made(name, layer)
+        return made(name, layer) if _is_asked(layer, rank) else layer
 
-    takes = any(
-        isinstance(part, nn.Linear) or (isinstance(part, ADAPTED) and _may_have(part, rank))
+    asked = any(
+        isinstance(part, ADAPTED) and _is_asked(part, rank)
         for name, part in module.named_modules()
         if not matches(name, trained)
     )
-    make = made_or_kept if takes and tuple(layers) == ("*",) else made
+    make = made_or_kept if asked and tuple(layers) == ("*",) else made
     replace_(module, ADAPTED, make, patterns=layers, kept=trained)
     module.requires_grad_(False)
     for part in module.modules():
@@ -200,12 +198,20 @@ def adapt_(
     return module
 
 
-def _may_have(layer: Any, rank: int) -> bool:
-    """Return whether a convolution is wide enough for an adapter; unknown of one without shapes."""
+def _is_asked(layer: nn.Module, rank: int) -> bool:
+    """Return whether a layer must take an adapter where nobody has named any.
+
+    Not a convolution that is too narrow, or whose weight is made of others.
+    """
     weight = layer._parameters.get("weight")
-    if weight is None or isinstance(weight, UninitializedParameter):
-        return weight is not None
-    return bool(rank <= min(len(weight), weight[0].numel()))
+    if isinstance(layer, nn.Linear) or isinstance(weight, UninitializedParameter):
+        return True
+    return weight is not None and rank <= _widest(weight)
+
+
+def _widest(weight: Tensor) -> int:
+    """Return the highest rank of an adapter."""
+    return min(len(weight), weight[0].numel())
 
 
 def merge_(module: nn.Module) -> nn.Module:

@@ -83,12 +83,13 @@ class Told(InPlace):
         return self
 
     def _next(self) -> float:
-        for answer in self._answers:
-            return answer
-        raise CheckpointError(
-            "a step of the log has fewer values than its method asks for, so it is of another"
-            " release, or damaged; take one that was saved whole"
-        )
+        answer = next(self._answers, None)
+        if answer is None:
+            raise CheckpointError(
+                "a step of the log has fewer values than its method asks for, so it is of another"
+                " release, or damaged; take one that was saved whole"
+            )
+        return answer
 
 
 def _nobody() -> Tensor:

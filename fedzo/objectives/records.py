@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedzo.errors import ConfigError
@@ -21,22 +21,28 @@ UNMAPPED = (
 def of_each(
     ask: Callable[[Tensor], Tensor], count: int, device: torch.device
 ) -> Float[Tensor, " m"]:
-    """Return what is asked of each of so many records, by a number that is a tensor without axes.
+    """Return what is asked of each of so many records; raises as `mapped`."""
+    return mapped(ask, torch.arange(count, device=device), alone=ask, together=_TOGETHER)
 
-    Raises ConfigError where torch cannot map what works for a single record.
+
+def mapped(
+    ask: Callable[[Tensor], Tensor],
+    index: Int[Tensor, " m"],
+    *,
+    alone: Callable[[Tensor], object],
+    together: int | None = None,
+) -> Float[Tensor, "m ..."]:
+    """Return what is asked of each record, by a number that is a tensor without axes.
+
+    alone: how a single one is asked. together: records at once, None for all. Raises ConfigError
+    where torch cannot map what works for a single record, and what that raises where it does not.
     """
-    index = torch.arange(count, device=device)
     try:
-        mapped: Tensor = torch.func.vmap(ask, chunk_size=_TOGETHER)(index)
-        return mapped
+        found: Tensor = torch.func.vmap(ask, chunk_size=together)(index)
+        return found
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise_unmapped(lambda: ask(index[0]), error)
-        raise
-
-
-def raise_unmapped(alone: Callable[[], object], error: RuntimeError) -> None:
-    """Raise ConfigError where a single record can be asked, and what that raises where not."""
-    alone()
-    raise ConfigError(f"{UNMAPPED} ({str(error).partition(chr(10))[0]:.120})") from error
+        alone(index[0])
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"{UNMAPPED} ({why:.120})") from error

@@ -16,6 +16,7 @@ A cohort that knows a shorter way offers `clipped_sums`, and modules of linear l
 many at a time as fit into a bound on memory.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +29,7 @@ from fedzo.failure import failure_of
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.objective import FiniteSum, ModuleObjective, Objective
-from fedzo.objectives.records import raise_unmapped
+from fedzo.objectives.records import mapped
 from fedzo.privacy.linear import sum_of_linear
 from fedzo.privacy.rounding import Clipped, clip_rows, hold, shrink, weighed
 
@@ -185,14 +186,8 @@ def _sum_of_one(
 def _gradients(objective: FiniteSum, x: Float[Tensor, " d"], index: Tensor) -> Float[Tensor, "m d"]:
     """Return every record's gradient: in one program where its loss can be mapped, else in turn."""
     if isinstance(objective, RecordLosses):
-        gradient = torch.func.grad(objective.record_loss)
-        try:
-            mapped: Tensor = torch.func.vmap(gradient, in_dims=(None, 0))(x, index)
-            return mapped
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise_unmapped(lambda: objective.record_loss(x, index[0]), error)
+        gradient = functools.partial(torch.func.grad(objective.record_loss), x)
+        return mapped(gradient, index, alone=functools.partial(objective.record_loss, x))
     rows = []
     for one in index.unsqueeze(1):
         point = x.detach().requires_grad_(True)

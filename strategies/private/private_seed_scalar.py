@@ -34,10 +34,9 @@ from fedzo.protocol.questions.in_place import (
     SlopesInPlace,
 )
 from strategies.core.asking import ask_together
-from strategies.core.base import RoundStrategy
-from strategies.core.privacy_config import PrivacyConfig, PrivateConfig
-from strategies.core.robust import RobustConfig
-from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
+from strategies.core.configured import ConfiguredStrategy
+from strategies.core.privacy_config import PrivateConfig
+from strategies.core.rounds import Round, RoundPlan, TooFewAnswers
 from strategies.core.spending import Spent
 from strategies.private.privacy import (
     Release,
@@ -94,14 +93,17 @@ class PrivateSeedScalarState(SeedScalarState):
         return self.claims.left_out
 
 
-class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
+class PrivateSeedScalar(
+    ConfiguredStrategy[PrivateSeedScalarConfig, InPlaceConfig, PrivateSeedScalarState]
+):
     """Seed and scalar whose clients are private."""
+
+    client_config = InPlaceConfig
 
     def __init__(
         self, config: PrivateSeedScalarConfig, *, client: InPlaceConfig | None = None
     ) -> None:
-        self._config = config
-        self._client = client or InPlaceConfig()
+        super().__init__(config, client=client)
         privacy = config.base.privacy
         if privacy.unit == "client" or not self._client.batch_size:
             return
@@ -113,18 +115,6 @@ class PrivateSeedScalar(RoundStrategy[PrivateSeedScalarState]):
                 f"{told} must be epochs and replace_one with batches and unit=record: samples that"
                 " count for privacy are uniform and of a fixed size"
             )
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.base.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.base.robust
-
-    @property
-    def privacy(self) -> PrivacyConfig:
-        return self._config.base.privacy
 
     def published(self, state: PrivateSeedScalarState) -> Float[Tensor, " k"]:
         return state.log[-self._config.walk.local_steps * self._client.num_directions :]

@@ -40,7 +40,7 @@ from fedzo.protocol.questions.in_place import InPlaceConfig, JudgeInPlace, Slope
 from fedzo.protocol.questions.probes import Probed
 from fedzo.used_with import UsedWith, above
 from strategies.core.asking import Asking, Heard, ask_together
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig, aggregate
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.step_config import RateConfig
@@ -115,20 +115,10 @@ StateT = TypeVar("StateT", bound=SeedScalarState)
 QuestionT = TypeVar("QuestionT", bound=SlopesInPlace)
 
 
-class SeedScalar(RoundStrategy[SeedScalarState]):
+class SeedScalar(ConfiguredStrategy[SeedScalarConfig, InPlaceConfig, SeedScalarState]):
     """Zeroth-order SGD on modules in place, with local steps."""
 
-    def __init__(self, config: SeedScalarConfig, *, client: InPlaceConfig | None = None) -> None:
-        self._config = config
-        self._client = client or InPlaceConfig()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
-
-    @property
-    def robust(self) -> RobustConfig:
-        return self._config.robust
+    client_config = InPlaceConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> SeedScalarState:
         return started(x, num_clients, self._client, SeedScalarState)

@@ -36,7 +36,7 @@ from fedzo.protocol.questions.in_place import InPlaceConfig, SlopesInWave
 from fedzo.protocol.questions.probes import Probed
 from strategies.averaging.staleness import StalenessConfig
 from strategies.core.asking import Asking, LandedAnswers, wave
-from strategies.core.base import RoundStrategy
+from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.wave_config import WaveConfig, require_open
 from strategies.shared.seed_scalar import SeedScalarState, WalkConfig, by_news
@@ -73,19 +73,13 @@ class FedBuffSeedScalarState(SeedScalarState):
         return int(self.lengths[torch.searchsorted(self.versions, version)])
 
 
-class FedBuffSeedScalar(RoundStrategy[FedBuffSeedScalarState]):
+class FedBuffSeedScalar(
+    ConfiguredStrategy[FedBuffSeedScalarConfig, InPlaceConfig, FedBuffSeedScalarState]
+):
     """Steps with every K-th answer."""
 
     asks_in_waves = True
-
-    def __init__(
-        self, config: FedBuffSeedScalarConfig, *, client: InPlaceConfig | None = None
-    ) -> None:
-        self._config, self._client = config, client or InPlaceConfig()
-
-    @property
-    def rounds(self) -> RoundConfig:
-        return self._config.rounds
+    client_config = InPlaceConfig
 
     def steps_with(self, cohort: int) -> int:
         return self._config.waves.until(cohort)

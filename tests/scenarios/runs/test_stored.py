@@ -46,6 +46,20 @@ def test_a_stored_run_is_what_simulate_has_returned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "best_x.npy"), result.best_x.numpy())
 
 
+@pytest.mark.parametrize("line", ['num_rounds = "five"', "seed = true", "strategy = 3"])
+def test_an_experiment_of_other_types_is_told(tmp_path: Path, line: str) -> None:
+    run(tmp_path)
+    file = tmp_path / "experiment.toml"
+    name = line.partition(" ")[0]
+    lines = [each for each in file.read_text().splitlines() if not each.startswith(("#", name))]
+    file.write_text("\n".join([line, *lines]) + "\n")
+    with pytest.raises(ConfigError, match=name):
+        fedzo.load_run(tmp_path)
+    done = CliRunner().invoke(app, ["watch", "--once", str(tmp_path)])
+    assert done.exit_code in (1, 2)
+    assert name in done.stderr
+
+
 def test_what_a_private_run_has_spent_is_stored(tmp_path: Path) -> None:
     settings = {"scenario.dim": 5, "strategy.epsilon": 2.0}
     made = make_experiment("quadratic", "dp_fedzo", num_rounds=3, num_clients=3, settings=settings)
