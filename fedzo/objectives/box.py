@@ -6,7 +6,7 @@ float64, half types float32, because optimizers need more digits than a model in
 
 import math
 import warnings
-from typing import TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,17 @@ from fedzo.config import require
 from fedzo.errors import ConfigError, FedzoWarning
 
 Bound = float | Tensor | NDArray[np.float64]
+
+
+@runtime_checkable
+class Boxed(Protocol):
+    """Whatever keeps x in a box."""
+
+    @property
+    def lower(self) -> Bound: ...
+
+    @property
+    def upper(self) -> Bound: ...
 
 
 def check_box(dim: int, lower: object, upper: object) -> tuple[Bound, Bound]:
@@ -65,6 +76,21 @@ def project(x: Float[Tensor, "*n d"], lower: Bound, upper: Bound) -> Float[Tenso
         return x
     low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (lower, upper))
     return x.clamp(low, high)
+
+
+def same_box(one: Boxed, other: Boxed) -> bool:
+    """Return whether two have the same bounds of x."""
+    pairs = ((one.lower, other.lower), (one.upper, other.upper))
+    ends = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs]
+    alike = all(a.shape == b.shape or not (a.dim() and b.dim()) for a, b in ends)
+    return alike and all(bool((a == b).all()) for a, b in ends)
+
+
+def bound_text(bound: Bound) -> str:
+    """Return a bound as a sentence shows it: one number, or the first of many."""
+    values = torch.as_tensor(bound).flatten().tolist()
+    shown = ", ".join(f"{value:g}" for value in values[:8])
+    return shown if isinstance(bound, int | float) else f"[{shown}{', ...' * (len(values) > 8)}]"
 
 
 def is_bounded(lower: Bound, upper: Bound) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedzo.errors import ConfigError, ObjectiveError
 from fedzo.failure import failure_of
 from fedzo.objectives.asking import Asking, GivenUp, ask_points
-from fedzo.objectives.box import Bound
+from fedzo.objectives.box import Bound, bound_text, same_box
 from fedzo.objectives.objective import FiniteSum, Objective
 
 BLACK_BOX = (
@@ -41,8 +41,9 @@ class LoopedCohort:
         for objective in self.objectives[1:]:
             if not same_box(first, objective):
                 raise ObjectiveError(
-                    f"all clients need the same box, got [{first.lower}, {first.upper}] and"
-                    f" [{objective.lower}, {objective.upper}]"
+                    "all clients need the same box, got bounds"
+                    f" {bound_text(first.lower)} to {bound_text(first.upper)} and"
+                    f" {bound_text(objective.lower)} to {bound_text(objective.upper)}"
                 )
 
     @property
@@ -166,11 +167,3 @@ def _as_values(answer: object, count: int) -> Float[Tensor, " q"]:
             f" {count} points; return one real number a point"
         )
     return values.double().reshape(count)
-
-
-def same_box(one: Objective, other: Objective) -> bool:
-    """Return whether two objectives have the same bounds of x."""
-    pairs = ((one.lower, other.lower), (one.upper, other.upper))
-    ends = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs]
-    alike = all(a.shape == b.shape or not (a.dim() and b.dim()) for a, b in ends)
-    return alike and all(bool((a == b).all()) for a, b in ends)

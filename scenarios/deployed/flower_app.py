@@ -21,12 +21,15 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import build_app
 from fedzo.config import Scalar
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import ConfigError, ObjectiveError, RunError
+from fedzo.objectives.box import bound_text, same_box
 from fedzo.objectives.objective import Objective
+from fedzo.objectives.problem import Problem
 from fedzo.records.run_log import logged_to
 from fedzo.runtime.local import Environment, FunctionEnvironment
 from fedzo.setting_texts import parse_setting
 from scenarios.problems.custom import load_function
+from scenarios.problems.remote import RemoteScenario
 from scenarios.runs.engines import ExperimentEnvironment, RulesOf
 from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.run_result import ERROR
@@ -81,8 +84,11 @@ def environment_of(context: Context) -> Environment:
                 f"this node has its own objective, {own}, and the run is of scenario"
                 f" {experiment.scenario}; run scenario remote, or start the node without objective"
             )
-        noise_std = experiment.settings["scenario.noise_std"]
-        return FunctionEnvironment(_own_objective(str(own)), float(noise_std))
+        config, make = experiment.config("scenario"), _own_objective(str(own))
+        run = RemoteScenario(config, num_clients=1, seed=0).problem(0)
+        return FunctionEnvironment(
+            lambda client: _on_the_runs_box(make(client), run), config.noise_std
+        )
     clients = int(context.run_config.get("clients", 0))
     clients = clients or int(context.node_config["num-partitions"])
     return ExperimentEnvironment(experiment_of(context.run_config, clients).to_toml())
@@ -97,6 +103,22 @@ def _own_objective(reference: str) -> Any:
         return function(client)
 
     return make
+
+
+def _on_the_runs_box(objective: Objective, run: Problem) -> Objective:
+    """Return a node's objective; raises ObjectiveError where the run is on another box.
+
+    There x would be moved into the node's box in silence, and the value be that of another x.
+    """
+    dim = len(run.initial_x)
+    if objective.dim == dim and same_box(objective, run):
+        return objective
+    raise ObjectiveError(
+        f"this node's objective has {objective.dim} variables from {bound_text(objective.lower)} to"
+        f" {bound_text(objective.upper)}, the run {dim} from {bound_text(run.lower)} to"
+        f" {bound_text(run.upper)}; set scenario.dim, and scenario.lower and upper or"
+        " scenario.bounds, or give the objective the run's dim, lower and upper"
+    )
 
 
 def client_app_of(strategy: str) -> ClientApp:

@@ -18,9 +18,8 @@ from torch import Tensor
 from fedzo.config import check_types, require_nonnegative
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
-from fedzo.objectives.box import Bound, check_box, check_start, is_bounded
+from fedzo.objectives.box import Bound, check_box, check_start, is_bounded, same_box
 from fedzo.objectives.cohort import CohortObjective, cohort_of
-from fedzo.objectives.looped_cohort import same_box
 from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem

@@ -13,8 +13,11 @@ import torch
 
 from fedzo.config import check_types, require, require_nonnegative
 from fedzo.errors import ConfigError
+from fedzo.number import read_number
+from fedzo.objectives.box import Bound, check_box
 from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import OpenProblem, Problem
+from fedzo.used_with import UsedWith, one_of
 from scenarios.problems.one_problem import OneProblem
 
 
@@ -22,13 +25,20 @@ from scenarios.problems.one_problem import OneProblem
 class RemoteConfig:
     """Settings: dim is the number of variables, [lower, upper] the box of each.
 
-    start: where in the box the first x is, 0 at the lower bounds, 1 at the upper. noise_std: noise
-    that the nodes add to every value, for trials.
+    bounds: where the variables' boxes differ, lower:upper of each with commas between, such as
+    20:90,0:1. start: where in the box the first x is, 0 at the lower bounds, 1 at the upper.
+    noise_std: noise that the nodes add to every value, for trials.
     """
+
+    USED_WITH: ClassVar[UsedWith] = {
+        "lower": one_of("bounds", ""),
+        "upper": one_of("bounds", ""),
+    }
 
     dim: int = 10
     lower: float = -1.0
     upper: float = 1.0
+    bounds: str = ""
     start: float = 0.5
     noise_std: float = 0.0
 
@@ -39,6 +49,20 @@ class RemoteConfig:
         if self.lower >= self.upper:
             raise ConfigError(f"lower={self.lower} must be below upper={self.upper}")
         require(0 <= self.start <= 1, "start", self.start, "from 0 to 1")
+        self.box()
+
+    def box(self) -> tuple[Bound, Bound]:
+        """Return the bounds of the variables; raises ConfigError for `bounds` that are none."""
+        if not self.bounds:
+            return self.lower, self.upper
+        each = [text.split(":") for text in self.bounds.split(",")]
+        if len(each) != self.dim or any(len(ends) != 2 for ends in each):
+            raise ConfigError(
+                f"bounds={self.bounds!r} must be lower:upper for each of dim={self.dim} variables,"
+                " with commas between, such as 20:90,0:1"
+            )
+        low, high = ([read_number(ends[i], name="bounds") for ends in each] for i in (0, 1))
+        return check_box(self.dim, low, high)
 
 
 class RemoteScenario(OneProblem):
@@ -60,7 +84,7 @@ class RemoteScenario(OneProblem):
 
     def problem(self, index: int) -> Problem:
         config = self._config
-        x = config.lower + config.start * (config.upper - config.lower)
-        start = torch.full((config.dim,), x, dtype=torch.float64)
-        noisy = config.noise_std > 0
-        return OpenProblem(initial_x=start, lower=config.lower, upper=config.upper, noisy=noisy)
+        low, high = config.box()
+        ends = [torch.as_tensor(end, dtype=torch.float64).expand(config.dim) for end in (low, high)]
+        start = ends[0] + config.start * (ends[1] - ends[0])
+        return OpenProblem(initial_x=start, lower=low, upper=high, noisy=config.noise_std > 0)

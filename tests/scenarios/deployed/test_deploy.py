@@ -15,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from clients import build_client_app
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import ConfigError, ObjectiveError, RunError
 from fedzo.runtime.flower.deployment import LocalDeployment
 from fedzo.runtime.flower.inprocess_grid import InProcessGrid
 from fedzo.runtime.flower.processes import MARK
@@ -23,6 +23,7 @@ from scenarios.cli.app import app
 from scenarios.deployed import deploy as deployment
 from scenarios.deployed.deploy import Trial, absolute_setting, deploy
 from scenarios.deployed.flower_app import RUN_CONFIG, environment_of, experiment_of
+from scenarios.problems.remote import RemoteConfig, RemoteScenario
 from scenarios.runs.engines import ExperimentEnvironment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.simulate import simulate
@@ -195,14 +196,21 @@ def test_a_node_with_its_own_objective_answers_remote_runs_only(tmp_path: Path) 
     box = tmp_path / "box.py"
     box.write_text(
         "from fedzo.objectives.objective import CallableObjective\n"
-        "make = lambda client: CallableObjective(function=lambda x: float(x.sum()), dim=4)\n"
+        "import numpy as np\n"
+        "make = lambda client: CallableObjective(function=lambda x: float(x.sum()), dim=4,\n"
+        "                                         lower=np.array([0.0, -1.0, -1.0, 20.0]),\n"
+        "                                         upper=np.array([1.0, 1.0, 1.0, 90.0]))\n"
     )
     node = {"partition-id": 0, "num-partitions": 2, "objective": f"{box}:make"}
-    context = Context(
-        run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={"scenario": "remote"}
-    )
+    told = {"scenario": "remote", "settings": "scenario.dim=4 scenario.bounds=0:1,-1:1,-1:1,20:90"}
+    context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config=told)
     assert environment_of(context).cohort([0], 0).dim == 4
-    context.run_config["scenario"] = "quadratic"
+    others = ("scenario.dim=4", "scenario.dim=3", "scenario.dim=2 scenario.bounds=0:1,0:1")
+    for other in others:
+        context.run_config["settings"] = other
+        with pytest.raises(ObjectiveError, match=r"this node's objective has 4 variables from \[0"):
+            environment_of(context).cohort([0], 0)
+    context.run_config.update(scenario="quadratic", settings="")
     with pytest.raises(ConfigError, match="this node has its own objective"):
         environment_of(context)
 
@@ -221,6 +229,18 @@ def test_remote_objectives_need_nodes(tmp_path: Path) -> None:
         simulate(make_experiment("remote", "fedzo"))
     with pytest.raises(ConfigError, match=r"scenario\.start=3\.0 must be from 0 to 1"):
         simulate(make_experiment("remote", "fedzo", settings={"scenario.start": 3.0}))
+
+
+@pytest.mark.parametrize("bounds", ["0:1", "0:1,2", "0:1,2:1", "0:1,a:1", "0:1,0:1:2", "0:1,nan:1"])
+def test_bounds_that_are_none_are_refused(bounds: str) -> None:
+    with pytest.raises(ConfigError, match=r"bounds|is empty|NaN"):
+        RemoteConfig(dim=2, bounds=bounds)
+
+
+def test_variables_with_boxes_of_their_own_start_in_them() -> None:
+    config = RemoteConfig(dim=2, bounds="0:1,20:90", start=0.1)
+    problem = RemoteScenario(config, num_clients=2, seed=0).problem(0)
+    assert problem.initial_x.tolist() == [0.1, 27.0]
 
 
 def test_a_deployment_without_nodes_is_refused(tmp_path: Path) -> None:
