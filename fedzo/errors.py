@@ -34,10 +34,12 @@ class StorageError(FedzoError):
 class RunError(FedzoError):
     """A run cannot go on, for example because too few clients answered.
 
-    `result` is what it had until then, a RunResult, of a run by `simulate` or `federate`.
+    `result` is what it had until then, a RunResult, of a run by `simulate` or `federate`;
+    `unrecorded` counts the queries of the round that it ended, which are in no record.
     """
 
     result: Any = None
+    unrecorded: int = 0
 
 
 class FedzoWarning(UserWarning):

@@ -99,7 +99,8 @@ def run_trial(job: Job) -> Trial:
                 result = simulate(experiment, callbacks=[watch], threads=job.threads)
         except RunError as error:
             spent = 0 if error.result is None else error.result.queries
-            queries, status = queries + spent, f"failed: {error}"
+            queries += spent + error.unrecorded
+            status = f"failed: {error}"
             break
         queries += result.queries
         curves[str(seed)] = watch.curve

@@ -127,6 +127,16 @@ def require_answers(
     )
 
 
+def tell_unrecorded(error: RunError, before: RoundRecord | None, total: RoundRecord) -> None:
+    """Say with an error what the round that it ends has asked, for no record counts that."""
+    names = ("queries", "gradients")
+    asked = {name: getattr(total, name) - getattr(before, name, 0) for name in names}
+    error.unrecorded = asked["queries"]
+    told = " and ".join(f"{count:,} {name}" for name, count in asked.items() if count)
+    if told:
+        error.args = (f"{error}; that round had asked {told}, which no record counts",)
+
+
 def require_any_answer(records: Sequence[RoundRecord], heard: bool) -> None:
     """Raise RunError where rounds were run and nobody was heard in any of them."""
     asked = [record for record in records if record.round_index > 0 and record.failures]

@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedzo.records.virtual_time import VirtualTime
+from fedzo.runtime.engine import HasClock
 from strategies.core.abilities import can
 from strategies.core.method import RoundMethod
 
@@ -64,6 +66,13 @@ def sample_cohort(
 
 
 _DRAWS = 100
+
+
+def who_is_online(engine: object, clock: VirtualTime | None) -> Online | None:
+    """Return what says who can be reached now, where a clock knows."""
+    if clock is None or not can(engine, HasClock):
+        return None
+    return lambda ids: engine.online(ids, clock.seconds)
 
 
 def _reached(ids: Sequence[int], online: Online) -> Sequence[int]:

@@ -22,7 +22,7 @@ from fedzo.runtime.engine import Engine, HasClock, OpenEnded
 from strategies.core import accounting, judging
 from strategies.core.abilities import can
 from strategies.core.addressing import Addressing
-from strategies.core.cohorts import Online
+from strategies.core.cohorts import who_is_online
 from strategies.core.judging import Verdict, trusted_values, verdict
 from strategies.core.looks import Looks
 from strategies.core.method import RoundMethod, defence_of
@@ -58,7 +58,11 @@ def run_rounds(
     Raises RunError when too few clients answer, or nobody in any round.
     """
     run = _Run(strategy, engine, problem, settings, callbacks, resume)
-    run.go()
+    try:
+        run.go()
+    except RunError as error:
+        accounting.tell_unrecorded(error, run.last, run.total)
+        raise
     accounting.require_any_answer(run.records, run.heard)
     return Outcome(run.snapshot, run.records)
 
@@ -89,62 +93,60 @@ class _Run:
         self._looks = Looks(strategy, settings, problem)
         self._defence.require()
         if resume:
-            self.state, self._total = resume.state, resume.record
+            self.state, self.total = resume.state, resume.record
             self.heard, self._failed_rounds = resume.heard, resume.failed
             return
         fresh = strategy.init(problem.initial_x, settings.num_clients)
         self.state = carried_on(fresh, settings.spent)
         clock = VirtualTime() if can(engine, HasClock) else None
-        self._total = RoundRecord(problem=problem.index, round_index=0, virtual=clock)
+        self.total = RoundRecord(problem=problem.index, round_index=0, virtual=clock)
         self._close_round(judge=True)
 
     @property
+    def last(self) -> RoundRecord | None:
+        """The record before the round that is under way."""
+        return self.records[-1] if self.records else self._resumed
+
+    @property
     def snapshot(self) -> Snapshot:
-        return Snapshot(self._total, self.state, self.stop, self.heard, self._failed_rounds)
+        return Snapshot(self.total, self.state, self.stop, self.heard, self._failed_rounds)
 
     def go(self) -> None:
         """Run rounds until something says stop; judge the last x if nobody has."""
         while self.stop is None:
-            if self._total.round_index >= self._settings.num_rounds:
+            if self.total.round_index >= self._settings.num_rounds:
                 self.stop = "rounds"
             else:
                 self._run_round()
-        unjudged = self._total.value is None and not self._looks.asks_nobody
-        if self.records and unjudged and self._judged < self._total.round_index:
-            self._total = accounting.opened(self._total, self._total.round_index)
+        unjudged = self.total.value is None and not self._looks.asks_nobody
+        if self.records and unjudged and self._judged < self.total.round_index:
+            self.total = accounting.opened(self.total, self.total.round_index)
             self._close_round(judge=True)
 
     def _run_round(self) -> None:
         """Run one round, or end the run when the budget does not allow a single step."""
-        before, plan = self._total, self._plan()
+        before, plan = self.total, self._plan()
         self._planned, self._landed = plan, False
-        self._total = accounting.opened(before, plan.round_index)
-        self._exchange_index = 0
-        self._free = False
+        self.total = accounting.opened(before, plan.round_index)
+        self._exchange_index, self._free = 0, False
         state = self._tried(plan)
         if self.stop is None and (self._settings.query_budget is None or not self._idle(before)):
             self.state = state
             self._close_round(judge=self._looks.due(plan.round_index))
             return
         self.stop = self.stop or "budget"
-        self.state = undone(self.state, plan, self._total.failures)
+        self.state = undone(self.state, plan, self.total.failures)
         kept = {
             name: getattr(before, name)
             for name in ("value", "metrics", "judges", "partial", "nodes")
         }
-        self._total = replace(self._total, round_index=before.round_index, **kept)
+        self.total = replace(self.total, round_index=before.round_index, **kept)
         self._close_round(judge=before.value is None)
 
     def _plan(self) -> RoundPlan:
-        due = self._looks.due(self._total.round_index + 1)
-        return self._address.plan(self.state, self._total, judged=due, online=self._online())
-
-    def _online(self) -> Online | None:
-        """Return what says who can be reached now, where a clock knows."""
-        engine, clock = self._engine, self._total.virtual
-        if clock is None or not can(engine, HasClock):
-            return None
-        return lambda ids: engine.online(ids, clock.seconds)
+        due = self._looks.due(self.total.round_index + 1)
+        online = who_is_online(self._engine, self.total.virtual)
+        return self._address.plan(self.state, self.total, judged=due, online=online)
 
     def _tried(self, plan: RoundPlan) -> Any:
         """Return the state after the round, or that before if too few answered and that may be."""
@@ -152,13 +154,13 @@ class _Run:
             state = self._exchange_all(plan)
         except PrivacySpent:
             self.stop = "privacy"
-            return undone(self.state, plan, self._total.failures)
+            return undone(self.state, plan, self.total.failures)
         except TooFewAnswers as error:
             self._failed_rounds += 1
             if self._failed_rounds > self._strategy.rounds.max_failed_rounds:
                 raise
             time.sleep(error.rest_s)
-            return undone(self.state, plan, self._total.failures)
+            return undone(self.state, plan, self.total.failures)
         self._failed_rounds = 0
         if not all_finite(state.log if can(state, IsInPlace) else state.x):
             raise RunError(
@@ -169,11 +171,10 @@ class _Run:
 
     def _exchange_all(self, plan: RoundPlan) -> Any:
         """Drive the strategy's generator through its exchanges and return the next state."""
-        steps = self._strategy.round(self.state, plan)
+        steps, told = self._strategy.round(self.state, plan), None
         try:
-            wanted = next(steps)
             while True:
-                wanted = steps.send(self._answered(wanted))
+                told = self._answered(steps.send(told))
         except StopIteration as end:
             return end.value
 
@@ -184,15 +185,15 @@ class _Run:
 
     def _perform(self, wanted: Sequence[Exchange], reserve: int) -> list[Replies]:
         rounds = self._strategy.rounds
-        place = (self._total, self._exchange_index, reserve, self._planned)
+        place = (self.total, self._exchange_index, reserve, self._planned)
         exchanges = [self._address.exchange(exchange, wanted, *place) for exchange in wanted]
         self._exchange_index += 1
         received = self._engine.perform(exchanges, timeout_s=rounds.timeout_s)
-        self._total = accounting.with_time(self._total, self._engine)
+        self.total = accounting.with_time(self.total, self._engine)
         accepted = self._accept(exchanges, received)
         answered = zip(exchanges, accepted, strict=True)
         self._free |= any(e.question.is_free and len(r.client_ids) for e, r in answered)
-        accounting.require_answers(exchanges, accepted, rounds.min_answers, self._total.round_index)
+        accounting.require_answers(exchanges, accepted, rounds.min_answers, self.total.round_index)
         return accepted
 
     def _fly(self, wanted: Wave) -> Landed:
@@ -200,18 +201,18 @@ class _Run:
         engine, rounds = self._engine, self._strategy.rounds
         if not can(engine, OpenEnded):
             raise ConfigError(NO_CLOCK)
-        told = self._address.wave(wanted, self._total, self._exchange_index, self._reserve())
+        told = self._address.wave(wanted, self.total, self._exchange_index, self._reserve())
         self._exchange_index += 1
         landed = engine.wave(told, timeout_s=rounds.timeout_s)
-        self._total = accounting.with_time(self._total, engine)
+        self.total = accounting.with_time(self.total, engine)
         for exchange, replies in landed.began:
-            self._total = accounting.counted(self._total, exchange, replies, {}, ledger=False)
+            self.total = accounting.counted(self.total, exchange, replies, {}, ledger=False)
         kept = usable(told.question, landed, rounds, self._defence)
         self._landed |= len(kept.clients) > 0
         self.heard |= self._landed
-        self._total = replace(self._total, failures={**self._total.failures, **kept.failures})
+        self.total = replace(self.total, failures={**self.total.failures, **kept.failures})
         if not len(kept.clients):
-            require_some(kept, told, self._total.round_index)
+            require_some(kept, told, self.total.round_index)
             self.stop = "budget"
         return kept
 
@@ -223,49 +224,49 @@ class _Run:
             own = {c: reason for c, reason in wrong.items() if c in replies.client_ids}
             accepted.append(replies.without(own))
             self.heard |= exchange.question.moves and len(replies.client_ids) > 0
-            self._total = accounting.counted(self._total, exchange, replies, accepted[-1].failures)
+            self.total = accounting.counted(self.total, exchange, replies, accepted[-1].failures)
         return accepted
 
     def _idle(self, before: RoundRecord) -> bool:
         """Return whether a round asked nothing: the budget is too small for one more step."""
-        now = self._total
+        now = self.total
         asked = now.queries > before.queries or now.gradients > before.gradients
         answered = now.clients_answered > 0 and not self._free
-        return not (asked or self._landed) and (answered or self._address.left(self._total) < 1)
+        return not (asked or self._landed) and (answered or self._address.left(self.total) < 1)
 
     def _close_round(self, *, judge: bool) -> None:
         """Judge x if that is due, write the record, and call back."""
         if judge and not self._looks.asks_nobody:
             self._judge()
         now = time.perf_counter()
-        passed = replace(self._total, wall_s=self._total.wall_s + now - self._clock)
-        self._total = accounting.with_privacy(passed, self.state)
+        passed = replace(self.total, wall_s=self.total.wall_s + now - self._clock)
+        self.total = accounting.with_privacy(passed, self.state)
         self._clock = now
-        self.records.append(self._total)
+        self.records.append(self.total)
         if any([callback(self.snapshot) for callback in self._callbacks]) and self.stop is None:
             self.stop = "callback"
 
     def _judge(self) -> None:
         """Write down F; where too few answer, leave it out, except at the start."""
-        self._judged = self._total.round_index
+        self._judged = self.total.round_index
         try:
             found = self._evaluate()
         except TooFewAnswers:
-            if self._total.round_index == 0:
+            if self.total.round_index == 0:
                 raise
             return
         measured = self.state.report if can(self.state, Reports) else {}
-        self._total = replace(
-            self._total,
+        self.total = replace(
+            self.total,
             value=found.value,
             metrics={**found.metrics, **measured},
             nodes=found.nodes,
         )
-        self.stop = "solved" if found.solved and not self._total.partial else self.stop
+        self.stop = "solved" if found.solved and not self.total.partial else self.stop
 
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
-        asked = self._looks.judges(self._total.round_index) if self._looks.asks_clients else ()
+        asked = self._looks.judges(self.total.round_index) if self._looks.asks_clients else ()
         return len(asked) * (self._settings.num_clients if can(self.state, KnowsModels) else 1)
 
     def _evaluate(self) -> Verdict:
@@ -275,7 +276,7 @@ class _Run:
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
             return judging.known(self._problem, self.state, nodes, models, self._settings.seed)
-        asked = self._looks.judges(self._total.round_index)
+        asked = self._looks.judges(self.total.round_index)
         chosen_by = self.state.answered.values if can(self.state, KnowsAnswers) else ()
         known = () if getattr(self._problem, "noisy", False) else chosen_by
         if len(known) == self._settings.num_clients and not liars:
@@ -288,13 +289,12 @@ class _Run:
         if answers.shape[1] == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
         kept = [trusted_values(values, unknown) for values in answers.T]
-        before = self.records[-1] if self.records else self._resumed
-        failing = judging.known_to_fail(before, self._total, asked)
+        failing = judging.known_to_fail(self.last, self.total, asked)
         least = judging.required_judges(len(asked), failing, self._strategy.rounds.min_judges)
         partial = len(answers) + unknown < least
         if partial and not any(record.partial for record in self.records):
-            judging.warn_of_partial(self._total.round_index, len(answers), least)
-        self._total = replace(self._total, judges=len(kept[0]), partial=partial)
+            judging.warn_of_partial(self.total.round_index, len(answers), least)
+        self.total = replace(self.total, judges=len(kept[0]), partial=partial)
         reports = [self._problem.report(x, told) for x, told in zip(models, kept, strict=True)]
         found = verdict(nodes, models, reports)
         return judging.with_error(found, kept[0], len(asked), self._settings.num_clients)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -479,3 +480,13 @@ def test_a_plan_with_infinite_settings_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(ConfigError, match="damaged, or of another release"):
         begun_sweep(tmp_path)
+
+
+def test_what_a_trial_that_fails_has_asked_is_counted() -> None:
+    settings = {"strategy.min_answers": 2, "faults.crash": 0.6}
+    trial = run_trial(
+        Job(index=0, base=BASE, settings=settings, seeds=[0], measure="final_value", limits={})
+    )
+    asked = re.search(r"(\d+) of \d+ clients answered.*had asked ([\d,]+) queries", trial.status)
+    assert asked, trial.status
+    assert trial.queries >= int(asked[2].replace(",", "")) > 0

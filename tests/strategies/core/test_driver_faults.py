@@ -115,8 +115,11 @@ def test_a_round_below_min_answers_is_spoilt() -> None:
         return replies.without(dict.fromkeys([0, 1, 2], "outage"))
 
     assert go(one_answers, judged=False, min_answers=1).records[-1].clients_answered == 1
-    with pytest.raises(RunError, match=r"1 of 4 clients answered.*min_answers=2"):
+    with pytest.raises(
+        RunError, match=r"1 of 4 clients answered.*min_answers=2.*had asked 24 queries"
+    ) as end:
         go(one_answers, judged=False, min_answers=2, max_failed_rounds=2)
+    assert end.value.unrecorded == 24
 
 
 def test_f_that_too_few_can_judge_is_left_out() -> None:
