@@ -483,7 +483,7 @@ def test_a_plan_with_infinite_settings_is_read_back(tmp_path: Path) -> None:
 
 
 def test_what_a_trial_that_fails_has_asked_is_counted() -> None:
-    settings = {"strategy.min_answers": 2, "faults.crash": 0.6}
+    settings = {"strategy.min_answers": 2, "faults.crash": 0.4}
     trial = run_trial(
         Job(index=0, base=BASE, settings=settings, seeds=[0], measure="final_value", limits={})
     )
