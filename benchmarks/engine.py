@@ -168,7 +168,8 @@ class Bowls:
         self.dim = dim
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
-        return StackedBowls(self.matrices[list(client_ids)])
+        everybody = len(client_ids) == len(self.matrices)  # as by hand, where nothing is copied
+        return StackedBowls(self.matrices if everybody else self.matrices[list(client_ids)])
 
 
 class StackedBowls:
