@@ -119,7 +119,9 @@ class Estimate:
         values = self._oracle.value(points, of=part_of(self._oracle.cohort, batch))
         slopes = self._differences.slopes(values, x.dtype, memory)
         complete = memory is None and not self._oracle.saw_non_finite
-        coefficients = gradient_coefficients(slopes, self._scale, complete=complete)
+        coefficients = gradient_coefficients(
+            slopes, self._scale, complete=complete, axes=self.scheme.axes
+        )
         gradient = combine(coefficients, directions)
         return gradient, values if self.scheme.remembers else None
 

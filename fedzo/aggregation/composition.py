@@ -28,7 +28,7 @@ from fedzo.aggregation.median import median
 from fedzo.aggregation.minimum_diameter import minimum_diameter
 from fedzo.aggregation.nearest_neighbors import nearest_neighbor_average, nearest_neighbor_mixing
 from fedzo.aggregation.own import own_stage
-from fedzo.aggregation.rows import require_majority
+from fedzo.aggregation.rows import require_majority, trusted_rows
 from fedzo.aggregation.smea import require_few_subsets, smea
 from fedzo.aggregation.trimmed_mean import trimmed_mean
 from fedzo.calls import Call, make_call, split_calls
@@ -67,6 +67,8 @@ MIXERS = {name: (_MIXERS[name], line) for name, line in MIXER_LINES.items()}
 """What may stand before a rule: [n, d] -> [m, d]."""
 
 _GIVEN = ("vectors", "num_byzantine", "generator", "start", "weights")
+_LEAVING_OUT = ("clip", "adaptive_clip")
+"""Mixers that hand on finite rows alone, among which are fewer liars."""
 _TAMING = ("nearest_neighbor_mixing", "clip", "adaptive_clip")
 
 
@@ -105,11 +107,14 @@ class Aggregator:
     ) -> Float[Tensor, " d"]:
         """Return the aggregate; `start` is the last one, for rules that learn from history."""
         self.require(len(vectors), num_byzantine)
+        left = num_byzantine
         for stage in self.stages:
-            given = {"generator": generator, "start": start, "num_byzantine": num_byzantine}
+            given = {"generator": generator, "start": start, "num_byzantine": left}
             if stage.name == "mean":
                 given["num_byzantine"] = 0
             known = {name: value for name, value in given.items() if _takes(stage, name)}
+            if stage.name in _LEAVING_OUT:
+                left = trusted_rows(vectors, left)[1]
             vectors = stage.function(vectors, **known, **stage.options)
         return vectors
 

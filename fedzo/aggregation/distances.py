@@ -1,11 +1,12 @@
 """Squared distances between n vectors, through one matrix product.
 
-    |x_i - x_j|^2 = G_ii + G_jj - 2 G_ij,   G = (X - c)(X - c)^T,   c = the row of median norm
+    |x_i - x_j|^2 = G_ii + G_jj - 2 G_ij,   G = (X - c)(X - c)^T
 
-The center c takes away what all rows have in common, so that little is lost to cancellation; it is
-the row of median norm because a mean could be moved anywhere by one row. Shapes: X [n, d], G and
-result [n, n] in float64. Cost: n^2 d; memory: n^2 and one block of columns. What overflows is
-infinitely far away.
+The center c takes away what all rows have in common, so that little is lost to cancellation. It is
+the row of median norm, because a mean could be moved anywhere by one row. One that turns out to be
+far from most rows, such as a liar's on the other side of zero, gives way to the row that most are
+nearest to. Shapes: X [n, d], G and result [n, n] in float64. Cost: n^2 d, twice where a center gave
+way; memory: n^2 and one block of columns. What overflows is infinitely far away.
 """
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from fedzo.aggregation.rows import COLUMNS
 
+_FAR = 16.0
+"""How much larger the center's squared distance from most rows may be than that of the best."""
+
 
 def squared_distances(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return all squared distances; zero on the diagonal, inf where they overflow."""
@@ -21,14 +25,31 @@ def squared_distances(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 
 
 def centered_gram(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """Return the inner products of the rows about the row of median norm."""
-    norms = torch.linalg.vector_norm(vectors, dim=1)
-    center = int(norms.argsort(stable=True)[(len(vectors) - 1) // 2])
+    """Return the inner products of the rows about one of them that is in their midst."""
+    center = _of_median_norm(vectors)
+    gram = _gram_about(vectors, center)
+    better = _better(distances_of_gram(gram), center)
+    return gram if better is None else _gram_about(vectors, better)
+
+
+def _gram_about(vectors: Float[Tensor, "n d"], center: int) -> Float[Tensor, "n n"]:
     gram = vectors.new_zeros(len(vectors), len(vectors), dtype=torch.float64)
     for block in vectors.split(COLUMNS, dim=1):
         part = block - block[center]
         gram += part @ part.T
     return (gram + gram.T) / 2
+
+
+def _of_median_norm(vectors: Float[Tensor, "n d"]) -> int:
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    return int(norms.argsort(stable=True)[(len(vectors) - 1) // 2])
+
+
+def _better(squares: Float[Tensor, "m n"], center: int) -> int | None:
+    """Return the row that most others are nearest to, where the center is far from most."""
+    to_most = squares.median(dim=1).values
+    best = int(to_most.argmin())
+    return best if to_most[center] > _FAR * to_most[best] else None
 
 
 def distances_of_gram(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
@@ -65,7 +86,15 @@ def distances_between(
     these: Float[Tensor, "m d"], those: Float[Tensor, "n d"]
 ) -> Float[Tensor, "m n"]:
     """Return the squared distances of these rows from those, inf where they overflow."""
-    center = these[int(torch.linalg.vector_norm(these, dim=1).argsort()[(len(these) - 1) // 2])]
+    center = _of_median_norm(these)
+    squares = _about(these[center], these, those)
+    better = _better(squares, center)
+    return squares if better is None else _about(these[better], these, those)
+
+
+def _about(
+    center: Float[Tensor, " d"], these: Float[Tensor, "m d"], those: Float[Tensor, "n d"]
+) -> Float[Tensor, "m n"]:
     total = these.new_zeros(len(these), len(those), dtype=torch.float64)
     blocks = (part.split(COLUMNS, dim=-1) for part in (these, those, center))
     for one, other, middle in zip(*blocks, strict=True):

@@ -241,17 +241,20 @@ def direction_reach(kind: DirectionKind, dim: int) -> float:
 
 
 def gradient_coefficients(
-    slopes: Float[Tensor, "n m"], scale: float, *, complete: bool = False
+    slopes: Float[Tensor, "n m"], scale: float, *, complete: bool = False, axes: bool = False
 ) -> Float[Tensor, "n m"]:
     """Return what each direction is multiplied with: scale c_i / m.
 
-    A slope that is NaN, for want of a value, leaves its direction out of both the sum and m; a
+    A slope that is NaN, for want of a value, leaves its direction out of both the sum and m, but
+    out of the sum alone where directions are all `axes`, whose slopes are partial derivatives; a
     client without any slope gets zeros. A slope that has overflowed stays infinite. `complete`
     says that no slope is missing, which saves looking.
     """
     if complete or all_finite(slopes):
         return slopes * (scale / slopes.shape[1])
     missing = slopes.isnan()
+    if axes:
+        return slopes.masked_fill(missing, 0.0) * (scale / slopes.shape[1])
     used = (~missing).sum(dim=1, keepdim=True).clamp(min=1)
     return slopes.masked_fill(missing, 0.0) * scale / used
 

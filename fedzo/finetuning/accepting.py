@@ -1,8 +1,8 @@
 """Whether a step is taken, and how long it is.
 
     always          lr
-    BestOfThree     the best of x, x - lr g and x + lr g by the same loss           2 more asks
-    LineSearch      the best of x - lr gamma^j g, j < l, and x                      l more asks
+    BestOfThree     the best of x, x - lr g and x + lr g by the same loss           3 more asks
+    LineSearch      the best of x - lr gamma^j g, j < l, and x                      l + 1 more asks
 
 Zhang et al., "Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning: A
 Benchmark", ICML 2024 (conservative); Tang, Rybin & Chang, "Zeroth-Order Optimization Meets Human

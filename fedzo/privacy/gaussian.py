@@ -4,9 +4,14 @@
 
 for f = (1 / k) sum_p v_p, the mean over k clients of v_p = (1 / n_p) sum_i clip(g_i, C):
 
-    unit      replace_one          add_remove (fixed, public n_p and k)
+    unit      replace_one          zero_out
     record    2 C / (n_min k)      C / (n_min k)
     client    2 C / k              C / k
+
+Neighbors under zero_out (Kairouz et al., "Practical and private (deep) learning without sampling or
+shuffling", ICML 2021) have as many records and clients, and one of these gives a vector of zeros in
+one of the two. That does not hide whether it takes part at all: n_p and k, which divide, change
+then, and the mean moves by up to 2 C / n_p.
 
 A rule that sorts each coordinate and averages the k - 2 f inner ones (trimmed mean; the median of
 an odd k is the case k - 2 f = 1, of an even one k - 2 f = 2) has k - 2 f in the place of k. Proof:
@@ -34,7 +39,7 @@ from fedzo.errors import ConfigError
 from fedzo.randomness import Part, stream
 
 Unit = Literal["record", "client"]
-Adjacency = Literal["replace_one", "add_remove"]
+Adjacency = Literal["replace_one", "zero_out"]
 NoiseSource = Literal["os", "stream"]
 
 

@@ -24,13 +24,13 @@ class PrivacyConfig:
     epsilon, delta: the budget. noise_multiplier: std over sensitivity of every release; 0 makes it
     as small as the budget allows for the run's rounds, none for epsilon=inf. unit: whose data are
     protected, a record's or all of a client's. adjacency: whether neighboring data sets differ by
-    one replaced, or one added or removed; numbers of records are public. min_records: that a client
-    must have to take part, for which the noise of unit=record is made; 0 finds a number among what
-    clients say (strategies.private.record_bounds). noise: who adds it: the server, once, or each
-    client its share of it, so that nobody sees a mean without it. noise_source: os, the operating
-    system's entropy, or stream, which repeats with the seed and is for simulations alone.
-    report_shortened: whether the share of clipped vectors is written to the history; it is not
-    private.
+    one replaced, or one whose vector is zero instead; numbers of records are public. min_records:
+    that a client must have to take part, for which the noise of unit=record is made; 0 finds a
+    number among what clients say (strategies.private.record_bounds). noise: who adds it: the
+    server, once, or each client its share of it, so that nobody sees a mean without it.
+    noise_source: os, the operating system's entropy, or stream, which repeats with the seed and is
+    for simulations alone. report_shortened: whether the share of clipped vectors is written to the
+    history; it is not private.
     """
 
     epsilon: float = 3.0

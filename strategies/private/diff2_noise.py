@@ -6,8 +6,8 @@
 
 Murata & Suzuki, "DIFF2", ICML 2023, theorem 4.1 and their code; s = 2 z / n. n1 = ceil(R / T)
 restarts, n2 = R - n1 changes, q the share of mu^2 for restarts. The code has R / T in the place of
-n1, which exceeds epsilon where T does not divide R (3.84 for 3 at R = 10, T = 9). The closed form
-leaves 20 to 25 % of the budget unused; see fedzo.privacy.accountant for mu.
+n1, which exceeds epsilon where T does not divide R (3.053 for 3 at R = 10, T = 9, delta = 1e-5).
+The closed form leaves 20 to 25 % of the budget unused; see fedzo.privacy.accountant for mu.
 
 With local walks (routine bvr_l_sgd) a third share pays for K - 1 releases of samples at each turn
 of a client; no closed form exists, so the three multipliers are scaled together until the Renyi

@@ -48,7 +48,8 @@ class ZORankSGD(Method):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsensusHopping(Method):
     """Riedl, Klock, Geldhauser & Fornasier, "Gradient is All You Need?", 2023, consensus hopping:
-    x goes to the mean of m points weighed by exp(-alpha f); that is lr = alpha mu^2 here.
+    x goes to the mean of m points x + mu u weighed by exp(-alpha f), less mu times the plain mean
+    of the u; that is lr = alpha mu^2 here.
     """
 
     mu: float = 2.0**-7

@@ -12,6 +12,7 @@ from fedzo.aggregation import (
     parse_aggregator,
     trimmed_mean,
 )
+from fedzo.aggregation.distances import distances_between, squared_distances
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
 
@@ -110,3 +111,37 @@ def test_half_precision_is_aggregated_in_float32(name: str, dtype: torch.dtype) 
     rule, f = parse_aggregator(name), 0 if name == "mean" else 2
     made = [rule(v, num_byzantine=f, generator=stream(0, "a")) for v in (grid, grid.float())]
     assert torch.equal(*made)
+
+
+@pytest.mark.parametrize("text", ["adaptive_clip | trimmed_mean", "clip(radius=9.0) | median"])
+def test_liars_who_send_no_numbers_are_not_counted_twice(text: str) -> None:
+    given = vectors(5)
+    given[1], given[3] = torch.inf, torch.nan
+    found = parse_aggregator(text)(given, num_byzantine=2, generator=generator())
+    assert bool(found.isfinite().all())
+    assert bool(((given[::2].amin(0) <= found) & (found <= given[::2].amax(0))).all())
+    one = given[:4]
+    with pytest.raises(ConfigError, match="num_byzantine=1 may be"):
+        parse_aggregator(text)(one, num_byzantine=1, generator=generator())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_liar_beyond_zero_hides_no_other_in_rounding(seed: int) -> None:
+    """Its vector has the median norm, so differences of the others were those of large numbers."""
+    random = torch.Generator().manual_seed(seed)
+    middle = torch.randn(50, generator=random, dtype=torch.float64)
+    honest = middle + 3e-5 * torch.randn(9, 50, generator=random, dtype=torch.float64)
+    aside = torch.randn(50, generator=random, dtype=torch.float64)
+    near = middle + 2e-3 * aside / aside.norm()
+    norms = torch.cat([honest, near[None]]).norm(dim=1).sort().values
+    far = -middle / middle.norm() * norms[4:6].mean()
+    given = torch.cat([far[None], near[None], honest]).float()
+    for text in ("krum", "multi_krum", "nnm | trimmed_mean", "minimum_diameter"):
+        rule = parse_aggregator(text)
+        found = rule(given, num_byzantine=2, generator=generator()).double()
+        exact = rule(given.double(), num_byzantine=2, generator=generator())
+        assert float((found - exact).norm()) < 1e-5, text
+    exact = torch.cdist(given.double(), given.double()).square()
+    for squares in (squared_distances(given), distances_between(given, given)):
+        among = (squares - exact)[2:, 2:].abs().max()
+        assert float(among) < 1e-4 * float(exact[2:, 2:].max())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedzo import TorchObjective, federate
 from fedzo.estimation.directions import DIRECTION_KINDS, direction_scale, sample_cohort_directions
 from fedzo.estimation.schemes import (
     SCHEMES,
@@ -127,3 +128,35 @@ def test_a_missing_slope_leaves_its_direction_out_and_an_overflow_does_not() -> 
     slopes = torch.tensor([[2.0, nan, 4.0], [nan, nan, nan], [1.0, 2.0, inf]])
     expected = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1 / 3, 2 / 3, inf]])
     assert torch.equal(gradient_coefficients(slopes, 1.0), expected)
+
+
+def test_a_partial_derivative_that_is_missing_changes_no_other() -> None:
+    slopes = torch.tensor([[2.0, torch.nan, 4.0, 6.0]])
+    found = gradient_coefficients(slopes, 4.0, axes=True)
+    assert found.tolist() == [[2.0, 0.0, 4.0, 6.0]]
+
+
+def test_a_run_along_the_axes_skips_a_coordinate_alone() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return (x @ x.new_tensor([1.0, 2.0, 3.0, 4.0])).where(x[..., 0] <= 0.5, torch.nan)
+
+    settings = {
+        "client.estimator": "coordinate",
+        "client.mu": 0.05,
+        "client.optimizer": "sgd",
+        "client.non_finite": "skip",
+        "strategy.local_steps": 1,
+        "strategy.local_lr": 1.0,
+    }
+    start = torch.tensor([0.49, 0.0, 0.0, 0.0])
+    result = federate(
+        lambda client: TorchObjective(function=f, dim=4),
+        num_clients=1,
+        num_rounds=1,
+        initial_x=start,
+        settings=settings,
+    )
+    moved = start - torch.as_tensor(result.x)
+    torch.testing.assert_close(
+        moved.double(), torch.tensor([0.0, 2.0, 3.0, 4.0]).double(), rtol=1e-5, atol=1e-5
+    )

@@ -33,7 +33,7 @@ def test_published_numbers() -> None:
     assert whole.epsilon(DELTA, accountant="pld") == pytest.approx(4.377178, abs=1e-6)
     poisson = Sampling(drawn=10, population=1000, fixed_size=False)
     sampled = Ledger.empty().after(1.0, 1000, poisson)
-    alone = {"adjacency": "add_remove"}
+    alone = {"adjacency": "zero_out"}
     assert sampled.epsilon(DELTA, accountant="rdp", **alone) == pytest.approx(2.101367, abs=1e-6)  # type: ignore[arg-type]
     assert sampled.epsilon(DELTA, **alone) == pytest.approx(1.828244, abs=1e-6)  # type: ignore[arg-type]
 
@@ -98,7 +98,7 @@ def test_samples_of_fixed_size_are_the_librarys_and_compose_with_others() -> Non
     assert ledger.epsilon(DELTA) == pytest.approx(library.get_epsilon(DELTA), rel=1e-9)
 
 
-@pytest.mark.parametrize("case", ["add_remove", "pld", "mixed"])
+@pytest.mark.parametrize("case", ["zero_out", "pld", "mixed"])
 def test_what_nobody_accounts_for_is_refused(case: str) -> None:
     ledger = Ledger.empty().after(2.0, 4, Sampling(drawn=5, population=100))
     if case == "mixed":
@@ -106,7 +106,7 @@ def test_what_nobody_accounts_for_is_refused(case: str) -> None:
     with pytest.raises(ConfigError, match="samples of fixed size are accounted for by RDP"):
         ledger.epsilon(
             DELTA,
-            adjacency="add_remove" if case == "add_remove" else "replace_one",
+            adjacency="zero_out" if case == "zero_out" else "replace_one",
             accountant="pld" if case == "pld" else "auto",
         )
     poisson = Ledger.empty().after(2.0, 4, Sampling(drawn=5, population=100, fixed_size=False))

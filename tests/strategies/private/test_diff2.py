@@ -287,9 +287,9 @@ def test_unequal_clients_weigh_by_the_smallest_one() -> None:
     ("unit", "adjacency", "factor"),
     [
         ("record", "replace_one", 2 / (RECORDS * P)),
-        ("record", "add_remove", 1 / (RECORDS * P)),
+        ("record", "zero_out", 1 / (RECORDS * P)),
         ("client", "replace_one", 2 / P),
-        ("client", "add_remove", 1 / P),
+        ("client", "zero_out", 1 / P),
     ],
 )
 def test_noise_follows_unit_and_adjacency(unit: Any, adjacency: Any, factor: float) -> None:
@@ -541,7 +541,7 @@ def test_noise_by_hand_without_a_budget_is_noise_and_is_counted() -> None:
         ({"restart_share": 1.0}, "restart_share=1.0 must be above 0 and below 1"),
         ({"participation": 0.5}, "participation=0.5 must be 1"),
         ({"calibration": "paper", "unit": "client"}, "calibration=paper is for unit=record"),
-        ({"routine": "bvr_l_sgd", "adjacency": "add_remove"}, "routine=bvr_l_sgd has no account"),
+        ({"routine": "bvr_l_sgd", "adjacency": "zero_out"}, "routine=bvr_l_sgd has no account"),
         (
             {"noise": "clients", "aggregator": "median", "num_byzantine": 1},
             "noise=clients adds up in the mean alone",

@@ -62,7 +62,7 @@ def test_a_sample_counts_only_where_it_is_secret() -> None:
     assert secret.summary()["epsilon"] <= 3.0
     assert z < noise_for(3.0, 1e-5) * 2
     with pytest.raises(ConfigError, match=r"set strategy\.adjacency=replace_one"):
-        go("dp_fedavg", clients=20, participation=0.2, secret_sample=True, adjacency="add_remove")
+        go("dp_fedavg", clients=20, participation=0.2, secret_sample=True, adjacency="zero_out")
 
 
 def test_a_run_ends_before_it_exceeds_the_budget() -> None:

@@ -140,8 +140,8 @@ def test_what_is_refused() -> None:
     for wrong, sentence in (
         ({"strategy.unit": "record"}, "local_steps=2 must be 1 with unit=record"),
         (
-            {**RECORD, "client.batch_size": 3, "strategy.adjacency": "add_remove"},
-            "strategy.adjacency=add_remove must be epochs and replace_one with batches",
+            {**RECORD, "client.batch_size": 3, "strategy.adjacency": "zero_out"},
+            "strategy.adjacency=zero_out must be epochs and replace_one with batches",
         ),
         ({**RECORD, "client.batch_size": 2, "client.sampling": "balanced"}, "sampling=balanced"),
         ({**RECORD, "client.batch_size": 99}, "client.batch_size=99 exceeds the .* records"),
