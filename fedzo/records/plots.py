@@ -156,16 +156,16 @@ def _draw_legend(
     """Name the lines, in the axes while there is room, else beside them."""
     counts = set(seeds.values())
     common = f"mean of {min(counts)} seeds, band 1 s.e." if counts - {1} else None
-    names: dict[str, Line2D] = {}
-    for (label, count), line in zip(seeds.items(), lines, strict=True):
+    names: list[str] = []
+    for label, count in seeds.items():
         own = f"mean of {count} seeds, band 1 s.e." if count > 1 and len(counts) > 1 else ""
         remark = "; ".join(filter(None, [own, notes.get(label, "")]))
-        names[figure_text(f"{label} ({remark})" if remark else label)] = line
-    told = [*names][:MOST_LABELS]
+        names.append(figure_text(f"{label} ({remark})" if remark else label))
+    told = names[:MOST_LABELS]
     more = f"{len(told)} of {len(seeds)} runs" if len(told) < len(seeds) else None
     beside = len(told) > INSIDE
     axes.legend(
-        [names[name] for name in told],
+        lines[: len(told)],
         told,
         fontsize=size,
         title="\n".join(filter(None, [more, common if len(counts) == 1 else None])) or None,

@@ -147,12 +147,13 @@ def _print_target(console: Console, target: Target) -> None:
         "rounds"
     ]
     known = [found for found in medians.values() if found is not None]
-    least = {n: min((found[n] for found in known), default=0) for n in costs}
+    least = {n: min((found[n] for found in known if n in found), default=0) for n in costs}
     for name in [*costs, "seeds"]:
         table.add_column(name, justify="right")
     for name, found in medians.items():
-        spent = ["never" if found is None else f"{found[n]:,.0f}" for n in costs]
-        best = [found is not None and found[n] == least[n] for n in costs]
+        got = {} if found is None else found
+        spent = [f"{got[n]:,.0f}" if n in got else "-" if got else "never" for n in costs]
+        best = [n in got and got[n] == least[n] for n in costs]
         cells = [f"[bold]{c}[/bold]" if b else c for c, b in zip(spent, best, strict=True)]
         runs = target.spent[name]
         table.add_row(shown(name), *cells, f"{sum(run is not None for run in runs)} of {len(runs)}")
@@ -184,4 +185,7 @@ def _cell(name: str, row: Row) -> str:
     mean, error = row.means[name], row.errors.get(name, 0.0)
     if name in ("rounds", "queries", "examples", "floats_up", "floats_down"):
         return f"{mean:,.0f}"
-    return f"{mean:.3g} ± {error:.1g}" if error and name != "wall_s" else f"{mean:.3g}"
+    if not (error and math.isfinite(mean) and math.isfinite(error)) or name == "wall_s":
+        return f"{mean:.3g}"
+    digits = math.floor(math.log10(abs(mean) or error)) - math.floor(math.log10(error)) + 1
+    return f"{mean:.{min(max(digits, 3), 12)}g} ± {error:.1g}"

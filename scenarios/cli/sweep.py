@@ -226,7 +226,7 @@ def _print(console: Console, tuned: "Tuned", report: "Comparison", out: Path | N
         done = trial.status == "done"
         mean = f"{sum(trial.values) / len(trial.values):.6g}" if done else trial.status
         mean += " (partial)" if trial.partial else ""
-        chosen = [shown(str(value)) for value in trial.settings.values()]
+        chosen = [shown(str(value)) for value in map(trial.settings.get, plan.spaces)]
         table.add_row(str(trial.index), *chosen, shown(mean), f"{trial.queries:,}")
     console.print(table)
     stopped = sum(trial.status == "stopped" for trial in tuned.trials)

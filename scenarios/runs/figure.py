@@ -1,19 +1,20 @@
 """The figure of runs, from Python: curves into an Axes of the user's, or a figure of its own."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.records.curves import quantity_of
 from fedzo.records.figure_look import FigureLook, Limits
 from fedzo.records.figure_style import styled
 from fedzo.records.figure_text import figure_text
 from fedzo.records.plots import check_figure, draw_runs, new_figure, save_figure
-from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario
+from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario, with_records
 from scenarios.runs.run_result import RunResult
-from scenarios.runs.table_remarks import unfinished
+from scenarios.runs.table_remarks import of_mixed, unfinished
 
 
 def plot(
@@ -54,8 +55,10 @@ def plot(
         _require_only_ours(ax, {"size": size, "style": style, "out": out})
     if out is not None:
         check_figure(Path(out))
-    found = gather(runs)
+    found = with_records(gather(runs))
     require_one_scenario(found)
+    for remark in of_mixed(found):
+        warnings.warn(remark, FedzoWarning, stacklevel=2)
     histories = {label: [one.records for one in some] for label, some in found.items()}
     records = [record for some in histories.values() for each in some for record in each]
     quantity = y or quantity_of(records)
@@ -75,15 +78,17 @@ def plot(
 
 
 def _notes(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, str]:
-    """Return what is to be said of labels with runs that are not at their end."""
-    short = {label: len(unfinished(some)) for label, some in runs.items()}
-    return {
-        label: "not finished"
-        if len(runs[label]) == 1
-        else f"{n} of {len(runs[label])} not finished"
-        for label, n in short.items()
-        if n
-    }
+    """Return what is to be said of labels: runs not at their end, F of too few clients."""
+    notes = {}
+    for label, some in runs.items():
+        begun = len(unfinished(some))
+        partial = any(record.partial for run in some for record in run.records)
+        told = [
+            f"{f'{begun} of {len(some)} ' * (len(some) > 1)}not finished" if begun else "",
+            "F in part of too few clients" if partial else "",
+        ]
+        notes[label] = "; ".join(filter(None, told))
+    return notes
 
 
 def _require_only_ours(ax: object, given: dict[str, object]) -> None:

@@ -1,10 +1,11 @@
 """Runs by label, from what a user has: directories, stored runs, results, or labels of those."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from scenarios.runs.run_result import RunResult
 from scenarios.runs.stored import SEED, StoredRun, by_label, load_runs
 
@@ -38,6 +39,23 @@ def gather(runs: AnyRuns) -> dict[str, list[RunResult]]:
         label: sorted(results, key=lambda result: result.experiment.seed)
         for label, results in found.items()
     }
+
+
+def with_records(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, list[RunResult]]:
+    """Return the runs that have recorded something, and warn of others, if there are any."""
+    kept = {label: [run for run in some if run.records] for label, some in runs.items()}
+    if not any(kept.values()):
+        return {label: [*some] for label, some in runs.items()}
+    empty = [
+        str(run.out or label) for label, some in runs.items() for run in some if not run.records
+    ]
+    if empty:
+        warnings.warn(
+            f"left out, for nothing is recorded there yet: {', '.join(empty)}",
+            FedzoWarning,
+            stacklevel=3,
+        )
+    return {label: some for label, some in kept.items() if some}
 
 
 def require_one_scenario(runs: Mapping[str, Sequence[StoredRun] | Sequence[RunResult]]) -> None:

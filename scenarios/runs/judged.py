@@ -30,3 +30,13 @@ def is_known(
         if (at_end or regular) and record.axis(axis) <= limit:
             due[record.problem] = record
     return all(record.value is not None for record in due.values())
+
+
+def is_partial(records: Sequence[RoundRecord], axis: str, limit: float = math.inf) -> bool:
+    """Return whether the last F until there, of some problem, is the mean of too few clients."""
+    judged = {
+        record.problem: record
+        for record in records
+        if record.value is not None and record.axis(axis) <= limit
+    }
+    return any(record.partial for record in judged.values())

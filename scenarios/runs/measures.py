@@ -58,4 +58,5 @@ def measure_of(words: str) -> Measure:
 
 def more_is_better(metric: str, higher: bool | None = None) -> bool:
     """Return what is said, or else what is known of a metric; more is, where nothing is."""
-    return metric not in LOWER_IS_BETTER if higher is None else higher
+    lower = metric in LOWER_IS_BETTER or metric.endswith(_LOWER_END)
+    return not lower if higher is None else higher

@@ -1,7 +1,7 @@
 """Which settings a sweep tries next: a function of the seed and the trials of the groups before.
 
     grid     all combinations, in order
-    random   drawn independently (Bergstra & Bengio, JMLR 2012)
+    random   drawn independently (Bergstra & Bengio, JMLR 2012), or of values alone a random order
     tpe      by Optuna: tree-structured Parzen estimators (Bergstra et al., NeurIPS 2011)
 
 Trials run in groups of four, and those of a group do not know of each other. So a sweep that is
@@ -13,6 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+import numpy as np
+
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -21,6 +23,7 @@ from scenarios.runs.spaces import Choices, Space, combinations
 Search = Literal["auto", "grid", "random", "tpe"]
 SEARCHES: tuple[Search, ...] = get_args(Search)
 GROUP = 4
+_IN_ORDER = 1 << 16
 
 
 @runtime_checkable
@@ -75,8 +78,18 @@ def proposed(
 
 
 def _drawn(spaces: Mapping[str, Space], seed: int, index: int) -> dict[str, Scalar]:
-    generator = stream(seed, "sweep", index)
-    return {name: space.draw(generator) for name, space in spaces.items()}
+    """Return settings at random; of few combinations none twice before all have been."""
+    count = combinations(spaces)
+    if count is None or count > _IN_ORDER:
+        generator = stream(seed, "sweep", index)
+        return {name: space.draw(generator) for name, space in spaces.items()}
+    choices = [space.values for space in spaces.values() if isinstance(space, Choices)]
+    number = stream(seed, "sweep").permutation(count)[index % count]
+    places = np.unravel_index(number, [len(values) for values in choices])
+    return {
+        name: values[int(place)]
+        for name, values, place in zip(spaces, choices, places, strict=True)
+    }
 
 
 def _by_optuna(

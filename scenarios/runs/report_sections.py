@@ -12,7 +12,7 @@ from scenarios.runs.comparison import MEASURES, row_of
 from scenarios.runs.environment import read_environment
 from scenarios.runs.report_data import Runs
 from scenarios.runs.stored import StoredRun
-from scenarios.runs.table_remarks import of_partial
+from scenarios.runs.table_remarks import of_mixed, of_partial
 
 _MEASURED = "final_value"
 
@@ -112,7 +112,9 @@ def _of_settings(runs: Runs) -> Section:
     rows = [[n, *(_text(told[label].get(n)) for label in runs)] for n in differ]
     body = table(["setting", *runs], rows) if rows else paragraph("All methods agree.")
     whole = table(["setting", *runs], [[n, *(_text(told[m].get(n)) for m in runs)] for n in names])
-    note = "Where methods differ; a dash is a setting that a method does not have."
+    note = " ".join(
+        [*of_mixed(runs), "Where methods differ; a dash is a setting that a method does not have."]
+    )
     return Section("Settings", paragraph(note) + body + folded("all settings", whole))
 
 

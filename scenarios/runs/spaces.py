@@ -91,7 +91,7 @@ def parse_spaces(texts: Sequence[str]) -> tuple[dict[str, Space], list[str]]:
             raise _no_range(key, raw)
         elif len(parts) > 1:
             values = [parse_setting(f"{key}={part}")[1] for part in parts]
-            if len(set(map(repr, values))) < len(values):
+            if len({(isinstance(value, bool), value) for value in values}) < len(values):
                 raise ConfigError(f"--set {text!r}: the values must differ")
             spaces[key] = Choices(values)
         else:

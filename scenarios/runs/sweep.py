@@ -29,7 +29,13 @@ from fedzo.records.terminal import say
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.proposals import GROUP, proposed, resolved
-from scenarios.runs.sweep_plan import SWEEP, SweepPlan, read_definition, require_place
+from scenarios.runs.sweep_plan import (
+    SWEEP,
+    SweepPlan,
+    as_begun,
+    read_definition,
+    require_place,
+)
 from scenarios.runs.table_remarks import PARTIAL
 from scenarios.runs.trial_workers import RunTrials, workers
 from scenarios.runs.trials import (
@@ -70,8 +76,9 @@ class Tuned:
         for trial in self.trials:
             ended = trial.status == "done" and trial.values
             mean = sum(trial.values) / len(trial.values) if ended else ""
+            chosen = [trial.settings[name] for name in self.plan.spaces]
             status = "partial" if trial.partial and ended else trial.status
-            rows.writerow([trial.index, status, mean, trial.queries, *trial.settings.values()])
+            rows.writerow([trial.index, status, mean, trial.queries, *chosen])
         return text.getvalue()
 
 
@@ -104,6 +111,7 @@ def tune(
     plan = replace(plan, search=search)
     if out is not None:
         require_place(out, plan, resume)
+        plan = as_begun(out, plan)
     with workers(min(effort.processes, count), effort.ray) as run:
         return _tuned(plan, count, run, out, resume, effort)
 
@@ -152,7 +160,8 @@ def _group(
     """Return the trials of a group that are left."""
     chosen = proposed(plan.search, plan.spaces, before, count, plan.seed)  # type: ignore[arg-type]
     measure = plan.decided_by
-    prune = plan.prune and measure.name in CURVES and not measure.higher
+    alone = all(trial.problems == 1 for trial in before)  # of several, the first decides nothing
+    prune = plan.prune and alone and measure.name in CURVES and not measure.higher
     limits = limits_of(before, plan.tuned_on) if prune else {}
     return [
         Job(

@@ -1,15 +1,14 @@
 """What a sweep is: what is chosen, on which seeds, and the file that says so to who goes on."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
-from fedzo.records.strict_json import strict_json
+from fedzo.records.strict_json import spelled, strict_json, unspelled
 from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.measures import ENDS, Measure, measure_of
 from scenarios.runs.spaces import Choices, Range, Space
@@ -96,7 +95,7 @@ class SweepPlan:
         """Return what is swept; a resumed sweep must share all but the number of trials."""
         kept = asdict(self)
         kept["base"] = {**self.base, "excused": sorted(self.base.get("excused", ()))}
-        loaded: dict[str, Any] = json.loads(strict_json(_spelled(kept)))
+        loaded: dict[str, Any] = json.loads(strict_json(spelled(kept)))
         return loaded
 
 
@@ -121,6 +120,18 @@ def require_place(out: Path, plan: SweepPlan, resume: bool) -> None:
         )
 
 
+def as_begun(out: Path, plan: SweepPlan) -> SweepPlan:
+    """Return a plan with what it chooses in the order in which the sweep there was begun.
+
+    Grids and draws go by that order.
+    """
+    definition = out / SWEEP
+    if not definition.exists():
+        return plan
+    order = read_definition(definition)["spaces"]
+    return replace(plan, spaces={name: plan.spaces[name] for name in order})
+
+
 def begun_sweep(out: Path) -> SweepPlan:
     """Return the plan of the sweep in a directory; raises ConfigError where there is none."""
     definition = out / SWEEP
@@ -128,7 +139,7 @@ def begun_sweep(out: Path) -> SweepPlan:
         raise ConfigError(
             f"--resume: {out} holds no sweep; name the directory of one that was begun"
         )
-    told = _unspelled(read_definition(definition))
+    told = unspelled(read_definition(definition))
     try:
         spaces = {
             name: Choices(tuple(space["values"])) if "values" in space else Range(**space)
@@ -140,24 +151,6 @@ def begun_sweep(out: Path) -> SweepPlan:
             f"{definition} is damaged, or of another release ({error}); name the sweep with --out"
             " and the options it was begun with"
         ) from error
-
-
-def _spelled(value: Any) -> Any:
-    """Return a value with text in the place of infinities and NaN, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _spelled(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spelled(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _unspelled(value: Any) -> Any:
-    """Return what `_spelled` was given."""
-    if isinstance(value, dict):
-        return {key: _unspelled(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unspelled(item) for item in value]
-    return float(value) if isinstance(value, str) and value in ("inf", "-inf", "nan") else value
 
 
 def read_definition(definition: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fedzo.records.methods_table import MethodsTable
 from fedzo.records.standing import Panel, standings
 from scenarios.runs.compare import check_axes
 from scenarios.runs.config_file import parse_positions
-from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario
+from scenarios.runs.gathered import AnyRuns, gather, require_one_scenario, with_records
 from scenarios.runs.measures import more_is_better
 from scenarios.runs.milestones import reached, value_at
 from scenarios.runs.run_result import RunResult
@@ -20,6 +20,7 @@ from scenarios.runs.table_remarks import (
     Values,
     of_infinite,
     of_missing,
+    of_partial,
     of_runs,
     of_short,
 )
@@ -61,7 +62,7 @@ def table(
     The result has to_latex(), to_markdown(), to_csv() and to_frame(). Raises ConfigError for what
     cannot be compared.
     """
-    found = gather(runs)
+    found = with_records(gather(runs))
     require_one_scenario(found)
     every = [record for some in found.values() for run in some for record in run.records]
     require_records(every)
@@ -135,10 +136,13 @@ def _at(runs: Results, asked: _Asked, axis: str, limit: float) -> Panel:
     }
     where = f"{limit:,.10g} {axis}"
     if math.isinf(limit):
+        where = "the end"
         measure = f"best {asked.name}" if asked.best else f"{asked.name} at the end"
     else:
         measure = f"best {asked.name} within {where}" if asked.best else f"{asked.name} at {where}"
     remarks = [*asked.remarks, *of_missing(values), *of_infinite(values, "is infinite")]
+    if asked.y == "value" and not asked.best:
+        remarks += of_partial(runs, axis, limit, where)
     remarks += of_short(runs, axis, limit, where, "best" if asked.best else "last")
     return standings(
         measure,

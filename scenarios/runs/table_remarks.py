@@ -2,9 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
+from scenarios.runs.experiment import Experiment
+from scenarios.runs.judged import is_partial
 from scenarios.runs.run_result import RESULT, RunResult
+from scenarios.runs.stored import StoredRun
 
+_EFFORT = ("rounds", "queries")
+_NAMED = 4
+"""Settings that differ which a sentence names."""
 Results = Mapping[str, Sequence[RunResult]]
 Values = dict[str, dict[int, float]]
 """Numbers by label and seed."""
@@ -15,7 +22,8 @@ def of_runs(runs: Results) -> Iterator[str]:
     begun = [str(run.out) for some in runs.values() for run in unfinished(some)]
     if begun:
         yield f"Not finished: {', '.join(begun)}."
-    yield from of_partial(runs)
+    yield from of_mixed(runs)
+    yield from of_effort(runs)
     seeds = {label: {run.experiment.seed for run in some} for label, some in runs.items()}
     if any(mine != next(iter(seeds.values())) for mine in seeds.values()):
         yield (
@@ -39,12 +47,47 @@ def of_runs(runs: Results) -> Iterator[str]:
 PARTIAL = "of too few clients (partial), and so of another function than F of all"
 
 
-def of_partial(runs: Results) -> Iterator[str]:
-    """Say whose F at the end is not that of all clients."""
+def of_mixed(runs: Mapping[str, Sequence[RunResult] | Sequence[StoredRun]]) -> Iterator[str]:
+    """Say which labels have runs that differ in more than the seed."""
     for label, some in runs.items():
-        seeds = [run.experiment.seed for run in some if run.partial]
+        told = [_definition(run.experiment) for run in some]
+        names = dict.fromkeys(name for each in told for name in each)
+        differ = [name for name in names if len({repr(each.get(name)) for each in told}) > 1]
+        if differ:
+            each = ", ".join(
+                f"{name} ({', '.join(dict.fromkeys(str(one.get(name)) for one in told))})"
+                for name in differ[:_NAMED]
+            )
+            more = f" and {len(differ) - _NAMED} more" if len(differ) > _NAMED else ""
+            yield f"Runs of {label} are not seeds of one experiment: they differ in {each}{more}."
+
+
+def _definition(made: Experiment) -> dict[str, object]:
+    """Return what makes values of a run what they are, but the seed."""
+    names = ("scenario", "strategy", "num_rounds", "num_clients", "query_budget")
+    settings = {n: v for n, v in made.settings.items() if not n.startswith("engine.")}
+    return {**{name: getattr(made, name) for name in names}, **settings}
+
+
+def of_effort(runs: Results) -> Iterator[str]:
+    """Say where methods ended after other numbers of rounds, and of queries."""
+    ends = {
+        label: [median(run.last_records[-1].axis(axis) for run in some) for axis in _EFFORT]
+        for label, some in runs.items()
+    }
+    if all(max(told) > 1.1 * min(told) for told in zip(*ends.values(), strict=True)):
+        each = ", ".join(f"{label} {r:,g} and {q:,g}" for label, (r, q) in ends.items())
+        yield f"Methods ended after other numbers of rounds and queries ({each})."
+
+
+def of_partial(
+    runs: Results, axis: str = "rounds", limit: float = math.inf, where: str = "the end"
+) -> Iterator[str]:
+    """Say whose F at a position is not that of all clients."""
+    for label, some in runs.items():
+        seeds = [run.experiment.seed for run in some if is_partial(run.records, axis, limit)]
         if seeds:
-            yield f"F of {label} at the end with {seeds_in_words(seeds)} is {PARTIAL}."
+            yield f"F of {label} at {where} with {seeds_in_words(seeds)} is {PARTIAL}."
 
 
 def unfinished(runs: Sequence[RunResult]) -> list[RunResult]:

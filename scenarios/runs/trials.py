@@ -17,7 +17,7 @@ from typing import Any
 from fedzo.config import Scalar
 from fedzo.errors import CheckpointError, ConfigError, FedzoWarning, RunError
 from fedzo.records.sealed_line import seal, unseal
-from fedzo.records.strict_json import strict_json
+from fedzo.records.strict_json import spelled, strict_json, unspelled
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.measures import measure_of
 from scenarios.runs.simulate import simulate
@@ -48,6 +48,8 @@ class Trial:
     score: float
     """What is minimized: the mean over seeds, or minus it; inf without an end or a finite mean."""
     partial: bool = False
+    problems: int = 1
+    """How many problems a run has posed one after the other."""
 
     @property
     def rank(self) -> tuple[bool, bool, float, int]:
@@ -86,12 +88,16 @@ def run_trial(job: Job) -> Trial:
     """Run a trial, a failed one where a run cannot go on; raises ConfigError for bad settings."""
     values: list[float] = []
     curves: dict[str, Curve] = {}
-    queries, status, partial = 0, "done", False
+    queries, status, partial, problems = 0, "done", False, 1
     for seed in job.seeds:
         settings = {**job.base.get("settings", {}), **job.settings}
         given = {**job.base, "seed": seed, "settings": settings}
         excused = {*job.base.get("excused", ()), *job.settings}
-        experiment = make_experiment(**{**given, "excused": excused})
+        try:
+            experiment = make_experiment(**{**given, "excused": excused})
+        except ConfigError as error:  # values that are allowed, but not together
+            status = f"failed: {error}"
+            break
         watch = _Watch(job.limits.get(str(seed), {}), experiment.num_rounds)
         try:
             with warnings.catch_warnings():
@@ -102,7 +108,7 @@ def run_trial(job: Job) -> Trial:
             queries += spent + error.unrecorded
             status = f"failed: {error}"
             break
-        queries += result.queries
+        queries, problems = queries + result.queries, len(result.solutions)
         curves[str(seed)] = watch.curve
         if watch.stopped:
             status = "stopped"
@@ -125,6 +131,7 @@ def run_trial(job: Job) -> Trial:
         curves=curves,
         score=score,
         partial=partial,
+        problems=problems,
     )
 
 
@@ -166,7 +173,7 @@ class _Watch:
 
 def written(trial: Trial) -> str:
     """Return the line that is kept of a trial."""
-    return seal(strict_json(asdict(trial)))
+    return seal(strict_json({**asdict(trial), "settings": spelled(trial.settings)}))
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -194,4 +201,5 @@ def _read(raw: dict[str, Any]) -> Trial:
     curves = {s: {int(r): v for r, v in c.items()} for s, c in raw.pop("curves").items()}
     score = math.inf if raw["score"] is None else raw.pop("score")
     values = [math.nan if v is None else v for v in raw.pop("values")]
+    raw["settings"] = unspelled(raw["settings"])
     return Trial(**{**raw, "curves": curves, "score": score, "values": values})

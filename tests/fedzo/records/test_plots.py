@@ -161,3 +161,10 @@ def test_a_style_that_needs_what_is_not_installed_ends_in_a_sentence(
     with pytest.raises(ConfigError, match=r"my\.mplstyle cannot be drawn here: .*latex"):
         plot_runs(tmp_path / "a.png", {"a": [records([3.0, 1.0])]}, look=FigureLook(style=path))
     assert [one.name for one in tmp_path.iterdir()] == ["my.mplstyle"]
+
+
+def test_names_that_look_alike_when_shortened_keep_their_lines() -> None:
+    long = {f"{'a' * 60}{middle}{'a' * 60}": [records([3.0, 2.0])] for middle in ("X", "Y")}
+    axes = Figure().subplots()
+    draw_runs(axes, long, axis="rounds", quantity="value")
+    assert len(axes.get_legend().get_texts()) == 2

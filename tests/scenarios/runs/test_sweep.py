@@ -490,3 +490,60 @@ def test_what_a_trial_that_fails_has_asked_is_counted() -> None:
     asked = re.search(r"(\d+) of \d+ clients answered.*had asked ([\d,]+) queries", trial.status)
     assert asked, trial.status
     assert trial.queries >= int(asked[2].replace(",", "")) > 0
+
+
+def test_values_that_do_not_go_together_are_a_trial_that_fails_and_costs_nothing() -> None:
+    spaces = {"strategy.judges": Choices((3, 2)), "strategy.min_judges": Choices((1, 3))}
+    plan = replace(PLAN, spaces=spaces, trials=None, base={**BASE, "num_clients": 4})
+    found = tune(plan)
+    ended = {tuple(trial.settings.values()): trial for trial in found.trials}
+    refused = ended[2, 3]
+    assert refused.queries == 0
+    assert "min_judges=3 must be at most" in refused.status
+    assert [trial.status for key, trial in ended.items() if key != (2, 3)] == ["done"] * 3
+
+
+def test_an_infinite_value_is_kept(tmp_path: Path) -> None:
+    spaces = {"strategy.timeout_s": Choices((math.inf, 100.0)), "client.mu": Choices((0.1, 0.01))}
+    plan = replace(PLAN, spaces=spaces, trials=None, search="grid")
+    whole = tune(plan, out=tmp_path)
+    (tmp_path / "best.toml").unlink()
+    assert tune(plan, out=tmp_path, resume=True) == whole
+    assert "inf,0.1" in (tmp_path / "trials.csv").read_text()
+
+
+def test_settings_in_another_order_are_the_same_sweep(tmp_path: Path) -> None:
+    spaces = {"client.mu": Choices((0.1, 0.01, 0.001)), "client.num_directions": Choices((2, 3))}
+    plan = replace(PLAN, spaces=spaces, trials=None, search="grid")
+    whole = tune(plan, out=tmp_path)
+    table = (tmp_path / "trials.csv").read_text()
+    lines = (tmp_path / "trials.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "trials.jsonl").write_text("".join(lines[:3]))
+    turned = replace(plan, spaces=dict(reversed(spaces.items())))
+    assert tune(turned, out=tmp_path, resume=True).best == whole.best
+    assert (tmp_path / "trials.csv").read_text() == table
+
+
+def test_random_search_among_values_tries_none_twice() -> None:
+    spaces = {"a": Choices((1, 2, 3)), "b": Choices((True, False))}
+    drawn = proposed("random", spaces, [], 6, 0)
+    assert len({tuple(settings.values()) for settings in drawn}) == 6
+    assert drawn[:3] == proposed("random", spaces, [], 3, 0)
+    assert drawn != proposed("random", spaces, [], 6, 1)
+    assert proposed("random", spaces, [], 7, 0)[6] == drawn[0]
+
+
+def test_trials_of_several_problems_are_not_stopped_by_the_first() -> None:
+    """F is the mean over images, and what is good on the first one may not be on the others."""
+    base = {
+        "scenario": "attack",
+        "strategy": "seedzo",
+        "num_rounds": 4,
+        "num_clients": 2,
+        "settings": {"scenario.num_images": 2},
+    }
+    spaces = {"client.mu": Choices((0.4, 0.2, 0.1, 0.05, 0.001, 0.002))}
+    plan = SweepPlan(base=base, spaces=spaces, seeds=(0,), tuning_seeds=(7,), search="grid")
+    found = tune(plan)
+    assert {trial.status for trial in found.trials} == {"done"}
+    assert {trial.problems for trial in found.trials} == {2}

@@ -1,13 +1,16 @@
 """Tables of runs: positions, levels, directions, and what is particular about the runs."""
 
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_runs import records_of, result_of, write_methods, write_run
+from stored_runs import experiment_of, records_of, result_of, write_methods, write_run
 
 import fedzo
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from scenarios.runs.compare import compare
 from scenarios.runs.gathered import gather
 
@@ -162,3 +165,63 @@ def test_compare_tells_the_differences_that_the_table_does(tmp_path: Path) -> No
     assert found.paired is not None
     assert {r.method: r for r in found.paired.rows} == {r.method: r for r in stored.rows}
     assert found.to_json()["paired"]["rows"][0]["seeds"] == 3
+
+
+def test_f_of_too_few_clients_is_told_of_where_it_is_looked_at() -> None:
+    records = records_of([9.0, 5.0, 4.0, 3.0])
+    partly = replace(
+        result_of([9.0, 5.0, 4.0, 3.0]),
+        records=[replace(record, partial=record.round_index == 1) for record in records],
+    )
+    said = "F of a at 1 rounds with seed 0 is of too few clients"
+    runs = {"a": [partly], "b": [result_of([9.0, 4.0, 3.0, 2.0])]}
+    told = {at: str(fedzo.table(runs, at=at)) for at in ("rounds=1", "rounds=2", "end")}
+    assert [said in told[at] for at in told] == [True, False, False]
+    assert said not in str(fedzo.table(runs, at="rounds=1", best=True))
+    legend = fedzo.plot(runs).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "a (F in part of too few clients)",
+        "b",
+    ]
+
+
+def test_runs_of_other_settings_are_no_seeds_of_one_method(tmp_path: Path) -> None:
+    one = result_of([9.0, 5.0], 0)
+    other = replace(
+        result_of([8.0, 4.0], 1), experiment=experiment_of(1, settings={"client.mu": 0.5})
+    )
+    said = r"Runs of a are not seeds of one experiment: they differ in client\.mu"
+    assert re.search(said, str(fedzo.table({"a": [one, other]})))
+    with pytest.warns(FedzoWarning, match=said):
+        fedzo.plot({"a": [one, other]})
+
+
+def test_methods_that_ended_after_more_of_everything_are_told_of() -> None:
+    runs = {"a": [result_of([9.0, 5.0])], "b": [result_of([9.0, 5.0, 4.0])]}
+    said = "Methods ended after other numbers of rounds and queries (a 1 and 50, b 2 and 100)."
+    assert said in str(fedzo.table(runs))
+    as_many = [result_of([9.0, 5.0], per_round=100)]
+    assert "Methods ended after" not in str(fedzo.table({**runs, "a": as_many}))
+
+
+def test_a_run_that_has_only_begun_is_left_out(both: Path, tmp_path: Path) -> None:
+    place = tmp_path / "both"
+    shutil.copytree(both, place)
+    begun = place / "slow" / "seed-1"
+    (begun / "history.jsonl").write_text("")
+    (begun / "result.json").unlink()
+    for done in (fedzo.table, fedzo.plot):
+        with pytest.warns(FedzoWarning, match=r"nothing is recorded there yet: .*slow/seed-1"):
+            done(place)
+    with pytest.warns(FedzoWarning, match="nothing is recorded"):
+        assert means(fedzo.table(place, at="queries=50"))["value at 50 queries"]["slow"] == 8.0
+    with pytest.warns(FedzoWarning, match="nothing is recorded"):
+        fedzo.table(place, target=4.0)
+
+
+def test_errors_are_better_where_they_are_smaller() -> None:
+    records = records_of([0.5, 0.25], metric="standard_error")
+    runs = {"a": [replace(result_of([0.5, 0.25]), records=records)]}
+    records = records_of([0.5, 0.125], metric="standard_error")
+    runs["b"] = [replace(result_of([0.5, 0.125]), records=records)]
+    assert "lower is better" in fedzo.table(runs, y="standard_error").to_markdown()
