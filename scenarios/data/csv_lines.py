@@ -23,6 +23,10 @@ from fedzo.used_with import UsedWith, one_of
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MISSING = frozenset(
+    ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "nil", "none", "missing")
+)
+"""How a cell says that there is nothing in it."""
 _LOOKED_AT = 200
 """Lines that the delimiter is found by."""
 
@@ -57,8 +61,9 @@ class CsvFormat:
         if self.thousands == "none" and self.decimal == "point":
             return _finite(cell)
         group = {"none": "", "comma": ",", "point": r"\.", "space": " "}[self.thousands]
-        text = cell
-        if group and re.match(rf"[+-]?\d{{1,3}}({group}\d{{3}})+(?!\d)", cell, re.ASCII):
+        text, rest = cell, "," if self.decimal == "comma" else r"\."
+        grouped = rf"[+-]?\d{{1,3}}({group}\d{{3}})+({rest}\d*)?([eE][+-]?\d+)?"
+        if group and re.fullmatch(grouped, cell, re.ASCII):
             text = re.sub(group, "", cell)
         if self.decimal == "comma":
             text = text.replace(",", ".") if "." not in text else "?"
@@ -77,9 +82,23 @@ class TableFormat:
     USED_WITH: ClassVar[UsedWith] = {"text_columns": one_of("data", "csv")}
 
 
+def is_missing(cell: str) -> bool:
+    """Return whether a cell says that there is nothing in it."""
+    return cell.casefold() in MISSING
+
+
 def _finite(text: str) -> float | None:
     number = float(text) if _PLAIN.fullmatch(text) else math.inf
     return number if abs(number) < math.inf else None
+
+
+def written_at(path: str) -> tuple[int, ...]:
+    """Return when a file was written, and its size: another pair is another content."""
+    try:
+        found = Path(path).stat()
+    except OSError:  # whoever reads it says so
+        return ()
+    return found.st_mtime_ns, found.st_size
 
 
 def require_csv(config: Any) -> None:
@@ -99,7 +118,7 @@ def require_csv(config: Any) -> None:
 def require_one_split(config: Any, *names: str) -> None:
     """Raise ConfigError for settings of a random split where a column says whose a row is."""
     usual = default_values(type(config))
-    for name in names if config.client_column else ():
+    for name in names if config.client_column.strip() else ():
         value = getattr(config, name)
         if value != usual[name]:
             raise ConfigError(
@@ -242,7 +261,7 @@ def _has_header(path: Path, rows: Sequence[Sequence[str]], layout: CsvFormat) ->
     numeric = [layout.number(cell) is not None for cell in first]
     below = [any(layout.number(row[i]) is not None for row in rest) for i in range(len(first))]
     pairs = list(zip(numeric, below, first, strict=True))
-    if any(under and not own and cell for own, under, cell in pairs):
+    if any(under and not own and cell and not is_missing(cell) for own, under, cell in pairs):
         return True
     if not rest and not any(numeric):
         return True

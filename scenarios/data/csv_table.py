@@ -16,12 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.errors import ConfigError
-from scenarios.data.csv_lines import Cells, CsvFormat, TableFormat, read_cells
+from scenarios.data.csv_lines import Cells, CsvFormat, TableFormat, is_missing, read_cells
 
 _log = logging.getLogger(__name__)
-MISSING = frozenset(
-    ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "nil", "none", "missing")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ def read_csv(path: Path, layout: TableFormat, goal: str, *, labels: bool) -> Csv
     """
     csv = layout.csv
     cells = read_cells(path, csv)
-    owner = csv.client_column
+    owner, goal = csv.client_column.strip(), goal.strip()
     goal = goal or [name for name in cells.names if name != owner][-1]
     texts = _names("scenario.text_columns", layout.text_columns.split(","), cells.names)
     _names("scenario.target", [goal], cells.names)
@@ -90,15 +87,11 @@ def _names(setting: str, wanted: Sequence[str], names: Sequence[str]) -> list[st
     return found
 
 
-def _is_missing(cell: str) -> bool:
-    return cell.casefold() in MISSING
-
-
 def _complete(cells: Cells, layout: CsvFormat) -> Cells:
     """Return the rows without missing cells where they are left out; all of them else."""
     if layout.missing != "drop":
         return cells
-    whole = [i for i, row in enumerate(cells.rows) if not any(map(_is_missing, row))]
+    whole = [i for i, row in enumerate(cells.rows) if not any(map(is_missing, row))]
     if not whole:
         raise ConfigError(
             f"scenario.path={str(cells.path)!r}: a cell is missing in every row; remove the column"
@@ -115,16 +108,17 @@ def _column(cells: Cells, layout: CsvFormat, position: int, *, text: bool) -> ND
     count = sum(number is not None for number in numbers)
     if count == len(each):
         return np.asarray(numbers, dtype=np.float64)
-    present = sum(not _is_missing(cell) for cell in each)
+    present = sum(not is_missing(cell) for cell in each)
     for row, (cell, number) in enumerate(zip(each, numbers, strict=True)):
         keeps = layout.missing == "keep" and count == 0 and present > 0
-        if _is_missing(cell) and not keeps:
+        if is_missing(cell) and not keeps:
             raise cells.wrong(row, position, _missing_remedy(cell, numeric=count > 0))
-        if number is None and count and not _is_missing(cell):
+        if number is None and count and not is_missing(cell):
             raise cells.wrong(row, position, _number_remedy(cell))
     if not text:
         _check_text(cells, position, each)
-    return np.asarray(each)
+    marks = [cell for cell in each if is_missing(cell)]  # one value, however it is written
+    return np.asarray([marks[0] if is_missing(cell) else cell for cell in each])
 
 
 def _missing_remedy(cell: str, *, numeric: bool) -> str:

@@ -34,7 +34,7 @@ from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
 from fedzo.used_with import UsedWith, one_of
-from scenarios.data.csv_lines import CsvFormat, require_csv, require_one_split
+from scenarios.data.csv_lines import CsvFormat, require_csv, require_one_split, written_at
 from scenarios.data.networks import mlp_forward
 from scenarios.data.partition import Indices, by_label, by_owner
 from scenarios.data.tables import Table, TableName, load_table
@@ -197,7 +197,7 @@ class MetricScenario(OneProblem):
     def __init__(self, config: MetricConfig, *, num_clients: int, seed: int) -> None:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
-        model = _train(config)
+        model = _train(config, written_at(config.path))
         generator = stream(seed, "metric", "partition")
         owners, classes = model.table.owners, config.classes_per_client
         if owners is not None:
@@ -248,8 +248,11 @@ def _objective(model: _Model, config: MetricConfig, rows: Int[Tensor, " b"]) -> 
 
 
 @functools.lru_cache(maxsize=1)
-def _train(config: MetricConfig) -> _Model:
-    """Train the MLP on one half of the table with scikit-learn's L-BFGS, as the paper does."""
+def _train(config: MetricConfig, version: tuple[int, ...]) -> _Model:  # noqa: ARG001
+    """Train the MLP on one half of the table with scikit-learn's L-BFGS, as the paper does.
+
+    version: of the file, which may be written anew between two runs of a process.
+    """
     table = load_table(config.data, config.path, config.csv, config.target)
     try:
         from sklearn.exceptions import ConvergenceWarning

@@ -31,7 +31,7 @@ from scenarios.runs.environment import ENVIRONMENT, note_environment
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.experiment_file import sealed_toml
 from scenarios.runs.extension import CHECKPOINT, EXPERIMENT, require_same_or_extendable
-from scenarios.runs.own_code import CODE, keep_code
+from scenarios.runs.own_code import CODE, DATA, keep_code, keep_data
 from scenarios.runs.position import (
     Found,
     Position,
@@ -94,6 +94,7 @@ class RunDirectory:
             for folder in (self.path, self.path / CHECKPOINT, self.path / "clients"):
                 remove_leftovers(folder)
             remove_unused(self.path / CHECKPOINT)
+            keep_data(self.path, self._experiment)
             keep_code(self.path, self._experiment)
             write_whole(self._toml, sealed_toml(self._experiment.to_toml()))
             note_environment(self.path)
@@ -124,7 +125,10 @@ class RunDirectory:
 
     def _withdraw(self) -> None:
         """Remove what a run has written that has not got beyond its start, if nobody else has."""
-        folders, files = (CHECKPOINT, "clients"), (HISTORY, CODE, ENVIRONMENT, ERROR, EXPERIMENT)
+        folders, files = (
+            (CHECKPOINT, "clients"),
+            (HISTORY, CODE, DATA, ENVIRONMENT, ERROR, EXPERIMENT),
+        )
         if {path.name for path in self.path.iterdir()} - {*folders, *files, LOCK}:
             return
         for folder in folders:

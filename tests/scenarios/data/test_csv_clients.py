@@ -1,15 +1,19 @@
 """Clients by a column of a CSV file, and classes by the names that it has."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fedzo.errors import ConfigError
 from scenarios.data.partition import by_owner
 from scenarios.problems.metric import MetricConfig, MetricScenario
 from scenarios.problems.regression import RegressionConfig, RegressionScenario
+from scenarios.runs.experiment import make_experiment
+from scenarios.runs.simulate import simulate
 
 WARDS = ("north", "south", "west")
 
@@ -152,3 +156,46 @@ def test_rows_are_split_in_one_way(config: type, setting: dict[str, object]) -> 
 def test_a_column_of_clients_needs_a_file() -> None:
     with pytest.raises(ConfigError, match="client_column=ward has no effect with data=digits"):
         MetricConfig(client_column="ward")
+
+
+def test_names_with_spaces_around_are_those_columns(tmp_path: Path) -> None:
+    plain, spaced = _metric(tmp_path), _metric(tmp_path, target=" ill ", client_column="ward ")
+    starts = [each.problem(0).initial_x for each in (plain, spaced)]
+    assert torch.equal(*starts)
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = Path(_table(tmp_path))
+    config = MetricConfig(
+        data="csv", path=str(path), target="ill", client_column="ward", hidden="4", max_iterations=9
+    )
+    before, after = "f1_yes", "f1_maybe"
+    for name in (before, after):
+        problem = MetricScenario(config, num_clients=3, seed=0).problem(0)
+        assert name in problem.report(problem.initial_x, None).metrics
+        path.write_text(path.read_text().replace("yes", "maybe"))
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
+    settings = {
+        "scenario.data": "csv",
+        "scenario.path": _table(tmp_path),
+        "scenario.target": "ill",
+        "scenario.client_column": "ward",
+        "scenario.hidden": "4",
+        "scenario.max_iterations": 20,
+        "client.num_directions": 2,
+        "strategy.local_steps": 1,
+    }
+    made = make_experiment("metric", "fedzo", num_rounds=1, num_clients=3, settings=settings)
+    out = tmp_path / "run"
+    whole = simulate(made, out=out)
+    assert simulate(made, out=out, resume=True).final_value == whole.final_value
+    history, path = (out / "history.jsonl").read_bytes(), Path(_table(tmp_path))
+    assert simulate(made, out=out, resume=True).final_value == whole.final_value
+    path.write_text(
+        path.read_text().replace("yes", "was").replace("no", "yes").replace("was", "no")
+    )
+    with pytest.raises(ConfigError, match=r"patients\.csv has changed since the run in .* began"):
+        simulate(replace(made, num_rounds=3), out=out, resume=True)
+    assert (out / "history.jsonl").read_bytes() == history

@@ -93,6 +93,12 @@ def test_thousands_are_read_where_they_are_said(tmp_path: Path) -> None:
     assert _columns(tmp_path, text, **layout)["b"] == [2, 1234.5, 8]
 
 
+@pytest.mark.parametrize("cell", ["1,234,5", "12,345,67", "1,234.5,6", "12,34", ",234", "1234,567"])
+def test_thousands_that_are_none_are_no_number(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(ConfigError, match=r"line 3, column 'b'"):
+        _columns(tmp_path, PLAIN.replace("5.5", f'"{cell}"'), thousands="comma")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -116,6 +122,7 @@ def test_thousands_are_read_where_they_are_said(tmp_path: Path) -> None:
         ("a,k,y\n1,x,0\n2,x,0\n3,z,0\n", "constant"),
         ("a,b,y\n1,2,low\n3,4,high\n5,6,low\n", "the target, is text"),
         ("id,b,y\nr1,2,1\nr2,3,2\nr3,3,3\n", "it names rows"),
+        ("?,2,5\n1,3,6\n2,4,7\n", "line 1, column 'column1': '\\?' is a missing cell"),
     ],
 )
 def test_what_is_no_table_is_said(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -152,6 +159,8 @@ def test_a_column_of_numbers_may_be_one_of_text(tmp_path: Path) -> None:
 def test_missing_cells_of_text_may_be_kept(tmp_path: Path) -> None:
     text = "k,b,y\nx,2,3\nNA,5,6\nx,8,9\n"
     assert _columns(tmp_path, text, missing="keep")["k"] == ["x", "NA", "x"]
+    both = "k,b,y\nx,2,1\nNA,3,2\n,3,3\nx,4,5\n"
+    assert _columns(tmp_path, both, missing="keep")["k"] == ["x", "NA", "NA", "x"]
     with pytest.raises(ConfigError, match="line 3, column 'k'"):
         _columns(tmp_path, text)
 
