@@ -2,9 +2,10 @@
 
 Nobody can check how many queries a client has made; what it says is counted, and eats the budget of
 all. So an answer is rejected that claims more queries than were allowed, or more than FACTOR times
-what is usual in its cohort (the median of those who answered, and at least USUAL). Of rejected
-answers, and of failures, no more is counted than was allowed, and than the most that an accepted
-answer claims, or RETRIES times more where a point is asked again.
+what is usual in its cohort (the median of those who answered, and at least USUAL), or, where so few
+answered that nothing is usual, than what the question says that it costs. Of rejected answers, and
+of failures, no more is counted than was allowed, and than the most that an accepted answer claims,
+or the question where there is none, or RETRIES times more where a point is asked again.
 
 The number of a client's examples is what it has, not what it has done: who uses it judges it.
 """
@@ -57,11 +58,20 @@ def _limits(
     limits = {}
     for name, factor in FACTOR.items():
         claims = _claims(exchange, exchanges, received, name)
-        if len(claims) >= FEWEST:
-            limits[name] = factor * max(median_low(claims), USUAL)
+        usual = median_low(claims) if len(claims) >= FEWEST else _foreseen(exchange, name)
+        if usual is not None:
+            limits[name] = factor * max(usual, USUAL)
     if exchange.budget is not None:
         limits["queries"] = min(exchange.budget, limits.get("queries", exchange.budget))
     return limits
+
+
+def _foreseen(exchange: Exchange, name: str) -> int | None:
+    """Return what a question says that it costs; None where it does not say."""
+    cost = exchange.question.cost()
+    if name not in ("queries", "gradients") or not (cost.queries or cost.gradients):
+        return None
+    return _tries(exchange) * int(getattr(cost, name))
 
 
 def _most(
@@ -70,11 +80,18 @@ def _most(
     judged: Sequence[Replies],
     limits: Mapping[str, int],
 ) -> dict[str, int]:
-    """Return the most that is counted of each count: what an accepted answer claims."""
-    asked = 1 + RETRIES * (exchange.on_failure == "retry")
-    found = {name: _claims(exchange, exchanges, judged, name) for name in FACTOR}
-    most = {name: asked * max(claims) for name, claims in found.items() if claims}
-    return {name: min(count, limits.get(name, count)) for name, count in most.items()}
+    """Return the most that is counted of each count: what an accepted answer claims, if any."""
+    most = {}
+    for name in FACTOR:
+        claims = _claims(exchange, exchanges, judged, name)
+        count = _tries(exchange) * max(claims) if claims else _foreseen(exchange, name)
+        if count is not None:
+            most[name] = min(count, limits.get(name, count))
+    return most
+
+
+def _tries(exchange: Exchange) -> int:
+    return 1 + RETRIES * (exchange.on_failure == "retry")
 
 
 def _overdrawn(part: Replies, limits: Mapping[str, int]) -> dict[int, str]:

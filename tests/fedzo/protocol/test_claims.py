@@ -1,9 +1,12 @@
 """What is believed of the work that clients claim."""
 
+import torch
 from worlds import Toy
 
 from fedzo.protocol.claims import believable
 from fedzo.protocol.exchange import Exchange, Replies, join_replies
+from fedzo.protocol.questions.training import FirstOrderSteps
+from fedzo.protocol.questions.training_config import FirstOrderConfig
 
 
 def answer(client: int, queries: int, *, failed: bool = False, name: str = "queries") -> Replies:
@@ -53,6 +56,18 @@ def test_without_a_budget_the_cohort_says_what_is_usual() -> None:
     parts = judged([answer(0, 200), answer(1, 2001), answer(2, 190), answer(3, 1900)])
     assert [part.total("queries") for part in parts] == [200, 1900, 190, 1900]
     assert [bool(part.client_ids) for part in parts] == [True, False, True, True]
+
+
+def test_one_who_answers_alone_is_judged_by_what_the_question_costs() -> None:
+    question = FirstOrderSteps(
+        x=torch.zeros(3), settings=FirstOrderConfig(), local_steps=4, local_lr=0.1
+    )
+    alone = Exchange(question=question, client_ids=[5])
+    for claim, counted in ((0, 0), (1000, 1000), (1001, 0), (10**18, 0)):
+        [told] = believable([alone], [answer(5, claim)])
+        assert (told.total("queries"), bool(told.client_ids)) == (counted, claim <= 1000)
+    [told] = believable([alone], [answer(5, 10**9, name="gradients")])
+    assert told.total("gradients") == question.cost().gradients
 
 
 def test_examples_may_differ_more() -> None:
