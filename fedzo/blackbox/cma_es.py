@@ -12,8 +12,10 @@ same bits. Shapes: m [d], a generation [k, d]. Cost: k = 4 + 3 log d evaluations
 Coordinates whose box holds one number are not searched, and beside a single one that is, there is
 one that nobody sees, for pycma takes two at least.
 
-Differs from the papers: a restart begins at the best point of all where there is no box to draw
-from, and a failed evaluation counts as much as the worst of its generation.
+Differs from the papers: the start is the first point of the first generation, unless it was
+evaluated before (Hansen, "Injecting External Solutions Into CMA-ES", 2011); a restart begins at the
+best point of all where there is no box to draw from, and a failed evaluation counts as much as the
+worst of its generation.
 """
 
 import math
@@ -69,8 +71,11 @@ class CmaSearch:
     name = "cma"
     ranks = True
 
-    def __init__(self, ground: Ground, settings: CmaSettings | None = None) -> None:
+    def __init__(
+        self, ground: Ground, settings: CmaSettings | None = None, *, asks_start: bool = True
+    ) -> None:
         self._ground, self._settings = ground, settings or CmaSettings()
+        self._asks_start = asks_start
         self._live: _Live | None = None
 
     def init(self) -> CmaState:
@@ -96,7 +101,7 @@ class CmaSearch:
     def _at(self, state: CmaState) -> "_Live":
         """Return pycma as it is once it was told so much."""
         if self._live is None or self._live.count != len(state.told):
-            self._live = _Live(self._ground, self._settings)
+            self._live = _Live(self._ground, self._settings, asks_start=self._asks_start)
             told = state.told.numpy()
             while self._live.count < len(told):
                 first = self._live.count
@@ -107,21 +112,22 @@ class CmaSearch:
 class _Live:
     """pycma between two generations, the next one sampled."""
 
-    def __init__(self, ground: Ground, settings: CmaSettings) -> None:
+    def __init__(self, ground: Ground, settings: CmaSettings, *, asks_start: bool) -> None:
         self._ground, self._settings = ground, settings
         self._free = np.flatnonzero(ground.lower.numpy() < ground.upper.numpy())
         self._unseen = max(0, 2 - len(self._free))
         self._restarts = 0
         self._best, self._height = ground.start.numpy(), math.inf
-        self._popsize = settings.popsize or _popsize(ground)
+        self._popsize = settings.popsize or usual_popsize(ground)
         self._es = self._begun(self._best)
+        if asks_start:
+            self._es.inject([self._known(self._best, 0.0)], force=True)
         self.count = 0
         self._sampled = self._sample()
-
-    @property
-    def asked(self) -> list[NDArray[np.float64]]:
+        self.asked = self._asked()
         """The generation [k, d] that is to be evaluated."""
-        return [self._whole(x) for x in self._sampled]
+        if asks_start:
+            self.asked[0] = self._best  # pycma has moved it off a bound
 
     def tell(self, values: NDArray[np.float64]) -> None:
         """Take in the values of the generation that was asked, and sample the next one."""
@@ -130,7 +136,7 @@ class _Live:
         if told.any():
             lowest = int(np.where(told, values, np.inf).argmin())
             if values[lowest] < self._height:
-                self._best = self._whole(self._sampled[lowest])
+                self._best = self.asked[lowest]
                 self._height = float(values[lowest])
             with _quietly():
                 self._es.tell(self._sampled, np.where(told, values, values[told].max()).tolist())
@@ -139,6 +145,10 @@ class _Live:
                 self._restarts += 1
                 self._es = self._begun(self._restart_point())
         self._sampled = self._sample()
+        self.asked = self._asked()
+
+    def _asked(self) -> list[NDArray[np.float64]]:
+        return [self._whole(x) for x in self._sampled]
 
     def around(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the mean and the standard deviations of the coordinates."""
@@ -191,7 +201,8 @@ class _Live:
             return cma.CMAEvolutionStrategy(first, self._settings.sigma, options)
 
 
-def _popsize(ground: Ground) -> int:
+def usual_popsize(ground: Ground) -> int:
+    """Return how many points a generation has: at least as many as are evaluated at a time."""
     return max(4 + int(3 * math.log(ground.dim)), ground.parallel)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedzo.blackbox.arrays import plain
-from fedzo.blackbox.evaluate import Answer, Evaluator, own
+from fedzo.blackbox.evaluate import Answer, own
 from fedzo.blackbox.told import as_violations
 from fedzo.errors import ConfigError
 from fedzo.failure import failure_of
@@ -33,26 +33,10 @@ def as_constraints(constraints: Any) -> tuple[Constraint, ...]:
     return tuple(given)
 
 
-def within(evaluate: Evaluator, constraints: tuple[Constraint, ...]) -> Evaluator:
-    """Return what evaluates the points that the constraints allow, and measures the others."""
+def violation_of(constraints: Sequence[Constraint], point: Any) -> Answer | None:
+    """Return how far a point is from allowed, None where it is: one that raises or is NaN fails."""
     if not constraints:
-        return evaluate
-
-    def checked(points: Any) -> list[Answer]:
-        answers = [_violation(constraints, point) for point in points]
-        allowed = [i for i, a in enumerate(answers) if not a.reason and a.violation == 0]
-        if allowed:
-            chosen = [points[i] for i in allowed]
-            some = np.stack(chosen) if isinstance(points, np.ndarray) else chosen
-            for i, found in zip(allowed, evaluate(some), strict=True):
-                answers[i] = found
-        return answers
-
-    return checked
-
-
-def _violation(constraints: tuple[Constraint, ...], point: Any) -> Answer:
-    """Return how far a point is from allowed; a constraint that raises or is NaN fails it."""
+        return None
     try:
         rows = [_numbers(g(own(point))) for g in constraints]
     except BaseException as error:
@@ -60,12 +44,16 @@ def _violation(constraints: tuple[Constraint, ...], point: Any) -> Answer:
     told = np.concatenate(rows)
     if np.isnan(told).any():
         return Answer(math.nan, "a constraint is NaN")
-    return Answer(math.nan, violation=as_violations([told], 1)[0])
+    above = as_violations([told], 1)[0]
+    return Answer(math.nan, violation=above) if above > 0 else None
 
 
 def _numbers(told: Any) -> NDArray[np.float64]:
     """Return what a constraint says; raises TypeError for what is no real number."""
     numbers = plain(told)
-    if numbers is None or np.iscomplexobj(numbers):
-        raise TypeError(f"it returned {told!r:.40}, and a number is at most 0 or above")
+    is_truth = np.asarray(numbers).dtype.kind == "b"
+    if numbers is None or np.iscomplexobj(numbers) or is_truth:
+        raise TypeError(
+            f"it returned {told!r:.40}; return a number, at most 0 where the point is allowed"
+        )
     return np.asarray(numbers, dtype=float).ravel()

@@ -48,7 +48,9 @@ def make_evaluator(
     if run_in not in get_args(Workers):
         raise ConfigError(f"run_in={run_in!r} must be one of {', '.join(get_args(Workers))}")
     require_whole("workers", workers, 1)
-    together = batched or isinstance(f, Objective)
+    together = batched or (isinstance(f, Objective) and workers == 1)
+    if isinstance(f, Objective) and not together:
+        f = _OnePoint(f)
     if together and workers > 1:
         raise ConfigError(
             f"workers={workers} has no effect where all points of a batch are evaluated at once;"
@@ -65,6 +67,16 @@ def make_evaluator(
         yield from _on_ray(f, workers)
     else:
         yield from _in_pool(f, workers, run_in)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnePoint:
+    """An objective that is asked one point at a time, by several workers."""
+
+    objective: Objective
+
+    def __call__(self, point: Any) -> Any:
+        return self.objective.value(torch.as_tensor(np.array(point)).unsqueeze(0))[0]
 
 
 def answer(f: Function, point: Any) -> Answer:

@@ -7,10 +7,12 @@ from typing import Any, SupportsFloat
 
 import torch
 
-from fedzo.blackbox.constraints import as_constraints, within
-from fedzo.blackbox.evaluate import Evaluator, Workers, make_evaluator
+from fedzo.blackbox.charged import FREE, Charged
+from fedzo.blackbox.constraints import as_constraints
+from fedzo.blackbox.evaluate import Workers, make_evaluator
 from fedzo.blackbox.optimizer import Optimizer
 from fedzo.blackbox.result import Result
+from fedzo.blackbox.space import make_space
 from fedzo.blackbox.told import require_whole
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
@@ -40,14 +42,16 @@ def minimize(
 
     f: a function of a point, an array [d] or what typed variables make (fedzo.Optimizer says what
     x0, bounds, method, budget, seed, step and parallel are), or an objective of fedzo, whose box
-    and start are taken where bounds and x0 are missing. A point at which f raises or returns no
-    finite number has failed; the search goes on. target: the value at which it ends earlier.
-    workers: how many points are evaluated at a time, in threads, in processes (forked where the
-    system can) or on ray (`run_in`); the points are the same for any of them. batched: f takes all
-    points of a batch at once and returns their values. constraints: functions of a point, a number
-    or an array that is at most 0 where the point is allowed; f is not called elsewhere, and such
-    points count as evaluations. callback: called with the result so far
-    after every batch; the search ends where it returns True.
+    and start are taken where bounds and x0 are missing. budget: how often f is called at most.
+    A point at which f raises or returns no finite number has failed; the search goes on. target:
+    the value at which it ends earlier. workers: how many points are evaluated at a time, in
+    threads, in processes (forked where the system can) or on ray (`run_in`); the points are the
+    same for any of them. batched: f takes all points of a batch at once and returns their values.
+    constraints: functions of a point, a number or an array that is at most 0 where the point is
+    allowed; f is not called elsewhere. Where all variables are whole numbers and choices, f is
+    called once at a point. callback: called with the result so far after every batch; the search
+    ends where it returns True. A search that is interrupted leaves what it has found in the
+    `result` of the KeyboardInterrupt.
 
     Raises ConfigError for bad arguments, RunError when the first ten evaluations all fail.
 
@@ -62,7 +66,8 @@ def minimize(
     enough = _enough(target)
     if callback is not None and not callable(callback):
         raise ConfigError(f"callback={callback!r:.60} must be a function of a result")
-    limits = as_constraints(constraints)
+    limits, space = as_constraints(constraints), make_space(x0, bounds, step)
+    stepwise = bool((space.least > 0).all())
     opt = Optimizer(
         x0,
         bounds,
@@ -73,10 +78,21 @@ def minimize(
         parallel=parallel,
         constrained=bool(limits),
     )
+    opt.free = FREE * budget if stepwise or limits else 0  # points that may cost nothing
     with make_evaluator(f, workers=workers, run_in=run_in, batched=batched) as evaluate:
-        ended = _search(opt, within(evaluate, limits), enough, callback)
-    result = opt.result()
-    return replace(result, stop=ended) if ended else result
+        charged = Charged(evaluate, limits, space.key if stepwise else None, budget)
+        try:
+            ended = _search(opt, charged, enough, callback)
+        except KeyboardInterrupt as stopped:
+            stopped.result = _result(opt, charged, "interrupted")  # type: ignore[attr-defined]
+            stopped.add_note("what was found so far is the `result` of this exception")
+            raise
+    return _result(opt, charged, ended)
+
+
+def _result(opt: Optimizer, charged: Charged, ended: str) -> Result:
+    found = replace(opt.result(), repeats=charged.repeats)
+    return replace(found, stop=ended) if ended else found
 
 
 def _enough(target: Any) -> float | None:
@@ -94,7 +110,7 @@ def _enough(target: Any) -> float | None:
 
 def _search(
     opt: Optimizer,
-    evaluate: Evaluator,
+    charged: Charged,
     target: float | None,
     callback: Callable[[Result], Any] | None,
 ) -> str:
@@ -102,9 +118,9 @@ def _search(
     failed = 0
     while not opt.stop:
         points = opt.ask()
-        answers = evaluate(points)
-        good = [i for i, answer in enumerate(answers) if not answer.reason]
-        bad = [i for i, answer in enumerate(answers) if answer.reason]
+        answers = {i: told for i, told in enumerate(charged(points)) if told is not None}
+        good = [i for i, told in answers.items() if not told.reason]
+        bad = [i for i, told in answers.items() if told.reason]
         if bad:
             opt.tell([points[i] for i in bad], failures=[answers[i].reason for i in bad])
         if good:
@@ -120,7 +136,9 @@ def _search(
             return "target"
         if callback is not None and _is_true(callback(opt.result())):
             return "callback"
-    return ""
+        if not charged.left:
+            return "" if opt.stop else "budget"
+    return "exhausted" if charged.left and opt.stop == "budget" else ""
 
 
 def _is_true(told: Any) -> bool:

@@ -76,7 +76,7 @@ class Optimizer:
         self._table = Evaluations(ground.dim)
         self._batch = Batch()
         self._keys: list[Hashable] = []
-        self._best, self._reason, self._ended, self._extra = -1, "", "", 0
+        self._best, self._reason, self._ended, self._extra, self.free = -1, "", "", 0, 0
 
     @property
     def asked(self) -> int:
@@ -104,7 +104,7 @@ class Optimizer:
         """Why there is nothing more to ask for; empty while there is."""
         if self._ended:
             return self._ended
-        spent = self._ground.budget is not None and self.asked >= self._ground.budget
+        spent = self._ground.budget is not None and self.asked >= self._ground.budget + self.free
         return "budget" if spent and not self._table.under_way else ""
 
     def ask(self, n: int | None = None) -> Points:
@@ -124,7 +124,7 @@ class Optimizer:
     def _within(self, first: int, n: int | None) -> int:
         """Return the number up to which points are given out now."""
         end = self._table.count if n is None else first + n
-        return end if self._ground.budget is None else min(end, self._ground.budget)
+        return end if self._ground.budget is None else min(end, self._ground.budget + self.free)
 
     def _propose(self, first: int, n: int | None) -> None:
         """Have enough points in the table: a new batch, or points beside one under way."""

@@ -2,8 +2,8 @@
 
     x ~ U(lower, upper);   coordinate without two bounds:  x ~ P(start + 0.3 N(0, 1))
 
-What every other method has to beat, and the face's own cost when it is measured. Shapes: points
-[k, d]. Cost: as many points at a time as are evaluated at a time.
+The start is the first point. What every other method has to beat, and the face's own cost when it
+is measured. Shapes: points [k, d]. Cost: as many points at a time as are evaluated at a time.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,8 @@ class RandomSearch:
         boxed = np.isfinite(low) & np.isfinite(high)
         inside = drawn.uniform(np.where(boxed, low, 0.0), np.where(boxed, high, 1.0), size)
         points = torch.from_numpy(np.where(boxed, inside, free))
+        if state.count == 0:
+            points[0] = ground.start
         return state, project(points, ground.lower, ground.upper)
 
     def absorb(

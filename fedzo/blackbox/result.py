@@ -22,8 +22,10 @@ class Result(ShownByFacts):
     x: as the user gave and gets points; None before the first success. value: its value, NaN where
     only rankings were told. evaluations: points that were told, `failures` of them failed;
     first_failure says why one did. points, values: all that were told, in the order of asking, NaN
-    for failures and infeasible points; violations: 0, and more for infeasible points.
-    method: what the user chose; why: which method has searched, and the reason. stop: why it ended.
+    for failures and infeasible points; violations: 0, and more for infeasible points. repeats: of
+    `minimize`, those that it had asked before, for which it called no function. method: what the
+    user chose; why: which method has searched, and the reason. stop: why it ended; exhausted: where
+    it went, there was nothing new that is allowed.
     """
 
     WIDTH: ClassVar[int] = 13
@@ -36,6 +38,7 @@ class Result(ShownByFacts):
     points: Points
     values: NDArray[np.float64]
     violations: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    repeats: int = 0
     method: str
     why: str
     stop: str
@@ -50,6 +53,7 @@ class Result(ShownByFacts):
     def facts(self) -> Sequence[Fact]:
         infeasible = int((self.violations > 0).sum())
         outside = f", {infeasible} infeasible" if infeasible else ""
+        outside += f", {self.repeats} repeated" if self.repeats else ""
         failed = f", {self.failures} failed ({self.first_failure})" if self.failures else ""
         return [
             ("value", self._value_told(infeasible)),

@@ -16,7 +16,7 @@ from fedzo.records.checkpoint import Checkpoint, flatten_state, restore_state
 from fedzo.records.storage import replacing
 from fedzo.records.tensor_file import read_tensors, write_tensors
 
-VERSION, READ = 3, (1, 2, 3)
+VERSION, READ = 4, (1, 2, 3, 4)
 StateT = TypeVar("StateT")
 
 
@@ -104,10 +104,8 @@ def _searched_otherwise(version: int, search: dict[str, Any]) -> str:
     """Return by what an earlier version would go on at other points; empty where it would not."""
     if version < 3 and str(search["method"]).startswith("auto"):
         return "auto knew no trial of cma"
-    if version > 1 or not str(search["method"]).startswith("cma"):
-        return ""
-    space = search["space"]
-    free = len(space["start"]) if "start" in space else 0
-    if "box" in space:
-        free = sum(low < high for low, high in zip(*space["box"][1:3], strict=True))
-    return "cma searched a single number otherwise" if free < 2 else ""
+    at_once = "kinds" in search["space"] or search["constrained"]
+    begins_with_cma = str(search["method"]).startswith("cma") or (
+        str(search["method"]).startswith("auto") and at_once
+    )
+    return "cma did not ask the start" if version < 4 and begins_with_cma else ""

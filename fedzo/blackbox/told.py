@@ -91,10 +91,13 @@ def as_violations(violations: Any, count: int) -> list[float]:
     try:
         if np.iscomplexobj(rows):
             raise TypeError("complex")
+        if np.asarray(rows).dtype.kind == "b":
+            raise TypeError("truth")
         given = np.asarray(rows, dtype=float)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"violations={rows!r:.60} must hold a number a point, or as many for each"
+            f"violations={rows!r:.60} must hold a number a point, or as many for each, at most 0"
+            " where it is allowed"
         ) from error
     missing = int(np.isnan(given).sum())
     if given.ndim not in (1, 2) or len(given) != count or missing:

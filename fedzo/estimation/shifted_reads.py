@@ -246,7 +246,9 @@ def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
     if not reading.reads:
         raise ObjectiveError(
             "no operation of torch has read the parameters, so they cannot be moved where they"
-            " are (does the function leave torch?); ask it through value(x)"
+            " are (does the function leave torch?); read them by one before it does, as"
+            " torch.nn.utils.parameters_to_vector(module.parameters()), or, of an objective, ask it"
+            " through value(x)"
         )
     reading.warn_of_unread()
     return answer

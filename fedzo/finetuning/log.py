@@ -7,10 +7,11 @@ parameters, bit for bit, on any engine (ZerothOrder.replay). Files: safetensors 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from fedzo.errors import CheckpointError
 from fedzo.estimation.view import View
 from fedzo.records.tensor_file import octets, read_tensors, write_tensors
 
-_FORMAT = 1
+_FORMAT, _NEXT = 1, "next_lr"
 _AT_ONCE = 1 << 20
 """Bytes of a fingerprint."""
 
@@ -38,11 +39,15 @@ class Origin:
 
 @dataclass(slots=True)
 class Log:
-    """Steps with the values that they were told."""
+    """Steps with the values that they were told.
+
+    group: the optimizer's, whose lr is that of the next step; a scheduler may have set it.
+    """
 
     origin: Origin
     lrs: list[float] = field(default_factory=list)
     told: list[list[float]] = field(default_factory=list)
+    group: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.lrs)
@@ -75,6 +80,8 @@ class Log:
             "values": torch.tensor(flat, dtype=torch.float64),
             "counts": torch.tensor([len(step) for step in self.told], dtype=torch.int32),
         }
+        if "lr" in self.group:
+            tensors[_NEXT] = torch.tensor(float(self.group["lr"]), dtype=torch.float64)
         write_tensors(Path(path), tensors, json.dumps({"format": _FORMAT, **asdict(self.origin)}))
 
     @classmethod
@@ -82,12 +89,13 @@ class Log:
         """Read a log. Raises CheckpointError for a file that is missing, damaged or no log."""
         tensors, facts = read_tensors(Path(path))
         told = json.loads(facts)
+        group = {"lr": float(tensors.pop(_NEXT))} if _NEXT in tensors else {}
         if told.pop("format", None) != _FORMAT or tensors.keys() != {"lr", "values", "counts"}:
             raise CheckpointError(f"{path} is no log of a run on a module in format {_FORMAT}")
         values = tensors["values"].tolist()
         ends = [0, *accumulate(tensors["counts"].tolist())]
         steps = [values[a:b] for a, b in pairwise(ends)]
-        return cls(Origin(**told), tensors["lr"].tolist(), steps)
+        return cls(Origin(**told), tensors["lr"].tolist(), steps, group)
 
 
 def fingerprint(view: View) -> int:

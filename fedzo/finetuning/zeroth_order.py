@@ -103,7 +103,8 @@ class ZerothOrder(torch.optim.Optimizer):
                 names=list(self.view.names),
                 sizes=[tensor.numel() for tensor in self.view.tensors],
                 start=fingerprint(self.view),
-            )
+            ),
+            group=self.param_groups[0],
         )
         if parallel is not None:
             parallel.require_same(repr((self.log.origin, lr, stacked)))
@@ -142,6 +143,9 @@ class ZerothOrder(torch.optim.Optimizer):
     def replay(self, log: Log) -> None:
         """Take the steps of a log, without asking: to the same parameters, bit for bit.
 
+        The learning rate of the next step is then what it was when the log was saved, which a
+        scheduler may have set: it goes on after its own load_state_dict.
+
         Raises CheckpointError where the log belongs to another method, seed or start, or does not
         begin with the steps that have been taken.
         """
@@ -161,6 +165,8 @@ class ZerothOrder(torch.optim.Optimizer):
         for lr, answers in list(log)[self.steps :]:
             self._go(Told(self.view, answers), lr)
             self.log.add(lr, list(answers))
+        if "lr" in log.group:
+            self.param_groups[0]["lr"] = log.group["lr"]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take the one group of all tensors; raises ConfigError for a second one."""

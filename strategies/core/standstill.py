@@ -5,10 +5,11 @@ After round k (at most 3) the pace so far tells how far x comes in all rounds. I
     |x_k - x_0| = 0, or
     |x_k - x_0| (rounds / k) < reach  and  |F_k - F_0| (rounds / k) < share |F_0|
 
-with reach = mu and share = 1/10 for methods that ask around x: within mu they cannot tell one x
-from another; for others reach = 1e-4 max |x| and share = 1/100. A round of Adam's steps is slow
-where it is shorter than one step, local_lr. Slow runs get on in one of the two; runs that have
-converged do so after their first rounds, which are not watched. Lengths are largest coordinates.
+where x_k and F_k are those of the watched rounds that have come farthest, with reach = mu and share
+= 1/10 for methods that ask around x: within mu they cannot tell one x from another; for others
+reach = 1e-4 max |x| and share = 1/100. A round of Adam's steps is slow where it is shorter than one
+step, local_lr. Slow runs get on in one of the two; runs that have converged do so after their first
+rounds, which are not watched. Lengths are largest coordinates.
 """
 
 import warnings
@@ -46,6 +47,8 @@ class Standstill:
     _first: float | None = field(default=None, init=False)
     _heard: bool = field(default=False, init=False)
     _warned: bool = field(default=False, init=False)
+    _moved: float = field(default=0.0, init=False)
+    _change: float = field(default=0.0, init=False)
 
     def __call__(self, snapshot: Snapshot) -> None:
         record = snapshot.record
@@ -54,8 +57,11 @@ class Standstill:
         if record.round_index == 0:
             self._heard = False
             self._start, self._first = snapshot.state.x.clone(), record.value
+            self._moved = self._change = 0.0
         elif record.clients_answered:
             self._heard = True
+        if self._start is not None and 0 < record.round_index <= self.patience:
+            self._follow(snapshot.state.x, record.value)
         watched = record.round_index == min(self.patience, self.num_rounds) > 0
         asked = record.queries + record.gradients > 0
         if self._start is None or self._warned or not watched or not asked or snapshot.stop:
@@ -65,19 +71,24 @@ class Standstill:
             self._warned = True
             warnings.warn(text, FedzoWarning, stacklevel=2)
 
+    def _follow(self, x: Float[Tensor, " d"], value: float | None) -> None:
+        """Note how far x and F have come."""
+        assert self._start is not None
+        self._moved = max(self._moved, float((x - self._start).abs().max()))
+        if value is not None and self._first is not None:
+            self._change = max(self._change, abs(value - self._first))
+
     def _complaint(self, x: Float[Tensor, " d"], value: float | None, rounds: int) -> str:
         """Say why x will not get anywhere; nothing where it will."""
-        assert self._start is not None
-        moved = float((x - self._start).abs().max())
-        known = value is not None and self._first is not None
-        first, last = (self._first or 0.0, value or 0.0) if known else (0.0, 0.0)
+        moved, known = self._moved, value is not None and self._first is not None
+        first = (self._first or 0.0) if known else 0.0
         times = self.num_rounds / rounds
         if moved == 0:
             if not self._heard:  # which is told by itself
                 return ""
             rest = f"{self._at(known, first)}: {self._cause(first)}"
             return f"x has not moved in {rounds} round{'s' * (rounds > 1)}{rest}"
-        change = abs(last - first) * times
+        change = self._change * times
         share = 0.1 if self.mu or self.adam_lr else 0.01
         still = change < share * abs(first) if known else moved * times < 1e-4 * self._reach(x)
         slow = moved * times < self._reach(x) or (known and moved / rounds < self.adam_lr)

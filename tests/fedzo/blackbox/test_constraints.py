@@ -35,7 +35,7 @@ def test_the_best_point_is_allowed_and_at_the_edge(start: float, seed: int) -> N
     assert all((at_least_one(x) <= 0).all() for x in seen)
     assert (at_least_one(result.x) <= 0).all()
     assert result.value == pytest.approx(2, rel=1e-2)
-    assert len(seen) == int((result.violations == 0).sum()) < result.evaluations == 1500
+    assert len(seen) == int((result.violations == 0).sum()) == 1500 < result.evaluations
     assert np.isnan(result.values[result.violations > 0]).all()
     assert "cma, because points may be infeasible" in result.why
 
@@ -59,7 +59,7 @@ def test_typed_variables_have_constraints_too() -> None:
         lambda p: p["layers"] + (p["act"] == "relu"),
         bounds=space,
         budget=150,
-        constraints=[lambda p: 4 - p["layers"], lambda p: p["act"] == "tanh"],
+        constraints=[lambda p: 4 - p["layers"], lambda p: float(p["act"] == "tanh")],
     )
     assert result.x == {"layers": 4, "act": "relu"}
 

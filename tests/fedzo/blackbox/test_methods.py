@@ -125,6 +125,7 @@ def test_cma_is_pycma_with_random_numbers_from_a_stream() -> None:
     generator = stream(4, "cma", 0)
     options = {"randn": lambda *n: generator.standard_normal(n or None), "seed": math.nan}
     es = cma.CMAEvolutionStrategy([0.0] * D, 0.3, {**options, "verbose": -9, "verb_log": 0})
+    es.inject([np.zeros(D)], force=True)
     state = method.init()
     for _ in range(10):
         state, points = method.propose(state)

@@ -1,6 +1,8 @@
 """What holds for every method: replay, exact bits, counts, nothing touched that is not x."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from module_nets import ALL, FORWARDS, INPUTS, TARGETS, loss_of, net, numbers
 from torch import nn
 
 from fedzo.errors import ConfigError
+from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.zeroth_order import ZerothOrder
 
@@ -190,6 +193,33 @@ def test_schedulers_of_torch_set_the_step() -> None:
         optimizer.step(loss_of(module))
         scheduler.step()
     assert optimizer.log.lrs == [0.1, 0.05, 0.025]
+
+
+@pytest.mark.parametrize("kind", ["StepLR", "CosineAnnealingLR", "LambdaLR"])
+def test_a_run_with_a_scheduler_goes_on_by_its_log(kind: str, tmp_path: Path) -> None:
+    def begun() -> tuple[nn.Module, ZerothOrder, torch.optim.lr_scheduler.LRScheduler]:
+        module = net()
+        optimizer = ZerothOrder(module, 0.1, method="zo_sgd")
+        how = {"StepLR": (4, 0.5), "CosineAnnealingLR": (40,), "LambdaLR": (lambda k: 0.9**k,)}
+        return module, optimizer, getattr(torch.optim.lr_scheduler, kind)(optimizer, *how[kind])
+
+    def go(module: nn.Module, optimizer: ZerothOrder, scheduler: Any) -> None:
+        for _ in range(7):
+            optimizer.step(loss_of(module))
+            scheduler.step()
+
+    whole = begun()
+    go(*whole)
+    whole[1].log.save(tmp_path / "log")
+    told = whole[2].state_dict()
+    go(*whole)
+    again = begun()
+    again[1].replay(Log.load(tmp_path / "log"))
+    again[2].load_state_dict(told)
+    go(*again)
+    assert again[1].log.lrs == whole[1].log.lrs
+    pairs = zip(whole[0].parameters(), again[0].parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
 
 
 def test_parameters_without_their_module() -> None:

@@ -12,11 +12,12 @@ from scenarios.runs.experiment import make_experiment
 from scenarios.runs.names import SCENARIOS, STRATEGIES
 
 slow = pytest.mark.slow
+NEED_GRADIENTS = ("first_order", "coded", "peer_gradient")
 PAIRS = [
     (scenario, strategy)
     for scenario, entry in SCENARIOS.items()
     for strategy, method in STRATEGIES.items()
-    if not (entry.build.black_box and method.rule == "first_order")
+    if not (entry.build.black_box and method.rule in NEED_GRADIENTS)
 ]
 
 

@@ -1,6 +1,7 @@
 """Who is told that x stands still, and who is not; in which arithmetic x moves."""
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.objectives.objective import CallableObjective, TorchObjective
+from fedzo.records.history import RoundRecord
 from scenarios import federate
 from scenarios.runs.simulate import RunResult
+from strategies.core.outcome import Snapshot
+from strategies.core.standstill import Standstill
 
 
 def run(function: Any, *, torch_function: bool = False, **more: Any) -> tuple[RunResult, list[str]]:
@@ -108,3 +112,12 @@ def test_differences_are_float64_whatever_the_type_of_x() -> None:
     assert result.final_value is not None
     assert result.final_value - 1e8 < 2.9
     assert (result.x.dtype, said) == (torch.float32, [])
+
+
+def test_a_run_that_came_back_after_it_had_gone_far_is_not_bothered() -> None:
+    watch = Standstill(num_rounds=3, mu=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for index, (place, value) in enumerate([(0.0, 1.0), (0.5, 0.4), (0.3, 0.5), (0.001, 0.99)]):
+            record = RoundRecord(round_index=index, value=value, clients=(0,), queries=index)
+            watch(Snapshot(record, SimpleNamespace(x=torch.tensor([place])), None, True, 0))
