@@ -273,7 +273,12 @@ def _alike(closure: Closure, again: Callable[[], None]) -> Callable[[], Tensor]:
 
     def asked() -> Tensor:
         again()
-        value = closure()
+        try:
+            value = closure()
+        except RuntimeError as error:
+            if "does not require grad" in str(error):
+                error.add_note("ZerothOrder asks without gradients: leave out loss.backward()")
+            raise
         if isinstance(value, Tensor):
             return value
         try:

@@ -34,6 +34,8 @@ class Answer:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
+CATEGORIES = ("train", "query", "evaluate")
+"""What messages of Flower are for."""
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
 
@@ -89,6 +91,15 @@ class Question(Generic[AnswerT]):
     would put into each what another has lost."""
     vectors_down: ClassVar[tuple[str, ...]] = ()
     """Tensors [d] for all that may come as their changes since the last time."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super(Question, cls).__init_subclass__(**more)
+        kind = cls.__dict__.get("kind", "query")
+        if isinstance(kind, str) and kind.partition(".")[0] not in CATEGORIES:
+            raise ConfigError(
+                f"{cls.__name__}.kind={kind!r} must be one of {', '.join(CATEGORIES)}, with a name"
+                " after a point, such as query.norms: Flower sorts messages by these"
+            )
 
     def shapes(self) -> Mapping[str, Shapes]:
         """Return the shapes that each tensor of a client's answer may have."""

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import tomli_w
 
+from clients.rules import RULE_CONFIGS
 from fedzo.adversary.lies import ByzantineConfig
 from fedzo.compression.config import CompressionConfig
 from fedzo.config import (
@@ -200,7 +201,7 @@ def effects_of(scenario: str, strategy: str, engine: str, given: Mapping[str, Sc
     suggested = SCENARIOS[scenario].build.suggested.get(classes["client"], {})
     known = {f"{section}.{n}" for section, cls in classes.items() for n in field_names(cls)}
     usual = {**{k: v for k, v in suggested.items() if k in known}, **entry.preset}
-    _check_keys({**usual, **given}, classes, entry.refused)
+    _check_keys({**usual, **given}, classes, entry.refused, strategy)
     world = _built(classes["scenario"], "scenario", given)
     if engine == "superlink" and "fleet.preset" in entry.preset:
         usual |= {"fleet.preset": "none"}  # machines take the time that they take
@@ -227,19 +228,30 @@ def _built(cls: type, section: str, wanted: Mapping[str, Scalar]) -> Any:
 
 
 def _check_keys(
-    wanted: Mapping[str, Scalar], classes: Mapping[str, type], refused: Mapping[str, str]
+    wanted: Mapping[str, Scalar],
+    classes: Mapping[str, type],
+    refused: Mapping[str, str],
+    strategy: str,
 ) -> None:
     valid = [f"{section}.{name}" for section, cls in classes.items() for name in field_names(cls)]
     for key in wanted:
         if key in refused:
             raise ConfigError(f"{key} is refused: {refused[key]}")
         if key not in valid:
-            raise _of_another(key) or unknown_key(key, valid)
+            raise _of_another(key, strategy, classes["client"]) or unknown_key(key, valid)
 
 
-def _of_another(key: str) -> ConfigError | None:
-    """Return the error for a setting that other scenarios or engines have; None for any other."""
+def _of_another(key: str, strategy: str, client: type) -> ConfigError | None:
+    """Return the error for a setting that others have; None for any other.
+
+    Others: scenarios, engines, and the clients of other strategies.
+    """
     section, _, name = key.partition(".")
+    if section == "client" and any(name in field_names(cls) for cls in RULE_CONFIGS.values()):
+        return ConfigError(
+            f"{key} is a setting of other strategies' clients; those of {strategy} have"
+            f" {', '.join(field_names(client)) or 'none'}"
+        )
     configs = {
         "scenario": {n: entry.config for n, entry in SCENARIOS.items()},
         "engine": {n: config for n, (config, _) in ENGINES.items()},

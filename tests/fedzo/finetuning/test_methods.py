@@ -273,3 +273,17 @@ def test_a_subspace_is_no_larger_than_the_module() -> None:
     for _ in range(6):
         optimizer.step(lambda: layer(torch.ones(2, 2)).square().mean())
     assert all(p.isfinite().all() for p in layer.parameters())
+
+
+def test_a_closure_that_goes_backward_is_told_why_it_cannot() -> None:
+    module = net()
+    optimizer = ZerothOrder(module, 0.1, method="mezo")
+
+    def usual() -> torch.Tensor:
+        loss = loss_of(module)()
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="does not require grad") as told:
+        optimizer.step(usual)
+    assert "leave out loss.backward()" in told.value.__notes__[0]

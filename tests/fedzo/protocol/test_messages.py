@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from worlds import Toy
 
 from clients.averaging.zeroth_order import ZerothOrderConfig
-from fedzo.errors import MessageError
+from fedzo.errors import ConfigError, MessageError
 from fedzo.protocol import messages, seals
 from fedzo.protocol._compat import wire_size
 from fedzo.protocol.exchange import Exchange, Moment, Replies
@@ -27,6 +27,7 @@ from fedzo.protocol.messages import (
     exchange_through_wire,
     replies_through_wire,
 )
+from fedzo.protocol.question import Answer, Question
 from fedzo.protocol.questions import ZerothOrderSteps
 from fedzo.protocol.seals import seal_answer
 from fedzo.protocol.sizes import exchange_size, replies_size
@@ -205,3 +206,10 @@ def test_a_failure_is_an_answer() -> None:
     sent = encode_replies(Replies(client_ids=[], failures={3: "no ink"}, counts={"q": {3: 2}}))
     back = decode_reply(sent[3], client_id=3)
     assert (back.failures, back.counts) == ({3: "no ink"}, {"q": {3: 2}})
+
+
+def test_a_question_is_of_a_kind_that_flower_sorts() -> None:
+    with pytest.raises(ConfigError, match=r"Local\.kind='local\.x' must be one of train, query"):
+
+        class Local(Question[Answer]):
+            kind = "local.x"

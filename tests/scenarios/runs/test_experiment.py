@@ -92,3 +92,10 @@ def test_bad_files_are_refused(tmp_path: Path, text: str | None, message: str) -
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_experiment(path)
+
+
+def test_a_setting_of_other_clients_is_told_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"client\.mu is a setting of other .*fzoos have .*gamma"):
+        make_experiment("quadratic", "fzoos", settings={"client.mu": 0.1})
+    with pytest.raises(ConfigError, match=r"did you mean client\.num_directions"):
+        make_experiment("quadratic", "fedzo", settings={"client.num_direction": 3})
