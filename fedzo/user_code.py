@@ -281,6 +281,7 @@ def installed(name: str, folder: Path) -> Path | None:
     """Return where a module of this name lies outside of users' folders."""
     if name in sys.stdlib_module_names:
         return Path(sys.base_prefix) / name
-    entries = [e for e in sys.path if e != str(folder) and not is_of_a_user(Path(e))]
+    paths = [Path(entry or ".").absolute() for entry in sys.path]  # "" where no script runs
+    entries = [str(path) for path in paths if path != folder and not is_of_a_user(path)]
     spec = PathFinder.find_spec(name, entries)
     return Path(spec.origin) if spec is not None and spec.origin else None

@@ -24,7 +24,7 @@ from fedzo.objectives.modules import ModuleObjective
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
 from fedzo.origin import place_of_code
-from fedzo.user_code import load_object
+from fedzo.user_code import absolute_reference, load_object
 from scenarios.problems.one_problem import OneProblem
 
 MakeObjective = Callable[[int], Objective]
@@ -61,13 +61,20 @@ class CustomScenario(OneProblem):
     ) -> None:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
+        self._reference = "" if make_objective else absolute_reference(config.objective)
         self._make = make_objective or load_function(config.objective)
         self._objectives: dict[int, Objective] = {}
         self._initial_x = initial_x
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave made objectives behind: another process makes its own."""
-        return {**self.__dict__, "_objectives": {}}
+        """Leave what was made and loaded behind: another process makes and loads its own."""
+        make = None if self._reference else self._make
+        return {**self.__dict__, "_objectives": {}, "_make": make}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._reference:
+            self._make = load_function(self._reference)
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         self._objective(0)

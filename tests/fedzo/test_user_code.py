@@ -1,6 +1,7 @@
 """A user's file loads like a script, wherever it lies and whatever it is called."""
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from own_files import STILL
 
+import fedzo
 from fedzo.errors import ConfigError
 from fedzo.user_code import is_reference, load_kept, load_object, reference_of
 
@@ -229,3 +231,20 @@ def test_a_script_that_edits_what_it_imported_runs_the_text_of_now(tmp_path: Pat
 )  # fmt: skip
 def test_references_are_told_from_other_texts(text: str, is_one: bool) -> None:
     assert is_reference(text) is is_one
+
+
+def test_a_file_keeps_its_name_where_no_script_runs(tmp_path: Path) -> None:
+    """From a notebook or stdin the first place to look is "", the folder that one is in."""
+    (tmp_path / "bowl.py").write_text("def make(client): return client\n")
+    code = (
+        "import sys; from fedzo.user_code import load_object;"
+        "assert sys.path[0] == '';"
+        "print(load_object('bowl.py:make', what='it').__module__)"
+    )
+    source = str(Path(fedzo.__file__).parents[1])
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": source}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == "bowl"

@@ -541,3 +541,19 @@ class Greedy:
 
     def value(self, x: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_file_of_objectives_that_lies_elsewhere_is_read_by_the_actors(tmp_path: Path) -> None:
+    file = tmp_path / "statistics.py"  # a module of that name is Python's: it gets another
+    file.write_text(
+        "import fedzo\n"
+        "def make(client):\n"
+        "    return fedzo.TorchObjective(function=lambda x: (x - client).square().sum(-1), dim=3)\n"
+    )
+    reference = f"{file}:make"
+    found = [
+        federate(reference, num_clients=2, num_rounds=1, engine=engine).x
+        for engine in ("inprocess", "ray")
+    ]
+    assert torch.equal(*found)
