@@ -85,7 +85,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     known = dict.fromkeys(name for row in comparison.rows for name in row.means)
     names = [name for name in known if name != "best_value"]
     for name in names:
-        table.add_column(shown(name.replace("_", " ")), justify="right")
+        table.add_column(shown(name.replace("_", " ")), justify="right", overflow="fold")
     for row in comparison.rows:
         table.add_row(shown(row.strategy), *(_cell(name, row) for name in names))
     console.print(table)
@@ -119,8 +119,8 @@ def print_grid(console: Console, grid: Grid) -> None:
         table = Table(title=title(f"{grid.title} {panel}".strip()), title_justify="left")
         table.add_column("rule")
         for attack in next(iter(rows.values())):
-            table.add_column(shown(attack.replace("_", " ")), justify="right")
-        table.add_column("worst", justify="right")
+            table.add_column(shown(attack.replace("_", " ")), justify="right", overflow="fold")
+        table.add_column("worst", justify="right", overflow="fold")
         known = {row: grid.worst(panel, row) for row in rows}
         best = (max if grid.higher_is_better else min)(
             (value for value in known.values() if not math.isnan(value)), default=math.nan
@@ -149,7 +149,7 @@ def _print_target(console: Console, target: Target) -> None:
     known = [found for found in medians.values() if found is not None]
     least = {n: min((found[n] for found in known if n in found), default=0) for n in costs}
     for name in [*costs, "seeds"]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for name, found in medians.items():
         got = {} if found is None else found
         spent = [f"{got[n]:,.0f}" if n in got else "-" if got else "never" for n in costs]
@@ -166,7 +166,9 @@ def _print_milestones(console: Console, comparison: Comparison) -> None:
     table.add_column("strategy")
     medians = [milestone.to_json()["median"] for milestone in comparison.milestones]
     for milestone in comparison.milestones:
-        table.add_column(f"{milestone.limit:,g}\n{milestone.axis}", justify="right")
+        table.add_column(
+            f"{milestone.limit:,g}\n{milestone.axis}", justify="right", overflow="fold"
+        )
     for row in comparison.rows:
         values = [found[row.strategy] for found in medians]
         lowest = [min((v for v in found.values() if v is not None), default=0) for found in medians]

@@ -47,7 +47,7 @@ def _print_plan(console: Console, planned: Planned) -> None:
         return
     table = Table("estimate", title=title("what it takes, if everybody answers"))
     for name in ("a round", "a run", "in all"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     a_run, totals = planned.totals(1), planned.totals(planned.runs)
     for name in COUNTED:
         if totals[name]:

@@ -133,7 +133,7 @@ def _row(look: "Look") -> dict[str, Any]:
 def _print(console: Console, name: str, looks: "list[Look]", out: Path | None) -> None:
     table = Table(title=title(name), title_justify="left")
     for column in ("forwards", "steps", "train loss", "test loss", "test accuracy", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for look in looks:
         table.add_row(
             f"{look.forwards:,}",

@@ -82,7 +82,8 @@ def _csv(path: Path, layout: CsvFormat, target: str) -> Table:
         if values.dtype.kind == "U":
             raise ConfigError(
                 f"scenario.path={str(path)!r}: column {name!r} is text, such as"
-                f" {str(values[0])[:40]!r}; all columns but the class must be numbers"
+                f" {str(values[0])[:40]!r}; all columns but the class must be"
+                " numbers: write it as columns of 0 and 1, one for each value, or remove it"
             )
     labels = found.columns[found.goal].tolist()
     if len(set(labels)) == len(labels):

@@ -14,8 +14,10 @@ from strategies.core.step_config import LocalConfig, ServerConfig
 class FedAvgConfig:
     """Settings of FedAvg and FedZO.
 
-    weighting: "uniform", or "examples" for clients that count them. safeguard: whether the cohort
-    is asked for its values at the old and the new x, and the old one is kept unless F has fallen.
+    weighting: "uniform", or "examples" for clients that count them, which lowers the mean over
+    examples, and not F, the plain mean of clients, by which x is judged. safeguard: whether the
+    cohort is asked for its values at the old and the new x, and the old one is kept unless F has
+    fallen.
     """
 
     rounds: RoundConfig = part(RoundConfig)
