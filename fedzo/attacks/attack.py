@@ -215,7 +215,12 @@ def _goes_on(
 
 
 def _reason(subject: Subject, answers: Answers) -> str:
-    """Return why an attack by labels has found nothing to begin with, "" for any other."""
+    """Return why an attack was left, or by labels has found nothing to begin with; "" else."""
+    if subject.unpaid >= _PATIENCE and not subject.found.success:
+        return (
+            f"left after {subject.unpaid} images in a row were refused"
+            f" ({subject.found.queries} queries were answered)"
+        )
     by_labels = answers.scores is None or subject.goals[0].loss == "boundary"
     if subject.reached or not by_labels:
         return ""

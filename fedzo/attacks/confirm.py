@@ -1,16 +1,18 @@
 """Whether a success holds: a noisy victim errs by itself, and one lucky answer is no success.
 
-A success is asked again, which is no query of the attack: a victim of scores once, about an image
-that differs in the last bit of its pixels (so nobody pays twice for one answer), one of labels up
-to five times at every success. While answers agree the victim is exact, and nothing else is asked.
-Where they differ it is noisy, and from then on, or from the beginning for a given `confirm`,
+Every success is asked again, which is no query of the attack: a victim of scores once, about an
+image that differs in the last bit of its pixels (so nobody pays twice for one answer), one of
+labels up to five times. While answers agree the victim is exact, and nothing else is asked. Where
+they differ it is noisy, and from then on, or from the beginning for a given `confirm`,
 
     success  =  of `confirm` answers about one perturbation at least m have reached the goal,
                 m the least number that fair coins reach once in twenty times (5 of 5, 8 of 9)
 
 counted within the budget, one after the other until that is settled; what had been taken for a
-success before noise was seen is asked in the end. Nor is it a success where the
-image as it was is answered otherwise as often as not: then the noise does it alone.
+success before noise was seen is asked in the end. Nor is it a success where the image as it was is
+answered otherwise as often as not: then the noise does it alone. Of many proposals some pass by
+luck, and each image ends at the first that does; so a success is asked as often anew when all is
+over, which are checks and no queries, and has to pass again.
 """
 
 import math
@@ -108,6 +110,13 @@ class Asking:
         subject.count(told)
         return told if float(subject.shares(told)[0]) >= self.rate else None
 
+    def checked(self, subject: Subject, number: int) -> bool:
+        """Ask again about what was found, as a check, and say whether the goal is reached."""
+        told = ask_again(self.victim, subject.under(subject.found.delta.unsqueeze(0)), number)
+        checks = subject.found.checks + told.queries
+        subject.found = replace(subject.found, checks=checks)
+        return float(subject.shares(told)[0]) >= self.rate
+
     def placed(self, subject: Subject, settings: AttackSettings) -> Found:
         """Return what was found; a patch at one of its places, and asked about elsewhere."""
         found, places = subject.found, subject.places
@@ -155,17 +164,23 @@ class Confirmation:
         self, subject: Subject, delta: Float[Tensor, " d"], told: Answers, ask: Asking
     ) -> bool:
         """Say whether a success, of which the victim `told` so, is one; counts what it asks."""
-        if not self.answers and self.noisy is None:
+        if not self.answers and not self.noisy:
             self._probe(subject, delta, told, ask)
         return self.needed == 1 or self._settled(subject, delta, ask)
 
     def take_back(self, subject: Subject, ask: Asking) -> None:
         """Confirm in the end what was taken for a success before noise was seen."""
-        found = subject.found
-        if not found.success or self.needed == 1 or subject.index in self._clean:
+        if not subject.found.success or self.needed == 1:
             return
-        if not self._settled(subject, found.delta, ask):
+        known = subject.index in self._clean
+        if not (known or self._settled(subject, subject.found.delta, ask)) or not agreed(
+            (ask.checked(subject, n) for n in self._numbers()), self.needed
+        ):
             subject.found = replace(subject.found, success=False)
+
+    def _numbers(self) -> range:
+        """Return what tells the last answers from those before."""
+        return range(self.needed, 2 * self.needed)
 
     def _settled(self, subject: Subject, delta: Float[Tensor, " d"], ask: Asking) -> bool:
         needed = self.needed

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedzo.attacks.confirm import Confirmation
 from fedzo.attacks.region import on_levels
 from fedzo.attacks.subject import Found, perturbed
-from fedzo.attacks.victims.victim import AnswerKind
+from fedzo.attacks.victims.victim import UNKNOWN, AnswerKind
 from fedzo.records.facts import Fact, ShownByFacts
 from scenarios.attacks.plan import Plan
 from scenarios.attacks.screening import Screened
@@ -66,7 +66,17 @@ class Report(ShownByFacts):
 
         A victim that tells an order is not screened: there, the share that the attack has left.
         """
-        return self.screened.accuracy * (1 - self.fooled)
+        if self.plan.settings.universal:
+            return self.screened.accuracy * (1 - self.fooled)
+        return self.screened.accuracy * mean(map(float, self.standing))
+
+    @property
+    def standing(self) -> Sequence[bool]:
+        """Which images are answered as before; one that has become a third class is not."""
+        if self.plan.target is None:
+            return [not found.success for found in self.found]
+        pairs = zip(self.found, self.labels.tolist(), strict=True)
+        return [not found.success and found.label in (label, UNKNOWN) for found, label in pairs]
 
     @property
     def median_nearest(self) -> float | None:

@@ -119,7 +119,9 @@ def draw_table(path: Path, victim: str, table: AttackTable) -> None:
     axes = figure.add_subplot()
     styles = zip(cycle(_LINES), cycle(_MARKS))
     for attacker, (line, mark) in zip(table.attackers, styles, strict=False):
-        points = [(one.plan.settings.radius, one.robust_accuracy) for one in table.of(attacker)]
+        points = [
+            (one.plan.settings.radius, table.robust_accuracy(one)) for one in table.of(attacker)
+        ]
         if table.accuracy is not None:
             points.insert(0, (0.0, table.accuracy))
         radii, shares = zip(*points, strict=True)

@@ -66,7 +66,9 @@ class Words:
 
 def attack(words: Words) -> dict[str, Any]:
     """Attack, write and print; returns the summary."""
-    attackers = (words.attacker or "").split(",")
+    attackers = [name.strip() for name in (words.attacker or "").split(",")]
+    if len(attackers) > 1 and not all(attackers):
+        raise ConfigError(f"--attacker {words.attacker} has an empty name; leave out a comma")
     radii = _radii(words)
     several = len(attackers) > 1 or len(radii) > 1
     own = filter(None, attackers if several else ())

@@ -69,8 +69,14 @@ def read_folder(folder: Path, size: int = 0, classes: Sequence[str] = ()) -> Lab
         images=stacked([path for path, _ in told], pictures),
         labels=torch.tensor(labels),
         classes=classes,
-        files=[str(path.relative_to(folder)) for path, _ in told],
+        files=[_name_of(path, folder) for path, _ in told],
     )
+
+
+def _name_of(path: Path, folder: Path) -> str:
+    """Return a file's place in the folder, or where it is else."""
+    inside = path.is_relative_to(folder)
+    return str(path.relative_to(folder)) if inside else str(path)
 
 
 def read_names(path: Path) -> list[str]:

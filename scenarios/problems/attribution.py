@@ -43,7 +43,7 @@ from fedzo.protocol.questions.surrogate import SurrogateConfig
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
-from fedzo.used_with import UsedWith, other_than
+from fedzo.used_with import UsedWith, one_of, other_than
 from fedzo.user_code import load_object
 from scenarios.problems.highest_words import found_share, highest_words
 from scenarios.problems.one_problem import KnownProblem, OneProblem
@@ -88,6 +88,7 @@ class AttributionConfig:
         "strategy.judges": JUDGED_HERE,
         "sequences": other_than("model", ""),
         "top": other_than("model", ""),
+        "length": one_of("model", ""),
     }
 
     @property

@@ -12,7 +12,7 @@ All answers pass fedzo.attacks.victims.gate, and those of somebody's own Victim 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -169,11 +169,12 @@ class ModuleVictim:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module in evaluation mode; its mode and its buffers are put back in the end."""
-    training = [part for part in module.modules() if part.training]
+    training = [part for part in module.modules() if getattr(part, "training", False)]
     owned = [(part, list(part.named_buffers(recurse=False))) for part in module.modules()]
     buffers = [(part, name, b, b.clone()) for part, named in owned for name, b in named]
     if training:
-        module.eval()
+        with suppress(NotImplementedError):  # an exported program is in one mode
+            module.eval()
     try:
         yield
     finally:

@@ -236,3 +236,13 @@ def test_a_refusal_is_one_line() -> None:
     with pytest.raises(ObjectiveError) as told:
         read_answers(np.ones((3, 3), dtype=complex), 3, "logits")
     assert "\n" not in str(told.value)
+
+
+def test_modules_without_a_mode_of_their_own_are_asked_as_they_are() -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    images = torch.rand(5, 1, 4, 4)
+    frozen = torch.jit.freeze(torch.jit.trace(net, images))  # type: ignore[no-untyped-call]
+    exported = torch.export.export(net, (images,)).module()
+    for module in (frozen, exported):
+        told = ModuleVictim(module).ask(images)
+        assert torch.allclose(told.scores, net(images))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """A table of attacks is its single attacks, screened once, and its curve counts what withstood."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,31 @@ def test_what_makes_no_table_is_refused() -> None:
             attack(scores, IMAGES, LABELS, **given)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="universal=True with several"):
         table_of(Plan(settings=AttackSettings(universal=True)), ["square"], [0.1, 0.2], {})
+
+
+def test_an_image_that_became_a_third_class_does_not_stand() -> None:
+    settings = replace(PLAN.settings, radius=0.2, query_budget=8)
+    plan = replace(PLAN, num_images=12, target=0, settings=settings)
+    report = attack_victim(CallableVictim(scores), IMAGES, LABELS, plan)
+    told = scores(report.adversarials.numpy()).argmax(1)
+    standing = (told == report.labels.numpy()).tolist()
+    assert list(report.standing) == standing
+    assert sum(standing) < sum(not found.success for found in report.found)
+    share = report.screened.accuracy * sum(standing) / len(standing)
+    assert report.robust_accuracy == pytest.approx(share)
+
+
+def test_what_breaks_in_a_smaller_ball_breaks_in_a_larger_one() -> None:
+    radii = [0.05, 0.06, 0.07, 0.08, 0.09, 0.1]
+    found = table(CallableVictim(scores), ["square", "simba"], radii)
+    for attacker in found.attackers:
+        told = [found.robust_accuracy(one) for one in found.of(attacker)]
+        assert told == sorted(told, reverse=True)
+        assert all(a <= b.robust_accuracy for a, b in zip(told, found.of(attacker), strict=True))
+
+
+def test_a_victim_that_refuses_is_said_to() -> None:
+    plan = replace(PLAN, settings=replace(PLAN.settings, radius=1e-4, query_budget=300))
+    report = attack_victim(QueryLimit(CallableVictim(scores), 20), IMAGES, LABELS, plan)
+    assert {found.success for found in report.found} == {False}
+    assert "images in a row were refused" in report.found[-1].reason
