@@ -31,7 +31,9 @@ class Asking:
 
     may_ask: whether the budget of the client at a position covers so many more queries. pool: who
     asks several clients at a time; None for one after the other. again: queries that were asked
-    again. left_out: the points of the last request that have no value.
+    again, less those that were left out without being asked. left_out: the points of the last
+    request that have no value. heard: who has answered a point of the exchange; silent: why others
+    have not.
     """
 
     on_failure: OnFailure = "fail"
@@ -39,6 +41,14 @@ class Asking:
     pool: Executor | None = None
     again: dict[int, int] = field(default_factory=dict)
     left_out: dict[int, list[int]] = field(default_factory=dict)
+    heard: set[int] = field(default_factory=set)
+    silent: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def unheard(self) -> dict[int, str]:
+        """Why those have failed of whom every point was left out."""
+        silent = self.silent.items()
+        return {p: f"{why}, at every point" for p, why in silent if p not in self.heard}
 
     def lost(self, values: Float[Tensor, "n q"]) -> Bool[Tensor, "n q"] | None:
         """Return which points of the last request were left out, and forget it; None for none."""
@@ -67,10 +77,11 @@ def ask_points(
 ) -> Float[Tensor, " q"]:
     """Return the values at points, NaN for those that are left out; raises GivenUp."""
     values = points.new_full((len(points),), torch.nan, dtype=torch.float64)
-    place, tries = 0, 0
+    place, tries, unasked = 0, 0, 0
     while place < len(points):
         try:
             values[place:] = ask(points[place:])
+            asking.heard.add(position)
             break
         except ConfigError:  # the experiment is wrong, not the client
             raise
@@ -78,12 +89,14 @@ def ask_points(
             reason, left = failure_of(error), len(points) - place
             asked: int = getattr(error, "points_asked", left)
             answered: list[float] = getattr(error, "answered", [])
-            failed = 1 if len(answered) == asked - 1 and hasattr(error, "answered") else left
+            wasted = asked - len(answered)
+            failed = wasted if wasted and hasattr(error, "answered") else left - len(answered)
         if answered:
             values[place : place + len(answered)] = torch.tensor(answered, dtype=torch.float64)
             place, tries = place + len(answered), 0
-        if asking.on_failure == "retry":
-            told = _again(asking, position, failed, tries)
+            asking.heard.add(position)
+        if asking.on_failure == "retry" and wasted:  # else nothing was sent: it is left alone
+            told = _again(asking, position, wasted, tries)
             if told is None:
                 tries += 1
                 continue
@@ -91,7 +104,10 @@ def ask_points(
         if asking.on_failure != "skip":
             raise GivenUp(reason, left - asked)
         asking.left_out.setdefault(position, []).extend(range(place, place + failed))
-        place, tries = place + failed, 0
+        asking.silent[position] = reason
+        place, tries, unasked = place + failed, 0, unasked + failed - wasted
+    if unasked:
+        asking.again[position] = asking.again.get(position, 0) - unasked
     return values
 
 

@@ -28,9 +28,16 @@ class NotAsked(ObjectiveError):
 
 
 def rest_of(reason: str) -> float:
-    """Return for how many seconds who has failed for a reason is left alone; 0 for others."""
+    """Return for how many seconds who has failed for a reason is left alone; 0 for others.
+
+    Reasons come from clients too, who may write what they like: no rest is longer than any is.
+    """
     found = _RESTS.search(reason)
-    return float(found[1]) if found else 0.0
+    try:
+        rest = float(found[1]) if found else 0.0
+    except ValueError:
+        return 0.0
+    return rest if 0 <= rest <= LONGEST_REST_S else 0.0
 
 
 @dataclass(slots=True)

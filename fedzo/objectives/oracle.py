@@ -79,6 +79,11 @@ class Oracle:
         self._again: dict[int, int] = {}
 
     @property
+    def unheard(self) -> dict[int, str]:
+        """Why those have failed of whom every point was left out, by position."""
+        return self._asking.unheard
+
+    @property
     def is_noisy(self) -> bool:
         """Whether noise is added to values."""
         return self._noise_std > 0

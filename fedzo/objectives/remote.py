@@ -64,6 +64,7 @@ class _Remote(ABC):
             except ObjectiveError as error:  # what comes after this part was not asked
                 sent = getattr(error, "points_asked", len(part))
                 error.points_asked = len(values) + sent  # type: ignore[attr-defined]
+                error.answered = values  # type: ignore[attr-defined]
                 raise
         return torch.tensor(values, dtype=torch.float64).to(x).reshape(x.shape[:-1])
 

@@ -184,7 +184,8 @@ def _serve(
         return replace(_all_failed(ids, failure_of(error)), counts=counts), states
     counts = _counts(oracle, ids, owners)
     replies = Replies(client_ids=ids, tensors=answer.tensors(), counts=counts)
-    failed_at = {owners[p]: reason for p, reason in sorted(oracle.failures.items())}
+    failures = {**oracle.unheard, **oracle.failures}
+    failed_at = {owners[p]: reason for p, reason in sorted(failures.items())}
     if failed_at:
         after = [states[i] if i in failed_at else state for i, state in enumerate(after)]
     return replies.without({ids[i]: reason for i, reason in failed_at.items()}), after

@@ -13,6 +13,7 @@ import torch
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.asking import RETRIES
+from fedzo.objectives.circuit import NotAsked
 from fedzo.objectives.looped_cohort import LoopedCohort
 from fedzo.objectives.objective import CallableObjective, Objective
 from fedzo.objectives.oracle import Oracle
@@ -243,3 +244,64 @@ def test_threads_are_given_back() -> None:
 def test_workers_for_formulas_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers=4 has no effect with scenario=quadratic"):
         make_experiment("quadratic", "fedzo", settings={"engine.workers": 4})
+
+
+class Dead:
+    """An endpoint that has died: after some points nothing is sent to it any more."""
+
+    dim, lower, upper = 2, -100.0, 100.0
+
+    def __init__(self, answers: int, sent: int) -> None:
+        self._answers, self._sent, self.sent = answers, sent, 0
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        """Answer some points of a request, lose some that were sent, and send no others."""
+        told = x.sum(-1)[: self._answers]
+        self.sent += len(told) + self._sent
+        error = NotAsked("it is not asked for another 9 s")
+        error.points_asked = len(told) + self._sent
+        error.answered = told.tolist()  # type: ignore[attr-defined]
+        self._answers, self._sent = 0, 0
+        raise error
+
+
+@pytest.mark.parametrize("on_failure", ["fail", "retry", "skip"])
+@pytest.mark.parametrize(("answers", "sent"), [(0, 0), (2, 0), (0, 1), (2, 2), (1, 5)])
+def test_points_that_were_never_sent_are_not_counted(
+    on_failure: Any, answers: int, sent: int
+) -> None:
+    dead = Dead(answers, sent)
+    oracle = Oracle(LoopedCohort([dead]), on_failure=on_failure, query_budget=100)
+    for _ in range(2):
+        values = oracle.value(POINTS[:1])
+        if on_failure == "skip":
+            assert not oracle.failures
+    assert oracle.counts()["queries"] == [dead.sent]
+    if on_failure == "skip":
+        assert bool(oracle.unheard) == (answers == 0)
+        assert values.isnan().all()
+    else:
+        assert "not asked" in oracle.failures[0]
+
+
+def test_who_answers_nothing_has_failed_though_points_may_be_skipped() -> None:
+    def make(client: int) -> Objective:
+        def value(x: Any) -> float:
+            if client == 0:
+                raise OSError("dead")
+            return float((x**2).sum())
+
+        return CallableObjective(function=value, dim=3)
+
+    settings: dict[str, Scalar] = {
+        "client.on_failure": "skip",
+        "client.num_directions": 2,
+        "strategy.evaluate_every": 0,
+    }
+    result = federate(make, num_clients=3, num_rounds=2, initial_x=[1.0] * 3, settings=settings)
+    reason = result.records[1].failures[0]
+    assert reason.startswith("OSError: dead")
+    assert reason.endswith("at every point")
+    settings["strategy.min_answers"] = 3
+    with pytest.raises(RunError, match="2 of 3 clients answered"):
+        federate(make, num_clients=3, num_rounds=2, initial_x=[1.0] * 3, settings=settings)

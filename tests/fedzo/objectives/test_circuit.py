@@ -11,7 +11,7 @@ from torch import Tensor
 import fedzo.objectives.circuit
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, FedzoWarning, ObjectiveError
-from fedzo.objectives.circuit import LONGEST_REST_S, Circuit, NotAsked
+from fedzo.objectives.circuit import LONGEST_REST_S, Circuit, NotAsked, rest_of
 from fedzo.objectives.objective import CallableObjective, Objective
 from fedzo.objectives.transport import Transport
 from fedzo.objectives.tries import Final
@@ -209,3 +209,12 @@ def test_a_run_waits_while_all_are_left_alone(
     assert 0 < slept[0] <= 10.0
     assert result.final_value is not None
     assert result.final_value < 21.0
+
+
+@pytest.mark.parametrize("rest", ["100000", "few", "inf", "nan", "-1", "1e999", "301"])
+def test_a_client_cannot_make_the_server_wait(rest: str) -> None:
+    assert rest_of(f"it is not asked for another {rest} s") == 0
+
+
+def test_a_rest_is_what_a_circuit_says() -> None:
+    assert rest_of("x has failed 3 questions in a row and is not asked for another 12.5 s") == 12.5
