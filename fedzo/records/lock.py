@@ -7,6 +7,7 @@ nothing and what it leaves of the file disturbs nobody.
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fedzo.errors import ConfigError
 from fedzo.records.storage import remove_leftovers
 
 LOCK = "lock"
+_LOOKS, _LOOK_S = 5, 0.01
 
 
 class DirectoryLock:
@@ -47,6 +49,11 @@ class DirectoryLock:
         self._handle = None
 
     def _lock(self, handle: int) -> None:
+        for _ in range(_LOOKS):  # somebody may be looking whether it is held
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(_LOOK_S)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -57,6 +64,24 @@ class DirectoryLock:
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+
+
+def holder_of(lock: Path) -> str | None:
+    """Return the id of the process that holds a lock, "" for one about to write it.
+
+    None where nobody does: a killed process leaves its file, and a copy of one is no lock.
+    """
+    try:
+        handle = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 20, 0).decode(errors="replace").strip()
+    finally:
+        os.close(handle)
+    return None
 
 
 @contextlib.contextmanager

@@ -32,6 +32,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
         with TemporaryDirectory(dir=path.parent, suffix=LEFTOVER) as folder:  # it writes beside
             file = Path(folder) / path.name
             save_file(own, file, metadata={_SEALED: f"{digest} {facts}"})
+            usual = Path(folder) / "usual"
+            usual.touch()
+            file.chmod(usual.stat().st_mode & 0o777)  # safetensors lets nobody else read
             file.replace(path)
     except SafetensorError as error:
         raise StorageError(
@@ -50,6 +53,7 @@ def read_tensors(path: Path, *, digest: str = "") -> tuple[dict[str, Tensor], st
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
+        path.open("rb").close()  # who may not read it is told "no such file" by the other
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             told: dict[str, str] = dict(file.metadata() or {})

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedzo.errors import ConfigError, FedzoError
-from fedzo.records.lock import LOCK
+from fedzo.records.lock import LOCK, holder_of
 from scenarios.runs.extension import EXPERIMENT
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import StoredRun, load_run, read_experiment
 from scenarios.runs.sweep_plan import SWEEP
-from scenarios.runs.watching import holder_of, life_of
+from scenarios.runs.watching import life_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

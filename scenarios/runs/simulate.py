@@ -76,6 +76,7 @@ def simulate(
             open_engine(
                 experiment, scenario, given=given, out=out, run_name=name, grid=grid
             ) as engine,
+            _failure_told(out),  # at once: closing an engine may take a while
         ):
             work = Work(
                 experiment=experiment,

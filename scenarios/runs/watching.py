@@ -1,12 +1,11 @@
 """A run of another process, seen from its directory: its records, and whether it has ended."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from fedzo.errors import ConfigError
 from fedzo.records.following import HistoryFollower
-from fedzo.records.lock import LOCK
+from fedzo.records.lock import LOCK, holder_of
 from scenarios.runs.experiment import Experiment
 from scenarios.runs.extension import EXPERIMENT
 from scenarios.runs.run_result import ERROR, RESULT
@@ -28,13 +27,15 @@ class Watched:
             if below:
                 remedy = f"watch one of the {len(below)} below it, such as {below[0].parent}"
             raise ConfigError(f"{directory} holds no run (no {EXPERIMENT}); {remedy}")
+        self._above = None if self.path == directory else directory  # where a deployment works
         self.experiment: Experiment = read_experiment(self.path / EXPERIMENT)
         self.history = HistoryFollower(self.path / HISTORY)
 
     @property
     def life(self) -> Life:
         """Whether the run goes on, and else how it ended."""
-        return life_of(self.path)
+        at_work = self._above is not None and holder_of(self._above / LOCK) is not None
+        return "running" if at_work else life_of(self.path)
 
 
 def life_of(run: Path) -> Life:
@@ -44,19 +45,3 @@ def life_of(run: Path) -> Life:
     if (run / ERROR).exists():
         return "failed"
     return "ended" if (run / RESULT).exists() else "killed"
-
-
-def holder_of(lock: Path) -> str | None:
-    """Return the id of the process that a lock names, "" for one about to write it.
-
-    None where there is no such process: a killed one leaves its lock.
-    """
-    try:
-        holder = lock.read_text().strip()
-        if holder.isdigit():
-            os.kill(int(holder), 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    except PermissionError:  # it is there, and another user's
-        return holder
-    return holder

@@ -92,8 +92,11 @@ class LocalDeployment:
         """Start every SuperNode again that has ended by itself, as systemd would; return them.
 
         After a crash that is needed more than once: a SuperLink refuses the key of a node that it
-        still believes to be alive, for up to a minute.
+        still believes to be alive, for up to a minute. Raises RunError where that has ended itself.
         """
+        link = self._processes.get("superlink")
+        if link is not None and link.poll() is not None:
+            raise RunError(f"the SuperLink has ended: {self.log('superlink')[-500:]}")
         ended = [
             node
             for node in range(self.num_nodes)

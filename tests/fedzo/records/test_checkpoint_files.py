@@ -22,6 +22,7 @@ from fedzo.records.checkpoint import (
     restore_previous,
 )
 from fedzo.records.checkpoint_files import CURRENT, HEADS, OLDER, PREVIOUS, remove_unused
+from fedzo.records.tensor_file import write_tensors
 from strategies.core.table import ClientTable
 
 CLIENTS, ASKED, DIM = 200, 10, 1000
@@ -266,3 +267,10 @@ def test_checkpoints_of_the_last_release_are_read_and_written_the_same(tmp_path:
     CheckpointWriter(tmp_path).save(found)
     assert (tmp_path / CURRENT).read_bytes() == released
     assert not (tmp_path / OLDER).exists()
+
+
+def test_files_of_tensors_may_be_read_by_whom_others_may(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "it.safetensors", {"x": torch.zeros(2)}, "{}")
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("it.safetensors", "other")]
+    assert modes[0] == modes[1]

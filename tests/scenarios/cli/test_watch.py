@@ -14,10 +14,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fedzo.records.history import RoundRecord
+from fedzo.records.lock import DirectoryLock
 from scenarios.cli import app
 from scenarios.cli.live import Display
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
+from scenarios.runs.watching import Watched
 
 EXPERIMENT = make_experiment(
     "quadratic", "fedzo", num_rounds=3, query_budget=10_000, settings={"scenario.dim": 3}
@@ -97,6 +99,7 @@ import sys, time
 from pathlib import Path
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.simulate import simulate
+from scenarios.runs.watching import Watched
 made = make_experiment("quadratic", "fedzo", num_rounds=40, settings={"scenario.dim": 3})
 go = Path(sys.argv[2])
 def wait(snapshot):
@@ -127,3 +130,14 @@ def test_another_process_is_followed_until_it_ends(tmp_path: Path, killed: bool)
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_deployment_that_goes_on_is_running_before_its_run_is(tmp_path: Path) -> None:
+    made = make_experiment("quadratic", "fedzo", num_rounds=1, settings={"scenario.dim": 3})
+    simulate(made, out=tmp_path / "run")
+    assert Watched(tmp_path).life == "ended"
+    lock = DirectoryLock(tmp_path)
+    lock.acquire()
+    assert Watched(tmp_path).life == "running"
+    lock.release()
+    assert Watched(tmp_path).life == "ended"

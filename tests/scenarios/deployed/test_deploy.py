@@ -280,3 +280,13 @@ def test_a_trial_may_leave_the_strategy_to_the_run_config(
         deploy(Trial(run_config={"rounds": 1}), tmp_path / "net", console=Console(quiet=True))
     package = tmp_path / "net" / "app" / "fedzo_trial" / "__init__.py"
     assert f"client_app_of({RUN_CONFIG['strategy']!r})" in package.read_text()
+
+
+@pytest.mark.slow
+def test_a_superlink_that_ends_ends_the_trial(tmp_path: Path) -> None:
+    with LocalDeployment(tmp_path, num_nodes=1) as network:
+        assert network.revive() == []
+        network._processes["superlink"].kill()
+        network._processes["superlink"].wait()
+        with pytest.raises(RunError, match="the SuperLink has ended"):
+            network.revive()
