@@ -1,5 +1,6 @@
 """What `fedzo attack` does with its words."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
             data.labels,
             plans,
             journal=journal,
-            name=" ".join([shown, *words.wrap]),
+            name=_owner(words, settings),
             progress=lambda over, queries: bar.update(
                 task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
             ),
@@ -162,6 +163,19 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
         replace(report, query_cost=settings.query_cost, classes=data.classes, files=data.files)
         for report in reports
     ]
+
+
+def _owner(words: Words, settings: SourceSettings) -> str:
+    """Return whose answers a journal holds: the victim, what its file says, how it is read."""
+    parts = [public_name(words.victim), *words.wrap]
+    where = words.victim if Path(words.victim).is_file() else words.victim.rpartition(":")[0]
+    if where and Path(where).is_file():
+        with Path(where).open("rb") as file:
+            parts.append(f"of sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}")
+    usual = SourceSettings()
+    read_by = ("output", "layout", "tells", *(["seed"] if words.wrap else []))
+    told = {name: getattr(settings, name) for name in read_by}
+    return " ".join([*parts, *(f"{n}={v}" for n, v in told.items() if v != getattr(usual, n))])
 
 
 def _opened(

@@ -116,7 +116,7 @@ def _deployed(
             say(console, f"an unregistered node: {shown['refused']}")
         run_id = network.submit(app, config)
         log = RunLog(experiment.name, Limits(experiment.num_rounds, experiment.query_budget))
-        shown |= _watch(network, run_id, target, console, log, drill=trial.drill)
+        shown |= _watch(network, run_id, target, console, log, drill=trial.drill, resume=resume)
     shown["exchange_s"] = _exchange_seconds(target / MESSAGES)
     summary: dict[str, Any] = json.loads((target / RESULT).read_text())
     return {**summary, "deployment": shown}
@@ -196,11 +196,12 @@ def _watch(
     log: RunLog,
     *,
     drill: bool,
+    resume: bool,
 ) -> dict[str, list[int]]:
     """Tell every round until the run has ended; return the nodes that have been started again."""
     asked_at, status = time.monotonic(), ""
     history = HistoryFollower(target / HISTORY)
-    records: list[RoundRecord] = []
+    records: list[RoundRecord] = list(history.new()) if resume else []  # told when they were made
     restarted: list[int] = []
     revived: set[int] = set()
     while True:

@@ -481,3 +481,28 @@ def test_the_number_of_threads_is_left_as_it_was(folder: Path) -> None:
     before = torch.get_num_threads()
     go(f"{folder}/mine.py:model", *FAST)
     assert torch.get_num_threads() in (1, before)
+
+
+def test_answers_of_another_model_are_not_taken(tmp_path: Path) -> None:
+    """The same name is not the same victim: its file may say something else."""
+    images = np.random.default_rng(0).random((6, 1, 4, 4)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.zeros(6, dtype=np.int64))
+    text = (
+        "import numpy as np\n"
+        "def f(x):\n"
+        "    mean = x.mean((1, 2, 3))\n"
+        "    return np.stack([SIGN * (mean + 1), 0 * mean], 1)\n"
+    )
+    file = tmp_path / "net.py"
+    file.write_text(text.replace("SIGN", "1"))
+    words = [
+        "attack", f"{file}:f", "--set", f"victim.data={tmp_path / 'mine.npz'}", "--images", "2",
+        "--query-budget", "12", "--radius", "0.05", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert CliRunner().invoke(app, words).exit_code == 0
+    again = CliRunner().invoke(app, [*words, "--resume"])
+    assert again.exit_code == 0, again.output
+    file.write_text(text.replace("SIGN", "-1"))
+    other = CliRunner().invoke(app, [*words, "--resume"])
+    assert other.exit_code == 2
+    assert "holds answers of" in other.output
