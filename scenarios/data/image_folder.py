@@ -8,7 +8,8 @@ names in a folder is nobody's but the folder's.
 
 Pictures of one channel become [1, h, w], all others three; they must be equally large, unless they
 are cut: `size` scales the shorter side to so many pixels and takes the middle, as models of
-photographs are used to. Values are k / 255, float32; pictures of 16 bits are rounded to 8.
+photographs are used to. Values are k / 255, float32; grey pictures of 16 bits are rounded to 8,
+colored ones cut to 8 (by Pillow). What is transparent has no color, and is refused.
 """
 
 import csv
@@ -143,6 +144,7 @@ def _read(path: Path, size: int) -> np.ndarray:
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith(("I", "F")):
                 picture = _of_8_bits(picture, path)
+            _require_opaque(picture, path)
             picture = picture.convert("L" if picture.mode in _GREY else "RGB")
     except ConfigError:
         raise
@@ -151,6 +153,12 @@ def _read(path: Path, size: int) -> np.ndarray:
     if size:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture)
+
+
+def _require_opaque(picture: Image.Image, path: Path) -> None:
+    """Raise ConfigError for a picture that shows through somewhere."""
+    if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+        raise ConfigError(f"{path} is transparent in places; save it on a background")
 
 
 def _of_8_bits(picture: Image.Image, path: Path) -> Image.Image:

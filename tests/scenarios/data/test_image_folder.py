@@ -40,6 +40,29 @@ def test_pictures_of_16_bits_are_rounded_to_8(tmp_path: Path, suffix: str, kind:
     assert np.array_equal(found, np.rint(values / 257))
 
 
+def test_what_is_transparent_is_refused_and_an_opaque_channel_is_not(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    pixels = np.full((2, 2, 4), 200, np.uint8)
+    pixels[..., 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "0" / "a.png")
+    assert (read_folder(tmp_path).images == 200 / 255).all()
+    for mode in ("RGBA", "LA"):
+        pixels[0, 1, 3] = 128
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "0" / "b.png")
+        with pytest.raises(ConfigError, match=r"b\.png is transparent in places"):
+            read_folder(tmp_path)
+
+
+def test_a_table_may_name_files_elsewhere_by_their_whole_path(tmp_path: Path) -> None:
+    picture = tmp_path / "elsewhere.png"
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(picture)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "labels.csv").write_text(f"file,label\n{picture},3\n")
+    found = read_folder(folder)
+    assert (list(found.files), found.labels.tolist()) == ([str(picture)], [3])
+
+
 def test_names_are_numbered_as_the_model_has_them(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         save(tmp_path / name / "1.png", GREY)
@@ -57,7 +80,7 @@ def test_a_table_gives_the_labels_in_its_order(tmp_path: Path) -> None:
 def test_grey_beside_color_becomes_color(tmp_path: Path) -> None:
     save(tmp_path / "0" / "a.png", GREY)
     save(tmp_path / "0" / "b.png", COLOR)
-    save(tmp_path / "0" / "c.png", np.dstack([COLOR, np.full((3, 4), 9, np.uint8)]))
+    save(tmp_path / "0" / "c.png", np.dstack([COLOR, np.full((3, 4), 255, np.uint8)]))
     images = read_folder(tmp_path).images
     assert images.shape == (3, 3, 3, 4)
     assert torch.equal(images[0, 0], images[0, 2])
