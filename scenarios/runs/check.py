@@ -103,7 +103,8 @@ class Checked(ShownByFacts):
         told = {"noise": f"about {self.noise:.3g} (standard deviation)" if self.noise else agree}
         seen = f"a step of {self.mu:g} changes F by {self.difference:.3g}"
         floor = "the noise" if self.noise == self.floor else "rounding"
-        times = f"{self.difference / self.floor:.3g} times {floor}"
+        ratio = self.difference / self.floor
+        times = f"{ratio:.3g} times {floor}" if math.isfinite(ratio) else f"far above {floor}"
         if self.resolved:
             return {**told, "mu": f"{seen}, {times}: seen"}
         remedy = (
