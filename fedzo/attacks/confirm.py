@@ -110,11 +110,13 @@ class Asking:
         subject.count(told)
         return told if float(subject.shares(told)[0]) >= self.rate else None
 
-    def checked(self, subject: Subject, number: int) -> bool:
-        """Ask again about what was found, as a check, and say whether the goal is reached."""
+    def checked(self, subject: Subject, number: int) -> bool | None:
+        """Ask again about what was found, as a check: is the goal reached? None if refused."""
         told = ask_again(self.victim, subject.under(subject.found.delta.unsqueeze(0)), number)
         checks = subject.found.checks + told.queries
         subject.found = replace(subject.found, checks=checks)
+        if not bool(told.answered.all()):
+            return None
         return float(subject.shares(told)[0]) >= self.rate
 
     def placed(self, subject: Subject, settings: AttackSettings) -> Found:
@@ -173,14 +175,19 @@ class Confirmation:
         if not subject.found.success or self.needed == 1:
             return
         known = subject.index in self._clean
-        if not (known or self._settled(subject, subject.found.delta, ask)) or not agreed(
-            (ask.checked(subject, n) for n in self._numbers()), self.needed
-        ):
+        settled = known or self._settled(subject, subject.found.delta, ask)
+        if not (settled and self._passes_again(subject, ask)):
             subject.found = replace(subject.found, success=False)
 
-    def _numbers(self) -> range:
-        """Return what tells the last answers from those before."""
-        return range(self.needed, 2 * self.needed)
+    def _passes_again(self, subject: Subject, ask: Asking) -> bool:
+        """Ask as often once more; where the victim refuses, what was settled stands."""
+        allowed = self.needed - least_hits(self.needed)
+        for number in range(self.needed, 2 * self.needed):
+            hit = ask.checked(subject, number)
+            allowed -= hit is False
+            if hit is None or allowed < 0:
+                return hit is None
+        return True
 
     def _settled(self, subject: Subject, delta: Float[Tensor, " d"], ask: Asking) -> bool:
         needed = self.needed

@@ -21,14 +21,15 @@ FREE = 20
 class Charged:
     """Evaluates points while there is something left to spend.
 
-    key: of a point, where it is to be remembered. left: calls that remain. repeats: points whose
-    answers were known.
+    key: of a point, where it is to be remembered. left: calls that remain. most: how many points
+    there are, where they are remembered. repeats: points whose answers were known.
     """
 
     evaluate: Evaluator
     limits: Sequence[Constraint]
     key: Callable[[Any], Hashable] | None
     left: int
+    most: int | None = None
     repeats: int = 0
     known: dict[Hashable, Answer] = field(default_factory=dict)
 
@@ -36,15 +37,19 @@ class Charged:
         """Return what became of each point, None for those for which nothing was left."""
         found: list[Answer | None] = [violation_of(self.limits, point) for point in points]
         keys = [number if self.key is None else self.key(p) for number, p in enumerate(points)]
-        self._charge_failures(found)
         asked: dict[Hashable, int] = {}
         for place, (key, answer) in enumerate(zip(keys, found, strict=True)):
-            if answer is None and key not in self.known and len(asked) < self.left:
-                asked.setdefault(key, place)
+            free = answer is not None and not answer.reason
+            if free or key in self.known or key in asked:
+                continue
+            if self.left and answer is None:
+                asked[key] = place
+            elif not self.left:
+                found[place] = None  # what a constraint has failed at costs as much
+            self.left = max(0, self.left - 1)
         if asked:
             chosen = [points[place] for place in asked.values()]
             some = np.stack(chosen) if isinstance(points, np.ndarray) else chosen
-            self.left -= len(asked)
             told = dict(zip(asked, self.evaluate(some), strict=True))
             self.known.update(told)
         for place, key in enumerate(keys):
@@ -55,9 +60,7 @@ class Charged:
             self.known.clear()
         return found
 
-    def _charge_failures(self, found: list[Answer | None]) -> None:
-        """Count what a constraint has failed at, as far as that goes."""
-        for place, answer in enumerate(found):
-            if answer is not None and answer.reason:
-                found[place] = answer if self.left else None
-                self.left = max(0, self.left - 1)
+    @property
+    def exhausted(self) -> bool:
+        """Whether every point of a space of steps is known."""
+        return self.most is not None and len(self.known) >= self.most

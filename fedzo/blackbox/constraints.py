@@ -51,7 +51,8 @@ def violation_of(constraints: Sequence[Constraint], point: Any) -> Answer | None
 def _numbers(told: Any) -> NDArray[np.float64]:
     """Return what a constraint says; raises TypeError for what is no real number."""
     numbers = plain(told)
-    is_truth = np.asarray(numbers).dtype.kind == "b"
+    parts = numbers if isinstance(numbers, list | tuple) else [numbers]
+    is_truth = any(np.asarray(part).dtype.kind == "b" for part in parts)
     if numbers is None or np.iscomplexobj(numbers) or is_truth:
         raise TypeError(
             f"it returned {told!r:.40}; return a number, at most 0 where the point is allowed"

@@ -12,7 +12,7 @@ from fedzo.blackbox.constraints import as_constraints
 from fedzo.blackbox.evaluate import Workers, make_evaluator
 from fedzo.blackbox.optimizer import Optimizer
 from fedzo.blackbox.result import Result
-from fedzo.blackbox.space import make_space
+from fedzo.blackbox.space import Mixed, make_space
 from fedzo.blackbox.told import require_whole
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
@@ -48,7 +48,8 @@ def minimize(
     threads, in processes (forked where the system can) or on ray (`run_in`); the points are the
     same for any of them. batched: f takes all points of a batch at once and returns their values.
     constraints: functions of a point, a number or an array that is at most 0 where the point is
-    allowed; f is not called elsewhere. Where all variables are whole numbers and choices, f is
+    allowed; f is not called elsewhere, and after 20 such points an evaluation the search ends.
+    Where all variables are whole numbers and choices, f is
     called once at a point. callback: called with the result so far after every batch; the search
     ends where it returns True. A search that is interrupted leaves what it has found in the
     `result` of the KeyboardInterrupt.
@@ -80,7 +81,8 @@ def minimize(
     )
     opt.free = FREE * budget if stepwise or limits else 0  # points that may cost nothing
     with make_evaluator(f, workers=workers, run_in=run_in, batched=batched) as evaluate:
-        charged = Charged(evaluate, limits, space.key if stepwise else None, budget)
+        most = space.count if isinstance(space, Mixed) and stepwise else None
+        charged = Charged(evaluate, limits, space.key if stepwise else None, budget, most)
         try:
             ended = _search(opt, charged, enough, callback)
         except KeyboardInterrupt as stopped:
@@ -136,6 +138,8 @@ def _search(
             return "target"
         if callback is not None and _is_true(callback(opt.result())):
             return "callback"
+        if charged.exhausted:
+            return "exhausted"
         if not charged.left:
             return "" if opt.stop else "budget"
     return "exhausted" if charged.left and opt.stop == "budget" else ""

@@ -104,7 +104,8 @@ def _searched_otherwise(version: int, search: dict[str, Any]) -> str:
     """Return by what an earlier version would go on at other points; empty where it would not."""
     if version < 3 and str(search["method"]).startswith("auto"):
         return "auto knew no trial of cma"
-    at_once = "kinds" in search["space"] or search["constrained"]
+    kinds = {kind for kind, *_ in search["space"].get("kinds", ())}
+    at_once = bool(kinds & {"Int", "Choice"}) or search.get("constrained", False)
     begins_with_cma = str(search["method"]).startswith("cma") or (
         str(search["method"]).startswith("auto") and at_once
     )

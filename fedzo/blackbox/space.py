@@ -98,6 +98,19 @@ class Mixed:
     def points(self, z: NDArray[np.float64]) -> Points:
         return [self._point(row) for row in z]
 
+    @property
+    def count(self) -> int | None:
+        """How many points there are; None where a variable is a real number."""
+        count = 1
+        for kind in self._kinds:
+            if isinstance(kind, variables.Int):
+                count *= int(kind.high - kind.low) + 1
+            elif isinstance(kind, variables.Choice):
+                count *= len(kind.options)
+            else:
+                return None
+        return count
+
     def key(self, point: Any) -> Hashable:
         values = self._values(point)
         return tuple((type(value).__name__, value) for value in values)

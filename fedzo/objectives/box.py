@@ -18,6 +18,8 @@ from fedzo.config import require
 from fedzo.errors import ConfigError, FedzoWarning
 
 Bound = float | Tensor | NDArray[np.float64]
+_NEAR = 1e-6
+"""How far apart, in shares of them, bounds are the same: some are told in float32."""
 
 
 @runtime_checkable
@@ -80,10 +82,27 @@ def project(x: Float[Tensor, "*n d"], lower: Bound, upper: Bound) -> Float[Tenso
 
 def same_box(one: Boxed, other: Boxed) -> bool:
     """Return whether two have the same bounds of x."""
+    pairs = _ends(one, other)
+    return pairs is not None and all(bool(torch.isclose(a, b, _NEAR).all()) for a, b in pairs)
+
+
+def holds_box(outer: Boxed, inner: Boxed) -> bool:
+    """Return whether one's bounds of x allow all that another's do."""
+    pairs = _ends(outer, inner)
+    if pairs is None:
+        return False
+    (low, lowest), (high, highest) = pairs
+    below = (low <= lowest) | torch.isclose(low, lowest, _NEAR)
+    above = (high >= highest) | torch.isclose(high, highest, _NEAR)
+    return bool(below.all()) and bool(above.all())
+
+
+def _ends(one: Boxed, other: Boxed) -> list[tuple[Tensor, Tensor]] | None:
+    """Return both lower bounds, and both upper ones; None where they are of different size."""
     pairs = ((one.lower, other.lower), (one.upper, other.upper))
-    ends = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs]
+    ends = [tuple(torch.as_tensor(e, dtype=torch.float64) for e in pair) for pair in pairs]
     alike = all(a.shape == b.shape or not (a.dim() and b.dim()) for a, b in ends)
-    return alike and all(bool((a == b).all()) for a, b in ends)
+    return [(a, b) for a, b in ends] if alike else None
 
 
 def bound_text(bound: Bound) -> str:

@@ -94,6 +94,8 @@ def _finite(text: str) -> float | None:
 
 def written_at(path: str) -> tuple[int, ...]:
     """Return when a file was written, and its size: another pair is another content."""
+    if not path:
+        return ()
     try:
         found = Path(path).stat()
     except OSError:  # whoever reads it says so

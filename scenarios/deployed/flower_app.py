@@ -22,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from clients.app import build_app
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError, ObjectiveError, RunError
-from fedzo.objectives.box import bound_text, same_box
+from fedzo.objectives.box import bound_text, holds_box
 from fedzo.objectives.objective import Objective
 from fedzo.objectives.problem import Problem
 from fedzo.records.run_log import logged_to
@@ -106,12 +106,12 @@ def _own_objective(reference: str) -> Any:
 
 
 def _on_the_runs_box(objective: Objective, run: Problem) -> Objective:
-    """Return a node's objective; raises ObjectiveError where the run is on another box.
+    """Return a node's objective; raises ObjectiveError where it does not allow the run's box.
 
     There x would be moved into the node's box in silence, and the value be that of another x.
     """
     dim = len(run.initial_x)
-    if objective.dim == dim and same_box(objective, run):
+    if objective.dim == dim and holds_box(objective, run):
         return objective
     raise ObjectiveError(
         f"this node's objective has {objective.dim} variables from {bound_text(objective.lower)} to"

@@ -106,6 +106,8 @@ class Experiment:
         settings = {
             f"{s}.{name}": v for s, values in sections.items() for name, v in values.items()
         }
+        if settings.get("strategy.adjacency") == "add_remove":  # by which earlier releases called
+            settings["strategy.adjacency"] = "zero_out"  # what their noise hid
         found = Experiment(settings=settings, **raw)
         for name in raw:
             checked(name, getattr(found, name), get_type_hints(Experiment)[name])

@@ -13,8 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-import numpy as np
-
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.randomness import stream
@@ -74,22 +72,27 @@ def proposed(
         return [dict(zip(spaces, values, strict=True)) for values in chosen]
     if search == "tpe":
         return _by_optuna(spaces, before, count, seed)
+    few = combinations(spaces)
+    if few is not None and few <= _IN_ORDER:
+        return _in_random_order(spaces, seed, before, count)
     return [_drawn(spaces, seed, index) for index in range(first, first + count)]
 
 
 def _drawn(spaces: Mapping[str, Space], seed: int, index: int) -> dict[str, Scalar]:
-    """Return settings at random; of few combinations none twice before all have been."""
-    count = combinations(spaces)
-    if count is None or count > _IN_ORDER:
-        generator = stream(seed, "sweep", index)
-        return {name: space.draw(generator) for name, space in spaces.items()}
+    generator = stream(seed, "sweep", index)
+    return {name: space.draw(generator) for name, space in spaces.items()}
+
+
+def _in_random_order(
+    spaces: Mapping[str, Space], seed: int, before: Sequence[Tried], count: int
+) -> list[dict[str, Scalar]]:
+    """Return combinations at random, none twice before all have been tried."""
     choices = [space.values for space in spaces.values() if isinstance(space, Choices)]
-    number = stream(seed, "sweep").permutation(count)[index % count]
-    places = np.unravel_index(number, [len(values) for values in choices])
-    return {
-        name: values[int(place)]
-        for name, values, place in zip(spaces, choices, places, strict=True)
-    }
+    every = [dict(zip(spaces, values, strict=True)) for values in itertools.product(*choices)]
+    order = [every[number] for number in stream(seed, "sweep").permutation(len(every))]
+    tried = [dict(one.settings) for one in before]
+    again = itertools.islice(itertools.cycle(order), len(before), len(before) + count)
+    return [*(settings for settings in order if settings not in tried), *again][:count]
 
 
 def _by_optuna(

@@ -100,7 +100,6 @@ class _Run:
         self.state = carried_on(fresh, settings.spent)
         clock = VirtualTime() if can(engine, HasClock) else None
         self.total = RoundRecord(problem=problem.index, round_index=0, virtual=clock)
-        self._close_round(judge=True)
 
     @property
     def last(self) -> RoundRecord | None:
@@ -112,7 +111,9 @@ class _Run:
         return Snapshot(self.total, self.state, self.stop, self.heard, self._failed_rounds)
 
     def go(self) -> None:
-        """Run rounds until something says stop; judge the last x if nobody has."""
+        """Run rounds until something says stop; judge the first x, and the last if needed."""
+        if self._resumed is None:
+            self._close_round(judge=True)
         while self.stop is None:
             if self.total.round_index >= self._settings.num_rounds:
                 self.stop = "rounds"
@@ -238,10 +239,9 @@ class _Run:
         """Judge x if that is due, write the record, and call back."""
         if judge and not self._looks.asks_nobody:
             self._judge()
-        now = time.perf_counter()
-        passed = replace(self.total, wall_s=self.total.wall_s + now - self._clock)
+        before, self._clock = self._clock, time.perf_counter()
+        passed = replace(self.total, wall_s=self.total.wall_s + self._clock - before)
         self.total = accounting.with_privacy(passed, self.state)
-        self._clock = now
         self.records.append(self.total)
         if any([callback(self.snapshot) for callback in self._callbacks]) and self.stop is None:
             self.stop = "callback"

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from fedzo.attacks.attack import AttackSettings
 from fedzo.attacks.confirm import agreed, differ, least_hits
 from fedzo.attacks.victims.victim import Answers, CallableVictim, Victim, from_scores
-from fedzo.attacks.victims.wrappers import LabelOnly, NoisyScores, OrderOnly, RoundedScores
+from fedzo.attacks.victims.wrappers import (
+    LabelOnly,
+    NoisyScores,
+    OrderOnly,
+    QueryLimit,
+    RoundedScores,
+)
 from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.randomness import stream
 from scenarios.attacks.single_attack import Plan, Report, attack_victim
@@ -261,3 +267,15 @@ def test_answers_that_are_wrong_now_and_then_fool_nobody(share: float, radius: f
         false += int((hits & (told == report.labels)).sum())
         assert balanced(report)
     assert false <= 1, "of 48 images"
+
+
+@pytest.mark.parametrize("limit", [55, 70, 200])
+def test_a_victim_that_refuses_the_last_answers_takes_no_success_back(limit: int) -> None:
+    victim = QueryLimit(CallableVictim(logits), limit)
+    report = attacked(victim, "square", radius=0.2, confirm=5, query_budget=60)
+    exact = torch.from_numpy(logits(report.adversarials.numpy()).argmax(1)) != report.labels
+    settled = [found.success for found in report.found]
+    if limit == 200:
+        assert all(settled)
+    assert settled[0], "there was room for it"
+    assert all(bool(e) for e, s in zip(exact, settled, strict=True) if s)

@@ -210,6 +210,13 @@ def test_a_node_with_its_own_objective_answers_remote_runs_only(tmp_path: Path) 
         context.run_config["settings"] = other
         with pytest.raises(ObjectiveError, match=r"this node's objective has 4 variables from \[0"):
             environment_of(context).cohort([0], 0)
+    box.write_text(
+        "from fedzo.objectives.objective import CallableObjective\n"
+        "free = lambda client: CallableObjective(function=lambda x: float(x.sum()), dim=4)\n"
+    )
+    node["objective"] = f"{box}:free"
+    context.run_config["settings"] = "scenario.dim=4"
+    assert environment_of(context).cohort([0], 0).dim == 4, "it allows all that the run asks"
     context.run_config.update(scenario="quadratic", settings="")
     with pytest.raises(ConfigError, match="this node has its own objective"):
         environment_of(context)

@@ -8,7 +8,7 @@ import pytest
 from fedzo.errors import ConfigError
 from fedzo.protocol.questions.training_config import FirstOrderConfig
 from scenarios.runs.config_file import read_experiment
-from scenarios.runs.experiment import make_experiment
+from scenarios.runs.experiment import Experiment, make_experiment
 from scenarios.runs.names import SCENARIOS, STRATEGIES
 
 slow = pytest.mark.slow
@@ -99,3 +99,11 @@ def test_a_setting_of_other_clients_is_told_as_such() -> None:
         make_experiment("quadratic", "fzoos", settings={"client.mu": 0.1})
     with pytest.raises(ConfigError, match=r"did you mean client\.num_directions"):
         make_experiment("quadratic", "fedzo", settings={"client.num_direction": 3})
+
+
+def test_what_was_called_add_remove_is_read_by_its_name_of_now() -> None:
+    made = make_experiment("regression", "dp_gd", settings={"strategy.adjacency": "zero_out"})
+    before = made.to_toml().replace("zero_out", "add_remove")
+    assert Experiment.from_toml(before) == made
+    with pytest.raises(ConfigError, match="adjacency"):
+        make_experiment("regression", "dp_gd", settings={"strategy.adjacency": "add_remove"})

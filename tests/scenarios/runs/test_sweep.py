@@ -531,6 +531,11 @@ def test_random_search_among_values_tries_none_twice() -> None:
     assert drawn[:3] == proposed("random", spaces, [], 3, 0)
     assert drawn != proposed("random", spaces, [], 6, 1)
     assert proposed("random", spaces, [], 7, 0)[6] == drawn[0]
+    trial = Trial(
+        index=0, settings=drawn[4], status="done", values=[1.0], queries=0, curves={}, score=1.0
+    )
+    others = [drawn[i] for i in (0, 1, 2, 3, 5)]
+    assert proposed("random", spaces, [trial], 5, 0) == others, "of an earlier release"
 
 
 def test_trials_of_several_problems_are_not_stopped_by_the_first() -> None:
