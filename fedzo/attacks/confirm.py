@@ -47,10 +47,15 @@ def least_hits(answers: int) -> int:
     return 1
 
 
-def agreed(hits: Iterable[bool], answers: int) -> bool:
-    """Say whether enough of `answers` answers are hits; asks no more than settle it."""
+def agreed(hits: Iterable[bool | None], answers: int) -> bool:
+    """Say whether enough of `answers` answers are hits; asks no more than settle it.
+
+    None is a refusal, and ends it well: who says nothing more denies nothing.
+    """
     allowed = answers - least_hits(answers)
     for hit in hits:
+        if hit is None:
+            return True
         allowed -= not hit
         if allowed < 0:
             return False
@@ -176,18 +181,9 @@ class Confirmation:
             return
         known = subject.index in self._clean
         settled = known or self._settled(subject, subject.found.delta, ask)
-        if not (settled and self._passes_again(subject, ask)):
+        again = (ask.checked(subject, n) for n in range(self.needed, 2 * self.needed))
+        if not (settled and agreed(again, self.needed)):
             subject.found = replace(subject.found, success=False)
-
-    def _passes_again(self, subject: Subject, ask: Asking) -> bool:
-        """Ask as often once more; where the victim refuses, what was settled stands."""
-        allowed = self.needed - least_hits(self.needed)
-        for number in range(self.needed, 2 * self.needed):
-            hit = ask.checked(subject, number)
-            allowed -= hit is False
-            if hit is None or allowed < 0:
-                return hit is None
-        return True
 
     def _settled(self, subject: Subject, delta: Float[Tensor, " d"], ask: Asking) -> bool:
         needed = self.needed

@@ -12,7 +12,7 @@ from fedzo.blackbox.constraints import as_constraints
 from fedzo.blackbox.evaluate import Workers, make_evaluator
 from fedzo.blackbox.optimizer import Optimizer
 from fedzo.blackbox.result import Result
-from fedzo.blackbox.space import Mixed, make_space
+from fedzo.blackbox.space import make_space
 from fedzo.blackbox.told import require_whole
 from fedzo.errors import ConfigError, RunError
 from fedzo.objectives.objective import Objective
@@ -49,10 +49,9 @@ def minimize(
     same for any of them. batched: f takes all points of a batch at once and returns their values.
     constraints: functions of a point, a number or an array that is at most 0 where the point is
     allowed; f is not called elsewhere, and after 20 such points an evaluation the search ends.
-    Where all variables are whole numbers and choices, f is
-    called once at a point. callback: called with the result so far after every batch; the search
-    ends where it returns True. A search that is interrupted leaves what it has found in the
-    `result` of the KeyboardInterrupt.
+    Where all variables are whole numbers and choices, f is called once at a point. callback: called
+    with the result so far after every batch; the search ends where it returns True. A search that
+    is interrupted leaves what it has found in the `result` of the KeyboardInterrupt.
 
     Raises ConfigError for bad arguments, RunError when the first ten evaluations all fail.
 
@@ -68,7 +67,6 @@ def minimize(
     if callback is not None and not callable(callback):
         raise ConfigError(f"callback={callback!r:.60} must be a function of a result")
     limits, space = as_constraints(constraints), make_space(x0, bounds, step)
-    stepwise = bool((space.least > 0).all())
     opt = Optimizer(
         x0,
         bounds,
@@ -79,10 +77,10 @@ def minimize(
         parallel=parallel,
         constrained=bool(limits),
     )
-    opt.free = FREE * budget if stepwise or limits else 0  # points that may cost nothing
+    opt.free = FREE * budget if space.count or limits else 0  # points that may cost nothing
     with make_evaluator(f, workers=workers, run_in=run_in, batched=batched) as evaluate:
-        most = space.count if isinstance(space, Mixed) and stepwise else None
-        charged = Charged(evaluate, limits, space.key if stepwise else None, budget, most)
+        key = space.key if space.count else None
+        charged = Charged(evaluate, limits, key, budget, space.count)
         try:
             ended = _search(opt, charged, enough, callback)
         except KeyboardInterrupt as stopped:

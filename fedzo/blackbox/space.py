@@ -28,8 +28,12 @@ Points = NDArray[np.float64] | list[Any]
 
 @runtime_checkable
 class Space(Protocol):
-    """Where points live, and the coordinates in which methods search."""
+    """Where points live, and the coordinates in which methods search.
 
+    count: how many points there are; None where a number is real.
+    """
+
+    count: int | None
     start: Float[Tensor, " d"]
     lower: Float[Tensor, " d"]
     upper: Float[Tensor, " d"]
@@ -50,6 +54,8 @@ class Space(Protocol):
 
 class Box:
     """Points of real numbers, arrays [d], between bounds that may be infinite."""
+
+    count: int | None = None
 
     def __init__(
         self,
@@ -94,22 +100,11 @@ class Mixed:
         self.lower, self.upper = torch.zeros_like(self.start), torch.ones_like(self.start)
         least = [np.full(kind.size, kind.least) for kind in kinds]
         self.least = torch.from_numpy(np.concatenate(least))
+        counts = [kind.count for kind in kinds if kind.count is not None]
+        self.count = math.prod(counts) if len(counts) == len(kinds) else None
 
     def points(self, z: NDArray[np.float64]) -> Points:
         return [self._point(row) for row in z]
-
-    @property
-    def count(self) -> int | None:
-        """How many points there are; None where a variable is a real number."""
-        count = 1
-        for kind in self._kinds:
-            if isinstance(kind, variables.Int):
-                count *= int(kind.high - kind.low) + 1
-            elif isinstance(kind, variables.Choice):
-                count *= len(kind.options)
-            else:
-                return None
-        return count
 
     def key(self, point: Any) -> Hashable:
         values = self._values(point)

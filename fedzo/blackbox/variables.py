@@ -20,13 +20,19 @@ Value = float | int | str | bool
 
 @runtime_checkable
 class Variable(Protocol):
-    """A variable with `size` coordinates in [0, 1], which move in steps of `least` (0: real)."""
+    """A variable with `size` coordinates in [0, 1], which move in steps of `least` (0: real).
+
+    count: how many values it has, None for a real number.
+    """
 
     @property
     def size(self) -> int: ...
 
     @property
     def least(self) -> float: ...
+
+    @property
+    def count(self) -> int | None: ...
 
     def value(self, z: NDArray[np.float64]) -> Value:
         """Return what the coordinates [size] stand for."""
@@ -49,6 +55,7 @@ class Float:
     high: float | np.floating | np.integer
     size = 1
     least = 0.0
+    count = None
 
     def __post_init__(self) -> None:
         _take_ends(self)
@@ -74,6 +81,7 @@ class Log:
     high: float | np.floating | np.integer
     size = 1
     least = 0.0
+    count = None
 
     def __post_init__(self) -> None:
         _take_ends(self)
@@ -114,12 +122,16 @@ class Int:
         _check_ends("Int", self.low, self.high)
 
     @property
+    def count(self) -> int:
+        return int(self.high - self.low) + 1
+
+    @property
     def least(self) -> float:
-        return 1 / (self.high - self.low + 1)
+        return 1 / self.count
 
     def value(self, z: NDArray[np.float64]) -> int:
-        count = self.high - self.low + 1
-        return self.low + min(max(math.floor(float(z[0]) * count), 0), count - 1)
+        number = math.floor(float(z[0]) * self.count)
+        return self.low + min(max(number, 0), self.count - 1)
 
     def coordinates(self, value: object) -> NDArray[np.float64]:
         number = _number(self, value, int(self.low), int(self.high))
@@ -152,6 +164,10 @@ class Choice:
 
     @property
     def size(self) -> int:
+        return len(self.options)
+
+    @property
+    def count(self) -> int:
         return len(self.options)
 
     def value(self, z: NDArray[np.float64]) -> Value:

@@ -49,19 +49,16 @@ class DirectoryLock:
         self._handle = None
 
     def _lock(self, handle: int) -> None:
-        for _ in range(_LOOKS):  # somebody may be looking whether it is held
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for _ in range(_LOOKS):  # who looks whether it is held has it for a moment
+            if _taken(handle, fcntl.LOCK_EX):
                 break
             time.sleep(_LOOK_S)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+        else:
             raise ConfigError(
-                f"--out {self.path.parent} is in use by another run (process {holder}); wait until"
-                " it has ended, or name another directory"
-            ) from error
+                f"--out {self.path.parent} is in use by another run (process"
+                f" {_named_in(handle) or 'unknown'}); wait until it has ended, or name another"
+                " directory"
+            )
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
 
@@ -76,12 +73,9 @@ def holder_of(lock: Path) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(handle, 20, 0).decode(errors="replace").strip()
+        return None if _taken(handle, fcntl.LOCK_SH) else _named_in(handle)
     finally:
         os.close(handle)
-    return None
 
 
 @contextlib.contextmanager
@@ -102,6 +96,20 @@ def locked(directory: Path | None) -> Iterator[None]:
         with contextlib.suppress(OSError):  # what was refused before it wrote leaves nothing
             for place in new:
                 place.rmdir()
+
+
+def _taken(handle: int, kind: int) -> bool:
+    """Take a lock if nobody else has it; return whether it is taken."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _named_in(handle: int) -> str:
+    """Return the id of the process that a lock's file names."""
+    return os.pread(handle, 20, 0).decode(errors="replace").strip()
 
 
 def _is_at(handle: int, path: Path) -> bool:

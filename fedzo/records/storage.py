@@ -6,6 +6,7 @@ the directory next removes it.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import threading
@@ -61,6 +62,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Replace a file by this content."""
     with replacing(path) as fresh:
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of what a file holds, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

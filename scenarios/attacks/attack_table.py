@@ -47,10 +47,10 @@ class AttackTable(ShownByFacts):
 
         Attacks with one change for all images are looked at alone.
         """
-        radius, universal = report.plan.settings.radius, report.plan.settings.universal
-        within = [one for one in self.of(report.attacker) if one.plan.settings.radius <= radius]
-        if universal:
+        if report.plan.settings.universal:
             return report.robust_accuracy
+        radius = report.plan.settings.radius
+        within = [one for one in self.of(report.attacker) if one.plan.settings.radius <= radius]
         standing = [all(each) for each in zip(*(one.standing for one in within), strict=True)]
         return report.screened.accuracy * mean(map(float, standing))
 

@@ -1,6 +1,5 @@
 """What `fedzo attack` does with its words."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from fedzo.config import build_config, unknown_key
 from fedzo.errors import ConfigError
 from fedzo.objectives.addresses import public_name
 from fedzo.records.lock import locked
-from fedzo.records.storage import storing
+from fedzo.records.storage import sha256_of, storing
 from fedzo.records.terminal import markup, say, say_place
 from scenarios.attacks.attack_table import AttackTable
 from scenarios.attacks.picture_files import PNG_LEVELS, check_pictures
@@ -170,8 +169,7 @@ def _owner(words: Words, settings: SourceSettings) -> str:
     parts = [public_name(words.victim), *words.wrap]
     where = words.victim if Path(words.victim).is_file() else words.victim.rpartition(":")[0]
     if where and Path(where).is_file():
-        with Path(where).open("rb") as file:
-            parts.append(f"of sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}")
+        parts.append(f"of sha256 {sha256_of(Path(where))[:12]}")
     usual = SourceSettings()
     read_by = ("output", "layout", "tells", *(["seed"] if words.wrap else []))
     told = {name: getattr(settings, name) for name in read_by}

@@ -5,14 +5,13 @@ data.json has the digests of files of data: a run does not go on with others, fo
 function.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from fedzo.errors import ConfigError, FedzoWarning
-from fedzo.records.storage import write_whole
+from fedzo.records.storage import sha256_of, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.user_code import REFERENCE, is_reference, sources
 from scenarios.runs.experiment import Experiment
@@ -58,8 +57,7 @@ def data_of(experiment: Experiment) -> dict[str, str]:
     for text in experiment.section("scenario").values():
         file = Path(text) if isinstance(text, str) and ("." in text or "/" in text) else None
         if file is not None and file.suffix != ".py" and _is_file(file):
-            with file.open("rb") as opened:
-                found[str(text)] = hashlib.file_digest(opened, "sha256").hexdigest()
+            found[str(text)] = sha256_of(file)
     return found
 
 
