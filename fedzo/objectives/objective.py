@@ -95,7 +95,7 @@ class CallableObjective:
         points = x.detach().cpu().double().reshape(-1, self.dim).numpy().copy()
         answers = self.function(points) if self.batched else self._answers(points)
         try:
-            values = np.array([_number(answer) for answer in answers]).reshape(len(points))
+            values = np.array([one_number(answer) for answer in answers]).reshape(len(points))
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ObjectiveError(
                 f"the function returned {answers!r:.80} for {len(points)} points of dim {self.dim};"
@@ -112,7 +112,7 @@ class CallableObjective:
             except BaseException as error:
                 error.points_asked = len(answers) + 1  # type: ignore[attr-defined]
                 with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
-                    error.answered = [_number(each) for each in answers]  # type: ignore[attr-defined]
+                    error.answered = [one_number(each) for each in answers]  # type: ignore[attr-defined]
                 raise
         return answers
 
@@ -218,7 +218,7 @@ class _MaximizeRecords(_MaximizeSum):
         return -losses
 
 
-def _number(answer: Any) -> float:
+def one_number(answer: Any) -> float:
     """Return what a function answered for one point; raises TypeError for what is no number."""
     if isinstance(answer, Tensor):
         answer = answer.detach().cpu().double().numpy() if not answer.is_complex() else None

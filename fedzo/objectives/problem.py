@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from fedzo.objectives.box import Bound, check_start
 
+Bring = Callable[[nn.Module], None]
+"""Moves a module's trained parameters to x."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -52,10 +55,13 @@ class Problem(Protocol):
 
 @runtime_checkable
 class JudgesInPlace(Protocol):
-    """A problem that judges an x which is a module's parameters, without asking a client."""
+    """A problem that judges an x which is a module's parameters by the module."""
 
-    def report_in_place(self, bring_: Callable[[nn.Module], None]) -> Report:
-        """Judge the x that `bring_` moves a module to, which was made as the clients' were."""
+    def report_in_place(self, bring_: Bring, values: Float[Tensor, " n"] | None) -> Report:
+        """Judge the x that `bring_` moves a module to, which was made as the clients' were.
+
+        values: the clients' answers if they were asked.
+        """
         ...
 
 
@@ -64,7 +70,7 @@ class OpenProblem:
     """A problem of which nothing is known but its clients: F is the mean of their answers.
 
     noisy: whether their answers are known to have noise, so that those by which an x was chosen are
-    no fair judges of it.
+    no fair judges of it. measure: metrics of x, by name.
 
     Raises ConfigError for a start that is no vector of finite numbers.
     """
@@ -75,20 +81,25 @@ class OpenProblem:
     index: int = 0
     asks_clients: bool = True
     noisy: bool = False
+    measure: Callable[[Float[Tensor, " d"]], Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         start = check_start(self.initial_x, self.lower, self.upper)
         object.__setattr__(self, "initial_x", start)
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        return Report(None if values is None else float(values.double().mean()))
+        return Report(_mean(values), {} if self.measure is None else self.measure(x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedProblem:
-    """A problem whose x is where the clients have it; F is the mean of their answers."""
+    """A problem whose x is where the clients have it; F is the mean of their answers.
+
+    measure: metrics of the x that a module is moved to, by name.
+    """
 
     dim: int
+    measure: Callable[[Bring], Mapping[str, float]] | None = None
     lower: Bound = -float("inf")
     upper: Bound = float("inf")
     index: int = 0
@@ -100,4 +111,11 @@ class PlacedProblem:
         return torch.empty(self.dim, device="meta")
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
-        return Report(None if values is None else float(values.double().mean()))
+        return Report(_mean(values))
+
+    def report_in_place(self, bring_: Bring, values: Float[Tensor, " n"] | None) -> Report:
+        return Report(_mean(values), {} if self.measure is None else self.measure(bring_))
+
+
+def _mean(values: Float[Tensor, " n"] | None) -> float | None:
+    return None if values is None else float(values.double().mean())

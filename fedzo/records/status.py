@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 from fedzo.records.history import RoundRecord
+
+_SHOWN = 3
+"""Metrics that are shown, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +21,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A record, the lowest whole F of its problem so far, the last F, and the run's limits."""
+    """A record, the lowest whole F of its problem so far, the last F, and the run's limits.
+
+    metrics: those of the last x that was judged.
+    """
 
     record: RoundRecord
     limits: Limits
     value: float | None = None
     best: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def after(self, record: RoundRecord) -> "Status":
         """Return how the run stands after the next record; a new problem begins anew."""
@@ -31,7 +39,8 @@ class Status:
         value = before[0] if record.value is None else record.value
         whole = record.whole_value
         known = [v for v in (before[1], whole) if v is not None and not math.isnan(v)]
-        return Status(record, self.limits, value, min(known, default=None))
+        metrics = record.metrics or (self.metrics if same else {})
+        return Status(record, self.limits, value, min(known, default=None), metrics)
 
     @property
     def budget_left(self) -> int | None:
@@ -58,6 +67,7 @@ class Status:
             "round": f"{record.round_index}/{self.limits.num_rounds}",
             "F": _number(self.value),
             "best": _number(self.best),
+            **{name: f"{value:.4g}" for name, value in islice(self.metrics.items(), _SHOWN)},
             "queries": f"{record.queries:,}",
             "left": "" if self.budget_left is None else f"{self.budget_left:,}",
             "bytes": _size(record.bytes_up + record.bytes_down),

@@ -26,6 +26,7 @@ from fedzo.objectives.problem import OpenProblem, PlacedProblem, Problem
 from fedzo.origin import place_of_code
 from fedzo.user_code import absolute_reference, load_object
 from scenarios.problems.one_problem import OneProblem
+from scenarios.problems.own_metrics import MeasureX, OwnMetrics, load_metrics
 
 MakeObjective = Callable[[int], Objective]
 Start = Tensor | NDArray[Any] | Sequence[float]
@@ -37,9 +38,12 @@ class CustomConfig:
     """Settings: objective is "path/to/file.py:function" or "package.module:function".
 
     The function gets a client id and returns an objective; an objective is that of all clients.
+    metrics: a function of x [d], or of a module where objectives are modules, that returns a dict
+    of names and numbers; they stand in the history beside F, and cost no query.
     """
 
     objective: str = ""
+    metrics: str = ""
     noise_std: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,6 +62,7 @@ class CustomScenario(OneProblem):
         seed: int,
         make_objective: MakeObjective | None = None,
         initial_x: Start | None = None,
+        metrics: MeasureX | None = None,
     ) -> None:
         self.num_clients = num_clients
         self.noise_std = config.noise_std
@@ -65,11 +70,12 @@ class CustomScenario(OneProblem):
         self._make = make_objective or load_function(config.objective)
         self._objectives: dict[int, Objective] = {}
         self._initial_x = initial_x
+        self._metrics = metrics or (load_metrics(config.metrics) if config.metrics else None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was made and loaded behind: another process makes and loads its own."""
         make = None if self._reference else self._make
-        return {**self.__dict__, "_objectives": {}, "_make": make}
+        return {**self.__dict__, "_objectives": {}, "_make": make, "_metrics": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -92,8 +98,13 @@ class CustomScenario(OneProblem):
             raise ConfigError(
                 f"initial_x has shape {tuple(start.shape)}, the objectives have dim {first.dim}"
             )
-        noisy = self.noise_std > 0
-        return OpenProblem(initial_x=start, lower=first.lower, upper=first.upper, noisy=noisy)
+        return OpenProblem(
+            initial_x=start,
+            lower=first.lower,
+            upper=first.upper,
+            noisy=self.noise_std > 0,
+            measure=None if self._metrics is None else OwnMetrics(self._metrics, first).at,
+        )
 
     def placed(self) -> PlacedProblem:
         """Return the problem of moving modules where they are, which starts there.
@@ -113,7 +124,8 @@ class CustomScenario(OneProblem):
                 "a module in place starts at its own parameters; leave initial_x out and load it"
                 " into the module"
             )
-        return PlacedProblem(dim=first.dim)
+        own = None if self._metrics is None else OwnMetrics(self._metrics, first)
+        return PlacedProblem(dim=first.dim, measure=None if own is None else own.in_place)
 
     def _objective(self, client: int) -> Objective:
         if client not in self._objectives:

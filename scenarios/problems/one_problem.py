@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.objectives.modules import flatten_parameters
-from fedzo.objectives.problem import Report
+from fedzo.objectives.problem import Bring, Report
 from scenarios.problems.scenario import Draw, Suggestions, mean_metrics
 
 
@@ -46,7 +46,7 @@ class KnownInPlace:
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
         return self.judge()
 
-    def report_in_place(self, bring_: Callable[[nn.Module], None]) -> Report:
+    def report_in_place(self, bring_: Bring, values: Float[Tensor, " n"] | None) -> Report:
         bring_(self.module)
         return self.judge()
 

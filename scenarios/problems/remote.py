@@ -19,6 +19,7 @@ from fedzo.objectives.cohort import CohortObjective
 from fedzo.objectives.problem import OpenProblem, Problem
 from fedzo.used_with import UsedWith, one_of
 from scenarios.problems.one_problem import OneProblem
+from scenarios.problems.own_metrics import OwnMetrics, load_metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class RemoteConfig:
 
     bounds: where the variables' boxes differ, lower:upper of each with commas between, such as
     20:90,0:1. start: where in the box the first x is, 0 at the lower bounds, 1 at the upper.
-    noise_std: noise that the nodes add to every value, for trials.
+    noise_std: noise that the nodes add to every value, for trials. metrics: a function of x [d],
+    as for the scenario custom; it runs beside the server.
     """
 
     USED_WITH: ClassVar[UsedWith] = {
@@ -41,6 +43,7 @@ class RemoteConfig:
     bounds: str = ""
     start: float = 0.5
     noise_std: float = 0.0
+    metrics: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -75,6 +78,7 @@ class RemoteScenario(OneProblem):
         self.num_clients = num_clients
         self.noise_std = config.noise_std
         self._config = config
+        self._metrics = OwnMetrics(load_metrics(config.metrics)) if config.metrics else None
 
     def cohort(self, client_ids: Sequence[int], problem: int) -> CohortObjective:
         raise ConfigError(
@@ -87,4 +91,10 @@ class RemoteScenario(OneProblem):
         low, high = config.box()
         ends = [torch.as_tensor(end, dtype=torch.float64).expand(config.dim) for end in (low, high)]
         start = ends[0] + config.start * (ends[1] - ends[0])
-        return OpenProblem(initial_x=start, lower=low, upper=high, noisy=config.noise_std > 0)
+        return OpenProblem(
+            initial_x=start,
+            lower=low,
+            upper=high,
+            noisy=config.noise_std > 0,
+            measure=None if self._metrics is None else self._metrics.at,
+        )

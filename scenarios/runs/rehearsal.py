@@ -17,6 +17,7 @@ from clients.core.local import require_examples
 from fedzo.compression.config import CompressionConfig
 from fedzo.fleet.config import FleetConfig
 from fedzo.fleet.devices import Fleet
+from fedzo.objectives.problem import OpenProblem, PlacedProblem
 from fedzo.privacy.averages import queries_to_compare
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.question import Question, take_apart
@@ -61,6 +62,8 @@ class Estimate:
 def rehearsed(experiment: Experiment, scenario: Scenario) -> Estimate:
     """Rehearse the first rounds of an experiment, for two seconds at most."""
     begun, problem = time.perf_counter(), posed(scenario, 0, experiment)
+    if isinstance(problem, OpenProblem | PlacedProblem):
+        problem = replace(problem, measure=None)  # a function of the user's, not to be asked
     settings = RunSettings(
         num_clients=experiment.num_clients,
         num_rounds=experiment.num_rounds,

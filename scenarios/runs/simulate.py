@@ -14,6 +14,7 @@ from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.runtime.threads import gradients_at_hand, torch_threads
 from scenarios.problems.custom import CustomScenario, Start
+from scenarios.problems.own_metrics import MeasureX
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.engines import build_scenario, open_engine
 from scenarios.runs.experiment import Experiment, build_strategy, make_experiment
@@ -107,6 +108,7 @@ def federate(
     query_budget: int | None = None,
     engine: str = "inprocess",
     settings: Mapping[str, Given] | None = None,
+    metrics: MeasureX | str | None = None,
     out: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     threads: int = 1,
@@ -117,8 +119,10 @@ def federate(
     flower it is copied into their processes. "file.py:name" names one. The start is `initial_x`, or
     that of client 0's objective (a module's parameters), or the middle of the box. strategy: a
     name, a class of your own, or an object made of settings. `settings` are dotted names as of
-    `--set`; a function stands for its name, as in {"strategy.aggregator": middle}. threads: of
-    torch, meanwhile; more than one can be many times slower.
+    `--set`; a function stands for its name, as in {"strategy.aggregator": middle}. metrics: a
+    function of x, a float64 array [d], or of a module at x where objectives are modules; it returns
+    a dict of names and numbers, such as {"test_accuracy": 0.9}, for the history, and runs whenever
+    x is judged. threads: of torch, meanwhile; more than one can be many times slower.
     """
     if "scenario.objective" in (settings or {}):
         raise ConfigError(
@@ -126,6 +130,12 @@ def federate(
         )
     if isinstance(make_objective, str):
         settings = {**(settings or {}), "scenario.objective": make_objective}
+    if metrics is not None and "scenario.metrics" in (settings or {}):
+        raise ConfigError(
+            "scenario.metrics has no effect where metrics= is given; leave one of them out"
+        )
+    if isinstance(metrics, str):
+        settings = {**(settings or {}), "scenario.metrics": metrics}
     experiment = make_experiment(
         "custom",
         strategy,
@@ -142,6 +152,7 @@ def federate(
         seed=seed,
         make_objective=None if isinstance(make_objective, str) else make_objective,
         initial_x=initial_x,
+        metrics=None if isinstance(metrics, str) else metrics,
     )
     return simulate(experiment, out=out, callbacks=callbacks, scenario=scenario, threads=threads)
 

@@ -275,7 +275,7 @@ class _Run:
         unknown = self._strategy.robust.num_byzantine if liars is None else 0
         nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
         if not self._problem.asks_clients:
-            return judging.known(self._problem, self.state, nodes, models, self._settings.seed)
+            return verdict(self._problem, self.state, nodes, models, self._settings.seed)
         asked = self._looks.judges(self.total.round_index)
         chosen_by = self.state.answered.values if can(self.state, KnowsAnswers) else ()
         known = () if getattr(self._problem, "noisy", False) else chosen_by
@@ -295,6 +295,5 @@ class _Run:
         if partial and not any(record.partial for record in self.records):
             judging.warn_of_partial(self.total.round_index, len(answers), least)
         self.total = replace(self.total, judges=len(kept[0]), partial=partial)
-        reports = [self._problem.report(x, told) for x, told in zip(models, kept, strict=True)]
-        found = verdict(nodes, models, reports)
+        found = verdict(self._problem, self.state, nodes, models, self._settings.seed, kept)
         return judging.with_error(found, kept[0], len(asked), self._settings.num_clients)

@@ -133,17 +133,27 @@ def trusted_values(values: Float[Tensor, " n"], num_byzantine: int) -> Float[Ten
     return values.sort().values[num_byzantine:-num_byzantine]
 
 
-def known(
-    problem: Problem, state: HasX, nodes: Sequence[int], models: Float[Tensor, "k d"], seed: int
-) -> Verdict:
-    """Return what the simulation says of x, or of these nodes' models, without asking a client."""
-    if isinstance(problem, JudgesInPlace) and isinstance(state, BringsModules):
-        bring_ = partial(state.bring_, seed=seed, problem=problem.index)
-        return verdict(nodes, models, [problem.report_in_place(bring_)])
-    return verdict(nodes, models, [problem.report(x, None) for x in models])
-
-
 def verdict(
+    problem: Problem,
+    state: HasX,
+    nodes: Sequence[int],
+    models: Float[Tensor, "k d"],
+    seed: int,
+    told: Sequence[Float[Tensor, " n"]] = (),
+) -> Verdict:
+    """Return what is said of x, or of these nodes' models.
+
+    told: what clients answered for each; nothing where the simulation knows F without asking them.
+    """
+    values: Sequence[Tensor | None] = told or [None] * len(models)
+    if can(state, BringsModules) and isinstance(problem, JudgesInPlace):
+        bring_ = partial(state.bring_, seed=seed, problem=problem.index)
+        return _verdict(nodes, models, [problem.report_in_place(bring_, values[0])])
+    reports = [problem.report(x, own) for x, own in zip(models, values, strict=True)]
+    return _verdict(nodes, models, reports)
+
+
+def _verdict(
     nodes: Sequence[int], models: Float[Tensor, "k d"], reports: Sequence[Report]
 ) -> Verdict:
     """Return the mean of the reports on these models."""
@@ -163,6 +173,7 @@ def verdict(
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {
-        name: sum(float(found[name]) for found in metrics) / len(metrics) for name in metrics[0]
-    }
+    """Return the mean of each metric over those that have it."""
+    names = dict.fromkeys(name for found in metrics for name in found)
+    having = {name: [float(found[name]) for found in metrics if name in found] for name in names}
+    return {name: sum(values) / len(values) for name, values in having.items()}
