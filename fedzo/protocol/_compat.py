@@ -2,7 +2,8 @@
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -104,24 +105,31 @@ def run_flower_simulation(
     client_app: ClientApp,
     num_nodes: int,
     resources: Mapping[str, int | float],
+    pool: Callable[..., Any],
 ) -> None:
-    """Run Flower's simulation engine until the ServerApp returns.
+    """Run Flower's simulation engine until the ServerApp returns; `pool` makes its pool of actors.
 
     `flwr.simulation.run_simulation` is deprecated in favor of `flwr run`, which cannot be called
     from Python, and is the only entry for objects.
     """
+    from flwr.server.superlink.fleet.vce.backend import raybackend
     from flwr.simulation import run_simulation  # imports Ray: a second that only this pays
 
-    run_simulation(
-        server_app=server_app,
-        client_app=client_app,
-        num_supernodes=num_nodes,
-        backend_config={
-            "client_resources": dict(resources),
-            "init_args": {
-                "include_dashboard": False,
-                "log_to_driver": False,
-                "logging_level": logging.ERROR,
+    backend: Any = raybackend
+    usual, backend.BasicActorPool = backend.BasicActorPool, pool
+    try:
+        run_simulation(
+            server_app=server_app,
+            client_app=client_app,
+            num_supernodes=num_nodes,
+            backend_config={
+                "client_resources": dict(resources),
+                "init_args": {
+                    "include_dashboard": False,
+                    "log_to_driver": False,
+                    "logging_level": logging.ERROR,
+                },
             },
-        },
-    )
+        )
+    finally:
+        backend.BasicActorPool = usual

@@ -164,6 +164,7 @@ def _open_bare(
         poll_s=config.poll_s,
         run_name=run_name,
         check=simulation.check,
+        limit_nodes=simulation.limit_nodes,
     )
     engine.wait_for_clients(experiment.num_clients, START_S)
     return engine

@@ -1,5 +1,6 @@
 """What has come of a message over a grid, and of a client that has begun beforehand."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ from flwr.app import Message
 
 from fedzo.protocol.answers import Arrival
 from fedzo.protocol.exchange import Exchange
+
+_RAISED = re.compile(r"<class '(?P<kind>[\w.]+)'>:<'(?P<told>.*)'>", re.DOTALL)
+"""What Flower's simulation says of an exception outside the app."""
 
 
 @dataclass(slots=True)
@@ -32,5 +36,10 @@ def arrival_of(reply: Message, client: int) -> Arrival:
 
 
 def reason_of(reply: Message) -> str:
-    """Return what a reply without content says."""
-    return reply.error.reason or f"error code {reply.error.code}"
+    """Return what a reply without content says, in the words of what was raised."""
+    reason = reply.error.reason or f"error code {reply.error.code}"
+    found = _RAISED.fullmatch(reason)
+    if found is None:
+        return reason
+    kind, told = found["kind"].rpartition(".")[2], found["told"].partition("\n")[0]
+    return told if kind == "TimeoutError" else f"{kind}: {told}"

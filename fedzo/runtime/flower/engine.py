@@ -40,7 +40,8 @@ class FlowerEngine:
     come back under another. Nodes of an InProcessGrid have the timeout each, at least NODE_S.
     Client states stay on the clients, who keep those of earlier rounds under `run_name`
     (clients.states): a resumed run of the same name goes on from them. `check` is called at every
-    look and raises when what stands behind the grid has failed.
+    look and raises when what stands behind the grid has failed. `limit_nodes` is told the timeout
+    of every exchange, so that no node takes longer.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class FlowerEngine:
         whoami_s: float = 30.0,
         run_name: str = "",
         check: Callable[[], None] = lambda: None,
+        limit_nodes: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         _compat.ensure_task_identity()
         self._grid = grid
         self._poll_s = poll_s
         self._whoami_s = whoami_s
         self._check = check
+        self._tell_limit = limit_nodes
         self._run = {"name": run_name, "attempt": uuid4().hex}
         self._roster = Roster()
         self._greeted: dict[int, float] = {}
@@ -167,6 +170,7 @@ class FlowerEngine:
         """Find the nodes of clients that are to be asked; return when their time is up."""
         end = time.monotonic() + timeout_s
         self._limit_nodes(timeout_s)
+        self._tell_limit(timeout_s)
         self._find_nodes(wanted, end)
         self._roster.settle()
         return end

@@ -1,7 +1,8 @@
 """Flower's own simulation engine as something to open and close.
 
-    with FlowerSimulation(client_app, num_clients=10) as grid:
-        FlowerEngine(grid).perform(...)
+    simulation = FlowerSimulation(client_app, num_clients=10)
+    with simulation as grid:
+        FlowerEngine(grid, limit_nodes=simulation.limit_nodes).perform(...)
 
 Flower wants to call a ServerApp; here one runs in a thread, hands out its grid, and waits until the
 simulation is closed.
@@ -9,10 +10,12 @@ simulation is closed.
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
 import warnings
+from functools import partial
 from queue import Empty, Queue
 from types import TracebackType
 
@@ -30,7 +33,9 @@ class FlowerSimulation:
     """A running Flower simulation of `num_clients` nodes, every one with a ClientApp.
 
     num_cpus, num_gpus: what Flower's Ray actors reserve, fractions share. A node has the
-    partition-id of its number. Raises RunError when the simulation does not start.
+    partition-id of its number. A Ray actor whose process is gone is replaced, and one that takes
+    longer for a message than `limit_nodes` allows. Raises RunError when the simulation does not
+    start.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class FlowerSimulation:
         self._errors: list[BaseException] = []
         self._finished = threading.Event()
         self._verbose = verbose
+        self._deadline = math.inf
         resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         arguments = (client_app, num_clients, resources)
         self._thread = threading.Thread(target=self._simulate, args=arguments, daemon=True)
@@ -64,7 +70,7 @@ class FlowerSimulation:
         logger, ray = logging.getLogger("flwr"), logging.getLogger("ray")
         self._levels = {logger: logger.level, ray: ray.level}
         for each in self._levels:
-            each.setLevel(logging.INFO if self._verbose else logging.ERROR)
+            each.setLevel(logging.INFO if self._verbose else logging.CRITICAL)  # told in histories
         self._thread.start()
         end = time.monotonic() + START_S
         while time.monotonic() < end:
@@ -84,10 +90,14 @@ class FlowerSimulation:
         if kind is None:
             self.check()
 
+    def limit_nodes(self, seconds: float) -> None:
+        """Give nodes so long, from now on, for the messages that are pushed next."""
+        self._deadline = time.monotonic() + seconds
+
     def check(self) -> None:
         """Raise RunError if the simulation has failed."""
         if self._errors:
-            error = self._errors[0]
+            error = self._errors[0].__cause__ or self._errors[0]
             raise RunError(f"Flower's simulation failed: {type(error).__name__}: {error}")
 
     def close(self) -> None:
@@ -100,7 +110,10 @@ class FlowerSimulation:
     def _simulate(
         self, client_app: ClientApp, num_clients: int, resources: dict[str, float]
     ) -> None:
+        from fedzo.runtime.flower.actor_pool import ReplacingPool  # imports Ray
+
         server_app = ServerApp()
+        pool = partial(ReplacingPool, deadline=lambda: self._deadline, ended=self._finished)
 
         @server_app.main()
         def main(grid: Grid, _: Context) -> None:
@@ -110,6 +123,6 @@ class FlowerSimulation:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                run_flower_simulation(server_app, client_app, num_clients, resources)
+                run_flower_simulation(server_app, client_app, num_clients, resources, pool)
         except BaseException as error:  # handed to whoever closes the simulation
             self._errors.append(error)

@@ -187,6 +187,41 @@ def test_flowers_engine_gives_the_same_bits() -> None:
     same_history(found, expected)
 
 
+def troubled(client: int) -> TorchObjective:
+    """Where x is above 0, client 1 does not answer, and client 2 takes its process with it."""
+
+    def value(x: Tensor) -> Tensor:
+        import os
+        import time
+
+        if client == 1 and bool((x > 0).all()):
+            time.sleep(1000)
+        if client == 2 and bool((x > 0).all()):
+            os._exit(3)
+        return x.sum(-1)
+
+    return TorchObjective(function=value, dim=8)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_cluster")
+def test_flowers_engine_replaces_actors_that_hang_or_are_gone_and_ends() -> None:
+    asks = [Exchange(question=Values(x=x.unsqueeze(0)), client_ids=range(4)) for x in (X0, -X0)]
+    simulation = FlowerSimulation(build_client_app(troubled), num_clients=4)
+    with simulation as grid:
+        engine = FlowerEngine(grid, poll_s=0.01, limit_nodes=simulation.limit_nodes)
+        assert engine.wait_for_clients(4, 60.0) == 4
+        [hit] = engine.perform([asks[0]], timeout_s=20.0)
+        assert hit.failures[1] == "no answer in time"
+        assert {*hit.failures} <= {1, 2, 3}  # 3: it waits for the actor that client 1 has
+        [replies] = engine.perform([asks[1]], timeout_s=60.0)
+        assert list(replies.client_ids) == [0, 1, 2, 3]
+        begun = time.monotonic()
+        engine.begin(Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=[1]), timeout_s=600.0)
+        time.sleep(1.0)
+    assert time.monotonic() - begun < 30
+
+
 APP = """
 import json
 from dataclasses import dataclass, replace
