@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import config_values
 from fedzo.parts import composed, part
 from fedzo.protocol.questions.anchored import (
     Anchor,
@@ -31,7 +30,7 @@ from fedzo.protocol.questions.anchored import (
 from strategies.anchored.norm_test import Control, NormTestConfig
 from strategies.core.asking import Heard
 from strategies.core.rounds import RoundPlan
-from strategies.core.step_config import LocalConfig, RateConfig
+from strategies.core.step_config import FallingConfig, RateConfig
 
 
 @composed
@@ -39,7 +38,7 @@ class MiningConfig:
     """Settings of methods with anchors, and with miners whose mean update the server follows."""
 
     base: NormTestConfig = part(NormTestConfig)
-    local: LocalConfig = part(LocalConfig)
+    local: FallingConfig = part(FallingConfig)
     rate: RateConfig = part(RateConfig)
 
     def ask(self, plan: RoundPlan, client: AnchorConfig, control: Control) -> "Anchoring":
@@ -54,7 +53,7 @@ class Anchoring:
     plan: RoundPlan
     client: AnchorConfig
     control: Control
-    local: LocalConfig
+    local: FallingConfig
 
     def anchors(self, x: Float[Tensor, " d"], clients: Sequence[int]) -> Anchor:
         """Return the question for the gradient of a large batch."""
@@ -93,7 +92,7 @@ class Anchoring:
     @property
     def _told(self) -> dict[str, Any]:
         settings = self.control.settings(self.client)
-        return {"settings": settings, **config_values(self.local)}
+        return {"settings": settings, **self.local.told(self.plan.round_index)}
 
     @property
     def _key(self) -> dict[str, int]:

@@ -36,7 +36,7 @@ from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import aggregate, of_all
 from strategies.core.rounds import Round, RoundPlan
 from strategies.core.server_step import server_step
-from strategies.core.step_config import LocalConfig, ServerConfig
+from strategies.core.step_config import FallingConfig, ServerConfig
 from strategies.core.table import ClientTable
 
 
@@ -58,11 +58,11 @@ class FedSAGAConfig:
     second_momentum: float = 0.99
     lookahead: float = 1.0
     init: Literal["zero", "full"] = "zero"
-    local: LocalConfig = part(LocalConfig, local_steps=1, local_lr=0.03)
+    local: FallingConfig = part(FallingConfig, local_steps=1, local_lr=0.03)
     USED_WITH: ClassVar[UsedWith] = {
         "server_momentum": one_of("server_optimizer", "sgd", "adam", "lion", "diffgrad"),
         "second_momentum": one_of("server_optimizer", "adam"),
-        "local_lr": above("local_steps", 1),
+        **dict.fromkeys(("local_lr", "lr_period"), above("local_steps", 1)),
     }
 
     def __post_init__(self) -> None:

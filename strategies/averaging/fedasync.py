@@ -25,7 +25,7 @@ from strategies.averaging.staleness import StalenessConfig
 from strategies.core.asking import wave
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
-from strategies.core.step_config import LocalConfig
+from strategies.core.step_config import FallingConfig
 from strategies.core.wave_config import require_open
 
 
@@ -37,7 +37,7 @@ class FedAsyncConfig:
     """
 
     rounds: RoundConfig = part(RoundConfig)
-    local: LocalConfig = part(LocalConfig)
+    local: FallingConfig = part(FallingConfig)
     old: StalenessConfig = part(StalenessConfig)
     alpha: float = 0.6
 
@@ -66,7 +66,7 @@ class FedAsync(ConfiguredStrategy[FedAsyncConfig, TrainingConfig, FedAsyncState]
 
     def round(self, state: FedAsyncState, plan: RoundPlan) -> Round[FedAsyncState]:
         config, now = self._config, plan.round_index
-        question = local_training(config.local, self._client, state.x)
+        question = local_training(config.local, self._client, state.x, plan.round_index)
         landed = yield from wave(question, plan.cohort, until=1, refill="arrival")
         rounds = torch.cat([state.rounds, torch.tensor([now])])
         kept = torch.cat([state.kept, state.x.unsqueeze(0)])

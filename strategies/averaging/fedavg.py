@@ -30,7 +30,7 @@ from strategies.core.asking import Heard, ask
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import aggregate, remembered
 from strategies.core.rounds import Round, RoundPlan
-from strategies.core.step_config import LocalConfig
+from strategies.core.step_config import FallingConfig
 
 __all__ = ["FedAvg", "FedAvgConfig", "FedAvgState", "client_weights", "local_training"]
 
@@ -65,7 +65,11 @@ class FedAvg(ConfiguredStrategy[FedAvgConfig, TrainingConfig, FedAvgState]):
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
         question = local_training(
-            config.local, self._client, state.x, proximal_weight=self._proximal_weight
+            config.local,
+            self._client,
+            state.x,
+            plan.round_index,
+            proximal_weight=self._proximal_weight,
         )
         heard = yield from ask(question, plan.cohort)
         weights = client_weights(heard, config)
@@ -76,11 +80,17 @@ class FedAvg(ConfiguredStrategy[FedAvgConfig, TrainingConfig, FedAvgState]):
 
 
 def local_training(
-    config: LocalConfig, client: TrainingConfig, x: Float[Tensor, " d"], **more: Any
+    config: FallingConfig,
+    client: TrainingConfig,
+    x: Float[Tensor, " d"],
+    round_index: int,
+    **more: Any,
 ) -> LocalSteps:
-    """Return the question for local steps from x; `more` adds to it, or replaces settings."""
-    told = {"local_steps": config.local_steps, "local_lr": config.local_lr, **more}
-    return local_steps(client, x=x, **told)
+    """Return the question for a round's local steps from x.
+
+    `more` adds to it, or replaces settings.
+    """
+    return local_steps(client, x=x, **{**config.told(round_index), **more})
 
 
 def client_weights(heard: Heard[Trained], config: FedAvgConfig) -> Float[Tensor, " n"] | None:

@@ -7,7 +7,7 @@ from fedzo.errors import ConfigError
 from fedzo.parts import composed, part
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import RoundConfig
-from strategies.core.step_config import LocalConfig, ServerConfig
+from strategies.core.step_config import FallingConfig, ServerConfig
 
 
 @composed
@@ -22,7 +22,7 @@ class FedAvgConfig:
 
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)
-    local: LocalConfig = part(LocalConfig)
+    local: FallingConfig = part(FallingConfig)
     server: ServerConfig = part(ServerConfig)
     weighting: Literal["uniform", "examples"] = "uniform"
     safeguard: bool = False

@@ -24,7 +24,7 @@ from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig, aggregate, latest, remembered
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.server_step import server_step
-from strategies.core.step_config import LocalConfig, ServerConfig
+from strategies.core.step_config import FallingConfig, ServerConfig
 from strategies.core.wave_config import WaveConfig, require_open
 
 
@@ -34,7 +34,7 @@ class FedBuffConfig:
 
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig)
-    local: LocalConfig = part(LocalConfig)
+    local: FallingConfig = part(FallingConfig)
     server: ServerConfig = part(ServerConfig)
     old: StalenessConfig = part(StalenessConfig)
     waves: WaveConfig = part(WaveConfig)
@@ -57,7 +57,7 @@ class FedBuff(ConfiguredStrategy[FedBuffConfig, TrainingConfig, FedAvgState]):
 
     def round(self, state: FedAvgState, plan: RoundPlan) -> Round[FedAvgState]:
         config = self._config
-        question = local_training(config.local, self._client, state.x)
+        question = local_training(config.local, self._client, state.x, plan.round_index)
         until = self.steps_with(len(plan.cohort))
         landed = yield from wave(question, plan.cohort, until=until, refill=config.waves.refill)
         if not len(landed):

@@ -86,7 +86,9 @@ class FedNova(ConfiguredStrategy[FedNovaConfig, FirstOrderConfig | ZerothOrderCo
         }
         asked: list[Asked[Trained]] = [
             (
-                local_training(config.local, self._client, state.x, local_steps=count),
+                local_training(
+                    config.local, self._client, state.x, plan.round_index, local_steps=count
+                ),
                 [client for client in plan.cohort if own[client] == count],
             )
             for count in sorted(set(own.values()))

@@ -70,7 +70,8 @@ class MIFA(ConfiguredStrategy[MIFAConfig, TrainingConfig, MIFAState]):
         config, init = self._config.averaging, self._config.init
         first = init == "full" and not len(state.updates.clients)
         clients = range(plan.num_clients) if first else plan.cohort
-        heard = yield from ask(local_training(config.local, self._client, state.x), clients)
+        question = local_training(config.local, self._client, state.x, plan.round_index)
+        heard = yield from ask(question, clients)
         table = state.updates.renewed(heard.clients, heard.said.update)
         known = table.known(init, plan.num_clients)
         try:

@@ -74,9 +74,10 @@ class _Scaffold(ConfiguredStrategy[FedAvgConfig, TrainingConfig, ScaffoldState])
             last=remembered(self.robust, x),
         )
 
-    def _training(self, state: ScaffoldState, *, renew: bool) -> LocalSteps:
+    def _training(self, state: ScaffoldState, plan: RoundPlan, *, renew: bool) -> LocalSteps:
         told = {"control": state.control, "renew_control": renew}
-        return local_training(self._config.local, self._client, state.x, **told)
+        local = self._config.local
+        return local_training(local, self._client, state.x, plan.round_index, **told)
 
     def _step(
         self, state: ScaffoldState, updates: Float[Tensor, "n d"], plan: RoundPlan
@@ -95,7 +96,7 @@ class Scaffold1(_Scaffold):
         gradients = anchors.said.gradient
         control = aggregate(gradients, self.robust, plan, purpose="control", start=state.control)
         state = replace(state, control=control)
-        heard = yield from ask(self._training(state, renew=False), anchors.clients)
+        heard = yield from ask(self._training(state, plan, renew=False), anchors.clients)
         return (yield from self._step(state, heard.said.update, plan))
 
 
@@ -103,7 +104,7 @@ class Scaffold2(_Scaffold):
     """SCAFFOLD type II: control variates are the mean local gradients of the last round."""
 
     def round(self, state: ScaffoldState, plan: RoundPlan) -> Round[ScaffoldState]:
-        heard = yield from ask(self._training(state, renew=True), plan.cohort)
+        heard = yield from ask(self._training(state, plan, renew=True), plan.cohort)
         assert heard.said.control is not None
         controls = state.controls.renewed(heard.clients, heard.said.control)
         everybody, config = controls.everybody(plan.num_clients), of_all(self.robust, plan)

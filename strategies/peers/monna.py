@@ -41,7 +41,7 @@ from strategies.core.asking import Asked, Heard, ask, ask_together
 from strategies.core.configured import ConfiguredStrategy
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import Round, RoundConfig, RoundPlan, TooFewAnswers
-from strategies.core.step_config import LocalConfig
+from strategies.core.step_config import FallingConfig
 from strategies.peers.graphs import parse_graph
 
 
@@ -49,16 +49,14 @@ from strategies.peers.graphs import parse_graph
 class MoNNAConfig:
     """Settings of MoNNA.
 
-    local_lr: of each node's momentum; lr_period: rounds after which the rate has
-    fallen to a half, a third, ... of local_lr; 0 keeps it. mixings: exchanges of models a round.
+    local_lr: of each node's momentum. mixings: exchanges of models a round.
     received: whether a node waits for n - num_byzantine models or for all. graph: who hears whom,
     see strategies.peers.graphs.
     """
 
     rounds: RoundConfig = part(RoundConfig)
     robust: RobustConfig = part(RobustConfig, aggregator="nearest_neighbor_average")
-    local: LocalConfig = part(LocalConfig, local_steps=1, local_lr=0.1)
-    lr_period: int = 0
+    local: FallingConfig = part(FallingConfig, local_steps=1, local_lr=0.1)
     mixings: int = 1
     received: Literal["quorum", "all"] = "quorum"
     graph: str = "complete"
@@ -67,13 +65,8 @@ class MoNNAConfig:
     }
 
     def __post_init__(self) -> None:
-        require(self.lr_period >= 0, "lr_period", self.lr_period, "0 (constant) or more")
         require(self.mixings >= 1, "mixings", self.mixings, "at least 1")
         parse_graph(self.graph)
-
-    def lr(self, round_index: int) -> float:
-        """Return the rate of a round, counted from 1."""
-        return self.local.local_lr / (1 + (round_index - 1) // (self.lr_period or round_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +136,7 @@ class MoNNA(ConfiguredStrategy[MoNNAConfig, MomentumConfig, MoNNAState]):
                 OwnModel(
                     x=None if has_model else state.start,
                     settings=self._client,
-                    local_steps=self._config.local.local_steps,
-                    local_lr=self._config.lr(plan.round_index),
+                    **self._config.local.told(plan.round_index),
                     dim=len(state.start),
                 ),
                 clients,

@@ -33,7 +33,7 @@ from strategies.core.privacy_config import NOISY, PrivateConfig, require_client_
 from strategies.core.rounds import Round, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.spending import Spent
-from strategies.core.step_config import LocalConfig, ServerConfig
+from strategies.core.step_config import FallingConfig, ServerConfig
 from strategies.private.privacy import Release, charged, per_round, private_mean
 
 
@@ -47,7 +47,7 @@ class PrivateFedAvgConfig:
 
     base: PrivateConfig = part(PrivateConfig, unit="client")
     clip_norm: float = 1.0
-    local: LocalConfig = part(LocalConfig)
+    local: FallingConfig = part(FallingConfig)
     server: ServerConfig = part(ServerConfig)
     secret_sample: bool = False
     USED_WITH: ClassVar[UsedWith] = {
@@ -98,7 +98,8 @@ class PrivateFedAvg(ConfiguredStrategy[PrivateFedAvgConfig, TrainingConfig, Priv
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config.base.privacy, [(z, 1)], sampling)
-        heard = yield from ask(local_training(config.local, self._client, state.x), plan.cohort)
+        question = local_training(config.local, self._client, state.x, plan.round_index)
+        heard = yield from ask(question, plan.cohort)
         release = Release(config.clip_norm, z)
         told = private_mean(heard.said.update, release, config.base, plan)
         moved = server_step(state, -told.mean, plan, self._optimizer, config.server.server_lr)

@@ -7,7 +7,7 @@ from fedzo.parts import composed, part
 from fedzo.used_with import UsedWith, one_of
 from strategies.core.robust import RobustConfig
 from strategies.core.rounds import RoundConfig
-from strategies.core.step_config import LocalConfig
+from strategies.core.step_config import FallingConfig
 from strategies.surrogate.slope_config import SlopeConfig
 
 Variant = Literal["improved", "on_client", "paper", "official"]
@@ -37,7 +37,7 @@ class FZooSConfig:
     robust: RobustConfig = part(RobustConfig)
     variant: Variant = "improved"
     slopes: SlopeConfig = part(SlopeConfig)
-    local: LocalConfig = part(LocalConfig)
+    local: FallingConfig = part(FallingConfig)
     one_exchange: bool = False
     USED_WITH: ClassVar[UsedWith] = {
         **dict.fromkeys(
@@ -49,7 +49,7 @@ class FZooSConfig:
             ("shared_every", "private_gain"),
             (_IMPROVED, one_of("design", "auto"), one_of("aggregator", "mean")),
         ),
-        **dict.fromkeys(("local_steps", "local_lr"), _LOCAL),
+        **dict.fromkeys(("local_steps", "local_lr", "lr_period"), _LOCAL),
         "one_exchange": _PUBLISHED,
         "client.*": _PUBLISHED,
     }

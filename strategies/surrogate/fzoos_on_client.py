@@ -72,8 +72,7 @@ class OnClientFZooS:
             kernel=config.slopes.kernel,
             lengthscale=state.lengthscale,
             max_rows=config.slopes.max_rows,
-            local_steps=config.local.local_steps,
-            local_lr=config.local.local_lr,
+            **config.local.told(plan.round_index),
         )
         moved = yield from ask(steps, heard.clients)
         update = aggregate(moved.said.update, config.robust, plan, start=state.update)

@@ -15,12 +15,12 @@ the code asks the true F and does not count it, here the cohort is asked and cou
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fedzo.config import config_values
 from fedzo.objectives.oracle import project
 from fedzo.protocol.questions.surrogate import (
     SurrogateConfig,
@@ -59,12 +59,7 @@ class PublishedFZooS:
 
     def __init__(self, config: FZooSConfig, client: SurrogateConfig) -> None:
         self._config = config
-        self._told = {
-            "settings": client,
-            "variant": config.variant,
-            "merged": config.one_exchange,
-            **config_values(config.local),
-        }
+        self._settings = client
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> PublishedState:
         nobody = torch.empty(0, dtype=torch.int64)
@@ -85,11 +80,16 @@ class PublishedFZooS:
         if self._config.one_exchange:
             weights = self._common(heard, plan, state.weights)
             return PublishedState(x, weights, clients[:0], begun, last)
-        question = SurrogateWeights(x=x, num_clients=plan.num_clients, **self._told)  # type: ignore[arg-type]
+        question = SurrogateWeights(x=x, num_clients=plan.num_clients, **self._told(plan))
         answers = yield from ask(question, heard.clients)
         informed = torch.as_tensor(answers.clients)
         weights = self._common(answers, plan, state.weights)
         return PublishedState(x, weights, informed, begun, last)
+
+    def _told(self, plan: RoundPlan) -> dict[str, Any]:
+        config = self._config
+        own = {"settings": self._settings, "variant": config.variant}
+        return {**own, "merged": config.one_exchange, **config.local.told(plan.round_index)}
 
     def _common(
         self, heard: Heard[Surrogated], plan: RoundPlan, before: Float[Tensor, " b"]
@@ -115,7 +115,7 @@ class PublishedFZooS:
                     begin=begin,
                     num_clients=plan.num_clients,
                     dim=len(state.x),
-                    **self._told,  # type: ignore[arg-type]
+                    **self._told(plan),
                 ),
                 clients,
             )

@@ -295,12 +295,6 @@ def test_a_graph_of_networkx() -> None:
         drive(MoNNAConfig(), 1, graph=nx.path_graph(5))
 
 
-def test_the_rate_falls() -> None:
-    config = MoNNAConfig(local_lr=0.75, lr_period=50)
-    assert [config.lr(r) for r in (1, 50, 51, 101)] == [0.75, 0.75, 0.375, 0.25]
-    assert MoNNAConfig(local_lr=0.5).lr(1000) == 0.5
-
-
 def test_zeroth_order_nodes_learn_too() -> None:
     result = run(rounds=30, client__gradient="zeroth_order", strategy__local_lr=0.3)
     assert result.queries == 30 * NODES * 21
