@@ -2,13 +2,17 @@
 
     elementwise sign   g_j <- sign g_j                         Liu et al., ICLR 2019 (ZO-signSGD)
     orthogonalized     G = U S V^T  ->  U V^T                   Jordan et al., 2024 (Muon)
-    LowVariance        g <- g - E E^T g                        ZOODiP, CVPR 2025 (2503.14868)
+    LowVariance        g <- (g - E^T E g) / sqrt((d' + m - 1) / m)
+                                                               ZOODiP, CVPR 2025 (2503.14868)
 
-E spans the directions in which the last tau iterates varied least: all but those principal
-components that explain 1 - nu of their variance. Differs from ZOODiP's code: iterates are not
-standardized before the components are taken, because what is projected is not either.
+E spans the directions in which the last tau iterates varied, and least: their principal components
+without those that explain 1 - nu of their variance. So what they have not tried at all stays, at
+least d - tau directions. d' = d - rank E; m: directions that are asked a step. Differs from
+ZOODiP's code: iterates are not standardized before the components are taken, because what is
+projected is not either; a component without any variance is none.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -58,36 +62,43 @@ def newton_schulz(matrix: Float[Tensor, "m n"], *, steps: int = 5) -> Float[Tens
 
 
 class LowVariance:
-    """Takes the directions out of gradients in which the last iterates did not vary.
+    """Takes the directions out of gradients in which the last iterates varied least; scales them.
 
     view: what is trained. period: tau. kept: 1 - nu, the share of variance that is kept.
+    num_directions: of an estimate.
     """
 
-    def __init__(self, view: View, *, period: int, kept: float) -> None:
+    def __init__(self, view: View, *, period: int, kept: float, num_directions: int) -> None:
         self._view, self._period, self._kept = view, period, kept
+        self._m = num_directions
         self._iterates: deque[Float[Tensor, " d"]] = deque(maxlen=period)
         self._count = 0
-        self.basis: Float[Tensor, "r d"] | None = None
-        """The principal components that are kept; None before the first period is over."""
+        self.left_out: Float[Tensor, "r d"] = flat(view).new_empty(0, view.total)
+        """The principal components that are taken out: none before the first period is over."""
 
     def __call__(self, gradients: View) -> None:
         self._iterates.append(flat(self._view))
         self._count += 1
         if self._count % self._period == 0:
-            self.basis = principal(torch.stack(list(self._iterates)), self._kept)
-        if self.basis is None:
-            return
+            self.left_out = minor(torch.stack(list(self._iterates)), self._kept)
         g = flat(gradients)
-        kept = self.basis.T @ (self.basis @ g)
+        free = sum(tensor.numel() for tensor in gradients.tensors) - len(self.left_out)
+        g = g - self.left_out.T @ (self.left_out @ g)
+        kept = g / math.sqrt((free + self._m - 1) / self._m)
         for gradient, first in zip(gradients.tensors, gradients.firsts, strict=True):
             gradient.copy_(kept[first : first + gradient.numel()].view_as(gradient))
 
 
-def principal(rows: Float[Tensor, "t d"], kept: float) -> Float[Tensor, "r d"]:
-    """Return the fewest principal components of rows that explain this share of their variance."""
+def minor(rows: Float[Tensor, "t d"], kept: float) -> Float[Tensor, "r d"]:
+    """Return the principal components of rows but the fewest that explain this share of variance.
+
+    Directions in which rows do not vary are none of them.
+    """
     _, values, components = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False)
     explained = values.square().cumsum(0) / values.square().sum().clamp(min=1e-30)
-    found: Tensor = components[: int((explained < kept).sum()) + 1]
+    first = int((explained < kept).sum()) + 1
+    varied = values > values[0] * max(rows.shape) * torch.finfo(values.dtype).eps
+    found: Tensor = components[first:][varied[first:]]
     return found
 
 

@@ -1,13 +1,15 @@
 """DeepZero's estimates: differences along a share of the axes, by ratios that ZO-GraSP chooses.
 
     g_0 = RGE(x),  g_1 = RGE(x + mu g_0),  score_j = -x_j (g_1 - g_0)_j / mu           (ZO-GraSP)
-    ratio of a tensor: its share of the numbers with the highest scores
+    ratio of a tensor: its share of the numbers with the lowest scores, those without which the
+    gradient would be smallest
     every `refresh` steps: a new random mask with these ratios; g_j along e_j where it allows
 
 Chen et al., "DeepZero: Scaling up Zeroth-Order Optimization for Deep Model Training", ICLR 2024,
 sections 3 and 4. Cost: 1 + share d forward passes a step (central: twice that), once 2 (m + 1) for
 the ratios. Differs from the paper's code: both estimates of ZO-GraSP use the same directions and
-the right scale; scores are ranked by -x H g, not by magnitude; probes leave buffers alone.
+the right scale; scores are ranked as GraSP ranks them (Wang et al., "Picking Winning Tickets Before
+Training by Preserving Gradient Flow", ICLR 2020), not by magnitude; probes leave buffers alone.
 """
 
 import torch
@@ -73,7 +75,7 @@ class SparseCoordinates:
         after = finite(torch.tensor(there, dtype=torch.float64))
         second = weighted(keys, (after[1:] - after[0]) / mu, sampler).vector(self._view.total)
         scores = -flat(self._view) * (second - first) / mu
-        return kept_shares(self._view, scores, self._share)
+        return kept_shares(self._view, -scores, self._share)
 
 
 def kept_shares(view: View, scores: torch.Tensor, share: float) -> dict[str, float]:

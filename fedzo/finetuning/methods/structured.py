@@ -188,7 +188,9 @@ class ZOODiP(Method):
 
     def recipe(self, view: View, seed: int) -> Recipe:
         finder = ByValues(Keyed(seed, "gaussian"), SCHEMES["forward"], self.mu, self.num_directions)
-        change = LowVariance(view, period=self.period, kept=self.kept)
+        change = LowVariance(
+            view, period=self.period, kept=self.kept, num_directions=self.num_directions
+        )
         return Recipe(finder=finder, mover=ByTorch(view, named_optimizer("Adam", eps=1e-3), change))
 
 

@@ -213,6 +213,19 @@ def test_a_loss_on_all_examples_counts_for_its_step_alone() -> None:
         optimizer.step(loss_of(module))
 
 
+def test_deepzero_asks_the_tensor_that_carries_the_gradient() -> None:
+    """Without the numbers of a, the gradient would be smaller, without those of b larger."""
+    a, b = nn.Parameter(torch.ones(7)), nn.Parameter(torch.ones(7))
+    settings = {"share": 0.5, "num_directions": 400}
+    optimizer = ZerothOrder([a, b], 0.01, method="deepzero", settings=settings)
+    optimizer.step(lambda: 5 * a.square().sum() + 0.5 * (b - 3).square().sum())
+    finder = optimizer._recipe.finder
+    assert isinstance(finder, SparseCoordinates)
+    assert finder.ratios is not None
+    first, second = finder.ratios.values()
+    assert first > 0.8 > 0.2 > second
+
+
 def test_deepzero_asks_a_share_of_the_axes_and_moves_nothing_else() -> None:
     module = net()
     optimizer = ZerothOrder(module, 0.01, method="deepzero")
