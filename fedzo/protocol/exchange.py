@@ -21,8 +21,9 @@ from fedzo.protocol.question import Question
 from fedzo.randomness import stream, streams
 
 ClientState = Mapping[str, Tensor]
-JUDGING = -1
-"""The exchange index under which x is judged, after all exchanges of a round."""
+JUDGING, JUDGING_REST = -1, -2
+"""The exchange indices under which x is judged, after all exchanges of a round, and under which
+those are asked who had not judged it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,17 @@ class Moment:
         """The name of the exchange within its run: problem.round.exchange."""
         return ".".join(map(str, self.parts))
 
+    @property
+    def is_judging(self) -> bool:
+        """Whether x is judged, which is no part of the method."""
+        return self.exchange_index <= JUDGING
+
     def __lt__(self, other: "Moment") -> bool:
         return self._order < other._order
 
     @property
     def _order(self) -> tuple[int, int, bool, int]:
-        return self.problem, self.round_index, self.exchange_index == JUDGING, self.exchange_index
+        return self.problem, self.round_index, self.is_judging, abs(self.exchange_index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ Differs from the paper: the start (the paper takes the lower corner of the box),
 setting, and the images are those with a positive averaged margin, chosen by seed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +59,11 @@ _PHOTO_SIDE = 224
 
 @dataclass(frozen=True, slots=True)
 class ImageProblem:
-    """The attack on one image."""
+    """The attack on one image.
+
+    noise_std: of a victim's answer; F counts as below 0, or below -confidence, where it is so by
+    three standard deviations of its noise.
+    """
 
     index: int
     initial_x: Float[Tensor, " d"]
@@ -66,16 +71,23 @@ class ImageProblem:
     upper: float = 1.0
     asks_clients: bool = True
     confidence: float = 0.0
+    noise_std: float = 0.0
     image: bool = True
     transfer: Callable[[Float[Tensor, " d"]], float] | None = None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether what x was chosen by is no fair judge of it."""
+        return self.noise_std > 0
 
     def report(self, x: Float[Tensor, " d"], values: Float[Tensor, " n"] | None) -> Report:
         assert values is not None
         value = float(values.double().mean())
-        metrics = {"success": float(value < 0)}
+        surely = value + 3 * self.noise_std / math.sqrt(len(values))
+        metrics = {"success": float(surely < 0)}
         if self.transfer:
             metrics["transfer"] = self.transfer(x)
-        return Report(value, metrics, solved=value < -self.confidence)
+        return Report(value, metrics, solved=surely < -self.confidence)
 
 
 class AttackScenario:
@@ -185,6 +197,7 @@ class AttackScenario:
             index,
             torch.full((dim,), 0.5),
             confidence=self._config.confidence,
+            noise_std=self.noise_std,
             image=not self._config.waves,
             transfer=transfer,
         )
@@ -205,11 +218,12 @@ class AttackScenario:
     def summarize(self, last: Sequence[RoundRecord]) -> dict[str, float]:
         """Return success rate, and mean total queries and rounds to success or to giving up.
 
-        transfer_rate: share of held-out victims that the last perturbations fool.
+        success_rate: of the last x, where it is no sample of the clients that says so, and not too
+        few of them. transfer_rate: share of held-out victims that the last perturbations fool.
         """
         count = len(last)
         transfer = [r.metrics["transfer"] for r in last if "transfer" in r.metrics]
-        success = [r.metrics["success"] for r in last if "success" in r.metrics]
+        success = [_is_success(r) for r in last if "success" in r.metrics]
         return {
             **({"transfer_rate": sum(transfer) / count} if transfer else {}),
             **({"success_rate": sum(success) / count} if success else {}),
@@ -255,3 +269,9 @@ class AttackScenario:
             )
         rows = stream(seed, "attack", "images").permutation(usable)[:wanted]
         return replace(test, images=test.images[rows], labels=test.labels[rows], files=())
+
+
+def _is_success(record: RoundRecord) -> bool:
+    """Return whether all clients that can judge have found an x successful."""
+    whole = not record.partial and "standard_error" not in record.metrics
+    return whole and record.metrics["success"] == 1.0

@@ -8,7 +8,7 @@ from fedzo.fleet.jobs import entry_of, jobs_of
 from fedzo.objectives.looped_cohort import BLACK_BOX
 from fedzo.objectives.records import UNMAPPED
 from fedzo.privacy.averages import NOT_AVERAGED
-from fedzo.protocol.exchange import JUDGING, Exchange, Replies
+from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.sizes import replies_size, sent_size
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
@@ -32,9 +32,9 @@ def counted(
     down, up = sent_size(exchange, replies), replies_size(replies)
     queries = dict(zip(total.clients, total.client_queries, strict=True))
     asked = replies.counts.get("queries", {})
-    index = exchange.moment.exchange_index
-    priced = ledger and index != JUDGING
-    jobs = (entry_of(jobs_of(exchange, replies), index),) if priced else ()
+    moment = exchange.moment
+    priced = ledger and not moment.is_judging
+    jobs = (entry_of(jobs_of(exchange, replies), moment.exchange_index),) if priced else ()
     for client in exchange.client_ids:
         queries[client] = queries.get(client, 0) + asked.get(client, 0)
     everybody = tuple(sorted(queries))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedzo.objectives.problem import Problem
-from fedzo.protocol.exchange import JUDGING, Exchange, Moment
+from fedzo.protocol.exchange import Exchange, Moment
 from fedzo.protocol.wave import Wave
 from fedzo.records.history import RoundRecord
 from strategies.core.cohorts import Online, sample_cohort, wanted_size
@@ -70,14 +70,15 @@ class Addressing:
         """
         asked = max(1, sum(len(other.client_ids) for other in together))
         limited = self.settings.query_budget is not None
+        moment = Moment(self.problem.index, total.round_index, index)
         return replace(
             exchange,
-            moment=Moment(self.problem.index, total.round_index, index),
+            moment=moment,
             seed=self.settings.seed,
             budget=max(0, (self.left(total) - reserve) // asked) if limited else None,
             on_failure=self.strategy.on_failure,
             at_s=_time(total),
-            enough=0 if index == JUDGING else _enough(plan, together),
+            enough=0 if moment.is_judging else _enough(plan, together),
         )
 
     def wave(self, wanted: Wave, total: RoundRecord, index: int, reserve: int) -> Wave:

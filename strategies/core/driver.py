@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from fedzo.errors import ConfigError, RunError
 from fedzo.finite import all_finite
 from fedzo.objectives.problem import Problem
-from fedzo.protocol.exchange import JUDGING, Exchange, Replies
+from fedzo.protocol.exchange import JUDGING_REST, Exchange, Replies
+from fedzo.protocol.question import Question
 from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.history import RoundRecord
 from fedzo.records.virtual_time import VirtualTime
@@ -22,14 +21,14 @@ from fedzo.runtime.engine import Engine, HasClock, OpenEnded
 from strategies.core import accounting, judging
 from strategies.core.abilities import can
 from strategies.core.addressing import Addressing
+from strategies.core.bench import Bench
 from strategies.core.cohorts import who_is_online
-from strategies.core.judging import Verdict, trusted_values, verdict
+from strategies.core.judging import Verdict
 from strategies.core.looks import Looks
 from strategies.core.method import RoundMethod, defence_of
 from strategies.core.outcome import Callback, Outcome, RunSettings, Snapshot, StopReason
 from strategies.core.rounds import (
     IsInPlace,
-    KnowsAnswers,
     KnowsModels,
     PrivacySpent,
     Reports,
@@ -91,6 +90,7 @@ class _Run:
         self._defence = defence_of(strategy, settings.num_clients)
         self._address = Addressing(strategy, settings, problem)
         self._looks = Looks(strategy, settings, problem)
+        self._bench = Bench(strategy, settings, problem)
         self._defence.require()
         if resume:
             self.state, self.total = resume.state, resume.record
@@ -261,8 +261,10 @@ class _Run:
             value=found.value,
             metrics={**found.metrics, **measured},
             nodes=found.nodes,
+            judges=found.judges,
+            partial=found.partial,
         )
-        self.stop = "solved" if found.solved and not self.total.partial else self.stop
+        self.stop = "solved" if found.solved and not found.partial else self.stop
 
     def _reserve(self) -> int:
         """Return the queries kept back so that the last x can be judged."""
@@ -271,29 +273,21 @@ class _Run:
 
     def _evaluate(self) -> Verdict:
         """Judge x, or, where every node has a model, those of the honest ones."""
-        liars = self._settings.liars
-        unknown = self._strategy.robust.num_byzantine if liars is None else 0
-        nodes, models = judging.judged_models(self.state, liars or frozenset(), unknown)
-        if not self._problem.asks_clients:
-            return verdict(self._problem, self.state, nodes, models, self._settings.seed)
-        asked = self._looks.judges(self.total.round_index)
-        chosen_by = self.state.answered.values if can(self.state, KnowsAnswers) else ()
-        known = () if getattr(self._problem, "noisy", False) else chosen_by
-        if len(known) == self._settings.num_clients and not liars:
-            answers = torch.as_tensor(known, dtype=torch.float64).unsqueeze(1)
-        else:
-            self._exchange_index = JUDGING  # the same after a resume
-            question = judging.question_about(self.state, models)
-            [replies] = self._perform([Exchange(question=question, client_ids=asked)], 0)
-            answers = replies.tensors["values"]
-        if answers.shape[1] == 0:
-            raise TooFewAnswers("nobody has answered a value to judge x by")
-        kept = [trusted_values(values, unknown) for values in answers.T]
-        failing = judging.known_to_fail(self.last, self.total, asked)
-        least = judging.required_judges(len(asked), failing, self._strategy.rounds.min_judges)
-        partial = len(answers) + unknown < least
-        if partial and not any(record.partial for record in self.records):
-            judging.warn_of_partial(self.total.round_index, len(answers), least)
-        self.total = replace(self.total, judges=len(kept[0]), partial=partial)
-        found = verdict(self._problem, self.state, nodes, models, self._settings.seed, kept)
-        return judging.with_error(found, kept[0], len(asked), self._settings.num_clients)
+        judges = self._looks.judges(self.total.round_index)
+        found = self._bench.judge(self.state, judges, self._ask_judges, self._failing)
+        if found.partial and not any(record.partial for record in self.records):
+            judging.warn_of_partial(self.total.round_index, found.judges, found.least)
+        return found
+
+    def _ask_judges(self, question: Question[Any], clients: Sequence[int], index: int) -> Replies:
+        self._exchange_index, rest = index, index == JUDGING_REST
+        exchange = Exchange(question=question, client_ids=clients, optional=rest)
+        [replies] = self._perform([exchange], 0)
+        return replies
+
+    def _failing(self, asked: Sequence[int]) -> int:
+        before = self.last
+        if before is None:
+            return 0
+        missed = self._bench.missing(before, self._looks.judges(before.round_index))
+        return min(missed, judging.known_to_fail(before, self.total, asked))

@@ -35,12 +35,18 @@ from strategies.core.rounds import BringsModules, HasX, IsInPlace, KnowsModels, 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """F, metrics, whether the goal is reached, and each node's numbers where nodes have models."""
+    """F, metrics, whether the goal is reached, and each node's numbers where nodes have models.
+
+    judges: whose values F is the mean of; least: how many must judge; partial: whether fewer do.
+    """
 
     value: float | None
     metrics: dict[str, float]
     solved: bool
     nodes: dict[int, dict[str, float]] = field(default_factory=dict)
+    judges: int = 0
+    least: int = 0
+    partial: bool = False
 
 
 def judges_of(
@@ -81,10 +87,8 @@ def required_judges(num_asked: int, known_to_fail: int, min_judges: int) -> int:
     return min_judges or max(num_asked - known_to_fail, num_asked // 2 + 1)
 
 
-def known_to_fail(before: RoundRecord | None, now: RoundRecord, asked: Iterable[int]) -> int:
+def known_to_fail(before: RoundRecord, now: RoundRecord, asked: Iterable[int]) -> int:
     """Return how many of those asked failed in this round and in the one before."""
-    if before is None:
-        return 0
     return len(before.failures.keys() & now.failures.keys() & {*asked})
 
 

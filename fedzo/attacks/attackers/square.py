@@ -2,14 +2,15 @@
 
     linf: delta' = delta with a random square of side h at one random end of the box in each channel
     l2:   delta' = delta with a random square refilled by two opposite bumps that take over its
-          share of the norm, and that of another square which becomes empty
+          share of the norm, and that of another square, the rest of which becomes empty
     delta <- delta' if the loss falls;   h^2 / (height width) is halved along a schedule
 
 Andriushchenko, Croce, Flammarion & Hein, "Square Attack: a query-efficient black-box adversarial
 attack via random search", ECCV 2020, algorithms 1 and 2 (linf; the start is vertical stripes of
 random ends), 1 and 3 (l2). The schedule is the paper's for 10,000 iterations, scaled to the budget.
 l0, patch: the square has the values of fresh random ends, inside the pixels that are allowed.
-Differs from the paper: norm l2 starts from a grid of bumps whose side is a fifth of the image's.
+Differs from the paper: a square that changes nothing is drawn anew, as in its code; norm l2 starts
+from a grid of bumps whose side is a fifth of the image's, and channels share one norm.
 Shapes: delta [d]. Cost: one query a proposal.
 """
 
@@ -28,6 +29,8 @@ from fedzo.config import check_types, require
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the horizon at which the area of the squares is halved."""
+REDRAWN = 20
+"""Squares that are drawn anew, at most, because they would change nothing."""
 
 
 def square_side(passed: float, area: float, side: int) -> int:
@@ -63,10 +66,18 @@ def recolored(
     *,
     generator: np.random.Generator,
 ) -> Float[Tensor, " d"]:
-    """Return x with a random square of side h at a random end of the box in each channel."""
-    place = window(shape, h, generator)
-    ends = torch.from_numpy(generator.integers(0, 2, (shape[0], 1, 1))).bool()
-    return at_ends(x, lower, upper, shape, place, ends)
+    """Return x with a random square of side h at a random end of the box in each channel.
+
+    Where that is x, another square is drawn, at most REDRAWN times.
+    """
+    found = x
+    for _ in range(1 + REDRAWN):
+        place = window(shape, h, generator)
+        ends = torch.from_numpy(generator.integers(0, 2, (shape[0], 1, 1))).bool()
+        found = at_ends(x, lower, upper, shape, place, ends)
+        if not torch.equal(found, x):
+            break
+    return found
 
 
 def at_ends(
@@ -147,16 +158,15 @@ def _propose(
     table = delta.reshape(region.shape).clone()
     rows, columns = window(region.shape, h, generator)
     others = window(region.shape, h, generator)
-    freed = float(table[:, others[0], others[1]].square().sum())
-    freed += float(table[:, rows, columns].square().sum())
-    slack = max(0.0, region.radius**2 - float(delta.square().sum()))
     table[:, others[0], others[1]] = 0
+    table[:, rows, columns] = 0
+    available = max(0.0, region.radius**2 - float(table.square().sum()))
     bumps = _bumps(region.shape[0], h, generator)[
         :, : rows.stop - rows.start, : columns.stop - columns.start
     ]
     old = delta.reshape(region.shape)[:, rows, columns]
     mixed = bumps.to(old) + old / old.norm().clamp(min=1e-12)
-    table[:, rows, columns] = mixed / mixed.norm().clamp(min=1e-12) * math.sqrt(freed + slack)
+    table[:, rows, columns] = mixed / mixed.norm().clamp(min=1e-12) * math.sqrt(available)
     return region.project(table.reshape(-1))
 
 

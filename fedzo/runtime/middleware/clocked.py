@@ -23,7 +23,7 @@ from fedzo.fleet.flight import Flight
 from fedzo.fleet.jobs import jobs_of
 from fedzo.fleet.settling import Until, settle
 from fedzo.protocol.answers import NO_ANSWER
-from fedzo.protocol.exchange import JUDGING, ClientState, Exchange, Replies
+from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.virtual_time import VirtualTime
 from fedzo.runtime.engine import Engine, Middleware
@@ -46,7 +46,7 @@ class Clocked(Middleware):
 
     def perform(self, exchanges: Sequence[Exchange], *, timeout_s: float) -> list[Replies]:
         self.took = VirtualTime()
-        if all(exchange.moment.exchange_index == JUDGING for exchange in exchanges):
+        if all(exchange.moment.is_judging for exchange in exchanges):
             return self._inner.perform(exchanges, timeout_s=timeout_s)
         reached = [self.fleet.online(e.client_ids, e.at_s) for e in exchanges]
         parts = [

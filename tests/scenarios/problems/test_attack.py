@@ -1,6 +1,8 @@
 """The attack: its objective by hand, its victims as prescribed, and an attack that succeeds."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from scenarios.problems.attack import AttackScenario
 from scenarios.problems.attack_config import AttackConfig
 from scenarios.problems.attack_objective import MarginObjective, perturb
 from scenarios.problems.attack_victims import Cropped
+from scenarios.runs.engines import build_scenario
 from scenarios.victims.victims import VictimSettings, get_victims
 
 
@@ -160,6 +163,39 @@ def test_images_start_with_a_positive_averaged_margin(cache: str) -> None:
         assert report.value is not None
         assert report.value > 0
         assert not report.solved
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy.judges": 2},
+        {"faults.crash": 0.4},
+        {"scenario.noise_std": 0.5},
+    ],
+)
+def test_a_success_is_that_of_all_clients(cache: str, settings: dict[str, Any]) -> None:
+    """Neither a sample, nor those that have not failed, nor noise, makes one."""
+    base = {
+        "scenario.dataset": "digits",
+        "scenario.epochs": 10,
+        "scenario.num_images": 4,
+        "scenario.cache_dir": cache,
+        "scenario.radius": 0.1,
+    }
+    for seed in range(2):
+        made = make_experiment(
+            "attack", "thompson", num_clients=5, num_rounds=12, seed=seed,
+            settings={**base, **settings},
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = simulate(made)
+        world = build_scenario(made)
+        true = [
+            float(world.cohort(range(5), i).value(x.expand(5, 1, 64)).mean())
+            for i, x in enumerate(found.solutions)
+        ]
+        assert found.metrics["success_rate"] <= sum(f < 0 for f in true) / 4
 
 
 def test_trained_victims_are_found_again_and_damage_is_survived(tmp_path: Path) -> None:

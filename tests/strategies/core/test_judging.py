@@ -15,7 +15,7 @@ from clients.rules import make_rules
 from fedzo.errors import ConfigError, FedzoWarning, RunError
 from fedzo.objectives.objective import CallableObjective
 from fedzo.objectives.problem import OpenProblem, Report
-from fedzo.protocol.exchange import Exchange, Replies
+from fedzo.protocol.exchange import JUDGING_REST, Exchange, Replies
 from fedzo.records.history import RoundRecord
 from fedzo.runtime.engine import Middleware
 from fedzo.runtime.inprocess import InProcessEngine
@@ -225,3 +225,42 @@ def test_samples_that_cannot_be_are_refused(given: dict[str, int], reason: str) 
 def test_judges_are_refused_where_f_is_known() -> None:
     with pytest.raises(ConfigError, match=r"strategy\.judges"):
         make_experiment("quadratic", "fedzo", settings={"strategy.judges": 3})
+
+
+def test_a_goal_that_a_sample_reports_is_reached_only_where_the_others_say_so_too() -> None:
+    """Clients 0 and 1 alone have F below 2 at the start; all five have not."""
+    strategy = FedAvg(FedAvgConfig(local_lr=1e-6, local_steps=1, judges=2))
+    settings = RunSettings(num_clients=CLIENTS, num_rounds=30, liars=frozenset())
+    start = torch.full((2,), 0.5, dtype=torch.float64)
+    outcome = run_rounds(strategy, Judges({}), Goal(initial_x=start), settings)
+    assert outcome.stop == "rounds"
+    completed = [record for record in outcome.records if record.judges == CLIENTS]
+    assert completed  # some sample was these two
+    assert all("standard_error" not in record.metrics for record in completed)
+    assert all(record.value == pytest.approx(8.5, rel=0.1) for record in completed)
+
+
+def test_who_has_failed_to_judge_is_asked_again_before_a_goal_counts() -> None:
+    class Once(Judges):
+        """Leaves clients out when x is first judged in a round, not when they are asked again."""
+
+        def _changed(self, exchange: Exchange, replies: Replies) -> Replies:
+            again = exchange.moment.exchange_index == JUDGING_REST
+            return replies if again else super()._changed(exchange, replies)
+
+    strategy = FedAvg(FedAvgConfig(local_lr=0.01, local_steps=1, min_judges=1))
+    settings = RunSettings(num_clients=CLIENTS, num_rounds=3, liars=frozenset())
+    start = torch.zeros(2, dtype=torch.float64)
+    once = Once({2: [1, 2, 3, 4]})
+    outcome = run_rounds(strategy, once, Goal(initial_x=start), settings)
+    assert outcome.stop == "rounds"
+    assert outcome.records[2].judges == CLIENTS
+    asked = [record.queries for record in outcome.records]
+    assert asked[2] - asked[1] == asked[1] - asked[0] + 4
+
+
+def test_who_judged_last_time_is_not_known_to_fail() -> None:
+    """Whatever else it failed at."""
+    with pytest.warns(FedzoWarning):
+        outcome = run({2: [4], 4: [4]})
+    assert [record.partial for record in outcome.records] == [False, False, True, False, True]
