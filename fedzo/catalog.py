@@ -40,7 +40,7 @@ LIE_LINES: Mapping[str, str] = {
     "inner_product": "minus twice the mean (inner product manipulation)",
     "foe": "0.9 of the mean (Fall of Empires)",
     "foe_searched": "against the mean, at the distance that harms the rule most",
-    "mimic": "the vector of one honest client, over and over",
+    "mimic": "the vector of the first honest client that has answered, over and over",
     "mimic_learned": "that of the honest client that sticks out most over time",
     "gaussian": "random vectors around the mean",
     "infinity": "infinity",

@@ -24,8 +24,8 @@ ALIE: Baruch, Baruch & Goldberg, "A Little Is Enough", NeurIPS 2019. FOE, inner 
 & Gupta, "Fall of Empires", UAI 2019. Mimic: Karimireddy, He & Jaggi, "Byzantine-Robust Learning on
 Heterogeneous Datasets via Bucketing", ICLR 2022. Adaptive: after Shejwalkar & Houmansadr,
 "Manipulating the Byzantine", NDSS 2021. Harm is |aggregate of H and lies - m|, as in the code of
-MoNNA and in byzfl. Searches aggregate 16 times, on a grid of lengths from 0.1 to 10 sigma and
-around its best.
+MoNNA and in byzfl. Searches aggregate `evaluations` times, on a grid of lengths from 0.1 to 10
+sigma and around its best; adaptive shares them out to its eight ways, five each at least.
 """
 
 import math

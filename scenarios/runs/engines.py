@@ -37,7 +37,8 @@ from fedzo.user_code import absolute_reference
 from scenarios.problems.scenario import Scenario
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.names import SCENARIOS, strategy_entry
-from strategies.core.screening import outliers
+from strategies.core.method import defence_of
+from strategies.core.screening import left_out
 
 MESSAGES = "messages.jsonl"
 NOT_REPEATED = (
@@ -76,6 +77,7 @@ def open_engine(
             engine = Compressing(engine, up=up, down=compression.down_scheme)
         stack.callback(engine.close)
         if experiment.liars:
+            _warn_of_more_liars(experiment)
             engine = Byzantine(
                 engine,
                 experiment.config("byzantine"),
@@ -188,13 +190,28 @@ def _join_deployment(experiment: Experiment, run_name: str, grid: Grid | None) -
     return engine
 
 
+def _warn_of_more_liars(experiment: Experiment) -> None:
+    """Say where more clients lie than a robust rule was told to withstand."""
+    defence = defence_of(build_strategy(experiment), experiment.num_clients)
+    robust, liars = defence.robust, len(experiment.liars)
+    expected = liars * defence.cohort / experiment.num_clients
+    if not robust.rule.is_mean and expected > robust.num_byzantine:
+        warnings.warn(
+            f"{liars} of {experiment.num_clients} clients lie, and strategy.aggregator="
+            f"{robust.aggregator} is made for {robust.num_byzantine} of {defence.cohort}; set"
+            " strategy.num_byzantine, unless that is what is to be tried",
+            FedzoWarning,
+            stacklevel=2,
+        )
+
+
 def known_defence(experiment: Experiment) -> Defend:
     """Return what the strategy makes of vectors, honest ones first, as liars know it."""
     strategy, num_liars = build_strategy(experiment), len(experiment.liars)
-    robust = strategy.robust
+    defence = defence_of(strategy, experiment.num_clients)
 
     def defend(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "*m d"]:
-        kept = ~outliers(vectors, robust.num_byzantine, robust.outlier_multiple)
+        kept = ~left_out(vectors, strategy.rounds, defence)
         return strategy.defended(vectors[kept], num_liars=int(kept[-num_liars:].sum()))
 
     return _or_mean(defend)

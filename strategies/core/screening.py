@@ -78,6 +78,18 @@ def outliers(
     return absurd
 
 
+def left_out(
+    vectors: Float[Tensor, "n d"], rounds: RoundConfig, defence: Defence
+) -> Bool[Tensor, " n"]:
+    """Return which rows of finite answers the server leaves out before its rule."""
+    robust = defence.robust
+    absurd = outliers(vectors, robust.num_byzantine, robust.outlier_multiple)
+    gone = _affordable(dict.fromkeys(_where(absurd), ""), len(vectors), rounds, defence)
+    found = torch.zeros(len(vectors), dtype=torch.bool)
+    found[[*gone]] = True
+    return found
+
+
 def _affordable(
     reasons: Mapping[int, str], num: int, rounds: RoundConfig, defence: Defence
 ) -> dict[int, str]:

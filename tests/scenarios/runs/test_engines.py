@@ -20,11 +20,11 @@ from ray import cloudpickle
 from torch import Tensor
 
 from clients import build_client_app, make_rules
-from fedzo.errors import ConfigError, RunError
+from fedzo.errors import ConfigError, FedzoWarning, RunError
 from fedzo.objectives.cohort import cohort_of
 from fedzo.objectives.objective import TorchObjective
 from fedzo.objectives.problem import OpenProblem
-from fedzo.protocol.exchange import Exchange
+from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.questions import GradientEstimate, Values, ZerothOrderSteps
 from fedzo.protocol.questions.training_config import ZerothOrderConfig
 from fedzo.runtime.engine import Engine
@@ -36,12 +36,14 @@ from fedzo.runtime.inprocess import InProcessEngine
 from fedzo.runtime.local import FunctionEnvironment
 from fedzo.runtime.ray.actors import start_ray
 from fedzo.runtime.ray.pool import RayEngine
-from scenarios.runs.engines import ExperimentEnvironment
-from scenarios.runs.experiment import make_experiment
+from scenarios.runs.engines import ExperimentEnvironment, known_defence
+from scenarios.runs.experiment import build_strategy, make_experiment
 from scenarios.runs.simulate import federate, simulate
 from strategies.core.base import RoundStrategy
 from strategies.core.driver import Outcome, RunSettings, run_rounds
+from strategies.core.method import defence_of
 from strategies.core.rounds import Round, RoundConfig, RoundPlan
+from strategies.core.screening import rejected
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -592,3 +594,48 @@ def test_a_file_of_objectives_that_lies_elsewhere_is_read_by_the_actors(tmp_path
         for engine in ("inprocess", "ray")
     ]
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("num_clients", "liars"), [(7, 3), (9, 3), (9, 2)])
+@pytest.mark.parametrize("length", [1.0, 10.0, 1e4])
+def test_liars_know_what_the_server_makes_of_their_lies(
+    num_clients: int, liars: int, length: float
+) -> None:
+    """Also where it cannot leave out all that are absurd, and keep enough answers for its rule."""
+    experiment = make_experiment(
+        "quadratic",
+        "fedavg",
+        num_clients=num_clients,
+        settings={
+            "strategy.aggregator": "nnm | trimmed_mean",
+            "strategy.num_byzantine": liars,
+            "byzantine.num_clients": liars,
+            "byzantine.attack": "foe_searched",
+        },
+    )
+    strategy = build_strategy(experiment)
+    honest = torch.linspace(-1, 1, (num_clients - liars) * 3).reshape(-1, 3).sin()
+    vectors = torch.cat([honest, torch.full((liars, 3), length)])
+    asked = Exchange(question=Values(x=X0.unsqueeze(0)), client_ids=range(num_clients))
+    counts = {"queries": dict.fromkeys(range(num_clients), 1)}
+    replies = Replies(client_ids=range(num_clients), tensors={"update": vectors}, counts=counts)
+    defence = defence_of(strategy, num_clients)
+    gone = rejected([asked], [replies], strategy.rounds, defence)
+    kept = [i for i in range(num_clients) if i not in gone]
+    expected = strategy.defended(
+        vectors[kept], num_liars=sum(i >= num_clients - liars for i in kept)
+    )
+    assert torch.equal(known_defence(experiment)(vectors), expected)
+
+
+def test_more_liars_than_the_rule_is_made_for_are_told() -> None:
+    settings: dict[str, Any] = {
+        "scenario.dim": 4,
+        "strategy.aggregator": "median",
+        "strategy.num_byzantine": 2,
+        "byzantine.attack": "sign_flip",
+        "byzantine.num_clients": 3,
+    }
+    made = make_experiment("quadratic", "seedzo", num_rounds=1, num_clients=7, settings=settings)
+    with pytest.warns(FedzoWarning, match="3 of 7 clients lie, and strategy.aggregator=median is"):
+        simulate(made)
