@@ -1,5 +1,6 @@
 """The command line: `fedzo COMMAND`; alone it prints a page that teaches."""
 
+import signal
 from typing import Annotated
 
 import click
@@ -67,5 +68,8 @@ def options(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; whoever ends it, or leaves its terminal, interrupts it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, signal.default_int_handler)
     app()

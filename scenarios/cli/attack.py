@@ -161,4 +161,4 @@ def attack_command(
             )
         )
 
-    finish(guard(work), json_output)
+    finish(guard(work, json_output=json_output), json_output)

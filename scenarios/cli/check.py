@@ -37,7 +37,7 @@ def check_command(
             _print(Console(), objective, client, found)
         return found.to_json()
 
-    finish(guard(work), json_output)
+    finish(guard(work, json_output=json_output), json_output)
 
 
 def _print(console: Console, objective: str, client: int, found: "Checked") -> None:

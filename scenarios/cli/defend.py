@@ -59,4 +59,4 @@ def defend_command(
         options = {"sigma": sigma, "steps": steps, "seed": seed}
         return defend(victim, options, settings or [], certify, samples, out, quiet=json_output)
 
-    finish(guard(work), json_output)
+    finish(guard(work, json_output=json_output), json_output)

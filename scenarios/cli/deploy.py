@@ -1,7 +1,6 @@
 """The command `fedzo deploy`."""
 
 import shlex
-import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,9 +62,6 @@ def deploy_command(
     prepare(1)
     from scenarios.cli.display import print_deployment  # these need torch, the help does not
     from scenarios.deployed.deploy import Trial, absolute_setting, deploy
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
 
     def work() -> dict[str, Any]:
         if scenario is None:

@@ -1,10 +1,13 @@
 """What the commands share: options, and the way from an error to an exit status."""
 
+import atexit
 import errno
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
@@ -200,10 +203,16 @@ def _say(sentence: str, style: str) -> None:
     say(stderr, sentence, style=style)
 
 
-def guard(work: Callable[[], ResultT], output: OutputOptions | None = None) -> ResultT:
+def guard(
+    work: Callable[[], ResultT],
+    output: OutputOptions | None = None,
+    *,
+    json_output: bool = False,
+) -> ResultT:
     """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
     try:
-        return work() if output is None else _in_log(work, output)
+        with _apart(json_output or (output is not None and output.json_output)):
+            return work() if output is None else _in_log(work, output)
     except FedzoError as error:
         _say(f"error: {error}", "red")
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
@@ -227,8 +236,14 @@ def guard(work: Callable[[], ResultT], output: OutputOptions | None = None) -> R
         _say(_too_large(str(error)), "red")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # once more: it is ending
         stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
         raise typer.Exit(130) from None
+
+
+def _apart(json_output: bool) -> AbstractContextManager[Any]:
+    """Return what keeps the code of users, which may print, out of the one JSON object."""
+    return redirect_stdout(sys.stderr) if json_output else nullcontext()
 
 
 def _in_log(work: Callable[[], ResultT], output: OutputOptions) -> ResultT:

@@ -40,4 +40,4 @@ def replay_command(
             say(console, f"sha256 of its numbers: {digest}")
         return {"module": str(directory / MODEL), "sha256": digest}
 
-    finish(guard(work), json_output)
+    finish(guard(work, json_output=json_output), json_output)

@@ -232,10 +232,13 @@ def _watch(
 
 
 def _exchange_seconds(path: Path) -> float | None:
-    """Return the median time of an exchange that everybody answered."""
+    """Return the median time of an exchange that everybody answered; None where none is told."""
     waits: dict[str, list[float]] = {}
-    for line in path.read_text().splitlines():
-        message = json.loads(line)
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            message = json.loads(line)
+        except ValueError:  # two lines of which the first was cut short by an earlier release
+            continue
         if message["way"] == "up" and "wait_s" in message:
             answered = message["outcome"] == "answered"
             waits.setdefault(message["exchange"], []).append(message["wait_s"] if answered else -1)

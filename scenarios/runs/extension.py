@@ -66,7 +66,7 @@ def _depends(experiment: Experiment, before: int, num_problems: int) -> str:
             f" strategy.epsilon={privacy.epsilon:g} (only a typed strategy.noise_multiplier holds"
             " for any number)"
         )
-    if getattr(config, "lr_decay", "constant") != "constant":
+    if getattr(config, "lr_decay", "") == "linear":
         return (
             f"strategy.lr_decay={config.lr_decay} has lowered its steps to 0 over {before} rounds"
         )

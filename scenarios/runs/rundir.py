@@ -4,6 +4,7 @@ The history is written before the checkpoint that covers it, and cut back to the
 resume: a run that is killed anywhere goes on from a consistent state.
 """
 
+import errno
 import shutil
 import time
 import warnings
@@ -47,6 +48,7 @@ from strategies.core.spending import Spent
 
 HISTORY = "history.jsonl"
 CHECKPOINT_EVERY_S = 0.5
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def new_run_name() -> str:
@@ -58,6 +60,7 @@ class RunDirectory:
     """Writes what a run leaves behind, and reads it again."""
 
     def __init__(self, path: Path, experiment: Experiment, *, num_problems: int = 1) -> None:
+        self.shown, path = path, path.absolute()  # a user's code may change where it works
         self.path = path
         self._experiment = experiment
         self._num_problems = num_problems
@@ -140,19 +143,20 @@ class RunDirectory:
         """Raise ConfigError unless the directory is free for this run."""
         if self._toml.exists() and not resume:
             raise ConfigError(
-                f"--out {self.path} already holds a run; add --resume to go on, delete it, or name"
+                f"--out {self.shown} already holds a run; add --resume to go on, delete it, or name"
                 " another"
             )
         if not self._toml.exists() and self.path.is_dir() and not is_free(self.path):
             raise ConfigError(
-                f"--out {self.path} is not empty and holds no run; name a new directory"
+                f"--out {self.shown} is not empty and holds no run; name a new directory"
             )
         if self._toml.exists():
             require_same_or_extendable(self.path, self._experiment, self._num_problems)
 
     def _cannot_be_written(self, error: OSError) -> ConfigError:
         return ConfigError(
-            f"--out {self.path} cannot be written: {error.strerror}; name another directory"
+            f"--out {self.shown} cannot be written: {error.strerror};"
+            f" {'make room' if error.errno in _FULL else 'name another directory'}"
         )
 
     def load(self, empty_state: Any) -> Position:

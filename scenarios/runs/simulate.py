@@ -1,14 +1,15 @@
 """Run an experiment in this process, from its first problem to its figure."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from fedzo.config import Given
-from fedzo.errors import ConfigError, FedzoError
+from fedzo.errors import ConfigError, FedzoError, StorageError
 from fedzo.objectives.objective import Objective
 from fedzo.records.storage import storing, write_whole
 from fedzo.records.strict_json import strict_json
@@ -32,6 +33,20 @@ from strategies.core.uncovered import warn_of_uncovered
 __all__ = ["RESULT", "RunResult", "build_scenario", "build_strategy", "federate", "simulate"]
 
 
+@contextmanager
+def _back_again() -> Iterator[None]:
+    """Come back to where this process works, wherever the code of the user's has gone."""
+    home = None
+    with suppress(OSError):  # it is no more
+        home = os.getcwd()
+    try:
+        yield
+    finally:
+        if home is not None:
+            os.chdir(home)
+
+
+@_back_again()
 def simulate(
     experiment: Experiment,
     *,
@@ -54,14 +69,15 @@ def simulate(
     out = None if out is None else Path(out)
     _check_callbacks(callbacks)
     require_begun(out, resume)
+    shown, out = out, None if out is None else out.absolute()  # code of the user's may leave here
     given = scenario is not None
     with torch_threads(threads), gradients_at_hand():
         scenario = scenario or build_scenario(experiment)
         problem = posed(scenario, 0, experiment)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None
-    if out is not None:
-        directory = RunDirectory(out, experiment, num_problems=scenario.num_problems)
+    if shown is not None:
+        directory = RunDirectory(shown, experiment, num_problems=scenario.num_problems)
     held = nullcontext() if directory is None else directory.held(resume=resume)
     with torch_threads(threads), gradients_at_hand(), held:
         strategy = build_strategy(experiment)
@@ -90,10 +106,10 @@ def simulate(
             )
             result = solve(work, position)
         if out:
-            with storing(out):
-                _draw(out / "figure.png", scenario, result)
+            with _failure_told(out), storing(out):
                 write_solutions(out, result)
                 write_whole(out / RESULT, strict_json(result.summary()) + "\n")
+                _draw(out / "figure.png", scenario, result)
     return result
 
 
@@ -166,7 +182,7 @@ def _failure_told(out: Path | None) -> Iterator[None]:
         yield
     except FedzoError as error:
         if out is not None:
-            with storing(out):
+            with suppress(OSError, StorageError):  # what brought us here is what is to be told
                 result = getattr(error, "result", None)
                 if isinstance(result, RunResult):
                     write_solutions(out, result)

@@ -138,7 +138,7 @@ def _result(work: Work, done: _Done, metrics: Mapping[str, float]) -> RunResult:
         solutions=list(done.found.solutions),
         metrics=metrics,
         stops=list(done.found.stops),
-        out=None if work.directory is None else work.directory.path,
+        out=None if work.directory is None else work.directory.shown,
         spent=done.spent,
         bests=list(done.found.bests),
     )

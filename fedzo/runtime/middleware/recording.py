@@ -27,6 +27,7 @@ class Recording(Middleware):
         super().__init__(inner)
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _cut_back(path)
             self._file = path.open("a")
         self._path = path
         self._start = time.perf_counter()
@@ -91,6 +92,13 @@ class Recording(Middleware):
 
     def _now(self) -> float:
         return time.perf_counter() - self._start
+
+
+def _cut_back(path: Path) -> None:
+    """Take off what is no whole line at the end: the disk was full, or the process was killed."""
+    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(text.rfind(b"\n") + 1)
 
 
 def _key(exchange: Exchange) -> tuple[str, int]:

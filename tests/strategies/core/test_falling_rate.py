@@ -1,14 +1,16 @@
 """Clients' rates that fall: what each round asks, in every strategy whose clients take steps."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedzo.errors import ConfigError
 from fedzo.protocol.exchange import Exchange
 from fedzo.runtime.inprocess import InProcessEngine
 from scenarios import federate
-from scenarios.runs.experiment import effects_of, make_experiment
+from scenarios.runs.experiment import Experiment, effects_of, make_experiment
 from scenarios.runs.methods import STRATEGIES
 from scenarios.runs.simulate import simulate
 from strategies.core.step_config import FallingConfig
@@ -100,3 +102,15 @@ def test_it_needs_steps_and_a_period() -> None:
             num_clients=2,
             settings={"strategy.lr_decay": "sqrt"},
         )
+
+
+def test_a_run_with_a_falling_rate_is_made_longer_to_the_same_bits(tmp_path: Path) -> None:
+    def made(rounds: int) -> Experiment:
+        settings = {**SMALL, "strategy.lr_period": 2}
+        return make_experiment(
+            "quadratic", "fedzo", num_rounds=rounds, num_clients=3, settings=settings
+        )
+
+    simulate(made(3), out=tmp_path)
+    longer = simulate(made(7), out=tmp_path, resume=True)
+    assert torch.equal(longer.x, simulate(made(7)).x)
