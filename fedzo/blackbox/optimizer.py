@@ -208,24 +208,24 @@ class Optimizer:
     def _rank(self, numbers: list[int], order: list[int]) -> None:
         """Take in an order of a whole batch: the method gets ranks for values."""
         batch = self._batch
-        if not self._method.ranks:
-            raise ConfigError(
-                f"method={self._text!r} needs values; rankings are enough for cma and random"
-            )
-        if TOLD in self._table.status:
-            raise ConfigError("values were told to this search before; go on with values")
+        if not self._method.ranks or TOLD in self._table.status:
+            why = "values were told to it before" if self._method.ranks else "it learns from values"
+            raise ConfigError(f"method={self._text!r} needs values here, for {why}; tell values")
         end = self._within(batch.first, batch.size)
         if sorted(numbers) != list(range(batch.first, end)):
             raise ConfigError(
                 f"a ranking of {len(numbers)} points is none of the whole batch of"
                 f" {end - batch.first}; rank what one ask() gives together"
             )
+        if batch.size == 1:
+            raise ConfigError("one point has no ranking; ask for several, with parallel=8")
         ranks = np.empty(len(numbers))
         ranks[np.array(numbers)[order] - batch.first] = np.arange(len(order))
         for number in numbers:
             self._table.tell(number, self._keys[number], math.nan, RANKED)
-        self._best = numbers[order[0]]
-        if end == batch.first + batch.size:  # or the budget ends here, and the search with it
+        if (whole := end == batch.first + batch.size) or self._best < 0:  # a few say little
+            self._best = numbers[order[0]]
+        if whole:  # or the budget ends here, and the search with it
             lower_than_before = float(end)  # else cma finds no progress, and ends
             self._absorb(torch.from_numpy(ranks - lower_than_before))
 

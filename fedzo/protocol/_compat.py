@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -107,7 +108,9 @@ def run_flower_simulation(
     resources: Mapping[str, int | float],
     pool: Callable[..., Any],
 ) -> None:
-    """Run Flower's simulation engine until the ServerApp returns; `pool` makes its pool of actors.
+    """Run Flower's simulation engine until the ServerApp returns.
+
+    pool: makes its pool of actors, of what makes Flower's own and of the arguments for that.
 
     `flwr.simulation.run_simulation` is deprecated in favor of `flwr run`, which cannot be called
     from Python, and is the only entry for objects.
@@ -116,7 +119,8 @@ def run_flower_simulation(
     from flwr.simulation import run_simulation  # imports Ray: a second that only this pays
 
     backend: Any = raybackend
-    usual, backend.BasicActorPool = backend.BasicActorPool, pool
+    usual = backend.BasicActorPool
+    backend.BasicActorPool = partial(pool, usual)
     try:
         run_simulation(
             server_app=server_app,

@@ -20,10 +20,10 @@ def attack_command(
         ),
     ],
     attacker: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help=f"one of {', '.join(ATTACKER_LINES)}, or file.py:Name (default: best for the"
-            " victim); several with commas between them"
+            " victim); several with commas between them, or repeated"
         ),
     ] = None,
     norm: Annotated[str, typer.Option(help=f"of the perturbation: {', '.join(NORMS)}")] = "linf",
@@ -135,7 +135,7 @@ def attack_command(
         return attack(
             Words(
                 victim=victim,
-                attacker=attacker,
+                attacker=",".join(attacker) if attacker else None,
                 norm=norm,
                 radius=radius,
                 query_budget=query_budget,

@@ -74,7 +74,11 @@ def finetune_command(
     examples: Annotated[int, typer.Option(help="to train on; 0: the task's")] = 0,
     data_dir: Annotated[str, typer.Option(help="folder of the archive of text tasks")] = "",
     out: Annotated[
-        Path | None, typer.Option(help="folder for curve, log and module; a run in it goes on")
+        Path | None,
+        typer.Option(
+            help="folder for curve, log and module; a run in it goes on, but of activity and"
+            " first_order, which keep no log"
+        ),
     ] = None,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,

@@ -1,5 +1,6 @@
 """The command `fedzo new`."""
 
+import ast
 import keyword
 import re
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ def new_command(
     typer.echo(guard(lambda: _written(kind, name)))
 
 
+def _names_in(text: str) -> set[str]:
+    """Return the names that a program gives, or calls something by."""
+    found = ast.walk(ast.parse(text))
+    names = [
+        getattr(node, field, None) for node in found for field in ("id", "name", "arg", "asname")
+    ]
+    return {name for name in names if isinstance(name, str)}
+
+
 def _written(kind: str, name: str) -> str:
     """Write the file, and return what to do with it."""
     if kind not in KINDS:
@@ -71,6 +81,8 @@ def _written(kind: str, name: str) -> str:
     if file.exists():
         raise ConfigError(f"{file} exists already; give another name, or move it away")
     text = (_STARTERS / f"{kind}.py").read_text()
+    if {snake, called} & _names_in(text):
+        raise ConfigError(f"the file calls something else {snake} or {called}; name it else")
     write_whole(file, text.replace("Starter", called).replace("starter", snake))
     reference = f"{file}:{called if chosen.is_class else snake}"
     return (

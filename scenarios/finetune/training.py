@@ -199,7 +199,10 @@ def _begun(out: Path | None, config: Finetuning) -> list[Look]:
     if not (out / CURVE).exists():
         return []
     if config.method not in METHODS:
-        raise ConfigError(f"{out} holds a run of {config.method}, which keeps no log to go on from")
+        raise ConfigError(
+            f"{out} holds a run of {config.method}, which keeps no log to go on from; delete it, or"
+            " name another folder"
+        )
     write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
     lines = (out / CURVE).read_text().splitlines()
     looks = [Look.of(json.loads(line)) for line in lines]

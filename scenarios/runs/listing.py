@@ -12,7 +12,7 @@ from typing import Any
 
 from fedzo.errors import ConfigError, FedzoError
 from fedzo.records.lock import LOCK, holder_of
-from scenarios.runs.extension import EXPERIMENT
+from scenarios.runs.extension import EXPERIMENT, other_kind
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import StoredRun, load_run, read_experiment
 from scenarios.runs.sweep_plan import SWEEP
@@ -76,7 +76,8 @@ def _what_else(path: Path) -> str:
     """Return what lies in a directory without a run."""
     if any(path.rglob(SWEEP)):
         return f"{path} holds a sweep whose best settings have not run yet; go on with --resume"
-    return f"{path} holds no run"
+    told = other_kind(path)
+    return f"{path} holds no run; {told}" if told else f"{path} holds no run"
 
 
 def _row(path: Path) -> Listed:

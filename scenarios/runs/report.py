@@ -15,6 +15,7 @@ from fedzo.records.page import (
 )
 from fedzo.records.storage import write_whole
 from scenarios.runs import report_data
+from scenarios.runs.extension import other_kind
 from scenarios.runs.gathered import require_one_scenario
 from scenarios.runs.report_data import Runs
 from scenarios.runs.report_sections import sections_of_runs
@@ -62,10 +63,8 @@ def _runs(directories: Sequence[Path]) -> Runs:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no directory; name one written by --out")
         if not any(any(folder.rglob(name)) for name in (HISTORY, "grid.json", "report.json")):
-            raise ConfigError(
-                f"{folder} holds no {HISTORY}, grid.json or report.json; name directories written"
-                " by --out"
-            )
+            remedy = other_kind(folder) or "name directories written by --out"
+            raise ConfigError(f"{folder} holds no {HISTORY}, grid.json or report.json; {remedy}")
     holding = [folder for folder in directories if any(folder.rglob(HISTORY))]
     runs = by_label(load_runs(*holding)) if holding else {}
     require_one_scenario(runs)

@@ -29,7 +29,7 @@ from scenarios.problems.scenario import mean_metrics
 from scenarios.runs.best import position_of, unpack_bests
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.experiment_file import read_untouched
-from scenarios.runs.extension import CHECKPOINT, EXPERIMENT
+from scenarios.runs.extension import CHECKPOINT, EXPERIMENT, other_kind
 from scenarios.runs.position import Found, found_in, spent_in
 from scenarios.runs.run_result import RESULT, RunResult
 from scenarios.runs.rundir import HISTORY
@@ -233,7 +233,7 @@ def load_run(directory: Path | str) -> StoredRun:
     toml = path / EXPERIMENT
     if not toml.is_file():
         inside = sorted(path.rglob(EXPERIMENT)) if path.is_dir() else []
-        remedy = "name a directory written by --out"
+        remedy = other_kind(path) or "name a directory written by --out"
         if inside:
             remedy = f"it has {len(inside)} below it, such as {inside[0].parent}: use load_runs"
         raise ConfigError(f"{path} holds no run (no {EXPERIMENT}); {remedy}")

@@ -7,7 +7,7 @@ from fedzo.errors import ConfigError
 from fedzo.records.following import HistoryFollower
 from fedzo.records.lock import LOCK, holder_of
 from scenarios.runs.experiment import Experiment
-from scenarios.runs.extension import EXPERIMENT
+from scenarios.runs.extension import EXPERIMENT, other_kind
 from scenarios.runs.run_result import ERROR, RESULT
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import read_experiment
@@ -23,7 +23,7 @@ class Watched:
         self.path = directory if (directory / EXPERIMENT).is_file() else inner
         if not (self.path / EXPERIMENT).is_file():
             below = sorted(directory.rglob(EXPERIMENT)) if directory.is_dir() else []
-            remedy = "name the --out of a run that has begun"
+            remedy = other_kind(directory) or "name the --out of a run that has begun"
             if below:
                 remedy = f"watch one of the {len(below)} below it, such as {below[0].parent}"
             raise ConfigError(f"{directory} holds no run (no {EXPERIMENT}); {remedy}")

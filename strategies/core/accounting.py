@@ -1,6 +1,6 @@
 """What the driver writes down: counts, a fresh record, answers to reject, answers to miss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from fedzo.errors import ConfigError, RunError
@@ -101,23 +101,29 @@ def opened(total: RoundRecord, round_index: int) -> RoundRecord:
     )
 
 
+def require_able(reasons: Collection[str], asked: int) -> None:
+    """Raise ConfigError where most clients cannot do what they are asked.
+
+    The losses of their records are of no use, or have no gradient and are asked for one.
+    """
+    for why in (NOT_AVERAGED, BLACK_BOX, UNMAPPED):
+        if 2 * sum(why in reason for reason in reasons) > asked:
+            raise ConfigError(why)
+
+
 def require_answers(
     exchanges: Sequence[Exchange], parts: Sequence[Replies], least: int, round_index: int
 ) -> None:
     """Raise TooFewAnswers, with the first reason, where fewer than `least` of them answer.
 
-    Raises ConfigError where the losses of most clients' records are of no use, or have no gradient
-    and are asked for one. Exchanges that are
-    optional may stay without answers.
+    Raises ConfigError as `require_able`. Exchanges that are optional may stay without answers.
     """
     if all(exchange.optional for exchange in exchanges):
         return
     asked = sum(len(exchange.client_ids) for exchange in exchanges)
     answered = sum(len(replies.client_ids) for replies in parts)
     failed = [(c, reason) for replies in parts for c, reason in replies.failures.items()]
-    for why in (NOT_AVERAGED, BLACK_BOX, UNMAPPED):
-        if 2 * sum(why in reason for _, reason in failed) > asked:
-            raise ConfigError(why)
+    require_able([reason for _, reason in failed], asked)
     if answered >= min(least, asked):
         return
     raise TooFewAnswers(
@@ -138,10 +144,14 @@ def tell_unrecorded(error: RunError, before: RoundRecord | None, total: RoundRec
 
 
 def require_any_answer(records: Sequence[RoundRecord], heard: bool) -> None:
-    """Raise RunError where rounds were run and nobody was heard in any of them."""
+    """Raise RunError where rounds were run and nobody was heard in any of them.
+
+    Raises ConfigError as `require_able`.
+    """
     asked = [record for record in records if record.round_index > 0 and record.failures]
     if not asked or heard:
         return
+    require_able(asked[-1].failures.values(), asked[-1].clients_asked)
     client, reason = next(iter(asked[-1].failures.items()))
     raise RunError(
         f"nobody has answered in any of {len(asked)} rounds, so x is where it started; client"

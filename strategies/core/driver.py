@@ -153,7 +153,9 @@ class _Run:
         """Return the state after the round, or that before if too few answered and that may be."""
         try:
             state = self._exchange_all(plan)
-        except PrivacySpent:
+        except PrivacySpent as error:
+            if plan.round_index == 1 and self._settings.spent is None:
+                raise ConfigError(f"the first round would spend {error}") from error
             self.stop = "privacy"
             return undone(self.state, plan, self.total.failures)
         except TooFewAnswers as error:

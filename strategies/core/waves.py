@@ -9,6 +9,7 @@ import torch
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.question import Question
 from fedzo.protocol.wave import Landed, Wave
+from strategies.core.accounting import require_able
 from strategies.core.robust import Defence
 from strategies.core.rounds import RoundConfig, TooFewAnswers
 from strategies.core.screening import rejected
@@ -40,8 +41,12 @@ def usable(
 
 
 def require_some(landed: Landed, wave: Wave, round_index: int) -> None:
-    """Raise TooFewAnswers where nothing can be used, but not for want of queries."""
+    """Raise TooFewAnswers where nothing can be used, but not for want of queries.
+
+    Raises ConfigError as strategies.core.accounting.require_able.
+    """
     if landed.failures:
+        require_able(landed.failures.values(), len(landed.failures))
         client, reason = next(iter(landed.failures.items()))
         raise TooFewAnswers(
             f"round {round_index}: none of {len(landed.failures)} clients has given an answer that"

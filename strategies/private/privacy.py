@@ -46,7 +46,10 @@ def charged(
         part.epsilon(config.delta, adjacency=config.adjacency) for part in (ledger, now.whole)
     )
     if whole > config.epsilon * _ROUNDING:
-        raise PrivacySpent
+        raise PrivacySpent(
+            f"epsilon {whole:.4g}, and strategy.epsilon is {config.epsilon:g}; raise that, or"
+            " strategy.noise_multiplier"
+        )
     return replace(now, epsilon=own, epsilon_run=whole)
 
 

@@ -345,3 +345,13 @@ def test_a_wrong_scenario_setting_is_still_named() -> None:
         make_experiment("regression", "dp_gd", settings={"scenario.hiden": 3})
     with pytest.raises(ConfigError, match=r"scenario\.hidden=0 must be at least 1"):
         make_experiment("regression", "dp_gd", settings={"scenario.hidden": 0})
+
+
+def test_a_private_run_whose_first_round_costs_too_much_is_refused() -> None:
+    settings = {"strategy.noise_multiplier": 0.5, "strategy.epsilon": 0.1}
+    made = make_experiment(
+        "quadratic", "dp_fedzo", num_rounds=3, num_clients=4,
+        settings={"scenario.dim": 4, **settings},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"the first round would spend epsilon .* is 0\.1; raise"):
+        simulate(made)

@@ -235,3 +235,22 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "search").write_bytes(damaged)
     with pytest.raises(CheckpointError):
         Optimizer.load(tmp_path / "search")
+
+
+@pytest.mark.parametrize("budget", [70, 71, 72, 141, 142])
+def test_the_first_of_a_few_does_not_replace_the_first_of_many(budget: int) -> None:
+    opt = Optimizer([0.0, 0.0, 0.0], method="cma", budget=budget, seed=0)
+    last_whole = None
+    while not opt.stop:
+        points = opt.ask()
+        order = np.argsort([f(x) for x in points])
+        if len(points) == 7:
+            last_whole = points[order[0]]
+        opt.tell(points, ranking=order.tolist())
+    assert np.array_equal(opt.result().x, last_whole)
+
+
+def test_one_point_has_no_ranking() -> None:
+    opt = begun("random", 20)
+    with pytest.raises(ConfigError, match="one point has no ranking; ask for several"):
+        opt.tell(opt.ask(), ranking=[0])

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from scenarios.cli.app import app
-from scenarios.cli.new import KINDS
+from scenarios.cli.new import _STARTERS as STARTERS
+from scenarios.cli.new import KINDS, _names_in
 
 FEWER = {
     "strategy": "--rounds 2 --clients 2",
@@ -62,3 +63,20 @@ def test_mistakes_are_told_and_nothing_is_written(
     assert code == 2
     assert told in answer.replace("\n", " ")
     assert [(file.name, file.read_text()) for file in here.iterdir()] == [("taken.py", "# mine\n")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("objective", "simulated"), ("strategy", "State"), ("attacker", "generator")]
+)
+def test_a_name_that_the_file_gives_something_else_is_refused(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    text = (STARTERS / f"{kind}.py").read_text()
+    done = CliRunner().invoke(app, ["new", kind, name])
+    taken = {name, name.lower()} & _names_in(text)
+    assert (done.exit_code == 2) == bool(taken)
+    assert bool(list(tmp_path.iterdir())) == (not taken)
+
+
+def test_the_objectives_own_helper_is_such_a_name() -> None:
+    assert "simulated" in _names_in((STARTERS / "objective.py").read_text())

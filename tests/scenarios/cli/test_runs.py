@@ -121,3 +121,13 @@ def test_a_failure_is_forgotten_when_the_run_goes_on(tmp_path: Path) -> None:
     assert [row.life for row in list_runs(tmp_path)] == ["failed"]
     simulate(replace(made, num_rounds=3), out=tmp_path / "run", resume=True)
     assert [row.life for row in list_runs(tmp_path)] == ["ended"]
+
+
+@pytest.mark.parametrize("command", [["watch", "--once"], ["report"], ["runs"]])
+def test_what_other_commands_have_left_is_named(tmp_path: Path, command: list[str]) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "curve.jsonl").write_text("")
+    place = tmp_path if command == ["runs"] else left
+    done = CliRunner().invoke(app, [command[0], str(place), *command[1:]])
+    assert "it is of `fedzo finetune`" in " ".join(done.output.split())
