@@ -49,7 +49,7 @@ def test_training_goes_down(method) -> None:  # type: ignore[no-untyped-def]
     before = float(loss_of(net())().detach())
     rates = {"evolution": 0.1, "relizo": 4.0, "gp": 4.0, "cge": 0.01, "consensus": 0.2}
     name = next(name for name, kind in METHODS.items() if kind is type(method))
-    many = {"cge": 3, "deepzero": 3, **dict.fromkeys(("consensus", "evolution", "rank_sgd"), 20)}
+    many = {"cge": 3, "deepzero": 8, **dict.fromkeys(("consensus", "evolution", "rank_sgd"), 20)}
     steps = many.get(name, 60 if FORWARDS.get(name, (0, 9))[1] < 4 else 20)
     lr = 0.005 if name == "zo_momentum" else rates.get(name, 0.02)
     module, _ = trained(method, steps=steps, lr=lr)
