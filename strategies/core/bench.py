@@ -79,7 +79,9 @@ class Bench:
             said = replace(verdict(*about, kept), judges=len(kept[0]), least=least, partial=partial)
             return with_error(said, kept[0], len(asked), self.settings.num_clients)
 
+        everybody = range(self.settings.num_clients)
         told = self._known_answers(state)
+        judges = judges if told is None else everybody
         question = question_about(state, models)
         if told is None:
             replies = ask(question, judges, JUDGING)
@@ -87,10 +89,9 @@ class Bench:
         if told.values.numel() == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
         first = found(told, judges, failing(judges))
-        others = [c for c in range(self.settings.num_clients) if c not in {*told.clients}]
+        others = [c for c in everybody if c not in {*told.clients}]
         if not (first.solved and others):
             return first
-        everybody = range(self.settings.num_clients)
         return found(told.plus(ask(question, others, JUDGING_REST)), everybody, 0)
 
     def missing(self, record: RoundRecord, judges: Sequence[int]) -> int:

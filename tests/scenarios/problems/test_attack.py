@@ -198,6 +198,22 @@ def test_a_success_is_that_of_all_clients(cache: str, settings: dict[str, Any]) 
         assert found.metrics["success_rate"] <= sum(f < 0 for f in true) / 4
 
 
+def test_a_success_counts_where_all_were_asked_though_a_sample_would_judge(cache: str) -> None:
+    """`thompson` asks everybody about the x that it keeps."""
+    settings: dict[str, Any] = {
+        "scenario.dataset": "digits",
+        "scenario.epochs": 10,
+        "scenario.num_images": 2,
+        "scenario.cache_dir": cache,
+        "scenario.radius": 0.3,
+        "strategy.judges": 2,
+    }
+    made = make_experiment("attack", "thompson", num_clients=5, num_rounds=60, settings=settings)
+    found = simulate(made)
+    assert found.stops == ["solved", "solved"]
+    assert found.metrics["success_rate"] == 1.0
+
+
 def test_trained_victims_are_found_again_and_damage_is_survived(tmp_path: Path) -> None:
     train, _ = load_images("digits", "", seed=0)
     settings = VictimSettings(num_victims=2, classes_per_client=5, seed=0, epochs=1)
