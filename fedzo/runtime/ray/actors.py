@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -136,6 +138,7 @@ def start_ray(config: RayConfig) -> bool:
         gpus = None if config.cluster_gpus < 0 else config.cluster_gpus
         own |= {"address": "local", "include_dashboard": False}
         own |= {"num_cpus": config.cluster_cpus or None, "num_gpus": gpus}
+    ended = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -143,6 +146,8 @@ def start_ray(config: RayConfig) -> bool:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"at {config.address!r}" if config.address else "on this machine"
         raise RunError(f"Ray does not start {where}: {reason_of(error)}") from error
+    if ended is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ended)  # Ray's own writes a dump, and ends the process
     return True
 
 
