@@ -209,8 +209,8 @@ class Optimizer:
         """Take in an order of a whole batch: the method gets ranks for values."""
         batch = self._batch
         if not self._method.ranks or TOLD in self._table.status:
-            why = "values were told to it before" if self._method.ranks else "it learns from values"
-            raise ConfigError(f"method={self._text!r} needs values here, for {why}; tell values")
+            why = "values were told" if self._method.ranks else "rankings suffice cma and random"
+            raise ConfigError(f"method={self._text!r} needs values here: {why}; tell values")
         end = self._within(batch.first, batch.size)
         if sorted(numbers) != list(range(batch.first, end)):
             raise ConfigError(

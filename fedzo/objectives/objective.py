@@ -39,6 +39,9 @@ __all__ = [
     "unflatten_parameters",
 ]
 
+NO_NUMBER = (TypeError, ValueError, RuntimeError, OverflowError)
+"""What `one_number` raises."""
+
 
 @runtime_checkable
 class Objective(Protocol):
@@ -96,7 +99,7 @@ class CallableObjective:
         answers = self.function(points) if self.batched else self._answers(points)
         try:
             values = np.array([one_number(answer) for answer in answers]).reshape(len(points))
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        except NO_NUMBER as error:
             raise ObjectiveError(
                 f"the function returned {answers!r:.80} for {len(points)} points of dim {self.dim};"
                 " return one real number a point"
@@ -111,7 +114,7 @@ class CallableObjective:
                 answers.append(self.function(point))
             except BaseException as error:
                 error.points_asked = len(answers) + 1  # type: ignore[attr-defined]
-                with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+                with contextlib.suppress(*NO_NUMBER):
                     error.answered = [one_number(each) for each in answers]  # type: ignore[attr-defined]
                 raise
         return answers
@@ -219,7 +222,7 @@ class _MaximizeRecords(_MaximizeSum):
 
 
 def one_number(answer: Any) -> float:
-    """Return what a function answered for one point; raises TypeError for what is no number."""
+    """Return the number that somebody's function returned; raises one of NO_NUMBER for none."""
     if isinstance(answer, Tensor):
         answer = answer.detach().cpu().double().numpy() if not answer.is_complex() else None
     if np.ma.is_masked(answer):

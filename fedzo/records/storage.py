@@ -16,6 +16,7 @@ from pathlib import Path
 from fedzo.errors import StorageError
 
 LEFTOVER = ".unfinished"
+_BLOCK = 1 << 16
 
 
 @contextlib.contextmanager
@@ -33,6 +34,23 @@ def storage_error(path: Path, error: OSError) -> StorageError:
         f"{path} cannot be written: {error.strerror or error}; make room or mend it, and go on with"
         " --resume"
     )
+
+
+def cut_to_lines(path: Path) -> None:
+    """Take off what is no whole line at the end: the disk was full, or the process was killed."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        begin = end = file.seek(0, os.SEEK_END)
+        while begin > 0:
+            begin, before = max(0, begin - _BLOCK), begin
+            file.seek(begin)
+            newline = file.read(before - begin).rfind(b"\n")
+            if newline >= 0:
+                begin += newline + 1
+                break
+    if begin < end:
+        os.truncate(path, begin)
 
 
 @contextlib.contextmanager

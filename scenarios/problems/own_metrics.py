@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedzo.errors import ConfigError, RunError
 from fedzo.failure import failure_of
 from fedzo.objectives.modules import ModuleObjective, restore_parameters
-from fedzo.objectives.objective import Maximize, Objective, one_number
+from fedzo.objectives.objective import NO_NUMBER, Maximize, Objective, one_number
 from fedzo.user_code import load_object
 
 MeasureX = Callable[[Any], Mapping[str, float]]
@@ -97,5 +97,5 @@ def _name(name: str) -> str:
 def _number(name: str, value: Any) -> float:
     try:
         return one_number(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except NO_NUMBER as error:
         raise RunError(f"the metric {name} is {value!r:.60}; it must be one real number") from error

@@ -24,15 +24,6 @@ _ENDS = {
 }
 
 
-def other_kind(path: Path) -> str:
-    """Return what fedzo has left in a directory that holds no run; "" where it is nothing known."""
-    if (path / "curve.jsonl").is_file():
-        return "it is of `fedzo finetune`: see its curve.png and curve.jsonl"
-    if (path / "report.json").is_file() or (path / "table.json").is_file():
-        return "it is of `fedzo attack`: `fedzo report` shows it"
-    return ""
-
-
 def require_no_run(place: Path | None) -> None:
     """Raise ConfigError for a directory that holds a run, whose figure would be written over."""
     if place and (place / EXPERIMENT).exists():

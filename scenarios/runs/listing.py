@@ -12,7 +12,8 @@ from typing import Any
 
 from fedzo.errors import ConfigError, FedzoError
 from fedzo.records.lock import LOCK, holder_of
-from scenarios.runs.extension import EXPERIMENT, other_kind
+from scenarios.runs.extension import EXPERIMENT
+from scenarios.runs.foreign import other_kind
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import StoredRun, load_run, read_experiment
 from scenarios.runs.sweep_plan import SWEEP

@@ -15,7 +15,7 @@ from fedzo.records.page import (
 )
 from fedzo.records.storage import write_whole
 from scenarios.runs import report_data
-from scenarios.runs.extension import other_kind
+from scenarios.runs.foreign import other_kind
 from scenarios.runs.gathered import require_one_scenario
 from scenarios.runs.report_data import Runs
 from scenarios.runs.report_sections import sections_of_runs

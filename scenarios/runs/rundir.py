@@ -57,11 +57,20 @@ def new_run_name() -> str:
 
 
 class RunDirectory:
-    """Writes what a run leaves behind, and reads it again."""
+    """Writes what a run leaves behind, and reads it again.
 
-    def __init__(self, path: Path, experiment: Experiment, *, num_problems: int = 1) -> None:
-        self.shown, path = path, path.absolute()  # a user's code may change where it works
-        self.path = path
+    shown: what messages call it, where that is not its path.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        experiment: Experiment,
+        *,
+        num_problems: int = 1,
+        shown: Path | None = None,
+    ) -> None:
+        self.path, self.shown = path, shown or path
         self._experiment = experiment
         self._num_problems = num_problems
         self._pending: list[RoundRecord] = []

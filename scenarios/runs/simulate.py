@@ -76,8 +76,9 @@ def simulate(
         problem = posed(scenario, 0, experiment)
     own = experiment.own_data or type(scenario) is not SCENARIOS[experiment.scenario].build
     directory = None
-    if shown is not None:
-        directory = RunDirectory(shown, experiment, num_problems=scenario.num_problems)
+    if out is not None:
+        count = scenario.num_problems
+        directory = RunDirectory(out, experiment, num_problems=count, shown=shown)
     held = nullcontext() if directory is None else directory.held(resume=resume)
     with torch_threads(threads), gradients_at_hand(), held:
         strategy = build_strategy(experiment)

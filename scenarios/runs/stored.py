@@ -29,7 +29,8 @@ from scenarios.problems.scenario import mean_metrics
 from scenarios.runs.best import position_of, unpack_bests
 from scenarios.runs.experiment import Experiment, build_strategy
 from scenarios.runs.experiment_file import read_untouched
-from scenarios.runs.extension import CHECKPOINT, EXPERIMENT, other_kind
+from scenarios.runs.extension import CHECKPOINT, EXPERIMENT
+from scenarios.runs.foreign import other_kind
 from scenarios.runs.position import Found, found_in, spent_in
 from scenarios.runs.run_result import RESULT, RunResult
 from scenarios.runs.rundir import HISTORY

@@ -7,7 +7,8 @@ from fedzo.errors import ConfigError
 from fedzo.records.following import HistoryFollower
 from fedzo.records.lock import LOCK, holder_of
 from scenarios.runs.experiment import Experiment
-from scenarios.runs.extension import EXPERIMENT, other_kind
+from scenarios.runs.extension import EXPERIMENT
+from scenarios.runs.foreign import other_kind
 from scenarios.runs.run_result import ERROR, RESULT
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import read_experiment

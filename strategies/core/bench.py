@@ -49,8 +49,9 @@ class Told:
         if not len(replies.client_ids):
             return self
         values = torch.cat([self.values, replies.tensors["values"].to(self.values)])
-        order = sorted(range(len(values)), key=[*self.clients, *replies.client_ids].__getitem__)
-        return Told(sorted([*self.clients, *replies.client_ids]), values[order])
+        clients = [*self.clients, *replies.client_ids]
+        order = sorted(range(len(clients)), key=clients.__getitem__)
+        return Told([clients[i] for i in order], values[order])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +76,29 @@ class Bench:
         def found(told: Told, asked: Sequence[int], failing: int) -> Verdict:
             kept = [trusted_values(values, self._unknown_liars) for values in told.values.T]
             least = required_judges(len(asked), failing, self.strategy.rounds.min_judges)
-            partial = len(told.clients) + self._unknown_liars < least
-            said = replace(verdict(*about, kept), judges=len(kept[0]), least=least, partial=partial)
+            answered = len(told.clients)
+            said = replace(
+                verdict(*about, kept),
+                judges=len(kept[0]),
+                answered=answered,
+                least=least,
+                partial=answered + self._unknown_liars < least,
+            )
             return with_error(said, kept[0], len(asked), self.settings.num_clients)
 
         everybody = range(self.settings.num_clients)
-        told = self._known_answers(state)
-        judges = judges if told is None else everybody
+        known = self._known_answers(state)
+        if known is not None:
+            return found(known, everybody, failing(everybody))
         question = question_about(state, models)
-        if told is None:
-            replies = ask(question, judges, JUDGING)
-            told = Told(replies.client_ids, replies.tensors["values"])
+        replies = ask(question, judges, JUDGING)
+        told = Told(replies.client_ids, replies.tensors["values"])
         if told.values.numel() == 0:
             raise TooFewAnswers("nobody has answered a value to judge x by")
         first = found(told, judges, failing(judges))
-        others = [c for c in everybody if c not in {*told.clients}]
-        if not (first.solved and others):
+        if not first.solved or len(told.clients) == len(everybody):
             return first
+        others = sorted({*everybody} - {*told.clients})
         return found(told.plus(ask(question, others, JUDGING_REST)), everybody, 0)
 
     def missing(self, record: RoundRecord, judges: Sequence[int]) -> int:

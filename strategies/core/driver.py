@@ -278,7 +278,7 @@ class _Run:
         judges = self._looks.judges(self.total.round_index)
         found = self._bench.judge(self.state, judges, self._ask_judges, self._failing)
         if found.partial and not any(record.partial for record in self.records):
-            judging.warn_of_partial(self.total.round_index, found.judges, found.least)
+            judging.warn_of_partial(self.total.round_index, found.answered, found.least)
         return found
 
     def _ask_judges(self, question: Question[Any], clients: Sequence[int], index: int) -> Replies:
@@ -289,7 +289,7 @@ class _Run:
 
     def _failing(self, asked: Sequence[int]) -> int:
         before = self.last
-        if before is None:
+        known = judging.known_to_fail(before, self.total, asked) if before else 0
+        if before is None or not known:
             return 0
-        missed = self._bench.missing(before, self._looks.judges(before.round_index))
-        return min(missed, judging.known_to_fail(before, self.total, asked))
+        return min(known, self._bench.missing(before, self._looks.judges(before.round_index)))

@@ -37,7 +37,8 @@ from strategies.core.rounds import BringsModules, HasX, IsInPlace, KnowsModels, 
 class Verdict:
     """F, metrics, whether the goal is reached, and each node's numbers where nodes have models.
 
-    judges: whose values F is the mean of; least: how many must judge; partial: whether fewer do.
+    judges: whose values F is the mean of; answered: who has told a value; least: how many must;
+    partial: whether fewer have.
     """
 
     value: float | None
@@ -45,6 +46,7 @@ class Verdict:
     solved: bool
     nodes: dict[int, dict[str, float]] = field(default_factory=dict)
     judges: int = 0
+    answered: int = 0
     least: int = 0
     partial: bool = False
 

@@ -10,7 +10,6 @@ what one has answered is in the journal before the next is made.
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from fedzo.attacks.resuming import at_once, recall, replay
 from fedzo.attacks.victims.victim import UNKNOWN, AnswerKind, Answers, Victim, join_answers
 from fedzo.errors import ConfigError
 from fedzo.records.sealed_line import is_sealed, seal, unseal
-from fedzo.records.storage import storing, write_whole
+from fedzo.records.storage import cut_to_lines, storing, write_whole
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -167,9 +166,8 @@ def _read(journal: Path, name: str, tells: AnswerKind) -> dict[str, Answers]:
             f"{journal} holds other answers than the {tells} that the victim tells now; ask as"
             " before, or give another --out"
         )
-    if whole != raw:
-        with storing(journal):
-            os.truncate(journal, len(whole))
+    with storing(journal):
+        cut_to_lines(journal)
     return known
 
 

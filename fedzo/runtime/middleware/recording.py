@@ -9,7 +9,7 @@ from pathlib import Path
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.packing import COUNTED
 from fedzo.protocol.sizes import replies_size, sent_size
-from fedzo.records.storage import storing
+from fedzo.records.storage import cut_to_lines, storing
 from fedzo.runtime.engine import Engine, Middleware
 
 
@@ -27,7 +27,7 @@ class Recording(Middleware):
         super().__init__(inner)
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _cut_back(path)
+            cut_to_lines(path)
             self._file = path.open("a")
         self._path = path
         self._start = time.perf_counter()
@@ -92,13 +92,6 @@ class Recording(Middleware):
 
     def _now(self) -> float:
         return time.perf_counter() - self._start
-
-
-def _cut_back(path: Path) -> None:
-    """Take off what is no whole line at the end: the disk was full, or the process was killed."""
-    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(text.rfind(b"\n") + 1)
 
 
 def _key(exchange: Exchange) -> tuple[str, int]:

@@ -52,6 +52,19 @@ def test_a_run_stays_in_its_directory_whatever_the_users_code_does(
     assert str(found.out) == "runs"
 
 
+def test_a_run_is_kept_where_it_was_asked_for_if_a_module_moves_as_it_is_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "work").mkdir()
+    text = BOX.format(elsewhere=str(tmp_path / "work"))
+    moves = f"\nos.chdir({str(tmp_path / 'work')!r})\n"
+    (tmp_path / "own.py").write_text(text + moves)
+    done = _typed(tmp_path, "own.py:moves", "--rounds", "2", "--out", "runs")
+    assert done.returncode == 0, done.stderr
+    assert len(load_run(tmp_path / "runs").records) == 3
+    assert not list((tmp_path / "work").iterdir())
+
+
 def test_what_users_print_is_not_in_the_json_object(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "own.py").write_text(BOX.format(elsewhere=str(tmp_path / "work")))
