@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import gc
 import logging
 import signal
 import sys
@@ -171,8 +172,11 @@ def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[st
 
 
 def prepare(threads: int) -> None:
+    gc.disable()  # what is imported stays: to look through it for garbage costs a third of it
     import torch  # when a command runs: the help does without
 
+    gc.freeze()
+    gc.enable()
     torch.set_num_threads(max(1, threads))
     handler = RichHandler(console=stderr, show_path=False, show_time=False, show_level=False)
     handler.setFormatter(VisibleFormatter("%(message)s"))
