@@ -172,7 +172,7 @@ def by_section(texts: list[str], sections: tuple[str, ...]) -> dict[str, dict[st
 
 
 def prepare(threads: int) -> None:
-    gc.disable()  # what is imported stays: to look through it for garbage costs a third of it
+    gc.disable()  # what is imported stays: there is no garbage to look for
     import torch  # when a command runs: the help does without
 
     gc.freeze()
