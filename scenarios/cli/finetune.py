@@ -75,10 +75,7 @@ def finetune_command(
     data_dir: Annotated[str, typer.Option(help="folder of the archive of text tasks")] = "",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="folder for curve, log and module; a run in it goes on, but of activity and"
-            " first_order, which keep no log"
-        ),
+        typer.Option(help="folder for curve, log or state, and module; a run in it goes on"),
     ] = None,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,

@@ -1,13 +1,16 @@
 """A task that is trained step by step: the same batches and steps in every process of a run."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.quantized import quantize_
+from fedzo.objectives.modules import named_trained
 from fedzo.randomness import stream
 from fedzo.runtime.device import uses_gpu
 from scenarios.finetune.task import Task
@@ -19,10 +22,15 @@ _WHOLE_ROW = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a run has done before it goes on. forwards: what the steps of the log have cost."""
+    """What a run has done before it goes on: the log of its steps, or where they have led.
 
-    log: Log
+    forwards: what the steps have cost. state: of `Stepping.state`, where a method keeps no log.
+    """
+
+    steps: int
     forwards: int
+    log: Log | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Stepping:
@@ -49,12 +57,24 @@ class Stepping:
         return loss
 
     def return_to(self, before: Before) -> None:
-        """Take the steps that were taken before, without asking."""
-        assert isinstance(self.trainer, ByValues)
-        self.trainer.optimizer.replay(before.log)
-        for _ in range(len(before.log)):
+        """Go on where a run was: take its steps without asking, or take its state."""
+        if before.log is not None:
+            assert isinstance(self.trainer, ByValues)
+            self.trainer.optimizer.replay(before.log)
+        else:
+            held = _held(self.task)
+            with torch.no_grad():
+                for name, tensor in before.state["tensors"].items():
+                    held[name].copy_(tensor)
+            self.trainer.optimizer.load_state_dict(before.state["optimizer"])
+        for _ in range(before.steps):
             next(self._batches)
-        self.steps, self.forwards = len(before.log), before.forwards
+        self.steps, self.forwards = before.steps, before.forwards
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `return_to` needs to go on from here, where the method keeps no log."""
+        return {"tensors": _held(self.task), "optimizer": self.trainer.optimizer.state_dict()}
 
 
 def task_of(config: Finetuning) -> Task:
@@ -71,6 +91,11 @@ def task_of(config: Finetuning) -> Task:
     if config.quantized:
         quantize_(task.module, bits=config.quantized, group=_WHOLE_ROW)
     return task
+
+
+def _held(task: Task) -> dict[str, Tensor]:
+    """Return what training changes of a network."""
+    return {**dict(named_trained(task.module)), **dict(task.module.named_buffers())}
 
 
 def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:

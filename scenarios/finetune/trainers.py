@@ -114,6 +114,11 @@ class Finetuning:
             )
 
     @property
+    def words(self) -> dict[str, Scalar]:
+        """The settings of the method by name."""
+        return parse_settings(self.settings.split())
+
+    @property
     def quantized(self) -> int:
         """The bits of quantized weights; 0 where there are none."""
         return self.bits or (4 if self.method == "qzo" else 0)
@@ -149,15 +154,11 @@ def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = Non
         task.module,
         lr,
         method=config.method,
-        settings=_words(config),
+        settings=config.words,
         seed=config.seed,
         stacked=config.stacked,
         parallel=parallel,
     )
-
-
-def _words(config: Finetuning) -> dict[str, Scalar]:
-    return parse_settings(config.settings.split())
 
 
 class ByValues:
@@ -228,7 +229,7 @@ class _ByActivity:
         self._task = task
         blocks = any(isinstance(part, EncoderLayer) for part in task.module.modules())
         encoder = _TextSettings if task.padded else _EncoderSettings
-        words = _words(config)
+        words = config.words
         told = build_config(encoder if blocks else ActivitySettings, words, section=ACTIVITY)
         if "warm_up" not in words:  # a step of it asks a batch twice
             third = config.forwards // (3 * 2 * config.batch_size)

@@ -3,6 +3,7 @@
 A run's folder: finetune.json (what was asked for), curve.jsonl (a line for each look at the test
 examples), log.safetensors (all values that a zeroth-order method was told), model.safetensors,
 curve.png. The log is the checkpoint: a run goes on from it, and `replayed` makes the module anew.
+Methods that step by more than values keep state.safetensors instead, to go on from.
 
     axis: example-forwards, one example once through the trained layers; backward passes of
     first_order are not counted
@@ -24,15 +25,16 @@ from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.parallel import Parallel
 from fedzo.objectives.modules import named_trained
+from fedzo.records.nested import read_nested, write_nested
 from fedzo.records.storage import write_whole
 from fedzo.records.strict_json import strict_json
 from fedzo.records.tensor_file import write_tensors
 from scenarios.finetune.stepping import Before, Stepping, task_of
 from scenarios.finetune.task import Task
-from scenarios.finetune.trainers import ByValues, Finetuning, zeroth_order
+from scenarios.finetune.trainers import ACTIVITY, ByValues, Finetuning, zeroth_order
 
 CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
-PICTURE = "curve.png"
+STATE, PICTURE = "state.safetensors", "curve.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,7 @@ def finetune(
     """
     if out is None or not (out / CONFIG).exists():
         config.require_used()
-    held = _begun(out, config)
-    before = _before(out, held)
+    held, before = _begun(out, config)
     with _processes(config, before) as parallel:
         stepping = Stepping(config, parallel)
         if before is not None:
@@ -139,9 +140,12 @@ class _Run:
         self._losses.clear()
         self._looks.append(look)
         if self._out is not None:
+            looks = [asdict(each) for each in self._looks]
             if isinstance(trainer, ByValues):
                 trainer.optimizer.log.save(self._out / LOG)
-            lines = [strict_json(asdict(each)) for each in self._looks]
+            else:
+                write_nested(self._out / STATE, {"looks": looks, **where.state})
+            lines = [strict_json(each) for each in looks]
             write_whole(self._out / CURVE, "\n".join(lines) + "\n")
         told(look)
 
@@ -170,26 +174,25 @@ def _processes(
     return working_together(config, before)
 
 
-def _before(out: Path | None, held: list[Look]) -> Before | None:
-    """Return what the run in a folder has done."""
-    if out is None or not held:
-        return None
-    return Before(Log.load(out / LOG).first(held[-1].step), held[-1].forwards)
-
-
-def _begun(out: Path | None, config: Finetuning) -> list[Look]:
-    """Make a run's folder, or return how far the run in it has come."""
+def _begun(out: Path | None, config: Finetuning) -> tuple[list[Look], Before | None]:
+    """Make a run's folder, or return what was seen of the run in it, and what it has done."""
     if out is None:
-        return []
+        return [], None
     if not (out / CONFIG).exists():
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
-        return []
+        return [], None
     held = read_config(out)
-    if held.decay and config.decay and held.forwards != config.forwards:
+    longer = held.forwards != config.forwards
+    if held.decay and config.decay and longer:
         raise ConfigError(
             f"{out} holds a run whose lr falls to 0 after {held.forwards} forwards, so it cannot be"
             f" one of {config.forwards}; name another folder, or leave out decay"
+        )
+    if config.method == ACTIVITY and longer and "warm_up" not in held.words:
+        raise ConfigError(
+            f"{out} holds a run whose warm-up suits its {held.forwards} forwards, so it cannot be"
+            f" one of {config.forwards}; name another folder, or begin with --set warm_up=N"
         )
     may_change = {
         name: getattr(config, name) for name in ("forwards", "workers", "address", "device")
@@ -197,13 +200,17 @@ def _begun(out: Path | None, config: Finetuning) -> list[Look]:
     if replace(held, **may_change) != config:
         raise ConfigError(f"{out} holds a run of other settings; name another folder")
     if not (out / CURVE).exists():
-        return []
-    if config.method not in METHODS:
-        raise ConfigError(
-            f"{out} holds a run of {config.method}, which keeps no log to go on from; delete it, or"
-            " name another folder"
-        )
+        return [], None
     write_whole(out / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
+    if config.method not in METHODS:
+        try:
+            state = read_nested(out / STATE)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; delete {out}, or name another folder") from error
+        looks = [Look.of(each) for each in state["looks"]]
+        return looks, Before(looks[-1].step, looks[-1].forwards, state=state)
     lines = (out / CURVE).read_text().splitlines()
-    looks = [Look.of(json.loads(line)) for line in lines]
-    return looks if len(Log.load(out / LOG)) >= looks[-1].step else looks[:-1]
+    log, looks = Log.load(out / LOG), [Look.of(json.loads(line)) for line in lines]
+    if len(log) < looks[-1].step:
+        looks.pop()
+    return looks, Before(looks[-1].step, looks[-1].forwards, log.first(looks[-1].step))

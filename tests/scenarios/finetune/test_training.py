@@ -16,7 +16,7 @@ from scenarios.cli import app
 from scenarios.finetune.stepping import Stepping
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import TRAINERS, Finetuning
-from scenarios.finetune.training import LOG, Look, finetune, replayed, trained
+from scenarios.finetune.training import LOG, MODEL, STATE, Look, finetune, replayed, trained
 from scenarios.runs.replaying import digest_of
 
 SMALL = {"task": "digits_cnn", "examples": 64, "looks": 3}
@@ -248,6 +248,36 @@ def test_a_run_that_is_made_longer_is_one_that_was_as_long(looks: int, tmp_path:
     assert (parts / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("task", "method", "settings"),
+    [
+        ("shifted_digits", "first_order", ""),
+        ("shifted_digits", "activity", "warm_up=4 solve_every=4 patience=1 feedback=auto"),
+        pytest.param("digits_transformer", "activity", "warm_up=4", marks=pytest.mark.more),
+    ],
+)
+def test_a_run_that_keeps_no_log_goes_on_from_its_state(
+    task: str, method: str, settings: str, tmp_path: Path
+) -> None:
+    asked = {"task": task, "method": method, "settings": settings, "decay": False, "lr": 3e-3}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    long = finetune(config(**asked, forwards=1600, looks=5), out=whole)
+    for forwards in (800, 1600):
+        seen = finetune(config(**asked, forwards=forwards, looks=5), out=parts)
+    assert (seen[-1].step, seen[-1].forwards) == (long[-1].step, long[-1].forwards)
+    assert seen[-1].test_loss == long[-1].test_loss
+    assert (parts / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+
+
+def test_a_run_by_activity_is_not_made_longer_than_its_warm_up_suits(tmp_path: Path) -> None:
+    finetune(config(method="activity", forwards=200), out=tmp_path)
+    with pytest.raises(ConfigError, match="warm-up suits its 200 forwards"):
+        finetune(config(method="activity", forwards=400), out=tmp_path)
+    (tmp_path / STATE).write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="name another folder"):
+        finetune(config(method="activity", forwards=200), out=tmp_path)
+
+
 @pytest.mark.more
 @pytest.mark.parametrize(("method", "bits"), [("qzo", 0), ("zo_sgd", 2), ("first_order", 8)])
 def test_scales_of_quantized_layers_are_trained(method: str, bits: int, tmp_path: Path) -> None:
@@ -263,8 +293,6 @@ def test_scales_of_quantized_layers_are_trained(method: str, bits: int, tmp_path
 
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
     finetune(config(method="first_order"), out=tmp_path / "first")
-    with pytest.raises(ConfigError, match="keeps no log"):
-        finetune(config(method="first_order"), out=tmp_path / "first")
     with pytest.raises(ConfigError, match="other settings"):
         finetune(config(method="mezo"), out=tmp_path / "first")
     with pytest.raises(CheckpointError, match="keeps no log"):
