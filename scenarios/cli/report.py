@@ -16,7 +16,8 @@ def report_command(
 ) -> None:
     """Write one page of HTML about runs that needs no network: curves, tables, settings, failures.
 
-    Runs whose directories differ in seed-N alone are seeds of one method. Example:
+    Runs whose directories differ in seed-N alone are seeds of one method. Of `fedzo finetune`,
+    `fedzo attack` and `fedzo compare --attacks` too. Example:
 
     fedzo report runs/both --out report.html
     """

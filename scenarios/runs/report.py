@@ -14,14 +14,15 @@ from fedzo.records.page import (
     table,
 )
 from fedzo.records.storage import write_whole
-from scenarios.runs import report_data
-from scenarios.runs.foreign import other_kind
+from scenarios.runs import report_data, report_finetune
 from scenarios.runs.gathered import require_one_scenario
 from scenarios.runs.report_data import Runs
+from scenarios.runs.report_finetune import TunedRuns
 from scenarios.runs.report_sections import sections_of_runs
 from scenarios.runs.rundir import HISTORY
 from scenarios.runs.stored import by_label, load_runs
 
+_SHOWN = (HISTORY, "grid.json", "report.json", report_finetune.LOOKS)
 LARGEST = 5_000_000
 """Bytes of a page; images that would exceed it are left out, and that is said."""
 
@@ -33,24 +34,31 @@ def write_report(directories: Sequence[Path], out: Path) -> None:
     there is nothing to report, or where runs are of different scenarios, whose values do not
     compare; CheckpointError for a damaged history.
     """
-    runs = _runs(directories)
+    runs, tuned = _runs(directories), report_finetune.tuned_runs(directories)
+    if runs and tuned:
+        raise ConfigError(
+            f"{next(iter(tuned.values()))[0].path} is of `fedzo finetune` and others are runs,"
+            " whose values do not compare; make a report of each"
+        )
     grids = report_data.grids(directories)
     attacks = _attacks(directories)
     axes, quantities = report_data.axes_of(runs), report_data.quantities_of(runs)
     every = report_data.stride(runs, len(axes) + len(quantities))
+    methods = report_data.curves(runs, list(axes), list(quantities), every)
     data = {
-        "axes": axes,
-        "quantities": quantities,
-        "methods": report_data.curves(runs, list(axes), list(quantities), every),
+        "axes": report_finetune.AXES if tuned else axes,
+        "quantities": report_finetune.QUANTITIES if tuned else quantities,
+        "methods": report_finetune.curves(tuned) if tuned else methods,
         "failures": report_data.failures(runs),
         "grids": grids,
     }
     sections = [
         *sections_of_runs(runs, axes, quantities, every),
+        *(report_finetune.sections(tuned) if tuned else []),
         *_of_grids(grids),
         *(_of_attack(folder) for folder in attacks),
     ]
-    title = _title(runs, directories)
+    title = _title(runs, tuned, directories)
     text = page(title, sections, data)
     text = page(title, [*sections, *_of_images(runs, attacks, LARGEST - len(text.encode()))], data)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +70,10 @@ def _runs(directories: Sequence[Path]) -> Runs:
     for folder in directories:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no directory; name one written by --out")
-        if not any(any(folder.rglob(name)) for name in (HISTORY, "grid.json", "report.json")):
-            remedy = other_kind(folder) or "name directories written by --out"
-            raise ConfigError(f"{folder} holds no {HISTORY}, grid.json or report.json; {remedy}")
+        if not any(any(folder.rglob(name)) for name in _SHOWN):
+            raise ConfigError(
+                f"{folder} holds none of {', '.join(_SHOWN)}; name directories written by --out"
+            )
     holding = [folder for folder in directories if any(folder.rglob(HISTORY))]
     runs = by_label(load_runs(*holding)) if holding else {}
     require_one_scenario(runs)
@@ -76,7 +85,11 @@ def _attacks(directories: Sequence[Path]) -> list[Path]:
     return sorted({path.parent for folder in directories for path in folder.rglob("report.json")})
 
 
-def _title(runs: Runs, directories: Sequence[Path]) -> str:
+def _title(runs: Runs, tuned: TunedRuns, directories: Sequence[Path]) -> str:
+    if tuned:
+        asked = [run.asked for several in tuned.values() for run in several]
+        seeds = sorted({each["seed"] for each in asked})
+        return f"{asked[0]['task']}, {len(tuned)} methods, seeds {', '.join(map(str, seeds))}"
     if not runs:
         return f"fedzo: {', '.join(folder.name or str(folder) for folder in directories)}"
     ones = [one for several in runs.values() for one in several]

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedzo.errors import CheckpointError
@@ -23,18 +23,21 @@ def sections_of_runs(
     """Return curves, tables, settings, environments, failures and privacy of runs, if any."""
     if not runs:
         return []
+    finals = {label: _finals(several) for label, several in runs.items()}
+    settings = {label: _settings(several[0]) for label, several in runs.items()}
     return [
-        _of_curves(axes, quantities, every),
+        curves_section(axes, quantities, every),
         _of_measures(runs),
-        *_of_pairs(runs),
-        _of_settings(runs),
+        *pairs_section(finals, _MEASURED),
+        settings_section(settings, of_mixed(runs)),
         _of_environment(runs),
         _of_failures(runs),
         *_of_privacy(runs),
     ]
 
 
-def _of_curves(axes: dict[str, str], quantities: dict[str, str], every: int) -> Section:
+def curves_section(axes: dict[str, str], quantities: dict[str, str], every: int) -> Section:
+    """Return the curves' place and what chooses among them; every: k-th record is drawn."""
     scales = {"linear": "linear", "log": "logarithmic"}
     choices = [
         select("axis", "axis", axes),
@@ -78,10 +81,9 @@ _TOLD = ("wins", "losses", "ties", "difference", "error", "sign_p", "wilcoxon_p"
 """What is shown of Paired, in the order of the columns."""
 
 
-def _of_pairs(runs: Runs) -> list[Section]:
-    """Compare every two methods on the seeds that both have."""
-    finals = {label: _finals(several) for label, several in runs.items()}
-    found = differences(finals, itertools.combinations(runs, 2))
+def pairs_section(finals: Mapping[str, Mapping[int, float]], measured: str) -> list[Section]:
+    """Compare every two methods on the seeds that both have; finals: by method and seed."""
+    found = differences(finals, itertools.combinations(finals, 2))
     if not found:
         return []
     head = ["a", "b", "pairs", "a lower", "b lower", "ties", "mean a - b", "s.e."]
@@ -96,7 +98,7 @@ def _of_pairs(runs: Runs) -> list[Section]:
         ]
         for one in found
     ]
-    title = f"Paired comparison of {_MEASURED} (lower is better)"
+    title = f"Paired comparison of {measured} (lower is better)"
     return [Section(title, table(head, rows) + paragraph(ASSUMPTIONS))]
 
 
@@ -105,16 +107,17 @@ def _finals(several: Sequence[StoredRun]) -> dict[int, float]:
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def _of_settings(runs: Runs) -> Section:
-    told = {label: _settings(several[0]) for label, several in runs.items()}
+def settings_section(told: Mapping[str, Mapping[str, Any]], remarks: Iterable[str] = ()) -> Section:
+    """Return the settings of methods, those first in which they differ."""
     names = list(dict.fromkeys(name for settings in told.values() for name in settings))
     differ = [n for n in names if len({repr(of.get(n)) for of in told.values()}) > 1]
-    rows = [[n, *(_text(told[label].get(n)) for label in runs)] for n in differ]
-    body = table(["setting", *runs], rows) if rows else paragraph("All methods agree.")
-    whole = table(["setting", *runs], [[n, *(_text(told[m].get(n)) for m in runs)] for n in names])
-    note = " ".join(
-        [*of_mixed(runs), "Where methods differ; a dash is a setting that a method does not have."]
-    )
+    rows = {n: [n, *(_text(settings.get(n)) for settings in told.values())] for n in names}
+    head = ["setting", *told]
+    short = [rows[n] for n in differ]
+    body = table(head, short) if short else paragraph("All methods agree.")
+    whole = table(head, list(rows.values()))
+    explained = "Where methods differ; a dash is a setting that a method does not have."
+    note = " ".join([*remarks, explained])
     return Section("Settings", paragraph(note) + body + folded("all settings", whole))
 
 

@@ -199,7 +199,7 @@ def test_a_grid_and_the_images_of_attacks_are_shown(browser: Any, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["{}/nowhere"], "is no directory"), (["{}"], "holds no history.jsonl"),
+    [(["{}/nowhere"], "is no directory"), (["{}"], "holds none of history.jsonl"),
      (["{}", "--out", "{}/x.png"], "write x.html")],
 )  # fmt: skip
 def test_what_is_no_run_ends_in_a_sentence(words: list[str], why: str, tmp_path: Path) -> None:
@@ -212,7 +212,10 @@ def test_what_is_no_run_ends_in_a_sentence(words: list[str], why: str, tmp_path:
 def test_one_empty_directory_of_several_is_named(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command("report", runs, tmp_path / "empty", "--out", tmp_path / "x.html")
-    assert (done.exit_code, "empty holds no history.jsonl" in done.stderr.replace("\n", "")) == (
+    assert (
+        done.exit_code,
+        "empty holds none of history.jsonl" in done.stderr.replace("\n", ""),
+    ) == (
         2,
         True,
     )

@@ -123,7 +123,7 @@ def test_a_failure_is_forgotten_when_the_run_goes_on(tmp_path: Path) -> None:
     assert [row.life for row in list_runs(tmp_path)] == ["ended"]
 
 
-@pytest.mark.parametrize("command", [["watch", "--once"], ["report"], ["runs"]])
+@pytest.mark.parametrize("command", [["watch", "--once"], ["runs"]])
 def test_what_other_commands_have_left_is_named(tmp_path: Path, command: list[str]) -> None:
     left = tmp_path / "left"
     left.mkdir()
