@@ -55,8 +55,17 @@ def _print_run(console: Console, result: RunResult, rows: Sequence[tuple[str, st
     for name, told in rows:
         table.add_row(shown(name), shown(told))
     console.print(table)
+    _print_rise(console, result)
     if any(record.failures for record in result.records):
         _print_failures(console, result)
+
+
+def _print_rise(console: Console, result: RunResult) -> None:
+    """Say that F is higher than at the start, which is easy to overlook among the numbers."""
+    first, last = result.initial_value, result.final_value
+    if first is None or last is None or last <= first or len(result.stops) > 1:
+        return
+    say(console, f"F has risen from {number(first)} to {number(last)}: steps may be too large")
 
 
 def _print_failures(console: Console, result: RunResult) -> None:

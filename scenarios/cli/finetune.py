@@ -40,7 +40,7 @@ def finetune_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a setting of the method, such as rank=4"),
     ] = None,
-    lr: Annotated[float, typer.Option(help="of a step; 0: a suggestion, not tuned")] = 0.0,
+    lr: Annotated[float, typer.Option(help="of a step; 0: one that suits method and size")] = 0.0,
     decay: Annotated[
         bool, typer.Option("--decay", help="let lr fall to 0 in a straight line over the run")
     ] = False,

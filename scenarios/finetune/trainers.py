@@ -13,24 +13,24 @@ from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.zeroth_order import ZerothOrder
+from fedzo.objectives.modules import named_trained
 from fedzo.runtime.engine_configs import DeviceName
 from fedzo.setting_texts import parse_settings
 from scenarios.finetune.encoder import EncoderLayer
+from scenarios.finetune.rates import suggested_lr
 from scenarios.finetune.task import HEAD, Examples, Task
 from scenarios.finetune.tasks import TaskName
 
 FIRST_ORDER, ACTIVITY = "first_order", "activity"
 TRAINERS = (*METHODS, ACTIVITY, FIRST_ORDER)
 """Names of all that a task can be trained by."""
-SUGGESTED_LR = {FIRST_ORDER: 1e-3, ACTIVITY: 1e-3, "zo_adam": 1e-3, "cge": 1e-2, "qzo": 3e-5}
-_LR = 3e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finetuning:
     """What is asked for.
 
-    lr: of a step; 0 for a suggestion, which is not tuned. decay: whether it falls to 0 in a
+    lr: of a step; 0 for what scenarios.finetune.rates suggests. decay: whether it falls to 0 in a
     straight line over the run. forwards: example-forwards after which the run ends. looks:
     at the test examples, the first before training. settings: of the method, such as
     "rank=4 mu=0.01".
@@ -149,16 +149,21 @@ def make_trainer(task: Task, config: Finetuning, parallel: Parallel | None = Non
 
 def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = None) -> ZerothOrder:
     """Return the optimizer of a run; it begins where the task does."""
-    lr = config.lr or SUGGESTED_LR.get(config.method, _LR)
     return ZerothOrder(
         task.module,
-        lr,
+        _lr(task, config),
         method=config.method,
         settings=config.words,
         seed=config.seed,
         stacked=config.stacked,
         parallel=parallel,
     )
+
+
+def _lr(task: Task, config: Finetuning) -> float:
+    numbers = sum(parameter.numel() for _, parameter in named_trained(task.module))
+    exact = config.method in (ACTIVITY, FIRST_ORDER)
+    return config.lr or suggested_lr(config.method, numbers, by_gradients=exact)
 
 
 class ByValues:
@@ -237,7 +242,7 @@ class _ByActivity:
         self.optimizer = ActivityZO(
             task.module,
             task.losses,
-            lr=config.lr or SUGGESTED_LR[ACTIVITY],
+            lr=_lr(task, config),
             sites=("*.output", "*.outer", HEAD) if blocks else None,
             chained=("*.inner",) if blocks else (),
             share_tokens=True if blocks else None,
@@ -255,8 +260,7 @@ class _ByActivity:
 class _FirstOrder:
     def __init__(self, task: Task, config: Finetuning) -> None:
         self._task = task
-        lr = config.lr or SUGGESTED_LR[FIRST_ORDER]
-        self.optimizer = torch.optim.AdamW(task.module.parameters(), lr=lr)
+        self.optimizer = torch.optim.AdamW(task.module.parameters(), lr=_lr(task, config))
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         self.optimizer.zero_grad()

@@ -12,6 +12,7 @@ Methods that step by more than values keep state.safetensors instead, to go on f
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedzo.errors import CheckpointError, ConfigError
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.methods.table import METHODS
 from fedzo.finetuning.parallel import Parallel
@@ -35,6 +36,7 @@ from scenarios.finetune.trainers import ACTIVITY, ByValues, Finetuning, zeroth_o
 
 CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
 STATE, PICTURE = "state.safetensors", "curve.png"
+_RISE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class _Run:
     def __init__(self, stepping: Stepping, config: Finetuning, out: Path | None, held: list[Look]):
         self._stepping, self._config, self._out, self._looks = stepping, config, out, held
         self._losses = list[float]()
+        self._risen = False
         self._began = time.monotonic() - (held[-1].seconds if held else 0.0)
 
     def go(self, told: Callable[[Look], None]) -> list[Look]:
@@ -148,6 +151,21 @@ class _Run:
             lines = [strict_json(each) for each in looks]
             write_whole(self._out / CURVE, "\n".join(lines) + "\n")
         told(look)
+        self._warn_of_rise()
+
+    def _warn_of_rise(self) -> None:
+        """Say once that steps are too large: the loss is far above what it was at the start."""
+        first, now = self._looks[0].test_loss, self._looks[-1].test_loss
+        if self._risen or now <= _RISE * first:
+            return
+        self._risen = True
+        lr = max(float(group["lr"]) for group in self._stepping.trainer.optimizer.param_groups)
+        warnings.warn(
+            f"the test loss has risen from {first:.3g} to {now:.3g}: steps of lr={lr:.2g} are too"
+            f" large for {self._config.method} here; try a tenth",
+            FedzoWarning,
+            stacklevel=2,
+        )
 
     def _finish(self) -> None:
         if self._out is not None:

@@ -117,7 +117,7 @@ def open_source(
         module = shipped_network(network, cache_dir=settings.cache_dir).module
         victim = shipped_victim(module, kind, (1, height, width), stack)
     else:
-        victim = _outside(name, settings)
+        victim = _outside(name, settings, found.classes)
     return Source(wrapped(victim, wrappers, settings.seed, found.num_classes), found)
 
 
@@ -171,7 +171,7 @@ def check_seed(typed: Mapping[str, Scalar], wrappers: Sequence[str]) -> None:
         )
 
 
-def _outside(name: str, settings: SourceSettings) -> Victim:
+def _outside(name: str, settings: SourceSettings, classes: Sequence[str]) -> Victim:
     """Return a victim that does not ship with fedzo."""
     waits: dict[str, Any] = {n: getattr(settings, n) for n in _WAITS}
     if is_address(name):
@@ -197,7 +197,7 @@ def _outside(name: str, settings: SourceSettings) -> Victim:
             " command:..."
         )
     batch = settings.batch or _IN_A_REQUEST
-    return RemoteVictim(transport=transport, tells=settings.tells, batch=batch)
+    return RemoteVictim(transport=transport, tells=settings.tells, batch=batch, classes=classes)
 
 
 def _words(name: str) -> list[str]:

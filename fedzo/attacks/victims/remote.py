@@ -4,13 +4,14 @@
     answer    {"logits": [[...]]}  or  {"probabilities": [[...]]}  or  {"labels": [...]}
 
 one row or number an image, in order; an image that is refused is `null`, and so is a score that is
-not told. `tells` says which of the three is expected. Requests hold at most `batch` images;
-timeouts, retries and the rate limit are those of fedzo.objectives.transport. Queries are counted by
-answers that have arrived.
+not told. A label may be a name among `classes`. `tells` says which of the three is expected.
+Requests hold at most `batch` images; timeouts, retries and the rate limit are those of
+fedzo.objectives.transport. Queries are counted by answers that have arrived.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from fedzo.config import check_types, require
 from fedzo.errors import ObjectiveError
 from fedzo.objectives.json_answers import named_list
 from fedzo.objectives.transport import Transport
+from fedzo.objectives.tries import Final
 
 Tells = Literal["logits", "probabilities", "labels"]
 _ROOM: dict[Tells, int] = {"logits": 1 << 20, "probabilities": 1 << 20, "labels": 256}
@@ -30,11 +32,15 @@ _ROOM: dict[Tells, int] = {"logits": 1 << 20, "probabilities": 1 << 20, "labels"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteVictim:
-    """A victim at the other end of a transport: Http(url=...) or Command(command=[...])."""
+    """A victim at the other end of a transport: Http(url=...) or Command(command=[...]).
+
+    classes: names of classes 0, 1, ..., for labels that are names.
+    """
 
     transport: Transport
     tells: Tells = "logits"
     batch: int = 256
+    classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -56,20 +62,35 @@ class RemoteVictim:
         count = len(images)
         return self.transport.ask(
             {"images": images.tolist()},
-            lambda told: read_json(told, count, self.tells),
+            lambda told: read_json(told, count, self.tells, self.classes),
             room=_ROOM[self.tells] * count,
         )
 
 
-def read_json(answer: bytes, count: int, tells: Tells) -> Answers:
+def read_json(answer: bytes, count: int, tells: Tells, classes: Sequence[str] = ()) -> Answers:
     """Return the answers in JSON; raises ObjectiveError unless it is what was expected."""
     rows = named_list(answer, tells, "...")
     if len(rows) != count:
         raise ObjectiveError(f"{count} images were asked and {len(rows)} answers came back")
     told = [row for row in rows if row is not None]
+    if tells == "labels":
+        told = [_numbered(label, classes) for label in told]
     answered = torch.tensor([row is not None for row in rows], dtype=torch.bool)
     try:
         known = read_answers(told, len(told), tells) if told else None
     except OverflowError as error:
         raise ObjectiveError("a number in the answer is an integer beyond any float") from error
     return spread_answers(known, answered, tells)
+
+
+def _numbered(label: Any, classes: Sequence[str]) -> Any:
+    """Return the number of a class that is named; raises Final for a name that is none."""
+    if not isinstance(label, str):
+        return label
+    if label not in classes:
+        listed = f"none of the {len(classes)} classes listed" if classes else "a name"
+        raise Final(
+            f"answers the label {label!r}, {listed}; list all names in a file, one a line, that of"
+            " class 0 first: victim.classes=FILE (in Python RemoteVictim(classes=[...]))"
+        )
+    return classes.index(label)

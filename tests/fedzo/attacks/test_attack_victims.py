@@ -1,6 +1,7 @@
 """Victims and what stands around them: wrappers, memory, remote ones, losses and ranks by hand."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from fedzo.attacks.victims.wrappers import (
     TopScores,
 )
 from fedzo.errors import ConfigError, ObjectiveError
-from fedzo.objectives.transport import Http
+from fedzo.objectives.transport import Command, Http
+from fedzo.objectives.tries import Final
 from fedzo.randomness import stream
 from scenarios.attacks.attackers import make_attacker
 
@@ -301,6 +303,20 @@ def test_a_remote_victim_of_the_top_scores_can_be_asked() -> None:
         remote = RemoteVictim(transport=Http(url=server.url, retries=0))
         found = told(remote, images)
     assert torch.equal(found.nan_to_num(9), told(TopScores(plain(), 2), images).nan_to_num(9))
+
+
+def test_labels_may_be_names_and_unknown_ones_are_not_asked_again() -> None:
+    answer = b'{"labels": ["dog", "a cat", null, 0]}'
+    told = read_json(answer, 4, "labels", ["a cat", "dog"])
+    assert told.labels.tolist()[:2] == [1, 0]
+    assert told.answered.tolist() == [True, True, False, True]
+    for classes, why in (([], "'dog', a name"), (["a cat"], "'dog', none of the 1 classes")):
+        with pytest.raises(Final, match=why):
+            read_json(answer, 4, "labels", classes)
+    program = "import json; print(json.dumps({'labels': ['a cat'] * 6}))"
+    transport = Command(command=[sys.executable, "-c", program], retries=0)
+    remote = RemoteVictim(transport=transport, tells="labels", classes=["dog", "a cat"])
+    assert remote.ask(pictures()).labels.tolist() == [1] * 6
 
 
 def test_a_dead_endpoint_is_named() -> None:

@@ -328,3 +328,9 @@ def test_settings_of_methods_are_listed() -> None:
 def test_every_argument_and_option_is_explained(name: str) -> None:
     for each in imported(name).params:
         assert getattr(each, "help", None), (name, each.name)
+
+
+def test_a_run_that_ends_worse_than_it_began_says_so() -> None:
+    words = ["run", "quadratic", "--set", "scenario.dim=5", "--rounds", "2"]
+    assert "F has risen from" in fedzo(*words, "--set", "strategy.local_lr=50").stdout
+    assert "risen" not in fedzo(*words).stdout

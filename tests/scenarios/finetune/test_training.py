@@ -1,6 +1,7 @@
 """Runs of `fedzo finetune`: curves by forward passes, logs that go on and lead to the same bits."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fedzo.catalog import METHOD_LINES
-from fedzo.errors import CheckpointError, ConfigError
+from fedzo.errors import CheckpointError, ConfigError, FedzoWarning
 from fedzo.finetuning.log import Log
 from scenarios.cli import app
+from scenarios.finetune.rates import OWN_SIZE, TIMES_NUMBERS, suggested_lr
 from scenarios.finetune.stepping import Stepping
 from scenarios.finetune.tasks import make_task
 from scenarios.finetune.trainers import TRAINERS, Finetuning
@@ -327,3 +329,26 @@ def test_devices_that_are_not_there_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers=2 compute on CPUs"):
         config(device="auto", workers=2)
     assert finetune(config(device="auto", forwards=32, looks=2))[-1].step == 1
+
+
+@pytest.mark.parametrize("method", TRAINERS)
+def test_suggested_rates_fall_with_the_size_or_are_of_a_size_of_their_own(method: str) -> None:
+    exact = method in ("activity", "first_order")
+    small, large = (suggested_lr(method, n, by_gradients=exact) for n in (600, 5_000_000))
+    assert 0 < large <= small <= 3
+    assert (large == small) == (method in OWN_SIZE)
+    assert not {*OWN_SIZE, *TIMES_NUMBERS} - {*TRAINERS}
+
+
+def test_who_names_no_rate_gets_one_that_does_not_diverge() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        looks = finetune(config(task="shifted_digits", forwards=1600, examples=0))
+    assert looks[-1].test_loss < looks[0].test_loss
+
+
+def test_a_loss_that_rises_is_told_once() -> None:
+    with pytest.warns(FedzoWarning, match=r"risen from .* to .*lr=1 are too large for zo_sgd") as w:
+        looks = finetune(config(task="shifted_digits", lr=1.0, forwards=1600, looks=6))
+    assert not looks[-1].test_loss < looks[0].test_loss
+    assert len([each for each in w if "risen" in str(each.message)]) == 1
