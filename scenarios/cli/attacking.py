@@ -105,18 +105,19 @@ def attack(words: Words) -> dict[str, Any]:
         raise ConfigError("--png needs a directory for the files: add --out")
     if words.dry_run:
         return _rehearsed(words, source, plans)
-    with locked(words.out):
+    place = words.out and words.out.absolute()  # the victim's code may change where it works
+    with locked(place):
         require_no_run(words.out)
-        reports = _run(words, source, plans)
+        reports = _run(replace(words, out=place), source, plans)
         found = AttackTable(reports) if several else reports[0]
-        if words.out:
-            with storing(words.out):
-                write_result(words.out, shown, found, pictures=words.png)
+        if place:
+            with storing(place):
+                write_result(place, shown, found, pictures=words.png)
     if not words.quiet:
         print_result(Console(), shown, found)
         if words.out:
             say_place(stderr, "figure", words.out / "figure.png")
-            if (words.out / "distance.png").exists():
+            if place and (place / "distance.png").exists():
                 say_place(stderr, "distance", words.out / "distance.png")
     return {"victim": shown, **found.summary(), "out": str(words.out) if words.out else None}
 
@@ -138,6 +139,7 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
         )
     if not words.quiet:
         _say_plans(plans, settings.query_cost)
+    owner = _owner(words, settings)
     with ExitStack() as stack:
         source, plans = _opened(words, settings, plans, stack)
         data = source.data
@@ -153,7 +155,7 @@ def _run(words: Words, settings: SourceSettings, plans: Sequence[Plan]) -> list[
             data.labels,
             plans,
             journal=journal,
-            name=_owner(words, settings),
+            name=owner,
             progress=lambda over, queries: bar.update(
                 task, completed=over, description=markup(f"attack {shown}, {queries:,} queries")
             ),

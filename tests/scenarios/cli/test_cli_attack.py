@@ -1,6 +1,7 @@
 """`fedzo attack` and `fedzo defend`: counts, files, resume, and one sentence for bad input."""
 
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -506,3 +507,18 @@ def test_answers_of_another_model_are_not_taken(tmp_path: Path) -> None:
     other = CliRunner().invoke(app, [*words, "--resume"])
     assert other.exit_code == 2
     assert "holds answers of" in other.output
+
+
+def test_an_attack_stays_in_its_directory_whatever_the_victims_code_does(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    moves = f"import os\nos.chdir({str(tmp_path / 'elsewhere')!r})\n"
+    text = SOURCE.replace("Path(__file__).parent", f"Path({str(folder)!r})")
+    (tmp_path / "moves.py").write_text(text + moves)
+    go("moves.py:score", *FAST, "--out", "found")
+    assert {"report.json", "figure.png", "answers.jsonl"} <= {*os.listdir(tmp_path / "found")}
+    assert not list((tmp_path / "elsewhere").iterdir())
+    first = (tmp_path / "found" / "answers.jsonl").read_text().splitlines()[0]
+    assert "of sha256" in first
