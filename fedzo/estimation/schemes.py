@@ -37,6 +37,7 @@ from fedzo.config import OneOf
 from fedzo.errors import ConfigError
 from fedzo.estimation.directions import DirectionKind, direction_scale
 from fedzo.finite import all_finite
+from fedzo.objectives.same_bits import multiplies_row_by_row
 
 Offset = tuple[int, int]
 """Direction i and a multiple k of mu: the point x + k mu u_i."""
@@ -263,7 +264,9 @@ def combine(
     coefficients: Float[Tensor, "n m"], directions: Float[Tensor, "n m d"]
 ) -> Float[Tensor, "n d"]:
     """Return sum_i coefficient_i u_i."""
-    return torch.bmm(coefficients.unsqueeze(1), directions).squeeze(1)
+    if multiplies_row_by_row(directions.dtype, directions.device):
+        return torch.bmm(coefficients.unsqueeze(1), directions).squeeze(1)
+    return (coefficients.unsqueeze(2) * directions).sum(1)
 
 
 def estimator_scale(scheme: Scheme, kind: DirectionKind, dim: int) -> float:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -105,6 +106,15 @@ def multiplies_row_by_row(dtype: torch.dtype, device: torch.device) -> bool:
         torch.equal(every[rows], torch.bmm(left[rows].clone(), right[rows].clone()))
         for rows in (slice(1), slice(2), slice(5, 12), slice(39, 40))
     )
+
+
+def product(left: Float[Tensor, "*#m b i"], right: Float[Tensor, "*#m i o"]) -> Tensor:
+    """Return left @ right, of each pair the bits that it has alone; compiled, whatever is fast."""
+    if torch.compiler.is_compiling() or multiplies_row_by_row(left.dtype, left.device):
+        return left @ right
+    shared = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    pairs = [each.expand(*shared, -1, -1).reshape(-1, *each.shape[-2:]) for each in (left, right)]
+    return _in_whole_rows(*pairs).view(*shared, left.shape[-2], right.shape[-1])
 
 
 def _in_whole_rows(*args: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedzo.errors import ConfigError
+from fedzo.objectives.same_bits import product
 
 ModelName = Literal["mlp", "cnn", "lenet"]
 ActivationName = Literal["relu", "softplus"]
@@ -115,7 +116,7 @@ def mlp_forward(
     """Apply MLPs given as flat vectors, one for each leading index of x, to their inputs."""
     hidden = inputs
     for layer, (weight, bias) in enumerate(mlp_parameters(x, sizes)):
-        hidden = (activate(hidden, activation) if layer else hidden) @ weight + bias
+        hidden = product(activate(hidden, activation) if layer else hidden, weight) + bias
     return hidden
 
 

@@ -32,6 +32,9 @@ from strategies.core.rounds import Round, RoundConfig, RoundPlan
 from strategies.core.safeguard import better
 from strategies.shared.shared_probes import probe
 
+_MOST = 10_000
+"""Coordinates whose Hessian takes 0.8 GB, and minutes a round to decompose."""
+
 
 @composed
 class FedZeNConfig:
@@ -64,6 +67,13 @@ class FedZeN(ConfiguredStrategy[FedZeNConfig, ProbesConfig, FedZeNState]):
     client_config = ProbesConfig
 
     def init(self, x: Float[Tensor, " d"], num_clients: int) -> FedZeNState:
+        require(
+            len(x) <= _MOST,
+            "the dimension of x",
+            len(x),
+            f"at most {_MOST:,} for fedzen, which holds and decomposes a matrix of d x d numbers"
+            f" ({len(x) ** 2 * 8 / 2**30:.0f} GiB here); take seedzo, with the same directions",
+        )
         return FedZeNState(x, torch.empty(0, 0, dtype=torch.float64))
 
     def round(self, state: FedZeNState, plan: RoundPlan) -> Round[FedZeNState]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedzo.estimation.schemes import combine
 from fedzo.objectives.cohort import cohort_gradient, cohort_of
 from fedzo.objectives.looped_cohort import LoopedFiniteSums
 from fedzo.objectives.module_cohort import ModuleCohort
 from fedzo.objectives.modules import ModuleObjective, flatten_parameters
+from fedzo.objectives.same_bits import product
 from fedzo.objectives.stacked_modules import program_of
 from fedzo.randomness import stream
 from scenarios.runs.simulate import federate
@@ -401,3 +403,24 @@ def test_what_a_signal_raises_is_no_failure_of_a_client() -> None:
             cohort_of(own).value(points(own, 1))
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_products_and_their_gradients_are_right_where_matrices_are_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
+        for shape in ((3, 1, 5, 7), (3, 2, 7, 2))
+    )
+    wanted = left @ right
+    monkeypatch.setattr("fedzo.objectives.same_bits.multiplies_row_by_row", lambda *_: False)
+    found = product(left, right)
+    torch.testing.assert_close(found, wanted, rtol=1e-14, atol=1e-14)
+    slopes = [torch.autograd.grad(one.square().sum(), (left, right)) for one in (found, wanted)]
+    for here, there in zip(*slopes, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-13, atol=1e-13)
+    coefficients, directions = left[:, 0, 0].detach(), right[:, 0].detach()
+    monkeypatch.setattr("fedzo.estimation.schemes.multiplies_row_by_row", lambda *_: False)
+    combined = combine(coefficients, directions)
+    torch.testing.assert_close(combined, torch.einsum("nm,nmd->nd", coefficients, directions))

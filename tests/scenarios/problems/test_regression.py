@@ -179,3 +179,17 @@ def test_the_history_tells_epsilon_noise_and_the_share_that_was_clipped(tmp_path
     assert [r["epsilon"] for r in rounds] == sorted(r["epsilon"] for r in rounds)
     assert all(r["noise_std"] > 0 and 0 <= r["shortened"] <= 1 for r in rounds[1:])
     assert result.summary()["epsilon"] == rounds[-1]["epsilon"]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedzo"])
+def test_a_client_has_the_same_bits_in_any_company(strategy: str) -> None:
+    """Processors exist whose products of stacked matrices look at the company (AMD's, by MKL)."""
+
+    def found(chunk: int) -> torch.Tensor:
+        settings: dict[str, Any] = {"engine.chunk_size": chunk}
+        made: dict[str, Any] = {"num_rounds": 2, "num_clients": 5, "settings": settings}
+        return simulate(make_experiment("regression", strategy, **made)).x
+
+    together = found(0)
+    assert torch.equal(together, found(1))
+    assert torch.equal(together, found(2))

@@ -123,8 +123,8 @@ def state_of(strategy: Any, log: Tensor, lengths: dict[int, int], told: list[int
         **named,
         log=log,
         told=torch.tensor(told),
-        versions=torch.tensor([*lengths]),
-        lengths=torch.tensor([*lengths.values()]),
+        versions=torch.tensor([*lengths], dtype=torch.int64),
+        lengths=torch.tensor([*lengths.values()], dtype=torch.int64),
     )
 
 

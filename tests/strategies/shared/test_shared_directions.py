@@ -139,3 +139,9 @@ def test_smooth_directions_want_a_square_image() -> None:
         run("seedzo", **{"client.lengthscale": 1.0})
     with pytest.raises(ConfigError, match=r"lengthscale=1\.0 must be 0 along the axes"):
         run("fedzo", **{"client.lengthscale": 1.0, "client.estimator": "coordinate"})
+
+
+def test_fedzen_refuses_a_hessian_that_no_memory_holds() -> None:
+    experiment = make_experiment("quadratic", "fedzen", settings={"scenario.dim": 60_000})
+    with pytest.raises(ConfigError, match=r"60000 .*at most 10,000 .*27 GiB.*seedzo"):
+        simulate(experiment)
