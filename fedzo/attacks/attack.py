@@ -218,7 +218,7 @@ def _reason(subject: Subject, answers: Answers) -> str:
     """Return why an attack was left, or by labels has found nothing to begin with; "" else."""
     if subject.unpaid >= _PATIENCE and not subject.found.success:
         return (
-            f"left after {subject.unpaid} images in a row were refused"
+            f"left after {subject.unpaid} images in a row were refused, or had been asked before"
             f" ({subject.found.queries} queries were answered)"
         )
     by_labels = answers.scores is None or subject.goals[0].loss == "boundary"

@@ -34,7 +34,7 @@ NOISY_ANSWERS = 9
 """The answers that a success of a noisy victim takes, unless somebody says how many."""
 _LABEL_CHECKS = 5
 _CHANCE = 0.05
-_ROUNDING = 1e-3
+_ROUNDING, _EPS = 1e-3, 1e-6
 
 
 def least_hits(answers: int) -> int:
@@ -69,7 +69,9 @@ def differ(first: Answers, second: Answers) -> bool:
         return bool((first.labels != second.labels)[both].any())
     a, b = (one.scores[both].double() for one in (first, second) if one.scores is not None)
     spread = (a.nan_to_num(-math.inf).amax(1) - a.nan_to_num(math.inf).amin(1)).clamp(min=1e-9)
-    return bool(((a - b).abs().nan_to_num(0) > _ROUNDING * spread.unsqueeze(1)).any())
+    size = a.abs().nan_to_num(0, 0, 0).amax(1)  # of two classes the spread is 0 where both tie
+    allowed = torch.maximum(_ROUNDING * spread, _EPS * size).unsqueeze(1)
+    return bool(((a - b).abs().nan_to_num(0) > allowed).any())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ OWN_SIZE = {
     "zo_muon": 9e-2,
     "deepzero": 0.03,
     "cge": 1e-2,
-    "qzo": 3e-5,
     "zoodip": 3e-3,
     "rank_sgd": 3e-2,
     "consensus": 3e-3,
@@ -31,15 +30,21 @@ TIMES_NUMBERS = {"zo_momentum": 0.6, "sparse_mezo": 18.0, "mezo_svrg": 18.0}
 _USUAL = 6.0
 _LARGEST = 1e-2
 _BY_GRADIENTS, _LARGE = 1e-3, 50_000
+_OF_SCALES, _LEVELS = 3e-5, 7
+"""Of the scales of weights of 4 bits, which have so many levels on either side of 0."""
 
 
-def suggested_lr(method: str, numbers: int, *, by_gradients: bool) -> float:
+def suggested_lr(method: str, numbers: int, *, by_gradients: bool, bits: int = 0) -> float:
     """Return a rate for a method on a network of which so many numbers are trained.
 
-    by_gradients: whether the method is Adam on a gradient that is exact or close to it.
+    by_gradients: whether the method is Adam on a gradient that is exact or close to it. bits: of
+    weights whose scales are trained: the more levels, the smaller these are, and the steeper.
     """
+    finer = min(1.0, _LEVELS / (2 ** (bits - 1) - 1)) if bits else 1.0
     if by_gradients:
-        return _BY_GRADIENTS * min(1.0, math.sqrt(_LARGE / numbers))
+        return finer * _BY_GRADIENTS * min(1.0, math.sqrt(_LARGE / numbers))
     if method in OWN_SIZE:
-        return OWN_SIZE[method]
+        return finer * OWN_SIZE[method]
+    if bits:
+        return finer**2 * _OF_SCALES
     return min(_LARGEST, TIMES_NUMBERS.get(method, _USUAL) / numbers)

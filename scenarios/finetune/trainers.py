@@ -163,7 +163,8 @@ def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = Non
 def _lr(task: Task, config: Finetuning) -> float:
     numbers = sum(parameter.numel() for _, parameter in named_trained(task.module))
     exact = config.method in (ACTIVITY, FIRST_ORDER)
-    return config.lr or suggested_lr(config.method, numbers, by_gradients=exact)
+    suggested = suggested_lr(config.method, numbers, by_gradients=exact, bits=config.quantized)
+    return config.lr or suggested
 
 
 class ByValues:

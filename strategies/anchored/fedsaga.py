@@ -60,7 +60,6 @@ class FedSAGAConfig:
     init: Literal["zero", "full"] = "zero"
     local: FallingConfig = part(FallingConfig, local_steps=1, local_lr=0.03)
     USED_WITH: ClassVar[UsedWith] = {
-        "server_momentum": one_of("server_optimizer", "sgd", "adam", "lion", "diffgrad"),
         "second_momentum": one_of("server_optimizer", "adam"),
         **dict.fromkeys(("local_lr", "lr_period"), above("local_steps", 1)),
     }

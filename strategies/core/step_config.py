@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fedzo.config import check_types, require
-from fedzo.optimizers import Optimizer, OptimizerName, make_optimizer
+from fedzo.optimizers import WITH_MOMENTUM, Optimizer, OptimizerName, make_optimizer
 from fedzo.used_with import UsedWith, above, one_of
 
 
@@ -68,7 +68,7 @@ class ServerConfig(RateConfig):
     server_optimizer: OptimizerName = "sgd"
     server_momentum: float = 0.0
     USED_WITH: ClassVar[UsedWith] = {
-        "server_momentum": one_of("server_optimizer", "sgd"),
+        "server_momentum": one_of("server_optimizer", *WITH_MOMENTUM),
     }
 
     def __post_init__(self) -> None:

@@ -97,6 +97,8 @@ USED: list[tuple[str, str, dict[str, Scalar]]] = [
     ("classification", "fedavg", {"scenario.min_size": 5}),
     ("classification", "fedavg", {"client.sampling": "balanced", "client.batch_size": 4}),
     ("quadratic", "fedzo", {"client.momentum": 0.5, "client.optimizer": "sgd"}),
+    ("quadratic", "fedzo", {"client.momentum": 0.5}),  # beta1 of Adam
+    ("quadratic", "fedavg", {"client.momentum": 0.5, "client.optimizer": "lion"}),
     ("quadratic", "fedzo", {"client.num_directions": 7, "client.estimator": "central"}),
     ("quadratic", "fedavg", {"strategy.server_momentum": 0.5}),
     ("quadratic", "fedavg", {"strategy.aggregator": "median"}),
@@ -152,17 +154,17 @@ def test_a_rule_that_is_the_mean_without_liars_says_so() -> None:
 
 
 BASE: Mapping[str, Any] = {"scenario": "quadratic", "num_rounds": 1}
-ADAM = {"a:strategy.server_optimizer": "adam"}
+ADAGRAD = {"a:strategy.server_optimizer": "adagrad"}
 
 
 def test_a_comparison_may_set_what_one_of_its_runs_uses() -> None:
-    shared = {**ADAM, "strategy.server_momentum": 0.5}
+    shared = {**ADAGRAD, "strategy.server_momentum": 0.5}
     assert planned({**BASE, "settings": shared}, ["a=fedavg", "b=fedavg"], [0])
     with pytest.raises(
         ConfigError, match=r"server_momentum=0\.5 has no effect with strategy\.serv"
     ):
         planned({**BASE, "settings": shared}, ["a=fedavg"], [0])
-    own = {**ADAM, "a:strategy.server_momentum": 0.5, "b:strategy.server_momentum": 0.4}
+    own = {**ADAGRAD, "a:strategy.server_momentum": 0.5, "b:strategy.server_momentum": 0.4}
     with pytest.raises(ConfigError, match=r"server_momentum=0\.5 has no effect"):
         planned({**BASE, "settings": own}, ["a=fedavg", "b=fedavg"], [0])
 
@@ -186,7 +188,7 @@ def test_a_file_that_a_run_has_written_is_run_again(tmp_path: Any) -> None:
     made = make_experiment(
         "quadratic",
         "fedavg",
-        settings={**settings, "strategy.server_optimizer": "adam"},
+        settings={**settings, "strategy.server_optimizer": "adagrad"},
         excused=["strategy.server_momentum"],
     )
     path = tmp_path / "experiment.toml"
@@ -208,7 +210,7 @@ def test_attackers_refuse_settings_without_effect(name: str) -> None:
                 with pytest.raises(ConfigError, match=f"{setting}=.* has no effect"):
                     make_attacker(name, tells, {setting: 3}, coordinates="waves", norm="l0")
                 continue
-            spoilt = {"estimator": "coordinate", "optimizer": "adam", "handover": 1.0}[about]
+            spoilt = {"estimator": "coordinate", "optimizer": "adagrad", "handover": 1.0}[about]
             value: Scalar = {"directions": "sphere", "momentum": 0.3}.get(setting, 4)
             with pytest.raises(ConfigError, match=rf"attacker\.{setting}=.* has no effect"):
                 make_attacker(name, tells, {about: spoilt, setting: value})

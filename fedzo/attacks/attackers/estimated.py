@@ -35,7 +35,7 @@ from fedzo.estimation.schemes import (
     estimator_scale,
     gradient_coefficients,
 )
-from fedzo.optimizers import OptimizerName, make_optimizer
+from fedzo.optimizers import WITH_MOMENTUM, OptimizerName, make_optimizer
 from fedzo.used_with import UsedWith, one_of, other_than
 
 StepRule = Literal["normalized", "raw"]
@@ -60,7 +60,7 @@ class EstimatedDescent:
     step: StepRule = "normalized"
     USED_WITH: ClassVar[UsedWith] = {
         **dict.fromkeys(("directions", "num_directions"), other_than("estimator", "coordinate")),
-        "momentum": one_of("optimizer", "sgd"),
+        "momentum": one_of("optimizer", *WITH_MOMENTUM),
     }
 
     def __post_init__(self) -> None:

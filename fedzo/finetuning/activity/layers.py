@@ -161,7 +161,8 @@ def _of_embedding(
     if not isinstance(weight, nn.Parameter) or not weight.requires_grad:
         return
     rows = delta.expand(*tokens.shape, -1).reshape(-1, delta.shape[-1])
-    gradient = torch.zeros_like(weight).index_add_(0, tokens.reshape(-1), rows)
+    whole = torch.zeros_like(weight, dtype=rows.dtype).index_add_(0, tokens.reshape(-1), rows)
+    gradient = whole.to(weight.dtype)
     if layer.padding_idx is not None:
         gradient[layer.padding_idx] = 0
     yield weight, gradient

@@ -8,7 +8,7 @@ from fedzo.estimation.directions import DirectionKind
 from fedzo.estimation.schemes import SCHEMES, EstimatorName, MemorylessName
 from fedzo.objectives.asking import OnFailure
 from fedzo.objectives.oracle import BoundsPolicy, NonFinitePolicy
-from fedzo.optimizers import LocalOptimizerName, OptimizerName
+from fedzo.optimizers import WITH_MOMENTUM, LocalOptimizerName, OptimizerName
 from fedzo.protocol.question import Cost, Policies, held
 from fedzo.used_with import UsedWith, above, one_of, other_than
 
@@ -67,7 +67,7 @@ class ZerothOrderConfig(MinibatchConfig):
         "directions": DRAWN,
         "num_directions": DRAWN,
         "lengthscale": DRAWN,
-        "momentum": (one_of("optimizer", "sgd"), above("strategy.local_steps", 1)),
+        "momentum": (one_of("optimizer", *WITH_MOMENTUM), above("strategy.local_steps", 1)),
     }
 
     def __post_init__(self) -> None:
@@ -112,7 +112,10 @@ class FirstOrderConfig(MinibatchConfig):
     project: bool = False
     compile: bool = False
     USED_WITH: ClassVar[UsedWith] = {
-        "momentum": (one_of("optimizer", "sgd"), above("strategy.local_steps", 1)),
+        "momentum": (
+            one_of("optimizer", *WITH_MOMENTUM, "adahessian", "microadam"),
+            above("strategy.local_steps", 1),
+        ),
     }
 
     def __post_init__(self) -> None:

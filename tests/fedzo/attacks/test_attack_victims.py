@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedzo.attacks.attack import AttackSettings, attack
 from fedzo.attacks.attackers.estimated import rank_gradient
+from fedzo.attacks.confirm import differ
 from fedzo.attacks.goal import Goal
 from fedzo.attacks.victims.memory import Remembered
 from fedzo.attacks.victims.remote import RemoteVictim, read_json
@@ -475,3 +476,10 @@ def test_ranks_know_only_the_order_and_no_shift() -> None:
     torch.testing.assert_close(-gradient, rank_gradient(-losses, u))
     slope = torch.arange(5, dtype=torch.float64)
     assert float(rank_gradient(u @ slope, u) @ slope) > 0
+
+
+def test_rounding_at_a_tie_of_two_classes_is_no_noise() -> None:
+    near = torch.tensor([[-0.0495338067, -0.0495338000]])
+    assert not differ(from_scores(near), from_scores(near + torch.tensor([[8e-9, 0.0]])))
+    assert differ(from_scores(near), from_scores(near + torch.tensor([[1e-5, 0.0]])))
+    assert differ(from_scores(10 * near), from_scores(10 * near + torch.tensor([[1e-4, 0.0]])))

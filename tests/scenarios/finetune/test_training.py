@@ -336,6 +336,8 @@ def test_suggested_rates_fall_with_the_size_or_are_of_a_size_of_their_own(method
     exact = method in ("activity", "first_order")
     small, large = (suggested_lr(method, n, by_gradients=exact) for n in (600, 5_000_000))
     assert 0 < large <= small <= 3
+    coarse, fine = (suggested_lr(method, 600, by_gradients=exact, bits=b) for b in (4, 8))
+    assert fine < coarse <= small
     assert (large == small) == (method in OWN_SIZE)
     assert not {*OWN_SIZE, *TIMES_NUMBERS} - {*TRAINERS}
 

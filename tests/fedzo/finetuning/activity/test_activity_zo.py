@@ -518,3 +518,15 @@ def test_layers_may_be_called_otherwise_where_no_head_is_known() -> None:
     for net.times in (3, 5, 2):
         optimizer.step(lambda: (net(batch[0]), batch[1]))
     assert all(p.isfinite().all() for p in net.parameters())
+
+
+def test_an_embedding_in_low_precision_gets_a_gradient_in_it() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(8, 2)).to(torch.bfloat16)
+    before = net[0].weight.detach().clone()
+    optimizer = ActivityZO(net, nn.CrossEntropyLoss(reduction="none"), feedback="off", lr=0.1)
+    tokens, targets = torch.randint(7, (16, 2)), torch.randint(2, (16,))
+    optimizer.step(lambda: (net(tokens), targets))
+    assert net[0].weight.grad is not None
+    assert net[0].weight.grad.dtype == torch.bfloat16
+    assert not torch.equal(net[0].weight, before)
