@@ -1,5 +1,6 @@
 """A task that is trained step by step: the same batches and steps in every process of a run."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedzo.errors import FedzoWarning
 from fedzo.finetuning.log import Log
 from fedzo.finetuning.parallel import Parallel
 from fedzo.finetuning.quantized import quantize_
@@ -101,5 +103,12 @@ def _held(task: Task) -> dict[str, Tensor]:
 def _batches(task: Task, config: Finetuning) -> Iterator[Tensor]:
     generator = stream(config.seed, "finetune", "batches")
     size = min(config.batch_size, len(task.train))
+    if size < config.batch_size:
+        warnings.warn(
+            f"batch_size={config.batch_size} is more than the {size} examples to train on: a step"
+            " takes all of them",
+            FedzoWarning,
+            stacklevel=2,
+        )
     while True:
         yield from task.batches(size, generator=generator)

@@ -95,6 +95,8 @@ class ActivityZO(torch.optim.Optimizer):
         self.module, self.losses, self.held_out = module, losses, held_out
         self.config = config or ActivityConfig()
         self.sites = Sites(module, sites, chained=chained, share_tokens=bool(share_tokens))
+        if sites is None:
+            self.sites.warn_of_unmoved(module)
         self._may_share = share_tokens is None and feedback in ("auto", "biased")
         self.spent = Spent()
         self.feedback: Feedback | None = None

@@ -11,6 +11,7 @@ Chained layers are not perturbed either: a Linear reads each of them through an 
 function, and its derivative is carried across that by the weights, one link of the chain rule.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedzo.config import require
-from fedzo.errors import ConfigError, ObjectiveError
+from fedzo.errors import ConfigError, FedzoWarning, ObjectiveError
 from fedzo.estimation.view import matches
 from fedzo.finetuning.activity.calls import Call, require_examples, version_of
 from fedzo.finetuning.activity.gates import Gates
@@ -31,6 +32,7 @@ from fedzo.finetuning.activity.layers import (
     token_axes,
 )
 from fedzo.finetuning.activity.noise import Noise
+from fedzo.objectives.modules import named_trained
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]
 
@@ -75,6 +77,19 @@ class Sites:
         """The parameters that get gradients; tied ones once."""
         own = (p for layer in self.layers.values() for p in layer.parameters(recurse=False))
         return list(dict.fromkeys(p for p in own if p.requires_grad))
+
+    def warn_of_unmoved(self, module: nn.Module) -> None:
+        """Warn of parameters that are to be trained and belong to no site."""
+        own = {id(parameter) for parameter in self.parameters}
+        left = [name for name, p in named_trained(module) if id(p) not in own]
+        if left:
+            more = f" and {len(left) - 3} others" if len(left) > 3 else ""
+            warnings.warn(
+                f"{', '.join(left[:3])}{more} stay as they are: ActivityZO trains Linear, Conv and"
+                " Embedding layers; freeze what it leaves, or train it by another optimizer",
+                FedzoWarning,
+                stacklevel=3,
+            )
 
     @property
     def is_located(self) -> bool:

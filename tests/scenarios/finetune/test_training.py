@@ -354,3 +354,8 @@ def test_a_loss_that_rises_is_told_once() -> None:
         looks = finetune(config(task="shifted_digits", lr=1.0, forwards=1600, looks=6))
     assert not looks[-1].test_loss < looks[0].test_loss
     assert len([each for each in w if "risen" in str(each.message)]) == 1
+
+
+def test_a_batch_of_more_than_the_examples_is_told() -> None:
+    with pytest.warns(FedzoWarning, match="batch_size=100 is more than the 64 examples"):
+        Stepping(config(batch_size=100)).advance()

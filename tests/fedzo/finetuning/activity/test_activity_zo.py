@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedzo.errors import ConfigError
+from fedzo.errors import ConfigError, FedzoWarning
 from fedzo.finetuning.activity.optimizer import ActivityZO
 from fedzo.finetuning.activity.schedule import ActivityConfig, FeedbackName
 from fedzo.randomness import stream
@@ -530,3 +531,14 @@ def test_an_embedding_in_low_precision_gets_a_gradient_in_it() -> None:
     assert net[0].weight.grad is not None
     assert net[0].weight.grad.dtype == torch.bfloat16
     assert not torch.equal(net[0].weight, before)
+
+
+def test_parameters_that_no_site_has_are_named() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    losses = nn.CrossEntropyLoss(reduction="none")
+    with pytest.warns(FedzoWarning, match=r"1\.weight, 1\.bias stay as they are"):
+        ActivityZO(net, losses)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net[1].requires_grad_(False)
+        ActivityZO(net, losses)
