@@ -83,13 +83,12 @@ class Sites:
         own = {id(parameter) for parameter in self.parameters}
         left = [name for name, p in named_trained(module) if id(p) not in own]
         if left:
-            more = f" and {len(left) - 3} others" if len(left) > 3 else ""
-            warnings.warn(
-                f"{', '.join(left[:3])}{more} stay as they are: ActivityZO trains Linear, Conv and"
-                " Embedding layers; freeze what it leaves, or train it by another optimizer",
-                FedzoWarning,
-                stacklevel=3,
+            sentence = (
+                f"{', '.join(left[:3] + ['...'] * (len(left) > 3))} stay as they are: ActivityZO"
+                " trains Linear, Conv and Embedding layers; freeze what it leaves, or train it by"
+                " another optimizer"
             )
+            warnings.warn(sentence, FedzoWarning, stacklevel=3)
 
     @property
     def is_located(self) -> bool:
