@@ -8,6 +8,8 @@ client remembers the log. Where clients answer late (SlopesInWave), a module tha
 on is asked back. Memory above a forward pass: about the largest tensor, and the log.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -74,7 +76,8 @@ def judge_in_place(question: JudgeInPlace, clients: Clients) -> Answered:
 
 def replay_of(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Replay:
     """Return the stream of directions that the question's log is about."""
-    return question.settings.replay(clients.seed, clients.moment.problem)
+    replay = question.settings.replay(clients.seed, clients.moment.problem)
+    return replace(replay, start=question.start)
 
 
 def log_of(question: SlopesInPlace | JudgeInPlace, clients: Clients) -> Log:

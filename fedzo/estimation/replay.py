@@ -16,7 +16,7 @@ clients that share a module move it once. Memory: that of fedzo.estimation.place
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,6 +28,7 @@ from fedzo.estimation.keys import Key, Law
 from fedzo.estimation.place import Term, add_terms_
 from fedzo.estimation.snapshots import snapshots_of
 from fedzo.objectives.modules import trained_parameters
+from fedzo.records.tensor_file import digest_of
 
 Log = Float32[Tensor, "log *row"]
 """Coefficients [k], or, numbered, rows [r, 1 + m]."""
@@ -35,13 +36,17 @@ Log = Float32[Tensor, "log *row"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """The stream of directions that belongs to a run and problem, and how many make a step."""
+    """The stream of directions that belongs to a run and problem, and how many make a step.
+
+    start: a digest of the parameters where the log begins (`start_of`), where that is known.
+    """
 
     seed: int
     problem: int = 0
     law: Law = "rademacher"
     num_directions: int = 1
     candidates: int = 0
+    start: str = field(default="", repr=False, compare=False)
 
     def keys(self, step: int) -> list[Key]:
         """Return the keys of the directions of a step."""
@@ -67,8 +72,14 @@ class Replay:
     def bring_(self, module: nn.Module, log: Log) -> None:
         """Move a module's trained parameters to where the log leads.
 
-        Raises ConfigError for a module that holds another log.
+        Raises ConfigError for a module that holds another log, or begins elsewhere.
         """
+        if self.start and start_of(module) not in (self.start, ""):
+            raise ConfigError(
+                f"the {type(module).__name__} does not begin where the run began: it has other"
+                " trained parameters, or other numbers in them; make all modules by the same code"
+                " from the same seed (torch.manual_seed before the layers), or read one file"
+            )
         snapshots = snapshots_of(module)
         fresh = log[:0]
         if snapshots and module not in _HELD:
@@ -103,5 +114,23 @@ class Replay:
         return []
 
 
+def start_of(module: nn.Module) -> str:
+    """Return a digest of the trained parameters that a module was made with, moved since or not.
+
+    Nothing for one that has only shapes, or that was moved before anybody asked.
+    """
+    place = trained_parameters(module)
+    known = _STARTS.get(module)
+    if any(p.is_meta for p in place) or (module in _HELD and known is None):
+        return ""
+    writes = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in place]
+    if known is None or (module not in _HELD and known[0] != writes):
+        known = writes, digest_of({f"{i:06}": p.detach().cpu() for i, p in enumerate(place)}, "")
+        _STARTS[module] = known
+    return known[1]
+
+
 _HELD: WeakKeyDictionary[nn.Module, tuple[Replay, Log]] = WeakKeyDictionary()
 """The log that each module's parameters hold."""
+_STARTS: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
+"""What `start_of` has found, and how often torch had written to the parameters by then."""

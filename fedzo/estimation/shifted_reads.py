@@ -6,9 +6,10 @@ asked at a moved point with memory for the numbers that one operation reads, at 
 tensor, and nothing has to be put back: adding and subtracting would not restore floats, and what
 rounding loses, with mu near the size of the weights, is most of a second copy of x.
 
-Each reading draws the directions anew: a recurrent cell that runs T times costs T draws. A kernel
-that takes memory without torch's dispatcher would read x itself; `reads` counts operations that did
-not. Modules of torch.compile run uncompiled meanwhile.
+Each reading draws the directions anew: a recurrent cell that runs T times costs T draws. What hands
+numbers to others without torch's dispatcher (`numpy`, `tolist`) gives them a moved copy too; a
+kernel that takes memory as it is would read x itself, and `reads` counts operations that did not.
+Modules of torch.compile run uncompiled meanwhile.
 """
 
 import functools
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -93,6 +95,10 @@ class ShiftedReads(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """Spare torch the import of its compiler, 70 MiB and seconds, to keep it off this class."""
         return False
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Return whether a tensor shares numbers with a place."""
+        return bool(self._overlapped(tensor))
 
     def warn_of_unread(self) -> None:
         """Warn of moved tensors that no operation has read."""
@@ -204,6 +210,31 @@ class ShiftedReads(TorchDispatchMode):
         return [total.to(held.dtype)[places]]
 
 
+class _MovedCopies(TorchFunctionMode):
+    """While entered, who takes a tensor's numbers out of torch gets those of a copy.
+
+    A copy is read by torch's dispatcher, which `ShiftedReads` hears; these are not.
+    """
+
+    def __init__(self, reading: ShiftedReads) -> None:
+        super().__init__()
+        self._reading = reading
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _TAKEN and self._reading.holds(args[0]):
+            args = (args[0].clone(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+_TAKEN = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
+
+
 @functools.lru_cache(maxsize=1024)
 def _written(func: Any) -> tuple[tuple[int, str], ...]:
     """Return the places and names of the arguments into which an operation writes."""
@@ -241,12 +272,12 @@ def ask_moved(ask: Callable[[], Tensor], *moves: Move) -> Tensor:
     with _eager():
         if not any(terms for _, terms in moves):
             return ask()
-        with _without_casts(), ShiftedReads(*moves) as reading:
+        with _without_casts(), ShiftedReads(*moves) as reading, _MovedCopies(reading):
             answer = ask()
     if not reading.reads:
         raise ObjectiveError(
             "no operation of torch has read the parameters, so they cannot be moved where they"
-            " are (does the function leave torch?); read them by one before it does, as"
+            " are (does the function take their memory by itself?); hand them over by one, as"
             " torch.nn.utils.parameters_to_vector(module.parameters()), or, of an objective, ask it"
             " through value(x)"
         )

@@ -95,10 +95,11 @@ class OpenProblem:
 class PlacedProblem:
     """A problem whose x is where the clients have it; F is the mean of their answers.
 
-    measure: metrics of the x that a module is moved to, by name.
+    measure: metrics of the x that a module is moved to, by name. module: one that is at the start.
     """
 
     dim: int
+    module: nn.Module | None = None
     measure: Callable[[Bring], Mapping[str, float]] | None = None
     lower: Bound = -float("inf")
     upper: Bound = float("inf")

@@ -125,7 +125,8 @@ class CustomScenario(OneProblem):
                 " into the module"
             )
         own = None if self._metrics is None else OwnMetrics(self._metrics, first)
-        return PlacedProblem(dim=first.dim, measure=None if own is None else own.in_place)
+        measure = None if own is None else own.in_place
+        return PlacedProblem(dim=first.dim, module=first.module, measure=measure)
 
     def _objective(self, client: int) -> Objective:
         if client not in self._objectives:

@@ -27,12 +27,14 @@ SPENT = "spent"
 class Found:
     """What a run has found: x of every problem that has ended, the best of all that have begun.
 
-    stops: why each problem has ended, of checkpoints that say so.
+    stops: why each problem has ended, of checkpoints that say so. start: a digest of the modules'
+    parameters before the first round, where they are moved in place.
     """
 
     solutions: Sequence[Solution] = ()
     bests: Sequence[Best | None] = ()
     stops: Sequence[StopReason] = ()
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,10 @@ def with_found(
     bests = pack_bests(found.bests)
     named = {f"solution.{k}": x for k, x in enumerate(found.solutions)}
     counts = {"num_records": records, "num_solutions": len(found.solutions), "num_rounds": rounds}
-    stops = {"stops": list(found.stops)}
+    told = {"stops": list(found.stops), "start": found.start}
     return Checkpoint(
         {**part.tensors, **named, **bests.tensors},
-        {**part.facts, **counts, **stops, **bests.facts, "run_name": run_name},
+        {**part.facts, **counts, **told, **bests.facts, "run_name": run_name},
     )
 
 
@@ -108,7 +110,8 @@ def found_in(checkpoint: Checkpoint, records: Sequence[RoundRecord]) -> Found:
     """Return what a run had found by its checkpoint."""
     tensors, facts = checkpoint.tensors, checkpoint.facts
     solutions = [tensors[f"solution.{k}"] for k in range(facts["num_solutions"])]
-    return Found(solutions, unpack_bests(tensors, facts, records), facts.get("stops", []))
+    bests = unpack_bests(tensors, facts, records)
+    return Found(solutions, bests, facts.get("stops", []), facts.get("start", ""))
 
 
 def position_in(
@@ -129,7 +132,7 @@ def position_in(
     before = len(solutions)
     return Position(
         records,
-        Found(solutions, found.bests[:before], found.stops[:before]),
+        Found(solutions, found.bests[:before], found.stops[:before], found.start),
         Snapshot(records[-1], restore_state(empty_state, checkpoint), stop, heard, failed),
         unpack_client_states(checkpoint.tensors),
         name,

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class RunResult(ShownByFacts):
     In place, there is a log of coefficients for an x (see `replay_`). `stops` says why each problem
     ended, as far as the checkpoint knows. `spent` is what a private strategy has released to the
     clients in the whole run. `bests`: of every problem, where F was lowest, None where nobody
-    judged.
+    judged. start: a digest of the modules' parameters before the first round, in place.
     """
 
     experiment: Experiment
@@ -52,6 +52,7 @@ class RunResult(ShownByFacts):
     out: Path | None
     spent: Spent | None = None
     bests: Sequence[Best | None] = ()
+    start: str = ""
 
     def heading(self) -> str:
         made = self.experiment
@@ -114,8 +115,8 @@ class RunResult(ShownByFacts):
 
         Where x was moved in place, the module must be made as the clients' were, and holds the
         first position on the way that it is asked for: a later one can follow, an earlier cannot.
-        Raises ConfigError for a module of another size or moved by another run, RunError where
-        there is no best x.
+        Raises ConfigError for a module of another size, made otherwise or moved by another run,
+        RunError where there is no best x.
         """
         if not isinstance(module, nn.Module):
             raise ConfigError(f"module={module!r:.60} is no torch module")
@@ -127,8 +128,8 @@ class RunResult(ShownByFacts):
     def replay_(self, module: nn.Module) -> None:
         """Move a module, made as the clients', to where a run in place has ended.
 
-        Raises ConfigError for a module that another run has moved, RunError for a run whose x is a
-        vector: fedzo.objectives.objective.restore_parameters writes that.
+        Raises ConfigError for a module made otherwise or moved by another run, RunError for a run
+        whose x is a vector: fedzo.objectives.objective.restore_parameters writes that.
         """
         if self._replay is None:
             raise RunError("x is a vector; restore_parameters(module, result.x) writes it")
@@ -145,7 +146,7 @@ class RunResult(ShownByFacts):
         config = self.experiment.config("client")
         if not isinstance(config, InPlaceConfig):
             return None
-        return config.replay(self.experiment.seed, 0)
+        return replace(config.replay(self.experiment.seed, 0), start=self.start)
 
     @property
     def last_records(self) -> list[RoundRecord]:

@@ -1,10 +1,12 @@
 """Solve the problems of a run that are left, one after the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedzo.errors import RunError
+from fedzo.errors import ConfigError, RunError
+from fedzo.estimation.replay import start_of
+from fedzo.objectives.problem import PlacedProblem
 from fedzo.records.history import RoundRecord
 from fedzo.records.run_log import LOGGER, RunLog
 from fedzo.records.status import Limits
@@ -54,16 +56,20 @@ class _Done:
     ) -> "_Done":
         """Add what one problem more gave; spent: by all of them."""
         held = self.found
-        found = Found(
-            [*held.solutions, *end.solutions], [*held.bests, *end.bests], [*held.stops, stop]
+        found = replace(
+            held,
+            solutions=[*held.solutions, *end.solutions],
+            bests=[*held.bests, *end.bests],
+            stops=[*held.stops, stop],
         )
         return _Done(records=[*self.records, *records], found=found, spent=spent)
 
 
 def solve(work: Work, position: Position) -> RunResult:
     """Go on from a position to the end of the last problem, or until a callback stops the run."""
+    found = replace(position.found, start=_start(work, position.found.start))
     log = _begun(work, position)
-    done = _Done(records=position.records, found=position.found, spent=position.spent)
+    done = _Done(records=position.records, found=found, spent=position.spent)
     standstill = watch(work.experiment)
     for index in range(len(done.found.solutions), work.scenario.num_problems):
         done = _with_problem(work, index, position, done, [standstill, log])
@@ -73,6 +79,24 @@ def solve(work: Work, position: Position) -> RunResult:
     LOGGER.info("%s: ended by %s", work.experiment.name, ", ".join(done.found.stops))
     lasts = {record.problem: record for record in done.records}
     return _result(work, done, work.scenario.summarize(list(lasts.values())))
+
+
+def _start(work: Work, before: str) -> str:
+    """Return a digest of where modules that are moved in place begin.
+
+    Raises ConfigError where a run that goes on began elsewhere.
+    """
+    problem = posed(work.scenario, 0, work.experiment)
+    if not isinstance(problem, PlacedProblem) or problem.module is None:
+        return before
+    start = start_of(problem.module)
+    if before and start and start != before:
+        raise ConfigError(
+            f"the {type(problem.module).__name__} has other parameters than when this run began,"
+            " and its log leads nowhere from there; make it by the same code from the same seed, or"
+            " begin again in an empty directory"
+        )
+    return start
 
 
 def _begun(work: Work, position: Position) -> Callback:
@@ -141,6 +165,7 @@ def _result(work: Work, done: _Done, metrics: Mapping[str, float]) -> RunResult:
         out=None if work.directory is None else work.directory.shown,
         spent=done.spent,
         bests=list(done.found.bests),
+        start=done.found.start,
     )
 
 
@@ -162,7 +187,7 @@ def _keeper(work: Work, found: Found, best: BestSoFar) -> list[Callback]:
         return []
 
     def keep(snapshot: Snapshot) -> None:
-        so_far = Found(found.solutions, [*found.bests, best.best], found.stops)
+        so_far = replace(found, bests=[*found.bests, best.best])
         directory.add(snapshot, so_far, work.engine.client_states())
 
     return [keep]

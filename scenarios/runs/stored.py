@@ -141,6 +141,7 @@ class StoredRun(ShownByFacts):
             told.get("stops", []),
             self.path,
             bests=found.bests,
+            start=found.start,
         )
 
     def to_frame(self) -> "pd.DataFrame":
@@ -175,7 +176,7 @@ class StoredRun(ShownByFacts):
                 return found
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise self._foreign(error) from error
-        return Found([*found.solutions, position_of(self.state)], found.bests)
+        return replace(found, solutions=[*found.solutions, position_of(self.state)], stops=())
 
     @cached_property
     def _told(self) -> Mapping[str, Any]:

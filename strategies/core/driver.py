@@ -97,7 +97,7 @@ class _Run:
             self.heard, self._failed_rounds = resume.heard, resume.failed
             return
         fresh = strategy.init(problem.initial_x, settings.num_clients)
-        self.state = carried_on(fresh, settings.spent)
+        self.state = judging.begun(carried_on(fresh, settings.spent), problem)
         clock = VirtualTime() if can(engine, HasClock) else None
         self.total = RoundRecord(problem=problem.index, round_index=0, virtual=clock)
 

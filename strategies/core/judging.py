@@ -23,14 +23,22 @@ from torch import Tensor
 
 from fedzo.aggregation import median
 from fedzo.errors import FedzoWarning
-from fedzo.objectives.problem import JudgesInPlace, Problem, Report
+from fedzo.estimation.replay import start_of
+from fedzo.objectives.problem import JudgesInPlace, PlacedProblem, Problem, Report
 from fedzo.protocol.question import Question
 from fedzo.protocol.questions.values import Judge, ValuesTold
 from fedzo.randomness import stream
 from fedzo.records.history import RoundRecord
 from strategies.core.abilities import can
 from strategies.core.outcome import RunSettings
-from strategies.core.rounds import BringsModules, HasX, IsInPlace, KnowsModels, RoundConfig
+from strategies.core.rounds import (
+    BringsModules,
+    HasX,
+    IsInPlace,
+    KnowsModels,
+    RoundConfig,
+    StateT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,16 @@ class Verdict:
     answered: int = 0
     least: int = 0
     partial: bool = False
+
+
+def begun(state: StateT, problem: Problem) -> StateT:
+    """Return the first state of a problem, with where modules begin that are moved in place."""
+    if not isinstance(problem, PlacedProblem) or problem.module is None:
+        return state
+    if not can(state, BringsModules):
+        return state
+    placed: StateT = state.beginning_at(start_of(problem.module))
+    return placed
 
 
 def judges_of(

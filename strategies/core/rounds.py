@@ -199,6 +199,10 @@ class BringsModules(Protocol):
         """Move a module's trained parameters from the start of a run's problem, or a stop since."""
         ...
 
+    def beginning_at(self, start: str) -> Any:
+        """Return the state that tells clients where modules begin, a digest."""
+        ...
+
 
 @runtime_checkable
 class Reports(Protocol):

@@ -27,7 +27,7 @@ judges F is told what the longest absent client has missed: with few participant
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +36,12 @@ from torch import Tensor, nn
 from fedzo.config import check_types, require
 from fedzo.estimation.replay import Log
 from fedzo.parts import composed, part
-from fedzo.protocol.questions.in_place import InPlaceConfig, JudgeInPlace, SlopesInPlace
+from fedzo.protocol.questions.in_place import (
+    InPlaceConfig,
+    InPlaceQuestion,
+    JudgeInPlace,
+    SlopesInPlace,
+)
 from fedzo.protocol.questions.probes import Probed
 from fedzo.used_with import UsedWith, above
 from strategies.core.asking import Asking, Heard, ask_together
@@ -82,13 +87,15 @@ class SeedScalarConfig:
 class SeedScalarState:
     """How many numbers x has, and the coefficients of all directions that it was moved along.
 
-    told: how much of the log each client remembers, as far as is known.
+    told: how much of the log each client remembers, as far as is known. start: a digest of the
+    modules' parameters before the first round, which who is told all of the log must have too.
     """
 
     dim: int
     log: Log
     settings: InPlaceConfig
     told: Int[Tensor, " n"]
+    start: str = ""
 
     @property
     def x(self) -> Float[Tensor, " d"]:
@@ -98,7 +105,17 @@ class SeedScalarState:
     def judge(self) -> JudgeInPlace:
         """Return the question by which x is judged."""
         first = int(self.told.min())
-        return JudgeInPlace(news=self.log[first:], first=first, settings=self.settings)
+        question = JudgeInPlace(news=self.log, settings=self.settings)
+        return self.since(question, first)
+
+    def since(self, question: "QuestionT", told: int) -> "QuestionT":
+        """Return a question to those that have been told so much of the log."""
+        start = "" if told else self.start
+        return replace(question, news=self.log[told:], first=told, start=start)
+
+    def beginning_at(self, start: str) -> "SeedScalarState":
+        """Return the state that tells clients where modules begin, a digest."""
+        return replace(self, start=start)
 
     def unsure_of(self: "StateT", clients: Sequence[int]) -> "StateT":
         """Return the state in which these are told all of the log when they are next asked."""
@@ -112,7 +129,7 @@ class SeedScalarState:
 
 
 StateT = TypeVar("StateT", bound=SeedScalarState)
-QuestionT = TypeVar("QuestionT", bound=SlopesInPlace)
+QuestionT = TypeVar("QuestionT", bound=InPlaceQuestion[Any])
 
 
 class SeedScalar(ConfiguredStrategy[SeedScalarConfig, InPlaceConfig, SeedScalarState]):
@@ -142,7 +159,7 @@ def started(
 ) -> StateT:
     """Return the state before the first round, in which nobody has been told anything."""
     told = torch.zeros(num_clients, dtype=torch.int64)
-    return state(dim=len(x), log=torch.empty(0), settings=client, told=told, **more)
+    return state(dim=len(x), log=torch.empty(0), settings=client, told=told, **more)  # type: ignore[arg-type]
 
 
 def ask_slopes(
@@ -170,7 +187,7 @@ def by_news(
     groups: dict[int, list[int]] = {}
     for client in clients:
         groups.setdefault(int(state.told[client]), []).append(client)
-    return [(replace(question, news=state.log[n:], first=n), groups[n]) for n in sorted(groups)]
+    return [(state.since(question, n), groups[n]) for n in sorted(groups)]
 
 
 def moved(

@@ -67,11 +67,15 @@ class InPlaceConfig(MinibatchConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InPlaceQuestion(Question[AnswerT]):
-    """What both have: the log from `first` on, and the settings that it was made with."""
+    """What both have: the log from `first` on, and the settings that it was made with.
+
+    start: to those that are told all of it, a digest of where their modules must begin.
+    """
 
     news: Log
     first: int = 0
     settings: InPlaceConfig
+    start: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

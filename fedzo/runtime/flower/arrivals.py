@@ -9,8 +9,10 @@ from flwr.app import Message
 from fedzo.protocol.answers import Arrival
 from fedzo.protocol.exchange import Exchange
 
-_RAISED = re.compile(r"<class '(?P<kind>[\w.]+)'>:<'(?P<told>.*)'>", re.DOTALL)
-"""What Flower's simulation says of an exception outside the app."""
+_RAISED = re.compile(r"<class '(?P<kind>[\w.()]+)'>:<'(?P<told>.*)'>", re.DOTALL)
+"""What Flower's simulation says of an exception."""
+_IN_APP = "Exception ClientAppException occurred. Message: "
+"""After this it says what the app raised, behind the stack of an actor."""
 
 
 @dataclass(slots=True)
@@ -41,5 +43,7 @@ def reason_of(reply: Message) -> str:
     found = _RAISED.fullmatch(reason)
     if found is None:
         return reason
+    if _IN_APP in found["told"]:
+        return found["told"].rpartition(_IN_APP)[2]
     kind, told = found["kind"].rpartition(".")[2], found["told"].partition("\n")[0]
     return told if kind == "TimeoutError" else f"{kind}: {told}"

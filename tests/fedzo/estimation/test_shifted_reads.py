@@ -1,5 +1,9 @@
 """Operations that read moved copies: of views, of several clients at once, and of nothing else."""
 
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,18 +14,46 @@ from fedzo.estimation.keys import Key
 from fedzo.estimation.place import add_terms_
 from fedzo.estimation.shifted_reads import ShiftedReads, ask_moved
 from fedzo.objectives.cohort import cohort_of
-from fedzo.objectives.objective import CallableObjective, ModuleObjective, TorchObjective
+from fedzo.objectives.objective import ModuleObjective, TorchObjective
 from fedzo.objectives.oracle import Oracle
 
 KEY = Key(seed=1, parts=("u",), law="gaussian")
 
 
 def test_what_is_not_read_by_torch_is_said() -> None:
-    objective = CallableObjective(function=lambda x: float(x.sum()), dim=3)
-    place = InPlace.of_vector(objective, torch.zeros(3, dtype=torch.float64))
+    x = torch.zeros(3, dtype=torch.float64)
+    by_address = (ctypes.c_double * 3).from_address(x.data_ptr())
+    place = InPlace([x], lambda: torch.tensor(sum(by_address)))
     place.shift_(KEY, 0.1)
     with pytest.raises(ObjectiveError, match="no operation of torch has read"):
         place.loss()
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        lambda p: p.detach().numpy(),
+        lambda p: p.detach().flatten().numpy(),
+        lambda p: np.array(p.tolist()),
+        lambda p: np.asarray(p.data),
+        lambda p: np.from_dlpack(p.detach()[:]),
+        lambda p: np.array([v.item() for v in p]),
+        lambda p: p.detach().numpy(force=True),
+    ],
+)
+def test_numbers_that_leave_torch_are_moved_too(taken: Callable[[Tensor], np.ndarray]) -> None:
+    """Beside a forward pass too, where a wrong slope would not be seen; other tensors stay."""
+    weight, other = nn.Parameter(torch.rand(3)), torch.zeros(3)
+
+    def ask() -> Tensor:
+        other.numpy()[:] = 5.0
+        return torch.as_tensor(taken(weight).sum()) + weight.sum()
+
+    with torch.no_grad():
+        moved = weight + KEY.draw(0, 3)
+        told = ask_moved(ask, ([weight], [(KEY, 1.0)]))
+    assert float(told) == pytest.approx(2 * float(moved.sum()))
+    assert torch.equal(other, torch.full((3,), 5.0)), "written through, as in torch"
 
 
 def test_a_module_that_writes_its_parameters_is_refused() -> None:

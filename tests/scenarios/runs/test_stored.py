@@ -1,6 +1,7 @@
 """Runs on disk as data: x, best x, state, settings, tables; foreign and damaged directories."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import fedzo
 from fedzo.errors import CheckpointError, ConfigError, FedzoError, RunError
 from fedzo.objectives.objective import ModuleObjective, flatten_parameters
 from scenarios.cli.app import app
+from scenarios.problems.custom import CustomScenario
 from scenarios.runs.experiment import make_experiment
 from scenarios.runs.listing import list_runs
 from scenarios.runs.simulate import RunResult, federate, simulate
@@ -208,6 +210,47 @@ def test_x_and_the_best_x_are_written_into_a_module(tmp_path: Path, strategy: st
         with pytest.raises(RunError, match="load_into"):
             _ = result.best_x
         assert not (tmp_path / "x.npy").exists()
+
+
+def test_a_log_is_replayed_from_its_own_start_alone(tmp_path: Path) -> None:
+    """A module of another size, start or split into frozen and trained parts is refused."""
+    settings = {"strategy.server_lr": 0.01}
+
+    def told(rounds: int, make: Any, *, resume: bool = False) -> RunResult:
+        experiment = make_experiment(
+            "custom", "mezo", num_rounds=rounds, num_clients=2, settings=settings
+        )
+        config = experiment.config("scenario")
+        scenario = CustomScenario(config, num_clients=2, seed=0, make_objective=make)
+        return simulate(experiment, scenario=scenario, out=tmp_path, resume=resume)
+
+    result = told(3, objective)
+    other, wider, frozen = small(), torch.nn.Linear(3, 1), small()
+    other.bias.data[0] += 1e-6
+    frozen.bias.requires_grad_(False)
+    stored = fedzo.load_run(tmp_path)
+    for module in (other, wider, frozen):
+        before = flatten_parameters(module)
+        for load in (result.load_into, result.replay_, stored.load_into):
+            with pytest.raises(ConfigError, match="does not begin where the run began"):
+                load(module)
+        assert torch.equal(flatten_parameters(module), before)
+    with pytest.raises(ConfigError, match="other parameters than when this run began"):
+        told(5, lambda client: replace(objective(client), module=other), resume=True)
+    assert len(told(5, objective, resume=True).records) == 6
+
+
+def test_clients_whose_modules_begin_elsewhere_are_refused() -> None:
+    """A network that is made anew for each client, without a seed, is another one each time."""
+
+    def unseeded(client: int) -> ModuleObjective:
+        module = small()
+        module.bias.data[0] = float(client)
+        return replace(objective(client), module=module)
+
+    with pytest.raises(ConfigError, match=r"does not begin where the run began.*same seed"):
+        federate(unseeded, num_clients=2, strategy="mezo", num_rounds=1)
+    assert federate(unseeded, num_clients=2, strategy="fedzo", num_rounds=1).records
 
 
 def test_a_run_that_nobody_judged_has_no_best_x() -> None:
