@@ -1,6 +1,7 @@
 """What users give to ZerothOrder: parameters, groups, types, autocast, dropout, copies."""
 
 import copy
+import ctypes
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -371,14 +372,15 @@ def test_sparse_recovery_looks_among_the_numbers_of_its_view() -> None:
 
 
 class OutsideTorch(nn.Module):
-    """Reads its weights by numpy, where moves are not seen, and its bias by torch."""
+    """Reads its weights where they lie, where moves are not seen, and its bias by torch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(3, 8)), nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.from_numpy(x.numpy() @ self.weight.detach().numpy().T) + self.bias
+        numbers = (ctypes.c_float * 24).from_address(self.weight.data_ptr())
+        return x @ torch.tensor(numbers[:]).reshape(3, 8).T + self.bias
 
 
 def test_parameters_that_torch_does_not_read_are_said() -> None:
@@ -386,6 +388,26 @@ def test_parameters_that_torch_does_not_read_are_said() -> None:
     optimizer = ZerothOrder(module, lr=0.1)
     with pytest.warns(FedzoWarning, match=r"read the parameter of shape \(3, 8\)"):
         optimizer.step(loss_of(module))
+
+
+class ByNumpy(OutsideTorch):
+    """Reads its weights by numpy, which moves are told to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy() @ self.weight.detach().numpy().T) + self.bias
+
+
+@pytest.mark.filterwarnings("error::fedzo.errors.FedzoWarning")
+@pytest.mark.parametrize("method", ["mezo", "cge", "zo_sgd"])
+def test_parameters_read_by_numpy_go_the_way_of_those_read_by_torch(method: str) -> None:
+    outside, inside = ByNumpy(), nn.Linear(8, 3)
+    inside.load_state_dict(outside.state_dict())
+    for module in (outside, inside):
+        optimizer = ZerothOrder(module, lr=0.1, method=method)
+        told = [optimizer.step(loss_of(module)) for _ in range(2)]
+        assert len(told) == 2
+    assert torch.allclose(outside.weight, inside.weight, atol=1e-4)
+    assert not torch.equal(outside.weight, torch.ones(3, 8))
 
 
 @pytest.mark.filterwarnings("error::fedzo.errors.FedzoWarning")
