@@ -1,6 +1,6 @@
 """Which settings of an experiment have an effect: what all its configs say of it, put together."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,3 +77,14 @@ class Effects:
         return [
             f"client.{name}" for name in field_names(self.classes["client"]) if name not in ALWAYS
         ]
+
+
+def involved(name: str, conditions: Mapping[str, Sequence[Condition]]) -> set[str]:
+    """Return the settings on which it depends whether a setting has an effect."""
+    found, open_names = set[str](), [name]
+    while open_names:
+        for told in conditions.get(open_names.pop(), ()):
+            new = {n for c in (told, *told.others) for n in c.settings} - found
+            found |= new
+            open_names += new
+    return found

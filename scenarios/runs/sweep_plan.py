@@ -1,5 +1,6 @@
 """What a sweep is: what is chosen, on which seeds, and the file that says so to who goes on."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,11 +10,14 @@ from typing import Any
 from fedzo.config import Scalar
 from fedzo.errors import ConfigError
 from fedzo.records.strict_json import spelled, strict_json, unspelled
-from scenarios.runs.experiment import Experiment, make_experiment
+from scenarios.runs.effects import Effects, involved
+from scenarios.runs.experiment import Experiment, effects_of, make_experiment
 from scenarios.runs.measures import ENDS, Measure, measure_of
 from scenarios.runs.spaces import Choices, Range, Space
 
 SWEEP = "sweep.json"
+_TRIED = 64
+"""Combinations of a value with others that are tried before it is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +72,45 @@ class SweepPlan:
         usual = {name: space.ends[0] for name, space in self.spaces.items()}
         for name, space in self.spaces.items():
             for end in space.ends:
-                self.experiment({**usual, name: end}, self.seeds[0])
+                self._require_possible(name, end, usual)
             if isinstance(space, Range) and space.kind != "int":
                 self._require_between(name, space, usual)
+        for name, space in self.spaces.items():
+            for end in space.ends:
+                self._require_effect(name, end)
+
+    def _require_possible(self, name: str, value: Scalar, usual: Mapping[str, Scalar]) -> None:
+        """Raise ConfigError for a value that is allowed in none of some trials, the usual first."""
+        ends = [[value] if other == name else s.ends for other, s in self.spaces.items()]
+        others = (dict(zip(self.spaces, e, strict=True)) for e in itertools.product(*ends))
+        refused = []
+        for settings in itertools.chain([{**usual, name: value}], itertools.islice(others, _TRIED)):
+            try:
+                self.experiment(settings, self.seeds[0])
+            except ConfigError as error:
+                refused.append(error)
+            else:
+                return
+        raise refused[0]
+
+    def _require_effect(self, name: str, value: Scalar) -> None:
+        """Raise ConfigError for a value that has an effect in no trial."""
+        sentence, said = "", {**self.base.get("settings", {}), name: value}
+        effects = self._effects(said)
+        beside = involved(name, effects.conditions) & self.spaces.keys() - {name}
+        for chosen in itertools.product(*(self.spaces[other].ends for other in sorted(beside))):
+            try:
+                tried = self._effects({**said, **dict(zip(sorted(beside), chosen, strict=True))})
+            except ConfigError:  # values that are allowed, but not together
+                continue
+            sentence = tried.without([name]).get(name, "")
+            if not sentence:
+                return
+        raise ConfigError(f"{sentence}; no trial of this sweep does")
+
+    def _effects(self, settings: Mapping[str, Scalar]) -> Effects:
+        scenario, strategy = self.base["scenario"], self.base["strategy"]
+        return effects_of(scenario, strategy, self.base.get("engine", "inprocess"), settings)
 
     def _require_between(self, name: str, space: Range, usual: Mapping[str, Scalar]) -> None:
         """Raise ConfigError where ends are allowed and what lies between them is not."""
