@@ -523,7 +523,9 @@ def test_an_infinite_value_is_kept(tmp_path: Path) -> None:
         "strategy.outlier_multiple": Choices((math.inf, 100.0)),
         "client.mu": Choices((0.1, 0.01)),
     }
-    plan = replace(PLAN, spaces=spaces, trials=None, search="grid")
+    liars = {"strategy.num_byzantine": 1, "strategy.aggregator": "median"}
+    base = {**BASE, "num_clients": 4, "settings": {**FAST, **liars}}
+    plan = replace(PLAN, base=base, spaces=spaces, trials=None, search="grid")
     whole = tune(plan, out=tmp_path)
     (tmp_path / "best.toml").unlink()
     assert tune(plan, out=tmp_path, resume=True) == whole
