@@ -107,7 +107,8 @@ class Mixed:
         return [self._point(row) for row in z]
 
     def key(self, point: Any) -> Hashable:
-        values = self._values(point)
+        pairs = zip(self._kinds, self._values(point), strict=True)
+        values = [kind.as_given(value) for kind, value in pairs]
         return tuple((type(value).__name__, value) for value in values)
 
     def facts(self) -> Mapping[str, Any]:
@@ -199,6 +200,8 @@ def _typed(entry: object) -> variables.Variable:
 
 
 def _box(x0: Any, bounds: Any, step: float | None) -> Box:
+    if isinstance(x0, Mapping):
+        raise ConfigError(f"x0={x0!r:.60} has names; say what they may be: bounds={{...}}")
     start = None if x0 is None else _vector("x0", x0)
     lower, upper = _ends(bounds, start)
     if start is None:

@@ -1,6 +1,7 @@
 """What users tell of points, checked: values, rankings, reasons of failures, counts."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ def check_what_is_told(
     points: Any, values: Any, ranking: Any, failures: Any, violations: Any
 ) -> None:
     """Raise ConfigError unless one thing is told of points, or values with violations."""
+    if isinstance(points, Mapping):
+        raise ConfigError(f"points={points!r:.60} is one point; tell it as [point]")
     if not hasattr(points, "__iter__"):
         raise ConfigError(f"points={points!r:.60} are no points; give a list, as ask gave them")
     given = sum(told is not None for told in (values, ranking, failures))

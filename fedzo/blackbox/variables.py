@@ -7,7 +7,7 @@ bounds; a choice one for every option, of which the largest is chosen.
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,10 @@ class Variable(Protocol):
         """Return coordinates [size] of a value; raises ConfigError for one that is not allowed."""
         ...
 
+    def as_given(self, value: object) -> object:
+        """Return an equal value as `value` gives it: of numpy's or another type; else the same."""
+        ...
+
     def middle(self) -> NDArray[np.float64]:
         """Return the coordinates where a search starts that was told nothing."""
         ...
@@ -68,6 +72,9 @@ class Float:
     def coordinates(self, value: object) -> NDArray[np.float64]:
         number = _number(self, value, float(self.low), float(self.high))
         return np.array([(number - self.low) / (self.high - self.low)])
+
+    def as_given(self, value: object) -> object:
+        return float(value) if _is_number(value) else value
 
     def middle(self) -> NDArray[np.float64]:
         return np.array([0.5])
@@ -100,6 +107,9 @@ class Log:
             return np.array([math.log(number / self.low) / math.log(self.high / self.low)])
         powers = math.log(self.low), math.log(self.high)
         return np.array([(math.log(number) - powers[0]) / (powers[1] - powers[0])])
+
+    def as_given(self, value: object) -> object:
+        return float(value) if _is_number(value) else value
 
     def middle(self) -> NDArray[np.float64]:
         return np.array([0.5])
@@ -139,6 +149,9 @@ class Int:
             raise ConfigError(f"{value!r} is not a whole number; {self} takes whole numbers")
         return np.array([(number - self.low + 0.5) * self.least])
 
+    def as_given(self, value: object) -> object:
+        return int(value) if _is_number(value) and float(value).is_integer() else value
+
     def middle(self) -> NDArray[np.float64]:
         return self.coordinates((self.low + self.high) // 2)
 
@@ -176,9 +189,14 @@ class Choice:
     def coordinates(self, value: object) -> NDArray[np.float64]:
         if value not in self.options:
             raise ConfigError(f"{value!r} is none of {self.options}; give one of them")
-        same = [(type(option), option) == (type(value), value) for option in self.options]
-        place = same.index(True) if any(same) else self.options.index(value)
-        return np.where(np.arange(self.size) == place, 0.75, 0.25)
+        chosen = self.as_given(value)
+        same = [(type(option), option) == (type(chosen), chosen) for option in self.options]
+        return np.where(same, 0.75, 0.25)
+
+    def as_given(self, value: object) -> object:
+        plain = value.item() if isinstance(value, np.generic) else value
+        equal = [option for option in self.options if option == plain]
+        return next((o for o in equal if type(o) is type(plain)), [*equal, plain][0])
 
     def middle(self) -> NDArray[np.float64]:
         return np.full(self.size, 0.5)
@@ -202,8 +220,12 @@ def _check_ends(kind: str, low: object, high: object) -> None:
         raise ConfigError(f"{kind}({low}, {high}): low must be below high; swap or widen them")
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def _number(variable: object, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if not _is_number(value):
         raise ConfigError(f"{value!r} is no number; {variable} takes one")
     if not low <= float(value) <= high:
         raise ConfigError(f"{value!r} lies outside of {variable}; give one from {low} to {high}")

@@ -111,6 +111,7 @@ def test_a_saved_search_goes_on_at_the_same_bits(tmp_path: Path, method: str) ->
 
 
 def test_what_cannot_be_is_refused_with_the_remedy() -> None:
+    assert minimize(bowl, x0=[0.0], budget=1, constraints=[at_least_one]).evaluations
     with pytest.raises(ConfigError, match="use auto, cma or random"):
         minimize(bowl, x0=[0.0], budget=10, method="fzoos", constraints=[at_least_one])
     with pytest.raises(ConfigError, match="must be functions of a point"):

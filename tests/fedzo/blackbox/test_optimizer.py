@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedzo.blackbox.methods import METHODS
 from fedzo.blackbox.optimizer import Optimizer
-from fedzo.blackbox.variables import Choice, Int, Log
+from fedzo.blackbox.variables import Choice, Float, Int, Log
 from fedzo.errors import CheckpointError, ConfigError
 
 D = 4
@@ -254,3 +254,29 @@ def test_one_point_has_no_ranking() -> None:
     opt = begun("random", 20)
     with pytest.raises(ConfigError, match="one point has no ranking; ask for several"):
         opt.tell(opt.ask(), ranking=[0])
+
+
+def test_points_of_other_types_are_known_again() -> None:
+    """A table of pandas or an array of numpy makes 95.0 or np.int64(95) of 95."""
+    bounds = {"n": Int(1, 90), "r": Float(0, 1), "c": Choice("x", "y"), "k": Choice(1, True, 8)}
+    opt = Optimizer(bounds=bounds, budget=12, seed=0)
+    turned = [
+        {
+            "n": float(x["n"]) if i % 2 else np.int64(x["n"]),
+            "r": np.float64(x["r"]),
+            "c": np.str_(x["c"]),
+            "k": 8.0 if x["k"] == 8 else x["k"],
+        }
+        for i, x in enumerate(opt.ask(8))
+    ]
+    opt.tell(turned[::-1], [1.0] * 8)
+    assert opt.result().evaluations == 8
+    assert all(type(x["n"]) is int for x in opt.result().points)
+    (x,) = opt.ask(1)
+    for other in ({**x, "n": x["n"] + 0.5}, {**x, "n": str(x["n"])}, {**x, "n": True}):
+        with pytest.raises(ConfigError, match="not under way"):
+            opt.tell([other], [1.0])
+    with pytest.raises(ConfigError, match=r"is one point; tell it as \[point\]"):
+        opt.tell(x, 1.0)
+    with pytest.raises(ConfigError, match=r"x0=.* has names.*bounds=\{...\}"):
+        Optimizer(bounds)
