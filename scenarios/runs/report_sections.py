@@ -77,7 +77,7 @@ def _of_measures(runs: Runs) -> Section:
     return Section("Results", table(head, cells) + paragraph(note))
 
 
-_TOLD = ("wins", "losses", "ties", "difference", "error", "sign_p", "wilcoxon_p")
+_COUNTS = ("pairs", "wins", "losses", "ties", "difference")
 """What is shown of Paired, in the order of the columns."""
 
 
@@ -92,8 +92,10 @@ def pairs_section(finals: Mapping[str, Mapping[int, float]], measured: str) -> l
         [
             one.a,
             one.b,
-            one.paired.pairs,
-            *(getattr(one.paired, name) for name in _TOLD),
+            *(getattr(one.paired, name) for name in _COUNTS),
+            one.paired.error if one.paired.pairs > 1 else None,
+            one.paired.sign_p,
+            one.paired.wilcoxon_p,
             one.holm,
         ]
         for one in found
