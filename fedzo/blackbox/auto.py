@@ -1,36 +1,33 @@
 """The method `auto`: a surrogate while it helps, then CMA-ES from the best point.
 
-    real coordinates:   fzoos, until its line search fails or its steps have shrunk; then cma
-    above 32 of them:   after 10 d evaluations cma is tried for 5 d, and stays if it got lower
+    real coordinates:   a look along a line (fedzo.blackbox.line); where it goes up and down:  cma
+    otherwise:          fzoos, until its line search fails or its steps have shrunk; then cma
     whole numbers, choices:   cma from the start, for slopes say nothing there
     constraints:              cma from the start, which needs no more than an order
     few evaluations:          cma from the start has generations of 5
 
 A surrogate of slopes leads on smooth functions, where it needs fewer evaluations than CMA-ES, and
-cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first, or goes
-on where a trial of its own from there has ended. In many
-dimensions it goes on where few line searches fail, so it may stay in a valley for long, and is
-asked to prove itself once. The rule is fedzo's own; docs/results/blackbox.md says where it wins and
-loses.
+cannot leave the valley in which it has ended; CMA-ES starts from there as wide as at first. The
+rule is fedzo's own; docs/results/blackbox.md says where it wins and loses.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.blackbox.cma_es import CmaSearch, CmaSettings, CmaState, usual_popsize
+from fedzo.blackbox.line import POINTS, Line
 from fedzo.blackbox.method import Ground
 from fedzo.blackbox.slope_search import SlopeSearch, SlopeSettings, SlopeState
 
 SMALL, FEW = 5, 30
 """Points of small generations, and how many usual ones are few: chosen on two functions of mixed
 variables, 30 to 240 evaluations, 12 seeds, where 4 and 5 were better than 6, 8 and the usual 9."""
-MANY, TRIAL_AFTER, TRIAL = 32, 10, 5
-"""Coordinates above which CMA-ES is tried, and evaluations a coordinate before and in its trial."""
+WORTH = 10
+"""Times the points of the line that a budget must be, for a look along it."""
 
 
 def surrogate_settings(dim: int) -> SlopeSettings:
@@ -45,22 +42,17 @@ def surrogate_settings(dim: int) -> SlopeSettings:
 class AutoState:
     """The states of both methods, the best point, which method searches, and why.
 
-    asked: evaluations so far. begun: where cma has begun, or begins. trial: of cma.
+    looked: whether a line was looked along. begun: where cma begins.
     """
 
     slopes: SlopeState
     cma: CmaState
     best: Float[Tensor, " d"]
     value: float
-    asked: int
     begun: Float[Tensor, " d"]
-    trial: Literal["ahead", "on", "over"]
+    looked: bool
     handed: bool
     why: str
-
-
-def _new() -> CmaState:
-    return CmaState(told=torch.empty(0, dtype=torch.float64))
 
 
 class AutoSearch:
@@ -72,12 +64,13 @@ class AutoSearch:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._slopes = SlopeSearch(ground, surrogate_settings(ground.dim))
+        self._line = Line(ground)
         self._cma: CmaSearch | None = None
         self._begun = ground.start
         self._at_once = ground.constrained or not ground.is_real
 
     def init(self) -> AutoState:
-        steps = int((self._ground.least > 0).sum())
+        steps, budget = int((self._ground.least > 0).sum()), self._ground.budget
         why = "fzoos, because all coordinates are real numbers"
         if self._ground.constrained:
             why = "cma, because points may be infeasible"
@@ -85,48 +78,47 @@ class AutoSearch:
             why = f"cma, because {steps} of {self._ground.dim} coordinates move in steps"
         return AutoState(
             slopes=self._slopes.init(),
-            cma=_new(),
+            cma=CmaState(told=torch.empty(0, dtype=torch.float64)),
             best=self._ground.start,
             value=math.inf,
-            asked=0,
             begun=self._ground.start,
-            trial="ahead" if self._ground.dim > MANY else "over",
+            looked=self._at_once or (budget is not None and budget < WORTH * POINTS),
             handed=self._at_once,
             why=why,
         )
 
     def propose(self, state: AutoState) -> tuple[AutoState, Float[Tensor, "k d"]]:
-        if state.handed or state.trial == "on":
+        if state.handed:
             return state, self._successor(state).propose(state.cma)[1]
         slopes, points = self._slopes.propose(state.slopes)
+        if not state.looked:
+            return state, torch.cat([points, self._line.points(points[0])])
         return replace(state, slopes=slopes), points
 
     def absorb(
         self, state: AutoState, points: Float[Tensor, "k d"], values: Float[Tensor, " k"]
     ) -> AutoState:
-        state = replace(state, asked=state.asked + len(points))
         if state.handed:
             cma = self._successor(state).absorb(state.cma, points, values)
             return replace(state, cma=cma)
-        if state.trial == "on":
-            return self._on_trial(state, points, values)
         lowest = int(values.argmin())
         if float(values[lowest]) < state.value:
             state = replace(state, best=points[lowest].clone(), value=float(values[lowest]))
+        told = "" if state.looked else self._line.roughness(points, values)
+        if told:
+            why = f"cma, because {told}"
+            return replace(state, looked=True, handed=True, why=why, begun=state.best)
+        if not state.looked:
+            points, values = points[:1], values[:1]
         slopes = self._slopes.absorb(state.slopes, points, values)
-        ended = self._slopes.finished(slopes)
-        if ended:
-            tried = len(state.cma.told) > 0 and torch.equal(state.begun, state.best)
-            cma = state.cma if tried else _new()  # it would ask the points of its trial again
-            start = "where its trial ended" if tried else "the best point"
-            why = f"{state.why}; then cma from {start}, because {ended}"
-            state = replace(state, handed=True, why=why, begun=state.best, cma=cma)
-        elif state.trial == "ahead" and state.asked >= TRIAL_AFTER * self._ground.dim:
-            state = replace(state, trial="on", begun=state.best)
-        return replace(state, slopes=slopes)
+        state = replace(state, slopes=slopes, looked=True)
+        if ended := self._slopes.finished(slopes):
+            why = f"{state.why}; then cma from the best point, because {ended}"
+            return replace(state, handed=True, why=why, begun=state.best)
+        return state
 
     def around(self, state: AutoState) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-        if state.handed or state.trial == "on":
+        if state.handed:
             return self._successor(state).around(state.cma)
         return self._slopes.around(state.slopes)
 
@@ -146,15 +138,3 @@ class AutoSearch:
         usual, budget = usual_popsize(self._ground), self._ground.budget
         small = self._at_once and budget is not None and budget < FEW * usual
         return CmaSettings(popsize=max(SMALL, self._ground.parallel) if small else 0)
-
-    def _on_trial(
-        self, state: AutoState, points: Float[Tensor, "k d"], values: Float[Tensor, " k"]
-    ) -> AutoState:
-        """Go on with CMA-ES at the end of its trial where it got lower; else with the surrogate."""
-        cma = self._successor(state).absorb(state.cma, points, values)
-        if len(cma.told) < TRIAL * self._ground.dim:
-            return replace(state, cma=cma)
-        if float(cma.told.min()) < state.value:
-            why = f"{state.why}; then cma, which got lower in a trial of {len(cma.told)}"
-            return replace(state, cma=cma, trial="over", handed=True, why=why)
-        return replace(state, cma=cma, trial="over")

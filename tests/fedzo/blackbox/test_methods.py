@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedzo.blackbox.auto import MANY, TRIAL, AutoSearch, surrogate_settings
+from fedzo.blackbox.auto import WORTH, AutoSearch
 from fedzo.blackbox.cma_es import CmaSearch, CmaSettings
+from fedzo.blackbox.line import POINTS
 from fedzo.blackbox.method import Ground, Method
 from fedzo.blackbox.random_search import RandomSearch
 from fedzo.blackbox.slope_search import STOPS, SlopeSearch, SlopeSettings
@@ -168,49 +169,80 @@ def test_random_search_fills_the_box() -> None:
     assert abs(float(points.var()) - 1 / 12) < 0.01
 
 
-def test_auto_is_fzoos_until_it_hands_over_from_the_best_point() -> None:
+def test_auto_looks_along_a_line_and_is_fzoos_until_it_hands_over_from_the_best_point() -> None:
     method, fzoos = AutoSearch(ground(bound=0.5)), SlopeSearch(ground(bound=0.5))
-    state, alone, best, low = method.init(), fzoos.init(), torch.zeros(D), math.inf
+    state, alone, best, low, looks = method.init(), fzoos.init(), torch.zeros(D), math.inf, 0
     while not state.handed:
+        looking = not state.looked
+        looks += looking
         state, points = method.propose(state)
         alone, same = fzoos.propose(alone)
-        assert torch.equal(points, same)
-        values = waves(points)
+        assert torch.equal(points[:1] if looking else points, same)
+        values = valley(points)
         if float(values.min()) < low:
             best, low = points[values.argmin()], float(values.min())
-        state, alone = method.absorb(state, points, values), fzoos.absorb(alone, points, values)
+        state = method.absorb(state, points, values)
+        alone = fzoos.absorb(alone, same, values[: len(same)])
+    assert looks == 1
     assert torch.equal(state.best, best)
     assert "then cma from the best point, because" in state.why
     points = torch.cat([method.propose(state)[1]])
     assert float((points.mean(0) - best).norm()) < 0.3 * math.sqrt(D)
-    assert lowest(AutoSearch(ground(bound=0.5)), waves, 3000) < 0.5 * low
+    assert lowest(AutoSearch(ground(bound=0.5)), valley, 3000) < 0.5 * low
 
 
-@pytest.mark.more
-@pytest.mark.parametrize("lower", [False, True])
-def test_in_many_dimensions_cma_is_tried_once_and_stays_where_it_gets_lower(lower: bool) -> None:
-    dim = MANY + 1
-    method, told = AutoSearch(ground(dim, bound=0.5)), list[int]()
-    state, alone = method.init(), SlopeSearch(ground(dim, bound=0.5), surrogate_settings(dim))
-    beside = alone.init()
-    while state.trial != "over":
-        state, points = method.propose(state)
-        values = (points - 0.2).square() @ torch.logspace(0, 6, dim, dtype=torch.float64)
-        if state.trial == "on":
-            told.append(len(points))
-            values = values + (-1e9 if lower else 1e9)
-        else:
-            beside, same = alone.propose(beside)
-            assert torch.equal(points, same)
-            beside = alone.absorb(beside, points, values)
+def ridges(x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+    return (x - 0.2).abs().sum(1)
+
+
+def quartic(x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+    y = 10 * x
+    return (y**4 - 16 * y.square() + 5 * y).sum(1)  # turns three times
+
+
+def flat(x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+    return 1e6 + 1e-9 * torch.sin(1e3 * x).sum(1)  # but for rounding
+
+
+@pytest.mark.parametrize("bound", [0.5, math.inf])
+@pytest.mark.parametrize(
+    ("f", "rough"),
+    [(waves, True), (bowl, False), (valley, False), (ridges, False), (quartic, False),
+     (flat, False)],
+)  # fmt: skip
+def test_auto_goes_to_cma_where_a_line_goes_up_and_down(
+    f: Function, rough: bool, bound: float
+) -> None:
+    for seed in range(10):
+        method = AutoSearch(ground(bound=bound, seed=seed))
+        state, points = method.propose(method.init())
+        assert len(points) == 1 + POINTS
+        assert torch.equal(points[0], points[1]), "noise shows where a point is asked twice"
+        assert ((points[2:] != points[0]).sum(1) == 1).all(), "along one coordinate"
+        assert float((points.amax(0) - points.amin(0)).max()) > 0.85, "as wide as the box"
+        assert float(points.abs().max()) <= 0.5
+        values = f(points)
         state = method.absorb(state, points, values)
-        assert not state.handed or lower
-    assert TRIAL * dim <= sum(told) < (TRIAL + 1) * dim
-    assert ("which got lower in a trial" in state.why) == state.handed == lower
-    if not lower:
-        assert torch.equal(method.propose(state)[1], alone.propose(beside)[1])
-    else:
-        assert len(state.cma.told) == sum(told)
+        assert state.handed is rough
+        if rough:
+            assert "cma, because it turns" in state.why
+            assert torch.equal(state.begun, points[values.argmin()])
+
+
+def test_noise_is_not_taken_for_valleys() -> None:
+    method = AutoSearch(ground(bound=0.5))
+    state, points = method.propose(method.init())
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(len(points)))
+    assert not method.absorb(state, points, bowl(points) + noise).handed
+    lost = waves(points)
+    lost[6:] = math.inf
+    assert not method.absorb(state, points, lost).handed, "too few to tell"
+
+
+def test_small_budgets_are_not_spent_on_looking() -> None:
+    for budget, looks in ((WORTH * POINTS - 1, False), (WORTH * POINTS, True), (None, True)):
+        method = AutoSearch(ground(bound=0.5, budget=budget))
+        assert (len(method.propose(method.init())[1]) > 1) is looks
 
 
 def test_auto_begins_with_cma_where_coordinates_move_in_steps() -> None:
