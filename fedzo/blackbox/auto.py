@@ -1,6 +1,6 @@
 """The method `auto`: a surrogate while it helps, then CMA-ES from the best point.
 
-    real coordinates:   a look along a line (fedzo.blackbox.line); where it goes up and down:  cma
+    real coordinates:   a look along lines (fedzo.blackbox.line); where it goes up and down:  cma
     otherwise:          fzoos, until its line search fails or its steps have shrunk; then cma
     whole numbers, choices:   cma from the start, for slopes say nothing there
     constraints:              cma from the start, which needs no more than an order
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedzo.blackbox.cma_es import CmaSearch, CmaSettings, CmaState, usual_popsize
-from fedzo.blackbox.line import POINTS, Line
+from fedzo.blackbox.line import Lines
 from fedzo.blackbox.method import Ground
 from fedzo.blackbox.slope_search import SlopeSearch, SlopeSettings, SlopeState
 
@@ -27,7 +27,7 @@ SMALL, FEW = 5, 30
 """Points of small generations, and how many usual ones are few: chosen on two functions of mixed
 variables, 30 to 240 evaluations, 12 seeds, where 4 and 5 were better than 6, 8 and the usual 9."""
 WORTH = 10
-"""Times the points of the line that a budget must be, for a look along it."""
+"""Times the evaluations of a look along lines that a budget must be to have one."""
 
 
 def surrogate_settings(dim: int) -> SlopeSettings:
@@ -42,7 +42,7 @@ def surrogate_settings(dim: int) -> SlopeSettings:
 class AutoState:
     """The states of both methods, the best point, which method searches, and why.
 
-    looked: whether a line was looked along. begun: where cma begins.
+    looked: whether there was a look along lines, or is to be none. begun: where cma begins.
     """
 
     slopes: SlopeState
@@ -64,13 +64,14 @@ class AutoSearch:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._slopes = SlopeSearch(ground, surrogate_settings(ground.dim))
-        self._line = Line(ground)
+        self._lines = Lines(ground)
         self._cma: CmaSearch | None = None
         self._begun = ground.start
         self._at_once = ground.constrained or not ground.is_real
 
     def init(self) -> AutoState:
         steps, budget = int((self._ground.least > 0).sum()), self._ground.budget
+        little = budget is not None and budget < WORTH * self._lines.num_points
         why = "fzoos, because all coordinates are real numbers"
         if self._ground.constrained:
             why = "cma, because points may be infeasible"
@@ -82,7 +83,7 @@ class AutoSearch:
             best=self._ground.start,
             value=math.inf,
             begun=self._ground.start,
-            looked=self._at_once or (budget is not None and budget < WORTH * POINTS),
+            looked=self._at_once or little,
             handed=self._at_once,
             why=why,
         )
@@ -92,7 +93,7 @@ class AutoSearch:
             return state, self._successor(state).propose(state.cma)[1]
         slopes, points = self._slopes.propose(state.slopes)
         if not state.looked:
-            return state, torch.cat([points, self._line.points(points[0])])
+            return state, torch.cat([points, self._lines.points(points[0])])
         return replace(state, slopes=slopes), points
 
     def absorb(
@@ -104,7 +105,7 @@ class AutoSearch:
         lowest = int(values.argmin())
         if float(values[lowest]) < state.value:
             state = replace(state, best=points[lowest].clone(), value=float(values[lowest]))
-        told = "" if state.looked else self._line.roughness(points, values)
+        told = "" if state.looked else self._lines.roughness(float(values[0]), values[1:])
         if told:
             why = f"cma, because {told}"
             return replace(state, looked=True, handed=True, why=why, begun=state.best)

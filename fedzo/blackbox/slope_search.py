@@ -41,6 +41,7 @@ from fedzo.surrogates.slopes import (
 
 STOPS = (1, 3, 6, 10)
 FEW_DIRECTIONS = 5
+PROBE_RADIUS = 0.02
 _FIRST_FITS = 4
 
 
@@ -56,7 +57,7 @@ class SlopeSettings:
     """
 
     num_directions: int = 0
-    probe_radius: float = 0.02
+    probe_radius: float = PROBE_RADIUS
     initial_step: float = 0.03
     max_step: float = 0.1
     max_rows: int = 200

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedzo.blackbox.auto import WORTH, AutoSearch
 from fedzo.blackbox.cma_es import CmaSearch, CmaSettings
-from fedzo.blackbox.line import POINTS
+from fedzo.blackbox.line import ALONG, MANY
 from fedzo.blackbox.method import Ground, Method
 from fedzo.blackbox.random_search import RandomSearch
 from fedzo.blackbox.slope_search import STOPS, SlopeSearch, SlopeSettings
@@ -204,19 +204,19 @@ def flat(x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
     return 1e6 + 1e-9 * torch.sin(1e3 * x).sum(1)  # but for rounding
 
 
-@pytest.mark.parametrize("bound", [0.5, math.inf])
+@pytest.mark.parametrize(("bound", "dim", "lines"), [(0.5, D, 1), (math.inf, MANY + 1, 2)])
 @pytest.mark.parametrize(
     ("f", "rough"),
     [(waves, True), (bowl, False), (valley, False), (ridges, False), (quartic, False),
      (flat, False)],
 )  # fmt: skip
 def test_auto_goes_to_cma_where_a_line_goes_up_and_down(
-    f: Function, rough: bool, bound: float
+    f: Function, rough: bool, bound: float, dim: int, lines: int
 ) -> None:
     for seed in range(10):
-        method = AutoSearch(ground(bound=bound, seed=seed))
+        method = AutoSearch(ground(dim, bound=bound, seed=seed))
         state, points = method.propose(method.init())
-        assert len(points) == 1 + POINTS
+        assert len(points) == 2 + ALONG * lines
         assert torch.equal(points[0], points[1]), "noise shows where a point is asked twice"
         assert ((points[2:] != points[0]).sum(1) == 1).all(), "along one coordinate"
         assert float((points.amax(0) - points.amin(0)).max()) > 0.85, "as wide as the box"
@@ -229,18 +229,23 @@ def test_auto_goes_to_cma_where_a_line_goes_up_and_down(
             assert torch.equal(state.begun, points[values.argmin()])
 
 
-def test_noise_is_not_taken_for_valleys() -> None:
+def test_noise_is_not_taken_for_valleys_and_matters_where_it_is_loud() -> None:
     method = AutoSearch(ground(bound=0.5))
     state, points = method.propose(method.init())
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(len(points)))
-    assert not method.absorb(state, points, bowl(points) + noise).handed
+    faint, loud = (
+        method.absorb(state, points, bowl(points) + size * noise) for size in (0.01, 1.0)
+    )
+    assert not faint.handed
+    assert "cma, because noise hides" in loud.why
     lost = waves(points)
     lost[6:] = math.inf
     assert not method.absorb(state, points, lost).handed, "too few to tell"
 
 
 def test_small_budgets_are_not_spent_on_looking() -> None:
-    for budget, looks in ((WORTH * POINTS - 1, False), (WORTH * POINTS, True), (None, True)):
+    least = WORTH * (1 + ALONG)
+    for budget, looks in ((least - 1, False), (least, True), (None, True)):
         method = AutoSearch(ground(bound=0.5, budget=budget))
         assert (len(method.propose(method.init())[1]) > 1) is looks
 
