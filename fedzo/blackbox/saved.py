@@ -16,7 +16,7 @@ from fedzo.records.checkpoint import Checkpoint, flatten_state, restore_state
 from fedzo.records.storage import replacing
 from fedzo.records.tensor_file import read_tensors, write_tensors
 
-VERSION, READ = 4, (1, 2, 3, 4)
+VERSION, READ = 5, (1, 2, 3, 4, 5)
 StateT = TypeVar("StateT")
 
 
@@ -102,11 +102,7 @@ def read_search(path: Path) -> tuple[Saved, Table]:
 
 def _searched_otherwise(version: int, search: dict[str, Any]) -> str:
     """Return by what an earlier version would go on at other points; empty where it would not."""
-    if version < 3 and str(search["method"]).startswith("auto"):
-        return "auto knew no trial of cma"
-    kinds = {kind for kind, *_ in search["space"].get("kinds", ())}
-    at_once = bool(kinds & {"Int", "Choice"}) or search.get("constrained", False)
-    begins_with_cma = str(search["method"]).startswith("cma") or (
-        str(search["method"]).startswith("auto") and at_once
-    )
-    return "cma did not ask the start" if version < 4 and begins_with_cma else ""
+    if version < 5 and str(search["method"]).startswith("auto"):
+        return "auto looked along no line"
+    cma = str(search["method"]).startswith("cma")
+    return "cma did not ask the start" if version < 4 and cma else ""

@@ -233,16 +233,16 @@ def test_a_batch_may_come_in_anything_that_holds_values(gathered: Callable[[Any]
 
 def test_a_search_that_would_go_on_otherwise_is_refused(tmp_path: Path) -> None:
     """Version 1 searched a single number without the coordinate that nobody sees."""
-    start, trial = "cma did not ask the start", "auto knew no trial of cma"
+    start, line = "cma did not ask the start", "auto looked along no line"
     for method, x0, refused in (
-        ("cma", [0.5], start), ("random", [0.5, 0.5], ""), ("auto", [0.5], trial),
+        ("cma", [0.5], start), ("random", [0.5, 0.5], ""), ("auto", [0.5], line),
     ):  # fmt: skip
         opt = fedzo.Optimizer(x0=x0, method=method)
         opt.tell(opt.ask(), [1.0] * opt.asked)
         opt.save(tmp_path / "search")
         tensors, facts = read_tensors(tmp_path / "search")
         write_tensors(
-            tmp_path / "search", tensors, facts.replace('"version": 4', '"version": 1', 1)
+            tmp_path / "search", tensors, facts.replace('"version": 5', '"version": 1', 1)
         )
         if refused:
             with pytest.raises(CheckpointError, match=refused):
