@@ -235,7 +235,7 @@ def test_rounding_leaves_most_of_a_dense_change(seed: int, share: float) -> None
     [rounded] = ball.on_steps(delta.unsqueeze(0), 255)
     assert ball.contains(rounded)
     assert float((rounded - delta).abs().max()) < 1 / 255 + 1e-6
-    assert float(rounded.norm()) > 0.9 * float(delta.norm())
+    assert float(rounded.norm()) > 0.8 * float(delta.norm()), "of 24 values"
 
 
 def test_what_leaves_the_ball_is_rounded_down_where_it_was_rounded_up_most() -> None:
