@@ -32,7 +32,7 @@ from fedzo.errors import ConfigError
 from fedzo.estimation.bases import Blocks
 from fedzo.objectives.oracle import project
 from fedzo.optimizers import Optimizer, OptimizerState, make_optimizer
-from fedzo.privacy.accountant import Ledger, Sampling
+from fedzo.privacy.accountant import EVERYBODY, Ledger, Sampling
 from fedzo.protocol.questions.private import Clipped, ClippedConfig, ClippedWalk
 from strategies.core.asking import ask, ask_together
 from strategies.core.configured import ConfiguredStrategy
@@ -43,6 +43,7 @@ from strategies.private.diff2_config import DIFF2Config
 from strategies.private.diff2_noise import (
     Multipliers,
     Plan,
+    counted,
     paper_multipliers,
     releases,
     tight_multipliers,
@@ -192,11 +193,12 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
     def _calibrated(self, plan: RoundPlan, records: int) -> Multipliers:
         """Return the noise multipliers for the rounds of this run."""
         config, privacy = self._config, self._config.base.privacy
+        whole = self._plan(plan.num_rounds, plan.num_clients, records).times(plan.num_problems)
         if privacy.noise_multiplier:
-            return Multipliers(*[privacy.noise_multiplier] * 3)
+            z = privacy.noise_multiplier
+            return counted(whole, privacy, Multipliers(z, z, z))
         if not privacy.claims:
             return Multipliers(0.0, 0.0)
-        whole = self._plan(plan.num_rounds, plan.num_clients, records).times(plan.num_problems)
         if config.calibration == "paper":
             return paper_multipliers(whole, privacy)
         return tight_multipliers(whole, privacy, config.restart_share, config.local_share)
@@ -239,7 +241,9 @@ class DIFF2(ConfiguredStrategy[DIFF2Config, ClippedConfig, DIFF2State]):
         spent = charged(state.privacy, self._config.base.privacy, releases)
         first_of_turn = config.routine == "bvr_l_sgd" and state.turns % plan.num_clients == 0
         walk = [(state.multipliers.local, config.local_steps - 1)] if first_of_turn else []
-        return charged(spent, self._config.base.privacy, walk, self._sampling(state.records))
+        counts = state.multipliers.samples_count
+        sampling = self._sampling(state.records) if counts else EVERYBODY
+        return charged(spent, self._config.base.privacy, walk, sampling)
 
     def _question(self, state: DIFF2State, plan: RoundPlan, due: Mapping[str, Release]) -> Clipped:
         privacy, clients = self._config.base.privacy, len(plan.cohort)

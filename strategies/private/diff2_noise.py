@@ -24,11 +24,15 @@ from strategies.private.privacy import scaled_to_budget
 
 @dataclass(frozen=True, slots=True)
 class Multipliers:
-    """Noise multipliers (std over sensitivity) of restarts, changes and local steps; 0 is none."""
+    """Noise multipliers (std over sensitivity) of restarts, changes and local steps; 0 is none.
+
+    samples_count: whether samples of records are accounted for as such, or as if all contributed.
+    """
 
     restart: float
     change: float
     local: float = 0.0
+    samples_count: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +55,11 @@ class Plan:
 
     def ledger(self, multipliers: Multipliers) -> Ledger:
         """Return the ledger at the end of the run."""
+        sampling = self.sampling if multipliers.samples_count else EVERYBODY
         ledger = Ledger.empty()
         for z, count in ((multipliers.restart, self.restarts), (multipliers.change, self.changes)):
             ledger = ledger.after(z, count) if count else ledger
-        return ledger.after(multipliers.local, self.local, self.sampling) if self.local else ledger
+        return ledger.after(multipliers.local, self.local, sampling) if self.local else ledger
 
 
 def releases(num_rounds: int, period: int) -> Plan:
@@ -80,7 +85,11 @@ def paper_multipliers(plan: Plan, config: PrivacyConfig) -> Multipliers:
 def tight_multipliers(
     plan: Plan, config: PrivacyConfig, restart_share: float, local_share: float
 ) -> Multipliers:
-    """Return the least noise for the budget, divided by shares of mu^2."""
+    """Return the least noise for the budget, divided by shares of mu^2.
+
+    Renyi's bound of large samples without replacement may be looser than that of all records, which
+    is taken where no multiplier is larger by it.
+    """
     square = noise_for(config.epsilon, config.delta) ** -2
     pure = square * (1 - local_share if plan.local else 1)
     restart_share = restart_share if plan.changes else 1.0
@@ -91,9 +100,27 @@ def tight_multipliers(
     if not plan.local:
         return found
     rate = plan.sampling.drawn / plan.sampling.population
-    local = max(1.0, rate * math.sqrt(plan.local / (local_share * square)))
 
-    def times(factor: float) -> Multipliers:
-        return Multipliers(found.restart * factor, found.change * factor, local * factor)
+    def scaled(samples_count: bool) -> Multipliers:
+        share = rate if samples_count else 1.0
+        local = max(1.0, share * math.sqrt(plan.local / (local_share * square)))
 
-    return times(scaled_to_budget(config, lambda factor: plan.ledger(times(factor))))
+        def times(factor: float) -> Multipliers:
+            own = found.restart * factor, found.change * factor, local * factor
+            return Multipliers(*own, samples_count)
+
+        return times(scaled_to_budget(config, lambda factor: plan.ledger(times(factor))))
+
+    drawn = scaled(True)
+    if rate == 1:
+        return drawn
+    whole = scaled(False)
+    return whole if whole.restart <= drawn.restart and whole.local <= drawn.local else drawn
+
+
+def counted(plan: Plan, config: PrivacyConfig, multipliers: Multipliers) -> Multipliers:
+    """Return multipliers that were given, with their samples accounted for as costs less."""
+    ways = [multipliers, replace(multipliers, samples_count=False)]
+    return min(
+        ways, key=lambda way: plan.ledger(way).epsilon(config.delta, adjacency=config.adjacency)
+    )

@@ -88,18 +88,24 @@ def per_round(config: PrivacyConfig, plan: RoundPlan, sampling: Sampling = EVERY
     return start * scaled_to_budget(config, ledger)
 
 
-def cheaper(config: PrivacyConfig, plan: RoundPlan, z: float, sampling: Sampling) -> Sampling:
-    """Return how a run's samples are accounted for: as such, or as if everybody contributed.
+def noise_and_sampling(
+    config: PrivacyConfig, plan: RoundPlan, sampling: Sampling, known: float = 0.0
+) -> tuple[float, Sampling]:
+    """Return the noise multiplier of one release a round, and how its samples are accounted for.
 
-    Both are bounds, and Renyi's, of large samples without replacement, may be the looser one.
+    As such, or as if everybody contributed: both are bounds, and Renyi's, of large samples without
+    replacement, may be the looser one. known: the multiplier, where that was found before.
     """
+    z = known or min(per_round(config, plan, each) for each in {EVERYBODY, sampling})
+    if not z or sampling == EVERYBODY:
+        return z, sampling
     rounds = max(1, plan.num_rounds) * plan.num_problems
 
     def cost(each: Sampling) -> float:
         ledger = Ledger.empty().after(z, rounds, each)
         return ledger.epsilon(config.delta, adjacency=config.adjacency)
 
-    return min((EVERYBODY, sampling), key=cost)
+    return z, min((EVERYBODY, sampling), key=cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from strategies.core.rounds import Round, RoundPlan
 from strategies.core.server_step import server_step
 from strategies.core.spending import Spent
 from strategies.core.step_config import FallingConfig, ServerConfig
-from strategies.private.privacy import Release, charged, per_round, private_mean
+from strategies.private.privacy import Release, charged, noise_and_sampling, private_mean
 
 
 @composed
@@ -93,8 +93,9 @@ class PrivateFedAvg(ConfiguredStrategy[PrivateFedAvgConfig, TrainingConfig, Priv
 
     def round(self, state: PrivateFedAvgState, plan: RoundPlan) -> Round[PrivateFedAvgState]:
         config = self._config
-        sampling = self._sampling(plan)
-        z = state.noise_multiplier or per_round(config.base.privacy, plan, sampling)
+        z, sampling = noise_and_sampling(
+            config.base.privacy, plan, self._sampling(plan), state.noise_multiplier
+        )
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config.base.privacy, [(z, 1)], sampling)

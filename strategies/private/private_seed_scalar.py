@@ -41,8 +41,7 @@ from strategies.core.spending import Spent
 from strategies.private.privacy import (
     Release,
     charged,
-    cheaper,
-    per_round,
+    noise_and_sampling,
     private_mean,
     share_shortened,
 )
@@ -141,11 +140,8 @@ class PrivateSeedScalar(
         if config.base.privacy.unit == "record":
             claims = yield from admitted(state.claims, config.base, plan)
             state, plan = replace(state, claims=claims), _among(plan, claims)
-        records, sampling = self._sampled(state.claims.bound)
-        z = state.noise_multiplier or min(
-            per_round(config.base.privacy, plan, each) for each in {EVERYBODY, sampling}
-        )
-        sampling = cheaper(config.base.privacy, plan, z, sampling) if z else sampling
+        records, drawn = self._sampled(state.claims.bound)
+        z, sampling = noise_and_sampling(config.base.privacy, plan, drawn, state.noise_multiplier)
         spent = state.privacy.without_noise()
         if z:
             spent = charged(state.privacy, config.base.privacy, [(z, 1)], sampling)

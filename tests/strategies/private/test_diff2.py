@@ -483,17 +483,23 @@ def test_private_walks_are_bvr_l_sgd_without_noise() -> None:
 
 
 @pytest.mark.usefixtures("few_orders")
-def test_private_walks_keep_the_budget_and_take_turns() -> None:
+@pytest.mark.parametrize(("batch", "counts"), [(1, True), (4, True), (8, False), (9, True)])
+def test_private_walks_keep_the_budget_and_take_turns(batch: int, counts: bool) -> None:
     config = DIFF2Config(
-        routine="bvr_l_sgd", local_steps=3, local_batch=4, noise_source="stream", local_lr=0.001
+        routine="bvr_l_sgd", local_steps=3, local_batch=batch, noise_source="stream", local_lr=0.001
     )
     states, outcome = states_of(config, 6)
     assert outcome.records[-1].epsilon == pytest.approx(3.0, rel=1e-3)
     assert outcome.records[-1].epsilon <= 3.0 * (1 + 1e-6)  # type: ignore[operator]
     assert states[-1].turns == 6
-    sampled = states[-1].privacy.ledger.rows
-    local = sampled[sampled[:, 2] > 0][0]
-    assert local[1:].tolist() == [4, 4, 9], "two turns of the busiest client, two steps each"
+    multipliers, rows = states[-1].multipliers, states[-1].privacy.ledger.rows
+    assert multipliers.samples_count is counts, "as such, or as if all contributed"
+    [local] = [row[1:].tolist() for row in rows if row[0] == multipliers.local]
+    drawn = [batch, 9] if counts and batch < 9 else [0, 0]
+    assert local == [4, *drawn], "two turns of the busiest client, two steps each"
+    all_of_them = states_of(replace(config, local_batch=9), 6)[0][-1].multipliers
+    least = min(multipliers.restart / all_of_them.restart, multipliers.local / all_of_them.local)
+    assert least <= 1 + 1e-4, "samples cost more nowhere, or less somewhere"
     with pytest.raises(ConfigError, match="exceeds the 9 records"):
         states_of(replace(config, local_batch=10), 2)
 

@@ -65,6 +65,17 @@ def test_a_sample_counts_only_where_it_is_secret() -> None:
         go("dp_fedavg", clients=20, participation=0.2, secret_sample=True, adjacency="zero_out")
 
 
+@pytest.mark.parametrize("participation", [0.75, 0.95])
+def test_a_large_secret_sample_costs_no_more_than_one_that_is_known(participation: float) -> None:
+    usual = {"clients": 20, "participation": participation, "clip_norm": 1.0}
+    known, secret = (go("dp_fedavg", secret_sample=s, **usual) for s in (False, True))
+    assert secret.records[-1].noise_std == known.records[-1].noise_std
+    assert secret.summary()["epsilon"] == known.summary()["epsilon"] <= 3.0
+    by_hand = {**usual, "noise_multiplier": 3.0, "epsilon": math.inf}
+    known, secret = (go("dp_fedavg", secret_sample=s, **by_hand) for s in (False, True))
+    assert secret.summary()["epsilon"] == known.summary()["epsilon"]
+
+
 def test_a_run_ends_before_it_exceeds_the_budget() -> None:
     result = go("dp_fedzo", rounds=9, noise_multiplier=noise_for(3.0, 1e-5) * 2)
     assert result.stops == ["privacy"]
