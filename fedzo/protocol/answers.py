@@ -15,6 +15,10 @@ from fedzo.protocol.messages import decode_reply
 from fedzo.protocol.seals import answered_token
 
 NO_ANSWER = "no answer in time"
+LATE = "the answer came late"
+AWAY = "cannot be reached now"
+UNHEARD = frozenset({NO_ANSWER, LATE, AWAY})
+"""What a server says itself of clients whose answers it has not got: nothing has travelled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """What travels: floats are the elements of tensors; bytes are their sizes in memory plus 8 for each
-number of configuration or count and the length of each string.
+number of configuration or count and the length of each string. Up counts what has come in time.
 
 A vector that is packed counts as the tensors that it is made into. Where a compressing engine knows
 what has travelled, that is among the counts of each client, and is taken from there.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fedzo.protocol.answers import UNHEARD
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.messages import head_of
 from fedzo.protocol.packing import COUNTED
@@ -40,10 +41,10 @@ def replies_size(replies: Replies) -> Size:
     """Return what came up, from all clients together."""
     if _is_counted(replies):
         came = [_counted_up(replies, client) for client in replies.client_ids]
-        return _sum([*came, Size(0, sum(map(len, replies.failures.values())))])
-    tensors = _tensor_size(replies.tensors.values())
-    counts = sum(len(numbers) for numbers in replies.counts.values())
-    reasons = sum(len(reason) for reason in replies.failures.values())
+        return _sum([*came, Size(0, sum(map(len, _told(replies).values())))])
+    tensors, unheard = _tensor_size(replies.tensors.values()), _unheard(replies)
+    counts = sum(len(numbers.keys() - unheard) for numbers in replies.counts.values())
+    reasons = sum(len(reason) for reason in _told(replies).values())
     return Size(tensors.floats, tensors.bytes + 8 * counts + reasons)
 
 
@@ -72,13 +73,13 @@ def sizes_down(exchange: Exchange) -> list[Size]:
 def sizes_up(exchange: Exchange, replies: Replies) -> list[Size]:
     """Return what came up from each client of an exchange."""
     row = _tensor_size(tensor[:1] for tensor in replies.tensors.values())
-    answered = set(replies.client_ids)
+    answered, unheard, told = set(replies.client_ids), _unheard(replies), _told(replies)
     return [
         Size(
             row.floats * (client in answered),
             row.bytes * (client in answered)
-            + 8 * sum(client in of for of in replies.counts.values())
-            + len(replies.failures.get(client, "")),
+            + 8 * sum(client in of for of in replies.counts.values()) * (client not in unheard)
+            + len(told.get(client, "")),
         )
         for client in exchange.client_ids
     ]
@@ -106,6 +107,16 @@ def counted_sizes(exchange: Exchange, replies: Replies) -> dict[str, dict[int, i
 def _counted_up(replies: Replies, client: int) -> Size:
     floats, size = replies.counts["floats_up"], replies.counts["bytes_up"]
     return Size(floats.get(client, 0), size.get(client, 0))
+
+
+def _unheard(replies: Replies) -> set[int]:
+    """Return the clients whose answers did not come, though a simulation knows what they did."""
+    return {client for client, reason in replies.failures.items() if reason in UNHEARD}
+
+
+def _told(replies: Replies) -> dict[int, str]:
+    """Return the reasons that clients have told."""
+    return {c: reason for c, reason in replies.failures.items() if reason not in UNHEARD}
 
 
 def _is_counted(replies: Replies) -> bool:

@@ -8,6 +8,7 @@ from fedzo.fleet.jobs import entry_of, jobs_of
 from fedzo.objectives.looped_cohort import BLACK_BOX
 from fedzo.objectives.records import UNMAPPED
 from fedzo.privacy.averages import NOT_AVERAGED
+from fedzo.protocol.answers import AWAY
 from fedzo.protocol.exchange import Exchange, Replies
 from fedzo.protocol.sizes import replies_size, sent_size
 from fedzo.records.history import RoundRecord
@@ -27,14 +28,17 @@ def counted(
 ) -> RoundRecord:
     """Add an exchange and everything that came back, rejected or not, to a record.
 
-    ledger: whether its time follows from what is counted, and so is kept to be priced again.
+    ledger: whether its time follows from what is counted, and so is kept to be priced again. To
+    clients that could not be reached nothing was sent.
     """
-    down, up = sent_size(exchange, replies), replies_size(replies)
+    here = [i for i, c in enumerate(exchange.client_ids) if replies.failures.get(c) != AWAY]
+    reached = exchange if len(here) == len(exchange.client_ids) else exchange.select(here)
+    down, up = sent_size(reached, replies), replies_size(replies)
     queries = dict(zip(total.clients, total.client_queries, strict=True))
     asked = replies.counts.get("queries", {})
     moment = exchange.moment
-    priced = ledger and not moment.is_judging
-    jobs = (entry_of(jobs_of(exchange, replies), moment.exchange_index),) if priced else ()
+    priced = ledger and bool(here) and not moment.is_judging
+    jobs = (entry_of(jobs_of(reached, replies), moment.exchange_index),) if priced else ()
     for client in exchange.client_ids:
         queries[client] = queries.get(client, 0) + asked.get(client, 0)
     everybody = tuple(sorted(queries))

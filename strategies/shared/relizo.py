@@ -5,8 +5,8 @@
 
 Wang et al., "ReLIZO: Sample Reusable Linear Interpolation-based Zeroth-order Optimization", NeurIPS
 2024: the gradient of least norm that agrees with all differences. It is the limit of the slope
-surrogate (fedzo.surrogates.slopes) at infinite lengthscale, and computed as such. Shapes, floats
-and queries: as strategies.shared.seedzo with forward differences.
+surrogate (fedzo.surrogates.slopes) at infinite lengthscale, and computed as such. Shapes and
+queries: as strategies.shared.seedzo with forward differences; m + 1 floats up.
 
 Differs from the paper: federated by shared directions; reused slopes are those whose midpoint lies
 within reuse_radius of x, at most max_reuse times as many as new ones.

@@ -1,5 +1,7 @@
 """A virtual clock: every answer is priced from what was counted, and may come too late.
 
+In asynchronous rounds, from what its client counted the last time (fedzo.fleet.flight).
+
 It stands outside of all other middleware and around any engine; the engine inside computes as ever,
 and gets no deadline: `timeout_s` is one of the virtual clock. So x moves as without a clock, bit
 for bit, where nobody is late, lost or away. Nothing is remembered but the jobs of asynchronous
@@ -22,7 +24,7 @@ from fedzo.fleet.devices import ONLINE_S, Fleet, Spent
 from fedzo.fleet.flight import Flight
 from fedzo.fleet.jobs import jobs_of
 from fedzo.fleet.settling import Until, settle
-from fedzo.protocol.answers import NO_ANSWER
+from fedzo.protocol.answers import AWAY, LATE, NO_ANSWER
 from fedzo.protocol.exchange import ClientState, Exchange, Replies
 from fedzo.protocol.wave import Landed, Wave
 from fedzo.records.virtual_time import VirtualTime
@@ -30,8 +32,6 @@ from fedzo.runtime.engine import Engine, Middleware
 
 FLIGHT = -2
 """The client under whose number the jobs in flight are kept; liars remember as -1."""
-AWAY = "cannot be reached now"
-LATE = "the answer came late"
 REAL_DEADLINE_S = 7 * 86_400.0
 """For the engine inside, whose time is not what is simulated."""
 

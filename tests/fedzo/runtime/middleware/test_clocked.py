@@ -121,6 +121,11 @@ def test_only_who_can_be_reached_is_asked() -> None:
     assert waited
     assert few.virtual is not None
     assert few.virtual.waiting > 599 * len(waited)
+    nobody = waited[0].round_index
+    before, after = few.records[nobody - 1], few.records[nobody]
+    for name in ("floats_down", "bytes_down", "floats_up", "bytes_up", "queries"):
+        assert getattr(before, name) == getattr(after, name), "nothing was sent, and nothing said"
+    assert not after.jobs
     everybody = run(clients=60, settings=away)
     assert all(15 < len(r.clients) < 45 for r in everybody.records[1:])
 
@@ -132,6 +137,21 @@ def test_a_run_goes_on_at_the_same_times(tmp_path: Path) -> None:
     longer = run(rounds=7, settings=fleet, clients=12, out=tmp_path / "run", resume=True)
     assert [r.virtual for r in longer.records] == [r.virtual for r in whole.records]
     assert torch.equal(longer.x, whole.x)
+
+
+def test_only_what_comes_in_time_has_travelled_up() -> None:
+    """Whose answer is lost, late or not asked for adds nothing, whatever the server says of it."""
+    late = {**FLEET, "strategy.participation": 0.25, "strategy.over_selection": 1.6}
+    lost = {"faults.drop": 0.4}
+    for settings in (late, {**FLEET, "fleet.drop_out": 0.3, "strategy.timeout_s": 300.0}, lost):
+        found = run(clients=20, rounds=4, settings=settings)
+        plain = run(clients=20, rounds=1)
+        each = [getattr(plain.records[1], n) / 20 for n in ("floats_up", "bytes_up")]
+        answered = sum(r.clients_answered for r in found.records)
+        assert sum(len(r.failures) for r in found.records) > 0
+        assert [found.records[-1].floats_up, found.records[-1].bytes_up] == [
+            answered * one for one in each
+        ]
 
 
 def test_who_asks_everybody_waits_for_everybody() -> None:
