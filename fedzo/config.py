@@ -168,6 +168,13 @@ def require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{name}={value} must be {allowed}")
 
 
+def as_seed(seed: object) -> int:
+    """Return a seed as an int, of numpy's too; raises ConfigError for what is none."""
+    whole: int = checked("seed", seed, int)
+    require(0 <= whole < 2**63, "seed", whole, "0 or more, and below 2^63")
+    return whole
+
+
 def require_nonnegative(name: str, value: float) -> None:
     """Raise ConfigError unless a setting is finite and not below zero."""
     require(0 <= value < math.inf, name, value, "0 or more, and finite")

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.config import Scalar, require
+from fedzo.config import Scalar, as_seed, require
 from fedzo.errors import CheckpointError, ConfigError, ObjectiveError
 from fedzo.estimation.in_place import InPlace
 from fedzo.estimation.view import View
@@ -89,6 +89,7 @@ class ZerothOrder(torch.optim.Optimizer):
         require(given, "view", view, "a pattern of names, or left out for all parameters")
         self.view = whole.select(*patterns) if patterns else whole
         _require_numbers(self.view)
+        seed = as_seed(seed)
         self.method, self.seed = method_of(method, settings), seed
         if self.method.asks_values:
             warn_of_unseen(self.view, self.method.mu)

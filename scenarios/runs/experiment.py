@@ -13,6 +13,7 @@ from fedzo.compression.config import CompressionConfig
 from fedzo.config import (
     Given,
     Scalar,
+    as_seed,
     build_config,
     checked,
     config_values,
@@ -160,14 +161,10 @@ def make_experiment(
     build = SCENARIOS[scenario].build
     rounds = checked("rounds", build.default_rounds if num_rounds is None else num_rounds, int)
     clients = checked("clients", build.default_clients if num_clients is None else num_clients, int)
-    seed, query_budget = (
-        checked("seed", seed, int),
-        checked("query_budget", query_budget, int | None),
-    )
+    seed, query_budget = as_seed(seed), checked("query_budget", query_budget, int | None)
     require(rounds >= 0, "rounds", rounds, "0 or more")
     require(clients >= 1, "clients", clients, "at least 1")
     check_counts(rounds, clients, query_budget)
-    require(0 <= seed < 2**63, "seed", seed, "0 or more, and below 2^63")
     if query_budget is not None:
         require(
             query_budget >= clients,

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedzo.config import require
+from fedzo.config import as_seed, require
 from fedzo.errors import ConfigError
 from fedzo.estimation.keys import Key
 from fedzo.finetuning.activity.calls import rows, widths, write_gradients
@@ -100,7 +100,7 @@ class ActivityZO(torch.optim.Optimizer):
         self._may_share = share_tokens is None and feedback in ("auto", "biased")
         self.spent = Spent()
         self.feedback: Feedback | None = None
-        self._noise = Noise(Key(seed=seed, parts=("activity",)))
+        self._noise = Noise(Key(seed=as_seed(seed), parts=("activity",)))
         self._schedule = Schedule(feedback, self.config)
         self._inner = _made(inner, self.sites.parameters, lr)
         super().__init__(self.sites.parameters, {"lr": lr})

@@ -4,6 +4,7 @@ import copy
 import ctypes
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -417,3 +418,14 @@ def test_modules_that_are_read_whole_are_not_warned_of(method: str) -> None:
     tokens = torch.arange(128).reshape(64, 2) % 70
     optimizer = ZerothOrder(module, lr=0.1, method=method)
     optimizer.step(lambda: functional.cross_entropy(module(tokens), Y))
+
+
+def test_seeds_are_whole_numbers_of_any_kind(tmp_path: Path) -> None:
+    module = fixed()
+    optimizer = ZerothOrder(module, lr=0.1, seed=np.int64(3))
+    optimizer.step(fixed_loss(module))
+    optimizer.log.save(tmp_path / "log")
+    assert optimizer.log.origin.seed == 3
+    for seed in (1.5, -1, "a", True, None, 2**63):
+        with pytest.raises(ConfigError, match="seed="):
+            ZerothOrder(fixed(), lr=0.1, seed=seed)
