@@ -11,11 +11,10 @@ All of FACE is imported when it is used. fedzo.strategies, fedzo.clients and fed
 packages beside this one (fedzo.packages).
 """
 
-from importlib import import_module
 from typing import Any
 
 from fedzo.moved import lead_from_old_names
-from fedzo.packages import PACKAGES, find_packages
+from fedzo.packages import PACKAGES, find_packages, imported
 
 __version__ = "0.1.0"
 
@@ -52,9 +51,9 @@ lead_from_old_names()
 def __getattr__(name: str) -> Any:
     """Import what is offered, or a package beside fedzo, when it is asked for."""
     if name in FACE:
-        return getattr(import_module(FACE[name]), name)
+        return getattr(imported(FACE[name]), name)
     if name in PACKAGES:
-        return import_module(f"{__name__}.{name}")
+        return imported(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

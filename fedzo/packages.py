@@ -6,6 +6,7 @@ sentence. A mere folder of that name, which Python takes for a package too, does
 """
 
 import importlib
+import random  # noqa: TID251 (to leave it as it was)
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -43,6 +44,20 @@ class Packages(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Leave the module as it is: it has been executed under its own name."""
         module.__spec__ = self._specs[module.__name__]
+
+
+def imported(name: str) -> ModuleType:
+    """Return a module; who imports it first finds the generator of `random` as it was.
+
+    rich, which flwr and httpx bring, draws from it as it is imported.
+    """
+    if name in sys.modules:
+        return importlib.import_module(name)
+    before = random.getstate()
+    try:
+        return importlib.import_module(name)
+    finally:
+        random.setstate(before)
 
 
 def find_packages() -> None:

@@ -1,11 +1,10 @@
 """Problems and wiring: what is optimized, by whom, and how it is run."""
 
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import fedzo  # noqa: F401  (it leads from the old names of modules)
+from fedzo.packages import imported  # which also leads from the old names of modules
 
 if TYPE_CHECKING:
     from scenarios.runs.experiment import Experiment, make_experiment
@@ -21,12 +20,12 @@ class _Package(ModuleType):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = "experiment" if name in ("Experiment", "make_experiment") else "simulate"
-        return getattr(import_module(f"{__name__}.runs.{home}"), name)
+        return getattr(imported(f"{__name__}.runs.{home}"), name)
 
     @property
     def simulate(self) -> Any:
         """The function, also where the module was imported by its old name, which puts it here."""
-        return import_module(f"{__name__}.runs.simulate").simulate
+        return imported(f"{__name__}.runs.simulate").simulate
 
     @simulate.setter
     def simulate(self, module: ModuleType) -> None:

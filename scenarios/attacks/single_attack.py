@@ -238,13 +238,13 @@ def _beyond(progress: Progress | None, reports: Sequence[Report]) -> Progress | 
 
 def _say_reasons(found: Sequence[Found], plan: Plan) -> None:
     """Warn of attacks that never began: their victim is not robust for that."""
-    reasons = [one.reason for one in found if one.reason]
-    if reasons:
-        short = any(one.reason and one.queries > plan.settings.query_budget / 2 for one in found)
+    left = [one for one in found if one.reason]
+    if left:
+        short = left[0].queries > plan.settings.query_budget / 2
         remedy = "raise query_budget" if short else "give images of other classes to start from"
         remedy += "" if plan.target is None else ", or add images of it to the data"
         warnings.warn(
-            f"{len(reasons)} of {len(found)} attacks are no evidence of robustness: {reasons[0]};"
+            f"{len(left)} of {len(found)} attacks are no evidence of robustness: {left[0].reason};"
             f" {remedy}",
             FedzoWarning,
             stacklevel=2,

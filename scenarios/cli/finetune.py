@@ -115,7 +115,8 @@ def finetune_command(
             _print(Console(), f"{task} by {method}", found, out)
         return {"task": task, "method": method, "looks": [_row(look) for look in found]}
 
-    finish(guard(work, json_output=json_output), json_output)
+    again = "with --out the same command goes on"
+    finish(guard(work, json_output=json_output, again=again), json_output)
 
 
 def _tell(look: "Look") -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
+import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -212,8 +213,12 @@ def guard(
     output: OutputOptions | None = None,
     *,
     json_output: bool = False,
+    again: str = "",
 ) -> ResultT:
-    """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run."""
+    """Turn expected errors into a sentence and an exit status: 2 bad input, 1 failed run.
+
+    again: how what was cut off goes on, for a command without --resume.
+    """
     try:
         with _apart(json_output or (output is not None and output.json_output)):
             return work() if output is None else _in_log(work, output)
@@ -229,7 +234,7 @@ def guard(
         if error.errno not in _DISK and not error.filename:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        _say(f"error: {place}{error.strerror}; a run with --out goes on with --resume", "red")
+        _say(f"error: {place}{error.strerror}{_going_on(again)}", "red")
         raise typer.Exit(1) from error
     except MemoryError as error:
         _say(_too_large(str(error)), "red")
@@ -241,8 +246,17 @@ def guard(
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # once more: it is ending
-        stderr.print("interrupted; a run with --out goes on with --resume", highlight=False)
+        stderr.print(f"interrupted{_going_on(again)}", highlight=False)
         raise typer.Exit(130) from None
+
+
+def _going_on(again: str) -> str:
+    """Return how the command at hand goes on, where it can."""
+    context = click.get_current_context(silent=True)
+    options = [word for param in context.command.params for word in param.opts] if context else ()
+    if not again and "--resume" in options:
+        again = "a run with --out goes on with --resume"
+    return f"; {again}" if again else ""
 
 
 def _apart(json_output: bool) -> AbstractContextManager[Any]:

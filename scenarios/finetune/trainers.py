@@ -1,7 +1,7 @@
 """What trains a task: a zeroth-order method, activity perturbation, or first order."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from scenarios.finetune.encoder import EncoderLayer
 from scenarios.finetune.rates import suggested_lr
 from scenarios.finetune.task import HEAD, Examples, Task
 from scenarios.finetune.tasks import TaskName
+from scenarios.finetune.texts import TextTaskName
 
 FIRST_ORDER, ACTIVITY = "first_order", "activity"
 TRAINERS = (*METHODS, ACTIVITY, FIRST_ORDER)
@@ -111,6 +112,12 @@ class Finetuning:
             raise ConfigError(
                 f"stacked=True is for methods that ask values at several places, and {self.method}"
                 " does not; leave it out"
+            )
+        texts = get_args(TextTaskName)
+        if self.data_dir and self.task not in texts:
+            raise ConfigError(
+                f"data_dir={self.data_dir} has no effect on task={self.task}, which reads no texts"
+                f" (as {', '.join(texts)} do); leave it out"
             )
 
     @property

@@ -38,3 +38,16 @@ def test_importing_it_imports_nothing_heavy_and_keeps_no_name_of_old() -> None:
     assert done.stdout.strip() == "set()"
     with pytest.raises(AttributeError, match="module 'fedzo' has no attribute 'minimise'"):
         fedzo.minimise  # noqa: B018
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("name", ["federate", "simulate", "attack", "minimize", "ZerothOrder"])
+def test_who_imports_it_first_moves_no_global_generator(name: str) -> None:
+    code = (
+        "import fedzo, random, numpy, torch\n"
+        "def told():\n"
+        "    known = numpy.random.get_state()[1].tolist()\n"
+        "    return random.getstate(), known, torch.get_rng_state().tolist()\n"
+        f"before = told(); fedzo.{name}; assert told() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
