@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import pickle
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,40 @@ def test_passes_of_a_step_drop_the_same_out_and_take_what_one_would() -> None:
     assert torch.equal(torch.get_rng_state(), after)
     optimizer.step(loss_of(module))
     assert not torch.equal(seen[-1], seen[0])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: np.random.randint(0, 64),  # noqa: NPY002
+        lambda: int(100 * np.random.randn()),  # noqa: NPY002 (numpy makes two at a time)
+        lambda: random.randrange(64),
+        lambda: int(100 * random.gauss(0, 1)),
+        lambda: int(torch.randint(64, ())),
+    ],
+)
+def test_passes_of_a_step_draw_the_same_by_torch_numpy_and_python(draw: Callable[[], int]) -> None:
+    module, seen = fixed(), list[int]()
+
+    def closure() -> Tensor:
+        seen.append(draw())
+        return fixed_loss(module)()
+
+    def seeded() -> None:
+        torch.manual_seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        random.seed(3)
+
+    optimizer = ZerothOrder(module, lr=0.0, method="fzoo")
+    seeded()
+    for _ in range(2):
+        optimizer.step(closure)
+    assert len(seen) == 18
+    after = draw()
+    seeded()
+    first, second = draw(), draw()
+    assert seen == [first] * 9 + [second] * 9, "a step takes what one pass would"
+    assert draw() == after
 
 
 def test_parameters_alone_train_a_module_with_dropout() -> None:

@@ -195,6 +195,22 @@ def test_both_sides_of_a_probe_drop_out_the_same() -> None:
         assert torch.equal(torch.get_rng_state(), after)  # as one forward pass leaves it
 
 
+def test_both_sides_of_a_probe_draw_the_same_by_numpy_and_python() -> None:
+    net, seen = made(), list[object]()
+    plain = on(net)
+
+    def drawing() -> tuple[Tensor, Tensor]:
+        seen.append((np.random.randint(99), random.random()))  # noqa: NPY002
+        return plain()
+
+    optimizer = ActivityZO(net, LOSSES)
+    for _ in range(3):
+        optimizer.estimate(drawing, "node")
+    assert seen[0] == seen[1] == seen[2], "the first step also finds the sites"
+    assert seen[3] == seen[4] != seen[2]
+    assert seen[5] == seen[6] != seen[4]
+
+
 def test_normalization_by_the_batch_is_refused() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
