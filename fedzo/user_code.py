@@ -143,7 +143,11 @@ def _own(module: ModuleType) -> list[str]:
 
 def _require_file(path: Path, what: str, given: Path | None = None) -> None:
     if not path.is_file():
-        raise ConfigError(f"{what} names {str(given or path)!r}, which is not a file")
+        shown = given or path
+        where = (
+            "" if shown.is_absolute() else f" in {Path.cwd()}; go to its folder, or name its path"
+        )
+        raise ConfigError(f"{what} names {str(shown)!r}, which is not a file{where}")
 
 
 class _AsItIs(SourceFileLoader):

@@ -31,6 +31,7 @@ from fedzo.blackbox.told import Told, as_ranking, as_told, check_what_is_told, r
 from fedzo.errors import ConfigError
 from fedzo.objectives.box import project
 from fedzo.randomness import stream
+from fedzo.records.storage import require_place
 
 LIMITS = ("seed", "budget", "parallel", "constrained")
 """What a saved search knows of its ground beside the space."""
@@ -262,9 +263,7 @@ class Optimizer:
         Raises ConfigError where there is no such folder, StorageError or OSError where the system
         does not let us.
         """
-        folder = Path(path).parent
-        if not folder.is_dir() or Path(path).is_dir():
-            raise ConfigError(f"{path} is no file in a folder: make {folder} first, and name one")
+        require_place(Path(path))
         saved = Saved(
             space=dict(self._space.facts()),
             method=self._text,

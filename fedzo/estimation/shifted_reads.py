@@ -172,7 +172,8 @@ class ShiftedReads(TorchDispatchMode):
         if len(found) > 1 or not inside or leaf.dtype != whole.dtype:
             raise ObjectiveError(
                 f"an operation reads {tuple(leaf.shape)} numbers in {leaf.dtype} across parameters"
-                " that share memory; ask this module through value(x)"
+                " that share memory; give each its own (clone one), or, of an objective, ask it"
+                " through value(x)"
             )
         start = int(leaf.storage_offset() - whole.storage_offset())
         if whole.is_contiguous():

@@ -18,6 +18,7 @@ import torch
 from fedzo.config import Scalar
 from fedzo.errors import CheckpointError
 from fedzo.estimation.view import View
+from fedzo.records.storage import require_place
 from fedzo.records.tensor_file import octets, read_tensors, write_tensors
 
 _FORMAT, _NEXT = 1, "next_lr"
@@ -72,8 +73,10 @@ class Log:
     def save(self, path: str | Path) -> None:
         """Write the log; whoever reads meanwhile sees the old file or the new one.
 
-        Raises StorageError or OSError where the system does not let us.
+        Raises ConfigError where there is no such folder, StorageError or OSError where the system
+        does not let us.
         """
+        require_place(Path(path))
         flat = [value for step in self.told for value in step]
         tensors = {
             "lr": torch.tensor(self.lrs, dtype=torch.float64),

@@ -278,7 +278,8 @@ def _alike(closure: Closure, again: Callable[[], None]) -> Callable[[], Tensor]:
             value = closure()
         except RuntimeError as error:
             if "does not require grad" in str(error):
-                error.add_note("ZerothOrder asks without gradients: leave out loss.backward()")
+                why = "ZerothOrder asks without gradients: leave out loss.backward()"
+                error.args = (f"{error}; {why}",)
             raise
         if isinstance(value, Tensor):
             return value

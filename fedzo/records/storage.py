@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedzo.errors import StorageError
+from fedzo.errors import ConfigError, StorageError
 
 LEFTOVER = ".unfinished"
 _BLOCK = 1 << 16
@@ -26,6 +26,12 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(Path(error.filename or path), error) from error
+
+
+def require_place(path: Path) -> None:
+    """Raise ConfigError unless a file can have this path: a folder is there, and none is in it."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"{path} is no file in a folder: make {path.parent} first, and name one")
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

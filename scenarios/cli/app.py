@@ -1,6 +1,8 @@
 """The command line: `fedzo COMMAND`; alone it prints a page that teaches."""
 
+import os
 import signal
+import sys
 from typing import Annotated
 
 import click
@@ -72,4 +74,16 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
             signal.signal(number, signal.default_int_handler)
-    app()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        from scenarios.cli.options import FULL
+
+        if error.errno not in FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would write the rest as it ends
+        print(f"error: what is printed cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

@@ -29,7 +29,9 @@ from fedzo.user_code import is_reference
 DEFAULT_STRATEGY = "fedzo"
 stderr = Console(stderr=True, emoji=False)
 ResultT = TypeVar("ResultT")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says where a file, or what a command prints, finds no room."""
+_DISK = (*FULL, errno.EROFS, errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calc")
 
 

@@ -1,6 +1,8 @@
 """Options that would be ignored end in a sentence that names them, with status 2, and no file."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +116,23 @@ def test_what_newcomers_typed_ends_in_a_sentence(words: str, sentence: str) -> N
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 2
     assert sentence in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.more
+@pytest.mark.parametrize(
+    "words", ["list", "list quadratic", "run quadratic --rounds 0 --json", "--help"]
+)
+def test_what_finds_no_room_to_be_printed_is_told_in_a_sentence(words: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "scenarios.cli", *words.split()],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: what is printed cannot be written: No space left on device\n"
+
+
+def test_texts_of_a_task_without_any_are_refused() -> None:
+    told = CliRunner().invoke(app, ["finetune", "digits_cnn", "--data-dir", "downloads"])
+    assert told.exit_code == 2
+    assert "data_dir=downloads has no effect on task=digits_cnn" in " ".join(told.stderr.split())
