@@ -35,9 +35,9 @@ from fedzo.errors import ConfigError
 
 OptimizerName = Literal["sgd", "adam", "lion", "diffgrad", "adagrad", "adagrad_norm"]
 LocalOptimizerName = Literal[OptimizerName, "adahessian", "microadam"]
+"""Those of clients with gradients too."""
 WITH_MOMENTUM = ("sgd", "adam", "lion", "diffgrad")
 """Optimizers of which `momentum` is the heavy-ball factor, or beta1."""
-"""Those of clients with gradients too."""
 CURVATURE_EPS = 1e-4
 """AdaHessian's eps, ours: without curvature a coordinate moves by lr g / eps."""
 

@@ -113,7 +113,8 @@ def product(left: Float[Tensor, "*#m b i"], right: Float[Tensor, "*#m i o"]) -> 
     if torch.compiler.is_compiling() or multiplies_row_by_row(left.dtype, left.device):
         return left @ right
     shared = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    pairs = [each.expand(*shared, -1, -1).reshape(-1, *each.shape[-2:]) for each in (left, right)]
+    count = math.prod(shared)
+    pairs = [e.expand(*shared, -1, -1).reshape(count, *e.shape[-2:]) for e in (left, right)]
     return _in_whole_rows(*pairs).view(*shared, left.shape[-2], right.shape[-1])
 
 

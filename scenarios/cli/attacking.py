@@ -172,6 +172,8 @@ def _owner(words: Words, settings: SourceSettings) -> str:
     where = words.victim if Path(words.victim).is_file() else words.victim.rpartition(":")[0]
     if where and Path(where).is_file():
         parts.append(f"of sha256 {sha256_of(Path(where))[:12]}")
+    if settings.classes and Path(settings.classes).is_file():
+        parts.append(f"classes of sha256 {sha256_of(Path(settings.classes))[:12]}")
     usual = SourceSettings()
     read_by = ("output", "layout", "tells", *(["seed"] if words.wrap else []))
     told = {name: getattr(settings, name) for name in read_by}

@@ -61,9 +61,16 @@ def _print_run(console: Console, result: RunResult, rows: Sequence[tuple[str, st
 
 
 def _print_rise(console: Console, result: RunResult) -> None:
-    """Say that F is higher than at the start, which is easy to overlook among the numbers."""
+    """Say that F is higher than at the start, which is easy to overlook among the numbers.
+
+    Not within three standard errors of the difference, where a scenario's noise is known.
+    """
     first, last = result.initial_value, result.final_value
     if first is None or last is None or last <= first or len(result.stops) > 1:
+        return
+    noise = float(result.experiment.settings.get("scenario.noise_std", 0.0))
+    judges = result.last_records[0].judges
+    if judges and last - first <= 3 * noise * math.sqrt(2 / judges):
         return
     say(console, f"F has risen from {number(first)} to {number(last)}: steps may be too large")
 

@@ -81,7 +81,7 @@ def _written(kind: str, name: str) -> str:
     if file.exists():
         raise ConfigError(f"{file} exists already; give another name, or move it away")
     text = (_STARTERS / f"{kind}.py").read_text()
-    if {snake, called} & _names_in(text):
+    if {snake, called} & (_names_in(text) - {"starter", "Starter"}):
         raise ConfigError(f"the file calls something else {snake} or {called}; name it else")
     write_whole(file, text.replace("Starter", called).replace("starter", snake))
     reference = f"{file}:{called if chosen.is_class else snake}"

@@ -158,7 +158,7 @@ def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = Non
     """Return the optimizer of a run; it begins where the task does."""
     return ZerothOrder(
         task.module,
-        _lr(task, config),
+        rate_of(task, config),
         method=config.method,
         settings=config.words,
         seed=config.seed,
@@ -167,7 +167,8 @@ def zeroth_order(task: Task, config: Finetuning, parallel: Parallel | None = Non
     )
 
 
-def _lr(task: Task, config: Finetuning) -> float:
+def rate_of(task: Task, config: Finetuning) -> float:
+    """Return the rate of the first step: what is asked for, or what suits the method."""
     numbers = sum(parameter.numel() for _, parameter in named_trained(task.module))
     exact = config.method in (ACTIVITY, FIRST_ORDER)
     suggested = suggested_lr(config.method, numbers, by_gradients=exact, bits=config.quantized)
@@ -250,7 +251,7 @@ class _ByActivity:
         self.optimizer = ActivityZO(
             task.module,
             task.losses,
-            lr=_lr(task, config),
+            lr=rate_of(task, config),
             sites=("*.output", "*.outer", HEAD) if blocks else None,
             chained=("*.inner",) if blocks else (),
             share_tokens=True if blocks else None,
@@ -268,7 +269,7 @@ class _ByActivity:
 class _FirstOrder:
     def __init__(self, task: Task, config: Finetuning) -> None:
         self._task = task
-        self.optimizer = torch.optim.AdamW(task.module.parameters(), lr=_lr(task, config))
+        self.optimizer = torch.optim.AdamW(task.module.parameters(), lr=rate_of(task, config))
 
     def step(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         self.optimizer.zero_grad()

@@ -32,7 +32,7 @@ from fedzo.records.strict_json import strict_json
 from fedzo.records.tensor_file import write_tensors
 from scenarios.finetune.stepping import Before, Stepping, task_of
 from scenarios.finetune.task import Task
-from scenarios.finetune.trainers import ACTIVITY, ByValues, Finetuning, zeroth_order
+from scenarios.finetune.trainers import ACTIVITY, ByValues, Finetuning, rate_of, zeroth_order
 
 CONFIG, CURVE, LOG, MODEL = "finetune.json", "curve.jsonl", "log.safetensors", "model.safetensors"
 STATE, PICTURE = "state.safetensors", "curve.png"
@@ -159,7 +159,7 @@ class _Run:
         if self._risen or now <= _RISE * first:
             return
         self._risen = True
-        lr = max(float(group["lr"]) for group in self._stepping.trainer.optimizer.param_groups)
+        lr = rate_of(self._stepping.task, self._config)
         warnings.warn(
             f"the test loss has risen from {first:.3g} to {now:.3g}: steps of lr={lr:.2g} are too"
             f" large for {self._config.method} here; try a tenth",

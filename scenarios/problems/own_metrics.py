@@ -23,12 +23,13 @@ MeasureX = Callable[[Any], Mapping[str, float]]
 """A function of x, a float64 array [d], or of a module at x, where objectives are modules."""
 
 TAKEN = frozenset({
-    "anchor_batch_size", "best_rounds", "best_value", "between_variance", "bytes", "bytes_down",
+    "ETA", "F", "anchor_batch_size", "answered", "best", "best_rounds", "best_value",
+    "between_variance", "bytes", "bytes_down",
     "bytes_up", "client_queries", "clients", "clients_failed", "cohort_size", "disagreement",
     "duplicates", "engine", "epsilon", "epsilon_run", "examples", "failures", "final_value",
     "floats", "floats_down", "floats_up", "gradients", "initial_value", "jobs", "judges",
-    "late", "metrics", "nodes", "noise_std", "non_finite", "out", "partial",
-    "participation_bias", "peer_floats", "privacy", "problem", "queries", "round_index",
+    "late", "left", "metrics", "nodes", "noise_std", "non_finite", "out", "partial",
+    "participation_bias", "peer_floats", "privacy", "problem", "queries", "round", "round_index",
     "rounds", "scenario", "seconds", "seed", "shortened", "standard_error", "stops", "strategy",
     "value", "virtual", "virtual_s", "virtual_seconds", "wall_s", "wasted", "within_variance",
 })  # fmt: skip

@@ -45,6 +45,10 @@ class RemoteVictim:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.batch >= 1, "batch", self.batch, "at least 1")
+        names = [] if isinstance(self.classes, str) else list(self.classes)
+        texts = all(isinstance(name, str) and name for name in names)
+        sound = texts and len({*names}) == len(names) == len(self.classes)
+        require(sound, "classes", f"{self.classes!r:.60}", "a list of names, each once")
 
     def ask(self, images: Float[Tensor, "b c h w"]) -> Answers:
         """Ask part by part; raises ObjectiveError when the last try has failed."""

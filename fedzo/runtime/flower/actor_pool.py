@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 from flwr.app import Context, Message
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 LOOK_S = 0.2
 """Seconds between two looks at whether anybody still waits."""
@@ -93,7 +93,7 @@ def _is_lost(future: Any) -> bool:
         return True
     try:
         ray.get(future)
-    except RayActorError:
+    except (RayActorError, OutOfMemoryError):
         return True
     except Exception:  # the app's own: the actor goes on
         return False

@@ -483,3 +483,9 @@ def test_rounding_at_a_tie_of_two_classes_is_no_noise() -> None:
     assert not differ(from_scores(near), from_scores(near + torch.tensor([[8e-9, 0.0]])))
     assert differ(from_scores(near), from_scores(near + torch.tensor([[1e-5, 0.0]])))
     assert differ(from_scores(10 * near), from_scores(10 * near + torch.tensor([[1e-4, 0.0]])))
+
+
+@pytest.mark.parametrize("classes", ["abc", [1, 2], ["a", "a"], ["a", ""]])
+def test_names_of_classes_are_a_list_of_names_each_once(classes: Any) -> None:
+    with pytest.raises(ConfigError, match="classes="):
+        RemoteVictim(transport=Http(url="http://127.0.0.1:1"), tells="labels", classes=classes)

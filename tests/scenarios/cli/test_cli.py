@@ -334,3 +334,18 @@ def test_a_run_that_ends_worse_than_it_began_says_so() -> None:
     words = ["run", "quadratic", "--set", "scenario.dim=5", "--rounds", "2"]
     assert "F has risen from" in fedzo(*words, "--set", "strategy.local_lr=50").stdout
     assert "risen" not in fedzo(*words).stdout
+
+
+def test_noise_that_is_known_is_no_rise(tmp_path: Path) -> None:
+    """F of clients who answer with noise goes up and down where x stands still."""
+    (tmp_path / "flat.py").write_text(
+        "import fedzo\n\n\ndef make(client):\n"
+        "    return fedzo.TorchObjective(function=lambda x: 5 + 0 * x.sum(-1), dim=3)\n"
+    )
+    words = ["run", "custom", "--set", f"scenario.objective={tmp_path / 'flat.py'}:make"]
+    words += ["--clients", "3", "--rounds", "2", "--set", "strategy.local_lr=0.00001"]
+    told = [
+        fedzo(*words, "--set", "scenario.noise_std=3", "--seed", str(seed)).stdout
+        for seed in range(6)
+    ]
+    assert not any("risen" in text for text in told)

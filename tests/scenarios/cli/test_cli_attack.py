@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from scenarios.victims.victims import Training, fit_network
 
 SOURCE = """
 import torch
+import sys
 from pathlib import Path
 from safetensors.torch import load_file
 from scenarios.data.networks import load_parameters, make_pooled_cnn
@@ -507,6 +509,31 @@ def test_answers_of_another_model_are_not_taken(tmp_path: Path) -> None:
     other = CliRunner().invoke(app, [*words, "--resume"])
     assert other.exit_code == 2
     assert "holds answers of" in other.output
+
+
+def test_answers_numbered_by_another_list_of_names_are_not_taken(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((6, 1, 4, 4)).astype(np.float32)
+    bright = (images.mean((1, 2, 3)) > 0.5).astype(np.int64)
+    np.savez(tmp_path / "mine.npz", images=images, labels=bright)
+    (tmp_path / "v.py").write_text(
+        "import json, sys, numpy as np\n"
+        "x = np.array(json.load(sys.stdin)['images'])\n"
+        "names = np.where(x.mean((1, 2, 3)) > 0.5, 'bright', 'dark')\n"
+        "print(json.dumps({'labels': names.tolist()}))\n"
+    )
+    names = tmp_path / "names.txt"
+    names.write_text("dark\nbright\n")
+    words = [
+        "attack", f"command:{sys.executable} {tmp_path / 'v.py'}", "--attacker", "hopskipjump",
+        "--norm", "l2", "--radius", "5", "--query-budget", "20", "--images", "1",
+        "--set", "victim.tells=labels", "--set", f"victim.data={tmp_path / 'mine.npz'}",
+        "--set", f"victim.classes={names}", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert CliRunner().invoke(app, [*words, "--resume"]).exit_code == 0
+    names.write_text("bright\ndark\n")
+    other = CliRunner().invoke(app, [*words, "--resume"])
+    assert other.exit_code == 2, other.output
 
 
 def test_an_attack_stays_in_its_directory_whatever_the_victims_code_does(
