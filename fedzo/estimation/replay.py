@@ -78,7 +78,7 @@ class Replay:
             raise ConfigError(
                 f"the {type(module).__name__} does not begin where the run began: it has other"
                 " trained parameters, or other numbers in them; make all modules by the same code"
-                " from the same seed (torch.manual_seed before the layers), or read one file"
+                " from the same seed of torch, set before the layers, or read one file"
             )
         snapshots = snapshots_of(module)
         fresh = log[:0]

@@ -212,10 +212,7 @@ class ShiftedReads(TorchDispatchMode):
 
 
 class _MovedCopies(TorchFunctionMode):
-    """While entered, who takes a tensor's numbers out of torch gets those of a copy.
-
-    A copy is read by torch's dispatcher, which `ShiftedReads` hears; these are not.
-    """
+    """While entered, who takes numbers out of torch gets those of a copy, which is a read."""
 
     def __init__(self, reading: ShiftedReads) -> None:
         super().__init__()
