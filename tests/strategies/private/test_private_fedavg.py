@@ -65,6 +65,7 @@ def test_a_sample_counts_only_where_it_is_secret() -> None:
         go("dp_fedavg", clients=20, participation=0.2, secret_sample=True, adjacency="zero_out")
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("participation", [0.75, 0.95])
 def test_a_large_secret_sample_costs_no_more_than_one_that_is_known(participation: float) -> None:
     usual = {"clients": 20, "participation": participation, "clip_norm": 1.0}
