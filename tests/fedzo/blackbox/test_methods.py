@@ -188,7 +188,7 @@ def test_auto_looks_along_a_line_and_is_fzoos_until_it_hands_over_from_the_best_
     assert "then cma from the best point, because" in state.why
     points = torch.cat([method.propose(state)[1]])
     assert float((points.mean(0) - best).norm()) < 0.3 * math.sqrt(D)
-    assert lowest(AutoSearch(ground(bound=0.5)), valley, 2000) < 0.5 * low
+    assert lowest(AutoSearch(ground(bound=0.5)), valley, 3000) < 0.5 * low
 
 
 def ridges(x: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
